@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -33,18 +33,33 @@ class Env(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Question:
+    """One thing a judge model is asked."""
+
+    messages: tuple[Message, ...]
+    """The conversation shown to the judge; it ends with a user turn. Never holds a policy's reasoning (paper §4.4)."""
+    readable: Callable[[str], bool]
+    """Whether a verdict can be read from the judge's answer (its own reasoning removed); if not, it is asked again, a few times."""
+
+
 class Domain:
     """Prompts and a grader. Subclasses override `make`, `verify`, `gold`, and what else they need."""
 
     name: ClassVar[str]
     """The file's name."""
+    levels: ClassVar[tuple[str, ...]] = ("tiny",)
+    """The generator's levels: `tiny` is the laptop recipe's; `full` is as hard as the paper's data."""
+    judged: bool = False
+    """Whether a judge model decides; set by the constructor's `judged` in domains that can be judged by one."""
     max_turns: ClassVar[int] = 1
     """Assistant turns at most; above 1, `env` must be there."""
 
     def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
         """`level`: which generator; `rows`: a JSONL file in the released layout instead of a generator."""
-        if level != "tiny":
-            raise UserError(f"domain {self.name}: level {level!r} is unknown; allowed: tiny. For real data give rows: FILE.jsonl")
+        if level not in self.levels:
+            allowed = ", ".join(self.levels)
+            raise UserError(f"domain {self.name}: level {level!r} is unknown; allowed: {allowed}. For real data give rows: FILE.jsonl")
         self.level = level
         self.rows = Path(rows) if rows is not None else None
 
@@ -76,8 +91,15 @@ class Domain:
         """A fresh environment for one conversation (multi-turn domains)."""
         raise NotImplementedError(f"domain {self.name} is single-turn")
 
-    def judge(self, prompt: Prompt, replies: Sequence[Reply]) -> list[Verdict] | None:
-        """One verdict a sibling where rewards depend on the others (RLHF, paper §4.4); None: `verify` each alone."""
+    def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
+        """What a judge model is asked about these siblings (one reply alone, in evaluation); empty where no model decides."""
+        return ()
+
+    def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
+        """One verdict a sibling where rewards depend on the others or on a judge model; None: `verify` each alone.
+
+        `answers`: the judge's, one a question of `questions`, its reasoning removed; empty text where none was readable.
+        """
         return None
 
     def close(self) -> None:

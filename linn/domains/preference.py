@@ -187,7 +187,7 @@ class Preference(Domain):
         text = f"{rng.choice(_OPENINGS).format(topic)} {rng.choice(_WISHES)}".strip()
         return Prompt(self.name, "", (Message("user", text),), hidden={"topic": topic, "reason": reason, "example": example})
 
-    def judge(self, prompt: Prompt, replies: Sequence[Reply]) -> list[Verdict]:
+    def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict]:
         """Rewards R_i of the group (paper §4.4); may leave [0, 1]. The judge sees the answers, the length terms also the thoughts."""
         answers, thoughts = [r.text for r in replies], [r.reasoning for r in replies]
         compared = pairs_of(len(replies), self.pairs, self.order, prompt.id)
