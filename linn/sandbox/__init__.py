@@ -1,5 +1,6 @@
 """Running untrusted code; every class says what it does not protect against."""
 
 from linn.sandbox.client import Limits, Outcome, Sandbox, scrub
+from linn.sandbox.workspace import Ran, Running, Workspace, WorkspaceLimits
 
-__all__ = ["Limits", "Outcome", "Sandbox", "scrub"]
+__all__ = ["Limits", "Outcome", "Ran", "Running", "Sandbox", "Workspace", "WorkspaceLimits", "scrub"]

@@ -11,14 +11,12 @@ import re
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -295,7 +293,7 @@ class Sandbox:
             self._started += 1
             index = self._started
         try:
-            return _starter.submit(self._start, index).result()
+            return isolation.starter.submit(self._start, index).result()
         except BaseException:
             with self._change:
                 self._running -= 1
@@ -321,7 +319,7 @@ class Sandbox:
                 causes.append(f"{kind}: {error}")
                 continue
             if self.kind is None and kind == "plain":
-                _warn(causes)
+                isolation.warn_plain(causes)
             self.kind = kind
             return server
         why = "; ".join(causes)
@@ -329,26 +327,12 @@ class Sandbox:
 
 
 _open: weakref.WeakSet[Sandbox] = weakref.WeakSet()
-_starter = ThreadPoolExecutor(1, "linn-sandbox")
-"""Starts every server: one dies with the thread that started it (PR_SET_PDEATHSIG), so that thread must live as long as this process."""
-_warned = threading.Event()
 
 
 @atexit.register
 def _close_all() -> None:
     for sandbox in list(_open):
         sandbox.close()
-
-
-def _warn(causes: Sequence[str]) -> None:
-    if not _warned.is_set():
-        _warned.set()
-        why = f" ({'; '.join(causes)})" if causes else ""
-        print(
-            f"WARNING: neither bubblewrap nor user namespaces work here{why}: programs written by the model run with resource limits and a"
-            " system-call filter only, and can read and change this user's files. Install bubblewrap.",
-            file=sys.stderr,
-        )
 
 
 def _checked(files: Mapping[str, str]) -> dict[str, str]:
