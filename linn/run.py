@@ -29,8 +29,8 @@ from linn.domains.base import Domain
 from linn.engine.pool import Engine
 from linn.errors import UserError
 from linn.evals.evaluate import Evaluation, Probe
+from linn.keys import DistillKeys, NewModelKeys, Recipe, RlKeys, SftKeys, StageKeys, nearest
 from linn.ledger import Ledger, regressions, teachers
-from linn.recipe import DistillKeys, NewModelKeys, Recipe, RlKeys, SftKeys, StageKeys
 from linn.show import Progress
 from linn.stages.distill import distill
 from linn.stages.loop import StageRun
@@ -80,7 +80,7 @@ class Run:
         """Run every stage that isn't done, in order; resumes where a killed run stood."""
         for name, allowed in ((until, self.names[1:]), (redo, self.names)):
             if name is not None and name not in allowed:
-                raise UserError(f"stage {name!r} is not in the recipe{recipes.nearest(name, allowed)}")
+                raise UserError(f"stage {name!r} is not in the recipe{nearest(name, allowed)}")
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
             self._measured()
@@ -385,7 +385,7 @@ def resolve(name: str) -> Path:
     if not stages:
         raise UserError(f"checkpoint {name!r}: no run with a stage {stage!r} in {folder}")
     if stage not in names:
-        raise UserError(f"checkpoint {name!r}: no stage {stage!r} in {folder}{recipes.nearest(stage, list(names))}")
+        raise UserError(f"checkpoint {name!r}: no stage {stage!r} in {folder}{nearest(stage, list(names))}")
     kept = sorted((names[stage] / "checkpoints").glob(f"step-{int(step):04d}" if step else "step-*"))
     if not kept:
         raise UserError(f"checkpoint {name!r}: {names[stage]} holds none{' at step ' + step if step else ' yet'}")

@@ -7,7 +7,7 @@ import yaml
 
 from linn import recipe as recipes
 from linn.errors import UserError
-from linn.recipe import DistillKeys, RlKeys, SftKeys
+from linn.keys import DistillKeys, RlKeys, SftKeys
 
 TREE = {
     "name": "x",

@@ -15,7 +15,7 @@ from linn.chat import Codec
 from linn.domains.base import Domain
 from linn.engine.pool import Engine
 from linn.errors import RunFailed, UserError
-from linn.recipe import RolloutKeys, StageKeys
+from linn.keys import RolloutKeys, StageKeys
 from linn.types import Group, Loss, Prompt, Sample, seed_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "generation_config.json")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from linn import chat
 from linn.errors import UserError
-from linn.recipe import SftKeys
+from linn.keys import SftKeys
 from linn.stages.loop import StageRun
 from linn.types import Loss, Prompt, Sample, seed_of
 
