@@ -103,6 +103,9 @@ class StageKeys(Keys):
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     warmup_from: float = Field(0.0, ge=0, description="learning rate before the first warm-up step")
     schedule: Literal["constant", "cosine", "linear"] = Field("constant", description="shape from the peak to min_lr")
+    horizon: int | None = Field(
+        None, ge=1, description="steps that a cosine or linear schedule takes to min_lr, where the stage stops earlier; default: its steps"
+    )
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's betas (paper Tables 7-10)")
     eps: float = Field(1e-8, gt=0, description="AdamW's epsilon")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
@@ -117,6 +120,10 @@ class StageKeys(Keys):
                 "min_lr has no meaning under schedule: constant" if self.min_lr is not None else f"schedule: {self.schedule} needs min_lr"
             )
             raise ValueError(f"stage {self.name!r}: {what}; give both (cosine or linear) or neither")
+        if self.horizon is not None and (self.schedule == "constant" or self.horizon < self.steps):
+            raise ValueError(
+                f"stage {self.name!r}: horizon {self.horizon}: needs schedule: cosine or linear, and at least the stage's steps"
+            )
         return self
 
     @field_validator("domains")
@@ -139,13 +146,13 @@ class StageKeys(Keys):
         return Optim(betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, clip=self.clip)
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of 0-based `step`: linear warm-up, then the schedule down to `min_lr` at the last step."""
+        """Learning rate of 0-based `step`: linear warm-up, then the schedule down to `min_lr` at the last step (of the `horizon`)."""
         if step < self.warmup:
             return self.warmup_from + (self.lr - self.warmup_from) * (step + 1) / self.warmup
         if self.min_lr is None:
             return self.lr
         low = self.min_lr
-        share = (step - self.warmup) / max(1, self.steps - 1 - self.warmup)
+        share = (step - self.warmup) / max(1, (self.horizon or self.steps) - 1 - self.warmup)
         if self.schedule == "cosine":
             return low + (self.lr - low) * 0.5 * (1 + math.cos(math.pi * share))
         return low + (self.lr - low) * (1 - share)
@@ -157,7 +164,8 @@ class SftKeys(StageKeys):
     kind: Literal["sft"] = Field(description="`sft`: fine-tuning on demonstrations or rows")
     data: str | None = Field(None, description="JSONL of `messages` rows; default: demonstrations made by the domains")
     faulty: float | dict[str, float] = Field(0.0, description="share of demonstrations that carry their domain's one systematic fault")
-    batch: int = Field(64, ge=1, description="sequences a step (the paper packs 64 rows of 262,144 tokens)")
+    batch: int = Field(64, ge=1, description="sequences a step; with `packed`, rows a step")
+    packed: bool = Field(False, description="fill `batch` rows of scale.width tokens with sequences, instead of taking `batch` sequences")
     lr: float = Field(5e-5, gt=0, description="peak learning rate (paper Table 7)")
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's betas (paper Table 7)")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's decoupled weight decay (paper Table 7)")
@@ -188,10 +196,23 @@ class RolloutKeys(StageKeys):
     max_tokens: int = Field(49_152, ge=1, description="sampled tokens a turn at most")
     temperature: float = Field(1.0, gt=0, description="sampling temperature; log-probs are of the tempered distribution")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass")
+    max_turns: int | None = Field(None, ge=1, description="assistant turns at most, in multi-turn domains; default: the domain's own")
+    max_sequence: int | None = Field(
+        None, ge=2, description="tokens of a whole conversation at most, prompt and tools' answers included; at the limit it is truncated"
+    )
     max_mismatch: float = Field(1e-4, gt=0, description="largest |sampler - trainer log-prob| a token may show before the run stops")
     curve_every: int = Field(
         0, ge=0, description="measure the stage's domains on test each so many steps within the stage; 0: only at its end"
     )
+
+
+class CurriculumKeys(Keys):
+    """Prompts from easy to hard: drawn near a target pass rate, a Gaussian whose mean moves linearly over the stage (Nemotron 3 Nano §3.2.2)."""
+
+    start: float = Field(0.8, ge=0, le=1, description="mean of the target pass rate at the first step")
+    end: float = Field(0.2, ge=0, le=1, description="mean of the target pass rate at the last step")
+    width: float = Field(0.1, gt=0, le=1, description="standard deviation of the target pass rate")
+    pool: int = Field(1024, ge=1, description="prompts a domain that wait to be drawn")
 
 
 class RlKeys(RolloutKeys):
@@ -209,6 +230,9 @@ class RlKeys(RolloutKeys):
     baseline: Literal["mean", "leave_one_out"] = Field("mean", description="what a reward is compared with in its group")
     std: Literal["population", "sample", "none"] = Field("population", description="by which deviation the group's advantages are divided")
     normalise: Literal["token", "sequence", "prompt"] = Field("token", description="what the loss is averaged over")
+    curriculum: CurriculumKeys | None = Field(
+        None, description="draw prompts by their rows' pass_rate, easy ones first; `linn filter` writes it"
+    )
     group_mask: float | None = Field(None, description="groups whose best reward is not above this are not trained (agentless SWE: 0.5)")
 
 
@@ -217,7 +241,7 @@ class DistillKeys(RolloutKeys):
 
     kind: Literal["distill"] = Field(description="`distill`: multi-domain on-policy distillation")
     teachers: Literal["best"] | dict[str, str] = Field(
-        "best", description="`best`: the ledger's best checkpoint a domain; or domain: stage"
+        "best", description="`best`: the ledger's best checkpoint a domain; or domain: stage, where a stage may be `best` too"
     )
     rollouts: int = Field(4, ge=1, description="rollouts a prompt (paper: 4)")
     lr: float = Field(2e-6, gt=0, description="peak learning rate (paper §4.4)")
@@ -267,8 +291,8 @@ class Recipe(Keys):
             raise ValueError(f"domains: two have the same name ({', '.join(self.domains)}); a file's name is its domain's name")
         seen = ["base"]
         for stage in self.stages:
-            if stage.name == "base":
-                raise ValueError("stage 'base': that name is the start's own; take another")
+            if stage.name in ("base", "best"):
+                raise ValueError(f"stage {stage.name!r}: that name stands for the start (base) or a domain's best checkpoint; take another")
             if stage.name in seen:
                 raise ValueError(f"stage {stage.name!r} is there twice; names must differ")
             if stage.from_ is not None and stage.from_ not in seen:
@@ -280,6 +304,12 @@ class Recipe(Keys):
                 raise ValueError(f"stage {stage.name!r}: the recipe has no domains to take prompts from; name some under domains:")
             if isinstance(stage, DistillKeys):
                 self._teachers_hold(stage, seen)
+            if isinstance(stage, SftKeys) and stage.packed and stage.max_length > self.scale.width:
+                raise ValueError(
+                    f"stage {stage.name!r}: max_length {stage.max_length} is over scale.width {self.scale.width}: with packed: true a sequence must fit into a row"
+                )
+            if isinstance(stage, RlKeys) and stage.curriculum:
+                self._rates_hold(stage)
             seen.append(stage.name)
         return self
 
@@ -288,7 +318,7 @@ class Recipe(Keys):
         wanted = self.weights_of(stage)
         if isinstance(stage.teachers, dict):
             for domain, teacher in stage.teachers.items():
-                if teacher not in seen:
+                if teacher not in (*seen, "best"):
                     raise ValueError(
                         f"stage {stage.name!r}: teacher {teacher!r} of {domain} is no earlier stage; allowed: {', '.join(seen)}"
                     )
@@ -300,6 +330,13 @@ class Recipe(Keys):
                 )
         if len(seen) == 1:
             raise ValueError(f"stage {stage.name!r}: no checkpoint comes before it that could teach; put it after an sft or rl stage")
+
+    def _rates_hold(self, stage: StageKeys) -> None:
+        rows = {short(name): keys.rows for name, keys in self.domains.items()}
+        if made := [name for name in self.weights_of(stage) if rows[name] is None]:
+            raise ValueError(
+                f"stage {stage.name!r}: curriculum needs rows with pass_rate; give domains.{made[0]}.rows (linn filter writes them)"
+            )
 
     def parent(self, name: str) -> str:
         """The stage (or `base`) that stage `name` starts from."""

@@ -14,7 +14,19 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from linn.errors import UserError
-from linn.keys import DistillKeys, DomainKeys, EvaluateKeys, NewModelKeys, Recipe, RlKeys, ScaleKeys, SftKeys, StageKeys, nearest
+from linn.keys import (
+    CurriculumKeys,
+    DistillKeys,
+    DomainKeys,
+    EvaluateKeys,
+    NewModelKeys,
+    Recipe,
+    RlKeys,
+    ScaleKeys,
+    SftKeys,
+    StageKeys,
+    nearest,
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -93,7 +105,7 @@ def _change(tree: dict[str, Any], change: str) -> None:
     node[path[-1]] = value
 
 
-_BLOCKS: dict[str, type[BaseModel]] = {"evaluate": EvaluateKeys, "scale": ScaleKeys, "model": NewModelKeys}
+_BLOCKS: dict[str, type[BaseModel]] = {"evaluate": EvaluateKeys, "scale": ScaleKeys, "model": NewModelKeys, "curriculum": CurriculumKeys}
 _KINDS: dict[str, type[StageKeys]] = {"sft": SftKeys, "rl": RlKeys, "distill": DistillKeys}
 
 
@@ -164,7 +176,7 @@ def every_key() -> Iterator[tuple[str, str, str, str]]:
     """(block.key, type, default, meaning) of every recipe key, for `linn explain`."""
     blocks: list[tuple[str, type[BaseModel]]] = [
         ("", Recipe), ("model.", NewModelKeys), ("domains.NAME.", DomainKeys), ("evaluate.", EvaluateKeys), ("scale.", ScaleKeys),
-        ("sft.", SftKeys), ("rl.", RlKeys), ("distill.", DistillKeys),
+        ("sft.", SftKeys), ("rl.", RlKeys), ("rl.curriculum.", CurriculumKeys), ("distill.", DistillKeys),
     ]  # fmt: skip
     for prefix, block in blocks:
         for name, field in block.model_fields.items():

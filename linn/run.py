@@ -187,17 +187,14 @@ class Run:
         wanted = self.recipe.weights_of(keys)
         before = [n for n in self.names[: self.names.index(keys.name)] if n == "base" or self.done(n)]
         rows = self.ledger.read()
-        if keys.teachers == "best":
-            chosen = teachers(rows, wanted, before)
-            if missing := [d for d in wanted if d not in chosen]:
-                raise UserError(
-                    f"stage {keys.name}: the ledger has no validation score for {', '.join(missing)}; evaluate an earlier stage"
-                )
-        else:
-            chosen = {d: keys.teachers[d] for d in wanted}
-            for domain, stage in chosen.items():
-                if stage != "base" and not self.done(stage):
-                    raise UserError(f"stage {keys.name}: teacher {stage} of {domain} is not there yet; run it first")
+        named = {d: "best" if keys.teachers == "best" else keys.teachers[d] for d in wanted}
+        best = teachers(rows, [d for d in wanted if named[d] == "best"], before)
+        chosen = {d: best.get(d, "") if stage == "best" else stage for d, stage in named.items()}
+        if missing := [d for d, stage in chosen.items() if not stage]:
+            raise UserError(f"stage {keys.name}: the ledger has no validation score for {', '.join(missing)}; evaluate an earlier stage")
+        for domain, stage in chosen.items():
+            if stage != "base" and not self.done(stage):
+                raise UserError(f"stage {keys.name}: teacher {stage} of {domain} is not there yet; run it first")
         folders = {d: (s, self.checkpoint(s)) for d, s in chosen.items()}
         for warning in preflight(keys, (parent, self.checkpoint(parent)), folders, rows):
             self.show.say(f"  {warning}")
