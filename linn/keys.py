@@ -58,7 +58,10 @@ class DomainKeys(Keys):
     """Where a domain's prompts come from."""
 
     level: str = Field("tiny", description="which generator of prompts; `tiny` is what the laptop recipe uses")
-    rows: str | None = Field(None, description="a JSONL file in the released row layout, instead of the generator")
+    rows: str | None = Field(
+        None, description="JSONL in the released row layout, instead of the generator: a path, or hf://datasets/OWNER/REPO/FILE"
+    )
+    skip_bad: bool = Field(False, description="count rows that cannot be used by reason and skip them; false: the first is an error")
 
 
 class EvaluateKeys(Keys):
@@ -162,7 +165,12 @@ class SftKeys(StageKeys):
     """Supervised fine-tuning: packed sequences, loss on assistant tokens (paper Table 7)."""
 
     kind: Literal["sft"] = Field(description="`sft`: fine-tuning on demonstrations or rows")
-    data: str | None = Field(None, description="JSONL of `messages` rows; default: demonstrations made by the domains")
+    data: str | None = Field(
+        None, description="JSONL of `messages` rows (a path, or hf://datasets/OWNER/REPO/FILE); default: demonstrations made by the domains"
+    )
+    skip_bad: bool = Field(
+        False, description="count rows of `data` that cannot be used by reason and skip them; false: the first is an error"
+    )
     faulty: float | dict[str, float] = Field(0.0, description="share of demonstrations that carry their domain's one systematic fault")
     batch: int = Field(64, ge=1, description="sequences a step; with `packed`, rows a step")
     packed: bool = Field(False, description="fill `batch` rows of scale.width tokens with sequences, instead of taking `batch` sequences")

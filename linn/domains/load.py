@@ -40,7 +40,7 @@ def exists(name: str) -> None:
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
-    """The domain `name`, or the one in the file `./name.py`; `options` are its constructor's arguments."""
+    """The domain `name`, or the one in the file `./name.py`; `options` are `skip_bad` and its constructor's arguments."""
     exists(name)
     module = _of_file(Path(name)) if name.endswith(".py") else importlib.import_module(f"linn.domains.{name}")
     found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Domain) and v.__module__ == module.__name__]
@@ -48,14 +48,18 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
         raise UserError(f"domain {name}: its file must hold exactly one subclass of linn.domains.base.Domain, found {len(found)}")
     if (said := getattr(found[0], "name", None)) != Path(name).stem:
         raise UserError(f"domain {name}: class {found[0].__name__} has name {said!r}; it must be the file's: {Path(name).stem!r}")
+    arguments = dict(options or {})
+    skip_bad = bool(arguments.pop("skip_bad", False))
     try:
-        return found[0](**dict(options or {}))
+        domain = found[0](**arguments)
     except LinnError:
         raise
     except TypeError as error:
         raise UserError(f"domain {name}: {error}") from None
     except Exception as error:
         raise UserError(f"domain {name}: its constructor raised {type(error).__name__}: {error}") from None
+    domain.skip_bad = skip_bad
+    return domain
 
 
 def load_all(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Domain]:

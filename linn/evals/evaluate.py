@@ -52,7 +52,8 @@ class Evaluation:
         for name, domain in self.domains.items():
             mine = list(itertools.islice(domain.prompts(split), count))
             if not mine:
-                raise UserError(f"domain {name} has no {split} prompts; give it more rows")
+                told = f" (of its rows: {domain.tally})" if domain.rows is not None else ""
+                raise UserError(f"domain {name} has no {split} prompts{told}; give it more rows")
             drawn += mine
         return drawn
 

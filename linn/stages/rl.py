@@ -24,7 +24,7 @@ def rl(run: StageRun) -> None:
     keys = run.keys
     assert isinstance(keys, RlKeys)
     if keys.curriculum:
-        rates_hold(keys.name, ((name, rows) for name in run.weights if (rows := run.domains[name].rows) is not None))
+        rates_hold(keys.name, (run.domains[name] for name in run.weights))
     loss = Loss("grpo", keys.normalise, kl=keys.kl, temperature=keys.temperature)
     for step in run.steps():
         began = run.clock()
