@@ -15,6 +15,7 @@ from linn.chat import Codec
 from linn.domains.base import Domain
 from linn.engine.pool import Engine
 from linn.errors import RunFailed, UserError
+from linn.play.ask import Judges
 from linn.recipe import RolloutKeys, StageKeys
 from linn.types import Group, Loss, Prompt, Sample, seed_of
 
@@ -55,6 +56,8 @@ class StageRun:
     """Samples, scores and trains."""
     show: Show
     """Where a person watches."""
+    judges: Judges = field(default_factory=Judges)
+    """The judge models of the domains that have one."""
     measure: Callable[[int], None] = lambda step: None
     """Measures the engine's policy on the stage's domains into the ledger, at a step within the stage (`curve_every`)."""
     taken: dict[str, int] = field(default_factory=dict)
