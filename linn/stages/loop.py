@@ -17,6 +17,7 @@ from linn.domains.base import Domain
 from linn.engine.pool import Engine
 from linn.errors import RunFailed, UserError
 from linn.keys import CurriculumKeys, RlKeys, RolloutKeys, StageKeys
+from linn.play.ask import Judges
 from linn.stages.curriculum import Pool
 from linn.types import Group, Loss, Prompt, Sample, seed_of
 
@@ -57,6 +58,8 @@ class StageRun:
     """Samples, scores and trains."""
     show: Show
     """Where a person watches."""
+    judges: Judges = field(default_factory=Judges)
+    """The judge models of the domains that have one."""
     measure: Callable[[int], None] = lambda step: None
     """Measures the engine's policy on the stage's domains into the ledger, at a step within the stage (`curve_every`)."""
     taken: dict[str, int] = field(default_factory=dict)
