@@ -103,21 +103,43 @@ def grade(
     replies: Annotated[Path, typer.Option(help='JSONL of {"row": i, "text": …} or {"row": i, "messages": […]}')],
     out: Annotated[Path, typer.Option(help="where the verdicts go, JSONL")],
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count and skip broken lines")] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="the model that judges: RUN@STAGE, a checkpoint folder, or http://HOST:PORT/v1#MODEL"),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="an option of the domain, or judge.KEY of the judge; may be repeated"),
+    ] = None,
 ) -> None:
-    """Grade replies offline with a domain's own grader."""
+    """Grade replies offline with a domain's own grader, or a judge model."""
+    from linn import recipe as recipes
     from linn.data.rows import write_rows
     from linn.domains.load import load
     from linn.evals.grade import grade as graded
 
-    loaded = load(domain)
+    keys = recipes.domain_keys(domain, judge, options or [])
+    loaded = load(domain, keys.options)
     broken: list[str] = []
+    judges, engine = None, None
     try:
-        verdicts = list(graded(loaded, rows, replies, broken if skip_bad else None))
+        if keys.judge is not None:
+            from linn.engine.pool import Engine
+            from linn.evals.judges import judges_of
+            from linn.run import judge_folders
+
+            engine = Engine()
+            judges = judges_of({loaded.name: keys.judge}, judge_folders({loaded.name: keys.judge}, None), engine)
+        verdicts = list(graded(loaded, rows, replies, broken if skip_bad else None, judges))
     finally:
         loaded.close()
+        if engine is not None:
+            engine.close()
     write_rows(out, verdicts)
     mean = sum(v["reward"] for v in verdicts) / max(1, len(verdicts))
     typer.echo(f"{len(verdicts)} verdicts, mean reward {mean:.4f}: {out}")
+    if judges is not None and (asked := judges.figures()):
+        typer.echo(f"judge: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s")
     if broken:
         typer.echo(f"{len(broken)} broken lines skipped, the first: {broken[0]}", err=True)
 
@@ -172,10 +194,15 @@ def evaluate(
     """Measure one checkpoint on every domain of a recipe."""
     from linn import recipe as recipes
     from linn.evals.once import evaluate_once
+    from linn.keys import short
     from linn.ledger import Ledger
-    from linn.run import resolve
+    from linn.run import judge_folders, resolve
 
-    scores = evaluate_once(resolve(checkpoint), recipes.load(recipe, changes or []), checkpoint)
+    parsed = recipes.load(recipe, changes or [])
+    judges = {short(name): keys.judge for name, keys in parsed.domains.items() if keys.judge is not None}
+    run, at, _ = checkpoint.partition("@")
+    folders = judge_folders(judges, (lambda stage: resolve(f"{run}@{stage}")) if at else None)
+    scores = evaluate_once(resolve(checkpoint), parsed, checkpoint, judges, folders)
     if out is not None:
         Ledger(out).upsert(scores)
     for score in scores:

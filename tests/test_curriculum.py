@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from linn import recipe as recipes
+from linn.domains.load import load
 from linn.errors import UserError
 from linn.keys import CurriculumKeys
 from linn.stages.curriculum import Pool, rates_hold
@@ -87,9 +88,12 @@ def test_a_restored_pool_goes_on_alike(size, rows):
 @pytest.mark.parametrize("rate", [None, "0.5", True, 1.5, -0.1])
 def test_a_row_without_a_rate_is_named(tmp_path, rate):
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"pass_rate": 0.5}) + "\n" + json.dumps({"id": 7} | ({} if rate is None else {"pass_rate": rate})) + "\n")
-    with pytest.raises(UserError, match=r"rows.jsonl:2: the row has .*pass_rate.*linn filter mcqa"):
-        rates_hold("rl", [("mcqa", path)])
+    good = {"expected_answer": "A", "pass_rate": 0.5}
+    other = {"agent_ref": {"name": "workplace_assistant_simple_agent"}}  # another domain's: none of our business
+    bad = {"expected_answer": "A"} | ({} if rate is None else {"pass_rate": rate})
+    path.write_text("".join(json.dumps(row) + "\n" for row in (good, other, bad)))
+    with pytest.raises(UserError, match=r"rows.jsonl line 3: the row has .*pass_rate.*linn filter mcqa"):
+        rates_hold("rl", [load("mcqa", {"rows": path})])
 
 
 def test_a_generator_has_no_rates():

@@ -20,7 +20,7 @@ ALLOWED = {
     "show": {"types"},
     "domains": {"types", "errors", "data", "sandbox", "domains", "keys", "play"},
     "sandbox": {"types", "errors", "sandbox"},
-    "data": {"types", "errors", "files", "data", "chat"},
+    "data": {"types", "errors", "files", "data", "chat", "calls"},
     "engine": {"types", "errors", "engine", "chat", "calls", "files"},
     "play": {"types", "errors", "chat", "domains", "play"},
     "stages": {"types", "errors", "files", "chat", "keys", "ledger", "play", "data", "engine", "evals", "domains", "stages"},

@@ -5,10 +5,14 @@ Loss on assistant tokens only: thought, answer, calls and the end-of-turn mark; 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
 from linn import chat
+from linn.data.conversations import conversation
+from linn.data.names import located
+from linn.data.rows import BadRow, object_of, shuffled
 from linn.errors import UserError
 from linn.keys import SftKeys
 from linn.stages.loop import StageRun
@@ -90,19 +94,31 @@ def sample_of_spans(codec: chat.Codec, spans: list[tuple[str, bool]], domain: st
 
 
 def _rows(run: StageRun, keys: SftKeys) -> Iterator[Sample]:
-    """Samples of a file of `messages` rows, epoch after epoch, from where the stage stands."""
-    from linn.data.conversations import read_conversations
+    """Samples of a file of `messages` rows, epoch after epoch, each in another order, from where the stage stands.
 
+    The lines that the stage has taken are passed over unread, so a resumed stage stands where it stood as fast as the file can be read.
+    """
     assert keys.data is not None
-    skip = run.taken.get("rows", 0)
-    number = -1
-    while True:
-        for number, row in enumerate(read_conversations(keys.data)):
+    path, skip = located(keys.data), run.taken.get("rows", 0)
+    for epoch in itertools.count():
+        fruitless = True
+        for line, raw in shuffled(path, seed_of(run.seed, "rows", epoch)):
             if skip > 0:
-                skip -= 1
+                skip, fruitless = skip - 1, False
                 continue
             run.taken["rows"] = run.taken.get("rows", 0) + 1
-            spans = chat.spans(row.messages, row.tools, row.thinking, False)
-            yield sample_of_spans(run.codec, spans, row.domain, str(number))
-        if number < 0:
-            raise UserError(f"stage {keys.name}: data: {keys.data} holds no rows")
+            try:
+                row = conversation(object_of(raw))
+            except BadRow as error:
+                told = f"{path} line {line}: {error}"
+                if not keys.skip_bad:
+                    remedy = f"--set {keys.name}.skip_bad=true counts and skips such rows; linn data {path} shows them all"
+                    raise UserError(f"{told}; {remedy}") from None
+                if epoch == 0:
+                    run.tally.add_bad(error.reason, told)
+                continue
+            fruitless = False
+            run.tally.good += epoch == 0
+            yield sample_of_spans(run.codec, chat.spans(row.messages, row.tools, row.thinking, False), row.domain, str(line))
+        if fruitless:
+            raise UserError(f"stage {keys.name}: data: {path} holds no rows to train on: {run.tally}")
