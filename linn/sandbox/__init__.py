@@ -1,6 +1,8 @@
 """Running untrusted code; every class says what it does not protect against."""
 
-from linn.sandbox.client import Limits, Outcome, Sandbox, scrub
+from linn.sandbox.client import Sandbox
+from linn.sandbox.compiler import Compiled
+from linn.sandbox.outcome import Limits, Outcome, scrub
 from linn.sandbox.workspace import Ran, Running, Workspace, WorkspaceLimits
 
-__all__ = ["Limits", "Outcome", "Ran", "Running", "Sandbox", "Workspace", "WorkspaceLimits", "scrub"]
+__all__ = ["Compiled", "Limits", "Outcome", "Ran", "Running", "Sandbox", "Workspace", "WorkspaceLimits", "scrub"]
