@@ -71,10 +71,14 @@ class Compiler:
                     self._bytes -= len(self._cache.popitem(last=False)[1].code)
         return made
 
+    def need(self, where: str) -> None:
+        """Refuse at `where` to go on without a compiler."""
+        if not found():
+            raise UserError(f"{where}: C++ needs a compiler; install g++ (Debian, Ubuntu: apt-get install g++) or clang++")
+
     def _prove(self) -> None:
         """A compiler that cannot compile or whose code cannot run must not cost programs their reward."""
-        if not found():
-            raise UserError("a C++ program needs a compiler: install g++ (Debian, Ubuntu: apt-get install g++) or clang++")
+        self.need("compiling")
         made = self._compile(_PROOF)
         if not made.code:
             raise InfrastructureError(f"the C++ compiler {found()} does not work in the sandbox: {made.error}")

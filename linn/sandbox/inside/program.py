@@ -40,12 +40,13 @@ def load_prelude() -> None:
     for module in modules.values():
         names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
         _prelude.update({name: getattr(module, name) for name in names})
-    _prelude.update({name: module for name, module in modules.items() if name not in ("builtins", "typing")})
+    _prelude.update({name: module for name, module in modules.items() if name not in ("builtins", "typing")}, **vars(builtins))
 
 
 def _begin(module: types.ModuleType, prelude: bool) -> None:
+    """The names are given as built-in ones, so that a function the program does not write is still missing."""
     if prelude:
-        vars(module).update(_prelude)
+        vars(module)["__builtins__"] = _prelude
         sys.setrecursionlimit(_PRELUDE_DEPTH)
 
 

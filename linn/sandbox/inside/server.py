@@ -32,6 +32,7 @@ Work = Callable[[list[bytes]], None]
 _FILES, _LAST = 64, 1024
 _IMAGE = 900
 """Where a compiled program waits to be executed: above the limit of open files, so that a program cannot put another there."""
+_FAILED = b'{"ending": "failed", "failed": '
 _STACK = 256 << 20
 _SETTLE_SECONDS = 20.0
 _LOOK = 0.005
@@ -160,7 +161,7 @@ class Server:
                 pids += self._children(header, streams)
             except (Failed, OSError) as error:
                 self._kill_all(pids)
-                return json.dumps({"ending": "failed", "failed": str(error), "last": True, "sizes": []}).encode() + b"\n"
+                return _FAILED + json.dumps(str(error)).encode() + b', "last": true, "sizes": []}\n'
             for pipe in streams.values():
                 os.close(pipe[1])
             watch = Watch(pids, {name: pipe[0] for name, pipe in streams.items()}, header)
@@ -292,7 +293,12 @@ class Watch:
     """
 
     def __init__(self, pids: list[int], streams: dict[str, int], header: dict[str, Any]) -> None:
-        self.cpu, self.wall, self.cap, self.left = float(header["cpu"]), float(header["wall"]), int(header["output"]), int(header["answers"])
+        self.cpu, self.wall, self.cap, self.left = (
+            float(header["cpu"]),
+            float(header["wall"]),
+            int(header["output"]),
+            int(header["answers"]),
+        )
         self.clocks = {pid: (~pid << 3) | 2 for pid in pids}  # the kernel's number for "CPU time of that process"
         self.names = {fd: name for name, fd in streams.items()}
         self.said = {name: bytearray() for name in streams}
@@ -387,9 +393,9 @@ def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
             if not byte:
                 os._exit(0)
             line += byte
-        answer = memoryview(server.answer(json.loads(line)))
-        failed = answer[:20] == b'{"ending": "failed",'
-        while answer:
-            answer = answer[os.write(1, answer) :]
-        if failed:
+        answer = server.answer(json.loads(line))
+        rest = memoryview(answer)
+        while rest:
+            rest = rest[os.write(1, rest) :]
+        if answer.startswith(_FAILED):
             os._exit(0)
