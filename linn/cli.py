@@ -48,13 +48,14 @@ def run(
 ) -> None:
     """Run a recipe stage by stage; on an existing run folder, go on where it stands."""
     from linn import recipe as recipes
+    from linn.keys import nearest
     from linn.plan import inputs_hold, plan
 
     parsed = recipes.load(recipe, changes or [])
     folder = out or Path("runs") / parsed.name
     for option, stage in (("--until", until), ("--redo", redo)):
         if stage is not None and stage not in (names := ["base", *(s.name for s in parsed.stages)]):
-            raise UserError(f"{option}: stage {stage!r} is not in the recipe{recipes.nearest(stage, names)}")
+            raise UserError(f"{option}: stage {stage!r} is not in the recipe{nearest(stage, names)}")
     inputs_hold(parsed, folder)
     if dry_run:
         typer.echo(recipes.resolved(parsed))
@@ -218,7 +219,8 @@ def compare(
 @app.command()
 def explain(key: Annotated[str | None, typer.Argument(help="a key or a part of one")] = None) -> None:
     """Every recipe key: type, default, meaning."""
-    from linn.recipe import every_key, nearest
+    from linn.keys import nearest
+    from linn.recipe import every_key
 
     keys = list(every_key())
     chosen = [k for k in keys if key is None or key in k[0]]

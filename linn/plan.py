@@ -6,7 +6,7 @@ from pathlib import Path
 
 from linn.domains.load import exists
 from linn.errors import UserError
-from linn.recipe import DistillKeys, Recipe, RlKeys, RolloutKeys, SftKeys
+from linn.keys import DistillKeys, Recipe, RlKeys, RolloutKeys, SftKeys
 from linn.run import start_folder
 
 

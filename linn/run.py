@@ -29,8 +29,8 @@ from linn.domains.base import Domain
 from linn.engine.pool import Engine
 from linn.errors import UserError
 from linn.evals.evaluate import Evaluation, Probe
+from linn.keys import DistillKeys, NewModelKeys, Recipe, RlKeys, SftKeys, StageKeys, nearest
 from linn.ledger import Ledger, regressions, teachers
-from linn.recipe import DistillKeys, NewModelKeys, Recipe, RlKeys, SftKeys, StageKeys
 from linn.show import Progress
 from linn.stages.distill import distill
 from linn.stages.loop import StageRun
@@ -80,7 +80,7 @@ class Run:
         """Run every stage that isn't done, in order; resumes where a killed run stood."""
         for name, allowed in ((until, self.names[1:]), (redo, self.names)):
             if name is not None and name not in allowed:
-                raise UserError(f"stage {name!r} is not in the recipe{recipes.nearest(name, allowed)}")
+                raise UserError(f"stage {name!r} is not in the recipe{nearest(name, allowed)}")
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
             self._measured()
@@ -187,17 +187,14 @@ class Run:
         wanted = self.recipe.weights_of(keys)
         before = [n for n in self.names[: self.names.index(keys.name)] if n == "base" or self.done(n)]
         rows = self.ledger.read()
-        if keys.teachers == "best":
-            chosen = teachers(rows, wanted, before)
-            if missing := [d for d in wanted if d not in chosen]:
-                raise UserError(
-                    f"stage {keys.name}: the ledger has no validation score for {', '.join(missing)}; evaluate an earlier stage"
-                )
-        else:
-            chosen = {d: keys.teachers[d] for d in wanted}
-            for domain, stage in chosen.items():
-                if stage != "base" and not self.done(stage):
-                    raise UserError(f"stage {keys.name}: teacher {stage} of {domain} is not there yet; run it first")
+        named = {d: "best" if keys.teachers == "best" else keys.teachers[d] for d in wanted}
+        best = teachers(rows, [d for d in wanted if named[d] == "best"], before)
+        chosen = {d: best.get(d, "") if stage == "best" else stage for d, stage in named.items()}
+        if missing := [d for d, stage in chosen.items() if not stage]:
+            raise UserError(f"stage {keys.name}: the ledger has no validation score for {', '.join(missing)}; evaluate an earlier stage")
+        for domain, stage in chosen.items():
+            if stage != "base" and not self.done(stage):
+                raise UserError(f"stage {keys.name}: teacher {stage} of {domain} is not there yet; run it first")
         folders = {d: (s, self.checkpoint(s)) for d, s in chosen.items()}
         for warning in preflight(keys, (parent, self.checkpoint(parent)), folders, rows):
             self.show.say(f"  {warning}")
@@ -385,7 +382,7 @@ def resolve(name: str) -> Path:
     if not stages:
         raise UserError(f"checkpoint {name!r}: no run with a stage {stage!r} in {folder}")
     if stage not in names:
-        raise UserError(f"checkpoint {name!r}: no stage {stage!r} in {folder}{recipes.nearest(stage, list(names))}")
+        raise UserError(f"checkpoint {name!r}: no stage {stage!r} in {folder}{nearest(stage, list(names))}")
     kept = sorted((names[stage] / "checkpoints").glob(f"step-{int(step):04d}" if step else "step-*"))
     if not kept:
         raise UserError(f"checkpoint {name!r}: {names[stage]} holds none{' at step ' + step if step else ' yet'}")

@@ -7,7 +7,7 @@ import yaml
 
 from linn import recipe as recipes
 from linn.errors import UserError
-from linn.recipe import DistillKeys, RlKeys, SftKeys
+from linn.keys import DistillKeys, RlKeys, SftKeys
 
 TREE = {
     "name": "x",
@@ -65,6 +65,18 @@ def test_learning_rate_warms_up_and_falls():
     assert mopd.lr_at(0) == pytest.approx(2e-7 + 1.8e-6 / 30) and mopd.lr_at(29) == pytest.approx(2e-6) == mopd.lr_at(50)
 
 
+def test_a_stage_may_stop_before_its_schedule_does():
+    keys = {"name": "s", "kind": "sft", "steps": 33, "lr": 1.0, "min_lr": 0.1, "schedule": "cosine", "warmup": 2, "horizon": 40}
+    whole = {**keys, "steps": 40, "horizon": None}
+    short, full = (recipes.parse({**TREE, "stages": [k]}, "t").stages[0] for k in (keys, whole))
+    assert [short.lr_at(step) for step in range(33)] == [full.lr_at(step) for step in range(33)]
+
+
+def test_a_teacher_may_be_the_best_of_the_ledger():
+    stages = [*TREE["stages"][:3], {**TREE["stages"][3], "teachers": {"arithmetic": "sft", "mcqa": "best"}}]
+    assert parsed(stages=stages).stages[3].teachers == {"arithmetic": "sft", "mcqa": "best"}
+
+
 @pytest.mark.parametrize(
     ("tree", "said"),
     [
@@ -100,6 +112,9 @@ def test_learning_rate_warms_up_and_falls():
         ({"stages": [{"name": "a", "kind": "sft", "min_lr": 1e-6}]}, "no meaning under schedule: constant"),
         ({"stages": [{"name": "a", "kind": "sft", "faulty": {"mcq": 0.5}}]}, "did you mean 'mcqa'"),
         ({"scale": {"precision": "fp8"}}, "float32"),
+        ({"stages": [{"name": "a", "kind": "sft", "horizon": 200}]}, "horizon 200: needs schedule"),
+        ({"stages": [{"name": "a", "kind": "sft", "schedule": "linear", "min_lr": 0, "horizon": 99}]}, "at least the stage's steps"),
+        ({"stages": [{"name": "best", "kind": "sft"}]}, "take another"),
         (
             {"stages": [{"name": "a", "kind": "sft"}, {"name": "b", "kind": "distill", "teachers": {"mcqa": "a"}}]},
             "no teacher for arithmetic",

@@ -128,3 +128,37 @@ def test_a_sampler_that_fails_is_raised_once_and_says_nothing_else(caplog):
     gc.collect()
     assert not caplog.records, [r.getMessage() for r in caplog.records]
     assert asyncio.run(asyncio.sleep(0)) is None
+
+
+CUT = [(None, 4, "ok"), (200, 4, "ok"), (2, 1, "truncated"), (4, 2, "truncated"), (5, 2, "truncated"), (20, 2, "truncated")]
+
+
+@pytest.mark.parametrize(("most", "turns", "status"), CUT)
+def test_a_conversation_that_reaches_its_total_length_is_truncated(most, turns, status):
+    """`0:` is the prompt, `hi` and the mark its first turn; then the environment's turn; the last turns have what room is left."""
+    domain = Talk()
+    sampler = Scripted(Letters(), lambda text, seed: "hi" + END)
+    job = Job(Prompt("talk", "p", (Message("user", "0"),), thinking=False), 0, Sampling(30), 0, None, None, most)
+    (rollout,) = play([job], {"talk": domain}, sampler, Letters())  # type: ignore[arg-type]
+    length = sum(len(t.ids) for t in rollout.turns)
+    assert (
+        len(rollout.turns) == turns and rollout.status == status and rollout.reply.finished == (status == "ok") and domain.closed == ["p"]
+    )
+    if most is not None:
+        assert length <= most
+        assert rollout.error == ("" if status == "ok" else f"the conversation reached {most} tokens")
+
+
+def test_a_stage_can_ask_for_fewer_or_more_turns_than_the_domain():
+    class Endless(Env):
+        def step(self, message):
+            return (Message("tool", "go on"),)
+
+    class Long(Talk):
+        def env(self, prompt):
+            return Endless(prompt, self.closed)
+
+    for most, expected in ((None, 3), (1, 1), (7, 7)):
+        job = Job(Prompt("talk", "p", (Message("user", "0"),), thinking=False), 0, Sampling(30), 0, None, most)
+        (rollout,) = play([job], {"talk": Long()}, Scripted(Letters(), lambda text, seed: "hi" + END), Letters())  # type: ignore[arg-type]
+        assert sum(t.logprobs is not None for t in rollout.turns) == expected

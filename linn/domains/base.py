@@ -134,7 +134,7 @@ class Domain:
         from linn.data.rows import read_rows
 
         assert self.rows is not None
-        prompts = [self.from_row(row, index) for index, row in enumerate(read_rows(self.rows))]
+        prompts = [replace(self.from_row(row, index), pass_rate=row.get("pass_rate")) for index, row in enumerate(read_rows(self.rows))]
         prompts = [p for p in prompts if split_of(content_key(p)) == split]
         if split == "train":
             random.Random(seed_of("rows", self.name, seed)).shuffle(prompts)

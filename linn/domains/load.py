@@ -34,7 +34,7 @@ def exists(name: str) -> None:
         if not Path(name).is_file():
             raise UserError(f"domain file {name}: not found")
     elif name not in NAMES:
-        from linn.recipe import nearest
+        from linn.keys import nearest
 
         raise UserError(f"domain {name!r} is unknown{nearest(name, NAMES)}; your own: ./FILE.py")
 

@@ -12,9 +12,9 @@ from linn import files
 from linn.chat import Codec
 from linn.domains.base import Domain
 from linn.errors import UserError
+from linn.keys import EvaluateKeys
 from linn.ledger import score
 from linn.play.rollout import Job, play, transcript
-from linn.recipe import EvaluateKeys
 from linn.types import Prompt, Rollout, Sampler, Sampling, Score, Split, seed_of
 
 

@@ -8,7 +8,7 @@ from linn.chat import Codec
 from linn.domains.load import load_all
 from linn.engine.pool import Engine
 from linn.evals.evaluate import Evaluation
-from linn.recipe import Recipe
+from linn.keys import Recipe
 from linn.types import Optim, Score
 
 

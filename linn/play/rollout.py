@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from linn import chat
@@ -34,6 +34,10 @@ class Job:
     """Seed of the conversation; turns derive theirs from it."""
     model: Sampler | None = None
     """Who answers, where it isn't the policy."""
+    max_turns: int | None = None
+    """Assistant turns at most, in a multi-turn domain; None: the domain's own."""
+    max_sequence: int | None = None
+    """Tokens of the whole conversation at most, prompt and environment turns included; None: no limit."""
 
 
 class _Gate:
@@ -123,16 +127,22 @@ async def _converse(index: int, job: Job, domain: Domain, gate: _Gate, codec: ch
     said: list[Message] = []
     limit = min(job.how.max_tokens, prompt.max_tokens or job.how.max_tokens)
     how = Sampling(limit, job.how.temperature, job.how.top_p, (codec.eos,), more=domain.max_turns > 1)
+    most = domain.max_turns if domain.max_turns == 1 else job.max_turns or domain.max_turns
     status, error = "ok", ""
     env = domain.env(prompt) if domain.max_turns > 1 else None
     try:
-        for number in range(domain.max_turns):
-            done = await gate.generate((index, number), ids, how, seed_of(job.seed, number))
+        for number in range(most):
+            room = limit if job.max_sequence is None else min(limit, job.max_sequence - len(ids))
+            if room < 1:
+                status, error = "truncated", f"the conversation reached {job.max_sequence} tokens"
+                break
+            done = await gate.generate((index, number), ids, replace(how, max_tokens=room), seed_of(job.seed, number))
             text = codec.decode(done.ids)
             turns.append(Turn(done.ids, done.logprobs, text))
             said.append(chat.parse(text, prompt.thinking, prompt.tools))
             if done.finish == "length":
-                status, error = "truncated", f"turn {number + 1} reached {limit} tokens"
+                what = f"turn {number + 1} reached {limit}" if room == limit else f"the conversation reached {job.max_sequence}"
+                status, error = "truncated", f"{what} tokens"
                 break
             if env is None:
                 break
@@ -143,9 +153,12 @@ async def _converse(index: int, job: Job, domain: Domain, gate: _Gate, codec: ch
             if answers is None:
                 break
             said += answers
-            if number + 1 == domain.max_turns:
+            if number + 1 == most:
                 break
             more = codec.encode(chat.continuation(answers, prompt.thinking))
+            if job.max_sequence is not None and len(ids) + len(done.ids) + len(more) >= job.max_sequence:  # no room for a reply
+                status, error = "truncated", f"the conversation reached {job.max_sequence} tokens"
+                break
             turns.append(Turn(tuple(more), None, codec.decode(more)))
             ids = [*ids, *done.ids, *more]
     finally:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from linn.sandbox.inside.supervisor import WORK
+
 _INSIDE = Path(__file__).parent / "inside"
 _FIRST_UID = 0x60000000
 _FIRST_WORKSPACE_UID = 0x64000000
-WORK = "/tmp/workspace"
-"""Where a workspace's commands see its folder, except under `plain`, where it stands where it is."""
 
 
 def _start(kind: str, package: str, uid: int, scratch: str, size: int) -> tuple[str, ...]:

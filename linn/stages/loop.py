@@ -15,7 +15,8 @@ from linn.chat import Codec
 from linn.domains.base import Domain
 from linn.engine.pool import Engine
 from linn.errors import RunFailed, UserError
-from linn.recipe import RolloutKeys, StageKeys
+from linn.keys import CurriculumKeys, RlKeys, RolloutKeys, StageKeys
+from linn.stages.curriculum import Pool
 from linn.types import Group, Loss, Prompt, Sample, seed_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "generation_config.json")
@@ -59,7 +60,13 @@ class StageRun:
     """Measures the engine's policy on the stage's domains into the ledger, at a step within the stage (`curve_every`)."""
     taken: dict[str, int] = field(default_factory=dict)
     """Prompts taken so far, a domain."""
+    now: int = 0
+    """The step that is being made."""
     _streams: dict[str, tuple[int, Iterator[Prompt]]] = field(default_factory=dict)
+    _pools: dict[str, Pool] = field(default_factory=dict)
+    """Under a curriculum: the prompts of each domain that wait."""
+    _kept_pools: dict[str, Any] = field(default_factory=dict)
+    """Pools of a saved state, to be restored at their first use."""
 
     @property
     def checkpoint(self) -> Path:
@@ -76,7 +83,7 @@ class StageRun:
         if state.exists():
             try:
                 kept = json.loads((state / "stage.json").read_text())
-                first, self.taken = int(kept["step"]), dict(kept["taken"])
+                first, self.taken, self._kept_pools = int(kept["step"]), dict(kept["taken"]), dict(kept.get("pools", {}))
             except (ValueError, LookupError, TypeError, OSError) as error:
                 raise UserError(f"{state / 'stage.json'}: cannot be read ({error}); delete {state} to begin the stage anew") from None
         self._forget_after(first)
@@ -85,11 +92,12 @@ class StageRun:
             self.engine.restore(state / "trainer")
             self.show.say(f"{self.keys.name}: going on after step {first} of {self.keys.steps}")
         for step in range(first, self.keys.steps):
+            self.now = step
             yield step
             if (step + 1) % self.keys.save_every == 0 or step + 1 == self.keys.steps:
                 with files.whole_folder(state) as folder:
                     self.engine.save(folder / "trainer")
-                    files.write_json(folder / "stage.json", {"step": step + 1, "taken": self.taken})
+                    files.write_json(folder / "stage.json", {"step": step + 1, "taken": self.taken} | self._pool_states())
         with files.whole_folder(self.checkpoint) as folder:
             for name in ("config.json", "model.safetensors"):
                 shutil.copyfile(state / "trainer" / name, folder / name)
@@ -160,6 +168,9 @@ class StageRun:
 
     def _next_of(self, name: str) -> Prompt:
         position = self.taken.get(name, 0)
+        if isinstance(self.keys, RlKeys) and self.keys.curriculum:
+            self.taken[name] = position + 1
+            return self._pool(name, self.keys.curriculum).take(self.now / max(1, self.keys.steps - 1))
         if name not in self._streams:
             self._streams[name] = (0, iter(()))
             for _ in range(position):  # after a resume: walk to where the stage stood
@@ -167,6 +178,19 @@ class StageRun:
         prompt = self._draw(name)
         self.taken[name] = position + 1
         return prompt
+
+    def _pool(self, name: str, keys: CurriculumKeys) -> Pool:
+        if name not in self._pools:
+            self._streams[name] = (0, iter(()))
+            self._pools[name] = Pool(keys, lambda: self._draw(name), seed_of(self.seed, "curriculum", name))
+            if name in self._kept_pools:
+                self._pools[name].restore(self._kept_pools.pop(name))
+        return self._pools[name]
+
+    def _pool_states(self) -> dict[str, Any]:
+        """The pools as `stage.json` keeps them; those not used since the last save stay as they were."""
+        pools = self._kept_pools | {name: pool.state() for name, pool in self._pools.items()}
+        return {"pools": pools} if pools else {}
 
     def _draw(self, name: str) -> Prompt:
         epoch, stream = self._streams[name]

@@ -11,9 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from linn.keys import RlKeys, RolloutKeys
 from linn.play.credit import grouped, informative, samples_of
 from linn.play.rollout import Job, play
-from linn.recipe import RlKeys, RolloutKeys
+from linn.stages.curriculum import rates_hold
 from linn.stages.loop import StageRun, sampled_length
 from linn.types import Group, Loss, Prompt, Sample, Sampling, seed_of
 
@@ -22,6 +23,8 @@ def rl(run: StageRun) -> None:
     """The whole stage, from where it stands."""
     keys = run.keys
     assert isinstance(keys, RlKeys)
+    if keys.curriculum:
+        rates_hold(keys.name, ((name, rows) for name in run.weights if (rows := run.domains[name].rows) is not None))
     loss = Loss("grpo", keys.normalise, kl=keys.kl, temperature=keys.temperature)
     for step in run.steps():
         began = run.clock()
@@ -66,7 +69,7 @@ def sample_groups(run: StageRun, keys: RolloutKeys, step: int, prompts: Sequence
     """`keys.rollouts` graded rollouts of every prompt; seeds follow from (stage, step, place in the step, prompt, sibling)."""
     how = Sampling(keys.max_tokens, keys.temperature, keys.top_p)
     jobs = [
-        Job(prompt, sibling, how, seed_of(run.seed, step, first + place, prompt.id, sibling))
+        Job(prompt, sibling, how, seed_of(run.seed, step, first + place, prompt.id, sibling), None, keys.max_turns, keys.max_sequence)
         for place, prompt in enumerate(prompts)
         for sibling in range(keys.rollouts)
     ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from linn import chat
 from linn.errors import UserError
-from linn.recipe import SftKeys
+from linn.keys import SftKeys
 from linn.stages.loop import StageRun
 from linn.types import Loss, Prompt, Sample, seed_of
 
@@ -20,20 +20,58 @@ def sft(run: StageRun) -> None:
     keys = run.keys
     assert isinstance(keys, SftKeys)
     loss = Loss("sft", length_power=keys.length_power)
-    rows = _rows(run, keys) if keys.data else None
+    feed = _rows(run, keys) if keys.data else _demonstrations(run, keys)
+    batches = Batches(run, keys, feed)
     for step in run.steps():
         began = run.clock()
-        samples: list[Sample] = []
-        skipped = 0
-        while len(samples) < keys.batch:
-            sample = next(rows) if rows else demonstration(run, keys, run.next_prompts(1)[0])
-            if len(sample.tokens) > keys.max_length:
+        samples, figures = batches.next()
+        run.train(step, samples, loss, figures, began)
+
+
+class Batches:
+    """Sequences into batches: so many sequences, or (`packed`) so many rows of the engine's width filled first-fit."""
+
+    def __init__(self, run: StageRun, keys: SftKeys, feed: Iterator[Sample]) -> None:
+        self.run, self.keys, self.feed = run, keys, feed
+        self._held: tuple[Sample, dict[str, int]] | None = None
+        """The sequence that no longer fitted into the last batch, and what is taken once it is used."""
+
+    def next(self) -> tuple[list[Sample], dict[str, float]]:
+        """The next batch and its figures. A sequence that does not fit begins the next batch, and counts as taken only there."""
+        keys, samples, skipped = self.keys, list[Sample](), 0
+        rooms = [self.run.engine.width] * keys.batch if keys.packed else []
+        while keys.packed or len(samples) < keys.batch:
+            sample, taken = self._draw()
+            length = len(sample.tokens)
+            if length > keys.max_length:
                 skipped += 1
                 if skipped > 1000 * keys.batch:
                     raise UserError(f"stage {keys.name}: {skipped} sequences in a row over max_length {keys.max_length}; raise it")
                 continue
+            if keys.packed:
+                row = next((r for r, room in enumerate(rooms) if room >= length), None)
+                if row is None:
+                    self._held, self.run.taken = (sample, self.run.taken), taken
+                    break
+                rooms[row] -= length
             samples.append(sample)
-        run.train(step, samples, loss, {"skipped_long": float(skipped)}, began)
+        figures = {"skipped_long": float(skipped)}
+        if keys.packed:
+            figures["row_fill"] = 1.0 - sum(rooms) / (keys.batch * self.run.engine.width)
+        return samples, figures
+
+    def _draw(self) -> tuple[Sample, dict[str, int]]:
+        """The next sequence, and what was taken before it."""
+        before = dict(self.run.taken)
+        if self._held is not None:
+            (sample, self.run.taken), self._held = self._held, None
+            return sample, before
+        return next(self.feed), before
+
+
+def _demonstrations(run: StageRun, keys: SftKeys) -> Iterator[Sample]:
+    while True:
+        yield demonstration(run, keys, run.next_prompts(1)[0])
 
 
 def demonstration(run: StageRun, keys: SftKeys, prompt: Prompt) -> Sample:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 _CLONE_THREAD = 0x10000
@@ -123,7 +122,7 @@ def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options
         raise OSError(ctypes.get_errno(), f"mounting {target.decode()} failed")
 
 
-def workspace_mounts(folder: str, target: str, size: int, readable: Sequence[str]) -> None:
+def workspace_mounts(folder: str, target: str, size: int, readable: tuple[str, ...]) -> None:
     """Make the whole tree read-only, with an own /tmp of `size` bytes in which `folder` stands at `target`, writable (own mount namespace).
 
     `readable` folders stay within reach of every user: where a parent is shut to others, or is /tmp, an empty one is put over it.
