@@ -23,7 +23,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424), "setpriority": (141, 140), "sched_setscheduler": (144, 119), "sched_setaffinity": (203, 122),
 }  # fmt: skip
-_CLONE, _CLONE3, _PRLIMIT, _SOCKET = (56, 220), 435, (302, 261), (41, 198)
+_CLONE, _CLONE3, _PRLIMIT, _SOCKET, _EXECVEAT = (56, 220), 435, (302, 261), (41, 198), (322, 281)
 _OF_PROCESSES = (
     "fork", "vfork", "execve", "execveat", "kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal", "setpriority",
     "sched_setscheduler", "sched_setaffinity", "inotify_init1", "socket",
@@ -62,10 +62,11 @@ def drop_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "capset failed")
 
 
-def program_filter(processes: bool = False) -> bytes:
+def program_filter(processes: bool = False, image: int = 0) -> bytes:
     """Filter code: no new processes (threads stay), no exec, no signals, no sockets, none of the calls a plain program has no use for.
 
     `processes`: a command may start others, signal them and use sockets of its own machine, but enter no new namespace.
+    `image`: the one descriptor that may be executed, a number above the limit of open files, so that nothing can be put there later.
     Empty on a machine whose call numbers are not known here; resource limits and the kill after each run then stand alone.
     """
     machine = os.uname().machine
@@ -76,7 +77,7 @@ def program_filter(processes: bool = False) -> bytes:
     code += [(0x35, 0, 1, 0x40000000), (0x06, 0, 0, _EPERM)]  # the second ABI of x86_64
     code += [(0x15, 0, 1, _CLONE3), (0x06, 0, 0, _ENOSYS)]  # its flags cannot be read by a filter; the C library then uses clone
     for name, numbers in _DENIED.items():
-        if numbers[column] is not None and not (processes and name in _OF_PROCESSES):
+        if numbers[column] is not None and not (processes and name in _OF_PROCESSES) and not (image and name == "execveat"):
             code += [(0x15, 0, 1, numbers[column] or 0), (0x06, 0, 0, _EPERM)]
     # Arguments start at offset 16 of the filter's data.
     if processes:
@@ -84,6 +85,8 @@ def program_filter(processes: bool = False) -> bytes:
         code += [(0x15, 0, 3, _SOCKET[column]), (0x20, 0, 0, 16), (0x15, 1, 0, 1), (0x06, 0, 0, _EPERM), (0x20, 0, 0, 0)]
         code += [(0x15, 0, 3, _CLONE[column]), (0x20, 0, 0, 16), (0x45, 0, 1, _CLONE_SPACES), (0x06, 0, 0, _EPERM), (0x06, 0, 0, _ALLOW)]
         return b"".join(struct.pack("HBBI", *line) for line in code)
+    if image:
+        code += [(0x15, 0, 3, _EXECVEAT[column]), (0x20, 0, 0, 16), (0x15, 1, 0, image), (0x06, 0, 0, _EPERM), (0x20, 0, 0, 0)]
     # Limits: of this process only. clone: allowed only for threads.
     code += [(0x15, 0, 3, _PRLIMIT[column]), (0x20, 0, 0, 16), (0x15, 1, 0, 0), (0x06, 0, 0, _EPERM), (0x20, 0, 0, 0)]
     code += [(0x15, 0, 3, _CLONE[column]), (0x20, 0, 0, 16), (0x45, 1, 0, _CLONE_THREAD), (0x06, 0, 0, _EPERM), (0x06, 0, 0, _ALLOW)]
