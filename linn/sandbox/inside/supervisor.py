@@ -225,8 +225,8 @@ def _run(job: dict[str, Any], uid: int, folder: str) -> dict[str, Any]:
     return {"ending": ending, "code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
 
 
-def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *readable: str) -> NoReturn:
-    """Arrange the file system, read the job, run it, report."""
+def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *places: str) -> NoReturn:
+    """Arrange the file system, read the job, run it, report. `places`: folders to hide, `--`, folders to show."""
     code = 70
     out = int(report)
     try:
@@ -234,7 +234,8 @@ def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *re
             signal.signal(number, signal.SIG_IGN)
         kernel.die_with_parent()
         if kind == "unshare":
-            kernel.workspace_mounts(folder, WORK, int(size), (sys.base_prefix, sys.base_exec_prefix, *readable))
+            hidden, readable = places[: places.index("--")], places[places.index("--") + 1 :]
+            kernel.workspace_mounts(folder, WORK, int(size), hidden, (sys.base_prefix, sys.base_exec_prefix), readable)
         kernel.hide_memory()
         kernel.adopt_orphans()
         with open(int(job), "rb") as file:
