@@ -172,20 +172,31 @@ def _watch(child: int, job: dict[str, Any], folder: str, alone: bool, started: f
                 _tried(os.waitpid, pid, os.WNOHANG)  # orphans that this process adopted
 
 
+def _execute(argv: list[str], environment: dict[str, str]) -> None:
+    """Become the program. (The standard library's search imports a module at a time when its folder may be out of reach.)"""
+    for folder in environment["PATH"].split(":"):
+        path = argv[0] if "/" in argv[0] else f"{folder}/{argv[0]}"
+        if os.path.isfile(path):
+            os.execve(path, argv, environment)
+    raise FileNotFoundError(errno.ENOENT, "not found")
+
+
 def _start(job: dict[str, Any], uid: int, folder: str) -> tuple[int, str]:
     """(process, "") of the command once it runs, or (0, why it could not be executed); raises OSError when the machine refuses."""
     heard, told = os.pipe()
     child = os.fork()
     if child == 0:
-        said = "M"
+        said = ""
         try:
             os.dup2(told, 3, inheritable=False)
             _settle(job, folder, uid)
-            os.execvpe(job["argv"][0], job["argv"], job["environment"])
+            _execute(job["argv"], job["environment"])
         except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, ValueError) as error:
             said = f"P{job['argv'][0]}: {getattr(error, 'strerror', None) or error}"
         except OSError as error:
             said = f"{'P' if error.errno in (errno.ENOEXEC, errno.E2BIG, errno.ELOOP, errno.ENAMETOOLONG) else 'M'}{error}"
+        except BaseException as error:
+            said = f"M{type(error).__name__}: {error}"
         finally:
             os.write(3, said.encode("utf-8", "replace")[:2000])
             os._exit(127)
@@ -214,8 +225,8 @@ def _run(job: dict[str, Any], uid: int, folder: str) -> dict[str, Any]:
     return {"ending": ending, "code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
 
 
-def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *readable: str) -> NoReturn:
-    """Arrange the file system, read the job, run it, report."""
+def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *places: str) -> NoReturn:
+    """Arrange the file system, read the job, run it, report. `places`: folders to hide, `--`, folders to show."""
     code = 70
     out = int(report)
     try:
@@ -223,7 +234,8 @@ def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *re
             signal.signal(number, signal.SIG_IGN)
         kernel.die_with_parent()
         if kind == "unshare":
-            kernel.workspace_mounts(folder, WORK, int(size), (sys.base_prefix, sys.base_exec_prefix, *readable))
+            hidden, readable = places[: places.index("--")], places[places.index("--") + 1 :]
+            kernel.workspace_mounts(folder, WORK, int(size), hidden, (sys.base_prefix, sys.base_exec_prefix), readable)
         kernel.hide_memory()
         kernel.adopt_orphans()
         with open(int(job), "rb") as file:
