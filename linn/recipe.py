@@ -157,7 +157,9 @@ class SftKeys(StageKeys):
     data: str | None = Field(
         None, description="JSONL of `messages` rows (a path, or hf://datasets/OWNER/REPO/FILE); default: demonstrations made by the domains"
     )
-    skip_bad: bool = Field(False, description="count rows of `data` that cannot be used by reason and skip them; false: the first is an error")
+    skip_bad: bool = Field(
+        False, description="count rows of `data` that cannot be used by reason and skip them; false: the first is an error"
+    )
     faulty: float | dict[str, float] = Field(0.0, description="share of demonstrations that carry their domain's one systematic fault")
     batch: int = Field(64, ge=1, description="sequences a step (the paper packs 64 rows of 262,144 tokens)")
     lr: float = Field(5e-5, gt=0, description="peak learning rate (paper Table 7)")

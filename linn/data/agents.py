@@ -67,5 +67,7 @@ def whose(row: Mapping[str, Any], domain: str) -> str:
         raise BadRow("_hf_placeholder: its question is to be taken from another data set first", "placeholder")
     fields = SIGNAL.get(domain, ())
     if fields and all(row.get(field) in (None, "", [], {}) for field in fields):
-        raise BadRow(f"no verifier signal: {' and '.join(fields)} {'are' if len(fields) > 1 else 'is'} missing or empty", "no verifier signal")
+        raise BadRow(
+            f"no verifier signal: {' and '.join(fields)} {'are' if len(fields) > 1 else 'is'} missing or empty", "no verifier signal"
+        )
     return ""

@@ -37,13 +37,18 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
     for i, turn in enumerate(turns):
         _turn_holds(turn, f"messages[{i}]")
     if turns[-1]["role"] != "assistant":
-        raise BadRow(f"messages[{len(turns) - 1}].role is {turns[-1]['role']!r}; the last turn must be the assistant's", "last turn not the assistant's")
+        raise BadRow(
+            f"messages[{len(turns) - 1}].role is {turns[-1]['role']!r}; the last turn must be the assistant's",
+            "last turn not the assistant's",
+        )
     try:
         messages = chat.to_messages(turns)
     except UserError as error:
         raise BadRow(str(error).replace("input[", "messages[", 1), "no content") from None
     if len(messages) != len(turns):
-        raise BadRow("messages: some are no chat turns of their own (type reasoning or function_call); give {role, content} turns", "not a chat turn")
+        raise BadRow(
+            "messages: some are no chat turns of their own (type reasoning or function_call); give {role, content} turns", "not a chat turn"
+        )
     _calls_hold(turns, messages, tools)
     domain = row.get("domain") or row.get("category") or ""
     return Conversation(messages, tuple(tools), bool(messages[-1].reasoning), str(domain))
@@ -54,7 +59,9 @@ def _turns(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     if isinstance(turns, str):
         turns = decoded(turns)
     if not isinstance(turns, list) or not turns:
-        raise BadRow(f"messages: expected a list of {{role, content}}; the row has {', '.join(map(str, row)) or 'nothing'}"[:200], "no messages")
+        raise BadRow(
+            f"messages: expected a list of {{role, content}}; the row has {', '.join(map(str, row)) or 'nothing'}"[:200], "no messages"
+        )
     for i, turn in enumerate(turns):
         if not isinstance(turn, Mapping):
             raise BadRow(f"messages[{i}]: expected an object with role and content, found {type(turn).__name__}", "not a chat turn")
@@ -120,7 +127,10 @@ def _calls_hold(turns: Sequence[Mapping[str, Any]], messages: Sequence[Message],
                 raise BadRow(f"{where}: a tool turn answers no call", "tool turn without a call")
             ids = [call.id for call in open_calls]
             if message.tool_call_id is not None and None not in ids and message.tool_call_id not in ids:
-                raise BadRow(f"{where}.tool_call_id is {message.tool_call_id[:40]!r}; the open calls are {', '.join(map(str, ids))[:80]}", "tool turn without a call")
+                raise BadRow(
+                    f"{where}.tool_call_id is {message.tool_call_id[:40]!r}; the open calls are {', '.join(map(str, ids))[:80]}",
+                    "tool turn without a call",
+                )
             open_calls.pop(ids.index(message.tool_call_id) if message.tool_call_id in ids else 0)
             continue
         open_calls = list(message.tool_calls)
