@@ -63,6 +63,10 @@ class Sums:
         with self._lock:
             return dict(self._sums)
 
+    def __reduce__(self) -> tuple[type[Sums], tuple[()]]:
+        """A copy in another process counts for itself."""
+        return Sums, ()
+
 
 class Domain:
     """Prompts and a grader. Subclasses override `make`, `verify`, `gold`, and what else they need."""
