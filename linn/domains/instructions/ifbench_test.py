@@ -312,8 +312,8 @@ def _no_bullets_bullets(text: str) -> bool:
                 return False
             bullets, prose = bullets + 1, False
         elif prose:
-            found = len(sentences(line.strip()))
-            told, prose = told + found, found > 0
+            prose = bool(line.strip())
+            told += prose and (len(sentences(line.strip())) if told < 2 else 1)
         else:
             return False
     return bullets >= 2

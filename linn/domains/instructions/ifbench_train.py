@@ -164,8 +164,10 @@ def _letter_counting(text: str, *, N: int, relation: Relation) -> bool:
 
 def _counting_composition(text: str, *, n_sent: int, n_words: int) -> bool:
     """Three parts between `***`, each of `n_sent` sentences of `n_words` tokens; the full stop is a token."""
-    parts = [sentences(part) for part in divided(text)]
-    return len(parts) == 3 and all(len(part) == n_sent and all(len(tokens(one)) == n_words for one in part) for part in parts)
+    parts = divided(text)
+    return len(parts) == 3 and all(
+        len(found := sentences(part)) == n_sent and all(len(tokens(one)) == n_words for one in found) for part in parts
+    )
 
 
 def _count_unique(text: str) -> bool:

@@ -18,7 +18,9 @@ _LANGUAGE_CHARS = 20_000
 _PATTERN_CHARS = 10_000
 """A keyword that is a regular expression with a repetition is looked for in this many characters."""
 _TOKEN_CHARS = 100_000
-"""The longest reply that is cut by Punkt and the Treebank tokenizer: about half a second at worst."""
+"""The longest reply that Punkt cuts: under a second at worst."""
+_TOKEN_SENTENCES = 10_000
+"""The most sentences whose tokens are looked for; half a second at worst."""
 _VERB_CHARS = 300
 """What the tagger sees of a reply to tell the first word's part of speech."""
 
@@ -133,7 +135,10 @@ def punkt_sentences(text: str) -> list[str]:
 def tokens(text: str) -> list[str]:
     """Words and punctuation marks as NLTK's Penn Treebank tokenizer cuts each sentence; raises ValueError like `punkt_sentences`."""
     tokenizer = _library("nltk.tokenize", "nltk", "word checks").NLTKWordTokenizer()
-    return [token for sentence in punkt_sentences(text) for token in tokenizer.tokenize(sentence)]
+    cut = punkt_sentences(text)
+    if len(cut) > _TOKEN_SENTENCES:
+        raise ValueError(f"a reply of {len(cut)} sentences is too long to be cut into tokens")
+    return [token for sentence in cut for token in tokenizer.tokenize(sentence)]
 
 
 def language(text: str) -> str | None:
