@@ -4,6 +4,8 @@ import itertools
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from linn.domains import derivations
 from linn.domains.check import check
@@ -267,3 +269,36 @@ def test_rows_that_cannot_be_graded_are_refused(domain: Proof, row: dict[str, ob
     with pytest.raises(UserError, match=names) as caught:
         domain.from_row(row, 7)
     assert "row 7" in str(caught.value)
+
+
+# ---------------------------------------------------------------- fuzz
+
+
+TEXT = st.text(st.sampled_from("x=yz+-*() 0123456789\n#\\boxed{}SolutionSelf Evaluation."), max_size=200)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXT)
+def test_no_text_breaks_the_readers(text: str) -> None:
+    definitions, goal = derivations.read(GIVEN, GOAL)
+    score, why = derivations.judge(text, definitions, goal)
+    assert score in (0.0, 0.5, 1.0) and (score == 1.0 or why)
+    parts_of(text, True)
+    score_of(text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["problem", "proof", "score", "rubric", "reference_solution", "given", "goal", "responses_create_params"]),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.lists(st.text(max_size=3), max_size=2),
+    )
+)
+def test_any_row_is_read_or_refused(row: dict[str, object]) -> None:
+    for domain in (Proof(judged=True), Proof(role="verifier")):
+        try:
+            prompt = domain.from_row(row, 0)
+        except UserError as error:
+            assert "row 0" in str(error)
+        else:
+            domain.verify(prompt, Reply("\\boxed{1}"))
