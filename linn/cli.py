@@ -1,4 +1,4 @@
-"""The verbs: `linn run`, `ls`, `report`, `compare`, `eval`, `grade`, `check`, `render`, `explain`.
+"""The verbs: `linn run`, `ls`, `report`, `compare`, `eval`, `data`, `grade`, `check`, `render`, `explain`.
 
 Exit 0 done, 1 the run failed, 2 the input is wrong (one line; `--debug` shows the traceback).
 Heavy imports happen inside the verbs, so that help and grader checks start in a blink.
@@ -48,13 +48,14 @@ def run(
 ) -> None:
     """Run a recipe stage by stage; on an existing run folder, go on where it stands."""
     from linn import recipe as recipes
+    from linn.keys import nearest
     from linn.plan import inputs_hold, plan
 
     parsed = recipes.load(recipe, changes or [])
     folder = out or Path("runs") / parsed.name
     for option, stage in (("--until", until), ("--redo", redo)):
         if stage is not None and stage not in (names := ["base", *(s.name for s in parsed.stages)]):
-            raise UserError(f"{option}: stage {stage!r} is not in the recipe{recipes.nearest(stage, names)}")
+            raise UserError(f"{option}: stage {stage!r} is not in the recipe{nearest(stage, names)}")
     inputs_hold(parsed, folder)
     if dry_run:
         typer.echo(recipes.resolved(parsed))
@@ -102,21 +103,43 @@ def grade(
     replies: Annotated[Path, typer.Option(help='JSONL of {"row": i, "text": …} or {"row": i, "messages": […]}')],
     out: Annotated[Path, typer.Option(help="where the verdicts go, JSONL")],
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count and skip broken lines")] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="the model that judges: RUN@STAGE, a checkpoint folder, or http://HOST:PORT/v1#MODEL"),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="an option of the domain, or judge.KEY of the judge; may be repeated"),
+    ] = None,
 ) -> None:
-    """Grade replies offline with a domain's own grader."""
+    """Grade replies offline with a domain's own grader, or a judge model."""
+    from linn import recipe as recipes
     from linn.data.rows import write_rows
     from linn.domains.load import load
     from linn.evals.grade import grade as graded
 
-    loaded = load(domain)
+    keys = recipes.domain_keys(domain, judge, options or [])
+    loaded = load(domain, keys.options)
     broken: list[str] = []
+    judges, engine = None, None
     try:
-        verdicts = list(graded(loaded, rows, replies, broken if skip_bad else None))
+        if keys.judge is not None:
+            from linn.engine.pool import Engine
+            from linn.evals.judges import judges_of
+            from linn.run import judge_folders
+
+            engine = Engine()
+            judges = judges_of({loaded.name: keys.judge}, judge_folders({loaded.name: keys.judge}, None), engine)
+        verdicts = list(graded(loaded, rows, replies, broken if skip_bad else None, judges))
     finally:
         loaded.close()
+        if engine is not None:
+            engine.close()
     write_rows(out, verdicts)
     mean = sum(v["reward"] for v in verdicts) / max(1, len(verdicts))
     typer.echo(f"{len(verdicts)} verdicts, mean reward {mean:.4f}: {out}")
+    if judges is not None and (asked := judges.figures()):
+        typer.echo(f"judge: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s")
     if broken:
         typer.echo(f"{len(broken)} broken lines skipped, the first: {broken[0]}", err=True)
 
@@ -161,6 +184,52 @@ def render(
     typer.echo(f"{len(made)} rows: {out}")
 
 
+@app.command()
+def data(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL, plain, gzip or zstd: a path or hf://datasets/OWNER/REPO/FILE")],
+    tokens: Annotated[
+        str, typer.Option(metavar="CHECKPOINT", help="lengths in this checkpoint's tokens, or `characters`; default: the kept tiny base")
+    ] = "tiny",
+    domain: Annotated[str | None, typer.Option(help="read every row by this domain, whatever agent it names")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="EVAL", help="evaluation set to compare prompts with: a file, DOMAIN, or DOMAIN:FILE")
+    ] = None,
+    ngram: Annotated[int, typer.Option(min=1, help="words in a row that make an overlap; usual are 13 and 9")] = 13,
+    out: Annotated[Path | None, typer.Option(help="where the rows without overlap go (with --against)")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count rows that cannot be compared and leave them out")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Tell what a data file holds, or which of its prompts overlap with evaluation sets."""
+    import json
+
+    from linn import describe
+    from linn.data.names import located
+    from linn.decontaminate import Against, decontaminate
+    from linn.show import reading
+
+    path = located(file)
+    if against:
+        sets = Against(against, ngram)
+        with reading(str(path)) as progress:
+            found, written = decontaminate(path, sets, out, skip_bad, progress)
+        typer.echo(json.dumps(sets.record(found), ensure_ascii=False, indent=1) if as_json else sets.report(path, found))
+        if out is not None:
+            typer.echo(f"{written:,} rows: {out}", err=as_json)
+        return
+    if out is not None:
+        raise UserError("--out: there is nothing to write without --against EVAL")
+    codec = None
+    if tokens != "characters":
+        from linn.chat import Codec
+        from linn.run import resolve
+
+        codec = Codec.load(resolve(tokens))
+    with reading(str(path)) as progress:
+        told = describe.describe(path, codec, domain, progress)
+    unit = "characters" if codec is None else "tokens of " + (tokens if tokens != "tiny" else "the kept tiny base (--tokens CHECKPOINT)")
+    typer.echo(json.dumps(told.record(), ensure_ascii=False, indent=1) if as_json else describe.table(path, told, unit))
+
+
 @app.command("eval")
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(metavar="RUN@STAGE[:STEP]", help="a checkpoint of a run, or a folder")],
@@ -171,10 +240,15 @@ def evaluate(
     """Measure one checkpoint on every domain of a recipe."""
     from linn import recipe as recipes
     from linn.evals.once import evaluate_once
+    from linn.keys import short
     from linn.ledger import Ledger
-    from linn.run import resolve
+    from linn.run import judge_folders, resolve
 
-    scores = evaluate_once(resolve(checkpoint), recipes.load(recipe, changes or []), checkpoint)
+    parsed = recipes.load(recipe, changes or [])
+    judges = {short(name): keys.judge for name, keys in parsed.domains.items() if keys.judge is not None}
+    run, at, _ = checkpoint.partition("@")
+    folders = judge_folders(judges, (lambda stage: resolve(f"{run}@{stage}")) if at else None)
+    scores = evaluate_once(resolve(checkpoint), parsed, checkpoint, judges, folders)
     if out is not None:
         Ledger(out).upsert(scores)
     for score in scores:
@@ -218,7 +292,8 @@ def compare(
 @app.command()
 def explain(key: Annotated[str | None, typer.Argument(help="a key or a part of one")] = None) -> None:
     """Every recipe key: type, default, meaning."""
-    from linn.recipe import every_key, nearest
+    from linn.keys import nearest
+    from linn.recipe import every_key
 
     keys = list(every_key())
     chosen = [k for k in keys if key is None or key in k[0]]

@@ -15,7 +15,7 @@ from linn import files
 from linn import ledger as ledgers
 from linn import recipe as recipes
 from linn.errors import UserError
-from linn.recipe import DistillKeys, Recipe
+from linn.keys import DistillKeys, Recipe, nearest
 from linn.run import Run
 from linn.types import Score
 
@@ -26,7 +26,7 @@ def compare_arms(path: Path, out: Path | None, arms: Sequence[str], seeds: Seque
     names = [s.name for s in first.stages]
     for arm in arms:
         if arm not in names:
-            raise UserError(f"{path}: no stage {arm!r} to compare{recipes.nearest(arm, names)}")
+            raise UserError(f"{path}: no stage {arm!r} to compare{nearest(arm, names)}")
     if len({first.parent(arm) for arm in arms}) > 1:
         raise UserError(f"{path}: the arms {', '.join(arms)} do not start from the same stage")
     unmeasured = [s.name for s in first.stages if s.name in {*arms, first.parent(arms[0])} and not s.evaluate]

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from linn.domains.load import exists
+from linn.data.names import is_remote
+from linn.domains.load import load
 from linn.errors import UserError
-from linn.recipe import DistillKeys, Recipe, RlKeys, RolloutKeys, SftKeys
-from linn.run import start_folder
+from linn.keys import DistillKeys, Recipe, RlKeys, RolloutKeys, SftKeys
+from linn.run import judge_holds, start_folder
 
 
 def inputs_hold(recipe: Recipe, folder: Path) -> None:
     """Refuse a recipe whose model, domains or files are not there, or a folder that cannot be one, before anything is written."""
     start_folder(recipe, folder)
     for name, keys in recipe.domains.items():
-        exists(name)
-        if keys.rows is not None and not Path(keys.rows).is_file():
+        if keys.rows is not None and not is_remote(keys.rows) and not Path(keys.rows).is_file():
             raise UserError(f"domains.{name}.rows: {keys.rows}: no such file; give a JSONL file in the released row layout")
+        load(name, keys.options).close()
+        if keys.judge is not None:
+            judge_holds(keys.judge)
     for stage in recipe.stages:
-        if isinstance(stage, SftKeys) and stage.data is not None and not Path(stage.data).is_file():
+        if isinstance(stage, SftKeys) and stage.data is not None and not is_remote(stage.data) and not Path(stage.data).is_file():
             raise UserError(f"stage {stage.name!r}.data: {stage.data}: no such file; give a JSONL file of messages rows")
     if found := next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None):
         raise UserError(f"run folder {folder}: {found} is a file; give --out another folder")

@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -29,8 +29,10 @@ from linn.domains.base import Domain
 from linn.engine.pool import Engine
 from linn.errors import UserError
 from linn.evals.evaluate import Evaluation, Probe
+from linn.evals.judges import judges_of, key_of
+from linn.keys import DistillKeys, JudgeKeys, NewModelKeys, Recipe, RlKeys, SftKeys, StageKeys, nearest
 from linn.ledger import Ledger, regressions, teachers
-from linn.recipe import DistillKeys, NewModelKeys, Recipe, RlKeys, SftKeys, StageKeys
+from linn.play.ask import Judges
 from linn.show import Progress
 from linn.stages.distill import distill
 from linn.stages.loop import StageRun
@@ -80,7 +82,7 @@ class Run:
         """Run every stage that isn't done, in order; resumes where a killed run stood."""
         for name, allowed in ((until, self.names[1:]), (redo, self.names)):
             if name is not None and name not in allowed:
-                raise UserError(f"stage {name!r} is not in the recipe{recipes.nearest(name, allowed)}")
+                raise UserError(f"stage {name!r} is not in the recipe{nearest(name, allowed)}")
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
             self._measured()
@@ -123,6 +125,8 @@ class Run:
             self._measure_start()
         start, folder = self.checkpoint(parent), self.stage_folder(keys.name)
         folder.mkdir(parents=True, exist_ok=True)
+        before = self.names[self.names.index(keys.name) - 1]
+        judges = self._judges(before)
         run = StageRun(
             keys,
             folder,
@@ -133,8 +137,10 @@ class Run:
             Codec.load(start),
             engine,
             self.show,
+            judges,
         )
-        run.measure = lambda step: self._probe(keys.name, step, run.codec, self.evaluation.curve, list(run.weights))
+        known = [d for d in run.weights if d in self.recipe.measured_at(before)]
+        run.measure = lambda step: self._probe(keys.name, step, run.codec, self.evaluation.curve, known, judges)
         with self.show.logging(folder):
             if not run.checkpoint.exists():
                 self.show.say(f"{keys.name}: {keys.kind} from {parent}, {keys.steps} steps")  # type: ignore[attr-defined]
@@ -161,18 +167,41 @@ class Run:
         files.write_text(self.stage_folder("base") / "DONE", "")
 
     def _measure(self, stage: str, step: int, codec: Codec, folder: Path) -> None:
-        """Every domain, after a stage."""
-        self._probe(stage, step, codec, self.evaluation.whole, (), folder)
+        """Every domain whose judge, if it has one, is there."""
+        names = self.recipe.measured_at(stage)
+        if unjudged := [domain for domain in self.domains if domain not in names]:
+            self.show.say(f"{stage}: {', '.join(unjudged)} not measured: the judge comes with a later stage")
+        self._probe(stage, step, codec, self.evaluation.whole, names, self._judges(stage), folder)
+
+    def _judges(self, stage: str) -> Judges:
+        """The judges that are there once `stage` has its checkpoint."""
+        assert self.engine is not None
+        named = self.recipe.judged_by(stage)
+        return judges_of(named, judge_folders(named, self.checkpoint), self.engine)
 
     def _probe(
-        self, stage: str, step: int, codec: Codec, probes: Sequence[Probe], names: Sequence[str], folder: Path | None = None
+        self,
+        stage: str,
+        step: int,
+        codec: Codec,
+        probes: Sequence[Probe],
+        names: Sequence[str],
+        judges: Judges,
+        folder: Path | None = None,
     ) -> None:
+        if not names:
+            return
         assert self.engine is not None
         scores = self.evaluation.measure(
             stage, step, self.engine.sampler, codec, self.recipe.seed, probes, names, folder,
             lambda done, total: self.show.note(stage, done, total, "evaluating") if done % 50 == 0 else None,
+            judges,
         )  # fmt: skip
         self.ledger.upsert(scores)
+        if asked := judges.figures():
+            self.show.say(
+                f"{stage}:{step} judges: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s"
+            )
         test = {s.domain: s.value for s in scores if s.split == "test" and s.metric == "accuracy"}
         self.show.say(f"{stage}:{step} " + " ".join(f"{domain} {value:.1%}" for domain, value in test.items()))
 
@@ -187,17 +216,14 @@ class Run:
         wanted = self.recipe.weights_of(keys)
         before = [n for n in self.names[: self.names.index(keys.name)] if n == "base" or self.done(n)]
         rows = self.ledger.read()
-        if keys.teachers == "best":
-            chosen = teachers(rows, wanted, before)
-            if missing := [d for d in wanted if d not in chosen]:
-                raise UserError(
-                    f"stage {keys.name}: the ledger has no validation score for {', '.join(missing)}; evaluate an earlier stage"
-                )
-        else:
-            chosen = {d: keys.teachers[d] for d in wanted}
-            for domain, stage in chosen.items():
-                if stage != "base" and not self.done(stage):
-                    raise UserError(f"stage {keys.name}: teacher {stage} of {domain} is not there yet; run it first")
+        named = {d: "best" if keys.teachers == "best" else keys.teachers[d] for d in wanted}
+        best = teachers(rows, [d for d in wanted if named[d] == "best"], before)
+        chosen = {d: best.get(d, "") if stage == "best" else stage for d, stage in named.items()}
+        if missing := [d for d, stage in chosen.items() if not stage]:
+            raise UserError(f"stage {keys.name}: the ledger has no validation score for {', '.join(missing)}; evaluate an earlier stage")
+        for domain, stage in chosen.items():
+            if stage != "base" and not self.done(stage):
+                raise UserError(f"stage {keys.name}: teacher {stage} of {domain} is not there yet; run it first")
         folders = {d: (s, self.checkpoint(s)) for d, s in chosen.items()}
         for warning in preflight(keys, (parent, self.checkpoint(parent)), folders, rows):
             self.show.say(f"  {warning}")
@@ -248,7 +274,7 @@ class Run:
         """Refuse a corrupted ledger, or one without the rows of a stage that is done, before any work."""
         there = {row.stage for row in self.ledger.read()}
         for stage in self.recipe.stages:
-            if stage.evaluate and stage.name not in there and self.done(stage.name):
+            if stage.evaluate and self.recipe.measured_at(stage.name) and stage.name not in there and self.done(stage.name):
                 raise UserError(
                     f"{self.ledger.path}: no rows of stage {stage.name!r}, which is done; put the ledger back, or delete "
                     f"{self.stage_folder(stage.name) / 'DONE'} to have it measured again"
@@ -287,6 +313,24 @@ class Run:
         orphans = {row.stage for row in self.ledger.read()} - {name for name in self.names if self.stage_folder(name).exists()}
         if orphans:
             self.ledger.drop(orphans)
+
+
+def judge_folders(named: Mapping[str, JudgeKeys], checkpoint: Callable[[str], Path] | None) -> dict[str, Path]:
+    """The checkpoint of every judge that is no endpoint, by the recipe's word for it; `checkpoint`: that of a stage of this run."""
+    found = {}
+    for keys in named.values():
+        if keys.endpoint is None:
+            if keys.stage is not None and checkpoint is None:
+                raise UserError(f"judge {keys.model}: names a stage of a run, and there is none here; say RUN{keys.model}")
+            found[keys.model] = checkpoint(keys.stage) if keys.stage is not None and checkpoint is not None else resolve(keys.model)
+    return found
+
+
+def judge_holds(keys: JudgeKeys) -> None:
+    """Refuse a judge whose checkpoint or key is not there; whether an endpoint answers shows when it is asked."""
+    key_of(keys)
+    if keys.endpoint is None and keys.stage is None:
+        resolve(keys.model)
 
 
 def start_folder(recipe: Recipe, folder: Path) -> Path:
@@ -385,7 +429,7 @@ def resolve(name: str) -> Path:
     if not stages:
         raise UserError(f"checkpoint {name!r}: no run with a stage {stage!r} in {folder}")
     if stage not in names:
-        raise UserError(f"checkpoint {name!r}: no stage {stage!r} in {folder}{recipes.nearest(stage, list(names))}")
+        raise UserError(f"checkpoint {name!r}: no stage {stage!r} in {folder}{nearest(stage, list(names))}")
     kept = sorted((names[stage] / "checkpoints").glob(f"step-{int(step):04d}" if step else "step-*"))
     if not kept:
         raise UserError(f"checkpoint {name!r}: {names[stage]} holds none{' at step ' + step if step else ' yet'}")

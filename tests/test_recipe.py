@@ -7,7 +7,7 @@ import yaml
 
 from linn import recipe as recipes
 from linn.errors import UserError
-from linn.recipe import DistillKeys, RlKeys, SftKeys
+from linn.keys import DistillKeys, RlKeys, SftKeys
 
 TREE = {
     "name": "x",
@@ -55,6 +55,22 @@ def test_a_domain_of_a_file_goes_by_the_files_name():
     assert isinstance(first, SftKeys) and first.faulty_share("mine") == 0.25
 
 
+def test_a_judge_and_a_domains_own_options():
+    recipe = parsed(domains={"arithmetic": {"judge": "http://h:1/v1#m", "digits": 3}, "mcqa": {"judge": {"model": "@sft", "retries": 1}}})
+    assert recipe.domain_options() == {
+        "arithmetic": {"level": "tiny", "rows": None, "skip_bad": False, "digits": 3, "judged": True},
+        "mcqa": {"level": "tiny", "rows": None, "skip_bad": False, "judged": True},
+    }
+    judge = recipe.domains["arithmetic"].judge
+    assert judge is not None and judge.endpoint == ("http://h:1/v1", "m") and judge.stage is None
+    assert (judge.temperature, judge.top_p, judge.max_tokens, judge.retries) == (0.6, 0.95, 16_384, 3)
+    assert recipe.measured_at("base") == ["arithmetic"] and recipe.measured_at("sft") == ["arithmetic", "mcqa"]
+    again = recipes.parse(yaml.safe_load(recipes.resolved(recipe)), "t")
+    assert again == recipe and again.judged_by("rl")["mcqa"].stage == "sft"
+    assert any(key == "domains.NAME.judge.model" for key, *_ in recipes.every_key())
+    assert any(key == "domains.NAME.OPTION" for key, *_ in recipes.every_key())
+
+
 def test_learning_rate_warms_up_and_falls():
     keys = recipes.parse(
         {**TREE, "stages": [{"name": "s", "kind": "sft", "steps": 11, "lr": 1.0, "min_lr": 0.1, "schedule": "cosine", "warmup": 2}]}, "t"
@@ -63,6 +79,18 @@ def test_learning_rate_warms_up_and_falls():
     assert rates[:3] == [0.5, 1.0, 1.0] and rates[-1] == pytest.approx(0.1) and rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
     mopd = parsed().stages[3]
     assert mopd.lr_at(0) == pytest.approx(2e-7 + 1.8e-6 / 30) and mopd.lr_at(29) == pytest.approx(2e-6) == mopd.lr_at(50)
+
+
+def test_a_stage_may_stop_before_its_schedule_does():
+    keys = {"name": "s", "kind": "sft", "steps": 33, "lr": 1.0, "min_lr": 0.1, "schedule": "cosine", "warmup": 2, "horizon": 40}
+    whole = {**keys, "steps": 40, "horizon": None}
+    short, full = (recipes.parse({**TREE, "stages": [k]}, "t").stages[0] for k in (keys, whole))
+    assert [short.lr_at(step) for step in range(33)] == [full.lr_at(step) for step in range(33)]
+
+
+def test_a_teacher_may_be_the_best_of_the_ledger():
+    stages = [*TREE["stages"][:3], {**TREE["stages"][3], "teachers": {"arithmetic": "sft", "mcqa": "best"}}]
+    assert parsed(stages=stages).stages[3].teachers == {"arithmetic": "sft", "mcqa": "best"}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +116,13 @@ def test_learning_rate_warms_up_and_falls():
         ({"name": None}, "name"),
         ({"stages": "sft"}, "stages"),
         ({"stages": [{"name": "a", "kind": "rl", "lr": -1}]}, "lr"),
-        ({"domains": {"mcqa": {"row": "x"}}}, "did you mean 'rows'"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": "http://h/v1"}}}, "http://HOST:PORT/v1#MODEL"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": {"modle": "x"}}}}, "did you mean 'model'"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": {"model": "x", "top_p": 2}}}}, "domains.arithmetic.judge.top_p"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": 3}}}, "domains.arithmetic.judge"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judged": True}}}, "is set by judge: MODEL"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": "@sfd"}}}, "did you mean 'sft'"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": "@rl"}}}, "stage 'rl' needs the judge"),
         ({"domains": {}, "stages": [{"name": "a", "kind": "rl"}]}, "no domains to take prompts from"),
         ({"domains": {"mcqa": {}, "./mcqa.py": {}}}, "two have the same name"),
         ({"stages": []}, "stages"),
@@ -100,6 +134,9 @@ def test_learning_rate_warms_up_and_falls():
         ({"stages": [{"name": "a", "kind": "sft", "min_lr": 1e-6}]}, "no meaning under schedule: constant"),
         ({"stages": [{"name": "a", "kind": "sft", "faulty": {"mcq": 0.5}}]}, "did you mean 'mcqa'"),
         ({"scale": {"precision": "fp8"}}, "float32"),
+        ({"stages": [{"name": "a", "kind": "sft", "horizon": 200}]}, "horizon 200: needs schedule"),
+        ({"stages": [{"name": "a", "kind": "sft", "schedule": "linear", "min_lr": 0, "horizon": 99}]}, "at least the stage's steps"),
+        ({"stages": [{"name": "best", "kind": "sft"}]}, "take another"),
         (
             {"stages": [{"name": "a", "kind": "sft"}, {"name": "b", "kind": "distill", "teachers": {"mcqa": "a"}}]},
             "no teacher for arithmetic",

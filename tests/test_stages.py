@@ -1,5 +1,6 @@
 """What stages do between their sampler and their trainer: filtering with refill, seeds, prompts in proportion, and data that cannot serve."""
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +12,12 @@ from test_rollout import END, Letters
 from linn import recipe as recipes
 from linn.compare import compare_arms
 from linn.domains.base import Domain, content_key, split_of
+from linn.engine.pack import first_fit
 from linn.errors import UserError
 from linn.export import _replaceable, export_checkpoint
 from linn.stages.loop import StageRun
 from linn.stages.rl import batch_of_groups
-from linn.stages.sft import sft
+from linn.stages.sft import Batches, _demonstrations, sft
 from linn.types import Message, Prompt, Verdict
 
 
@@ -136,3 +138,49 @@ def test_arms_that_were_never_measured_cannot_be_compared(tmp_path):
     )
     with pytest.raises(UserError, match="b, base must be measured"):
         compare_arms(path, tmp_path / "out", ["a", "b"], [0], [])
+
+
+class Lengths(Domain):
+    """Demonstrations of 1 to 40 tokens."""
+
+    name = "coin"
+
+    def prompts(self, split, seed=0):
+        for i in range(10_000):
+            yield Prompt(self.name, f"p{seed}.{i}", (Message("user", str(i)),), thinking=False)
+
+    def demonstrate(self, prompt, rng, faulty):
+        return (Message("assistant", "x" * rng.randint(1, 40)),)
+
+
+def packed_stage(monkeypatch, taken=None, **keys) -> StageRun:
+    monkeypatch.setattr(Letters, "encode_spans", lambda self, spans: ([1] * (n := len(spans[-1][0]) % 41 + 1), [True] * n), raising=False)
+    run = sft_stage(monkeypatch, packed=True, max_length=64, **keys)
+    run.domains = {"coin": Lengths()}  # type: ignore[misc]
+    run.engine = SimpleNamespace(width=64)  # type: ignore[assignment]
+    run.taken.update(taken or {})
+    return run
+
+
+def test_packed_batches_fill_rows_lose_no_sequence_and_resume_alike(monkeypatch):
+    run = packed_stage(monkeypatch, batch=4)
+    feed = _demonstrations(run, run.keys)  # type: ignore[arg-type]
+    batches, taken = [], []
+    made = Batches(run, run.keys, feed)  # type: ignore[arg-type]
+    for _ in range(6):
+        samples, figures = made.next()
+        assert sum(len(s.tokens) for s in samples) <= 4 * 64 and len(first_fit([len(s.tokens) for s in samples], 64)) <= 4
+        assert figures["row_fill"] == pytest.approx(sum(len(s.tokens) for s in samples) / 256) and figures["row_fill"] > 0.7
+        batches.append([s.source for s in samples])
+        taken.append(dict(run.taken))
+    every = [source for batch in batches for source in batch]
+    assert len(set(every)) == len(every) and [t["coin"] for t in taken] == list(itertools.accumulate(map(len, batches)))
+    again = packed_stage(monkeypatch, batch=4, taken=taken[2])
+    rest = Batches(again, again.keys, _demonstrations(again, again.keys))  # type: ignore[arg-type]
+    assert [[s.source for s in rest.next()[0]] for _ in range(3)] == batches[3:]
+
+
+def test_packed_rows_must_hold_the_longest_sequence():
+    tree = {"name": "t", "domains": {"mcqa": {}}, "scale": {"width": 64}, "stages": [{"name": "s", "kind": "sft", "packed": True}]}
+    with pytest.raises(UserError, match="max_length 4096 is over scale.width 64"):
+        recipes.parse(tree, "t")

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from linn.data.request import request_messages
 from linn.domains.base import Domain
@@ -115,14 +115,6 @@ _SHOWN = 4_000
 """The program judge reads this many characters of an answer; a longer one is not brief anyway."""
 
 
-class PairJudge(Protocol):
-    """Compares two answers to a prompt; sees answers only. A program here; for real rows, a model (`play.judge.ask_judge`)."""
-
-    def compare(self, prompt: Prompt, first: str, second: str) -> Comparison:
-        """What it says of `first` shown as response_1 and `second` as response_2."""
-        ...
-
-
 class ProgramJudge:
     """A judge whose preference is written down, so that a small model's gain can be checked by eye.
 
@@ -172,14 +164,14 @@ class Preference(Domain):
         pairs: Pairs = "all",
         order: Order = "random",
         shaping: Shaping | None = None,
-        judge: PairJudge | None = None,
+        judged: bool = False,
     ) -> None:
-        """`pairs`: all or circular; `order`: random, both or given; `judge`: a model judge instead of the program."""
+        """`pairs`: all or circular; `order`: random, both or given; `judged`: by a model instead of the program."""
         super().__init__(level, rows)
+        self.judged = judged
         pairs_of(2, pairs, order)  # a wrong word is the user's mistake now, not in the first step
         self.pairs, self.order, self.shaping = pairs, order, shaping or Shaping()
         self._program = ProgramJudge()
-        self._pair_judge: PairJudge = judge or self._program
 
     def make(self, rng: random.Random) -> Prompt:
         """A topic, a way of asking and a wish."""
@@ -191,7 +183,7 @@ class Preference(Domain):
         """Rewards R_i of the group (paper §4.4); may leave [0, 1]. The judge sees the answers, the length terms also the thoughts."""
         answers, thoughts = [r.text for r in replies], [r.reasoning for r in replies]
         compared = pairs_of(len(replies), self.pairs, self.order, prompt.id)
-        said = [self._pair_judge.compare(prompt, answers[i], answers[j]) for i, j in compared]
+        said = [self._program.compare(prompt, answers[i], answers[j]) for i, j in compared]
         base = base_rewards(len(replies), compared, said)
         rewards = group_rewards(base, thoughts, answers, self.shaping)
         verdicts = []

@@ -36,6 +36,8 @@ UNREADABLE = Comparison()
 class Shaping:
     """Weights of the length terms (paper §4.4); lengths are characters of the stripped text, relative to the group."""
 
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - a recipe's misspelt key is refused
+
     think: float = 0.5
     """Weight of the zero-sum term on the thoughts' lengths."""
     answer: float = 0.5

@@ -88,7 +88,7 @@ class Session:
     def _start(self) -> None:
         if self._workspace is None:
             self._workspace = Workspace(self._limits, readable=self._readable)
-        words = [isolation._python(), "-s", "-S", "-P", "-B", "-c", _SOURCE.read_text(), str(self._output), *self._workspace.readable]
+        words = [isolation.python(), "-s", "-S", "-P", "-B", "-c", _SOURCE.read_text(), str(self._output), *self._workspace.readable]
         self._running = self._workspace.start(words)
         self._rest = b""
         assert self._running.stdin is not None

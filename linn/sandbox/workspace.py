@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import itertools
-import json
+import marshal
 import os
 import select
 import stat
@@ -21,6 +22,7 @@ from typing import IO, Any, Literal
 
 from linn.errors import InfrastructureError
 from linn.sandbox import isolation
+from linn.sandbox.inside.supervisor import WORK
 
 Status = Literal["ok", "error", "timeout", "memory", "output"]
 
@@ -81,7 +83,11 @@ class Workspace:
     """
 
     def __init__(
-        self, limits: WorkspaceLimits | None = None, files: Mapping[str, str] | None = None, readable: Sequence[Path] = (), kind: str | None = None
+        self,
+        limits: WorkspaceLimits | None = None,
+        files: Mapping[str, str] | None = None,
+        readable: Sequence[Path] = (),
+        kind: str | None = None,
     ) -> None:
         """`readable`: further folders that commands may read; `kind`: `bwrap`, `unshare` or `plain`, None: the strongest that works."""
         self.limits = limits or WorkspaceLimits()
@@ -95,7 +101,7 @@ class Workspace:
             self._give(self.folder)
         except OSError as error:
             raise InfrastructureError(f"no scratch folder could be made: {error}") from None
-        self.root = str(self.folder) if self.kind == "plain" else isolation.WORK
+        self.root = str(self.folder) if self.kind == "plain" else WORK
         _open.add(self)
         for path, text in (files or {}).items():
             self.write(path, text)
@@ -243,7 +249,7 @@ class Running:
         os.close(job_out)
         os.close(report_in)
         with contextlib.suppress(BrokenPipeError), open(job_in, "wb") as file:
-            file.write(json.dumps(job).encode())
+            file.write(marshal.dumps(dict(job)))
         assert self._process.stdout is not None
         self.stdin: IO[bytes] | None = self._process.stdin
         """Where to write to the command (of `Workspace.start`); unbuffered."""
@@ -291,7 +297,10 @@ class Running:
         return self._ran(bytes(said[1]), texts[0], texts[2] if len(texts) > 2 else "", flooded)
 
     def _ran(self, report: bytes, stdout: str, stderr: str, flooded: bool) -> Ran:
-        lines = [json.loads(line) for line in report.splitlines() if line]
+        source = io.BytesIO(report)
+        lines: list[dict[str, Any]] = []
+        while source.tell() < len(report):
+            lines.append(marshal.load(source))
         if not lines or lines[-1].get("ending") == "machine":
             why = lines[-1]["why"] if lines else " ".join(stderr.split())[-300:] or "it ended at once"
             raise InfrastructureError(f"no command could be run in the sandbox ({self._workspace.kind}): {why}")

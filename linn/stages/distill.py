@@ -1,6 +1,6 @@
 """Multi-domain on-policy distillation: the student samples, each domain's best checkpoint scores, one update (paper §4.4, Eq. 2-4).
 
-No reward enters the loss; rollouts are graded all the same, so that the curves can be read. K teachers cost the memory of one: samples are
+No reward enters the loss; rollouts are graded all the same, so that the curves can be read, but no judge model is asked. K teachers cost the memory of one: samples are
 scored teacher by teacher.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from linn.keys import DistillKeys
 from linn.play.credit import sample_of
-from linn.recipe import DistillKeys
 from linn.stages.loop import StageRun
 from linn.stages.rl import figures_of, sample_groups, with_other
 from linn.types import Loss, Sample

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,15 @@ from typing import Any, Protocol
 
 from linn import files
 from linn.chat import Codec
+from linn.data.tally import Tally
 from linn.domains.base import Domain
 from linn.engine.pool import Engine
 from linn.errors import RunFailed, UserError
-from linn.recipe import RolloutKeys, StageKeys
+from linn.keys import CurriculumKeys, RlKeys, RolloutKeys, StageKeys
+from linn.play.ask import Judges
+from linn.stages import clock
+from linn.stages.clock import Clock
+from linn.stages.curriculum import Pool
 from linn.types import Group, Loss, Prompt, Sample, seed_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "generation_config.json")
@@ -55,11 +59,21 @@ class StageRun:
     """Samples, scores and trains."""
     show: Show
     """Where a person watches."""
+    judges: Judges = field(default_factory=Judges)
+    """The judge models of the domains that have one."""
     measure: Callable[[int], None] = lambda step: None
     """Measures the engine's policy on the stage's domains into the ledger, at a step within the stage (`curve_every`)."""
     taken: dict[str, int] = field(default_factory=dict)
-    """Prompts taken so far, a domain."""
+    """Prompts taken so far, a domain; `rows`: lines of an SFT stage's file."""
+    tally: Tally = field(default_factory=Tally)
+    """What became of the rows of an SFT stage's file."""
+    now: int = 0
+    """The step that is being made."""
     _streams: dict[str, tuple[int, Iterator[Prompt]]] = field(default_factory=dict)
+    _pools: dict[str, Pool] = field(default_factory=dict)
+    """Under a curriculum: the prompts of each domain that wait."""
+    _kept_pools: dict[str, Any] = field(default_factory=dict)
+    """Pools of a saved state, to be restored at their first use."""
 
     @property
     def checkpoint(self) -> Path:
@@ -76,8 +90,9 @@ class StageRun:
         if state.exists():
             try:
                 kept = json.loads((state / "stage.json").read_text())
-                first, self.taken = int(kept["step"]), dict(kept["taken"])
-            except (ValueError, LookupError, TypeError, OSError) as error:
+                first, self.taken, self._kept_pools = int(kept["step"]), dict(kept["taken"]), dict(kept.get("pools", {}))
+                self.tally.restore(kept["rows"])
+            except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
                 raise UserError(f"{state / 'stage.json'}: cannot be read ({error}); delete {state} to begin the stage anew") from None
         self._forget_after(first)
         self.engine.load(self.start, self.keys.optim)
@@ -85,15 +100,28 @@ class StageRun:
             self.engine.restore(state / "trainer")
             self.show.say(f"{self.keys.name}: going on after step {first} of {self.keys.steps}")
         for step in range(first, self.keys.steps):
+            self.now = step
             yield step
             if (step + 1) % self.keys.save_every == 0 or step + 1 == self.keys.steps:
                 with files.whole_folder(state) as folder:
                     self.engine.save(folder / "trainer")
-                    files.write_json(folder / "stage.json", {"step": step + 1, "taken": self.taken})
+                    kept = {"step": step + 1, "taken": self.taken, "rows": self.tally.record()} | self._pool_states()
+                    files.write_json(folder / "stage.json", kept)
+                self._keep_tallies(step + 1 == self.keys.steps)
         with files.whole_folder(self.checkpoint) as folder:
             for name in ("config.json", "model.safetensors"):
                 shutil.copyfile(state / "trainer" / name, folder / name)
             copy_tokenizer(self.start, folder)
+
+    def _keep_tallies(self, last: bool) -> None:
+        """rows.json: what became of the rows read so far; said once, when the stage ends, where not all were good."""
+        read = {"data": self.tally} | {name: self.domains[name].tally for name in self.weights}
+        used = {name: tally for name, tally in read.items() if tally.good or tally.bad or tally.others}
+        if used:
+            files.write_json(self.folder / "rows.json", {name: tally.record() for name, tally in used.items()})
+        for name, tally in used.items():
+            if last and (tally.bad or tally.others):
+                self.show.say(f"{self.keys.name}: rows of {name}: {tally}; the first of each kind in {self.folder / 'rows.json'}")
 
     def _forget_after(self, step: int) -> None:
         """Drop records of steps that a killed run made after its last saved state; they will be made again."""
@@ -105,9 +133,9 @@ class StageRun:
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
 
-    def clock(self) -> tuple[float, float]:
-        """(wall seconds, CPU-seconds of this process and the workers) so far."""
-        return time.time(), time.process_time() + self.engine.cpu_seconds()
+    def clock(self) -> Clock:
+        """What the run has cost so far."""
+        return clock.read(self.domains, self.engine.cpu_seconds())
 
     def train(
         self,
@@ -115,7 +143,7 @@ class StageRun:
         samples: Sequence[Sample],
         loss: Loss,
         figures: Mapping[str, float],
-        began: tuple[float, float],
+        began: Clock,
         groups: Sequence[Group] = (),
     ) -> None:
         """One optimiser step and its records: metrics.jsonl, rollouts/step-NNNN.jsonl, the live line. Stops the run on a bad batch.
@@ -136,8 +164,7 @@ class StageRun:
             raise RunFailed(
                 f"stage {self.keys.name} step {step + 1}: {failure}; batch kept in {batch}, the last good state in {self.folder / 'state'}"
             ) from None
-        wall, cpu = self.clock()
-        row = {"step": step + 1, "lr": lr, **metrics, **figures, "wall_s": wall - began[0], "cpu_s": cpu - began[1]}
+        row = {"step": step + 1, "lr": lr, **metrics, **figures, **clock.between(began, self.clock())}
         if groups:
             files.write_jsonl(self.folder / "rollouts" / f"step-{step + 1:04d}.jsonl", _rollout_rows(groups))
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
@@ -160,6 +187,9 @@ class StageRun:
 
     def _next_of(self, name: str) -> Prompt:
         position = self.taken.get(name, 0)
+        if isinstance(self.keys, RlKeys) and self.keys.curriculum:
+            self.taken[name] = position + 1
+            return self._pool(name, self.keys.curriculum).take(self.now / max(1, self.keys.steps - 1))
         if name not in self._streams:
             self._streams[name] = (0, iter(()))
             for _ in range(position):  # after a resume: walk to where the stage stood
@@ -167,6 +197,19 @@ class StageRun:
         prompt = self._draw(name)
         self.taken[name] = position + 1
         return prompt
+
+    def _pool(self, name: str, keys: CurriculumKeys) -> Pool:
+        if name not in self._pools:
+            self._streams[name] = (0, iter(()))
+            self._pools[name] = Pool(keys, lambda: self._draw(name), seed_of(self.seed, "curriculum", name))
+            if name in self._kept_pools:
+                self._pools[name].restore(self._kept_pools.pop(name))
+        return self._pools[name]
+
+    def _pool_states(self) -> dict[str, Any]:
+        """The pools as `stage.json` keeps them; those not used since the last save stay as they were."""
+        pools = self._kept_pools | {name: pool.state() for name, pool in self._pools.items()}
+        return {"pools": pools} if pools else {}
 
     def _draw(self, name: str) -> Prompt:
         epoch, stream = self._streams[name]
@@ -176,7 +219,8 @@ class StageRun:
             prompt = next(stream, None)
             self._streams[name] = (epoch + 1, stream)
             if prompt is None:
-                raise UserError(f"stage {self.keys.name}: domain {name} has no training prompts; give it rows or another level")
+                told = f" (of its rows: {self.domains[name].tally})" if self.domains[name].rows is not None else ""
+                raise UserError(f"stage {self.keys.name}: domain {name} has no training prompts{told}; give it rows or another level")
         return prompt
 
 

@@ -11,9 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from linn.keys import RlKeys, RolloutKeys
 from linn.play.credit import grouped, informative, samples_of
 from linn.play.rollout import Job, play
-from linn.recipe import RlKeys, RolloutKeys
+from linn.stages.curriculum import rates_hold
 from linn.stages.loop import StageRun, sampled_length
 from linn.types import Group, Loss, Prompt, Sample, Sampling, seed_of
 
@@ -22,6 +23,8 @@ def rl(run: StageRun) -> None:
     """The whole stage, from where it stands."""
     keys = run.keys
     assert isinstance(keys, RlKeys)
+    if keys.curriculum:
+        rates_hold(keys.name, (run.domains[name] for name in run.weights))
     loss = Loss("grpo", keys.normalise, kl=keys.kl, temperature=keys.temperature)
     for step in run.steps():
         began = run.clock()
@@ -29,7 +32,7 @@ def rl(run: StageRun) -> None:
         samples = samples_of(groups, keys.baseline, keys.std, keys.overlong, keys.group_mask)
         if keys.kl:
             samples = with_other(run, samples, run.start, keys.temperature)
-        run.train(step, samples, loss, figures_of(groups) | figures, began, groups)
+        run.train(step, samples, loss, figures_of(groups) | figures | run.judges.figures(), began, groups)
 
 
 def batch_of_groups(run: StageRun, keys: RlKeys, step: int) -> tuple[list[Group], dict[str, float]]:
@@ -66,12 +69,14 @@ def sample_groups(run: StageRun, keys: RolloutKeys, step: int, prompts: Sequence
     """`keys.rollouts` graded rollouts of every prompt; seeds follow from (stage, step, place in the step, prompt, sibling)."""
     how = Sampling(keys.max_tokens, keys.temperature, keys.top_p)
     jobs = [
-        Job(prompt, sibling, how, seed_of(run.seed, step, first + place, prompt.id, sibling))
+        Job(prompt, sibling, how, seed_of(run.seed, step, first + place, prompt.id, sibling), None, keys.max_turns, keys.max_sequence)
         for place, prompt in enumerate(prompts)
         for sibling in range(keys.rollouts)
     ]
     rollouts = play(jobs, run.domains, run.engine.sampler, run.codec)
-    return grouped(rollouts, keys.rollouts, run.domains, getattr(keys, "overlong", "keep"))
+    if not isinstance(keys, RlKeys):  # no reward enters the loss of distillation: no judge is asked
+        return grouped(rollouts, keys.rollouts, run.domains)
+    return grouped(rollouts, keys.rollouts, run.domains, keys.overlong, run.judges, seed_of(run.seed, step, first))
 
 
 def with_other(run: StageRun, samples: Sequence[Sample], folder: object, temperature: float) -> list[Sample]:

@@ -5,12 +5,16 @@ Loss on assistant tokens only: thought, answer, calls and the end-of-turn mark; 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
 from linn import chat
+from linn.data.conversations import conversation
+from linn.data.names import located
+from linn.data.rows import BadRow, object_of, shuffled
 from linn.errors import UserError
-from linn.recipe import SftKeys
+from linn.keys import SftKeys
 from linn.stages.loop import StageRun
 from linn.types import Loss, Prompt, Sample, seed_of
 
@@ -20,20 +24,58 @@ def sft(run: StageRun) -> None:
     keys = run.keys
     assert isinstance(keys, SftKeys)
     loss = Loss("sft", length_power=keys.length_power)
-    rows = _rows(run, keys) if keys.data else None
+    feed = _rows(run, keys) if keys.data else _demonstrations(run, keys)
+    batches = Batches(run, keys, feed)
     for step in run.steps():
         began = run.clock()
-        samples: list[Sample] = []
-        skipped = 0
-        while len(samples) < keys.batch:
-            sample = next(rows) if rows else demonstration(run, keys, run.next_prompts(1)[0])
-            if len(sample.tokens) > keys.max_length:
+        samples, figures = batches.next()
+        run.train(step, samples, loss, figures, began)
+
+
+class Batches:
+    """Sequences into batches: so many sequences, or (`packed`) so many rows of the engine's width filled first-fit."""
+
+    def __init__(self, run: StageRun, keys: SftKeys, feed: Iterator[Sample]) -> None:
+        self.run, self.keys, self.feed = run, keys, feed
+        self._held: tuple[Sample, dict[str, int]] | None = None
+        """The sequence that no longer fitted into the last batch, and what is taken once it is used."""
+
+    def next(self) -> tuple[list[Sample], dict[str, float]]:
+        """The next batch and its figures. A sequence that does not fit begins the next batch, and counts as taken only there."""
+        keys, samples, skipped = self.keys, list[Sample](), 0
+        rooms = [self.run.engine.width] * keys.batch if keys.packed else []
+        while keys.packed or len(samples) < keys.batch:
+            sample, taken = self._draw()
+            length = len(sample.tokens)
+            if length > keys.max_length:
                 skipped += 1
                 if skipped > 1000 * keys.batch:
                     raise UserError(f"stage {keys.name}: {skipped} sequences in a row over max_length {keys.max_length}; raise it")
                 continue
+            if keys.packed:
+                row = next((r for r, room in enumerate(rooms) if room >= length), None)
+                if row is None:
+                    self._held, self.run.taken = (sample, self.run.taken), taken
+                    break
+                rooms[row] -= length
             samples.append(sample)
-        run.train(step, samples, loss, {"skipped_long": float(skipped)}, began)
+        figures = {"skipped_long": float(skipped)}
+        if keys.packed:
+            figures["row_fill"] = 1.0 - sum(rooms) / (keys.batch * self.run.engine.width)
+        return samples, figures
+
+    def _draw(self) -> tuple[Sample, dict[str, int]]:
+        """The next sequence, and what was taken before it."""
+        before = dict(self.run.taken)
+        if self._held is not None:
+            (sample, self.run.taken), self._held = self._held, None
+            return sample, before
+        return next(self.feed), before
+
+
+def _demonstrations(run: StageRun, keys: SftKeys) -> Iterator[Sample]:
+    while True:
+        yield demonstration(run, keys, run.next_prompts(1)[0])
 
 
 def demonstration(run: StageRun, keys: SftKeys, prompt: Prompt) -> Sample:
@@ -52,19 +94,31 @@ def sample_of_spans(codec: chat.Codec, spans: list[tuple[str, bool]], domain: st
 
 
 def _rows(run: StageRun, keys: SftKeys) -> Iterator[Sample]:
-    """Samples of a file of `messages` rows, epoch after epoch, from where the stage stands."""
-    from linn.data.conversations import read_conversations
+    """Samples of a file of `messages` rows, epoch after epoch, each in another order, from where the stage stands.
 
+    The lines that the stage has taken are passed over unread, so a resumed stage stands where it stood as fast as the file can be read.
+    """
     assert keys.data is not None
-    skip = run.taken.get("rows", 0)
-    number = -1
-    while True:
-        for number, row in enumerate(read_conversations(keys.data)):
+    path, skip = located(keys.data), run.taken.get("rows", 0)
+    for epoch in itertools.count():
+        fruitless = True
+        for line, raw in shuffled(path, seed_of(run.seed, "rows", epoch)):
             if skip > 0:
-                skip -= 1
+                skip, fruitless = skip - 1, False
                 continue
             run.taken["rows"] = run.taken.get("rows", 0) + 1
-            spans = chat.spans(row.messages, row.tools, row.thinking, False)
-            yield sample_of_spans(run.codec, spans, row.domain, str(number))
-        if number < 0:
-            raise UserError(f"stage {keys.name}: data: {keys.data} holds no rows")
+            try:
+                row = conversation(object_of(raw))
+            except BadRow as error:
+                told = f"{path} line {line}: {error}"
+                if not keys.skip_bad:
+                    remedy = f"--set {keys.name}.skip_bad=true counts and skips such rows; linn data {path} shows them all"
+                    raise UserError(f"{told}; {remedy}") from None
+                if epoch == 0:
+                    run.tally.add_bad(error.reason, told)
+                continue
+            fruitless = False
+            run.tally.good += epoch == 0
+            yield sample_of_spans(run.codec, chat.spans(row.messages, row.tools, row.thinking, False), row.domain, str(line))
+        if fruitless:
+            raise UserError(f"stage {keys.name}: data: {path} holds no rows to train on: {run.tally}")

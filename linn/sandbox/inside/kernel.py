@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 _CLONE_THREAD = 0x10000
@@ -24,7 +23,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424), "setpriority": (141, 140), "sched_setscheduler": (144, 119), "sched_setaffinity": (203, 122),
 }  # fmt: skip
-_CLONE, _CLONE3, _PRLIMIT, _SOCKET = (56, 220), 435, (302, 261), (41, 198)
+_CLONE, _CLONE3, _PRLIMIT, _SOCKET, _EXECVEAT = (56, 220), 435, (302, 261), (41, 198), (322, 281)
 _OF_PROCESSES = (
     "fork", "vfork", "execve", "execveat", "kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal", "setpriority",
     "sched_setscheduler", "sched_setaffinity", "inotify_init1", "socket",
@@ -63,10 +62,11 @@ def drop_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "capset failed")
 
 
-def program_filter(processes: bool = False) -> bytes:
+def program_filter(processes: bool = False, image: int = 0) -> bytes:
     """Filter code: no new processes (threads stay), no exec, no signals, no sockets, none of the calls a plain program has no use for.
 
     `processes`: a command may start others, signal them and use sockets of its own machine, but enter no new namespace.
+    `image`: the one descriptor that may be executed, a number above the limit of open files, so that nothing can be put there later.
     Empty on a machine whose call numbers are not known here; resource limits and the kill after each run then stand alone.
     """
     machine = os.uname().machine
@@ -77,7 +77,7 @@ def program_filter(processes: bool = False) -> bytes:
     code += [(0x35, 0, 1, 0x40000000), (0x06, 0, 0, _EPERM)]  # the second ABI of x86_64
     code += [(0x15, 0, 1, _CLONE3), (0x06, 0, 0, _ENOSYS)]  # its flags cannot be read by a filter; the C library then uses clone
     for name, numbers in _DENIED.items():
-        if numbers[column] is not None and not (processes and name in _OF_PROCESSES):
+        if numbers[column] is not None and not (processes and name in _OF_PROCESSES) and not (image and name == "execveat"):
             code += [(0x15, 0, 1, numbers[column] or 0), (0x06, 0, 0, _EPERM)]
     # Arguments start at offset 16 of the filter's data.
     if processes:
@@ -85,6 +85,8 @@ def program_filter(processes: bool = False) -> bytes:
         code += [(0x15, 0, 3, _SOCKET[column]), (0x20, 0, 0, 16), (0x15, 1, 0, 1), (0x06, 0, 0, _EPERM), (0x20, 0, 0, 0)]
         code += [(0x15, 0, 3, _CLONE[column]), (0x20, 0, 0, 16), (0x45, 0, 1, _CLONE_SPACES), (0x06, 0, 0, _EPERM), (0x06, 0, 0, _ALLOW)]
         return b"".join(struct.pack("HBBI", *line) for line in code)
+    if image:
+        code += [(0x15, 0, 3, _EXECVEAT[column]), (0x20, 0, 0, 16), (0x15, 1, 0, image), (0x06, 0, 0, _EPERM), (0x20, 0, 0, 0)]
     # Limits: of this process only. clone: allowed only for threads.
     code += [(0x15, 0, 3, _PRLIMIT[column]), (0x20, 0, 0, 16), (0x15, 1, 0, 0), (0x06, 0, 0, _EPERM), (0x20, 0, 0, 0)]
     code += [(0x15, 0, 3, _CLONE[column]), (0x20, 0, 0, 16), (0x45, 1, 0, _CLONE_THREAD), (0x06, 0, 0, _EPERM), (0x06, 0, 0, _ALLOW)]
@@ -120,14 +122,18 @@ def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options
         raise OSError(ctypes.get_errno(), f"mounting {target.decode()} failed")
 
 
-def workspace_mounts(folder: str, target: str, size: int, readable: Sequence[str]) -> None:
+def workspace_mounts(
+    folder: str, target: str, size: int, hidden: tuple[str, ...], prefixes: tuple[str, ...], readable: tuple[str, ...]
+) -> None:
     """Make the whole tree read-only, with an own /tmp of `size` bytes in which `folder` stands at `target`, writable (own mount namespace).
 
-    `readable` folders stay within reach of every user: where a parent is shut to others, or is /tmp, an empty one is put over it.
+    Over `hidden` folders an empty one is put. `prefixes` and `readable` folders stay within reach of every user: where a parent of one is
+    shut to others, is hidden, or is /tmp, an empty folder is put over it and the one wanted is shown in it.
     """
-    handles = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in (folder, *readable)}
+    shown = (*prefixes, *readable)
+    handles = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in (folder, *shown)}
     shut = {"/tmp"}
-    for path in readable:
+    for path in shown:
         parts = path.split("/")
         parents = ["/".join(parts[:count]) for count in range(2, len(parts))]
         shut |= set([parent for parent in parents if not os.stat(parent).st_mode & 1][:1])
@@ -135,10 +141,13 @@ def workspace_mounts(folder: str, target: str, size: int, readable: Sequence[str
     for parent in sorted(shut):
         mode = "1777" if parent == "/tmp" else "755"
         _mount(b"tmpfs", parent.encode(), b"tmpfs", 6, f"size={size},mode={mode}".encode())  # no set-user-id, no devices
-    for path in readable:
-        if any(path.startswith(parent + "/") for parent in shut):
+    for path in dict.fromkeys(shown):
+        if any((path + "/").startswith(parent + "/") for parent in (*shut, *(hidden if path in readable else ()))):
             os.makedirs(path, mode=0o755, exist_ok=True)
             bind(f"/proc/self/fd/{handles[path]}", path)
+        if path == prefixes[-1]:
+            for empty in hidden:
+                _mount(b"tmpfs", empty.encode(), b"tmpfs", 6, b"size=1m,mode=755")
     _read_only(b"/", True)
     _read_only(b"/tmp", False)
     os.makedirs(target)

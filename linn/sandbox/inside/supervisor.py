@@ -1,14 +1,13 @@
 """The first process of one workspace command: starts it under limits, watches all it starts, kills everything, reports how it ended.
 
-The job is a JSON object on one descriptor, the report JSON lines on another: `{"started": true}`, then how it ended. The command's three
-standard streams are the caller's own; none of its processes ever holds the report's descriptor.
+The job is a marshalled mapping on one descriptor; the report, marshalled on another, is `{"started": True}`, then how it ended. The command's
+three standard streams are the caller's own; none of its processes ever holds the report's descriptor.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
+import marshal
 import os
 import resource
 import select
@@ -16,11 +15,16 @@ import signal
 import stat
 import sys
 import time
-from typing import Any, NoReturn
 
 from . import kernel
 
+TYPE_CHECKING = False  # importing typing, json and contextlib would cost every command half as much again as all the rest
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
 WORK = "/tmp/workspace"
+"""Where commands see their folder, except under `plain`, where it stands where it is."""
 _STEP = 0.025
 _DISK_STEP = 0.2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -73,19 +77,30 @@ def _below(alone: bool) -> list[int]:
 
 def _stat(pid: int) -> list[bytes]:
     """The fields of /proc/PID/stat after the name; empty when it has ended."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b")")[2].split()
-    return []
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+
+
+def _read(path: str) -> bytes:
+    """A small file's bytes; empty where it is gone."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _tried(call: Callable[..., object], *arguments: object) -> None:
+    """Call, and let a process that has ended meanwhile be no fault."""
+    try:
+        call(*arguments)
+    except (ProcessLookupError, ChildProcessError):
+        return
 
 
 def _memory(pid: int) -> int:
     """Bytes of private and shared memory (files left out) that a process holds."""
-    total = 0
-    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/status", "rb") as file:
-        for line in file:
-            if line.startswith((b"RssAnon:", b"RssShmem:")):
-                total += int(line.split()[1]) << 10
-    return total
+    lines = _read(f"/proc/{pid}/status").splitlines()
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith((b"RssAnon:", b"RssShmem:")))
 
 
 def _used(pids: list[int]) -> tuple[int, float]:
@@ -120,12 +135,10 @@ def _kill(alone: bool) -> None:
     """Kill and reap everything that was started."""
     while True:
         if alone:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGKILL)
+            _tried(os.kill, -1, signal.SIGKILL)
         else:
             for pid in _below(alone):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                _tried(os.kill, pid, signal.SIGKILL)
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
@@ -156,8 +169,16 @@ def _watch(child: int, job: dict[str, Any], folder: str, alone: bool, started: f
             return "timeout"
         for pid in pids:
             if pid != child:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)  # orphans that this process adopted
+                _tried(os.waitpid, pid, os.WNOHANG)  # orphans that this process adopted
+
+
+def _execute(argv: list[str], environment: dict[str, str]) -> None:
+    """Become the program. (The standard library's search imports a module at a time when its folder may be out of reach.)"""
+    for folder in environment["PATH"].split(":"):
+        path = argv[0] if "/" in argv[0] else f"{folder}/{argv[0]}"
+        if os.path.isfile(path):
+            os.execve(path, argv, environment)
+    raise FileNotFoundError(errno.ENOENT, "not found")
 
 
 def _start(job: dict[str, Any], uid: int, folder: str) -> tuple[int, str]:
@@ -165,15 +186,17 @@ def _start(job: dict[str, Any], uid: int, folder: str) -> tuple[int, str]:
     heard, told = os.pipe()
     child = os.fork()
     if child == 0:
-        said = "M"
+        said = ""
         try:
             os.dup2(told, 3, inheritable=False)
             _settle(job, folder, uid)
-            os.execvpe(job["argv"][0], job["argv"], job["environment"])
+            _execute(job["argv"], job["environment"])
         except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, ValueError) as error:
             said = f"P{job['argv'][0]}: {getattr(error, 'strerror', None) or error}"
         except OSError as error:
             said = f"{'P' if error.errno in (errno.ENOEXEC, errno.E2BIG, errno.ELOOP, errno.ENAMETOOLONG) else 'M'}{error}"
+        except BaseException as error:
+            said = f"M{type(error).__name__}: {error}"
         finally:
             os.write(3, said.encode("utf-8", "replace")[:2000])
             os._exit(127)
@@ -202,8 +225,8 @@ def _run(job: dict[str, Any], uid: int, folder: str) -> dict[str, Any]:
     return {"ending": ending, "code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
 
 
-def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *readable: str) -> NoReturn:
-    """Arrange the file system, read the job, run it, report."""
+def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *places: str) -> NoReturn:
+    """Arrange the file system, read the job, run it, report. `places`: folders to hide, `--`, folders to show."""
     code = 70
     out = int(report)
     try:
@@ -211,17 +234,17 @@ def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *re
             signal.signal(number, signal.SIG_IGN)
         kernel.die_with_parent()
         if kind == "unshare":
-            kernel.workspace_mounts(folder, WORK, int(size), (sys.base_prefix, sys.base_exec_prefix, *readable))
+            hidden, readable = places[: places.index("--")], places[places.index("--") + 1 :]
+            kernel.workspace_mounts(folder, WORK, int(size), hidden, (sys.base_prefix, sys.base_exec_prefix), readable)
         kernel.hide_memory()
         kernel.adopt_orphans()
         with open(int(job), "rb") as file:
-            told = json.loads(file.read())
-        os.write(out, b'{"started": true}\n')
+            told = marshal.loads(file.read())
+        os.write(out, marshal.dumps({"started": True}))
         ended = _run(told, int(uid), folder if kind == "plain" else WORK)
-        os.write(out, json.dumps(ended).encode() + b"\n")
+        os.write(out, marshal.dumps(ended))
         code = 0
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.write(out, json.dumps({"ending": "machine", "why": f"{type(error).__name__}: {error}"}).encode() + b"\n")
+        os.write(out, marshal.dumps({"ending": "machine", "why": f"{type(error).__name__}: {error}"}))
     finally:
         os._exit(code)
