@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 _LONGEST = 2_000
 _MOST_STEPS = 60
+_MOST_TOKENS = 100
 _DEEPEST = 30
 _LETTERS = "abcdfghkmnpqrstuvwxyz"
 _TOKEN = re.compile(r"\s*(?:([0-9]{1,6})|([a-z])(?![a-z0-9])|([-+*()]))")
@@ -92,6 +93,26 @@ def judge(text: str, given: Mapping[str, str], goal: tuple[str, str]) -> tuple[f
     return (0.5 if len(missing) == 1 < len(chain) - 1 else 0.0), what
 
 
+def read(given: str, goal: str) -> tuple[dict[str, str], tuple[str, str]]:
+    """(definitions, goal) of `x = y + 3, y = 4` and `x = 7`; NotATerm where they are no such texts, or the goal isn't true."""
+    definitions: dict[str, str] = {}
+    for part in given.split(","):
+        letter, mark, value = (piece.strip() for piece in part.partition("="))
+        if not mark or not re.fullmatch(r"[a-z]", letter) or letter in definitions:
+            raise NotATerm(f"{part.strip()[:30]!r} is not a new letter = its expression")
+        definitions[letter] = value
+    terms = {letter: parse(value) for letter, value in definitions.items()}
+    known: set[str] = set()
+    for letter in reversed(definitions):
+        if not _letters(terms[letter]) <= known:
+            raise NotATerm(f"{letter} rests on a letter that is not defined after it")
+        known.add(letter)
+    left, _, right = (piece.strip() for piece in goal.partition("="))
+    if not _letters(parse(left)) | _letters(parse(right)) <= known or _value(parse(left), terms) != _value(parse(right), terms):
+        raise NotATerm(f"{goal[:30]!r} does not follow")
+    return definitions, (left, right)
+
+
 def parse(text: str) -> Term:
     """The expression a text holds; raises NotATerm, whatever the text."""
     tokens: list[int | str] = []
@@ -102,6 +123,8 @@ def parse(text: str) -> Term:
             raise NotATerm(f"{text.strip()[:30]!r} is not an expression")
         tokens.append(int(found[1]) if found[1] else found[2] or found[3])
         place = found.end()
+    if len(tokens) > _MOST_TOKENS:
+        raise NotATerm(f"an expression has more than {_MOST_TOKENS} parts")
     tokens.reverse()  # read from the end, popping
     term = _sum(tokens, 0)
     if tokens:
@@ -162,6 +185,10 @@ def _value(term: Term, definitions: Mapping[str, Term]) -> int | None:
         return _value(definitions[term], definitions) if term in definitions else None
     left, right = _value(term[1], definitions), _value(term[2], definitions)
     return None if left is None or right is None else _worked_out(term[0], left, right)
+
+
+def _letters(term: Term) -> set[str]:
+    return {term} if isinstance(term, str) else _letters(term[1]) | _letters(term[2]) if isinstance(term, tuple) else set()
 
 
 def _worked_out(operator: str, left: int, right: int) -> int:

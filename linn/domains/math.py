@@ -68,10 +68,8 @@ class Math(Domain):
             raise UserError(f"domain math: calls is {calls!r}; allowed: 1 to 100")
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds <= 3600:
             raise UserError(f"domain math: seconds is {seconds!r}; allowed: a number above 0, at most 3600")
-        if isinstance(readable, str) or (missing := [folder for folder in readable if not Path(folder).is_dir()]):
-            raise UserError(
-                f"domain math: readable is {readable!r}; allowed: a list of folders{f'; missing: {missing[0]}' if missing else ''}"
-            )
+        if isinstance(readable, str) or not all(Path(folder).is_dir() for folder in readable):
+            raise UserError(f"domain math: readable is {readable!r}; allowed: a list of folders that exist")
         self._calls, self._seconds, self._readable = calls if tools else 0, float(seconds), tuple(Path(folder) for folder in readable)
         if tools:
             self.max_turns = calls + 1  # type: ignore[misc]  # the option's, not the class's

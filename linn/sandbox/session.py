@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from linn.errors import InfrastructureError
 from linn.sandbox import isolation
 from linn.sandbox.workspace import Ran, Running, Workspace, WorkspaceLimits
 
@@ -64,14 +65,12 @@ class Session:
         with self._lock:
             if self._closed:
                 return Answer("ended", "the interpreter is closed")
-            fresh = self._running is None
-            if self._running is None:
-                self._start()
             self._calls += 1
             request = json.dumps({"id": self._calls, "code": code}).encode() + b"\n"
-            until = time.monotonic() + self._seconds + (_START_SECONDS if fresh else 0.0)
             try:
-                return self._answer(request, until)
+                if self._running is None:
+                    self._start()
+                return self._answer(request, self._calls, time.monotonic() + self._seconds)
             except _Gone as gone:
                 return self._ended(gone.why)
 
@@ -89,13 +88,20 @@ class Session:
     def _start(self) -> None:
         if self._workspace is None:
             self._workspace = Workspace(self._limits, readable=self._readable)
-        words = [isolation.python(), "-I", "-S", "-B", "-c", _SOURCE.read_text(), str(self._output), *self._workspace.readable]
+        words = [isolation.python(), "-s", "-S", "-P", "-B", "-c", _SOURCE.read_text(), str(self._output), *self._workspace.readable]
         self._running = self._workspace.start(words)
         self._rest = b""
         assert self._running.stdin is not None
         os.set_blocking(self._running.stdin.fileno(), False)
+        try:
+            self._answer(b"", 0, time.monotonic() + _START_SECONDS)
+        except _Gone as gone:
+            self._kill(wait=gone.why == "ended")
+            if not self._closed:
+                raise InfrastructureError(f"the sandboxed interpreter did not start ({gone.why})") from None
+            raise
 
-    def _answer(self, request: bytes, until: float) -> Answer:
+    def _answer(self, request: bytes, call: int, until: float) -> Answer:
         """Send a request and wait for its answer; raises _Gone."""
         assert self._running is not None and self._running.stdin is not None
         into, out = self._running.stdin.fileno(), self._running.stdout.fileno()
@@ -103,7 +109,7 @@ class Session:
         while True:
             while b"\n" in self._rest:
                 line, _, self._rest = self._rest.partition(b"\n")
-                found = _read(line, self._calls)
+                found = _read(line, call)
                 if found is not None:
                     return Answer("ok" if found[0] else "error", self._shown(found[1]))
             if len(self._rest) > most:

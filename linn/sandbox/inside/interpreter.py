@@ -71,6 +71,13 @@ def execute(code: str, name: str, space: dict[str, Any], out: Kept) -> bool:
     return True
 
 
+def say(fd: int, answer: dict[str, Any]) -> None:
+    """Write one line, whole."""
+    data = json.dumps(answer).encode() + b"\n"
+    while data:
+        data = data[os.write(fd, data) :]
+
+
 def serve(most: int, *paths: str) -> None:
     """Answer calls until stdin closes. `paths`: folders to import from besides the standard library."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
@@ -81,14 +88,13 @@ def serve(most: int, *paths: str) -> None:
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
     random.seed(0)  # so that the same calls say the same each time
+    say(answers, {"id": 0, "ok": True, "text": "ready"})
     for number, line in enumerate(requests, 1):
         request = json.loads(line)
         out = Kept(most)
         with redirect_stdout(out), redirect_stderr(out):
             finished = execute(request["code"], f"<cell {number}>", vars(main), out)
-        answer = json.dumps({"id": request["id"], "ok": finished, "text": out.text()}).encode() + b"\n"
-        while answer:
-            answer = answer[os.write(answers, answer) :]
+        say(answers, {"id": request["id"], "ok": finished, "text": out.text()})
 
 
 if __name__ == "__main__":
