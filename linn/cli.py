@@ -7,6 +7,7 @@ Heavy imports happen inside the verbs, so that help and grader checks start in a
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import traceback
@@ -44,22 +45,33 @@ def run(
     changes: Changes = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="stop after this stage")] = None,
     redo: Annotated[str | None, typer.Option(metavar="STAGE", help="make this stage and all later ones again")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved recipe and what it would do")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved recipe, what it would do and what it would cost")] = False,
+    device: Annotated[str, typer.Option(help="with --dry-run: a100, h100, h200 or b200")] = "h100",
+    mean_length: Annotated[float, typer.Option(help="with --dry-run: mean length of a reply, as a share of the longest")] = 0.4,
+    as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: print the price alone, as JSON")] = False,
 ) -> None:
     """Run a recipe stage by stage; on an existing run folder, go on where it stands."""
     from linn import recipe as recipes
     from linn.keys import nearest
-    from linn.plan import inputs_hold, plan
+    from linn.plan import inputs_hold, model_shape, plan
 
     parsed = recipes.load(recipe, changes or [])
     folder = out or Path("runs") / parsed.name
     for option, stage in (("--until", until), ("--redo", redo)):
         if stage is not None and stage not in (names := ["base", *(s.name for s in parsed.stages)]):
             raise UserError(f"{option}: stage {stage!r} is not in the recipe{nearest(stage, names)}")
-    inputs_hold(parsed, folder)
+    turns = inputs_hold(parsed, folder, dry_run)
     if dry_run:
+        from linn.price import Assumptions, as_dict, price
+        from linn.price_table import table
+
+        priced = price(parsed, model_shape(parsed, folder), turns, Assumptions(device, mean_length))
+        if as_json:
+            typer.echo(json.dumps(as_dict(priced), indent=2))
+            return
         typer.echo(recipes.resolved(parsed))
         typer.echo(plan(parsed, folder))
+        typer.echo("\n" + table(priced))
         return
     from linn.report import build
     from linn.run import Run
