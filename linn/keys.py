@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from linn.errors import UserError
 from linn.types import Optim
 
 
@@ -55,6 +56,16 @@ class Keys(BaseModel):
         return tree
 
 
+def endpoint_of(model: str) -> tuple[str, str] | None:
+    """(URL, the model's name there) of `http(s)://HOST:PORT/v1#MODEL`, or None for a checkpoint; UserError for half an endpoint."""
+    if not model.startswith(("http://", "https://")):
+        return None
+    url, _, served = model.partition("#")
+    if not served or not urlsplit(url).hostname:
+        raise UserError(f"an endpoint is written http://HOST:PORT/v1#MODEL, found {model!r}")
+    return url, served
+
+
 class JudgeKeys(Keys):
     """A judge model and how it is sampled (paper §4.4)."""
 
@@ -74,17 +85,16 @@ class JudgeKeys(Keys):
     @field_validator("model")
     @classmethod
     def _endpoint_holds(cls, model: str) -> str:
-        if model.startswith(("http://", "https://")):
-            url, _, served = model.partition("#")
-            if not served or not urlsplit(url).hostname:
-                raise ValueError(f"model: an endpoint is written http://HOST:PORT/v1#MODEL, found {model!r}")
+        try:
+            endpoint_of(model)
+        except UserError as error:
+            raise ValueError(f"model: {error}") from None
         return model
 
     @property
     def endpoint(self) -> tuple[str, str] | None:
         """(URL, the model's name there), or None for a checkpoint."""
-        url, _, served = self.model.partition("#")
-        return (url, served) if url.startswith(("http://", "https://")) else None
+        return endpoint_of(self.model)
 
     @property
     def stage(self) -> str | None:

@@ -61,7 +61,8 @@ def plan(recipe: Recipe, folder: Path) -> str:
             what += f" (up to {stage.refill} times that while refilling)"
         if isinstance(stage, DistillKeys):
             what += f", teachers {stage.teachers}"
-        mix = ", ".join(f"{d} {w:.0%}" for d, w in recipe.weights_of(stage).items())
+        shares = stage.files if isinstance(stage, SftKeys) and stage.files else recipe.weights_of(stage)
+        mix = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
         lines.append(f"{index:>2} {stage.name:<14} {stage.kind:<8} from {parent:<14} {what}; {mix}" + ("  [done]" if done else ""))
     held = recipe.evaluate
     each = (2 * held.test + held.validation * (1 + held.pass_at)) * len(recipe.domains)

@@ -58,7 +58,9 @@ DOMAINS = {
     "math": DomainCost(core_s=0.1),
     "preference": DomainCost(pairs=True),  # paper §4.5: all pairs of the siblings
 }
-"""Domains that differ from `DomainCost`'s defaults; figures without a section are ours."""
+"""Real rows of domains that differ from `DomainCost`'s defaults; figures without a section are ours."""
+GENERATED = DomainCost(prompt=200, core_s=0.2, said=50)
+"""A domain's own generator: small tasks, some of them with a sandboxed test."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,9 @@ class _Pricer:
     def __init__(self, recipe: Recipe, shape: Shape, turns: Mapping[str, int], assumed: Assumptions) -> None:
         self.recipe, self.shape, self.turns, self.assumed = recipe, shape, turns, assumed
         self.device = DEVICES[assumed.device]
+        self.costs = {
+            short(name): DOMAINS.get(short(name), DomainCost()) if keys.rows else GENERATED for name, keys in recipe.domains.items()
+        }
         self.judged = {short(name) for name, keys in recipe.domains.items() if keys.judge is not None}
 
     def stage(self, keys: StageKeys) -> StagePrice:
@@ -300,7 +305,7 @@ class _Pricer:
 
     def _talk(self, name: str, max_tokens: int, max_turns: int | None, max_sequence: int | None, most: bool) -> _Talk:
         """A conversation of a domain: as long as its limits allow, or the assumed share of that."""
-        prompt = float(DOMAINS.get(name, DomainCost()).prompt)
+        prompt = float(self.costs[name].prompt)
         turns = self.turns.get(name, 1)
         turns = turns if turns == 1 else max_turns or turns
         longest = float(max_tokens * turns)
@@ -328,7 +333,7 @@ class _Pricer:
 
     def _verdicts(self, name: str, rollouts: float, siblings: int) -> Amount:
         """Verifier and judge: each rollout is verified; a judge scores each alone, or every pair of siblings."""
-        cost = DOMAINS.get(name, DomainCost())
+        cost = self.costs[name]
         calls = 0.0
         if name in self.judged and not (cost.pairs and siblings < 2):
             calls = rollouts * (siblings - 1) / 2 if cost.pairs else rollouts

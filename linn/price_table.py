@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from linn.price import DEVICES, Amount, Memory, Price, StagePrice
 
-_UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+_UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def table(priced: Price) -> str:
