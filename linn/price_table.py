@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
-from linn.price import DEVICES, Amount, Memory, Price, StagePrice
+from linn.price import DEVICES, DOMAINS, Amount, Price, StagePrice
 
 _UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -14,11 +15,21 @@ def table(priced: Price) -> str:
     parts = [*priced.stages, priced.evaluation, priced.total]
     device, shape = priced.assumed.device, priced.shape
     work = [
-        [p.name, f"{p.updates:,}" if p.updates else "", *(_span(p, what) for what in ("rollouts", "sampled", "trained")), _span(p, "flops")]
+        [
+            p.name[:14],
+            f"{p.updates:,}" if p.updates else "",
+            *(_span(p, what) for what in ("rollouts", "sampled", "trained")),
+            _span(p, "flops"),
+        ]
         for p in parts
     ]
     hours = [
-        [p.name, _span(p, "device_s", 3600), _span(p, "core_s", 3600), *(_span(p, w) for w in ("judge_calls", "judge_tokens", "scored"))]
+        [
+            p.name[:14],
+            _span(p, "device_s", 3600),
+            _span(p, "core_s", 3600),
+            *(_span(p, w) for w in ("judge_calls", "judge_tokens", "scored")),
+        ]
         for p in parts
     ]
     lines = [
@@ -26,43 +37,46 @@ def table(priced: Price) -> str:
         "",
         *_columns(["stage", "steps", "rollouts", "sampled tok", "trained tok", "FLOP"], work),
         "",
-        *_columns(["stage", f"{device}-hours", "verifier core-h", "judge calls", "judge tok", "scored tok"], hours),
+        *_columns(["stage", f"{device}-hours", "core-hours", "judge calls", "judge tok", "scored tok"], hours),
         "",
-        *_memory(priced.memory, priced.devices, device),
+        *_memory(priced),
         "",
         *_assumed(priced),
     ]
     return "\n".join(lines)
 
 
-def _memory(memory: Memory, devices: int, device: str) -> list[str]:
+def _memory(priced: Price) -> list[str]:
+    memory, devices = priced.memory, priced.devices
     parts = (
         ("weights", memory.weights), ("gradients", memory.gradients), ("AdamW", memory.optimiser),
         ("activations", memory.activations), ("caches", memory.caches),
     )  # fmt: skip
-    held = DEVICES[device].memory
     spread = memory.sharded(devices)
     return [
-        "memory of a device, GB: " + ", ".join(f"{name} {_gb(value)}" for name, value in parts),
-        f"  the whole model on each {_gb(memory.whole)} ({_fits(memory.whole, held)}); spread over {devices} {_gb(spread)} ({_fits(spread, held)})",
+        *textwrap.wrap("memory, GB: " + ", ".join(f"{name} {_gb(value)}" for name, value in parts), 79, subsequent_indent="  "),
+        f"  all on every device, as linn run does: {_fits(memory.whole, priced)}",
+        f"  weights, gradients, AdamW spread over {devices}: {_fits(spread, priced)}",
     ]
 
 
-def _fits(need: float, held: float) -> str:
-    return f"fits {_gb(held)}" if need <= held else f"over {_gb(held)}"
+def _fits(need: float, priced: Price) -> str:
+    held = DEVICES[priced.assumed.device].memory
+    return f"{_gb(need)}, {'fits' if need <= held else 'over'} the {priced.assumed.device}'s {_gb(held)}"
 
 
 def _assumed(priced: Price) -> list[str]:
     a = priced.assumed
-    return [
-        "expected - most; assumed, since no recipe says it:",
-        f"  {priced.devices} devices ({a.device}), all busy; {a.training:.0%} of peak FLOP/s in training, {a.scoring:.0%} in scoring",
-        f"  and prefill, {a.decoding:.0%} of memory bandwidth in decoding, bf16 weights in the sampler",
-        f"  a reply has {a.mean_length:.0%} of its limit, of a multi-turn one {a.sampled:.0%} is sampled; an SFT sequence {a.sequence:,} tokens",
-        f"  dynamic filtering keeps {a.kept:.0%} of the groups; most: every refill round is needed",
-        f"  a judge writes {a.judged:,} tokens; code: 80 core-seconds a run (paper §4.7), agentic: 600",
-        "  FLOP: 2 a parameter and token forward, 6 trained; activations: layer inputs alone",
-    ]
+    text = (
+        f"Ranges are expected-most. Expected rests on what no recipe says: a reply has {a.mean_length:.0%} of its limit (--mean-length), of a "
+        f"multi-turn conversation {a.sampled:.0%} is sampled, an SFT sequence has {a.sequence:,} tokens, dynamic filtering keeps {a.kept:.0%} of "
+        f"the groups, a judge writes {a.judged:,} tokens; most: all limits reached, all refills needed. {priced.devices} {a.device} are always "
+        f"busy and reach {a.training:.0%} of peak FLOP/s in training, {a.scoring:.0%} in scoring and reading prompts, {a.decoding:.0%} of memory "
+        "bandwidth in decoding with bf16 weights. Core-hours: verifiers of real rows, code 80 core-seconds a run (paper 4.7), agentic SWE "
+        f"{DOMAINS['swe_agentic'].core_s:.0f}, others below 1. FLOP: 2 a parameter and token forward, 6 trained, and attention. Activations: the "
+        "layers' inputs of one packed row alone. All assumptions: --json."
+    )
+    return textwrap.wrap(text, 79)
 
 
 def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
