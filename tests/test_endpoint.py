@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from test_cli import refused, said
 
 from linn.errors import InfrastructureError
 from linn.play.endpoint import EndpointJudge
@@ -188,3 +189,18 @@ def test_reasoning_is_removed(serve, body, answer):
 def test_half_a_surrogate_pair_is_sent_as_a_question_mark(serve):
     server = serve(echo)
     assert server.judge().answer([[Message("user", "a\ud800b")]], [0]) == ["re a?b"]
+
+
+def test_offline_grading_by_an_endpoint(serve, tmp_path, monkeypatch):
+    server = serve(lambda body, before: (200, completion('{"score": 4}' if "because" in body["messages"][-1]["content"] else "hm")))
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "why?"}\n')
+    (tmp_path / "replies.jsonl").write_text("".join(json.dumps({"row": 0, "text": t}) + "\n" for t in ("because", "", "no")))
+    words = ["--rows", tmp_path / "rows.jsonl", "--replies", tmp_path / "replies.jsonl", "--out", tmp_path / "out.jsonl"]
+    monkeypatch.setenv("LINN_TEST_KEY", "secret")
+    options = ["--judge", f"{server.url}#m", "--option", "judge.key_env=LINN_TEST_KEY", "--option", "judge.retries=1"]
+    code, out, err = said("grade", "preference", *words, *options)
+    assert code == 0 and "judge: 2 questions, 50.0% unreadable" in out, err
+    assert [json.loads(line)["reward"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [0.75, 0.0, 0.5]
+    assert server.headers[0]["authorization"] == "Bearer secret" and len(server.seen) == 3
+    monkeypatch.delenv("LINN_TEST_KEY")
+    assert "LINN_TEST_KEY" in refused("grade", "preference", *words, *options)

@@ -6,11 +6,27 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from linn.data.request import request_messages
-from linn.domains.base import Domain
-from linn.play.judge import Comparison, Order, Pairs, Shaping, base_rewards, group_rewards, pairs_of
+from linn.domains.base import Domain, Question
+from linn.errors import UserError
+from linn.play.judge import (
+    UNREADABLE,
+    Comparison,
+    Order,
+    Pairs,
+    Shaping,
+    base_rewards,
+    genrm_question,
+    group_rewards,
+    judge_question,
+    pairs_of,
+    read_comparison,
+    read_score,
+    score_question,
+    shown,
+)
 from linn.types import Message, Prompt, Reply, Verdict
 
 # topic | reason | example
@@ -164,13 +180,21 @@ class Preference(Domain):
         pairs: Pairs = "all",
         order: Order = "random",
         shaping: Shaping | None = None,
+        layout: Literal["plain", "genrm"] = "plain",
+        principle: str = "",
         judged: bool = False,
     ) -> None:
-        """`pairs`: all or circular; `order`: random, both or given; `judged`: by a model instead of the program."""
+        """`pairs`: all or circular; `order`: random, both or given; `judged`: by a model instead of the program.
+
+        `layout`: `plain` asks a general model in words, `genrm` shows a generative reward model turns of the roles `response_1` and
+        `response_2`. `principle`: what alone counts, where a row names none of its own.
+        """
         super().__init__(level, rows)
         self.judged = judged
         pairs_of(2, pairs, order)  # a wrong word is the user's mistake now, not in the first step
-        self.pairs, self.order, self.shaping = pairs, order, shaping or Shaping()
+        if layout not in ("plain", "genrm"):
+            raise UserError(f"domain preference: layout is {layout!r}; allowed: plain, genrm")
+        self.pairs, self.order, self.shaping, self.layout, self.principle = pairs, order, shaping or Shaping(), layout, principle
         self._program = ProgramJudge()
 
     def make(self, rng: random.Random) -> Prompt:
@@ -179,19 +203,62 @@ class Preference(Domain):
         text = f"{rng.choice(_OPENINGS).format(topic)} {rng.choice(_WISHES)}".strip()
         return Prompt(self.name, "", (Message("user", text),), hidden={"topic": topic, "reason": reason, "example": example})
 
-    def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict]:
-        """Rewards R_i of the group (paper §4.4); may leave [0, 1]. The judge sees the answers, the length terms also the thoughts."""
-        answers, thoughts = [r.text for r in replies], [r.reasoning for r in replies]
-        compared = pairs_of(len(replies), self.pairs, self.order, prompt.id)
-        said = [self._program.compare(prompt, answers[i], answers[j]) for i, j in compared]
+    def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
+        """A group: one comparison a pair. A reply alone: against the row's reference, both ways; else its score (`plain` only)."""
+        texts = [shown(r.text) for r in replies]
+        if not self.judged or not any(texts):
+            return ()
+        if len(texts) > 1:
+            return [self._comparison(prompt, texts[i], texts[j]) for i, j in self._pairs(prompt, len(texts))]
+        if reference := shown(prompt.hidden.get("reference", "")):
+            return [self._comparison(prompt, texts[0], reference), self._comparison(prompt, reference, texts[0])]
+        if self.layout == "genrm":
+            return ()
+        return [Question(score_question(prompt.messages, texts[0], self._principle(prompt)), lambda text: read_score(text) is not None)]
+
+    def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
+        """Rewards R_i of a group (paper §4.4); may leave [0, 1]. The judge sees the answers, the length terms also the thoughts.
+
+        A reply alone that a model judges: (score - 1) / 4, or the share of comparisons won against the reference (a tie counts half).
+        """
+        if self.judged and len(replies) == 1:
+            return self._alone(prompt, replies[0], answers)
+        compared = self._pairs(prompt, len(replies))
+        if self.judged:
+            said = [read_comparison(text) or UNREADABLE for text in answers] or [UNREADABLE] * len(compared)
+        else:
+            said = [self._program.compare(prompt, replies[i].text, replies[j].text) for i, j in compared]
         base = base_rewards(len(replies), compared, said)
-        rewards = group_rewards(base, thoughts, answers, self.shaping)
+        texts, thoughts = [r.text for r in replies], [r.reasoning for r in replies]
+        rewards = group_rewards(base, thoughts, texts, self.shaping)
         verdicts = []
-        for reward, of_judge, answer, thought in zip(rewards, base, answers, thoughts, strict=True):
-            lengths = {"answer_chars": float(len(answer.strip())), "think_chars": float(len(thought.strip()))}
+        for reward, of_judge, text, thought in zip(rewards, base, texts, thoughts, strict=True):
+            lengths = {"answer_chars": float(len(text.strip())), "think_chars": float(len(thought.strip()))}
             note = f"judge {of_judge:.2f}, length terms and bonuses {reward - of_judge:+.2f}"
             verdicts.append(Verdict(reward, note, {"judge_score": of_judge, **lengths}))
         return verdicts
+
+    def _alone(self, prompt: Prompt, reply: Reply, answers: Sequence[str]) -> list[Verdict] | None:
+        if not reply.text.strip():
+            return [Verdict(0.0, "no answer")]
+        if not answers:
+            return None
+        if not prompt.hidden.get("reference", "").strip():
+            score = read_score(answers[0]) or 3.0
+            return [Verdict((score - 1) / 4, f"score {score:g} of 5")]
+        first, second = (_share_won(read_comparison(text) or UNREADABLE) for text in answers)
+        return [Verdict((first + 1 - second) / 2, f"won {first:g} shown first and {1 - second:g} shown second, against the reference")]
+
+    def _comparison(self, prompt: Prompt, first: str, second: str) -> Question:
+        ask = genrm_question if self.layout == "genrm" else judge_question
+        messages = ask(prompt.messages, first, second, self._principle(prompt))
+        return Question(messages, lambda text: read_comparison(text) is not None)
+
+    def _pairs(self, prompt: Prompt, count: int) -> list[tuple[int, int]]:
+        return pairs_of(count, self.pairs, self.order, prompt.id)
+
+    def _principle(self, prompt: Prompt) -> str:
+        return str(prompt.hidden.get("principle", self.principle))
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """Absolute quality by the program judge, in [0, 1]: (score - 1) / 4."""
@@ -211,8 +278,20 @@ class Preference(Domain):
         return (Message("assistant", answer, reasoning=_THOUGHT),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`responses_create_params.input`; nothing is hidden, since the judge decides."""
-        return Prompt(self.name, str(row.get("id", row.get("uuid", index))), request_messages(row, index))
+        """`responses_create_params.input`; the judge decides. Optional: `reference` (an answer to compare with) and `principle`."""
+        hidden = {}
+        for key in ("reference", "principle"):
+            if (value := row.get(key)) is not None:
+                if not isinstance(value, str):
+                    raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
+                hidden[key] = value
+        return Prompt(self.name, str(row.get("id", row.get("uuid", index))), request_messages(row, index), hidden=hidden)
+
+
+def _share_won(said: Comparison) -> float:
+    """1 where the first is better, 0 where the second is, 0.5 for a tie in scores and ranking."""
+    first, second = base_rewards(2, [(0, 1)], [said])
+    return 0.5 if first == second else float(first > second)
 
 
 def _answer(prompt: Prompt) -> str:
