@@ -7,15 +7,21 @@ Heavy imports happen inside the verbs, so that help and grader checks start in a
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from linn.errors import LinnError, UserError
+
+if TYPE_CHECKING:
+    from linn.engine.pool import Engine
+    from linn.evals.difficulty import Solver
+    from linn.types import Sampling
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -44,22 +50,33 @@ def run(
     changes: Changes = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="stop after this stage")] = None,
     redo: Annotated[str | None, typer.Option(metavar="STAGE", help="make this stage and all later ones again")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved recipe and what it would do")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved recipe, what it would do and what it would cost")] = False,
+    device: Annotated[str, typer.Option(help="with --dry-run: a100, h100, h200 or b200")] = "h100",
+    mean_length: Annotated[float, typer.Option(help="with --dry-run: mean length of a reply, as a share of the longest")] = 0.4,
+    as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: print the price alone, as JSON")] = False,
 ) -> None:
     """Run a recipe stage by stage; on an existing run folder, go on where it stands."""
     from linn import recipe as recipes
     from linn.keys import nearest
-    from linn.plan import inputs_hold, plan
+    from linn.plan import inputs_hold, model_shape, plan
 
     parsed = recipes.load(recipe, changes or [])
     folder = out or Path("runs") / parsed.name
     for option, stage in (("--until", until), ("--redo", redo)):
         if stage is not None and stage not in (names := ["base", *(s.name for s in parsed.stages)]):
             raise UserError(f"{option}: stage {stage!r} is not in the recipe{nearest(stage, names)}")
-    inputs_hold(parsed, folder)
+    turns = inputs_hold(parsed, folder, dry_run)
     if dry_run:
+        from linn.price import Assumptions, as_dict, price
+        from linn.price_table import table
+
+        priced = price(parsed, model_shape(parsed, folder), turns, Assumptions(device, mean_length))
+        if as_json:
+            typer.echo(json.dumps(as_dict(priced), indent=2))
+            return
         typer.echo(recipes.resolved(parsed))
         typer.echo(plan(parsed, folder))
+        typer.echo("\n" + table(priced))
         return
     from linn.report import build
     from linn.run import Run
@@ -142,6 +159,91 @@ def grade(
         typer.echo(f"judge: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s")
     if broken:
         typer.echo(f"{len(broken)} broken lines skipped, the first: {broken[0]}", err=True)
+
+
+@app.command("filter")
+def filter_rows(
+    domain: Annotated[str, typer.Argument(help="a domain's name or ./file.py")],
+    rows: Annotated[str, typer.Option(help="JSONL in the released row layout: a path or hf://datasets/OWNER/REPO/FILE")],
+    out: Annotated[Path, typer.Option(help="where the rows that stay go, JSONL; OUT.rates.jsonl holds all pass rates")],
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="RUN@STAGE, a checkpoint folder, or http(s)://HOST:PORT/v1#MODEL")
+    ] = None,
+    rollouts: Annotated[int, typer.Option(min=1, help="rollouts a row")] = 8,
+    keep_solved: Annotated[float, typer.Option(min=0, max=1, help="share of the rows solved every time that stays")] = 0.0,
+    keep_unsolved: Annotated[float, typer.Option(min=0, max=1, help="share of the rows never solved that stays (agentic SWE: 0.1)")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="sampled tokens a turn at most")] = 49_152,
+    temperature: Annotated[float, typer.Option(min=0, help="sampling temperature")] = 1.0,
+    seed: Annotated[int, typer.Option(help="seed of sampling and of the shares")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="worker processes, for a checkpoint")] = 2,
+    reuse: Annotated[bool, typer.Option("--reuse", help="rows that have a pass_rate keep it")] = False,
+    resume: Annotated[bool, typer.Option(help="go on where an earlier measurement stood, or begin anew")] = True,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count and skip broken rows")] = False,
+    judge: Annotated[str | None, typer.Option(metavar="MODEL", help="the model that judges, in domains that need one")] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="an option of the domain; may be repeated")
+    ] = None,
+) -> None:
+    """Measure how often a model solves each row, and keep the rows worth training on."""
+    from contextlib import ExitStack
+
+    from linn import recipe as recipes
+    from linn.domains.load import load
+    from linn.engine.pool import Engine
+    from linn.evals import difficulty
+    from linn.evals.judges import judges_of
+    from linn.run import judge_folders
+    from linn.show import Progress
+    from linn.types import Sampling
+
+    keys = recipes.domain_keys(domain, judge, options or []).model_copy(update={"rows": rows, "skip_bad": skip_bad})
+    loaded, how, kept, show = load(domain, keys.options), Sampling(max_tokens, temperature), Path(f"{out}.rates.jsonl"), Progress()
+    settings = {
+        "domain": domain,
+        "from": source,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "judge": judge,
+        "options": options or [],
+    }
+    if not resume:
+        kept.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        stack.callback(loaded.close)
+        stack.callback(show.close)
+        engine = stack.enter_context(Engine(processes))
+        named = {loaded.name: keys.judge} if keys.judge is not None else {}
+        judges = judges_of(named, judge_folders(named, None), engine) if named else None
+        solver = _solver(source, how, engine, loaded.max_turns) if source else None
+
+        def on_rows(done: int, total: int) -> None:
+            show.step("filter", done, total, {})
+
+        rates = difficulty.measured(loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows)
+        stay = difficulty.chosen(rates, keep_solved, keep_unsolved, seed)
+        count = difficulty.write_kept(loaded, rates, stay, out)
+    typer.echo(difficulty.histogram(rates))
+    typer.echo(
+        f"{count:,} of {len(rates):,} rows stay: {out}" + (f" (rows: {loaded.tally})" if loaded.tally.bad or loaded.tally.others else "")
+    )
+
+
+def _solver(source: str, how: Sampling, engine: Engine, turns: int) -> Solver:
+    """Who answers the prompts: a checkpoint over `engine`, or an endpoint."""
+    from linn.chat import Codec
+    from linn.evals.difficulty import CheckpointSolver, EndpointSolver
+    from linn.keys import endpoint_of
+    from linn.play.endpoint import EndpointJudge
+    from linn.run import resolve
+    from linn.types import Optim
+
+    if (endpoint := endpoint_of(source)) is not None:
+        if turns > 1:
+            raise UserError(f"--from {source}: an endpoint answers single-turn domains alone; give a checkpoint")
+        return EndpointSolver(EndpointJudge(*endpoint, how))
+    folder = resolve(source)
+    engine.load(folder, Optim())
+    return CheckpointSolver(engine.sampler, Codec.load(folder))
 
 
 @app.command()

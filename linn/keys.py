@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from linn.errors import UserError
 from linn.types import Optim
 
 
@@ -55,6 +56,16 @@ class Keys(BaseModel):
         return tree
 
 
+def endpoint_of(model: str) -> tuple[str, str] | None:
+    """(URL, the model's name there) of `http(s)://HOST:PORT/v1#MODEL`, or None for a checkpoint; UserError for half an endpoint."""
+    if not model.startswith(("http://", "https://")):
+        return None
+    url, _, served = model.partition("#")
+    if not served or not urlsplit(url).hostname:
+        raise UserError(f"an endpoint is written http://HOST:PORT/v1#MODEL, found {model!r}")
+    return url, served
+
+
 class JudgeKeys(Keys):
     """A judge model and how it is sampled (paper §4.4)."""
 
@@ -74,17 +85,16 @@ class JudgeKeys(Keys):
     @field_validator("model")
     @classmethod
     def _endpoint_holds(cls, model: str) -> str:
-        if model.startswith(("http://", "https://")):
-            url, _, served = model.partition("#")
-            if not served or not urlsplit(url).hostname:
-                raise ValueError(f"model: an endpoint is written http://HOST:PORT/v1#MODEL, found {model!r}")
+        try:
+            endpoint_of(model)
+        except UserError as error:
+            raise ValueError(f"model: {error}") from None
         return model
 
     @property
     def endpoint(self) -> tuple[str, str] | None:
         """(URL, the model's name there), or None for a checkpoint."""
-        url, _, served = self.model.partition("#")
-        return (url, served) if url.startswith(("http://", "https://")) else None
+        return endpoint_of(self.model)
 
     @property
     def stage(self) -> str | None:
@@ -223,8 +233,10 @@ class SftKeys(StageKeys):
     """Supervised fine-tuning: packed sequences, loss on assistant tokens (paper Table 7)."""
 
     kind: Literal["sft"] = Field(description="`sft`: fine-tuning on demonstrations or rows")
-    data: str | None = Field(
-        None, description="JSONL of `messages` rows (a path, or hf://datasets/OWNER/REPO/FILE); default: demonstrations made by the domains"
+    data: str | dict[str, float] | None = Field(
+        None,
+        description="JSONL of `messages` rows (a path, or hf://datasets/OWNER/REPO/FILE), or several with their weights in every batch; "
+        "default: demonstrations made by the domains",
     )
     skip_bad: bool = Field(
         False, description="count rows of `data` that cannot be used by reason and skip them; false: the first is an error"
@@ -240,12 +252,25 @@ class SftKeys(StageKeys):
     )
     max_length: int = Field(4096, ge=8, description="longer sequences are skipped and counted")
 
+    @field_validator("data")
+    @classmethod
+    def _data_weights_hold(cls, data: str | dict[str, float] | None) -> str | dict[str, float] | None:
+        if isinstance(data, dict) and (not data or min(data.values()) <= 0 or not math.fsum(data.values()) < math.inf):
+            raise ValueError(f"data: must name a file or more, each with a weight above 0, found {data}")
+        return data
+
     @field_validator("faulty")
     @classmethod
     def _shares_hold(cls, faulty: float | dict[str, float]) -> float | dict[str, float]:
         if not all(0 <= share <= 1 for share in (faulty.values() if isinstance(faulty, dict) else [faulty])):
             raise ValueError(f"faulty: a share must be from 0 to 1, found {faulty}")
         return {short(name): share for name, share in faulty.items()} if isinstance(faulty, dict) else faulty
+
+    @property
+    def files(self) -> dict[str, float]:
+        """The files of `data` and their weights, which sum to 1; empty where the domains make demonstrations."""
+        named = {self.data: 1.0} if isinstance(self.data, str) else self.data or {}
+        return {name: weight / sum(named.values()) for name, weight in named.items()}
 
     def faulty_share(self, domain: str) -> float:
         """Share of faulty demonstrations of `domain`."""

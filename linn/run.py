@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -342,9 +343,21 @@ def start_folder(recipe: Recipe, folder: Path) -> Path:
         return BASES / name
     path = Path(name)
     if not (path / "config.json").is_file():
+        if re.fullmatch(r"[\w-]+/[\w.-]+", name) and not path.exists():
+            raise UserError(
+                f"model: the weights of {name!r} are not here; get them with hf download {name} --local-dir DIR, then --set model=DIR"
+            )
         kept = ", ".join(sorted(p.name for p in BASES.glob("tiny-*"))) or "none"
         raise UserError(f"model: {recipe.model!r} is neither a kept base ({kept}) nor a folder with config.json")
     return path
+
+
+def known_config(recipe: Recipe) -> Path | None:
+    """The folder kept with linn that holds the `config.json` of a model whose weights are not: enough to price it."""
+    if not isinstance(recipe.model, str) or (Path(recipe.model) / "config.json").is_file():
+        return None
+    folders = [p.parent for p in sorted(BASES.glob("*/config.json")) if not (p.parent / "model.safetensors").exists()]
+    return next((folder for folder in folders if folder.name in recipe.model.lower()), None)
 
 
 def prepare_start(recipe: Recipe, folder: Path, domains: Mapping[str, Domain]) -> None:

@@ -14,7 +14,7 @@ ALLOWED = {
     "files": set(),
     "calls": {"types"},
     "chat": {"types", "errors", "calls"},
-    "keys": {"types"},
+    "keys": {"types", "errors"},
     "recipe": {"errors", "keys"},
     "ledger": {"types", "errors", "files"},
     "show": {"types"},

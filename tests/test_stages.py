@@ -17,7 +17,7 @@ from linn.errors import UserError
 from linn.export import _replaceable, export_checkpoint
 from linn.stages.loop import StageRun
 from linn.stages.rl import batch_of_groups
-from linn.stages.sft import Batches, _demonstrations, sft
+from linn.stages.sft import Batches, _demonstrations, _rows, sft
 from linn.types import Message, Prompt, Verdict
 
 
@@ -184,3 +184,25 @@ def test_packed_rows_must_hold_the_longest_sequence():
     tree = {"name": "t", "domains": {"mcqa": {}}, "scale": {"width": 64}, "stages": [{"name": "s", "kind": "sft", "packed": True}]}
     with pytest.raises(UserError, match="max_length 4096 is over scale.width 64"):
         recipes.parse(tree, "t")
+
+
+def test_several_files_are_mixed_by_weight_and_a_resumed_stage_reads_on(tmp_path, monkeypatch):
+    files = {}
+    for name, weight in (("a", 3), ("b", 1)):
+        files[str(path := tmp_path / f"{name}.jsonl")] = weight
+        row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "w"}], "domain": name}
+        path.write_text("".join(json.dumps(row) + "\n" for _ in range(7)))
+    run = packed_stage(monkeypatch, data=files, batch=4)
+    feed = _rows(run, run.keys)  # type: ignore[arg-type]
+    batches = Batches(run, run.keys, feed)  # type: ignore[arg-type]
+    made, states = [], []
+    for _ in range(5):
+        made.append([(s.domain, s.source) for s in batches.next()[0]])
+        states.append((dict(run.taken), run.tally.record()))
+    every = list(itertools.chain(*made))
+    assert [name for name, _ in every[:8]].count("b") == 2 and states[-1][1]["good"] == 14
+    again = packed_stage(monkeypatch, data=files, batch=4, taken=states[1][0])
+    again.tally.restore(states[1][1])
+    rest = Batches(again, again.keys, _rows(again, again.keys))  # type: ignore[arg-type]
+    assert [[(s.domain, s.source) for s in rest.next()[0]] for _ in range(3)] == made[2:]
+    assert (again.taken, again.tally.record()) == states[-1]
