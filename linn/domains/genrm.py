@@ -93,7 +93,7 @@ class GenRM(Domain):
             if not isinstance(row.get(key), str):
                 raise UserError(f"row {index}: {key} is {type(row.get(key)).__name__}; allowed: text")
         preference = row.get("overall_preference")
-        if not isinstance(preference, int) or preference not in _RANKING:
+        if isinstance(preference, bool) or not isinstance(preference, int) or preference not in _RANKING:
             raise UserError(f"row {index}: overall_preference is {preference!r}; allowed: a whole number from -3 to 3")
         said: dict[str, Any] = {"score_1": None, "score_2": None, "ranking": _RANKING[preference]}
         for key in ("score_1", "score_2"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -40,9 +41,15 @@ _NOUNS = (
     "anchor basket candle drawer engine feather garden hammer island jacket kettle ladder mirror needle orchard pencil quarry ribbon saddle "
     "tunnel umbrella valley window yard zipper barrel castle donkey easel falcon goblet harbor icicle jungle kitten lantern meadow napkin oyster"
 ).split()
-_WHO = "a baker|the old sailor|my neighbour|one of the clerks|a tired doctor|the youngest pupil|our guide|a painter|the night guard|some farmer".split("|")
-_DID = "walked past|talked about|looked for|repaired|remembered|drew|sold|forgot|polished|carried|praised|counted|borrowed|dreamt of".split("|")
-_WHERE = "near the bridge|in the rain|before noon|at the market|behind the school|on a quiet evening|after the concert|by the lake|without a word".split("|")
+_WHO = "a baker|the old sailor|my neighbour|one of the clerks|a tired doctor|the youngest pupil|our guide|a painter|the night guard|some farmer".split(
+    "|"
+)
+_DID = "walked past|talked about|looked for|repaired|remembered|drew|sold|forgot|polished|carried|praised|counted|borrowed|dreamt of".split(
+    "|"
+)
+_WHERE = "near the bridge|in the rain|before noon|at the market|behind the school|on a quiet evening|after the concert|by the lake|without a word".split(
+    "|"
+)
 
 
 def filler(rng: random.Random) -> str:
@@ -144,7 +151,7 @@ def tracking(rng: random.Random, tokens: int) -> Task:
     told: list[list[str]] = []
     for number, value in enumerate(values):
         own = listed[number * (_HOPS + 1) : (number + 1) * (_HOPS + 1)]
-        told.append([f"VAR {own[0]} = {value}", *(f"VAR {after} = VAR {before}" for before, after in zip(own, own[1:], strict=False))])
+        told.append([f"VAR {own[0]} = {value}", *(f"VAR {after} = VAR {before}" for before, after in itertools.pairwise(own))])
     evidence, right = "\n".join(told[0]), listed[: _HOPS + 1]
     lines: list[str] = []
     left = [list(chain) for chain in told]

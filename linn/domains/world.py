@@ -72,7 +72,10 @@ def _make(rng: random.Random, documents: int) -> _World:
 
 def _documents(world: _World) -> dict[str, str]:
     """The facts of every entity, by its name."""
-    found = {p: f"{p} works for {world.employer[p]}. {p} was taught at {world.school[p]}. A sister of {p}: {world.sister[p]}." for p in world.people}
+    found = {
+        p: f"{p} works for {world.employer[p]}. {p} was taught at {world.school[p]}. A sister of {p}: {world.sister[p]}."
+        for p in world.people
+    }
     found |= {c: f"{c} has its seat in {world.seat[c]}. {c} employs {world.staff[c]} people." for c in world.companies}
     return found | {t: f"{t} lies on the {world.river[t]}. The mayor of {t}: {world.mayor[t]}." for t in world.towns}
 
@@ -98,9 +101,7 @@ def _chain(rng: random.Random, world: _World) -> tuple[str, str, list[str], list
 def _sum(rng: random.Random, world: _World) -> tuple[str, str, list[str], list[str]]:
     """The same of a sum over five documents."""
     asked = rng.sample(world.companies, 5)
-    question = (
-        f"How many people do {', '.join(asked[:-1])} and {asked[-1]} employ together? Add up what the documents say. Answer with the number alone."
-    )
+    question = f"How many people do {', '.join(asked[:-1])} and {asked[-1]} employ together? Add up what the documents say. Answer with the number alone."
     numbers = [world.staff[company] for company in asked]
     return question, str(sum(numbers)), asked, [str(sum(numbers[:-1])), str(sum(numbers) + 1), *map(str, numbers)]
 
