@@ -52,7 +52,7 @@ class Domain:
     """The generator's levels: `tiny` is the laptop recipe's; `full` is as hard as the paper's data."""
     judged: bool = False
     """Whether a judge model decides; set by the constructor's `judged` in domains that can be judged by one."""
-    max_turns: ClassVar[int] = 1
+    max_turns: int = 1
     """Assistant turns at most; above 1, `env` must be there."""
 
     def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:

@@ -43,13 +43,13 @@ class Workplace(Domain):
     """Look an address up, then send an email or set a meeting (tiny), or the released workplace rows with all 27 tools."""
 
     name: ClassVar[str] = "workplace"
-    max_turns: ClassVar[int] = 4
+    max_turns = 4
 
     def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
         """As `Domain`; rows read their tables from the folder `LINN_WORKPLACE_DATA` names, else from linn's own generator."""
         super().__init__(level, rows)
         if rows is not None:
-            self.max_turns = _ROW_TURNS  # type: ignore[misc]  # longer tasks than the generator's
+            self.max_turns = _ROW_TURNS
 
     def make(self, rng: random.Random) -> Prompt:
         """`email bob about the budget: see you soon.` or `meet bob about the budget on 2023-12-05 for 30 minutes.`"""
