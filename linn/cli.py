@@ -1,4 +1,4 @@
-"""The verbs: `linn run`, `ls`, `report`, `compare`, `eval`, `data`, `grade`, `check`, `render`, `explain`.
+"""The verbs: `linn run`, `ls`, `report`, `compare`, `eval`, `data`, `filter`, `tasks`, `grade`, `check`, `render`, `explain`.
 
 Exit 0 done, 1 the run failed, 2 the input is wrong (one line; `--debug` shows the traceback).
 Heavy imports happen inside the verbs, so that help and grader checks start in a blink.
@@ -261,6 +261,30 @@ def check(name: Annotated[str, typer.Argument(metavar="DOMAIN", help="a domain's
         typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}" + ("" if finding.ok else f": {finding.detail}"))
     if not all(f.ok for f in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def tasks(
+    out: Annotated[Path, typer.Option(help="where the rows go, JSONL")],
+    packages: Annotated[str, typer.Option(help="packages, comma-separated, NAME or NAME==VERSION; their sources are fetched by pip")],
+    each: Annotated[int, typer.Option(help="tasks of each package at most", min=1)] = 20,
+    difficulty: Annotated[str, typer.Option(help="easy, medium, hard, comma-separated; taken in turn")] = "easy,medium,hard",
+    seed: Annotated[int, typer.Option(help="which bugs")] = 0,
+) -> None:
+    """Make repair tasks for swe_agentic: bugs in published packages, proved by the packages' own tests."""
+    from linn.data.rows import write_rows
+    from linn.domains.repair.tasks import make_all
+
+    made = []
+    names = [name.strip() for name in packages.split(",") if name.strip()]
+    levels = [level.strip() for level in difficulty.split(",")]
+    for found in make_all(names, each, levels, seed):
+        made += found.rows
+        typer.echo(found.line())
+    if not made:
+        raise UserError("no task was made")
+    write_rows(out, made)
+    typer.echo(f"{len(made)} tasks: {out}")
 
 
 @app.command()

@@ -81,7 +81,7 @@ class Domain:
     """Rows that cannot be used are counted in `tally` and passed over; False: the first of them is an error."""
     workers: int = 8
     """Replies graded at once; more wait in order."""
-    max_turns: ClassVar[int] = 1
+    max_turns: int = 1
     """Assistant turns at most; above 1, `env` must be there."""
 
     def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:

@@ -72,7 +72,7 @@ class Math(Domain):
             raise UserError(f"domain math: readable is {readable!r}; allowed: a list of folders that exist")
         self._calls, self._seconds, self._readable = calls if tools else 0, float(seconds), tuple(Path(folder) for folder in readable)
         if tools:
-            self.max_turns = calls + 1  # type: ignore[misc]  # the option's, not the class's
+            self.max_turns = calls + 1  # the option's, not the class's
         self._worker = Comparer()
 
     def make(self, rng: random.Random) -> Prompt:

@@ -53,13 +53,13 @@ class Workplace(Domain):
 
     name: ClassVar[str] = "workplace"
     levels: ClassVar[tuple[str, ...]] = ("tiny", "full")
-    max_turns: ClassVar[int] = 4
+    max_turns = 4
 
     def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
         """As `Domain`; rows read their tables from the folder `LINN_WORKPLACE_DATA` names, else from linn's own generator."""
         super().__init__(level, rows)
         if rows is not None or level == "full":
-            self.max_turns = _LONG_TURNS  # type: ignore[misc]  # longer tasks than the tiny ones
+            self.max_turns = _LONG_TURNS  # longer tasks than the tiny ones
 
     def make(self, rng: random.Random) -> Prompt:
         """Tiny: `email bob about the budget: see you soon`; full: a request over an office of its own (`office/tasks.py`)."""

@@ -56,17 +56,18 @@ def overlap(one: Bug, other: Bug) -> bool:
 
 
 def candidates(path: str, text: str, rng: random.Random) -> list[Bug]:
-    """Every bug that the operators find in a file, in random order; each leaves a file that compiles."""
+    """Every bug that the operators find in a file, in random order; whether the file then still compiles is not asked."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return []
     found = [bug for function, node in _functions(tree, "") for bug in _Search(path, text, function, node, rng).bugs()]
     rng.shuffle(found)
-    return [bug for bug in found if _compiles(inject({path: text}, [bug])[path])]
+    return found
 
 
-def _compiles(text: str) -> bool:
+def compiles(text: str) -> bool:
+    """Whether a module's text is one."""
     try:
         compile(text, "<bug>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError):
@@ -185,9 +186,7 @@ class _Search:
             yield from self._replace("boolean", node.test, f"not ({self._source(node.test)})")
         if isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], (ast.Return, ast.Raise, ast.Continue)):
             yield from self._drop("missing branch", node)
-        elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
-            yield from self._drop("dropped statement", node)
-        elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], (ast.Subscript, ast.Attribute)):
+        elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)) or (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], (ast.Subscript, ast.Attribute))):
             yield from self._drop("dropped statement", node)
         elif isinstance(node, (ast.Break, ast.Continue)):
             yield from self._replace("loop", node, "continue" if isinstance(node, ast.Break) else "break")
@@ -197,7 +196,7 @@ class _Search:
         begin, end = self.lines[node.lineno - 1], self.lines[node.end_lineno or 0]
         if self.text[begin : self._span(node)[0]].strip() or self.text[self._span(node)[1] : end].strip():
             return  # an `elif`, or a line that holds more than this
-        if _compiles(self.text[:begin] + self.text[end:]):
+        if compiles(self.text[:begin] + self.text[end:]):
             yield from self._bug(operator, begin, end, "")
         else:
             yield from self._replace(operator, node, "pass")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _EQUAL = {"assertEqual", "assertListEqual", "assertDictEqual", "assertTupleEqual", "assertSetEqual", "assertSequenceEqual", "assertMultiLineEqual"}
+_EQUAL |= {"assert_equal", "eq_"}  # helpers that many suites write for themselves
 _LONGEST_VALUE = 20_000
 SEND = "_linn_send"
 """The name of the function that stripped tests call: (site, value) or (site, value, row)."""
@@ -172,7 +173,7 @@ def _sides(node: ast.stmt) -> tuple[ast.expr, ast.expr] | None:
         return node.test.left, node.test.comparators[0]
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and len(node.value.args) in (2, 3) and not node.value.keywords:
         function = node.value.func
-        named = function.attr if isinstance(function, ast.Attribute) else ""
+        named = function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
         if named in _EQUAL:
             return node.value.args[0], node.value.args[1]
     return None

@@ -52,6 +52,8 @@ class Report:
     """The values each test computed, in order."""
     why: dict[str, str] = field(default_factory=dict)
     """The error of a failed test."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each test took."""
     fooled: str = ""
     """What showed that the run cannot be believed: a test that must fail passed, or one that must pass did not."""
 
@@ -142,6 +144,7 @@ def _report(ran: Ran, nonce: str, modules: Mapping[str, hidden.Stripped], sentin
             if "outcome" in said:
                 report.outcomes[test] = "twice" if test in report.outcomes else str(said["outcome"])
                 report.why[test] = str(said.get("why", ""))
+                report.seconds[test] = float(said.get("seconds", 0.0))
             else:
                 report.seen.setdefault(test, []).append(_seen(said, modules.get(test.partition("::")[0])))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IndexError):

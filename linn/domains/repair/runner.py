@@ -26,7 +26,8 @@ def main(settings_path: str) -> None:
     import pytest
 
     write, nonce, wanted = os.write, settings["nonce"], settings["wanted"]
-    current, sent = [""], {}
+    current = [""]
+    sent: dict[tuple[str, int, int], int] = {}
 
     def tell(what: dict) -> None:  # type: ignore[type-arg]
         data = (nonce + json.dumps(what) + "\n").encode("utf-8", "backslashreplace")
@@ -57,9 +58,11 @@ def main(settings_path: str) -> None:
             random.seed(0)
 
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if type(report) is not pytest.TestReport:
+                return  # a part of a test, whose own report follows
             if report.when == "call" or report.outcome != "passed":
                 why = str(getattr(report.longrepr, "reprcrash", None) or "").partition(": ")[2] if report.outcome == "failed" else ""
-                tell({"test": report.nodeid, "outcome": report.outcome if report.when == "call" else "failed", "why": why[:300]})
+                tell({"test": report.nodeid, "outcome": report.outcome if report.when == "call" else "failed", "why": why[:300], "seconds": report.duration})
 
     setattr(builtins, settings["send"], send)
     arguments = ["-q", "-c", settings["ini"], "--rootdir", settings["root"], "-p", "no:cacheprovider", "--assert=plain", "--capture=fd", "--tb=short"]
