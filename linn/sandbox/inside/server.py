@@ -30,6 +30,8 @@ from . import kernel, program
 Work = Callable[[list[bytes]], None]
 
 _FILES, _LAST = 64, 1024
+_READABLE = ("/usr", "/lib", "/lib64", "/lib32", "/bin")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _IMAGE = 900
 """Where a compiled program waits to be executed: above the limit of open files, so that a program cannot put another there."""
 _FAILED = b'{"ending": "failed", "failed": '
@@ -51,6 +53,7 @@ class Server:
         self.kind, self.uid, self.scratch = kind, uid, scratch
         self.alone = os.getpid() == 1  # first process of an own process space: every other process in it is a program's
         self.filters = {False: kernel.program_filter(), True: kernel.program_filter(image=_IMAGE)}
+        self.rules = kernel.confinement([*_READABLE, *sys.path], [scratch, *_DEVICES])
         self.dirty = False
 
     # ------------------------------------------------------------ the children
@@ -59,13 +62,14 @@ class Server:
         """Give up everything a program must not have. `keep` maps wanted descriptor numbers to present ones (all above 20)."""
         kernel.die_with_parent()
         os.setsid()
+        kernel.confine(self.rules)
         for wanted, present in keep.items():
             os.dup2(present, wanted, inheritable=wanted != _IMAGE)
+        os.chdir(self.scratch)
+        os.umask(0o077)
         for low, high in itertools.pairwise(sorted({-1, *keep, ready, _LAST})):
             if low + 1 < high:
                 os.closerange(low + 1, high)
-        os.chdir(self.scratch)
-        os.umask(0o077)
         memory, answers = int(header["memory"]), int(header["answers"])
         limits = (
             (resource.RLIMIT_CPU, int(float(header["cpu"]) * answers) + 2),
