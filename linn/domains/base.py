@@ -52,9 +52,6 @@ class Sums:
         self._lock = threading.Lock()
         self._sums: dict[str, float] = {}
 
-    def __reduce__(self) -> tuple[type[Sums], tuple[()]]:
-        return (Sums, ())  # a copy in another process counts for itself
-
     def add(self, **amounts: float) -> None:
         """Add to each of the named sums."""
         with self._lock:
