@@ -96,10 +96,11 @@ class Session:
         try:
             self._answer(b"", 0, time.monotonic() + _START_SECONDS)
         except _Gone as gone:
-            self._kill(wait=gone.why == "ended")
-            if not self._closed:
-                raise InfrastructureError(f"the sandboxed interpreter did not start ({gone.why})") from None
-            raise
+            ran = self._kill(wait=gone.why == "ended")
+            if self._closed:
+                raise
+            why = f"exit code {ran.code}; may the sandbox's user read {words[0]}?" if ran else gone.why
+            raise InfrastructureError(f"no interpreter started in the sandbox ({self._workspace.kind}): {why}") from None
 
     def _answer(self, request: bytes, call: int, until: float) -> Answer:
         """Send a request and wait for its answer; raises _Gone."""
