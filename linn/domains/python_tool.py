@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ from linn.types import Message, ToolCall
 
 NAME = "stateful_python_code_exec"
 """The tool's name in the released rows."""
-_MARKS = re.compile(r"<(?=\|im_|/?tool_|/?think)")
 
 
 def tool(seconds: float) -> Mapping[str, Any]:
@@ -45,7 +43,7 @@ class PythonEnv:
         code = call.arguments.get("code") if isinstance(call.arguments, Mapping) else None
         if not isinstance(code, str):
             return "Error: the argument code is missing or is no text."
-        return _MARKS.sub("< ", self.session.run(code).text)  # what is printed opens no turn and closes none
+        return self.session.run(code).text
 
     def close(self) -> None:
         """End the interpreter."""
