@@ -16,7 +16,7 @@ from linn.engine.pack import first_fit
 from linn.errors import UserError
 from linn.export import _replaceable, export_checkpoint
 from linn.stages.loop import StageRun
-from linn.stages.rl import batch_of_groups
+from linn.stages.rl import batch_of_groups, rl
 from linn.stages.sft import Batches, _demonstrations, _rows, sft
 from linn.types import Message, Prompt, Verdict
 
@@ -62,6 +62,18 @@ def test_refilling_ends_where_nothing_is_informative():
     run = stage({"coin": 1}, sampler, dynamic_filter=True, prompts=3, rollouts=2, refill=4)
     groups, figures = batch_of_groups(run, run.keys, 0)  # type: ignore[arg-type]
     assert (figures["kept_groups"], figures["groups"], len(sampler.batches)) == (0, 12, 4) and len(groups) == 3
+
+
+@pytest.mark.parametrize(("hard", "trained"), [("1", False), ("seed", True)])
+def test_a_batch_without_an_informative_group_trains_nothing(monkeypatch, hard, trained):
+    sampler = Scripted(Letters(), lambda text, seed: f"{seed % 2 if hard == 'seed' else hard}{END}")
+    run = stage({"coin": 1}, sampler, dynamic_filter=True, prompts=3, rollouts=4, refill=4)
+    run.engine.cpu_seconds = lambda: 0.0  # type: ignore[attr-defined, method-assign]
+    seen = []
+    monkeypatch.setattr(StageRun, "steps", lambda self: iter([0]))
+    monkeypatch.setattr(StageRun, "train", lambda self, step, samples, *rest: seen.extend(samples))
+    rl(run)
+    assert len(seen) == 12 and any(any(s.mask) for s in seen) == trained
 
 
 def test_every_batch_holds_the_domains_in_proportion_and_a_resumed_stage_goes_on_with_the_next_prompt():

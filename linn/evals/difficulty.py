@@ -11,6 +11,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -83,7 +84,8 @@ class EndpointSolver:
     def rollouts(self, jobs: Sequence[Job], domain: Domain) -> list[Rollout]:
         """See `Solver`. Seeds are asked for; whether the server keeps to them is its own affair."""
         texts = self.model.answer([job.prompt.messages for job in jobs], [job.seed for job in jobs])
-        return [self._graded(job, text, domain) for job, text in zip(jobs, texts, strict=True)]
+        with ThreadPoolExecutor(domain.workers) as pool:
+            return list(pool.map(lambda job, text: self._graded(job, text, domain), jobs, texts))
 
     def _graded(self, job: Job, text: str, domain: Domain) -> Rollout:
         reply = Reply(text, finished=bool(text))

@@ -30,6 +30,8 @@ def rl(run: StageRun) -> None:
         began = run.clock()
         groups, figures = batch_of_groups(run, keys, step)
         samples = samples_of(groups, keys.baseline, keys.std, keys.overlong, keys.group_mask)
+        if not keys.kl and not any(map(informative, groups)):  # nothing to learn: AdamW's momentum must not move the weights either
+            samples = [replace(sample, mask=[False] * len(sample.mask)) for sample in samples]
         if keys.kl:
             samples = with_other(run, samples, run.start, keys.temperature)
         run.train(step, samples, loss, figures_of(groups) | figures | run.judges.figures(), began, groups)
