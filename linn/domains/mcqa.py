@@ -101,7 +101,10 @@ class MultipleChoice(Domain):
         mode = row.get("grading_mode") or _MODES[0]
         if mode not in _MODES:
             raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
-        patterns = (row.get("template_metadata") or {}).get("output_regex") or []
+        template = row.get("template_metadata") or {}
+        if not isinstance(template, Mapping):
+            raise UserError(f"row {index}: template_metadata is {type(template).__name__}; allowed: an object")
+        patterns = template.get("output_regex") or []
         patterns = [patterns] if isinstance(patterns, str) else patterns
         if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
             raise UserError(f"row {index}: template_metadata.output_regex must be text or a list of texts")

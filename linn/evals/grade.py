@@ -111,7 +111,10 @@ def _message(turn: Any, where: str) -> Message:
     if turn["role"] != "assistant":
         return Message(turn["role"], content, tool_call_id=turn.get("tool_call_id"))
     parsed = chat.parse(content, "<think>" in content or "</think>" in content)
-    calls = tuple(_tool_call(call, where) for call in turn.get("tool_calls") or ())
+    told = turn.get("tool_calls") or []
+    if not isinstance(told, list):
+        raise UserError(f"{where}: tool_calls must be a list, found {type(told).__name__}")
+    calls = tuple(_tool_call(call, where) for call in told)
     return Message("assistant", parsed.content, parsed.reasoning, calls or parsed.tool_calls)
 
 
