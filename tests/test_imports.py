@@ -61,6 +61,7 @@ def test_domains_do_not_import_each_other():
         "structured",
         "workplace",
         "preference",
+        "genrm",
         "longctx",
         "code",
         "swe_agentless",

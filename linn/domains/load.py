@@ -21,6 +21,7 @@ NAMES = (
     "structured",
     "workplace",
     "preference",
+    "genrm",
     "longctx",
     "code",
     "swe_agentless",

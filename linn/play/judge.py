@@ -226,3 +226,27 @@ def genrm_question(messages: Sequence[Message], first: str, second: str, princip
 
 def _told(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"[{m.role}]\n{m.content}" for m in history(messages))
+
+
+# ---------------------------------------------------------------- equivalence
+
+EQUAL, DIFFERENT = "[[A=B]]", "[[A!=B]]"
+"""The labels with which a judge says whether two answers are equivalent (NeMo-Gym's)."""
+
+
+def equivalence_question(question: str, first: str, second: str) -> tuple[Message, ...]:
+    """Asks whether the first answer says what the second says; no label can be quoted from either."""
+    parts = [("question", question), ("answer_a", first), ("answer_b", second)]
+    texts = fenced([(name, text.replace("[[", "[ [")) for name, text in parts])
+    asked = (
+        f"Two answers to a question stand below. Decide whether answer_a gives the same answer as answer_b in content: wording, order and "
+        f"detail beyond the question don't matter; an answer that is missing, hedged over several candidates, or contradicts the other is "
+        f"not the same. {_FENCES}\n\n{texts}\n\nEnd your reply with {EQUAL} if they are equivalent, else with {DIFFERENT}."
+    )
+    return (Message("user", asked),)
+
+
+def read_equivalence(text: str) -> bool | None:
+    """Which label comes last in a judge's answer; None where there is none."""
+    equal, different = text.rfind(EQUAL), text.rfind(DIFFERENT)
+    return None if equal == different else equal > different
