@@ -1,4 +1,4 @@
-"""The verbs: `linn run`, `ls`, `report`, `compare`, `eval`, `grade`, `check`, `render`, `explain`.
+"""The verbs: `linn run`, `ls`, `report`, `compare`, `eval`, `data`, `filter`, `tasks`, `grade`, `check`, `render`, `explain`.
 
 Exit 0 done, 1 the run failed, 2 the input is wrong (one line; `--debug` shows the traceback).
 Heavy imports happen inside the verbs, so that help and grader checks start in a blink.
@@ -264,6 +264,30 @@ def check(name: Annotated[str, typer.Argument(metavar="DOMAIN", help="a domain's
 
 
 @app.command()
+def tasks(
+    out: Annotated[Path, typer.Option(help="where the rows go, JSONL")],
+    packages: Annotated[str, typer.Option(help="packages, comma-separated, NAME or NAME==VERSION; their sources are fetched by pip")],
+    each: Annotated[int, typer.Option(help="tasks of each package at most", min=1)] = 20,
+    difficulty: Annotated[str, typer.Option(help="easy, medium, hard, comma-separated; taken in turn")] = "easy,medium,hard",
+    seed: Annotated[int, typer.Option(help="which bugs")] = 0,
+) -> None:
+    """Make repair tasks for swe_agentic: bugs in published packages, proved by the packages' own tests."""
+    from linn.data.rows import write_rows
+    from linn.domains.repair.tasks import make_all
+
+    made = []
+    names = [name.strip() for name in packages.split(",") if name.strip()]
+    levels = [level.strip() for level in difficulty.split(",")]
+    for found in make_all(names, each, levels, seed):
+        made += found.rows
+        typer.echo(found.line())
+    if not made:
+        raise UserError("no task was made")
+    write_rows(out, made)
+    typer.echo(f"{len(made)} tasks: {out}")
+
+
+@app.command()
 def render(
     rows: Annotated[Path, typer.Option(help="JSONL in the released row layout")],
     out: Annotated[Path, typer.Option(help='JSONL of {"row": i, "text": …}')],
@@ -284,6 +308,52 @@ def render(
         made.append({"row": index, "text": text} | ({"tokens": codec.encode(text)} if codec else {}))
     write_rows(out, made)
     typer.echo(f"{len(made)} rows: {out}")
+
+
+@app.command()
+def data(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL, plain, gzip or zstd: a path or hf://datasets/OWNER/REPO/FILE")],
+    tokens: Annotated[
+        str, typer.Option(metavar="CHECKPOINT", help="lengths in this checkpoint's tokens, or `characters`; default: the kept tiny base")
+    ] = "tiny",
+    domain: Annotated[str | None, typer.Option(help="read every row by this domain, whatever agent it names")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="EVAL", help="evaluation set to compare prompts with: a file, DOMAIN, or DOMAIN:FILE")
+    ] = None,
+    ngram: Annotated[int, typer.Option(min=1, help="words in a row that make an overlap; usual are 13 and 9")] = 13,
+    out: Annotated[Path | None, typer.Option(help="where the rows without overlap go (with --against)")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count rows that cannot be compared and leave them out")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Tell what a data file holds, or which of its prompts overlap with evaluation sets."""
+    import json
+
+    from linn import describe
+    from linn.data.names import located
+    from linn.decontaminate import Against, decontaminate
+    from linn.show import reading
+
+    path = located(file)
+    if against:
+        sets = Against(against, ngram)
+        with reading(str(path)) as progress:
+            found, written = decontaminate(path, sets, out, skip_bad, progress)
+        typer.echo(json.dumps(sets.record(found), ensure_ascii=False, indent=1) if as_json else sets.report(path, found))
+        if out is not None:
+            typer.echo(f"{written:,} rows: {out}", err=as_json)
+        return
+    if out is not None:
+        raise UserError("--out: there is nothing to write without --against EVAL")
+    codec = None
+    if tokens != "characters":
+        from linn.chat import Codec
+        from linn.run import resolve
+
+        codec = Codec.load(resolve(tokens))
+    with reading(str(path)) as progress:
+        told = describe.describe(path, codec, domain, progress)
+    unit = "characters" if codec is None else "tokens of " + (tokens if tokens != "tiny" else "the kept tiny base (--tokens CHECKPOINT)")
+    typer.echo(json.dumps(told.record(), ensure_ascii=False, indent=1) if as_json else describe.table(path, told, unit))
 
 
 @app.command("eval")

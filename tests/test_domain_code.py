@@ -56,9 +56,9 @@ def test_every_template_says_what_its_body_does(domain: Code) -> None:
 
 
 def test_program_is_the_last_block_or_the_whole() -> None:
-    assert program_of("x = 1") == "x = 1"
-    assert program_of("so\n```python\na = 1\n```\nor\n```\nb = 2\n```\nend") == "b = 2\n"
-    assert program_of("```python\na = 1") == "```python\na = 1"
+    assert program_of("x = 1") == ("python", "x = 1")
+    assert program_of("so\n```python\na = 1\n```\nor\n```\nb = 2\n```\nend") == ("python", "a = 1\n")
+    assert program_of("```python\na = 1") == ("python", "```python\na = 1")
 
 
 def test_outputs_agree_by_line_and_number() -> None:

@@ -56,6 +56,7 @@ def test_domains_do_not_import_each_other():
     named = {
         "arithmetic",
         "math",
+        "proof",
         "instruct",
         "mcqa",
         "structured",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from linn.errors import InfrastructureError, UserError
-from linn.sandbox import Limits, Outcome, Sandbox, client, isolation
+from linn.sandbox import Limits, Outcome, Sandbox, isolation, scrub
 from linn.sandbox.inside.plain import NotPlain, decode, encode
 
 WALL = 2.0
@@ -282,13 +282,13 @@ def test_hostile_programs_earn_nothing_and_leave_nothing(sandbox: Sandbox) -> No
         passed = outcome.status == "ok" and outcome.value == 42
         assert not passed or name in ("f is a number",), (name, outcome)
         assert seconds < WALL + SLACK, (name, seconds)
-        assert outcome.error == client.scrub(outcome.error), (name, outcome)
+        assert outcome.error == scrub(outcome.error), (name, outcome)
     by_name = {name: outcome.status for name, outcome, _ in found}
     assert by_name["loop"] == by_name["loop in C"] == by_name["sleep"] == by_name["ignore signals"] == "timeout"
     assert by_name["memory one"] == "memory" and by_name["memory list"] in ("memory", "timeout")
     assert by_name["big answer"] == by_name["endless output"] == "output"
     assert by_name["fork bomb"] == by_name["network"] == by_name["exec"] == "error"
-    for server in sandbox._free:
+    for server in sandbox.pool.free:
         alive = processes_below(server.process.pid)
         assert len(alive) <= 2, alive  # the isolation tool and the server itself
     assert sandbox.call("import os\ndef f(x):\n    return os.listdir('/tmp')", "f", [[2]])[0].value == [], (
@@ -334,10 +334,10 @@ def test_a_check_cannot_be_cheated(name: str, sandbox: Sandbox) -> None:
 def test_a_killed_server_is_replaced() -> None:
     box = Sandbox(servers=1)
     box.call("def f(x):\n    return 1", "f", [[1]])
-    os.killpg(box._free[0].process.pid, signal.SIGKILL)
+    os.killpg(box.pool.free[0].process.pid, signal.SIGKILL)
     assert box.call("def f(x):\n    return 2", "f", [[1]])[0].value == 2
     box.close()
-    assert box._running == 0
+    assert box.pool.running == 0
 
 
 def test_no_sandbox_is_not_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +365,7 @@ def test_weaker_isolation_has_the_same_limits(kind: str) -> None:
             outcome = box.call(HOSTILE[name], "f", [[3]])[0]
             assert (outcome.status, outcome.value) != ("ok", 42), (name, outcome)
         assert box.call("def f(x):\n    return x + 1", "f", [[2]])[0].value == 3
-        assert len(processes_below(box._free[0].process.pid)) <= 2
+        assert len(processes_below(box.pool.free[0].process.pid)) <= 2
     finally:
         box.close()
 
@@ -373,7 +373,7 @@ def test_weaker_isolation_has_the_same_limits(kind: str) -> None:
 def test_servers_end_with_their_owner(tmp_path: Path) -> None:
     text = (
         "import os, time\nfrom linn.sandbox import Sandbox\nbox = Sandbox(servers=1)\nbox.call('def f(x):\\n    return 1', 'f', [[1]])\n"
-        "print(box._free[0].process.pid, flush=True)\ntime.sleep(100)\n"
+        "print(box.pool.free[0].process.pid, flush=True)\ntime.sleep(100)\n"
     )
     owner = subprocess.Popen(
         [sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -408,22 +408,22 @@ def test_a_server_outlives_the_thread_that_started_it() -> None:
 
 def test_servers_outlive_the_thread_that_first_needed_them() -> None:
     """A server dies with the thread that started it; graders run in threads that come and go."""
-    with contextlib.closing(client.Sandbox(servers=2)) as sandbox:
+    with contextlib.closing(Sandbox(servers=2)) as sandbox:
         for round_ in range(3):
             with ThreadPoolExecutor(4) as pool:
                 found = list(
                     pool.map(lambda x: sandbox.call(f"def f(x):\n    return x + {x}", "f", [[1]])[0], range(round_ * 10, round_ * 10 + 10))
                 )
             assert [outcome.value for outcome in found] == [1 + x for x in range(round_ * 10, round_ * 10 + 10)]
-        assert sandbox._started == 2, "servers were started anew"
+        assert sandbox.pool.started == 2, "servers were started anew"
 
 
 def test_a_server_killed_from_outside_costs_no_program_its_verdict() -> None:
-    with contextlib.closing(client.Sandbox(servers=2)) as sandbox:
+    with contextlib.closing(Sandbox(servers=2)) as sandbox:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda x: sandbox.call(f"import time\ndef f():\n    time.sleep(0.2)\n    return {x}", "f", [[]]), range(2)))
-        assert len(sandbox._free) == 2
-        for server in sandbox._free:
+        assert len(sandbox.pool.free) == 2
+        for server in sandbox.pool.free:
             server.process.kill()
             server.process.wait()
         assert sandbox.call("def f():\n    return 7", "f", [[]])[0].value == 7

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from linn import chat
-from linn.calls import CALL, CALL_END, decoded
+from linn.calls import CALL, CALL_END, decoded, read_calls
 from linn.data.definitions import Signatures, of_field
 from linn.data.rows import BadRow
 from linn.errors import UserError
@@ -45,10 +45,6 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
         messages = chat.to_messages(turns)
     except UserError as error:
         raise BadRow(str(error).replace("input[", "messages[", 1), "no content") from None
-    if len(messages) != len(turns):
-        raise BadRow(
-            "messages: some are no chat turns of their own (type reasoning or function_call); give {role, content} turns", "not a chat turn"
-        )
     _calls_hold(turns, messages, tools)
     domain = row.get("domain") or row.get("category") or ""
     return Conversation(messages, tuple(tools), bool(messages[-1].reasoning), str(domain))
@@ -65,6 +61,8 @@ def _turns(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     for i, turn in enumerate(turns):
         if not isinstance(turn, Mapping):
             raise BadRow(f"messages[{i}]: expected an object with role and content, found {type(turn).__name__}", "not a chat turn")
+        if turn.get("type") not in (None, "message"):
+            raise BadRow(f"messages[{i}].type is {str(turn['type'])[:40]!r}; give turns of role and content", "not a chat turn")
         if turn.get("role") not in _ROLES:
             raise BadRow(f"messages[{i}].role is {str(turn.get('role'))[:40]!r}; allowed: {', '.join(_ROLES)}", "unknown role")
     return turns
@@ -109,9 +107,12 @@ def _assistant_holds(turn: Mapping[str, Any], content: str, where: str) -> None:
         if told and told.strip() and closed and thought.removeprefix(before + opened).strip() != told.strip():
             raise BadRow(f"{where}.{key}: another thought stands in the content", "two thoughts")
     said = answer if closed else content
-    last = said.rfind(CALL_END)
-    if last >= 0 and said[last + len(CALL_END) :].strip():
-        raise BadRow(f"{where}.content: text after the last {CALL_END}; nothing may follow a call", "prose after a call")
+    if CALL in said or CALL_END in said:
+        beside, _ = read_calls(said)
+        if CALL in beside or CALL_END in beside:
+            raise BadRow(f"{where}.content: a {CALL} that cannot be read", "unreadable call")
+        if beside.strip() != said.partition(CALL)[0].strip():
+            raise BadRow(f"{where}.content: text after a call; only another call may follow one", "prose after a call")
     if not said.strip() and not turn.get("tool_calls"):
         raise BadRow(f"{where}.content: neither an answer nor a call", "no content")
 
@@ -143,9 +144,7 @@ def _calls_hold(turns: Sequence[Mapping[str, Any]], messages: Sequence[Message],
 
 
 def _written_once(turn: Mapping[str, Any], message: Message, where: str) -> None:
-    """No call may be left unread in the text, or stand there beside others in `tool_calls`."""
-    if CALL in message.content or CALL_END in message.content:
-        raise BadRow(f"{where}.content: a {CALL} that cannot be read", "unreadable call")
+    """Calls of `tool_calls` have names, and the content holds no others."""
     field = turn.get("tool_calls") or []
     told = chat.to_messages([{"role": "assistant", "content": turn.get("content") or ""}])[0].tool_calls if field else ()
     if told and [(c.name, c.arguments) for c in told] != [(c.name, c.arguments) for c in message.tool_calls]:

@@ -11,9 +11,7 @@ from linn.calls import decoded
 from linn.data.rows import BadRow
 from linn.types import ToolCall
 
-_BLOCK = re.compile(r"<function>(.*?)</function>", re.S)
 _NAME = re.compile(r"<name>([^<]+)</name>")
-_REQUIRED = re.compile(r"<required>(.*?)</required>", re.S)
 _OBJECT = re.compile(r'\{\s*"')
 _MISSES = 200
 """Braces in a system text that open no JSON object before the rest is left unread; bounds the time that hostile text takes."""
@@ -66,11 +64,11 @@ def of_field(tools: object) -> list[Mapping[str, Any]]:
 
 def of_text(system: str) -> Iterator[tuple[str, list[str]]]:
     """(name, required arguments) of every definition in a system text: as the chat template writes them, or as JSON objects."""
-    for block in _BLOCK.findall(system):
-        head = block.split("<parameters>", 1)[0]
-        if name := _NAME.search(head):
-            found = _REQUIRED.search(block.rpartition("</parameter>")[2])
-            yield name[1].strip(), _texts(decoded(found[1]) if found else [])
+    for piece in system.split("<function>")[1:]:
+        block, closed, _ = piece.partition("</function>")
+        if closed and (name := _NAME.search(block.partition("<parameters>")[0])):
+            required = block.rpartition("</parameter>")[2].partition("<required>")[2].partition("</required>")[0]
+            yield name[1].strip(), _texts(decoded(required))
     decoder = json.JSONDecoder()
     position = misses = 0
     while misses < _MISSES and (at := _OBJECT.search(system, position)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,29 @@ class Question:
     """Whether a verdict can be read from the judge's answer (its own reasoning removed); if not, it is asked again, a few times."""
 
 
+class Sums:
+    """Running sums by name, that threads may add to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sums: dict[str, float] = {}
+
+    def add(self, **amounts: float) -> None:
+        """Add to each of the named sums."""
+        with self._lock:
+            for name, amount in amounts.items():
+                self._sums[name] = self._sums.get(name, 0.0) + amount
+
+    def read(self) -> dict[str, float]:
+        """The sums so far."""
+        with self._lock:
+            return dict(self._sums)
+
+    def __reduce__(self) -> tuple[type[Sums], tuple[()]]:
+        """A copy in another process counts for itself."""
+        return Sums, ()
+
+
 class Domain:
     """Prompts and a grader. Subclasses override `make`, `verify`, `gold`, and what else they need."""
 
@@ -55,7 +79,9 @@ class Domain:
     """Whether a judge model decides; set by the constructor's `judged` in domains that can be judged by one."""
     skip_bad: bool = False
     """Rows that cannot be used are counted in `tally` and passed over; False: the first of them is an error."""
-    max_turns: ClassVar[int] = 1
+    workers: int = 8
+    """Replies graded at once; more wait in order."""
+    max_turns: int = 1
     """Assistant turns at most; above 1, `env` must be there."""
 
     def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
@@ -67,6 +93,8 @@ class Domain:
         self.rows = rows
         self.tally = Tally()
         """What became of the rows read so far."""
+        self.grading = Sums()
+        """Filled by who grades: replies `verified`, `seconds` it took, seconds they had `waited` before."""
 
     # -------------------------------------------------- to be written by a domain
 
@@ -106,6 +134,10 @@ class Domain:
         `answers`: the judge's, one a question of `questions`, its reasoning removed; empty text where none was readable.
         """
         return None
+
+    def totals(self) -> Mapping[str, float]:
+        """Sums so far of what its worker processes did (`executions`, `seconds`, `timeouts`, …); empty where it has none."""
+        return {}
 
     def close(self) -> None:
         """Free what the domain holds (worker processes, temporary folders)."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,19 +113,21 @@ def _argument(function: Function, rng: random.Random) -> Any:
     return [rng.choice(near) if rng.random() < 0.4 else rng.randint(0, 12) for _ in range(rng.randint(1, 12))]
 
 
-def judge_values(outcomes: Sequence[Outcome], expected: Sequence[Any]) -> Verdict:
-    """Strict: 1 when every call returned the expected value. Tuples count as lists, as JSON has only those."""
+def judge_values(outcomes: Iterable[Outcome], expected: Sequence[Any], tolerance: float = 0.0) -> Verdict:
+    """Strict: 1 when every call returned the expected value. Tuples count as lists, as JSON has only those. Stops at the first that fails."""
     for index, (outcome, value) in enumerate(zip(outcomes, expected, strict=True), 1):
         if outcome.status != "ok":
             return Verdict(0.0, f"test {index}: {outcome.error}")
-        if _listed(outcome.value) != _listed(value):
+        if not _same(outcome.value, value, tolerance):
             return Verdict(0.0, f"test {index}: wrong value")
     return Verdict(1.0, f"all {len(expected)} tests passed")
 
 
-def _listed(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_listed(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _listed(item) for key, item in value.items()}
-    return value
+def _same(found: Any, expected: Any, tolerance: float) -> bool:
+    if isinstance(found, (list, tuple)) and isinstance(expected, (list, tuple)):
+        return len(found) == len(expected) and all(_same(a, b, tolerance) for a, b in zip(found, expected, strict=True))
+    if isinstance(found, dict) and isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(_same(found[key], expected[key], tolerance) for key in expected)
+    if tolerance and isinstance(found, (int, float)) and isinstance(expected, (int, float)):
+        return found == expected or math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance)
+    return bool(found == expected)

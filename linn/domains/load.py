@@ -16,6 +16,7 @@ from linn.errors import LinnError, UserError
 NAMES = (
     "arithmetic",
     "math",
+    "proof",
     "instruct",
     "mcqa",
     "structured",

@@ -38,8 +38,8 @@ _BOX = re.compile(r"\\boxed\s*\{")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 _ALONE = re.compile(r"[^A-Za-z]*([A-Z])[^A-Za-z]*")
 _LABELLED = re.compile(r"[(*\s]*([A-Z])\s*\)?\s*[:.)]\s*\S.*", re.DOTALL)
-_COLON = re.compile(r"answer[ \t]*:[ \t]*([^\n]+)", re.IGNORECASE)
-_COLON_MD = re.compile(r"[*_]{0,2}answer[*_]{0,2}[ \t]*:[*_\s]{0,3}([A-Z])(?![a-zA-Z0-9])", re.IGNORECASE)
+_COLON = re.compile(r"answer\s*:\s*([^\n]+)", re.IGNORECASE)
+_COLON_MD = re.compile(r"[*_]{0,2}answer[*_]{0,2}\s*:[*_\s]{0,2}\s*([A-Z])(?![a-zA-Z0-9])", re.IGNORECASE)
 # Letters of other scripts that stand for A to D in the released multilingual rows.
 _FOREIGN = str.maketrans(dict(zip("أبجدঅবডঢＡＢＣＤ", "ABCD" * 3, strict=True)))
 

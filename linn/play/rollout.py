@@ -1,14 +1,17 @@
 """Conversations: prompts in, graded rollouts out.
 
 Every conversation is one coroutine. The sampler runs only when every live conversation waits for it, and then in the order (prompt,
-sibling): so the speed of a tool or a grader never changes a token. What was sampled is what is trained: turns are token ids that grow by
-appending; a reply is never tokenised again.
+sibling): so the speed of a tool or a grader never changes a token. A conversation that has ended leaves before it is graded: replies are
+verified, each domain's in a queue of its own, while others are still sampled. What was sampled is what is trained: turns are token ids that
+grow by appending; a reply is never tokenised again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +21,8 @@ from linn import chat
 from linn.domains.base import Domain
 from linn.errors import InfrastructureError
 from linn.types import Completion, Message, Prompt, Reply, Rollout, Sampler, Sampling, Turn, Verdict, seed_of
+
+_TURNS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -98,16 +103,19 @@ def play(
         async def one(index: int, job: Job) -> Rollout:
             nonlocal done
             try:
-                rollout = await _converse(index, job, domains[job.prompt.domain], gate, codec, pool)
+                domain = domains[job.prompt.domain]
+                rollout = await _converse(index, job, domain, gate, codec, turns, graders[domain.name])
             except BaseException:
                 gate.closed = True
                 raise
-            await gate.leave()
             done += 1
             on_done(done)
             return rollout
 
-        with ThreadPoolExecutor(max_workers=8) as pool:
+        with contextlib.ExitStack() as stack:
+            turns = stack.enter_context(ThreadPoolExecutor(_TURNS_AT_ONCE))
+            used = {job.prompt.domain: domains[job.prompt.domain] for job in jobs}
+            graders = {domain.name: stack.enter_context(ThreadPoolExecutor(domain.workers)) for domain in used.values()}
             tasks = [asyncio.create_task(one(index, job)) for index, job in enumerate(jobs)]
             try:
                 return list(await asyncio.gather(*tasks))
@@ -119,7 +127,9 @@ def play(
     return asyncio.run(all_of_them())
 
 
-async def _converse(index: int, job: Job, domain: Domain, gate: _Gate, codec: chat.Codec, pool: ThreadPoolExecutor) -> Rollout:
+async def _converse(
+    index: int, job: Job, domain: Domain, gate: _Gate, codec: chat.Codec, turns_pool: ThreadPoolExecutor, graders: ThreadPoolExecutor
+) -> Rollout:
     loop = asyncio.get_running_loop()
     prompt = job.prompt
     ids = codec.prompt_ids(prompt)
@@ -146,12 +156,13 @@ async def _converse(index: int, job: Job, domain: Domain, gate: _Gate, codec: ch
                 break
             if env is None:
                 break
-            answers, broke = await loop.run_in_executor(pool, _tried, env.step, said[-1])
+            answers, broke = await loop.run_in_executor(turns_pool, _tried, env.step, said[-1])
             if broke:  # a bad reply is data; what it broke is named
                 status, error = "failed", f"environment: {broke}"
                 break
             if answers is None:
                 break
+            answers = tuple(replace(m, content=chat.quoted(m.content)) for m in answers)
             said += answers
             if number + 1 == most:
                 break
@@ -165,9 +176,11 @@ async def _converse(index: int, job: Job, domain: Domain, gate: _Gate, codec: ch
         if env is not None:
             env.close()
     reply = reply_of(said, finished=status != "truncated")
+    graded = None if status == "failed" else loop.run_in_executor(graders, _graded, domain, prompt, reply, time.monotonic())
+    await gate.leave()  # nobody waits for a verdict
     verdict, broke = None, ""
-    if status != "failed":
-        verdict, broke = await loop.run_in_executor(pool, _tried, domain.verify, prompt, reply)
+    if graded is not None:
+        verdict, broke = await graded
         if not broke and not math.isfinite(verdict.reward):
             broke = f"reward is {verdict.reward}"
         if broke:
@@ -175,6 +188,14 @@ async def _converse(index: int, job: Job, domain: Domain, gate: _Gate, codec: ch
     if status == "failed":
         verdict = Verdict(0.0, error)
     return Rollout(prompt, job.sibling, tuple(turns), reply, verdict, status, error)  # type: ignore[arg-type]
+
+
+def _graded(domain: Domain, prompt: Prompt, reply: Reply, queued: float) -> tuple[Any, str]:
+    began = time.monotonic()
+    try:
+        return _tried(domain.verify, prompt, reply)
+    finally:
+        domain.grading.add(verified=1.0, waited=began - queued, seconds=time.monotonic() - began)
 
 
 def _tried(call: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:

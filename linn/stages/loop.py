@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,8 @@ from linn.engine.pool import Engine
 from linn.errors import RunFailed, UserError
 from linn.keys import CurriculumKeys, RlKeys, RolloutKeys, StageKeys
 from linn.play.ask import Judges
+from linn.stages import clock
+from linn.stages.clock import Clock
 from linn.stages.curriculum import Pool
 from linn.types import Group, Loss, Prompt, Sample, seed_of
 
@@ -132,9 +133,9 @@ class StageRun:
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
 
-    def clock(self) -> tuple[float, float]:
-        """(wall seconds, CPU-seconds of this process and the workers) so far."""
-        return time.time(), time.process_time() + self.engine.cpu_seconds()
+    def clock(self) -> Clock:
+        """What the run has cost so far."""
+        return clock.read(self.domains, self.engine.cpu_seconds())
 
     def train(
         self,
@@ -142,7 +143,7 @@ class StageRun:
         samples: Sequence[Sample],
         loss: Loss,
         figures: Mapping[str, float],
-        began: tuple[float, float],
+        began: Clock,
         groups: Sequence[Group] = (),
     ) -> None:
         """One optimiser step and its records: metrics.jsonl, rollouts/step-NNNN.jsonl, the live line. Stops the run on a bad batch.
@@ -163,8 +164,7 @@ class StageRun:
             raise RunFailed(
                 f"stage {self.keys.name} step {step + 1}: {failure}; batch kept in {batch}, the last good state in {self.folder / 'state'}"
             ) from None
-        wall, cpu = self.clock()
-        row = {"step": step + 1, "lr": lr, **metrics, **figures, "wall_s": wall - began[0], "cpu_s": cpu - began[1]}
+        row = {"step": step + 1, "lr": lr, **metrics, **figures, **clock.between(began, self.clock())}
         if groups:
             files.write_jsonl(self.folder / "rollouts" / f"step-{step + 1:04d}.jsonl", _rollout_rows(groups))
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:

@@ -22,8 +22,32 @@ from .plain import NotPlain, decode, encode
 # Kept from before the program runs: a program that patches these modules spoils its own answers only, but need not spoil our messages.
 _write, _read, _exit = os.write, os.read, os._exit
 
+# What the public graders of contest problems import for every program: their modules, and all public names in these, in this order.
+_PRELUDE_MODULES = (
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools", "functools", "operator",
+    "io", "sys", "json", "builtins", "typing",
+)  # fmt: skip
+_PRELUDE_DEPTH = 50_000
+_prelude: dict[str, Any] = {}
+
 # Modules a test text may name without importing them, because the program does.
 _STDLIB_IN_TESTS = ("collections", "copy", "functools", "itertools", "json", "math", "operator", "random", "re", "string", "sys")
+
+
+def load_prelude() -> None:
+    """Import what programs use often, once for all forks."""
+    modules = {name: importlib.import_module(name) for name in _PRELUDE_MODULES}
+    for module in modules.values():
+        names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+        _prelude.update({name: getattr(module, name) for name in names})
+    _prelude.update({name: module for name, module in modules.items() if name not in ("builtins", "typing")}, **vars(builtins))
+
+
+def _begin(module: types.ModuleType, prelude: bool) -> None:
+    """The names are given as built-in ones, so that a function the program does not write is still missing."""
+    if prelude:
+        vars(module)["__builtins__"] = _prelude
+        sys.setrecursionlimit(_PRELUDE_DEPTH)
 
 
 def say(fd: int, text: str) -> None:
@@ -59,7 +83,7 @@ def failure(error: BaseException, names: Mapping[str, str]) -> str:
 class Loaded:
     """A program in this process: one text, or a folder of files whose modules are imported on demand."""
 
-    def __init__(self, program: str | None, files: Mapping[str, str] | None) -> None:
+    def __init__(self, program: str | None, files: Mapping[str, str] | None, prelude: bool = False) -> None:
         self.names = {"<program>": ""}
         self.module: types.ModuleType | None = None
         if files is not None:
@@ -74,6 +98,7 @@ class Loaded:
         if program is not None:
             self.module = types.ModuleType("solution")
             sys.modules["solution"] = self.module
+            _begin(self.module, prelude)
             code = compile(program, "<program>", "exec", dont_inherit=True)
             exec(code, self.module.__dict__)
 
@@ -93,7 +118,7 @@ def run_calls(job: Mapping[str, Any], out: int) -> None:
     program: Loaded | None = None
     names: Mapping[str, str] = {"<program>": ""}
     try:
-        program = Loaded(job.get("program"), job.get("files"))
+        program = Loaded(job.get("program"), job.get("files"), job.get("prelude", False))
         names = program.names
     except BaseException as error:
         say(out, failure(error, names))
@@ -106,14 +131,15 @@ def run_calls(job: Mapping[str, Any], out: int) -> None:
             say(out, failure(error, names))
 
 
-def run_script(job: Mapping[str, Any], out: int) -> None:
+def run_script(text: str, out: int, prelude: bool) -> None:
     """Run the program as `__main__` on the three standard streams; what it prints is its answer."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
+    _begin(main, prelude)
     try:
-        exec(compile(job["program"], "<program>", "exec", dont_inherit=True), main.__dict__)
+        exec(compile(text, "<program>", "exec", dont_inherit=True), main.__dict__)
         sys.stdout.flush()
     except SystemExit as error:
         sys.stdout.flush()

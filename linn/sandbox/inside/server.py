@@ -1,14 +1,18 @@
 """The fork server: waits for requests on stdin, forks one child (or two, for a check) for each, bounds it, kills it, answers on stdout.
 
-A request is a header line of JSON, then the bytes of a job, then (for a check) those of the judge's job. The server reads the header only;
-the children read their own job straight from stdin before any untrusted code runs, so no later program inherits memory that holds an
-earlier program or a test. An answer is a header line of JSON, then the child's lines, its stdout and its stderr.
+A request is a header line of JSON, then bodies of the sizes it names. The server reads the header only; each child reads its own bodies
+straight from stdin before any untrusted code runs, so no later program inherits memory that holds an earlier program, input or test. An
+answer is a header line of JSON, then the child's lines, its stdout and its stderr. An answer with `failed` says that the machine, and not
+the program, is at fault; the server then ends, since bodies may be left unread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import gc
+import itertools
 import json
 import os
 import random
@@ -18,12 +22,28 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from . import kernel, program
 
-_COMMON_MODULES = ("bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "operator", "re", "string", "typing")
+Work = Callable[[list[bytes]], None]
+
+_FILES, _LAST = 64, 1024
+_READABLE = ("/usr", "/lib", "/lib64", "/lib32", "/bin")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_IMAGE = 900
+"""Where a compiled program waits to be executed: above the limit of open files, so that a program cannot put another there."""
+_FAILED = b'{"ending": "failed", "failed": '
+_STACK = 256 << 20
+_SETTLE_SECONDS = 20.0
+_LOOK = 0.005
+_ADD_SEALS, _SEALS = 1033, 0xF
 _LIMIT_SIGNALS = (signal.SIGXCPU, signal.SIGKILL)
+
+
+class Failed(Exception):
+    """The machine is at fault: no fork, no memory, no disk."""
 
 
 class Server:
@@ -32,26 +52,31 @@ class Server:
     def __init__(self, kind: str, uid: int, scratch: str) -> None:
         self.kind, self.uid, self.scratch = kind, uid, scratch
         self.alone = os.getpid() == 1  # first process of an own process space: every other process in it is a program's
-        self.filter = kernel.program_filter()
+        self.filters = {False: kernel.program_filter(), True: kernel.program_filter(image=_IMAGE)}
+        self.rules = kernel.confinement([*_READABLE, *sys.path], [scratch, *_DEVICES])
         self.dirty = False
 
     # ------------------------------------------------------------ the children
 
-    def _settle(self, header: dict[str, Any], keep: dict[int, int]) -> None:
+    def _settle(self, header: dict[str, Any], keep: dict[int, int], ready: int) -> None:
         """Give up everything a program must not have. `keep` maps wanted descriptor numbers to present ones (all above 20)."""
         kernel.die_with_parent()
         os.setsid()
+        kernel.confine(self.rules)
         for wanted, present in keep.items():
-            os.dup2(present, wanted)
-        os.closerange(max([2, *keep]) + 1, 1024)
+            os.dup2(present, wanted, inheritable=wanted != _IMAGE)
         os.chdir(self.scratch)
         os.umask(0o077)
-        cpu, memory = int(header["cpu"]), int(header["memory"])
+        for low, high in itertools.pairwise(sorted({-1, *keep, ready, _LAST})):
+            if low + 1 < high:
+                os.closerange(low + 1, high)
+        memory, answers = int(header["memory"]), int(header["answers"])
         limits = (
-            (resource.RLIMIT_CPU, cpu),
+            (resource.RLIMIT_CPU, int(float(header["cpu"]) * answers) + 2),
             (resource.RLIMIT_AS, memory),
+            (resource.RLIMIT_STACK, min(memory // 2, _STACK)),
             (resource.RLIMIT_FSIZE, int(header["file"])),
-            (resource.RLIMIT_NOFILE, 64),
+            (resource.RLIMIT_NOFILE, _FILES),
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_NPROC, int(header["threads"]) + 1),
         )
@@ -64,80 +89,104 @@ class Server:
         elif self.kind != "bwrap":
             kernel.drop_capabilities()
         kernel.hide_memory()
-        kernel.install_filter(self.filter)
+        kernel.install_filter(self.filters[_IMAGE in keep])
 
-    def _fork(self, header: dict[str, Any], size: int, keep: dict[int, int], ready: int, work: Any) -> int:
-        """Fork a child that reads its job, tells `ready`, settles and works; it never comes back."""
-        pid = os.fork()
+    def _fork(self, header: dict[str, Any], sizes: list[int], keep: dict[int, int], files: dict[int, int], work: Work) -> int:
+        """Start a child that reads its bodies, settles and works; it never comes back. Returns once it has settled; raises Failed.
+
+        `keep`: wanted descriptor numbers and present ones; `files`: wanted numbers and which body is the file's content.
+        """
+        told, ready = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise Failed(f"fork: {error}") from None
         if pid:
+            os.close(ready)
+            try:
+                if not select.select([told], [], [], _SETTLE_SECONDS)[0]:
+                    raise Failed("a child did not start in time")
+                said = os.read(told, 1000)
+            finally:
+                os.close(told)
+            if said != b"r":
+                raise Failed(said.decode("utf-8", "replace") or "a child ended before it started")
             return pid
         code = 70
         try:
-            job = json.loads(_exactly(0, size))
+            try:
+                bodies = [_exactly(0, size) for size in sizes]
+                null = os.open("/dev/null", os.O_RDWR)
+                held = {0: null, 1: null, 2: null, **keep, **{wanted: _held(bodies[index]) for wanted, index in files.items()}}
+                for index in files.values():
+                    bodies[index] = b""
+                ready = _above(ready)
+                self._settle(header, {wanted: _above(present) for wanted, present in held.items()}, ready)
+            except Exception as error:
+                os.write(ready, f"{type(error).__name__}: {error}"[:900].encode("utf-8", "replace"))
+                raise
             os.write(ready, b"r")
-            null = os.open("/dev/null", os.O_RDWR)
-            high = {wanted: _above(present) for wanted, present in {0: null, 1: null, 2: null, **keep}.items()}
-            if "stdin" in job:
-                high[0] = self._stdin(job.pop("stdin"))
-            self._settle(header, high)
+            os.close(ready)
             code = 71
             random.seed(0)  # a fork seeds anew; the outcome must be a function of the program's text
-            work(job)
+            work(bodies)
             code = 0
         finally:
             os._exit(code)
 
-    def _stdin(self, text: str) -> int:
-        path = os.path.join(self.scratch, "stdin")
-        with open(path, "w+", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.unlink(path)
-            os.lseek(file.fileno(), 0, os.SEEK_SET)
-            return _above(os.dup(file.fileno()))
+    def _children(self, header: dict[str, Any], streams: dict[str, tuple[int, int]]) -> list[int]:
+        """Start what a request asks for; process ids, the one that answers last."""
+        kind, sizes, cap = header["kind"], header["sizes"], int(header["output"])
+        lines = streams["lines"][1]
+        if kind == "check":
+            with _pipe() as calls, _pipe() as answers:
+                work = functools.partial(_serve, cap=cap)
+                first = self._fork(header, sizes[:1], {3: calls[0], 4: answers[1]}, {}, work)
+                work = functools.partial(_judge, cap=cap)
+                return [first, self._fork(header, sizes[1:], {3: lines, 4: calls[1], 5: answers[0]}, {}, work)]
+        if kind == "call":
+            return [self._fork(header, sizes, {3: lines}, {}, _call)]
+        keep = {1: streams["stdout"][1], 2: streams["stderr"][1]}
+        if kind == "binary":
+            return [self._fork(header, sizes, keep, {_IMAGE: 0, 0: 1}, _execute)]
+        work = functools.partial(_script, prelude=bool(header["prelude"]))
+        return [self._fork(header, sizes, {**keep, 3: lines}, {0: 1}, work)]
 
     # ------------------------------------------------------------ one request
 
     def answer(self, header: dict[str, Any]) -> bytes:
         """Run one request to its end; nothing of it lives on afterwards."""
-        cap = int(header["output"])
-        lines, ready = _pipe(), _pipe()
-        streams = {"lines": lines}
-        started = time.monotonic()
-        pids = []
-        if header["kind"] == "check":
-            calls, answers = _pipe(), _pipe()
-            keep = {3: calls[0], 4: answers[1]}
-            pids.append(self._fork(header, header["size"], keep, ready[1], lambda job: program.serve_program(job, 3, 4, cap)))
-            _await(ready[0])
-            keep = {3: lines[1], 4: calls[1], 5: answers[0]}
-            pids.append(self._fork(header, header["judge_size"], keep, ready[1], lambda job: program.run_check(job, 3, 4, 5, cap)))
-            _await(ready[0])
-            for fd in (*calls, *answers):
-                os.close(fd)
-        elif header["kind"] == "script":
-            streams = {"lines": lines, "stdout": _pipe(), "stderr": _pipe()}
-            keep = {1: streams["stdout"][1], 2: streams["stderr"][1], 3: lines[1]}
-            pids.append(self._fork(header, header["size"], keep, ready[1], lambda job: program.run_script(job, 3)))
-            _await(ready[0])
-        else:
-            pids.append(self._fork(header, header["size"], {3: lines[1]}, ready[1], lambda job: program.run_calls(job, 3)))
-            _await(ready[0])
-        for fd in (*ready, *(pipe[1] for pipe in streams.values())):
-            os.close(fd)
-        said, ending = _watch(pids[-1], {name: pipe[0] for name, pipe in streams.items()}, cap, started + float(header["wall"]))
-        statuses = self._kill_all(pids)
-        for pipe in streams.values():
-            os.close(pipe[0])
+        names = ["lines", "stdout", "stderr"] if header["kind"] in ("script", "binary") else ["lines"]
+        with contextlib.ExitStack() as stack:
+            streams = {name: stack.enter_context(_pipe()) for name in names}
+            pids: list[int] = []
+            try:
+                self._check_disk(4 * int(header["file"]))
+                pids += self._children(header, streams)
+            except (Failed, OSError) as error:
+                self._kill_all(pids)
+                return _FAILED + json.dumps(str(error)).encode() + b', "last": true, "sizes": []}\n'
+            for pipe in streams.values():
+                os.close(pipe[1])
+            watch = Watch(pids, {name: pipe[0] for name, pipe in streams.items()}, header)
+            ending = watch.run()
+            statuses = self._kill_all(pids)
         self._clean()
-        limit = float(header["cpu"]) - 0.2
+        limit = float(header["cpu"])
         killed = [used for status, used in statuses.values() if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _LIMIT_SIGNALS]
         if any(used >= limit for used in killed):
             ending = "timeout"
         code = os.waitstatus_to_exitcode(statuses[pids[-1]][0]) if ending == "ended" else 0
-        reply = {"ending": ending, "code": code, "seconds": time.monotonic() - started, "last": self.dirty}
-        reply["sizes"] = [len(said.get(name, b"")) for name in ("lines", "stdout", "stderr")]
-        return json.dumps(reply).encode() + b"\n" + b"".join(said.get(name, b"") for name in ("lines", "stdout", "stderr"))
+        said = [watch.text(name) for name in ("lines", "stdout", "stderr")]
+        reply = {"ending": ending, "code": code, "last": self.dirty, "sizes": [len(text) for text in said]}
+        return json.dumps(reply).encode() + b"\n" + b"".join(said)
+
+    def _check_disk(self, size: int) -> None:
+        """A program must not fail because someone else has filled the disk; in an own memory folder it is alone."""
+        if self.kind == "plain":
+            found = os.statvfs(self.scratch)
+            if found.f_bavail * found.f_frsize < size:
+                raise Failed("the scratch disk is full")
 
     def _kill_all(self, pids: list[int]) -> dict[int, tuple[int, float]]:
         """Kill and reap every process a request left; wait status and CPU seconds of each."""
@@ -183,15 +232,31 @@ def _parents(path: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(2, len(parts) + 1)]
 
 
-def _pipe() -> tuple[int, int]:
-    return os.pipe()
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            with contextlib.suppress(OSError):
+                os.close(end)
 
 
 def _above(fd: int) -> int:
     """A copy of `fd` numbered 30 or more, so that putting descriptors in place overwrites none still needed."""
-    import fcntl
-
     return fcntl.fcntl(fd, fcntl.F_DUPFD, 30)
+
+
+def _held(data: bytes) -> int:
+    """A descriptor of a file in memory that nobody can change any more, at its start."""
+    fd = os.memfd_create("", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+    return fd
 
 
 def _exactly(fd: int, size: int) -> bytes:
@@ -205,37 +270,92 @@ def _exactly(fd: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _await(ready: int) -> None:
-    """Wait until a child has read its whole job; if it could not, the stream is out of step and this server must end."""
-    if not select.select([ready], [], [], 20.0)[0] or os.read(ready, 1) != b"r":
-        os._exit(3)
+def _serve(bodies: list[bytes], cap: int) -> None:
+    program.serve_program(json.loads(bodies[0]), 3, 4, cap)
 
 
-def _watch(pid: int, streams: dict[str, int], cap: int, deadline: float) -> tuple[dict[str, bytes], str]:
-    """Collect what a child says until it ends, says too much, runs out of time, or our own parent is gone."""
-    poll = select.poll()
-    handle = os.pidfd_open(pid)
-    poll.register(handle, select.POLLIN)
-    poll.register(0, select.POLLHUP)
-    names = {fd: name for name, fd in streams.items()}
-    said = {name: bytearray() for name in streams}
-    for fd in names:
-        os.set_blocking(fd, False)
-        poll.register(fd, select.POLLIN)
-    ending = ""
-    while not ending:
-        events = dict(poll.poll(max(0.0, (deadline - time.monotonic()) * 1000)))
-        if 0 in events:
-            os._exit(0)
-        ending = "ended" if handle in events else "timeout" if not events else ""
-        for fd, name in list(names.items()):
-            if (fd in events or ending == "ended") and not _drain(fd, said[name], cap):
-                poll.unregister(fd)
-                del names[fd]
-        if any(len(text) > cap for text in said.values()):
-            ending = "output"
-    os.close(handle)
-    return {name: bytes(text[:cap]) for name, text in said.items()}, ending
+def _judge(bodies: list[bytes], cap: int) -> None:
+    program.run_check(json.loads(bodies[0]), 3, 4, 5, cap)
+
+
+def _call(bodies: list[bytes]) -> None:
+    program.run_calls(json.loads(bodies[0]), 3)
+
+
+def _script(bodies: list[bytes], prelude: bool) -> None:
+    program.run_script(bodies[0].decode("utf-8", "surrogateescape"), 3, prelude)
+
+
+def _execute(bodies: list[bytes]) -> None:
+    os.execve(_IMAGE, ["program"], {})
+
+
+class Watch:
+    """Collects what a child says until it ends, says too much, runs out of time, or our own parent is gone.
+
+    CPU and wall-clock limits hold for each answer: they begin anew with a line, as often as answers were asked for.
+    """
+
+    def __init__(self, pids: list[int], streams: dict[str, int], header: dict[str, Any]) -> None:
+        self.cpu, self.wall, self.cap, self.left = (
+            float(header["cpu"]),
+            float(header["wall"]),
+            int(header["output"]),
+            int(header["answers"]),
+        )
+        self.clocks = {pid: (~pid << 3) | 2 for pid in pids}  # the kernel's number for "CPU time of that process"
+        self.names = {fd: name for name, fd in streams.items()}
+        self.said = {name: bytearray() for name in streams}
+        self.handle = os.pidfd_open(pids[-1])
+        self.poll = select.poll()
+        self.poll.register(self.handle, select.POLLIN)
+        self.poll.register(0, select.POLLHUP)
+        for fd in self.names:
+            os.set_blocking(fd, False)
+            self.poll.register(fd, select.POLLIN)
+        self._allow()
+
+    def _allow(self) -> None:
+        """The limits begin anew."""
+        self.left -= 1
+        self.deadline = time.monotonic() + self.wall
+        self.spent = {pid: self._used(pid) for pid in self.clocks}
+
+    def _used(self, pid: int) -> float:
+        try:
+            return time.clock_gettime(self.clocks[pid])
+        except OSError:
+            return 0.0  # it has ended
+
+    def _seconds(self) -> float:
+        """How long to wait before the limits are looked at again; not above 0 when one is passed."""
+        cpu = min(self.cpu - self._used(pid) + spent for pid, spent in self.spent.items())
+        return min(self.deadline - time.monotonic(), max(cpu, _LOOK) if cpu > 0 else cpu)
+
+    def run(self) -> str:
+        """`ended`, `timeout` or `output`."""
+        ending = ""
+        while not ending:
+            seconds = self._seconds()
+            events = dict(self.poll.poll(max(0.0, seconds) * 1000))
+            if 0 in events:
+                os._exit(0)
+            ending = "ended" if self.handle in events else "timeout" if seconds <= 0 else ""
+            lines = self.said["lines"].count(b"\n")
+            for fd, name in list(self.names.items()):
+                if (fd in events or ending == "ended") and not _drain(fd, self.said[name], self.cap):
+                    self.poll.unregister(fd)
+                    del self.names[fd]
+            for _ in range(min(self.said["lines"].count(b"\n") - lines, self.left)):
+                self._allow()
+            if any(len(text) > self.cap for text in self.said.values()):
+                ending = "output"
+        os.close(self.handle)
+        return ending
+
+    def text(self, name: str) -> bytes:
+        """What was said on a stream, cut at the limit."""
+        return bytes(self.said.get(name, b"")[: self.cap])
 
 
 def _drain(fd: int, into: bytearray, cap: int) -> bool:
@@ -264,8 +384,7 @@ def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
     kernel.hide_memory()
     kernel.adopt_orphans()
     sys.path[:] = [path for path in sys.path if os.path.isdir(path) and path.startswith((sys.base_prefix, sys.base_exec_prefix, "/mnt"))]
-    for name in _COMMON_MODULES:
-        __import__(name)
+    program.load_prelude()
     os.chdir("/")
     server = Server(kind, int(uid), scratch)
     gc.collect()
@@ -279,5 +398,8 @@ def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
                 os._exit(0)
             line += byte
         answer = server.answer(json.loads(line))
-        while answer:
-            answer = answer[os.write(1, answer) :]
+        rest = memoryview(answer)
+        while rest:
+            rest = rest[os.write(1, rest) :]
+        if answer.startswith(_FAILED):
+            os._exit(0)

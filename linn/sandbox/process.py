@@ -1,0 +1,118 @@
+"""One running fork server, seen from outside: started, asked, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from linn.sandbox import isolation
+from linn.sandbox.outcome import text_of
+
+_START_SECONDS = 30.0
+
+
+class Died(Exception):
+    """A server ended, or did not answer in time."""
+
+
+class Server:
+    """A fork server in its isolation; one request at a time."""
+
+    def __init__(self, kind: str, index: int, size: int) -> None:
+        """`size`: bytes of its scratch folder. Raises Died where it does not start."""
+        self.scratch = ""
+        try:
+            if kind == "plain":
+                self.scratch = tempfile.mkdtemp(prefix="linn-sandbox-")
+            self.process = subprocess.Popen(
+                isolation.command(kind, index, size, self.scratch),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._forget_scratch()
+            raise Died(str(error)) from None
+        assert self.process.stdin and self.process.stdout and self.process.stderr
+        self.stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
+        os.set_blocking(self.stdin, False)
+        self.rest = bytearray()
+        try:
+            hello = self._line(time.monotonic() + _START_SECONDS)
+            if json.loads(hello) != {"hello": True}:
+                raise Died("no greeting")
+        except (Died, ValueError):
+            self.stop()
+            said = text_of(self.process.stderr.read(2000) or b"").strip().splitlines()
+            raise Died(said[-1] if said else "it ended at once") from None
+
+    def ask(self, header: Mapping[str, Any], bodies: Sequence[bytes], seconds: float) -> tuple[dict[str, Any], list[bytes]]:
+        """Send one request and wait for its answer; raises Died."""
+        deadline = time.monotonic() + seconds
+        for part in (json.dumps(header).encode() + b"\n", *bodies):
+            self._send(memoryview(part), deadline)
+        answer = json.loads(self._line(deadline))
+        return answer, [self._exactly(size, deadline) for size in answer["sizes"]]
+
+    def _send(self, data: memoryview, deadline: float) -> None:
+        while data:
+            answered, free, _ = select.select([self.stdout], [self.stdin], [], max(0.0, deadline - time.monotonic()))
+            if answered:
+                return  # before it has read everything: it could not start, and says why
+            if not free:
+                raise Died("it does not read")
+            try:
+                data = data[os.write(self.stdin, data[: 1 << 16]) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise Died("it has ended") from None
+
+    def _more(self, deadline: float) -> None:
+        if not select.select([self.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise Died("it does not answer")
+        part = os.read(self.stdout, 1 << 16)
+        if not part:
+            raise Died("it has ended")
+        self.rest += part
+
+    def _line(self, deadline: float) -> bytes:
+        while b"\n" not in self.rest:
+            self._more(deadline)
+        return self._cut(self.rest.index(b"\n") + 1)
+
+    def _exactly(self, size: int, deadline: float) -> bytes:
+        while len(self.rest) < size:
+            self._more(deadline)
+        return self._cut(size)
+
+    def _cut(self, size: int) -> bytes:
+        body = bytes(self.rest[:size])
+        del self.rest[:size]
+        return body
+
+    def stop(self) -> None:
+        """Kill the server, and with it everything inside; returns when it is gone."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, 9)
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                stream.close()
+        self._forget_scratch()
+
+    def _forget_scratch(self) -> None:
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)

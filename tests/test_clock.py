@@ -1,0 +1,62 @@
+"""What a step's metrics say of grading: means, queue and throughput, from sums read twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from linn.domains.code import Code
+from linn.play.rollout import Job, play
+from linn.stages import clock
+from linn.types import Completion, Message, Prompt, Sampling
+
+
+class Bytes:
+    """A codec whose tokens are bytes, 0 the end."""
+
+    eos = 0
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i).decode("utf-8", "replace")
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        return self.encode(prompt.messages[0].content)
+
+
+class Programs:
+    """A sampler that batches by itself: the prompt's own text is the reply."""
+
+    version = 0
+
+    async def generate(self, ids: Sequence[int], how: Sampling, seed: int) -> Completion:
+        await asyncio.sleep(0.01 * seed)
+        return Completion((*ids, 0), (0.0,) * (len(ids) + 1), "stop")
+
+    def flush(self) -> None:
+        """It does nothing."""
+
+
+def test_a_step_tells_how_grading_kept_up() -> None:
+    domain = Code(servers=2)
+    hidden = {"inputs": ["1\n", "2\n"], "outputs": ["1", "2"], "seconds": 0.3, "memory": 256}
+    texts = ["print(input())", "while True: pass", "import time; time.sleep(0.2); print(input())", "print(3)"]
+    prompts = [Prompt("code", f"p{i}", (Message("user", text),), thinking=False, hidden=hidden) for i, text in enumerate(texts)]
+    try:
+        began = clock.read({"code": domain}, 0.0)
+        jobs = [Job(prompt, 0, Sampling(99), i) for i, prompt in enumerate(prompts)]
+        rollouts = play(jobs, {"code": domain}, Programs(), Bytes())  # type: ignore[arg-type]
+        found = clock.between(began, clock.read({"code": domain}, 0.0))
+    finally:
+        domain.close()
+    assert [r.verdict.reward for r in rollouts] == [1.0, 0.0, 1.0, 0.0]
+    assert found["code/executions"] == 6, "two tests each, but one where the first fails"
+    assert found["code/timeouts"] == 1 and found["code/remembered"] == 0 and found["code/restarts"] == 0
+    assert 0.05 < found["code/verify_seconds"] < found["wall_s"] and found["code/verify_wait"] >= 0 and found["code/verify_queue"] >= 0
+    assert abs(found["code/executions_per_second"] - 6 / found["wall_s"]) < 1e-6
+    assert not any("time" in str(vars(r.verdict)) or r.verdict.metrics for r in rollouts if r.verdict.reward), (
+        "timings stay out of verdicts"
+    )
+    assert set(clock.between(began, clock.read({}, 0.0))) == {"wall_s", "cpu_s"}, "who graded nothing is not spoken of"
