@@ -325,13 +325,13 @@ def as_reply(turns: tuple[Message, ...]) -> Reply:
 
 
 def test_full_gold_earns_and_nothing_less_does(full: list[Prompt]) -> None:
-    domain, used = Workplace("full"), set()
-    for prompt in full:
+    domain = Workplace("full")
+    assert {one["name"] for prompt in full for one in prompt.hidden["ground_truth"]} == set(TOOLS)
+    for prompt in full[:100]:
         gold = domain.gold(prompt)
         assert domain.verify(prompt, gold).reward == 1, prompt
         assert sum(turn.role == "assistant" for turn in gold.messages) <= domain.max_turns
         calls = [one for turn in gold.messages for one in turn.tool_calls]
-        used |= {one.name for one in calls}
         looks = [one for one in calls if one.name in READS]
         changes = [one for one in calls if one.name in WRITES]
         assert domain.verify(prompt, reply(*looks)).reward == 0, "looking is not doing"
@@ -341,7 +341,6 @@ def test_full_gold_earns_and_nothing_less_does(full: list[Prompt]) -> None:
         assert domain.verify(prompt, as_reply(domain.demonstrate(prompt, random.Random(0), faulty=True))).reward == 0
         at_once = (Message("assistant", "", tool_calls=tuple(calls)), Message("assistant", "done."))
         assert domain.verify(prompt, as_reply(at_once)).reward == 1, "calls may be parallel"
-    assert used == set(TOOLS)
 
 
 def again_is_nothing(prompt: Prompt, changes: list[ToolCall]) -> bool:
@@ -356,7 +355,7 @@ def again_is_nothing(prompt: Prompt, changes: list[ToolCall]) -> bool:
 def test_full_tasks_can_be_solved_by_looking(full: list[Prompt]) -> None:
     """Every id and address that a change names was said by the user or by a tool before."""
     domain = Workplace("full")
-    for prompt in full:
+    for prompt in full[100:200]:
         seen, mistakes = prompt.messages[-1].content, 0
         for turn in domain.gold(prompt).messages:
             for one in turn.tool_calls:

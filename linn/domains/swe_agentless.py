@@ -274,7 +274,7 @@ class SweAgentless(Domain):
         repository = prompt.hidden["repository"]
         if len(repository) <= len(prompt.hidden["files"]):
             raise UserError(f"{where}: variants {self.variants!r} needs metadata.files, the repository's files to retrieve from")
-        return self._with_files(prompt, retrieve.ranked(prompt.hidden["issue"], repository)[: self.top])
+        return self._with_files(prompt, retrieve.Index(repository).ranked(prompt.hidden["issue"])[: self.top])
 
     def _with_files(self, prompt: Prompt, paths: Sequence[str]) -> Prompt:
         task = asking.REPAIR if prompt.hidden["task"] == "repair" else asking.TEST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from linn.errors import UserError
 
@@ -21,28 +22,37 @@ _COMMON = frozenset(
 def tokens(text: str) -> Iterator[str]:
     """Words in lower case: every identifier whole, and its parts where it has several (`parseHTTPHeader`, `parse_header`)."""
     for word in _WORD.findall(text[:_LONGEST]):
-        whole = word.lower().strip("_")
-        if whole and whole not in _COMMON:
-            yield whole
-        parts = [part.lower() for part in _PARTS.findall(word)]
-        if len(parts) > 1:
-            yield from (part for part in parts if len(part) > 1 and part not in _COMMON)
+        yield from _of_word(word)
 
 
-def ranked(issue: str, files: Mapping[str, str]) -> list[str]:
-    """The paths, the likeliest first; equal scores in the paths' order."""
-    try:
-        import bm25s
-    except ImportError:
-        raise UserError("retrieving files needs the package bm25s; install linn[domains]") from None
+@lru_cache(maxsize=1 << 17)
+def _of_word(word: str) -> tuple[str, ...]:
+    whole = word.lower().strip("_")
+    parts = [part.lower() for part in _PARTS.findall(word)]
+    said = [whole, *(part for part in parts if len(part) > 1 and len(parts) > 1)]
+    return tuple(token for token in said if token and token not in _COMMON)
 
-    paths = sorted(files)
-    corpus = [[*tokens(files[path]), *(_PATH_WEIGHT * list(tokens(path.removesuffix(".py").replace("/", " "))))] for path in paths]
-    query = list(tokens(issue))
-    if not query or not any(corpus):
-        return paths
-    index = bm25s.BM25()
-    index.index(corpus, show_progress=False)
-    known = [token for token in query if token in index.vocab_dict]
-    scores = index.get_scores(known) if known else [0.0] * len(paths)
-    return [path for _, path in sorted(zip((-float(score) for score in scores), paths, strict=True))]
+
+class Index:
+    """Files ready to be searched."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        """UserError where the library is missing."""
+        try:
+            import bm25s
+        except ImportError:
+            raise UserError("retrieving files needs the package bm25s; install linn[domains]") from None
+
+        self.paths = sorted(files)
+        corpus = [[*tokens(files[path]), *(_PATH_WEIGHT * list(tokens(path.removesuffix(".py").replace("/", " "))))] for path in self.paths]
+        self._index = bm25s.BM25() if any(corpus) else None
+        if self._index is not None:
+            self._index.index(corpus, show_progress=False)
+
+    def ranked(self, issue: str) -> list[str]:
+        """The paths, the likeliest first; equal scores in the paths' order."""
+        known = [token for token in tokens(issue) if self._index is not None and token in self._index.vocab_dict]
+        if self._index is None or not known:
+            return list(self.paths)
+        scores = self._index.get_scores(known)
+        return [path for _, path in sorted(zip((-float(score) for score in scores), self.paths, strict=True))]
