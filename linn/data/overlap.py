@@ -20,6 +20,7 @@ from linn.errors import UserError
 
 COMMON = 10
 """An n-gram that more evaluation prompts than this share is their template's wording, not content: it is no sign of contamination."""
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
 _WORD = re.compile(
     r"[\u2e80-\u2fff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|[^\W_\u2e80-\u2fff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
@@ -27,9 +28,10 @@ _WORD = re.compile(
 
 def words_of(text: str) -> list[str]:
     """The words of a text, normalised."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKD", text)
-        text = "".join(c for c in text if unicodedata.category(c) not in ("Mn", "Cf"))
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    text = unicodedata.normalize("NFKD", text)
+    text = "".join(c for c in text if unicodedata.category(c) not in ("Mn", "Cf"))
     return _WORD.findall(text.casefold())
 
 
@@ -81,6 +83,8 @@ class Evaluated:
         for words in turns:
             if 0 < len(words) < self.n and hash(tuple(words)) in self._short:
                 met, first = met + 1, first or " ".join(words)
+            if self._grams.isdisjoint(_grams(words, self.n)):
+                continue
             for start, gram in enumerate(_grams(words, self.n)):
                 if gram in self._grams:
                     met, first = met + 1, first or " ".join(words[start : start + self.n])

@@ -121,7 +121,9 @@ class StageRun:
             files.write_json(self.folder / "rows.json", {name: tally.record() for name, tally in used.items()})
         for name, tally in used.items():
             if last and (tally.bad or tally.others):
-                self.show.say(f"{self.keys.name}: rows of {name}: {tally}; the first of each kind in {self.folder / 'rows.json'}")
+                self.show.say(
+                    f"{self.keys.name}: rows of {name} read so far: {tally}; the first of each kind in {self.folder / 'rows.json'}"
+                )
 
     def _forget_after(self, step: int) -> None:
         """Drop records of steps that a killed run made after its last saved state; they will be made again."""
