@@ -287,7 +287,7 @@ class Run:
         kept = [s for i, s in enumerate(before.stages, 1) if i < first and self._begun(f"{i:02d}-{s.name}")]
         if kept or (first > 0 and self.stage_folder("base").exists()):
             for key in ("model", "seed", "domains", "scale", "evaluate"):
-                if getattr(before, key) != getattr(self.recipe, key):
+                if _deciding(before, key) != _deciding(self.recipe, key):
                     return f"{key!r} of its stages", "base"
         for stage in kept:
             index = before.stages.index(stage)
@@ -384,6 +384,18 @@ def clean_texts(domains: Mapping[str, Domain], each: int = 400) -> Iterator[str]
         for prompt in itertools.islice(domain.prompts("train"), each):
             turns = domain.demonstrate(prompt, random.Random(seed_of("vocabulary", name, prompt.id)), False)
             yield chat.render((*prompt.messages, *turns), prompt.tools, prompt.thinking, True, False)
+
+
+def _deciding(recipe: Recipe, key: str) -> Any:
+    """What decides results in a part of a recipe: where a judge is served, and how patiently it is asked, does not."""
+    if key != "domains":
+        return getattr(recipe, key)
+    said = {name: keys.model_dump() for name, keys in recipe.domains.items()}
+    for name, keys in recipe.domains.items():
+        if keys.judge is not None:
+            where = {"model": f"#{keys.judge.endpoint[1]}"} if keys.judge.endpoint is not None else {}
+            said[name]["judge"] |= where | dict.fromkeys(("concurrency", "timeout_s", "key_env"))
+    return said
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A run with judge models: a stage's checkpoint judges later stages, killed and resumed to the same bytes; linn eval and grade with a judge."""
+"""A run with judge models: a stage's checkpoint judges later stages, killed and resumed to the same bytes; linn grade with one."""
 
 import json
 import subprocess
@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_cli import refused, said
 from test_run import fingerprint, linn, steps_done
 
 RL = {"kind": "rl", "steps": 2, "prompts": 2, "rollouts": 3, "max_tokens": 64, "lr": 1e-4, "save_every": 1}
 RECIPE = {
     "name": "judged",
     "model": "tiny",
-    "domains": {"arithmetic": {}, "preference": {"judge": {"model": "@sft", "max_tokens": 16, "retries": 1}, "pairs": "circular"}},
-    "evaluate": {"test": 2, "validation": 1, "max_tokens": 48},
+    "domains": {"mcqa": {}, "preference": {"judge": {"model": "@sft", "max_tokens": 16, "retries": 1}, "pairs": "circular"}},
+    "evaluate": {"test": 2, "validation": 1, "max_tokens": 32},
     "scale": {"processes": 1},
     "stages": [
         {"name": "warm", "kind": "sft", "steps": 1, "batch": 4, "lr": 1e-4},
@@ -41,7 +42,7 @@ def test_a_stages_checkpoint_judges_the_stages_after_it(finished):
     assert all(0 <= m["judge_unreadable"] <= 1 and m["judge_s"] > 0 for m in metrics)
     rows = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
     measured = {(r["stage"], r["domain"]) for r in rows}
-    assert measured == {("warm", "arithmetic")} | {(s, d) for s in ("sft", "rlhf") for d in ("arithmetic", "preference")}
+    assert measured == {("warm", "mcqa")} | {(s, d) for s in ("sft", "rlhf") for d in ("mcqa", "preference")}
     assert "not measured: the judge comes with a later stage" in (folder / "stages/01-warm/log-1.txt").read_text()
     assert "judges: " in (folder / "stages/03-rlhf/log-1.txt").read_text()
 
@@ -61,15 +62,14 @@ def test_killed_among_questions_ends_with_the_same_bytes(finished, tmp_path):
     assert fingerprint(out) == fingerprint(reference)
 
 
-def test_eval_and_grade_take_a_checkpoint_as_judge(finished, tmp_path):
+def test_grade_takes_a_checkpoint_as_judge(finished, tmp_path):
     recipe, folder = finished
-    done = linn("eval", f"{folder}@rlhf", "--recipe", recipe, "--set", "evaluate.test=2")
-    assert done.returncode == 0 and "preference" in done.stdout, done.stderr
-    done = linn("eval", "tiny", "--recipe", recipe)
-    assert done.returncode == 2 and "names a stage of a run" in done.stderr
     (tmp_path / "rows.jsonl").write_text('{"prompt": "why?"}\n')
     (tmp_path / "replies.jsonl").write_text('{"row": 0, "text": "because"}\n{"row": 0, "text": ""}\n')
     words = ["--rows", tmp_path / "rows.jsonl", "--replies", tmp_path / "replies.jsonl", "--out", tmp_path / "out.jsonl"]
-    done = linn("grade", "preference", *words, "--judge", f"{folder}@sft", "--option", "judge.max_tokens=8", "--option", "judge.retries=0")
-    assert done.returncode == 0 and "judge: 1 questions" in done.stdout, done.stderr
+    code, out, err = said(
+        "grade", "preference", *words, "--judge", f"{folder}@sft", "--option", "judge.max_tokens=8", "--option", "judge.retries=0"
+    )
+    assert code == 0 and "judge: 1 questions" in out, err
     assert [json.loads(line)["row"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [0, 0]
+    assert "names a stage of a run" in refused("eval", "tiny", "--recipe", recipe)

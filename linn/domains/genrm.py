@@ -50,10 +50,10 @@ class GenRM(Domain):
     def make(self, rng: random.Random) -> Prompt:
         """A why-question with two different answers and what the program judge says of them."""
         asked = why_prompt(self.name, rng)
-        first, second = _answer(asked, rng), _answer(asked, rng)
-        while (said := self._program.compare(asked, first[0], second[0])) == swap(said):
-            second = _answer(asked, rng)
-        return _shown(asked.messages, first[0], second[0], "", _whole(said) | {"parts_1": first[1], "parts_2": second[1]})
+        first = second = ""
+        while (said := self._program.compare(asked, first, second)) == swap(said):
+            first, second = _answer(asked, rng), _answer(asked, rng)
+        return _shown(asked.messages, first, second, "", _whole(said))
 
     def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict]:
         """R of each reply; none depends on the others."""
@@ -78,10 +78,11 @@ class GenRM(Domain):
         return Reply(_written(prompt.hidden), _thought(prompt.hidden))
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
-        """The fault: extremes, whatever the thought has found; mostly the place decides, and what is shown first is called far better."""
-        true = prompt.hidden
-        told = {"score_1": 5, "score_2": 1, "ranking": 1.0} if true["score_1"] < 5 else {"score_1": 1, "score_2": 5, "ranking": 6.0}
-        return (Message("assistant", _written(told if faulty else true), reasoning=_thought(true)),)
+        """The fault: the place decides, what is shown first is called far better."""
+        told = {"score_1": 5, "score_2": 1, "ranking": 1.0} if faulty else prompt.hidden
+        if faulty and told["ranking"] == prompt.hidden["ranking"] and prompt.hidden["score_1"] == 5:
+            told = {"score_1": 1, "score_2": 5, "ranking": 6.0}
+        return (Message("assistant", _written(told), reasoning=_thought(told)),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """HelpSteer3's layout: `context` (or `responses_create_params.input`), `response1`, `response2`, `overall_preference` (-3 to 3).
@@ -119,8 +120,7 @@ def swapped(prompt: Prompt) -> Prompt:
     *others, first, second = prompt.messages
     turns = (*others, replace(second, role="response_1"), replace(first, role="response_2"))
     true = prompt.hidden
-    other_way = {"score_1": "score_2", "score_2": "score_1", "parts_1": "parts_2", "parts_2": "parts_1"}
-    said = {other_way.get(key, key): value for key, value in true.items()} | {"ranking": 7 - true["ranking"]}
+    said = {"score_1": true["score_2"], "score_2": true["score_1"], "ranking": 7 - true["ranking"]}
     return replace(prompt, id=f"{prompt.id}.swapped", messages=turns, hidden=said)
 
 
@@ -135,21 +135,13 @@ def _whole(said: Comparison) -> dict[str, Any]:
     return {"score_1": int(said.score_1), "score_2": int(said.score_2), "ranking": 3.5 - far if said.ranking < 3.5 else 3.5 + far}
 
 
-def _answer(prompt: Prompt, rng: random.Random) -> tuple[str, str]:
-    """An answer of some quality, and what the program judge finds in it."""
+def _answer(prompt: Prompt, rng: random.Random) -> str:
+    """An answer of some quality: whole, without its example or its reason, padded, off the topic."""
     whole = full_answer(prompt)
     fact, _, example = whole.partition(" for example")
-    topic, padding = str(prompt.hidden["topic"]), f" {RAMBLE} {RAMBLE}"
+    topic = str(prompt.hidden["topic"])
     return rng.choice(
-        [
-            (whole, "reason, example, brief"),
-            (fact, "reason, brief"),
-            (f"{topic}. for example{example}", "example, brief"),
-            (f"{topic}.", "topic"),
-            (whole + padding, "reason, example"),
-            (fact + padding, "reason"),
-            (RAMBLE, "nothing"),
-        ]
+        [whole, fact, f"{topic}. for example{example}", f"{topic}.", f"{whole} {RAMBLE} {RAMBLE}", f"{fact} {RAMBLE} {RAMBLE}", RAMBLE]
     )
 
 
@@ -159,4 +151,4 @@ def _written(said: Mapping[str, Any]) -> str:
 
 
 def _thought(said: Mapping[str, Any]) -> str:
-    return f"{said['parts_1']}; {said['parts_2']}." if "parts_1" in said else ""
+    return f"{said['score_1'] or 3:g} and {said['score_2'] or 3:g}."
