@@ -6,6 +6,7 @@ import ctypes
 import os
 import stat
 import struct
+from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 _CLONE_THREAD = 0x10000
