@@ -14,6 +14,7 @@ from linn.domains import functions
 from linn.domains.base import content_key, split_of
 from linn.domains.code import Code, program_of, same_output
 from linn.errors import UserError
+from linn.sandbox import compiler
 from linn.types import Prompt, Reply
 
 
@@ -141,9 +142,98 @@ def test_rows_of_each_layout_are_graded(domain: Code) -> None:
     assert len({script.id, values.id, check.id}) == 3
 
 
+def test_the_program_is_the_block_of_the_wanted_language() -> None:
+    both = "```cpp\nint main() {}\n```\nor\n```Python3\nx = 1\n```\nwhich prints\n```text\n1\n```\n"
+    assert program_of(both) == ("python", "x = 1\n")
+    assert program_of(both, "cpp") == ("cpp", "int main() {}\n")
+    assert program_of(both, "any") == ("python", "x = 1\n")
+    assert program_of("```java\nclass A {}\n```") == ("python", ""), "another language is no program"
+    assert program_of("```\nx\n```", "any") == ("python", "x\n")
+    assert program_of("````python\ns = [\n```\n]\n````")[1] == "s = [\n```\n]\n"
+    assert program_of("```python\na\n```python\nb\n```")[1] == "a\n```python\nb\n", "a marked fence closes nothing"
+    assert program_of("  ```py\n  a\n  ```  ")[1] == "  a\n"
+    assert program_of("```python```") == ("python", "```python```"), "no fence at all: the answer itself"
+    assert program_of("x" * 10 + "`" * 100_000)[1]
+
+
+def test_rows_set_limits_and_the_number_of_tests() -> None:
+    tests = {"inputs": [f"{i}\n" for i in range(100)], "outputs": [f"{i}" for i in range(100)]}
+    capped = Code(servers=1, seconds=0.4, python_times=2.0, tests=7, tolerance=1e-6)
+    try:
+        prompt = capped.from_row(row({"unit_tests": tests}), 0)
+        assert prompt.hidden["inputs"] == [f"{i * 100 // 7}\n" for i in range(7)] and prompt.hidden["seconds"] == 0.4
+        assert capped.verify(prompt, Reply("print(float(input()) + 1e-9)")).reward == 1.0, "within the tolerance"
+        assert capped.verify(prompt, Reply("print(float(input()) + 1e-3)")).reward == 0.0
+        slow = "import time\ne = time.process_time() + 0.5\nwhile time.process_time() < e: pass\nprint(input())"
+        single = {"inputs": ["1"], "outputs": ["1"]}
+        assert capped.verify(capped.from_row(row({"unit_tests": single}), 1), Reply(slow)).reward == 1.0, "Python has twice the time"
+        strict = capped.from_row(row({"unit_tests": single, "time_limit": 0.1, "memory_limit": 128}), 2)
+        assert capped.verify(strict, Reply(slow)).note == "test 1: time limit exceeded"
+        assert capped.verify(strict, Reply("x = bytearray(1 << 28)")).note.startswith("test 1: MemoryError")
+    finally:
+        capped.close()
+    for key, value in {
+        "servers": 0,
+        "seconds": 0,
+        "python_times": -1,
+        "memory": 1,
+        "tests": 0,
+        "language": "rust",
+        "tolerance": -1,
+    }.items():
+        with pytest.raises(UserError, match=f"{key} is {value!r}; allowed"):
+            Code(**{key: value})  # type: ignore[arg-type]
+
+
+def test_a_wrong_function_is_found_out_before_every_test_is_run(domain: Code) -> None:
+    tests = {"inputs": [str(i) for i in range(100)], "outputs": [str(i) for i in range(100)], "fn_name": "f"}
+    prompt = domain.from_row(row({"unit_tests": tests}), 0)
+    before = domain.totals()["executions"]
+    assert domain.verify(prompt, Reply("def f(x):\n    return x if x < 5 else 0")).note == "test 6: wrong value"
+    assert domain.totals()["executions"] == before + 1
+    assert domain.verify(prompt, Reply("def f(x):\n    return x")).note == "all 100 tests passed"
+    assert domain.totals()["executions"] == before + 4
+
+
+def test_large_tests_are_read_and_compared(domain: Code) -> None:
+    text = "".join(f"{i} {i * i}\n" for i in range(200_000))
+    prompt = domain.from_row(row({"unit_tests": {"inputs": [text], "outputs": [text.replace("\n", " \r\n") + "\n\n"]}}), 0)
+    assert domain.verify(prompt, Reply("import sys\nsys.stdout.write(sys.stdin.read())")).reward == 1.0
+    assert domain.verify(prompt, Reply("import sys\nsys.stdout.write(sys.stdin.read()[:-3])")).note == "test 1: wrong output"
+
+
+@pytest.mark.skipif(not compiler.found(), reason="no C++ compiler")
+def test_replies_in_cpp() -> None:
+    either = Code(servers=2, language="any")
+    try:
+        meta = {"unit_tests": {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3", "7"]}}
+        right = '#include <cstdio>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); }'
+        by_row, by_fence = either.from_row(row({**meta, "language": "C++"}), 0), either.from_row(row(meta), 1)
+        for prompt in (by_row, by_fence):
+            assert either.verify(prompt, Reply(f"so\n```cpp\n{right}\n```")).reward == 1.0
+            assert either.verify(prompt, Reply(f"so\n```cpp\n{right.replace('+', '-')}\n```")).note == "test 1: wrong output"
+            assert either.verify(prompt, Reply("```c++\nint main() { return x; }\n```")).note.startswith("does not compile: ")
+        assert either.verify(by_row, Reply("```python\nprint(sum(map(int, input().split())))\n```")).note == "no program"
+        assert either.verify(by_fence, Reply("```python\nprint(sum(map(int, input().split())))\n```")).reward == 1.0
+    finally:
+        either.close()
+
+
+def test_cpp_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch, domain: Code) -> None:
+    monkeypatch.setattr(compiler, "found", lambda: "")
+    with pytest.raises(UserError, match="install g"):
+        Code(language="any")
+    with pytest.raises(UserError, match="code row 4.*install g"):
+        domain.from_row(row({"unit_tests": {"inputs": ["1"], "outputs": ["1"]}, "language": "cpp"}), 4)
+
+
+_CHECK = {"test": "x", "entry_point": "f"}
+
+
 @pytest.mark.parametrize(
     "meta", [None, {}, {"unit_tests": "{"}, {"unit_tests": {"inputs": ["1"], "outputs": []}}, {"unit_tests": {"inputs": [], "outputs": []}}, {"test": "x"},
-             {"unit_tests": {"inputs": [1], "outputs": ["1"]}}, {"unit_tests": {"inputs": ["x"], "outputs": ["1"], "fn_name": "f"}}]
+             {"unit_tests": {"inputs": [1], "outputs": ["1"]}}, {"unit_tests": {"inputs": ["x"], "outputs": ["1"], "fn_name": "f"}}, {"unit_tests": {"inputs": ["1"], "outputs": ["1"], "fn_name": 3}}, _CHECK | {"language": "cpp"}, _CHECK | {"language": "rust"},
+             *(_CHECK | {key: value} for key in ("time_limit", "memory_limit") for value in (0, -1, "2", True, float("nan"), 1e9, []))]
 )  # fmt: skip
 def test_broken_rows_are_named(meta: Any, domain: Code) -> None:
     with pytest.raises(UserError, match="code row 3"):

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from linn.errors import InfrastructureError, UserError
-from linn.sandbox import Limits, Outcome, Sandbox, isolation, scrub
+from linn.sandbox import Limits, Outcome, Sandbox, compiler, isolation
+from linn.sandbox.inside import server as inside
 from linn.sandbox.inside.plain import NotPlain, decode, encode
+from linn.sandbox.process import Died, Server
 
 WALL = 2.0
 SLACK = 15.0  # a crowded machine starts and reaps slowly; the limit itself is the server's
@@ -159,175 +165,6 @@ def test_many_threads_share_it(sandbox: Sandbox) -> None:
     assert found == [1 + i for i in range(40)]
 
 
-# ---------------------------------------------------------------- hostile programs
-
-CTYPES = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
-HOSTILE = {
-    "loop": "def f(x):\n    while True: pass",
-    "loop at load": "while True: pass",
-    "loop in C": "def f(x):\n    return sum(range(10**12))",
-    "sleep": "import time\ndef f(x):\n    time.sleep(1000)",
-    "pause": "import signal\ndef f(x):\n    signal.pause()",
-    "stop itself": "import os, signal\ndef f(x):\n    os.kill(os.getpid(), signal.SIGSTOP)",
-    "ignore signals": "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except Exception: pass\nwhile True: pass",
-    "raise limits": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (100, 100))\ndef f(x):\n    while True: pass",
-    "catch all": "def f(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass",
-    "regex": "import re\ndef f(x):\n    return re.match(r'(a+)+$', 'a' * 60 + 'b')",
-    "big power": "def f(x):\n    return 9 ** 9 ** 9",
-    "memory list": "def f(x):\n    a = []\n    while True: a.append(bytearray(1 << 20))",
-    "memory one": "def f(x):\n    return bytearray(1 << 40)",
-    "memory string": "def f(x):\n    return 'x' * (1 << 34)",
-    "memory mmap": "import mmap\ndef f(x):\n    return len(mmap.mmap(-1, 1 << 40))",
-    "deep recursion": "import sys\nsys.setrecursionlimit(10**9)\ndef f(x):\n    return f(x)",
-    "deep answer": "def f(x):\n    a = []\n    for _ in range(10**5): a = [a]\n    return a",
-    "cyclic answer": "def f(x):\n    a = []\n    a.append(a)\n    return a",
-    "big answer": "def f(x):\n    return 'y' * (1 << 22)",
-    "big integer": "def f(x):\n    return 1 << (1 << 24)",
-    "many digits": "def f(x):\n    return str(10 ** 10**6)",
-    "endless output": "import os\ndef f(x):\n    while True: os.write(3, b'z' * 65536)",
-    "endless print": "def f(x):\n    while True: print('z' * 10000)",
-    "fork bomb": "import os\ndef f(x):\n    while True: os.fork()",
-    "fork once": "import os\ndef f(x):\n    if os.fork() == 0:\n        while True: pass\n    return 1",
-    "vfork by C": CTYPES + "def f(x):\n    pids = [libc.fork() for _ in range(10)]\n    return pids[0] if min(pids) >= 0 else 1 / 0",
-    "spawn": "import subprocess\ndef f(x):\n    return subprocess.run(['/bin/sh', '-c', 'echo 42'], capture_output=True).stdout",
-    "exec": "import os\ndef f(x):\n    os.execv('/bin/sh', ['sh', '-c', 'sleep 100'])",
-    "system": "import os\ndef f(x):\n    return 42 if os.system('true') == 0 else 0",
-    "daemon": "import os\ndef f(x):\n    os.setsid()\n    os.fork()\n    os.setsid()",
-    "multiprocessing": "import multiprocessing as m\ndef g(): pass\ndef f(x):\n    p = m.Process(target=g); p.start(); p.join(); return 42",
-    "threads": "import threading, time\ndef f(x):\n    for _ in range(1000):\n        threading.Thread(target=time.sleep, args=(100,)).start()",
-    "thread left": "import threading\ndef g():\n    while True: pass\nthreading.Thread(target=g).start()\ndef f(x):\n    return 7",
-    "thread at exit": "import threading, time\ndef f(x):\n    threading.Thread(target=time.sleep, args=(100,), daemon=False).start()\n    return 7",
-    "os._exit": "import os\ndef f(x):\n    os._exit(0)",
-    "os._exit at load": "import os\nos._exit(0)",
-    "sys.exit": "import sys\nsys.exit(0)",
-    "exit in f": "def f(x):\n    raise SystemExit(0)",
-    "base exception": "class E(BaseException): pass\ndef f(x):\n    raise E()",
-    "keyboard": "def f(x):\n    raise KeyboardInterrupt",
-    "atexit": "import atexit, os\natexit.register(os.write, 3, b'{\"value\": 42}\\n')\ndef f(x):\n    raise ValueError",
-    "hostile error": "class E(Exception):\n    def __str__(self): raise self\ndef f(x):\n    raise E()",
-    "hostile error name": "class M(type):\n    @property\n    def __name__(self): raise KeyError\nclass E(Exception, metaclass=M): pass\ndef f(x):\n    raise E()",
-    "equal to all": "class A:\n    def __eq__(self, other): return True\n    __hash__ = None\ndef f(x):\n    return A()",
-    "int equal to all": "class A(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\ndef f(x):\n    return A(1)",
-    "list equal to all": "class A(list):\n    def __eq__(self, other): return True\n    def __iter__(self): return iter([42])\ndef f(x):\n    return A()",
-    "class lies": "class A:\n    __class__ = int\n    def __eq__(self, o): return True\ndef f(x):\n    return A()",
-    "patched json": "import json\njson.dumps = lambda *a, **k: '42'\njson.loads = lambda *a, **k: 42\ndef f(x):\n    return 1",
-    "patched builtins": "import builtins\nfor n in ('isinstance', 'len', 'repr', 'all', 'any', 'zip', 'type'):\n    setattr(builtins, n, lambda *a: True)\ndef f(x):\n    return 1",
-    "patched os": "import os\nos.write = lambda *a: 0\nos._exit = lambda *a: None\ndef f(x):\n    return 1",
-    "import hook": "import sys\nsys.modules.clear()\nsys.path.clear()\ndef f(x):\n    return 1",
-    "trace": "import sys\nsys.settrace(lambda *a: 1 / 0)\ndef f(x):\n    return 1",
-    "garbage lines": "import os\ndef f(x):\n    for fd in range(64):\n        try: os.write(fd, b'\\xff\\n{\"value\": {\"int\": \"zz\"}}\\n[[\\n')\n        except OSError: pass\n    return 1",
-    "forged answer": "import os\ndef f(x):\n    for fd in range(64):\n        try: os.write(fd, b'{\"ending\": \"ended\", \"code\": 0, \"sizes\": [0, 0, 0], \"last\": false, \"seconds\": 0}\\n')\n        except OSError: pass\n    return 1",
-    "close all": "import os\nos.closerange(0, 1000)\ndef f(x):\n    return 42",
-    "kill all": "import os, signal\ndef f(x):\n    os.kill(-1, signal.SIGKILL)",
-    "kill parent": "import os, signal\ndef f(x):\n    for s in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV):\n        for p in (os.getppid(), 1):\n            try: os.kill(p, s)\n            except OSError: pass\n    return 1",
-    "stop parent": "import os, signal\ndef f(x):\n    os.kill(os.getppid(), signal.SIGSTOP)\n    return 1",
-    "kill group": "import os, signal\ndef f(x):\n    os.killpg(0, signal.SIGKILL)",
-    "segfault": "import ctypes\ndef f(x):\n    return ctypes.string_at(0)",
-    "abort": "import os\ndef f(x):\n    os.abort()",
-    "bad bytecode": "def f(x): pass\nf.__code__ = f.__code__.replace(co_code=b'\\xff\\xff' * 100, co_consts=())",
-    "network": "import socket\ndef f(x):\n    s = socket.socket(); s.settimeout(1); s.connect(('1.1.1.1', 80)); return 42",
-    "local network": "import socket\ndef f(x):\n    s = socket.socket(socket.AF_UNIX); s.bind('\\0name'); return 42",
-    "listen": "import socket\ndef f(x):\n    return 42 if socket.create_server(('127.0.0.1', 0)) else 0",
-    "environment": "import os\ndef f(x):\n    return 42 if len(os.environ) > 5 or 'HOME' in os.environ else 0",
-    "parent environment": "import os\ndef f(x):\n    return open(f'/proc/{os.getppid()}/environ', 'rb').read()",
-    "parent memory": "import os\ndef f(x):\n    return open(f'/proc/{os.getppid()}/mem', 'r+b').read(1)",
-    "parent descriptors": "import os\ndef f(x):\n    return os.write(os.open(f'/proc/{os.getppid()}/fd/1', os.O_WRONLY), b'{}') and 42",
-    "write system": "def f(x):\n    for p in ('/usr/lib/x', '/etc/x', '/x', '/dev/x', '/proc/sys/kernel/hostname', '/package/inside/x'):\n        try: open(p, 'w').write('x')\n        except OSError: continue\n        return 42",
-    "read users": "def f(x):\n    import glob\n    return 42 if open('/etc/shadow').read() or glob.glob('/home/*/*') else 0",
-    "mount": CTYPES + "def f(x):\n    return 42 if libc.mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0 else 0",
-    "namespace": CTYPES + "def f(x):\n    return 42 if libc.unshare(0x10000000) == 0 else 0",
-    "ptrace": CTYPES + "def f(x):\n    return 42 if libc.ptrace(16, os.getppid(), 0, 0) == 0 else 0",
-    "shared memory": CTYPES + "def f(x):\n    return 42 if libc.shmget(5, 1 << 20, 0o1666) >= 0 else 0",
-    "become root": "import os\ndef f(x):\n    try: os.setuid(0)\n    except OSError: return 0\n    return 42 if os.access('/etc', os.W_OK) else 0",
-    "fill disk": "def f(x):\n    for i in range(10**6):\n        open(f'/tmp/{i}', 'wb').write(b'x' * (1 << 20))",
-    "big file": "def f(x):\n    with open('/tmp/a', 'wb') as g:\n        for _ in range(1000): g.write(b'x' * (1 << 20))\n    return 42",
-    "many files": "def f(x):\n    return [open('/dev/null') for _ in range(1000)] and 42",
-    "symlinks": "import os\nos.symlink('/', '/tmp/root')\nos.symlink('/tmp/loop', '/tmp/loop')\ndef f(x):\n    return os.listdir('/tmp/root/etc')",
-    "deep folders": "import os\ndef f(x):\n    while True:\n        os.mkdir('d'); os.chdir('d')",
-    "locked folder": "import os\nos.mkdir('d'); open('d/x', 'w').close(); os.chmod('d', 0)\ndef f(x):\n    return 1",
-    "fifo": "import os\nos.mkfifo('/tmp/p')\ndef f(x):\n    return open('/tmp/p').read()",
-    "own frames": "import sys\ndef f(x):\n    g = sys._getframe(1)\n    return [v for v in g.f_locals.values() if v == 42]",
-    "search memory": "import gc\ndef f(x):\n    return [o for o in gc.get_objects() if isinstance(o, dict) and 'outputs' in o][0]",
-    "read stdin": "import sys, os\ndef f(x):\n    return os.read(0, 100) or sys.stdin.read() or 1",
-    "generator": "def f(x):\n    while True: yield 42",
-    "lazy": "def f(x):\n    return map(int, '42')",
-    "function": "def f(x):\n    return f",
-    "null bytes": "def f(x):\n    return '\\0' * 100\n\0",
-    "not python": "<|im_end|> ``` 42",
-    "surrogate": "def f(x):\n    return '\ud800'",
-    "encoding": "# -*- coding: nonsense -*-\nf = 1",
-    "huge source": "x = [" + "1," * 20000 + "]\ndef f(x):\n    return 1",
-    "nested source": "f = " + "(" * 5000 + ")" * 5000,
-    "crash parser": "f = " + "-" * 50000 + "1",
-    "no function": "g = 1",
-    "f is a number": "f = 42",
-}  # fmt: skip
-
-
-def test_there_are_many_hostile_programs() -> None:
-    assert len(HOSTILE) >= 60
-
-
-def test_hostile_programs_earn_nothing_and_leave_nothing(sandbox: Sandbox) -> None:
-    sandbox.call("def f(x):\n    return 1", "f", [[1]])
-
-    def run(item: tuple[str, str]) -> tuple[str, Outcome, float]:
-        start = time.monotonic()
-        outcome = sandbox.call(item[1], "f", [[3]])[0]
-        return item[0], outcome, time.monotonic() - start
-
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(run, HOSTILE.items()))
-    for name, outcome, seconds in found:
-        passed = outcome.status == "ok" and outcome.value == 42
-        assert not passed or name in ("f is a number",), (name, outcome)
-        assert seconds < WALL + SLACK, (name, seconds)
-        assert outcome.error == scrub(outcome.error), (name, outcome)
-    by_name = {name: outcome.status for name, outcome, _ in found}
-    assert by_name["loop"] == by_name["loop in C"] == by_name["sleep"] == by_name["ignore signals"] == "timeout"
-    assert by_name["memory one"] == "memory" and by_name["memory list"] in ("memory", "timeout")
-    assert by_name["big answer"] == by_name["endless output"] == "output"
-    assert by_name["fork bomb"] == by_name["network"] == by_name["exec"] == "error"
-    for server in sandbox.pool.free:
-        alive = processes_below(server.process.pid)
-        assert len(alive) <= 2, alive  # the isolation tool and the server itself
-    assert sandbox.call("import os\ndef f(x):\n    return os.listdir('/tmp')", "f", [[2]])[0].value == [], (
-        "the next program starts from nothing"
-    )
-
-
-CHEATS = {
-    "exit": "import os\ndef g(x):\n    os._exit(0)",
-    "sys.exit": "import sys\ndef g(x):\n    sys.exit(0)",
-    "exit at load": "raise SystemExit(0)",
-    "equal": "class A:\n    def __eq__(self, o): return True\n    def __ne__(self, o): return False\ndef g(x):\n    return A()",
-    "int equal": "class A(int):\n    def __eq__(self, o): return True\ndef g(x):\n    return A()",
-    "forge": "import os\nfor fd in range(64):\n    try: os.write(fd, b'{\"value\": true}\\n')\n    except OSError: pass\ndef g(x):\n    os._exit(0)",
-    "forge at exit": "import atexit, os\natexit.register(os.write, 3, b'{\"value\": true}\\n')\ndef g(x):\n    return 0",
-    "patch assert": "import builtins\nbuiltins.AssertionError = Warning\ndef g(x):\n    return 0",
-    "own check": "def check(c):\n    pass\ndef g(x):\n    return 0",
-    "shadow builtins": "def abs(x):\n    return 0\ndef len(x):\n    return 0\ndef isinstance(*a):\n    return True\ndef g(x):\n    return 0",
-    "raise stop": "def g(x):\n    raise StopIteration",
-    "kill judge": "import os, signal\ndef g(x):\n    os.kill(-1, signal.SIGKILL)",
-    "find test": "import gc, sys\ndef g(x):\n    for o in gc.get_objects():\n        if isinstance(o, dict) and 'test' in o: return 17\n    return 0",
-    "read judge": "import os\ndef g(x):\n    for p in os.listdir('/proc'):\n        if p.isdigit() and int(p) != os.getpid():\n            try: open(f'/proc/{p}/mem', 'rb').read(1); return 17\n            except OSError: pass\n    return 0",
-    "flood": "import os\ndef g(x):\n    while True: os.write(4, b'z' * 65536)",
-    "silent": "import time\ndef g(x):\n    time.sleep(1000)",
-    "thread": "import threading, os\ndef w():\n    while True:\n        try: os.write(4, b'\\0\\0\\0\\x10{\"value\": \"true\"}')\n        except OSError: return\ndef g(x):\n    threading.Thread(target=w).start()\n    return 0",
-    "close": "import os\nos.closerange(0, 64)\ndef g(x):\n    return 0",
-    "settrace": "import sys\nsys.settrace(lambda *a: None)\nsys.modules['math'] = None\ndef g(x):\n    return 0",
-    "exception group": "def g(x):\n    raise BaseException('x')",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CHEATS)
-def test_a_check_cannot_be_cheated(name: str, sandbox: Sandbox) -> None:
-    test = "import math\n\ndef check(candidate):\n    assert abs(candidate(4) - 17) < 1 and isinstance(candidate(5), int)\n    assert candidate(6) == 19\n"
-    start = time.monotonic()
-    assert sandbox.check(CHEATS[name], test, "g").status != "ok"
-    assert time.monotonic() - start < WALL + SLACK
-
-
 # ---------------------------------------------------------------- the machine's faults
 
 
@@ -346,28 +183,135 @@ def test_no_sandbox_is_not_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
         Sandbox().call("def f(x):\n    return 1", "f", [[1]])
 
 
-@pytest.mark.parametrize("kind", ["unshare", "plain"])
-def test_weaker_isolation_has_the_same_limits(kind: str) -> None:
-    box = Sandbox(Limits(cpu=1, wall=1.5), servers=1, kind=kind if kind in isolation.kinds() else "plain")
+def test_a_refused_fork_is_not_a_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The server's own answer, as the pool then reads it (root's forks cannot be refused by a limit)."""
+
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    header = {"kind": "script", "sizes": [8, 0], "answers": 1, "prelude": False, **asdict(Limits())}
+    said = inside.Server("plain", 0, str(tmp_path)).answer(header)
+    answer = json.loads(said)
+    assert said.endswith(b"\n") and "Resource temporarily unavailable" in answer["failed"] and answer["last"]
+    monkeypatch.undo()
+    with contextlib.closing(Sandbox(servers=1)) as box:
+        box.script("print(1)")
+        monkeypatch.setattr(Server, "ask", lambda self, *_: (answer, []))
+        with pytest.raises(InfrastructureError, match="temporarily unavailable"):
+            box.script("print(2)")
+
+
+def test_a_child_that_cannot_start_is_not_a_verdict() -> None:
+    with contextlib.closing(Sandbox(servers=1)) as box:
+        with pytest.raises(InfrastructureError, match="could not run"):
+            box.script("print(1)", limits=Limits(memory=1 << 80))  # a limit that the system refuses
+        assert box.script("print(1)").stdout == "1\n", "the next one is answered"
+
+
+def test_a_full_disk_is_not_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "none", str(disk)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted here")
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
     try:
-        for name in (
-            "fork bomb",
-            "memory one",
-            "network",
-            "write system",
-            "kill parent",
-            "kill all",
-            "parent descriptors",
-            "sleep",
-            "spawn",
-            "big file",
-        ):
-            outcome = box.call(HOSTILE[name], "f", [[3]])[0]
-            assert (outcome.status, outcome.value) != ("ok", 42), (name, outcome)
-        assert box.call("def f(x):\n    return x + 1", "f", [[2]])[0].value == 3
-        assert len(processes_below(box.pool.free[0].process.pid)) <= 2
+        tmp_path.chmod(0o755)
+        disk.chmod(0o777)
+        with contextlib.closing(Sandbox(servers=1, kind="plain")) as box:
+            assert box.script("print(1)").stdout == "1\n"
+            (disk / "junk").write_bytes(b"x" * (17 << 20))
+            with pytest.raises(InfrastructureError, match="disk is full"):
+                box.script("open('x', 'w').write('y')")
+            (disk / "junk").unlink()
+            assert box.script("open('x', 'w').write('y')").status == "ok"
     finally:
-        box.close()
+        subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_a_server_killed_in_the_middle_is_replaced_and_the_program_run_again() -> None:
+    with contextlib.closing(Sandbox(Limits(wall=20.0), servers=1)) as box:
+        box.script("print(1)")
+        server = box.pool.free[0]
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(box.script, "import time\ntime.sleep(1)\nprint(2)")
+            time.sleep(0.3)
+            os.killpg(server.process.pid, signal.SIGKILL)
+            assert waiting.result() == Outcome("ok", stdout="2\n")
+        assert box.totals()["restarts"] == 1
+
+
+def test_servers_that_die_again_and_again_are_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(self: Server, *_: object) -> None:
+        raise Died("killed")
+
+    monkeypatch.setattr(Server, "ask", die)
+    with contextlib.closing(Sandbox(servers=1)) as box, pytest.raises(InfrastructureError, match="no longer answers"):
+        box.script("print(1)")
+
+
+def test_without_bubblewrap_the_next_kind_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "unshare").symlink_to(shutil.which("unshare") or "/nowhere")
+    monkeypatch.setenv("PATH", str(tools))
+    with contextlib.closing(Sandbox(servers=1)) as box:
+        assert box.script("print(1)").stdout == "1\n" and box.pool.kind != "bwrap"
+
+
+# ---------------------------------------------------------------- limits, large data, C++
+
+
+def test_limits_hold_for_each_call_and_may_be_fractions() -> None:
+    with contextlib.closing(Sandbox(servers=1)) as box:
+        program = "def f(n):\n    s = 0\n    for i in range(n): s += i\n    return n"
+        begun = time.monotonic()
+        found = box.call(program, "f", [[10], [10**10], [5]], Limits(cpu=0.2, wall=9.0))
+        assert [o.status for o in found] == ["ok", "timeout", "timeout"] and time.monotonic() - begun < 5
+        each = box.call("import time\ndef f(n):\n    e = time.process_time() + 0.15\n    while time.process_time() < e: pass\n    return n",
+                        "f", [[i] for i in range(5)], Limits(cpu=0.4, wall=9.0))  # fmt: skip
+        assert [o.value for o in each] == [0, 1, 2, 3, 4], "the limit is each call's own"
+        assert box.totals()["timeouts"] == 1
+
+
+def test_megabytes_go_in_and_out() -> None:
+    text = "".join(f"{i}\n" for i in range(600_000))
+    with contextlib.closing(Sandbox(Limits(cpu=5, memory=1 << 29, output=8 << 20), servers=1)) as box:
+        assert box.script("import sys\nsys.stdout.write(sys.stdin.read())", text).stdout == text
+        assert box.script("print(sum(map(int, open(0))))", text).stdout == f"{sum(range(600_000))}\n"
+        assert box.script("print(len(open('/dev/stdin').read()))", text).stdout == f"{len(text)}\n"
+        assert box.script("print('é' * 5 + input())", "日本\n").stdout == "ééééé日本\n"
+
+
+def test_the_prelude_gives_names_but_no_solutions() -> None:
+    with contextlib.closing(Sandbox(servers=1)) as box:
+        program = "class Solution:\n    def top(self, nums: List[int]) -> int:\n        return heappop(nums) + gcd(4, 6) + pow(2, 3, 5)"
+        assert box.call(program, "top", [[[1, 3, 2]]], prelude=True)[0].value == 6
+        assert box.call(program, "top", [[[1, 3, 2]]])[0].status == "error", "not without it"
+        assert box.call("x = 1", "gcd", [[4, 6]], prelude=True)[0].status == "error", "a function nobody wrote"
+        assert (
+            box.script("print(Counter(input()).most_common(1), sys.getrecursionlimit())", "aab", prelude=True).stdout
+            == "[('a', 2)] 50000\n"
+        )
+
+
+@pytest.mark.skipif(not compiler.found(), reason="no C++ compiler")
+@pytest.mark.parametrize("kind", isolation.kinds())
+def test_compiled_programs_run(kind: str) -> None:
+    with contextlib.closing(Sandbox(servers=1, kind=kind)) as box:
+        source = '#include <cstdio>\n#include <thread>\nint main() { long n; if (scanf("%ld", &n) != 1) return 3; std::thread t([&] { n *= 2; }); t.join(); printf("%ld\\n", n); }'
+        code = box.compile(source).code
+        assert box.run(code, "21\n") == Outcome("ok", stdout="42\n")
+        assert box.run(code, "x").error == "exit code 3"
+        assert box.compile(source).code is code, "compiled once"
+        assert "expected" in box.compile("int main() { return 1 }").error and "(line 1)" in box.compile("int main() { return 1 }").error
+
+
+def test_without_a_compiler_the_refusal_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "found", lambda: "")
+    with contextlib.closing(Sandbox(servers=1)) as box, pytest.raises(UserError, match="install g\\+\\+"):
+        box.compile("int main() {}")
 
 
 def test_servers_end_with_their_owner(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ class Compiler:
     """Compiles in the pool's kind of isolation; at most as many at once as the pool has servers."""
 
     def __init__(self, pool: Pool) -> None:
+        self.limits = _LIMITS
+        """What one compilation may use."""
         self._pool = pool
         self._slots = threading.BoundedSemaphore(pool.servers)
         self._lock = threading.Lock()
@@ -90,7 +92,7 @@ class Compiler:
 
     def _compile(self, source: str) -> Compiled:
         compiler = Path(found())
-        with Workspace(_LIMITS, kind=self._pool.kind) as workspace:
+        with Workspace(self.limits, kind=self._pool.kind) as workspace:
             workspace.write("program.cpp", source)
             ran = workspace.run([str(compiler), *_FLAGS, "program.cpp", "-o", "program"])
             if ran.status == "ok":

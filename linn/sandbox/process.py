@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from linn.sandbox import isolation
+from linn.sandbox.inside.scratch import empty
 from linn.sandbox.outcome import text_of
 
 _START_SECONDS = 30.0
@@ -115,4 +115,6 @@ class Server:
 
     def _forget_scratch(self) -> None:
         if self.scratch:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                empty(self.scratch)
+                os.rmdir(self.scratch)

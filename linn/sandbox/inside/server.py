@@ -18,7 +18,6 @@ import os
 import random
 import resource
 import select
-import shutil
 import signal
 import sys
 import time
@@ -26,6 +25,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from . import kernel, program
+from .scratch import empty
 
 Work = Callable[[list[bytes]], None]
 
@@ -203,14 +203,10 @@ class Server:
                 return statuses
 
     def _clean(self) -> None:
-        """Empty the scratch folder; where that fails or takes long, this server asks to be replaced."""
+        """Empty the scratch folder; where that fails, this server asks to be replaced."""
         try:
-            for entry in os.scandir(self.scratch):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:
-                    os.unlink(entry.path)
-        except (OSError, RecursionError):
+            empty(self.scratch)
+        except OSError:
             self.dirty = True
 
 

@@ -1,0 +1,31 @@
+"""Emptying a folder that a hostile program has filled."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+
+def empty(folder: str) -> None:
+    """Remove everything in `folder`; raises OSError where that fails.
+
+    Folders are moved up before they are removed, so that their depth costs nothing; locked ones are opened; links are not followed.
+    """
+    fresh = (f".linn-{number}" for number in itertools.count())
+    found = sorted(os.listdir(folder))
+    while found:
+        path = os.path.join(folder, found.pop())
+        if os.path.islink(path) or not os.path.isdir(path):
+            os.unlink(path)
+            continue
+        os.chmod(path, 0o700)
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    name = next(name for name in fresh if not os.path.lexists(os.path.join(folder, name)))
+                    os.chmod(entry.path, 0o700)
+                    os.rename(entry.path, os.path.join(folder, name))
+                    found.append(name)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(path)
