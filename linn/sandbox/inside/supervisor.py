@@ -1,6 +1,6 @@
 """The first process of one workspace command: starts it under limits, watches all it starts, kills everything, reports how it ended.
 
-The job is a marshalled mapping on one descriptor; the report, marshalled on another, is `{"started": True}`, then how it ended. The command's
+The job is a marshalled mapping on one descriptor, whose closing means that the command is no longer wanted; the report, marshalled on another, is `{"started": True}`, then how it ended. The command's
 three standard streams are the caller's own; none of its processes ever holds the report's descriptor.
 """
 
@@ -145,14 +145,18 @@ def _kill(alone: bool) -> None:
             return
 
 
-def _watch(child: int, job: dict[str, Any], folder: str, alone: bool, started: float) -> str:
-    """Wait until the command ends or passes a limit: what it was, empty when it ended by itself."""
+def _watch(child: int, job: dict[str, Any], orders: int, folder: str, alone: bool, started: float) -> str:
+    """Wait until the command ends, passes a limit, or is no longer wanted: what it was, empty when it ended by itself."""
     handle = os.pidfd_open(child)
     poll = select.poll()
     poll.register(handle, select.POLLIN)
+    poll.register(orders, 0)  # hears when the other end is closed
     deadline, next_disk = started + float(job["wall"]), started + _DISK_STEP
     while True:
-        ended = bool(poll.poll(_STEP * 1000))
+        events = dict(poll.poll(_STEP * 1000))
+        if orders in events:
+            return "stopped"
+        ended = handle in events
         now = time.monotonic()
         pids = _below(alone)
         memory, seconds = _used(pids)
@@ -208,14 +212,14 @@ def _start(job: dict[str, Any], uid: int, folder: str) -> tuple[int, str]:
     return (0, why[1:]) if why else (child, "")
 
 
-def _run(job: dict[str, Any], uid: int, folder: str) -> dict[str, Any]:
+def _run(job: dict[str, Any], orders: int, uid: int, folder: str) -> dict[str, Any]:
     """Start the command and follow it to its end; nothing of it lives on afterwards."""
     alone = os.getpid() == 1
     started = time.monotonic()
     child, why = _start(job, uid, folder)
     if not child:
         return {"ending": "missing", "code": 127, "why": why}
-    ending = _watch(child, job, folder, alone, started)
+    ending = _watch(child, job, orders, folder, alone, started)
     status = 0
     if not ending:
         _, status, usage = os.wait4(child, 0)
@@ -238,10 +242,10 @@ def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *pl
             kernel.workspace_mounts(folder, WORK, int(size), hidden, (sys.base_prefix, sys.base_exec_prefix), readable)
         kernel.hide_memory()
         kernel.adopt_orphans()
-        with open(int(job), "rb") as file:
-            told = marshal.loads(file.read())
+        orders = open(int(job), "rb", buffering=0)
+        told = marshal.load(orders)
         os.write(out, marshal.dumps({"started": True}))
-        ended = _run(told, int(uid), folder if kind == "plain" else WORK)
+        ended = _run(told, orders.fileno(), int(uid), folder if kind == "plain" else WORK)
         os.write(out, marshal.dumps(ended))
         code = 0
     except BaseException as error:
