@@ -203,3 +203,11 @@ def test_cascade2_is_priced_without_weights_data_or_gpu(tmp_path):
     real = CliRunner().invoke(app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--out", str(tmp_path / "r")])
     assert isinstance(real.exception, UserError) and "hf download nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-Base-BF16" in str(real.exception)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_family_without_a_formula_is_planned_all_the_same(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    arguments = ["run", str(ROOT / "recipes/tiny.yaml"), "--dry-run", "--set", f"model={tmp_path}"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0 and "no price for model_type 'gpt2'" in done.output and "10 swe-agentic" in done.output
+    assert isinstance(CliRunner().invoke(app, [*arguments, "--json"]).exception, UserError)
