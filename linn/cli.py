@@ -70,13 +70,18 @@ def run(
         from linn.price import Assumptions, as_dict, price
         from linn.price_table import table
 
-        priced = price(parsed, model_shape(parsed, folder), turns, Assumptions(device, mean_length))
-        if as_json:
-            typer.echo(json.dumps(as_dict(priced), indent=2))
+        if not as_json:
+            typer.echo(recipes.resolved(parsed))
+            typer.echo(plan(parsed, folder))
+        try:
+            shape = model_shape(parsed, folder)
+        except UserError as unknown:  # a family without a formula runs all the same
+            if as_json:
+                raise
+            typer.echo(f"\nno price: {unknown}")
             return
-        typer.echo(recipes.resolved(parsed))
-        typer.echo(plan(parsed, folder))
-        typer.echo("\n" + table(priced))
+        priced = price(parsed, shape, turns, Assumptions(device, mean_length))
+        typer.echo(json.dumps(as_dict(priced), indent=2) if as_json else "\n" + table(priced))
         return
     from linn.report import build
     from linn.run import Run

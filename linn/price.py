@@ -332,11 +332,11 @@ class _Pricer:
         return Amount(groups=groups, rollouts=rollouts, sampled=rollouts * talk.sampled, sampling_flops=read + decoded, device_s=seconds)
 
     def _verdicts(self, name: str, rollouts: float, siblings: int) -> Amount:
-        """Verifier and judge: each rollout is verified; a judge scores each alone, or every pair of siblings."""
+        """Verifier and judge: each rollout is verified; a judge scores each alone, or every pair of siblings where there are any."""
         cost = self.costs[name]
         calls = 0.0
-        if name in self.judged and not (cost.pairs and siblings < 2):
-            calls = rollouts * (siblings - 1) / 2 if cost.pairs else rollouts
+        if name in self.judged:
+            calls = rollouts * (siblings - 1) / 2 if cost.pairs and siblings > 1 else rollouts
         shown = cost.prompt + cost.said * (2 if cost.pairs else 1)
         return Amount(core_s=rollouts * cost.core_s, judge_calls=calls, judge_tokens=calls * (shown + self.assumed.judged))
 

@@ -85,6 +85,7 @@ def test_judges_are_the_papers():
     assert list(judges) == ["preference", "longctx", "swe_agentless"]
     assert "235B-A22B-GenRM" in judges["preference"] and judges["longctx"].endswith("Qwen3-235B-A22B-Instruct-2507")
     assert judges["swe_agentless"].endswith("gpt-oss-120b") and CASCADE.domains["preference"].options["pairs"] == "all"
+    assert CASCADE.domains["swe_agentless"].options["variants"] == "both"
 
 
 def test_every_domain_names_its_data():

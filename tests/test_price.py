@@ -22,8 +22,6 @@ BASES = ROOT / "linn" / "bases"
 TOY = Shape(
     total=1000, active=300, embedding=100, vocab=10, hidden=10, layers=4, attention=2, query=8, key=4, scan=6, conv=3, routed=800, experts=8, top=2
 )  # fmt: skip
-WITHOUT_JUDGES = ["domains.longctx.judge=null", "domains.swe_agentless.judge=null", "domains.swe_agentless.grading_mode=tests"]
-"""Judges that a domain of this version may not take yet."""
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +137,8 @@ def test_the_papers_own_numbers(cascade):
     assert code.expected.core_s / 22 == pytest.approx(427.2 * 384, rel=0.01), "paper: 384 cores, 427.2 s a step"
     assert code.most.sampled == 2048 * 22 * 120_832
     assert stage(cascade, "rlhf").expected.judge_calls == 25 * 128 * 120, "all pairs of 16"
+    held = 10 * (2 * 300 + 200)
+    assert cascade.evaluation.expected.judge_calls == 3 * held, "a lone reply is one question in each of three judged domains"
     assert stage(cascade, "long-context").expected.judge_calls == 30 * 2048
     assert stage(cascade, "if-rl").most.rollouts == 180 * 2048 * 10 and stage(cascade, "if-rl").most.groups == 180 * 1280
     mopd = stage(cascade, "mopd")
@@ -194,13 +194,20 @@ def test_wrong_words(cascade):
 
 
 def test_cascade2_is_priced_without_weights_data_or_gpu(tmp_path):
-    sets = [word for change in WITHOUT_JUDGES for word in ("--set", change)]
     began = time.monotonic()
-    done = CliRunner().invoke(app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--out", str(tmp_path / "r"), "--dry-run", *sets])
+    done = CliRunner().invoke(app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--out", str(tmp_path / "r"), "--dry-run"])
     assert done.exit_code == 0, done.exception
     assert "553.6B" in done.output and "31.58B parameters, 3.228B active" in done.output and time.monotonic() - began < 20
-    told = CliRunner().invoke(app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--dry-run", "--json", "--device", "h200", *sets])
+    told = CliRunner().invoke(app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--dry-run", "--json", "--device", "h200"])
     assert json.loads(told.output)["assumptions"]["device"] == "h200"
-    real = CliRunner().invoke(app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--out", str(tmp_path / "r"), *sets])
+    real = CliRunner().invoke(app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--out", str(tmp_path / "r")])
     assert isinstance(real.exception, UserError) and "hf download nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-Base-BF16" in str(real.exception)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_family_without_a_formula_is_planned_all_the_same(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    arguments = ["run", str(ROOT / "recipes/tiny.yaml"), "--dry-run", "--set", f"model={tmp_path}"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0 and "no price for model_type 'gpt2'" in done.output and "10 swe-agentic" in done.output
+    assert isinstance(CliRunner().invoke(app, [*arguments, "--json"]).exception, UserError)
