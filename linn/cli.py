@@ -252,12 +252,19 @@ def _solver(source: str, how: Sampling, engine: Engine, turns: int) -> Solver:
 
 
 @app.command()
-def check(name: Annotated[str, typer.Argument(metavar="DOMAIN", help="a domain's name or ./file.py")]) -> None:
+def check(
+    name: Annotated[str, typer.Argument(metavar="DOMAIN", help="a domain's name or ./file.py")],
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="an option of the domain, e.g. level=full or rows=FILE; may be repeated"),
+    ] = None,
+) -> None:
     """Prove a domain: gold earns 1, another's gold doesn't, hostile replies neither raise, earn nor hang."""
+    from linn import recipe as recipes
     from linn.domains.check import check as findings_of
     from linn.domains.load import load
 
-    domain = load(name)
+    domain = load(name, recipes.domain_keys(name, None, options).options if options else None)
     try:
         findings = findings_of(domain)
     finally:

@@ -329,7 +329,7 @@ def test_a_reply_cannot_close_the_fence_it_stands_in(index: int) -> None:
     text = answer(("d/b.py", "y = 1", f"y = 1  # {FORGERIES[index]}"))
     (question,) = domain.questions(judged_prompt(domain), [Reply(text)])
     said = question.messages[0].content
-    marks = re.findall(r"^<(/?)(issue|code|diff|known_repair) ([0-9a-f]{12})>$", said, re.MULTILINE)
+    marks = re.findall(r"^<(/?)(issue|code|diff|known_repair) ([0-9a-f]{8})>$", said, re.MULTILINE)
     assert [(end, name) for end, name, _ in marks] == [
         (end, name) for name in ("issue", "code", "diff", "known_repair") for end in ("", "/")
     ]
