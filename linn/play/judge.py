@@ -242,7 +242,7 @@ def equivalence_question(question: str, first: str, second: str) -> tuple[Messag
     asked = (
         f"Two answers to a question stand below. Decide whether answer_a gives the same answer as answer_b in content: wording, order and "
         f"detail beyond the question don't matter; an answer that is missing, hedged over several candidates, or contradicts the other is "
-        f"not the same. {_FENCES}\n\n{texts}\n\nEnd your reply with {EQUAL} if they are equivalent, else with {DIFFERENT}."
+        f"not the same. {FENCES}\n\n{texts}\n\nEnd your reply with {EQUAL} if they are equivalent, else with {DIFFERENT}."
     )
     return (Message("user", asked),)
 
