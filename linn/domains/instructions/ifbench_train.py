@@ -121,7 +121,7 @@ def keyword_position(text: str, *, keyword: str, n: int, m: int) -> bool:
     if n < 1 or m < 1:
         raise ValueError(f"sentence {n}, word {m}: both count from 1")
     found = sentences(text)
-    return len(found) >= n and tokens(found[n - 1])[m - 1 : m] == [keyword.strip()]
+    return len(found) >= n and tokens(found[n - 1])[m - 1 : m] == (keyword.strip(),)
 
 
 def _start_end(text: str) -> bool:

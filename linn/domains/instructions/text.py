@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any, Literal
 
@@ -71,7 +71,8 @@ _OWN_MARKS = str.maketrans("", "", _KEPT + _STOP)
 _OPENERS = r"(?:Mr|Mrs|Ms|Dr|Prof|Capt|Cpt|Lt|He\s|She\s|It\s|They\s|Their\s|Our\s|We\s|But\s|However\s|That\s|This\s|Wherever)"
 
 
-def sentences(text: str) -> list[str]:
+@lru_cache(maxsize=4)  # instructions of one row cut the same reply
+def sentences(text: str) -> tuple[str, ...]:
     """Sentences as IFBench cuts them: after every . ? or !, but for dots of abbreviations, initials, decimals and web addresses.
 
     A run of dots ends one sentence; of `?!` each mark ends one. White space at the ends is stripped; a piece may be empty.
@@ -98,7 +99,7 @@ def sentences(text: str) -> list[str]:
         text = text.replace(mark + closing, closing + mark)
     text = re.sub(r"[.?!]", lambda mark: mark.group() + _STOP, text).replace(_KEPT, ".")
     pieces = [piece.strip() for piece in text.split(_STOP)]
-    return pieces if pieces[-1] else pieces[:-1]
+    return tuple(pieces if pieces[-1] else pieces[:-1])
 
 
 # ---------------------------------------------------------------- what needs a library
@@ -125,20 +126,22 @@ def _punkt() -> Callable[[str], list[str]]:
     return tokenize
 
 
-def punkt_sentences(text: str) -> list[str]:
+@lru_cache(maxsize=4)
+def punkt_sentences(text: str) -> tuple[str, ...]:
     """Sentences as NLTK's Punkt cuts English; raises ValueError where `text` is too long to cut in bounded time."""
     if len(text) > _TOKEN_CHARS:
         raise ValueError(f"a reply of {len(text)} characters is too long to be cut into tokens")
-    return _punkt()(text)
+    return tuple(_punkt()(text))
 
 
-def tokens(text: str) -> list[str]:
+@lru_cache(maxsize=4)
+def tokens(text: str) -> tuple[str, ...]:
     """Words and punctuation marks as NLTK's Penn Treebank tokenizer cuts each sentence; raises ValueError like `punkt_sentences`."""
     tokenizer = _library("nltk.tokenize", "nltk", "word checks").NLTKWordTokenizer()
     cut = punkt_sentences(text)
     if len(cut) > _TOKEN_SENTENCES:
         raise ValueError(f"a reply of {len(cut)} sentences is too long to be cut into tokens")
-    return [token for sentence in cut for token in tokenizer.tokenize(sentence)]
+    return tuple(token for sentence in cut for token in tokenizer.tokenize(sentence))
 
 
 def language(text: str) -> str | None:
