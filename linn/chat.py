@@ -9,6 +9,7 @@ call arguments may be JSON text, a conversation may be empty.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,14 @@ def continuation(messages: Sequence[Message], thinking: bool = True) -> str:
     """The text between a sampled turn that ended in `<|im_end|>` and the next: newline, these turns, generation prompt."""
     turns = [_turn_of(m) for m in messages]
     return "\n" + "".join(text for text, _ in _pieces(turns, True, "assistant")) + generation(thinking)
+
+
+_TURN_MARKS = re.compile(r"<(?=\|[^<>|\s]{1,64}\|>|/?tool_response>)")
+
+
+def quoted(text: str) -> str:
+    """What a tool said, with the marks of turns broken by a space: it can neither end its own turn nor open another's."""
+    return _TURN_MARKS.sub("< ", text)
 
 
 # ---------------------------------------------------------------- the rendering core

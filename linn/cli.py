@@ -1,4 +1,4 @@
-"""The verbs: `linn run`, `ls`, `report`, `compare`, `eval`, `grade`, `check`, `render`, `explain`.
+"""The verbs: `linn run`, `ls`, `report`, `compare`, `eval`, `data`, `filter`, `tasks`, `grade`, `check`, `render`, `explain`.
 
 Exit 0 done, 1 the run failed, 2 the input is wrong (one line; `--debug` shows the traceback).
 Heavy imports happen inside the verbs, so that help and grader checks start in a blink.
@@ -7,15 +7,21 @@ Heavy imports happen inside the verbs, so that help and grader checks start in a
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from linn.errors import LinnError, UserError
+
+if TYPE_CHECKING:
+    from linn.engine.pool import Engine
+    from linn.evals.difficulty import Solver
+    from linn.types import Sampling
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -44,22 +50,38 @@ def run(
     changes: Changes = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="stop after this stage")] = None,
     redo: Annotated[str | None, typer.Option(metavar="STAGE", help="make this stage and all later ones again")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved recipe and what it would do")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved recipe, what it would do and what it would cost")] = False,
+    device: Annotated[str, typer.Option(help="with --dry-run: a100, h100, h200 or b200")] = "h100",
+    mean_length: Annotated[float, typer.Option(help="with --dry-run: mean length of a reply, as a share of the longest")] = 0.4,
+    as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: print the price alone, as JSON")] = False,
 ) -> None:
     """Run a recipe stage by stage; on an existing run folder, go on where it stands."""
     from linn import recipe as recipes
     from linn.keys import nearest
-    from linn.plan import inputs_hold, plan
+    from linn.plan import inputs_hold, model_shape, plan
 
     parsed = recipes.load(recipe, changes or [])
     folder = out or Path("runs") / parsed.name
     for option, stage in (("--until", until), ("--redo", redo)):
         if stage is not None and stage not in (names := ["base", *(s.name for s in parsed.stages)]):
             raise UserError(f"{option}: stage {stage!r} is not in the recipe{nearest(stage, names)}")
-    inputs_hold(parsed, folder)
+    turns = inputs_hold(parsed, folder, dry_run)
     if dry_run:
-        typer.echo(recipes.resolved(parsed))
-        typer.echo(plan(parsed, folder))
+        from linn.price import Assumptions, as_dict, price
+        from linn.price_table import table
+
+        if not as_json:
+            typer.echo(recipes.resolved(parsed))
+            typer.echo(plan(parsed, folder))
+        try:
+            shape = model_shape(parsed, folder)
+        except UserError as unknown:  # a family without a formula runs all the same
+            if as_json:
+                raise
+            typer.echo(f"\nno price: {unknown}")
+            return
+        priced = price(parsed, shape, turns, Assumptions(device, mean_length))
+        typer.echo(json.dumps(as_dict(priced), indent=2) if as_json else "\n" + table(priced))
         return
     from linn.report import build
     from linn.run import Run
@@ -103,23 +125,130 @@ def grade(
     replies: Annotated[Path, typer.Option(help='JSONL of {"row": i, "text": …} or {"row": i, "messages": […]}')],
     out: Annotated[Path, typer.Option(help="where the verdicts go, JSONL")],
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count and skip broken lines")] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="the model that judges: RUN@STAGE, a checkpoint folder, or http://HOST:PORT/v1#MODEL"),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="an option of the domain, or judge.KEY of the judge; may be repeated"),
+    ] = None,
 ) -> None:
-    """Grade replies offline with a domain's own grader."""
+    """Grade replies offline with a domain's own grader, or a judge model."""
+    from linn import recipe as recipes
     from linn.data.rows import write_rows
     from linn.domains.load import load
     from linn.evals.grade import grade as graded
 
-    loaded = load(domain)
+    keys = recipes.domain_keys(domain, judge, options or [])
+    loaded = load(domain, keys.options)
     broken: list[str] = []
+    judges, engine = None, None
     try:
-        verdicts = list(graded(loaded, rows, replies, broken if skip_bad else None))
+        if keys.judge is not None:
+            from linn.engine.pool import Engine
+            from linn.evals.judges import judges_of
+            from linn.run import judge_folders
+
+            engine = Engine()
+            judges = judges_of({loaded.name: keys.judge}, judge_folders({loaded.name: keys.judge}, None), engine)
+        verdicts = list(graded(loaded, rows, replies, broken if skip_bad else None, judges))
     finally:
         loaded.close()
+        if engine is not None:
+            engine.close()
     write_rows(out, verdicts)
     mean = sum(v["reward"] for v in verdicts) / max(1, len(verdicts))
     typer.echo(f"{len(verdicts)} verdicts, mean reward {mean:.4f}: {out}")
+    if judges is not None and (asked := judges.figures()):
+        typer.echo(f"judge: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s")
     if broken:
         typer.echo(f"{len(broken)} broken lines skipped, the first: {broken[0]}", err=True)
+
+
+@app.command("filter")
+def filter_rows(
+    domain: Annotated[str, typer.Argument(help="a domain's name or ./file.py")],
+    rows: Annotated[str, typer.Option(help="JSONL in the released row layout: a path or hf://datasets/OWNER/REPO/FILE")],
+    out: Annotated[Path, typer.Option(help="where the rows that stay go, JSONL; OUT.rates.jsonl holds all pass rates")],
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="RUN@STAGE, a checkpoint folder, or http(s)://HOST:PORT/v1#MODEL")
+    ] = None,
+    rollouts: Annotated[int, typer.Option(min=1, help="rollouts a row")] = 8,
+    keep_solved: Annotated[float, typer.Option(min=0, max=1, help="share of the rows solved every time that stays")] = 0.0,
+    keep_unsolved: Annotated[float, typer.Option(min=0, max=1, help="share of the rows never solved that stays (agentic SWE: 0.1)")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="sampled tokens a turn at most")] = 49_152,
+    temperature: Annotated[float, typer.Option(min=0, help="sampling temperature")] = 1.0,
+    seed: Annotated[int, typer.Option(help="seed of sampling and of the shares")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="worker processes, for a checkpoint")] = 2,
+    reuse: Annotated[bool, typer.Option("--reuse", help="rows that have a pass_rate keep it")] = False,
+    resume: Annotated[bool, typer.Option(help="go on where an earlier measurement stood, or begin anew")] = True,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count and skip broken rows")] = False,
+    judge: Annotated[str | None, typer.Option(metavar="MODEL", help="the model that judges, in domains that need one")] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="an option of the domain; may be repeated")
+    ] = None,
+) -> None:
+    """Measure how often a model solves each row, and keep the rows worth training on."""
+    from contextlib import ExitStack
+
+    from linn import recipe as recipes
+    from linn.domains.load import load
+    from linn.engine.pool import Engine
+    from linn.evals import difficulty
+    from linn.evals.judges import judges_of
+    from linn.run import judge_folders
+    from linn.show import Progress
+    from linn.types import Sampling
+
+    keys = recipes.domain_keys(domain, judge, options or []).model_copy(update={"rows": rows, "skip_bad": skip_bad})
+    loaded, how, kept, show = load(domain, keys.options), Sampling(max_tokens, temperature), Path(f"{out}.rates.jsonl"), Progress()
+    settings = {
+        "domain": domain,
+        "from": source,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "judge": judge,
+        "options": options or [],
+    }
+    if not resume:
+        kept.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        stack.callback(loaded.close)
+        stack.callback(show.close)
+        engine = stack.enter_context(Engine(processes))
+        named = {loaded.name: keys.judge} if keys.judge is not None else {}
+        judges = judges_of(named, judge_folders(named, None), engine) if named else None
+        solver = _solver(source, how, engine, loaded.max_turns) if source else None
+
+        def on_rows(done: int, total: int) -> None:
+            show.step("filter", done, total, {})
+
+        rates = difficulty.measured(loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows)
+        stay = difficulty.chosen(rates, keep_solved, keep_unsolved, seed)
+        count = difficulty.write_kept(loaded, rates, stay, out)
+    typer.echo(difficulty.histogram(rates))
+    typer.echo(
+        f"{count:,} of {len(rates):,} rows stay: {out}" + (f" (rows: {loaded.tally})" if loaded.tally.bad or loaded.tally.others else "")
+    )
+
+
+def _solver(source: str, how: Sampling, engine: Engine, turns: int) -> Solver:
+    """Who answers the prompts: a checkpoint over `engine`, or an endpoint."""
+    from linn.chat import Codec
+    from linn.evals.difficulty import CheckpointSolver, EndpointSolver
+    from linn.keys import endpoint_of
+    from linn.play.endpoint import EndpointJudge
+    from linn.run import resolve
+    from linn.types import Optim
+
+    if (endpoint := endpoint_of(source)) is not None:
+        if turns > 1:
+            raise UserError(f"--from {source}: an endpoint answers single-turn domains alone; give a checkpoint")
+        return EndpointSolver(EndpointJudge(*endpoint, how))
+    folder = resolve(source)
+    engine.load(folder, Optim())
+    return CheckpointSolver(engine.sampler, Codec.load(folder))
 
 
 @app.command()
@@ -137,6 +266,30 @@ def check(name: Annotated[str, typer.Argument(metavar="DOMAIN", help="a domain's
         typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}" + ("" if finding.ok else f": {finding.detail}"))
     if not all(f.ok for f in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def tasks(
+    out: Annotated[Path, typer.Option(help="where the rows go, JSONL")],
+    packages: Annotated[str, typer.Option(help="packages, comma-separated, NAME or NAME==VERSION; their sources are fetched by pip")],
+    each: Annotated[int, typer.Option(help="tasks of each package at most", min=1)] = 20,
+    difficulty: Annotated[str, typer.Option(help="easy, medium, hard, comma-separated; taken in turn")] = "easy,medium,hard",
+    seed: Annotated[int, typer.Option(help="which bugs")] = 0,
+) -> None:
+    """Make repair tasks for swe_agentic: bugs in published packages, proved by the packages' own tests."""
+    from linn.data.rows import write_rows
+    from linn.domains.repair.tasks import make_all
+
+    made = []
+    names = [name.strip() for name in packages.split(",") if name.strip()]
+    levels = [level.strip() for level in difficulty.split(",")]
+    for found in make_all(names, each, levels, seed):
+        made += found.rows
+        typer.echo(found.line())
+    if not made:
+        raise UserError("no task was made")
+    write_rows(out, made)
+    typer.echo(f"{len(made)} tasks: {out}")
 
 
 @app.command()
@@ -162,6 +315,52 @@ def render(
     typer.echo(f"{len(made)} rows: {out}")
 
 
+@app.command()
+def data(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL, plain, gzip or zstd: a path or hf://datasets/OWNER/REPO/FILE")],
+    tokens: Annotated[
+        str, typer.Option(metavar="CHECKPOINT", help="lengths in this checkpoint's tokens, or `characters`; default: the kept tiny base")
+    ] = "tiny",
+    domain: Annotated[str | None, typer.Option(help="read every row by this domain, whatever agent it names")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="EVAL", help="evaluation set to compare prompts with: a file, DOMAIN, or DOMAIN:FILE")
+    ] = None,
+    ngram: Annotated[int, typer.Option(min=1, help="words in a row that make an overlap; usual are 13 and 9")] = 13,
+    out: Annotated[Path | None, typer.Option(help="where the rows without overlap go (with --against)")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count rows that cannot be compared and leave them out")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Tell what a data file holds, or which of its prompts overlap with evaluation sets."""
+    import json
+
+    from linn import describe
+    from linn.data.names import located
+    from linn.decontaminate import Against, decontaminate
+    from linn.show import reading
+
+    path = located(file)
+    if against:
+        sets = Against(against, ngram)
+        with reading(str(path)) as progress:
+            found, written = decontaminate(path, sets, out, skip_bad, progress)
+        typer.echo(json.dumps(sets.record(found), ensure_ascii=False, indent=1) if as_json else sets.report(path, found))
+        if out is not None:
+            typer.echo(f"{written:,} rows: {out}", err=as_json)
+        return
+    if out is not None:
+        raise UserError("--out: there is nothing to write without --against EVAL")
+    codec = None
+    if tokens != "characters":
+        from linn.chat import Codec
+        from linn.run import resolve
+
+        codec = Codec.load(resolve(tokens))
+    with reading(str(path)) as progress:
+        told = describe.describe(path, codec, domain, progress)
+    unit = "characters" if codec is None else "tokens of " + (tokens if tokens != "tiny" else "the kept tiny base (--tokens CHECKPOINT)")
+    typer.echo(json.dumps(told.record(), ensure_ascii=False, indent=1) if as_json else describe.table(path, told, unit))
+
+
 @app.command("eval")
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(metavar="RUN@STAGE[:STEP]", help="a checkpoint of a run, or a folder")],
@@ -172,10 +371,15 @@ def evaluate(
     """Measure one checkpoint on every domain of a recipe."""
     from linn import recipe as recipes
     from linn.evals.once import evaluate_once
+    from linn.keys import short
     from linn.ledger import Ledger
-    from linn.run import resolve
+    from linn.run import judge_folders, resolve
 
-    scores = evaluate_once(resolve(checkpoint), recipes.load(recipe, changes or []), checkpoint)
+    parsed = recipes.load(recipe, changes or [])
+    judges = {short(name): keys.judge for name, keys in parsed.domains.items() if keys.judge is not None}
+    run, at, _ = checkpoint.partition("@")
+    folders = judge_folders(judges, (lambda stage: resolve(f"{run}@{stage}")) if at else None)
+    scores = evaluate_once(resolve(checkpoint), parsed, checkpoint, judges, folders)
     if out is not None:
         Ledger(out).upsert(scores)
     for score in scores:

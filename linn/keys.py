@@ -11,9 +11,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from linn.errors import UserError
 from linn.types import Optim
 
 
@@ -54,11 +56,80 @@ class Keys(BaseModel):
         return tree
 
 
+def endpoint_of(model: str) -> tuple[str, str] | None:
+    """(URL, the model's name there) of `http(s)://HOST:PORT/v1#MODEL`, or None for a checkpoint; UserError for half an endpoint."""
+    if not model.startswith(("http://", "https://")):
+        return None
+    url, _, served = model.partition("#")
+    if not served or not urlsplit(url).hostname:
+        raise UserError(f"an endpoint is written http://HOST:PORT/v1#MODEL, found {model!r}")
+    return url, served
+
+
+class JudgeKeys(Keys):
+    """A judge model and how it is sampled (paper §4.4)."""
+
+    model: str = Field(
+        min_length=1,
+        description="`@STAGE` (an earlier checkpoint of this run), RUN@STAGE, a checkpoint folder, or http(s)://HOST:PORT/v1#MODEL; "
+        "`judge: MODEL` is short for {model: MODEL}",
+    )
+    temperature: float = Field(0.6, ge=0, description="sampling temperature of the judge; 0 is greedy")
+    top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass of the judge")
+    max_tokens: int = Field(16_384, ge=1, description="tokens of an answer at most, its reasoning included")
+    retries: int = Field(3, ge=0, description="how often an unreadable answer is asked for again; then the domain's default stands")
+    concurrency: int = Field(64, ge=1, description="requests under way at once, at an endpoint")
+    timeout_s: float = Field(1800.0, gt=0, description="seconds that one request to an endpoint may take")
+    key_env: str | None = Field(None, description="environment variable that holds the endpoint's API key")
+
+    @field_validator("model")
+    @classmethod
+    def _endpoint_holds(cls, model: str) -> str:
+        try:
+            endpoint_of(model)
+        except UserError as error:
+            raise ValueError(f"model: {error}") from None
+        return model
+
+    @property
+    def endpoint(self) -> tuple[str, str] | None:
+        """(URL, the model's name there), or None for a checkpoint."""
+        return endpoint_of(self.model)
+
+    @property
+    def stage(self) -> str | None:
+        """The stage of this run whose checkpoint judges, if it is one."""
+        return self.model[1:] if self.model.startswith("@") else None
+
+
 class DomainKeys(Keys):
-    """Where a domain's prompts come from."""
+    """Where a domain's prompts come from and who judges; every other key is an option of the domain's own constructor."""
+
+    model_config = ConfigDict(extra="allow")
 
     level: str = Field("tiny", description="which generator of prompts; `tiny` is what the laptop recipe uses")
-    rows: str | None = Field(None, description="a JSONL file in the released row layout, instead of the generator")
+    rows: str | None = Field(
+        None, description="JSONL in the released row layout, instead of the generator: a path, or hf://datasets/OWNER/REPO/FILE"
+    )
+    skip_bad: bool = Field(False, description="count rows that cannot be used by reason and skip them; false: the first is an error")
+    judge: JudgeKeys | None = Field(None, description="the model that judges, in domains that can be judged by one")
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _model_alone(cls, judge: Any) -> Any:
+        return {"model": judge} if isinstance(judge, str) else judge
+
+    @model_validator(mode="after")
+    def _judged_by_whom(self) -> Self:
+        if "judged" in (self.model_extra or {}):
+            raise ValueError("judged: is set by judge: MODEL; take it away")
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of the domain's constructor."""
+        found = {"level": self.level, "rows": self.rows, "skip_bad": self.skip_bad, **(self.model_extra or {})}
+        return found | {"judged": True} if self.judge else found
 
 
 class EvaluateKeys(Keys):
@@ -162,7 +233,14 @@ class SftKeys(StageKeys):
     """Supervised fine-tuning: packed sequences, loss on assistant tokens (paper Table 7)."""
 
     kind: Literal["sft"] = Field(description="`sft`: fine-tuning on demonstrations or rows")
-    data: str | None = Field(None, description="JSONL of `messages` rows; default: demonstrations made by the domains")
+    data: str | dict[str, float] | None = Field(
+        None,
+        description="JSONL of `messages` rows (a path, or hf://datasets/OWNER/REPO/FILE), or several with their weights in every batch; "
+        "default: demonstrations made by the domains",
+    )
+    skip_bad: bool = Field(
+        False, description="count rows of `data` that cannot be used by reason and skip them; false: the first is an error"
+    )
     faulty: float | dict[str, float] = Field(0.0, description="share of demonstrations that carry their domain's one systematic fault")
     batch: int = Field(64, ge=1, description="sequences a step; with `packed`, rows a step")
     packed: bool = Field(False, description="fill `batch` rows of scale.width tokens with sequences, instead of taking `batch` sequences")
@@ -174,12 +252,25 @@ class SftKeys(StageKeys):
     )
     max_length: int = Field(4096, ge=8, description="longer sequences are skipped and counted")
 
+    @field_validator("data")
+    @classmethod
+    def _data_weights_hold(cls, data: str | dict[str, float] | None) -> str | dict[str, float] | None:
+        if isinstance(data, dict) and (not data or min(data.values()) <= 0 or not math.fsum(data.values()) < math.inf):
+            raise ValueError(f"data: must name a file or more, each with a weight above 0, found {data}")
+        return data
+
     @field_validator("faulty")
     @classmethod
     def _shares_hold(cls, faulty: float | dict[str, float]) -> float | dict[str, float]:
         if not all(0 <= share <= 1 for share in (faulty.values() if isinstance(faulty, dict) else [faulty])):
             raise ValueError(f"faulty: a share must be from 0 to 1, found {faulty}")
         return {short(name): share for name, share in faulty.items()} if isinstance(faulty, dict) else faulty
+
+    @property
+    def files(self) -> dict[str, float]:
+        """The files of `data` and their weights, which sum to 1; empty where the domains make demonstrations."""
+        named = {self.data: 1.0} if isinstance(self.data, str) else self.data or {}
+        return {name: weight / sum(named.values()) for name, weight in named.items()}
 
     def faulty_share(self, domain: str) -> float:
         """Share of faulty demonstrations of `domain`."""
@@ -311,7 +402,21 @@ class Recipe(Keys):
             if isinstance(stage, RlKeys) and stage.curriculum:
                 self._rates_hold(stage)
             seen.append(stage.name)
+        for name, keys in self.domains.items():
+            if keys.judge is not None and keys.judge.stage is not None:
+                self._judge_holds(short(name), keys.judge.stage, seen)
         return self
+
+    def _judge_holds(self, domain: str, judge: str, names: Sequence[str]) -> None:
+        """`names`: `base` and every stage, in order."""
+        where = f"domains.{domain}.judge"
+        if judge not in names:
+            raise ValueError(f"{where}: '@{judge}' is no stage of this recipe{nearest(judge, names)}")
+        for stage in self.stages[: names.index(judge)]:
+            if isinstance(stage, RlKeys) and domain in self.weights_of(stage):
+                raise ValueError(
+                    f"{where}: stage {stage.name!r} needs the judge, but its stage {judge!r} does not come before; name an earlier one"
+                )
 
     def _teachers_hold(self, stage: DistillKeys, seen: Sequence[str]) -> None:
         """`seen`: what comes before the stage."""
@@ -355,7 +460,19 @@ class Recipe(Keys):
 
     def domain_options(self) -> dict[str, dict[str, Any]]:
         """Constructor arguments of every domain, by its name or file."""
-        return {name: keys.model_dump() for name, keys in self.domains.items()}
+        return {name: keys.options for name, keys in self.domains.items()}
+
+    def judged_by(self, stage: str) -> dict[str, JudgeKeys]:
+        """The judge of every domain that has one and can be judged once `stage` has its checkpoint."""
+        there = ["base", *(s.name for s in self.stages)]
+        there = there[: there.index(stage) + 1]
+        named = {short(name): keys.judge for name, keys in self.domains.items() if keys.judge is not None}
+        return {name: judge for name, judge in named.items() if judge.stage is None or judge.stage in there}
+
+    def measured_at(self, stage: str) -> list[str]:
+        """The domains that can be measured once `stage` has its checkpoint: those whose judge, if it has one, is there."""
+        judged = self.judged_by(stage)
+        return [short(name) for name, keys in self.domains.items() if keys.judge is None or short(name) in judged]
 
 
 def _named(stage: StageKeys) -> list[str]:

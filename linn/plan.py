@@ -4,24 +4,45 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from linn.domains.load import exists
+from linn.data.names import is_remote
+from linn.domains.load import load
+from linn.engine.tiny import tiny_config
 from linn.errors import UserError
-from linn.keys import DistillKeys, Recipe, RlKeys, RolloutKeys, SftKeys
-from linn.run import start_folder
+from linn.keys import DistillKeys, NewModelKeys, Recipe, RlKeys, RolloutKeys, SftKeys, short
+from linn.run import judge_holds, known_config, start_folder
+from linn.shape import Shape, read_shape, shape_of
 
 
-def inputs_hold(recipe: Recipe, folder: Path) -> None:
-    """Refuse a recipe whose model, domains or files are not there, or a folder that cannot be one, before anything is written."""
-    start_folder(recipe, folder)
+def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, int]:
+    """Refuse a recipe whose model, domains or files are not there, or a folder that cannot be one, before anything is written.
+
+    `dry`: weights may be missing where linn keeps the model's config. Gives the assistant turns at most of each domain, by its short name.
+    """
+    if not (dry and known_config(recipe)):
+        start_folder(recipe, folder)
+    turns = {}
     for name, keys in recipe.domains.items():
-        exists(name)
-        if keys.rows is not None and not Path(keys.rows).is_file():
+        if keys.rows is not None and not is_remote(keys.rows) and not Path(keys.rows).is_file():
             raise UserError(f"domains.{name}.rows: {keys.rows}: no such file; give a JSONL file in the released row layout")
+        domain = load(name, keys.options)
+        turns[short(name)] = domain.max_turns
+        domain.close()
+        if keys.judge is not None:
+            judge_holds(keys.judge)
     for stage in recipe.stages:
-        if isinstance(stage, SftKeys) and stage.data is not None and not Path(stage.data).is_file():
-            raise UserError(f"stage {stage.name!r}.data: {stage.data}: no such file; give a JSONL file of messages rows")
+        for file in stage.files if isinstance(stage, SftKeys) else ():
+            if not is_remote(file) and not Path(file).is_file():
+                raise UserError(f"stage {stage.name!r}.data: {file}: no such file; give a JSONL file of messages rows")
     if found := next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None):
         raise UserError(f"run folder {folder}: {found} is a file; give --out another folder")
+    return turns
+
+
+def model_shape(recipe: Recipe, folder: Path) -> Shape:
+    """The shape of the model that the recipe starts from, which need not be there."""
+    if isinstance(recipe.model, NewModelKeys):
+        return shape_of(tiny_config(recipe.model.vocab), "model")
+    return read_shape(known_config(recipe) or start_folder(recipe, folder))
 
 
 def plan(recipe: Recipe, folder: Path) -> str:
@@ -32,7 +53,7 @@ def plan(recipe: Recipe, folder: Path) -> str:
         done = (folder / "stages" / f"{index:02d}-{stage.name}" / "DONE").exists()
         what = f"{stage.steps} steps at lr {stage.lr:g}"
         if isinstance(stage, SftKeys):
-            what += f", {stage.steps * stage.batch:,} sequences"
+            what += f", {stage.steps * stage.batch:,} " + (f"packed rows of {recipe.scale.width:,}" if stage.packed else "sequences")
         if isinstance(stage, RolloutKeys):
             each = stage.prompts * stage.rollouts
             what += f", {stage.prompts} x {stage.rollouts} rollouts a step, {stage.steps * each:,} in all, {stage.max_tokens:,} tokens a turn at most"
@@ -40,7 +61,8 @@ def plan(recipe: Recipe, folder: Path) -> str:
             what += f" (up to {stage.refill} times that while refilling)"
         if isinstance(stage, DistillKeys):
             what += f", teachers {stage.teachers}"
-        mix = ", ".join(f"{d} {w:.0%}" for d, w in recipe.weights_of(stage).items())
+        shares = stage.files if isinstance(stage, SftKeys) and stage.files else recipe.weights_of(stage)
+        mix = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
         lines.append(f"{index:>2} {stage.name:<14} {stage.kind:<8} from {parent:<14} {what}; {mix}" + ("  [done]" if done else ""))
     held = recipe.evaluate
     each = (2 * held.test + held.validation * (1 + held.pass_at)) * len(recipe.domains)

@@ -19,6 +19,7 @@ from linn.keys import (
     DistillKeys,
     DomainKeys,
     EvaluateKeys,
+    JudgeKeys,
     NewModelKeys,
     Recipe,
     RlKeys,
@@ -80,17 +81,44 @@ def parse(tree: dict[str, Any], where: str) -> Recipe:
         raise UserError(" ".join(f"{where}: {'; '.join(list(dict.fromkeys(said))[:4])}".split())) from None
 
 
+def domain_keys(name: str, judge: str | None, options: Sequence[str]) -> DomainKeys:
+    """A domain's block from the command line: `--judge` and `--option KEY=VALUE`."""
+    if judge and judge.startswith("@"):
+        raise UserError(f"--judge {judge}: names a stage of a run, and there is none here; say RUN{judge}")
+    tree: dict[str, Any] = {"domains": {name: {"judge": {"model": judge}} if judge else {}}}
+    for option in options:
+        key, sep, raw = option.partition("=")
+        if not sep:
+            raise UserError(f"--option {option!r}: expected KEY=VALUE")
+        _put(tree["domains"][name], key.split("."), _value(f"--option {option!r}", raw), f"--option {option!r}")
+    tree |= {"name": "options", "stages": [{"name": "rl", "kind": "rl"}]}
+    return parse(tree, "options").domains[name]
+
+
+def _value(where: str, raw: str) -> Any:
+    try:
+        value = yaml.safe_load(raw)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"{where}: the value is not YAML") from None
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text
+            value = float(value) if value.lower() not in {"nan", "inf"} else value
+    return value
+
+
+def _put(node: Any, path: Sequence[str], value: Any, where: str) -> None:
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise UserError(f"{where}: {part!r} holds no keys")
+    node[path[-1]] = value
+
+
 def _change(tree: dict[str, Any], change: str) -> None:
     key, sep, raw = change.partition("=")
     if not sep:
         raise UserError(f"--set {change!r}: expected STAGE.KEY=VALUE or KEY=VALUE")
-    try:
-        value = yaml.safe_load(raw)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UserError(f"--set {change!r}: the value is not YAML") from None
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text
-            value = float(value) if value.lower() not in {"nan", "inf"} else value
+    value = _value(f"--set {change!r}", raw)
     head, *rest = key.split(".")
     listed = tree.get("stages")
     stages = {str(s.get("name")): s for s in listed if isinstance(s, dict)} if isinstance(listed, list) else {}
@@ -98,14 +126,16 @@ def _change(tree: dict[str, Any], change: str) -> None:
     path = rest if node is not tree else [head, *rest]
     if node is tree and len(path) > 1 and path[0] not in Recipe.model_fields:
         raise UserError(f"--set {change!r}: no stage or key {head!r}{nearest(head, [*stages, *keys_of(Recipe)])}")
-    for part in path[:-1]:
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            raise UserError(f"--set {change!r}: {part!r} holds no keys")
-    node[path[-1]] = value
+    _put(node, path, value, f"--set {change!r}")
 
 
-_BLOCKS: dict[str, type[BaseModel]] = {"evaluate": EvaluateKeys, "scale": ScaleKeys, "model": NewModelKeys, "curriculum": CurriculumKeys}
+_BLOCKS: dict[str, type[BaseModel]] = {
+    "evaluate": EvaluateKeys,
+    "scale": ScaleKeys,
+    "model": NewModelKeys,
+    "judge": JudgeKeys,
+    "curriculum": CurriculumKeys,
+}
 _KINDS: dict[str, type[StageKeys]] = {"sft": SftKeys, "rl": RlKeys, "distill": DistillKeys}
 
 
@@ -175,7 +205,8 @@ def resolved(recipe: Recipe) -> str:
 def every_key() -> Iterator[tuple[str, str, str, str]]:
     """(block.key, type, default, meaning) of every recipe key, for `linn explain`."""
     blocks: list[tuple[str, type[BaseModel]]] = [
-        ("", Recipe), ("model.", NewModelKeys), ("domains.NAME.", DomainKeys), ("evaluate.", EvaluateKeys), ("scale.", ScaleKeys),
+        ("", Recipe), ("model.", NewModelKeys), ("domains.NAME.", DomainKeys),
+        ("domains.NAME.judge.", JudgeKeys), ("evaluate.", EvaluateKeys), ("scale.", ScaleKeys),
         ("sft.", SftKeys), ("rl.", RlKeys), ("rl.curriculum.", CurriculumKeys), ("distill.", DistillKeys),
     ]  # fmt: skip
     for prefix, block in blocks:
@@ -188,3 +219,10 @@ def every_key() -> Iterator[tuple[str, str, str, str]]:
             kind = getattr(field.annotation, "__name__", None) if not hasattr(field.annotation, "__args__") else None
             shown = kind or str(field.annotation).replace("typing.", "").replace("linn.keys.", "")
             yield f"{prefix}{field.alias or name}", shown, default, field.description or ""
+        if block is DomainKeys:
+            yield (
+                f"{prefix}OPTION",
+                "any",
+                "the domain's own",
+                "an option of the domain's constructor, such as preference's pairs; see docs/domains.md",
+            )

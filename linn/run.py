@@ -13,9 +13,10 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -29,8 +30,10 @@ from linn.domains.base import Domain
 from linn.engine.pool import Engine
 from linn.errors import UserError
 from linn.evals.evaluate import Evaluation, Probe
-from linn.keys import DistillKeys, NewModelKeys, Recipe, RlKeys, SftKeys, StageKeys, nearest
+from linn.evals.judges import judges_of, key_of
+from linn.keys import DistillKeys, JudgeKeys, NewModelKeys, Recipe, RlKeys, SftKeys, StageKeys, nearest
 from linn.ledger import Ledger, regressions, teachers
+from linn.play.ask import Judges
 from linn.show import Progress
 from linn.stages.distill import distill
 from linn.stages.loop import StageRun
@@ -123,6 +126,8 @@ class Run:
             self._measure_start()
         start, folder = self.checkpoint(parent), self.stage_folder(keys.name)
         folder.mkdir(parents=True, exist_ok=True)
+        before = self.names[self.names.index(keys.name) - 1]
+        judges = self._judges(before)
         run = StageRun(
             keys,
             folder,
@@ -133,8 +138,10 @@ class Run:
             Codec.load(start),
             engine,
             self.show,
+            judges,
         )
-        run.measure = lambda step: self._probe(keys.name, step, run.codec, self.evaluation.curve, list(run.weights))
+        known = [d for d in run.weights if d in self.recipe.measured_at(before)]
+        run.measure = lambda step: self._probe(keys.name, step, run.codec, self.evaluation.curve, known, judges)
         with self.show.logging(folder):
             if not run.checkpoint.exists():
                 self.show.say(f"{keys.name}: {keys.kind} from {parent}, {keys.steps} steps")  # type: ignore[attr-defined]
@@ -161,18 +168,41 @@ class Run:
         files.write_text(self.stage_folder("base") / "DONE", "")
 
     def _measure(self, stage: str, step: int, codec: Codec, folder: Path) -> None:
-        """Every domain, after a stage."""
-        self._probe(stage, step, codec, self.evaluation.whole, (), folder)
+        """Every domain whose judge, if it has one, is there."""
+        names = self.recipe.measured_at(stage)
+        if unjudged := [domain for domain in self.domains if domain not in names]:
+            self.show.say(f"{stage}: {', '.join(unjudged)} not measured: the judge comes with a later stage")
+        self._probe(stage, step, codec, self.evaluation.whole, names, self._judges(stage), folder)
+
+    def _judges(self, stage: str) -> Judges:
+        """The judges that are there once `stage` has its checkpoint."""
+        assert self.engine is not None
+        named = self.recipe.judged_by(stage)
+        return judges_of(named, judge_folders(named, self.checkpoint), self.engine)
 
     def _probe(
-        self, stage: str, step: int, codec: Codec, probes: Sequence[Probe], names: Sequence[str], folder: Path | None = None
+        self,
+        stage: str,
+        step: int,
+        codec: Codec,
+        probes: Sequence[Probe],
+        names: Sequence[str],
+        judges: Judges,
+        folder: Path | None = None,
     ) -> None:
+        if not names:
+            return
         assert self.engine is not None
         scores = self.evaluation.measure(
             stage, step, self.engine.sampler, codec, self.recipe.seed, probes, names, folder,
             lambda done, total: self.show.note(stage, done, total, "evaluating") if done % 50 == 0 else None,
+            judges,
         )  # fmt: skip
         self.ledger.upsert(scores)
+        if asked := judges.figures():
+            self.show.say(
+                f"{stage}:{step} judges: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s"
+            )
         test = {s.domain: s.value for s in scores if s.split == "test" and s.metric == "accuracy"}
         self.show.say(f"{stage}:{step} " + " ".join(f"{domain} {value:.1%}" for domain, value in test.items()))
 
@@ -245,7 +275,7 @@ class Run:
         """Refuse a corrupted ledger, or one without the rows of a stage that is done, before any work."""
         there = {row.stage for row in self.ledger.read()}
         for stage in self.recipe.stages:
-            if stage.evaluate and stage.name not in there and self.done(stage.name):
+            if stage.evaluate and self.recipe.measured_at(stage.name) and stage.name not in there and self.done(stage.name):
                 raise UserError(
                     f"{self.ledger.path}: no rows of stage {stage.name!r}, which is done; put the ledger back, or delete "
                     f"{self.stage_folder(stage.name) / 'DONE'} to have it measured again"
@@ -257,7 +287,7 @@ class Run:
         kept = [s for i, s in enumerate(before.stages, 1) if i < first and self._begun(f"{i:02d}-{s.name}")]
         if kept or (first > 0 and self.stage_folder("base").exists()):
             for key in ("model", "seed", "domains", "scale", "evaluate"):
-                if getattr(before, key) != getattr(self.recipe, key):
+                if _deciding(before, key) != _deciding(self.recipe, key):
                     return f"{key!r} of its stages", "base"
         for stage in kept:
             index = before.stages.index(stage)
@@ -286,6 +316,24 @@ class Run:
             self.ledger.drop(orphans)
 
 
+def judge_folders(named: Mapping[str, JudgeKeys], checkpoint: Callable[[str], Path] | None) -> dict[str, Path]:
+    """The checkpoint of every judge that is no endpoint, by the recipe's word for it; `checkpoint`: that of a stage of this run."""
+    found = {}
+    for keys in named.values():
+        if keys.endpoint is None:
+            if keys.stage is not None and checkpoint is None:
+                raise UserError(f"judge {keys.model}: names a stage of a run, and there is none here; say RUN{keys.model}")
+            found[keys.model] = checkpoint(keys.stage) if keys.stage is not None and checkpoint is not None else resolve(keys.model)
+    return found
+
+
+def judge_holds(keys: JudgeKeys) -> None:
+    """Refuse a judge whose checkpoint or key is not there; whether an endpoint answers shows when it is asked."""
+    key_of(keys)
+    if keys.endpoint is None and keys.stage is None:
+        resolve(keys.model)
+
+
 def start_folder(recipe: Recipe, folder: Path) -> Path:
     """The folder of the weights a recipe starts from; raises UserError where there is none."""
     if isinstance(recipe.model, NewModelKeys):
@@ -295,9 +343,21 @@ def start_folder(recipe: Recipe, folder: Path) -> Path:
         return BASES / name
     path = Path(name)
     if not (path / "config.json").is_file():
+        if re.fullmatch(r"[\w-]+/[\w.-]+", name) and not path.exists():
+            raise UserError(
+                f"model: the weights of {name!r} are not here; get them with hf download {name} --local-dir DIR, then --set model=DIR"
+            )
         kept = ", ".join(sorted(p.name for p in BASES.glob("tiny-*"))) or "none"
         raise UserError(f"model: {recipe.model!r} is neither a kept base ({kept}) nor a folder with config.json")
     return path
+
+
+def known_config(recipe: Recipe) -> Path | None:
+    """The folder kept with linn that holds the `config.json` of a model whose weights are not: enough to price it."""
+    if not isinstance(recipe.model, str) or (Path(recipe.model) / "config.json").is_file():
+        return None
+    folders = [p.parent for p in sorted(BASES.glob("*/config.json")) if not (p.parent / "model.safetensors").exists()]
+    return next((folder for folder in folders if folder.name in recipe.model.lower()), None)
 
 
 def prepare_start(recipe: Recipe, folder: Path, domains: Mapping[str, Domain]) -> None:
@@ -324,6 +384,18 @@ def clean_texts(domains: Mapping[str, Domain], each: int = 400) -> Iterator[str]
         for prompt in itertools.islice(domain.prompts("train"), each):
             turns = domain.demonstrate(prompt, random.Random(seed_of("vocabulary", name, prompt.id)), False)
             yield chat.render((*prompt.messages, *turns), prompt.tools, prompt.thinking, True, False)
+
+
+def _deciding(recipe: Recipe, key: str) -> Any:
+    """What decides results in a part of a recipe: where a judge is served, and how patiently it is asked, does not."""
+    if key != "domains":
+        return getattr(recipe, key)
+    said = {name: keys.model_dump() for name, keys in recipe.domains.items()}
+    for name, keys in recipe.domains.items():
+        if keys.judge is not None:
+            where = {"model": f"#{keys.judge.endpoint[1]}"} if keys.judge.endpoint is not None else {}
+            said[name]["judge"] |= where | dict.fromkeys(("concurrency", "timeout_s", "key_env"))
+    return said
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -88,6 +88,26 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+@contextmanager
+def reading(what: str) -> Iterator[Callable[[float, int], None]]:
+    """Progress of reading a long file, on standard error: hears (share, lines); silent for the first seconds, then a line in a while."""
+    began = said = time.monotonic()
+    live = sys.stderr.isatty()
+
+    def hear(share: float, lines: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if lines % 64 or now - said < (0.5 if live else 10) or now - began < 2:
+            return
+        said = now
+        left = _clock((now - began) / share * (1 - share)) if share > 0 else "?"
+        print(f"{what}: {share:.0%}, {lines:,} lines, left {left}", end="\r" if live else "\n", file=sys.stderr, flush=True)
+
+    yield hear
+    if live and said > began:
+        print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
 
 
 def _figure(value: float) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Split = Literal["train", "validation", "test"]
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "user", "assistant", "tool", "principle", "response_1", "response_2"]
+"""The last three stand only in what a generative reward model is shown (paper §4.4)."""
 
 
 # ---------------------------------------------------------------- conversations

@@ -288,3 +288,37 @@ def test_a_full_disk_is_one_line_however_it_is_told(monkeypatch):
     monkeypatch.setattr("linn.report.build", full)
     monkeypatch.setattr(cli, "run_folder", lambda name: name)
     assert "free some space, then the same command goes on" in refused("report", "x", code=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"row": "x"}, "unknown option 'row'; did you mean 'rows'"),
+        ({"paris": "all"}, "unknown option 'paris'; did you mean 'pairs'"),
+        ({"pairs": "some"}, "option pairs"),
+        ({"shaping": {"thinkk": 1}}, "option shaping.thinkk"),
+        ({"shaping": {"think": "much"}}, "option shaping.think"),
+        ({"judge": "nowhere"}, "'nowhere'"),
+        ({"judge": {"model": "http://127.0.0.1:1/v1#m", "key_env": "LINN_NO_SUCH_KEY"}}, "LINN_NO_SUCH_KEY"),
+    ],
+)
+def test_a_domains_options_are_checked_before_anything_runs(tmp_path, options, line):
+    recipe = changed(tmp_path, domains={"preference": options}, stages=RECIPE["stages"][:1])
+    assert line in refused("run", recipe, "--dry-run") and line in refused("run", recipe, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_domain_that_no_model_can_judge_refuses_one(tmp_path):
+    recipe = changed(tmp_path, domains={"arithmetic": {"judge": "tiny"}})
+    assert "no model can judge it" in refused("run", recipe, "--dry-run")
+
+
+def test_grade_takes_a_domains_options(tmp_path):
+    for name in ("rows", "replies"):
+        (tmp_path / f"{name}.jsonl").write_text("")
+    words = ["--rows", tmp_path / "rows.jsonl", "--replies", tmp_path / "replies.jsonl", "--out", tmp_path / "out.jsonl"]
+    assert said("grade", "preference", *words, "--option", "pairs=circular", "--option", "shaping.think=0")[0] == 0
+    assert "did you mean 'pairs'" in refused("grade", "preference", *words, "--option", "pair=all")
+    assert "expected KEY=VALUE" in refused("grade", "preference", *words, "--option", "pairs")
+    assert "names a stage of a run" in refused("grade", "preference", *words, "--judge", "@sft")
+    assert "http://HOST:PORT/v1#MODEL" in refused("grade", "preference", *words, "--judge", "http://h/v1")

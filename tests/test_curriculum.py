@@ -5,13 +5,19 @@ import json
 import random
 import statistics
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+from scripted import Scripted
+from test_rollout import END, Letters
 
 from linn import recipe as recipes
+from linn.domains.load import load
 from linn.errors import UserError
 from linn.keys import CurriculumKeys
 from linn.stages.curriculum import Pool, rates_hold
+from linn.stages.loop import StageRun
+from linn.stages.rl import rl
 from linn.types import Message, Prompt
 
 
@@ -87,9 +93,12 @@ def test_a_restored_pool_goes_on_alike(size, rows):
 @pytest.mark.parametrize("rate", [None, "0.5", True, 1.5, -0.1])
 def test_a_row_without_a_rate_is_named(tmp_path, rate):
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"pass_rate": 0.5}) + "\n" + json.dumps({"id": 7} | ({} if rate is None else {"pass_rate": rate})) + "\n")
-    with pytest.raises(UserError, match=r"rows.jsonl:2: the row has .*pass_rate.*linn filter mcqa"):
-        rates_hold("rl", [("mcqa", path)])
+    good = {"expected_answer": "A", "pass_rate": 0.5}
+    other = {"agent_ref": {"name": "workplace_assistant_simple_agent"}}  # another domain's: none of our business
+    bad = {"expected_answer": "A"} | ({} if rate is None else {"pass_rate": rate})
+    path.write_text("".join(json.dumps(row) + "\n" for row in (good, other, bad)))
+    with pytest.raises(UserError, match=r"rows.jsonl line 3: the row has .*pass_rate.*linn filter mcqa"):
+        rates_hold("rl", [load("mcqa", {"rows": path})])
 
 
 def test_a_generator_has_no_rates():
@@ -99,3 +108,62 @@ def test_a_generator_has_no_rates():
     tree["stages"][0]["curriculum"] = {"strat": 1}  # type: ignore[index]
     with pytest.raises(UserError, match="did you mean 'start'"):
         recipes.parse(tree, "t")
+
+
+class Still:
+    """An engine whose model answers nothing and never changes."""
+
+    def __init__(self) -> None:
+        self.sampler = Scripted(Letters(), lambda text, seed: END)
+        self.trainer = SimpleNamespace(step=lambda samples, loss, lr: {})
+
+    def save(self, folder):
+        folder.mkdir(parents=True)
+        for name in ("config.json", "model.safetensors"):
+            (folder / name).write_text("{}")
+
+    def load(self, folder, optim):
+        pass
+
+    def restore(self, folder):
+        assert (folder / "model.safetensors").exists()
+
+    def cpu_seconds(self):
+        return 0.0
+
+
+def test_a_stage_that_was_stopped_draws_what_an_unbroken_one_does(tmp_path, monkeypatch):
+    rows, rates = tmp_path / "rows.jsonl", [i % 11 / 10 for i in range(150)]
+    rows.write_text(
+        "".join(json.dumps({"question": f"{i} + 1", "expected_answer": f"{i + 1}", "pass_rate": r}) + "\n" for i, r in enumerate(rates))
+    )
+    stage = {"name": "rl", "kind": "rl", "steps": 9, "prompts": 6, "rollouts": 2, "max_tokens": 4, "save_every": 2}
+    tree = {"name": "t", "domains": {"math": {"rows": str(rows)}}, "stages": [stage | {"curriculum": {"pool": 16}}]}
+    recipe = recipes.parse(tree, "t")
+
+    def made(name):
+        show = SimpleNamespace(step=lambda *a: None, say=lambda text: None)
+        domains = {"math": load("math", {"rows": rows})}
+        return StageRun(recipe.stages[0], tmp_path / name, tmp_path, 7, {"math": 1.0}, domains, Letters(), Still(), show)  # type: ignore[arg-type]
+
+    def drawn(name):
+        steps = [path.read_text().splitlines() for path in sorted((tmp_path / name / "rollouts").iterdir())]
+        return [[json.loads(line)["prompt_id"] for line in step] for step in steps]
+
+    rl(made("whole"))
+    train = StageRun.train
+
+    def stopping(run, step, *rest):
+        if step == 5:
+            raise KeyboardInterrupt
+        train(run, step, *rest)
+
+    monkeypatch.setattr(StageRun, "train", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        rl(made("broken"))
+    monkeypatch.undo()
+    rl(made("broken"))
+    whole = drawn("whole")
+    assert drawn("broken") == whole and len(whole) == 9
+    means = [statistics.mean(rates[int(i)] for i in step) for step in whole]
+    assert means[0] > 0.6 and means[-1] < 0.4

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from linn.domains.instruct import Instruct
-from linn.domains.instructions import CHECKERS, follows, sentences
+from linn.domains.instructions import CHECKERS, follows
 from linn.errors import InfrastructureError, UserError
 from linn.types import Message, Prompt, Reply
 

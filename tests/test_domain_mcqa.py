@@ -124,7 +124,14 @@ def test_own_patterns_come_first_and_the_last_match_counts() -> None:
     assert DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
 
 
-@pytest.mark.parametrize("pattern", [r"(x+x+)+y", r"((x{1,999}){1,999}){1,999}y", "(" * 3000, "(", r"(?P<a", "(x|x)*y", ["(x+x+)+y"] * 50])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(x+x+)+y", r"((x{1,999}){1,999}){1,999}y", "(" * 3000, "(", r"(?P<a", "(x|x)*y", ["(x+x+)+y"] * 50, r"(?:a(?R)?)+b", "(?:xxxxxxxxxx){e<=9}z",
+        r"(.*)*\1y", r"(?=(x+x+)+y)z", r"(?<=x{1,5000}.*)y", r"(x?){10000}x{10000}y", r"\b(\w+\s?)+$Q", "y{0,100000000}z", r"(?:\p{L}+)+\d", "((((((x*)*)*)*)*)*)y",
+        "", "$^", r"(?<n>(?&n)?x)y",
+    ],
+)  # fmt: skip
 def test_hostile_patterns_end_in_time(pattern: object) -> None:
     start = time.process_time()
     assert graded(row(pattern=pattern), "x" * 1_000_000) == 0

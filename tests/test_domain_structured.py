@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -241,6 +242,71 @@ def test_references_stay_inside_the_schema(domain: Structured) -> None:
     verdict = domain.verify(domain.from_row(row({"$ref": "http://127.0.0.1:9/s.json"}), 0), Reply(text="5"))
     assert "Unresolvable" in verdict.note
     assert reward(domain, "5", {"type": "bogus"}) == 0
+
+
+def test_nothing_is_ever_fetched(domain: Structured) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/s"
+        for schema in (
+            {"$ref": url},
+            {"$dynamicRef": url},
+            {"$schema": url, "type": "integer", "pattern": "x"},
+            {"$id": url, "$ref": "other"},
+            {"allOf": [{"$ref": f"{url}#/a"}]},
+        ):
+            verdict = domain.verify(domain.from_row(row(schema), 0), Reply(text="5"))
+            assert verdict.reward == 0 or "$schema" in schema
+        outside = f'<!DOCTYPE a SYSTEM "{url}"><a><b>1</b></a>', f'<!DOCTYPE a [<!ENTITY % e SYSTEM "{url}"> %e;]><a><b>1</b></a>'
+        for text in (*outside, f'<a xmlns:xi="x"><xi:include href="{url}"/></a>'):
+            reward(
+                domain, text, {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "string"}}}}}, "xml"
+            )
+        assert reward(domain, f"!!python/object/apply:urllib.request.urlopen ['{url}']", {"type": "object"}, "yaml") == 0
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+LOOP = {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
+DEEP: dict[str, Any] = {"type": "integer"}
+for _ in range(200):
+    DEEP = {"type": "object", "properties": {"a": DEEP}}
+SCHEMAS = [
+    LOOP,
+    {"$ref": "#/$ref"},
+    {"$ref": "#/$defs/none"},
+    {"allOf": [{"$ref": "#"}]},
+    {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]},
+    {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+    {"not": {"$ref": "#"}},
+    {"pattern": "(" * 500},
+    {"type": "string", "pattern": "(a*)*$", "minLength": 3},
+    {"type": "string", "pattern": "^(([a-z])+.)+[A-Z]([a-z])+$"},
+    {"enum": []},
+    {"const": {"a": [1] * 10_000}},
+    {"type": "object", "minProperties": 10**9},
+    {"multipleOf": 0},
+    {"type": ["bogus"]},
+    {"required": "a"},
+    {"dependentSchemas": {"a": {"$ref": "#"}}, "type": "null"},
+    {"oneOf": [{}, {}]},
+    DEEP,
+    {"if": {}, "then": {"$ref": "#"}},
+    {"$ref": "#/properties/a", "properties": {"a": {"$ref": "#"}}},
+]
+
+
+@pytest.mark.parametrize("index", range(len(SCHEMAS)))
+def test_hostile_schemas_neither_raise_nor_reward(domain: Structured, index: int) -> None:
+    start = time.perf_counter()
+    for text in ("5", '"' + "a" * 60 + '!"', "[[[[]]]]", '{"a": {"a": {"a": 1}}}'):
+        assert reward(domain, text, SCHEMAS[index]) == 0
+    assert time.perf_counter() - start < 15
+
+
+def test_yaml_is_read_as_the_reference_reads_it(domain: Structured) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}}
+    assert reward(domain, "{a:[1, 2]}", schema, "yaml") == reward(domain, "{a: [1, 2]}", schema, "yaml") == 1
 
 
 def test_closing_ends_the_worker_and_a_later_check_starts_another() -> None:

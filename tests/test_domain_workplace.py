@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from linn.domains.office import READS, TOOLS, WRITES, Office
-from linn.domains.office_data import load, small
-from linn.domains.office_table import BLANK
+from linn.domains.office import mail_tasks, tasks
+from linn.domains.office.desk import Unfit, extreme, only
+from linn.domains.office.state import Office
+from linn.domains.office.table import BLANK
+from linn.domains.office.tables import drawn, load, small
+from linn.domains.office.tools import READS, TOOLS, WRITES, call
 from linn.domains.workplace import Workplace
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, ToolCall
@@ -30,47 +36,48 @@ def test_there_are_27_tools_and_reads_change_nothing() -> None:
     assert len(TOOLS) == 27 and len(WRITES) == 14
     one = office()
     for name in READS:
-        one.call(name, {})
+        call(one, name, {})
         for argument in ("name", "query", "email_id", "event_id", "task_id", "visitor_id", "task_name", "customer_name", "time_min"):
-            one.call(name, {argument: "00000001"})
+            call(one, name, {argument: "00000001"})
     assert one.same(load(None))
 
 
 def test_email() -> None:
     one = office()
     first = one.emails.records()[0]
-    assert one.call("email_get_email_information_by_id", {"email_id": first["email_id"], "field": "subject"}) == {
+    assert call(one, "email_get_email_information_by_id", {"email_id": first["email_id"], "field": "subject"}) == {
         "subject": first["subject"]
     }
-    assert one.call("email_send_email", {"recipient": "A@b.example", "subject": "s", "body": "b"}) == "Email sent successfully."
+    assert call(one, "email_send_email", {"recipient": "A@b.example", "subject": "s", "body": "b"}) == "Email sent successfully."
     assert one.emails.rows[-1] == ("500", "outbox", "a@b.example", "s", "2023-11-30 23:59:00", "b")
-    assert one.call("email_send_email", {"recipient": "bob", "subject": "s", "body": "b"}) == "Invalid recipient email address."
-    assert one.call("email_forward_email", {"email_id": first["email_id"], "recipient": "c@d.example"}) == "Email forwarded successfully."
+    assert call(one, "email_send_email", {"recipient": "bob", "subject": "s", "body": "b"}) == "Invalid recipient email address."
+    assert call(one, "email_forward_email", {"email_id": first["email_id"], "recipient": "c@d.example"}) == "Email forwarded successfully."
     assert one.emails.rows[-1][3] == f"FW: {first['subject']}" and one.emails.rows[-1][5] == first["body"]
-    assert one.call("email_reply_email", {"email_id": first["email_id"], "body": "ok"}) == "Email replied successfully."
+    assert call(one, "email_reply_email", {"email_id": first["email_id"], "body": "ok"}) == "Email replied successfully."
     assert one.emails.rows[-1][2:4] == (first["sender/recipient"], f"RE: {first['subject']}")
-    assert one.call("email_delete_email", {"email_id": first["email_id"]}) == "Email deleted successfully."
-    assert one.call("email_delete_email", {"email_id": first["email_id"]}) == "Email not found."
-    found = one.call("email_search_emails", {"query": "budget", "page_size": 2})
+    assert call(one, "email_delete_email", {"email_id": first["email_id"]}) == "Email deleted successfully."
+    assert call(one, "email_delete_email", {"email_id": first["email_id"]}) == "Email not found."
+    found = call(one, "email_search_emails", {"query": "budget", "page_size": 2})
     assert len(found["emails"]) == 2 and found["pagination"]["page_size"] == 2
     assert found["emails"][0]["sent_datetime"] >= found["emails"][1]["sent_datetime"]
-    assert one.call("email_search_emails", {"query": "no such words"}) == "No emails found."
+    assert call(one, "email_search_emails", {"query": "no such words"}) == "No emails found."
 
 
 def test_calendar() -> None:
     one = office()
     event = {"event_name": "Review", "participant_email": "X@y.example", "event_start": "2023-12-01 09:00:00", "duration": "30"}
-    assert one.call("calendar_create_event", event) == "00000300"
+    assert call(one, "calendar_create_event", event) == "00000300"
     assert one.events.rows[-1][2] == "x@y.example" and one.events.labels[-1] == 0
-    assert one.call("calendar_create_event", {**event, "duration": "-1"}) == "Duration must be a positive number of minutes."
-    assert one.call("calendar_create_event", {**event, "event_start": "soon"}).startswith("Invalid event_start format")
+    assert call(one, "calendar_create_event", {**event, "duration": "-1"}) == "Duration must be a positive number of minutes."
+    assert call(one, "calendar_create_event", {**event, "event_start": "soon"}).startswith("Invalid event_start format")
     assert (
-        one.call("calendar_update_event", {"event_id": "00000300", "field": "duration", "new_value": "60"}) == "Event updated successfully."
+        call(one, "calendar_update_event", {"event_id": "00000300", "field": "duration", "new_value": "60"})
+        == "Event updated successfully."
     )
-    assert one.call("calendar_get_event_information_by_id", {"event_id": "00000300", "field": "duration"}) == {"duration": "60"}
-    assert one.call("calendar_update_event", {"event_id": "300", "field": "duration", "new_value": "60"}).startswith("Invalid event ID")
-    assert one.call("calendar_search_events", {"query": "review", "time_min": "2023-12-01 08:00:00"})["pagination"]["total_events"] >= 1
-    assert one.call("calendar_delete_event", {"event_id": "00000300"}) == "Event deleted successfully."
+    assert call(one, "calendar_get_event_information_by_id", {"event_id": "00000300", "field": "duration"}) == {"duration": "60"}
+    assert call(one, "calendar_update_event", {"event_id": "300", "field": "duration", "new_value": "60"}).startswith("Invalid event ID")
+    assert call(one, "calendar_search_events", {"query": "review", "time_min": "2023-12-01 08:00:00"})["pagination"]["total_events"] >= 1
+    assert call(one, "calendar_delete_event", {"event_id": "00000300"}) == "Event deleted successfully."
     assert one.same(load(None))
 
 
@@ -78,27 +85,30 @@ def test_tasks_customers_and_analytics() -> None:
     one = office()
     person = one.tasks.rows[0][2]
     task = {"task_name": "Plan", "assigned_to_email": person.upper(), "list_name": "Backlog", "due_date": "2023-12-01", "board": "Design"}
-    assert one.call("project_management_create_task", task) == "00000300"
-    assert one.call("project_management_create_task", {**task, "board": "design"}).startswith("Board not valid")
-    assert one.call("project_management_create_task", {**task, "assigned_to_email": "a@b.c"}).startswith("Assignee email not valid")
+    assert call(one, "project_management_create_task", task) == "00000300"
+    assert call(one, "project_management_create_task", {**task, "board": "design"}).startswith("Board not valid")
+    assert call(one, "project_management_create_task", {**task, "assigned_to_email": "a@b.c"}).startswith("Assignee email not valid")
     assert (
-        one.call("project_management_update_task", {"task_id": "00000300", "field": "list_name", "new_value": "Completed"})
+        call(one, "project_management_update_task", {"task_id": "00000300", "field": "list_name", "new_value": "Completed"})
         == "Task updated successfully."
     )
-    assert one.call("project_management_search_tasks", {"task_name": "^plan$", "assigned_to_email": person})[0]["list_name"] == "Completed"
-    assert one.call("project_management_delete_task", {"task_id": "00000300"}) == "Task deleted successfully."
+    assert call(one, "project_management_search_tasks", {"task_name": "^plan$", "assigned_to_email": person})[0]["list_name"] == "Completed"
+    assert call(one, "project_management_delete_task", {"task_id": "00000300"}) == "Task deleted successfully."
     new = {"customer_name": "Ann Lee", "assigned_to_email": person, "status": "Lead"}
-    assert one.call("customer_relationship_manager_add_customer", new) == "00000200"
+    assert call(one, "customer_relationship_manager_add_customer", new) == "00000200"
     assert one.customers.rows[-1][3] is None and one.customers.rows[-1][-1] == ""
     update = {"customer_id": "00000200", "field": "status", "new_value": "won"}
-    assert one.call("customer_relationship_manager_update_customer", update).startswith("Status not valid")
-    assert one.call("customer_relationship_manager_update_customer", {**update, "new_value": "Won"}) == "Customer updated successfully."
-    assert one.call("customer_relationship_manager_search_customers", {"customer_name": "ann lee"})["customers"][-1]["status"] == "Won"
-    assert one.call("customer_relationship_manager_delete_customer", {"customer_id": "00000200"}) == "Customer deleted successfully."
+    assert call(one, "customer_relationship_manager_update_customer", update).startswith("Status not valid")
+    assert call(one, "customer_relationship_manager_update_customer", {**update, "new_value": "Won"}) == "Customer updated successfully."
+    assert call(one, "customer_relationship_manager_search_customers", {"customer_name": "ann lee"})["customers"][-1]["status"] == "Won"
+    assert call(one, "customer_relationship_manager_delete_customer", {"customer_id": "00000200"}) == "Customer deleted successfully."
     plot = {"time_min": "2023-10-01", "time_max": "2023-11-01", "value_to_plot": "total_visits", "plot_type": "bar"}
-    assert one.call("analytics_create_plot", plot) == "plots/2023-10-01_2023-11-01_total_visits_bar.png"
-    assert sum(one.call("analytics_total_visits_count", {}).values()) == 1000 == len(one.visits)
-    engaged, some = one.call("analytics_engaged_users_count", {}), one.call("analytics_traffic_source_count", {"traffic_source": "direct"})
+    assert call(one, "analytics_create_plot", plot) == "plots/2023-10-01_2023-11-01_total_visits_bar.png"
+    assert sum(call(one, "analytics_total_visits_count", {}).values()) == 1000 == len(one.visits)
+    engaged, some = (
+        call(one, "analytics_engaged_users_count", {}),
+        call(one, "analytics_traffic_source_count", {"traffic_source": "direct"}),
+    )
     assert 0 < sum(engaged.values()) < 1000 and 0 < sum(some.values()) < 1000
     assert [t for t in ("plots", "tasks", "customers") if not getattr(one, t).same(getattr(load(None), t))] == ["plots"]
 
@@ -114,7 +124,7 @@ def test_mistakes_are_answers() -> None:
         ("email_search_emails", {"page_size": 0}),
         ("calendar_update_event", {"event_id": "00000001", "field": "event_name", "new_value": ["x"]}),
     ):
-        assert str(one.call(name, arguments)).startswith("Error executing tool"), name
+        assert str(call(one, name, arguments)).startswith("Error executing tool"), name
     assert one.same(load(None))
 
 
@@ -124,7 +134,7 @@ def test_mistakes_are_answers() -> None:
 def test_case_counts_only_in_status_list_and_board() -> None:
     def after(name: str, **arguments: Any) -> Office:
         one = office()
-        one.call(name, arguments)
+        call(one, name, arguments)
         return one
 
     mail = {"recipient": "a@b.c", "subject": "Hello", "body": "Text"}
@@ -144,9 +154,9 @@ def test_order_and_labels_count_as_in_the_reference() -> None:
     send, drop = ("email_send_email", {"recipient": "a@b.c", "subject": "s", "body": "b"}), ("email_delete_email", {"email_id": "00000007"})
     one, two = office(), office()
     for name, arguments in (send, drop):
-        one.call(name, arguments)
+        call(one, name, arguments)
     for name, arguments in (drop, send):
-        two.call(name, arguments)
+        call(two, name, arguments)
     assert one.emails.rows == two.emails.rows and not one.same(two)
 
 
@@ -301,6 +311,125 @@ def test_tiny_prompts_are_many_addresses_differ_and_grading_is_fast() -> None:
     assert time.process_time() - start < 0.5
 
 
+# ---------------------------------------------------------------- the full level
+
+
+@pytest.fixture(scope="module")
+def full() -> list[Prompt]:
+    domain = Workplace("full")
+    return [domain.make(random.Random(index)) for index in range(250)]
+
+
+def as_reply(turns: tuple[Message, ...]) -> Reply:
+    return Reply(text=turns[-1].content, messages=turns)
+
+
+def test_full_gold_earns_and_nothing_less_does(full: list[Prompt]) -> None:
+    domain = Workplace("full")
+    assert {one["name"] for prompt in full for one in prompt.hidden["ground_truth"]} == set(TOOLS)
+    for prompt in full[:100]:
+        gold = domain.gold(prompt)
+        assert domain.verify(prompt, gold).reward == 1, prompt
+        assert sum(turn.role == "assistant" for turn in gold.messages) <= domain.max_turns
+        calls = [one for turn in gold.messages for one in turn.tool_calls]
+        looks = [one for one in calls if one.name in READS]
+        changes = [one for one in calls if one.name in WRITES]
+        assert domain.verify(prompt, reply(*looks)).reward == 0, "looking is not doing"
+        assert domain.verify(prompt, reply()).reward == 0, "claiming is not doing"
+        assert domain.verify(prompt, reply(*changes)).reward == 1, "looking is no duty"
+        assert domain.verify(prompt, reply(*changes, changes[-1])).reward == (1 if again_is_nothing(prompt, changes) else 0)
+        assert domain.verify(prompt, as_reply(domain.demonstrate(prompt, random.Random(0), faulty=True))).reward == 0
+        at_once = (Message("assistant", "", tool_calls=tuple(calls)), Message("assistant", "done."))
+        assert domain.verify(prompt, as_reply(at_once)).reward == 1, "calls may be parallel"
+
+
+def again_is_nothing(prompt: Prompt, changes: list[ToolCall]) -> bool:
+    one = drawn(prompt.hidden["office"]).copy()
+    for change in changes:
+        call(one, change.name, change.arguments)
+    before = one.copy()
+    call(one, changes[-1].name, changes[-1].arguments)
+    return one.same(before)
+
+
+def test_full_tasks_can_be_solved_by_looking(full: list[Prompt]) -> None:
+    """Every id and address that a change names was said by the user or by a tool before."""
+    domain = Workplace("full")
+    for prompt in full[100:200]:
+        seen, mistakes = prompt.messages[-1].content, 0
+        for turn in domain.gold(prompt).messages:
+            for one in turn.tool_calls:
+                if one.name in WRITES:
+                    for token in re.findall(r"\b\d{8}\b|[\w.]+@[\w.]+", json.dumps(one.arguments)):
+                        assert token in seen, (prompt.messages[-1].content, one)
+            if turn.role == "tool":
+                seen += turn.content
+                mistakes += "Error" in turn.content or "Invalid" in turn.content
+        assert not mistakes
+
+
+def test_full_definitions_are_complete_and_gold_keeps_them(full: list[Prompt]) -> None:
+    definitions = {tool["function"]["name"]: tool["function"]["parameters"] for tool in full[0].tools}
+    assert set(definitions) == set(TOOLS) and len(full[0].tools) == 27
+    for name, parameters in definitions.items():
+        own = set(inspect.signature(TOOLS[name]).parameters) - {"office", "wanted"}
+        assert own <= set(parameters["properties"]) and all(item["description"] for item in parameters["properties"].values()), name
+        Draft202012Validator.check_schema(parameters)
+    for prompt in full:
+        for one in prompt.hidden["ground_truth"]:
+            Draft202012Validator(definitions[one["name"]]).validate(one["arguments"])
+
+
+def test_full_tasks_are_many_and_their_offices_differ(full: list[Prompt]) -> None:
+    assert len({prompt.messages for prompt in full}) >= 245
+    assert len({prompt.hidden["office"] for prompt in full}) >= 220
+    assert not drawn(1).same(drawn(2)) and drawn(3).directory != drawn(4).directory
+    assert {prompt.hidden["category"] for prompt in full} == {
+        f"workplace_{group}" for group in ("email", "calendar", "analytics", "project_management", "customer_relationship_manager", "multi")
+    }
+    assert {prompt.hidden["form"] for prompt in full} == {"one", "two", "first, then", "if, else", "if, anyway"}
+    assert any(len(prompt.hidden["ground_truth"]) >= 8 for prompt in full)
+    again = Workplace("full").make(random.Random(5))
+    assert again == full[5]
+
+
+def test_a_first_name_finds_one_address_and_no_two_things_share_a_moment() -> None:
+    for seed in range(20):
+        one = drawn(seed)
+        for person in one.directory:
+            assert call(one, "company_directory_find_email_address", {"name": person.split(".")[0]}) == [person]
+        for table, column in ((one.emails, "sent_datetime"), (one.events, "event_start"), (one.customers, "customer_name")):
+            values = [record[column] for record in table.records()]
+            assert len(set(values)) == len(values), column
+
+
+def test_requests_that_could_be_read_in_two_ways_are_refused() -> None:
+    """Two emails sent in either order leave different tables, so no request sends two without an order."""
+    for index in range(40):
+        with pytest.raises(Unfit):
+            tasks._independent(drawn(index), mail_tasks.send, mail_tasks.send, (0.1, 0.2))
+        with pytest.raises(Unfit):
+            only([])
+        with pytest.raises(Unfit):
+            extreme([{"a": 1, "b": 1}, {"a": 2, "b": 1}], "b", last=True)
+
+
+def test_broken_calls_at_the_full_level_can_be_tried_again(full: list[Prompt]) -> None:
+    domain = Workplace("full")
+    prompt = full[0]
+    env = domain.env(prompt)
+    bad = (
+        ToolCall("email_search_emails", {"query": "x", "page": "many"}),
+        ToolCall("calendar_create_event", {"event_name": 3, "participant_email": ["a"], "event_start": {}, "duration": True}),
+        ToolCall("analytics_create_plot", {"time_min": "2023-10-01", "time_max": "2023-10-02", "value_to_plot": ["x"], "plot_type": "bar"}),
+        ToolCall("email_delete_mail", {"email_id": "00000001"}),
+    )
+    answers = env.step(Message("assistant", "", tool_calls=bad))
+    assert answers is not None and len(answers) == 4 and all(isinstance(answer.content, str) for answer in answers)
+    good = domain.gold(prompt)
+    assert domain.verify(prompt, Reply(good.text, messages=(Message("assistant", "", tool_calls=bad), *good.messages))).reward == 1
+
+
 # ---------------------------------------------------------------- hostile
 
 
@@ -351,7 +480,11 @@ HOSTILE = [
 def test_hostile_replies_earn_nothing_fast(index: int) -> None:
     domain = Workplace()
     bad = HOSTILE[index]
-    for prompt in (domain.make(random.Random(1)), domain.from_row(row([{"name": "email_send_email", "arguments": json.dumps(SEND)}]), 0)):
+    for prompt in (
+        domain.make(random.Random(1)),
+        Workplace("full").make(random.Random(1)),
+        domain.from_row(row([{"name": "email_send_email", "arguments": json.dumps(SEND)}]), 0),
+    ):
         start = time.process_time()
         verdict = domain.verify(prompt, bad)
         assert verdict.reward == 0 and time.process_time() - start < 1

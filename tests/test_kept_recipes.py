@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from linn import recipe as recipes
+from linn.plan import inputs_hold
 
 KEPT = Path(__file__).parent.parent / "recipes"
 
@@ -34,3 +35,10 @@ def test_the_compared_arms_differ_in_method_alone():
     assert mopd.domains == mixed.domains and mopd.steps == mixed.steps and mopd.prompts == mixed.prompts and mixed.rollouts >= mopd.rollouts
     tune = recipes.load(KEPT / "compare-tune.yaml")
     assert tune.stages[:4] == compare.stages[:4] and tune.evaluate == compare.evaluate
+
+
+def test_the_reward_model_is_trained_by_the_papers_reward_and_judges_afterwards():
+    genrm = recipes.load(KEPT / "genrm.yaml")
+    inputs_hold(genrm, Path("nowhere"))
+    assert genrm.domain_options()["genrm"]["c1"] == 10 and genrm.domain_options()["genrm"]["c2"] == 1 and genrm.stages[1].rollouts == 8
+    assert genrm.judged_by("genrm")["preference"].stage == "genrm" and genrm.domain_options()["preference"]["layout"] == "genrm"

@@ -55,6 +55,22 @@ def test_a_domain_of_a_file_goes_by_the_files_name():
     assert isinstance(first, SftKeys) and first.faulty_share("mine") == 0.25
 
 
+def test_a_judge_and_a_domains_own_options():
+    recipe = parsed(domains={"arithmetic": {"judge": "http://h:1/v1#m", "digits": 3}, "mcqa": {"judge": {"model": "@sft", "retries": 1}}})
+    assert recipe.domain_options() == {
+        "arithmetic": {"level": "tiny", "rows": None, "skip_bad": False, "digits": 3, "judged": True},
+        "mcqa": {"level": "tiny", "rows": None, "skip_bad": False, "judged": True},
+    }
+    judge = recipe.domains["arithmetic"].judge
+    assert judge is not None and judge.endpoint == ("http://h:1/v1", "m") and judge.stage is None
+    assert (judge.temperature, judge.top_p, judge.max_tokens, judge.retries) == (0.6, 0.95, 16_384, 3)
+    assert recipe.measured_at("base") == ["arithmetic"] and recipe.measured_at("sft") == ["arithmetic", "mcqa"]
+    again = recipes.parse(yaml.safe_load(recipes.resolved(recipe)), "t")
+    assert again == recipe and again.judged_by("rl")["mcqa"].stage == "sft"
+    assert any(key == "domains.NAME.judge.model" for key, *_ in recipes.every_key())
+    assert any(key == "domains.NAME.OPTION" for key, *_ in recipes.every_key())
+
+
 def test_learning_rate_warms_up_and_falls():
     keys = recipes.parse(
         {**TREE, "stages": [{"name": "s", "kind": "sft", "steps": 11, "lr": 1.0, "min_lr": 0.1, "schedule": "cosine", "warmup": 2}]}, "t"
@@ -100,7 +116,13 @@ def test_a_teacher_may_be_the_best_of_the_ledger():
         ({"name": None}, "name"),
         ({"stages": "sft"}, "stages"),
         ({"stages": [{"name": "a", "kind": "rl", "lr": -1}]}, "lr"),
-        ({"domains": {"mcqa": {"row": "x"}}}, "did you mean 'rows'"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": "http://h/v1"}}}, "http://HOST:PORT/v1#MODEL"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": {"modle": "x"}}}}, "did you mean 'model'"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": {"model": "x", "top_p": 2}}}}, "domains.arithmetic.judge.top_p"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": 3}}}, "domains.arithmetic.judge"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judged": True}}}, "is set by judge: MODEL"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": "@sfd"}}}, "did you mean 'sft'"),
+        ({"domains": {"mcqa": {}, "arithmetic": {"judge": "@rl"}}}, "stage 'rl' needs the judge"),
         ({"domains": {}, "stages": [{"name": "a", "kind": "rl"}]}, "no domains to take prompts from"),
         ({"domains": {"mcqa": {}, "./mcqa.py": {}}}, "two have the same name"),
         ({"stages": []}, "stages"),

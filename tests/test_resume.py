@@ -143,3 +143,21 @@ def test_until_takes_stages_only_and_a_step_must_be_a_number(tmp_path):
     at = tmp_path / "me@home"
     files.write_text(at / "config.json", "{}")
     assert resolve(str(at)) == at
+
+
+def test_a_judge_may_move_but_not_change(tmp_path):
+    def asked(**judge) -> Run:
+        tree = {**RECIPE, "domains": {"preference": {"judge": {"model": "http://one:1/v1#m", **judge}}}}
+        run = Run(recipes.parse(tree, "t"), tmp_path / "run")
+        run._stage = _stop  # type: ignore[method-assign]
+        return run
+
+    with pytest.raises(Begun):
+        asked().go()
+    files.write_text(tmp_path / "run/stages/01-sft/metrics.jsonl", '{"step": 1}\n')
+    for change in ({"model": "http://two:2/v1#m"}, {"timeout_s": 5, "concurrency": 2, "key_env": "KEY"}):
+        with pytest.raises(Begun):
+            asked(**change).go()
+    for change in ({"model": "http://one:1/v1#other"}, {"temperature": 0.5}, {"retries": 1}, {"model": "@sft"}):
+        with pytest.raises(UserError, match="made under another recipe|needs the judge"):
+            asked(**change).go()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
-from linn.data.rows import read_rows, write_rows
+from linn.data.rows import Lines, read_rows, shuffled, write_rows
 from linn.errors import UserError
 
 ROWS: list[dict[str, Any]] = [{"a": 1}, {"text": "é\u2028\n\"'\x00"}, {"nested": {"l": [1, None, True, 1.5]}}, {"half": "\ud800"}, {}]
@@ -98,7 +100,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be opened"):
         read_rows(tmp_path)
     whole = gzip.compress(b'{"a": 1}\n' * 1000)
-    for name, data in (("cut", whole[: len(whole) // 2]), ("plain", b'{"a": 1}\n'), ("bad", whole[:20] + b"\x00" * 20 + whole[40:])):
+    for name, data in (("cut", whole[: len(whole) // 2]), ("bad", whole[:20] + b"\x00" * 20 + whole[40:])):
         path = tmp_path / f"{name}.jsonl.gz"
         path.write_bytes(data)
         with pytest.raises(UserError, match=f"{name}.jsonl.gz: cannot be read after line"):
@@ -109,7 +111,7 @@ def test_zst_without_its_package_says_what_to_do(tmp_path: Path, monkeypatch: py
     path = tmp_path / "rows.jsonl.zst"
     path.write_bytes(b"\x28\xb5\x2f\xfd")
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(UserError, match="pip install zstandard, or unpack it first: zstd -d"):
+    with pytest.raises(UserError, match=r"pip install 'linn\[domains\]', or unpack it first: zstd -d"):
         read_rows(path)
     with pytest.raises(UserError, match=r"name the file \.jsonl or \.jsonl\.gz"):
         write_rows(path, [])
@@ -134,3 +136,76 @@ def test_a_huge_line_takes_time_in_proportion(tmp_path: Path) -> None:
     assert len(next(rows)["text"]) == 5_000_000
     assert next(rows) == {"b": 1}
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress, bytes], ids=["gzip", "zstd", "plain"])
+@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.jsonl.zst"])
+def test_packing_is_told_by_the_bytes_not_the_name(tmp_path: Path, pack: Callable[[bytes], bytes], name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(pack(b'{"a": 1}\n'))
+    assert list(read_rows(path)) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
+def test_members_and_frames_follow_each_other_and_a_cut_one_is_an_error(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    rng = random.Random(0)
+    lines = [json.dumps({"n": n, "text": rng.randbytes(40).hex()}).encode() + b"\n" for n in range(5000)]
+    data = b"".join(lines)
+    path = tmp_path / "rows.jsonl"
+    parts = [pack(data[:100_001]), pack(b""), pack(data[100_001:])]  # a border within a line
+    path.write_bytes(b"".join(parts))
+    assert [row["n"] for row in read_rows(path)] == list(range(5000))
+    for cut in (3, len(parts[2]) // 2, len(parts[2]) - 2):
+        path.write_bytes(b"".join(parts[:2]) + parts[2][:cut])
+        with pytest.raises(UserError, match=r"cannot be read after line \d+: .*; is the file whole"):
+            list(read_rows(path, skip_bad=True))
+    path.write_bytes(parts[0] + b"garbage")
+    with pytest.raises(UserError, match="cannot be read after line"):
+        list(read_rows(path))
+
+
+def test_zstd_may_open_with_a_skippable_frame_and_have_a_long_window(tmp_path: Path) -> None:
+    path = tmp_path / "rows.zst"
+    far = zstandard.ZstdCompressionParameters.from_level(3, window_log=28, enable_ldm=True)
+    packed = zstandard.ZstdCompressor(compression_params=far).compress(b'{"a": 1}\n')
+    path.write_bytes(b"\x50\x2a\x4d\x18\x02\x00\x00\x00xx" + packed)
+    assert list(read_rows(path)) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("data", [b"", b"\n \r\n\t\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
+def test_files_without_rows(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(data)
+    assert list(read_rows(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [(b"PAR1xxxx", "Parquet"), (b"PK\x03\x04x", "zip"), ("{}".encode("utf-16"), "UTF-16"), (b"BZh9x", "bunzip2"), (b"\xfd7zXZ\0", "unxz")],
+)
+def test_other_kinds_of_file_are_named(tmp_path: Path, head: bytes, says: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(head)
+    with pytest.raises(UserError, match=says):
+        read_rows(path)
+
+
+def test_a_file_without_line_ends_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linn.data.rows.MAX_LINE", 1000)
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": "' + b"x" * 990 + b'"}\n' + b"[" + b"{}," * 1000)
+    rows = read_rows(path, skip_bad=True)
+    assert len(next(rows)["a"]) == 990
+    with pytest.raises(UserError, match=r"line 2: longer than 1,000 bytes.*jq -c"):
+        next(rows)
+
+
+def test_a_shuffled_file_is_whole_and_a_function_of_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linn.data.rows.BLOCK_ROWS", 64)
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, ({"n": n} for n in range(1000)))
+    one = list(shuffled(path, 1))
+    assert one == list(shuffled(path, 1)) != list(shuffled(path, 2))
+    assert sorted(one) == list(Lines(path)) and [number for number, _ in one[:64]] != list(range(1, 65))
+    assert all(abs(place - number) <= 64 for place, (number, _) in enumerate(one))
+    assert [n % 64 for n, _ in one[:64]] != [n % 64 for n, _ in one[64:128]], "blocks share one order"

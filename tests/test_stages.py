@@ -16,8 +16,8 @@ from linn.engine.pack import first_fit
 from linn.errors import UserError
 from linn.export import _replaceable, export_checkpoint
 from linn.stages.loop import StageRun
-from linn.stages.rl import batch_of_groups
-from linn.stages.sft import Batches, _demonstrations, sft
+from linn.stages.rl import batch_of_groups, rl
+from linn.stages.sft import Batches, _demonstrations, _rows, sft
 from linn.types import Message, Prompt, Verdict
 
 
@@ -62,6 +62,18 @@ def test_refilling_ends_where_nothing_is_informative():
     run = stage({"coin": 1}, sampler, dynamic_filter=True, prompts=3, rollouts=2, refill=4)
     groups, figures = batch_of_groups(run, run.keys, 0)  # type: ignore[arg-type]
     assert (figures["kept_groups"], figures["groups"], len(sampler.batches)) == (0, 12, 4) and len(groups) == 3
+
+
+@pytest.mark.parametrize(("hard", "trained"), [("1", False), ("seed", True)])
+def test_a_batch_without_an_informative_group_trains_nothing(monkeypatch, hard, trained):
+    sampler = Scripted(Letters(), lambda text, seed: f"{seed % 2 if hard == 'seed' else hard}{END}")
+    run = stage({"coin": 1}, sampler, dynamic_filter=True, prompts=3, rollouts=4, refill=4)
+    run.engine.cpu_seconds = lambda: 0.0  # type: ignore[attr-defined, method-assign]
+    seen = []
+    monkeypatch.setattr(StageRun, "steps", lambda self: iter([0]))
+    monkeypatch.setattr(StageRun, "train", lambda self, step, samples, *rest: seen.extend(samples))
+    rl(run)
+    assert seen and any(any(s.mask) for s in seen) == trained
 
 
 def test_every_batch_holds_the_domains_in_proportion_and_a_resumed_stage_goes_on_with_the_next_prompt():
@@ -184,3 +196,25 @@ def test_packed_rows_must_hold_the_longest_sequence():
     tree = {"name": "t", "domains": {"mcqa": {}}, "scale": {"width": 64}, "stages": [{"name": "s", "kind": "sft", "packed": True}]}
     with pytest.raises(UserError, match="max_length 4096 is over scale.width 64"):
         recipes.parse(tree, "t")
+
+
+def test_several_files_are_mixed_by_weight_and_a_resumed_stage_reads_on(tmp_path, monkeypatch):
+    files = {}
+    for name, weight in (("a", 3), ("b", 1)):
+        files[str(path := tmp_path / f"{name}.jsonl")] = weight
+        row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "w"}], "domain": name}
+        path.write_text("".join(json.dumps(row) + "\n" for _ in range(7)))
+    run = packed_stage(monkeypatch, data=files, batch=4)
+    feed = _rows(run, run.keys)  # type: ignore[arg-type]
+    batches = Batches(run, run.keys, feed)  # type: ignore[arg-type]
+    made, states = [], []
+    for _ in range(5):
+        made.append([(s.domain, s.source) for s in batches.next()[0]])
+        states.append((dict(run.taken), run.tally.record()))
+    every = list(itertools.chain(*made))
+    assert [name for name, _ in every[:8]].count("b") == 2 and states[-1][1]["good"] == 14
+    again = packed_stage(monkeypatch, data=files, batch=4, taken=states[1][0])
+    again.tally.restore(states[1][1])
+    rest = Batches(again, again.keys, _rows(again, again.keys))  # type: ignore[arg-type]
+    assert [[(s.domain, s.source) for s in rest.next()[0]] for _ in range(3)] == made[2:]
+    assert (again.taken, again.tally.record()) == states[-1]

@@ -15,11 +15,11 @@ def request_messages(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
     """The turns the model is shown; `index` is the row's number, for the error. Raises UserError naming the field that is wrong.
 
     Content may be text or a list of text parts; a `developer` turn counts as a system turn; bare text counts as one user turn.
-    Rows without an input may give their text as `prompt`.
+    Rows without an input may give their text as `prompt` or their turns as `context` (HelpSteer3).
     """
     where = f"row {index}: responses_create_params.input"
     params = row.get("responses_create_params")
-    turns = (params.get("input") if isinstance(params, Mapping) else None) or row.get("prompt")
+    turns = (params.get("input") if isinstance(params, Mapping) else None) or row.get("prompt") or row.get("context")
     if isinstance(turns, str):
         turns = [{"role": "user", "content": turns}]
     if not isinstance(turns, list) or not turns:

@@ -3,87 +3,165 @@
 from __future__ import annotations
 
 import gzip
-import importlib
-import io
 import json
 import os
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from linn.data.unpack import Unpacked
 from linn.errors import UserError
 from linn.files import json_line
+from linn.types import seed_of
+
+MAX_LINE = 2**30
+"""Bytes a line may have; a longer one is no row but a file of another kind."""
+BLOCK_ROWS, BLOCK_BYTES = 8192, 2**24
+"""Rows are shuffled among so many neighbours at most, in lines and in bytes; that much is in memory at a time."""
+
+
+class BadRow(UserError):
+    """A row that cannot be used; rows with the same fault share its `reason`."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Lines(Iterator[tuple[int, bytes]]):
+    """(number, bytes) of every line that is not blank, counted from 1; one line in memory at a time."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises UserError at once when the file cannot be opened."""
+        self.path = Path(path)
+        self.number = 0
+        """Number of the line read last."""
+        self._open = True
+        self._source = Unpacked(self.path)
+        self.packing = self._source.packing
+        """`gzip`, `zstd` or nothing."""
+
+    def __next__(self) -> tuple[int, bytes]:
+        while self._open:
+            raw = self._readline()
+            if not raw:
+                self.close()
+                break
+            self.number += 1
+            if self.number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if len(raw) >= MAX_LINE and not raw.endswith(b"\n"):
+                self.close()
+                raise UserError(
+                    f"{self.path} line {self.number}: longer than {MAX_LINE:,} bytes; is this JSON Lines, one row a line? "
+                    "A JSON array becomes JSON Lines by: jq -c '.[]'"
+                )
+            if raw.strip():
+                return self.number, raw
+        raise StopIteration
+
+    @property
+    def share(self) -> float:
+        """Share of the file that was read."""
+        return self._source.share
+
+    def close(self) -> None:
+        """Close the file; no line comes any more."""
+        self._open = False
+        self._source.close()
+
+    def _readline(self) -> bytes:
+        try:
+            return self._source.stream.readline(MAX_LINE)
+        except Exception as error:
+            self.close()
+            raise UserError(f"{self.path}: cannot be read after line {self.number}: {error}; is the file whole?") from None
+
+
+def object_of(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a line; BadRow says what else is there."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise BadRow(f"byte {error.start + 1} of the line is not UTF-8; save the file as UTF-8", "not UTF-8") from None
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadRow(f"not JSON: {error.msg} at column {error.pos + 1}; each line must hold one JSON object", "not JSON") from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BadRow(f"not readable as JSON: {reason}", "not JSON") from None
+    if not isinstance(row, dict):
+        raise BadRow(f"expected a JSON object, found {_kind(row)}; each line must hold one JSON object", "not an object")
+    return row
 
 
 class Rows(Iterator[dict[str, Any]]):
-    """The rows of a file, read as they are asked for; one line in memory at a time.
-
-    Empty lines are passed over. `skip_bad` counts broken lines in `skipped` where they would raise UserError.
-    """
+    """The rows of a file, read as they are asked for. `skip_bad` counts broken lines in `skipped` where they would raise UserError."""
 
     def __init__(self, path: str | Path, skip_bad: bool = False) -> None:
-        self.path = Path(path)
-        self.line = 0
-        """Number of the line read last, counted from 1."""
+        self._lines = Lines(path)
+        self.path = self._lines.path
         self.skipped = 0
         """Broken lines passed over so far."""
         self.first_skipped = ""
         """What was wrong with the first of them."""
         self._skip_bad = skip_bad
-        self._file = _open(self.path)
+
+    @property
+    def line(self) -> int:
+        """Number of the line read last, counted from 1."""
+        return self._lines.number
 
     def __next__(self) -> dict[str, Any]:
-        while True:
-            raw = self._readline()
-            if not raw:
-                self._file.close()
-                raise StopIteration
-            self.line += 1
-            if not raw.strip():
-                continue
+        for number, raw in self._lines:
             try:
-                return self._object(raw)
-            except UserError as error:
+                return object_of(raw)
+            except BadRow as error:
+                told = f"{self.path}:{number}: {error}"
                 if not self._skip_bad:
-                    self._file.close()
-                    raise
+                    self._lines.close()
+                    raise BadRow(told, error.reason) from None
                 self.skipped += 1
-                self.first_skipped = self.first_skipped or str(error)
-
-    def _readline(self) -> bytes:
-        if self._file.closed:
-            return b""
-        try:
-            return self._file.readline()
-        except Exception as error:
-            self._file.close()
-            raise UserError(f"{self.path}: cannot be read after line {self.line}: {error}; is the file whole?") from None
-
-    def _object(self, raw: bytes) -> dict[str, Any]:
-        where = f"{self.path}:{self.line}"
-        try:
-            text = raw.decode("utf-8-sig" if self.line == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{where}: byte {error.start + 1} of the line is not UTF-8; save the file as UTF-8") from None
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON: {error.msg} at column {error.pos + 1}; each line must hold one JSON object") from None
-        except (ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise UserError(f"{where}: not readable as JSON: {reason}") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: expected a JSON object, found {_kind(row)}; each line must hold one JSON object")
-        return row
+                self.first_skipped = self.first_skipped or told
+        raise StopIteration
 
 
 def read_rows(path: str | Path, skip_bad: bool = False) -> Rows:
-    """The rows of a JSONL file, plain, `.gz` or `.zst`; UserError at once when it cannot be opened."""
+    """The rows of a JSONL file, plain, gzip or zstd; UserError at once when it cannot be opened."""
     return Rows(path, skip_bad)
+
+
+def shuffled(path: str | Path, seed: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file once, in an order that is a function of `seed`: shuffled within blocks of bounded size, blocks in the file's order.
+
+    Only a block is ever in memory, so a file that is sorted by source should be shuffled once before it is trained on.
+    """
+    block: list[tuple[int, bytes]] = []
+    size = 0
+    for number, raw in Lines(path):
+        block.append((number, raw))
+        size += len(raw)
+        if len(block) >= BLOCK_ROWS or size >= BLOCK_BYTES:
+            yield from _mixed(block, seed)
+            block, size = [], 0
+    yield from _mixed(block, seed)
+
+
+def _mixed(block: list[tuple[int, bytes]], seed: int) -> list[tuple[int, bytes]]:
+    if block:
+        random.Random(seed_of(seed, block[0][0])).shuffle(block)
+    return block
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write rows to a JSONL file (`.gz`: compressed), complete or not at all; gives their number. Same rows, same bytes."""
+    return write_lines(path, (json_line(row).encode() for row in rows))
+
+
+def write_lines(path: str | Path, lines: Iterable[bytes]) -> int:
+    """Write whole lines as `write_rows` does."""
     path = Path(path)
     if path.suffix == ".zst":
         raise UserError(f"{path}: writing .zst is not supported; name the file .jsonl or .jsonl.gz")
@@ -94,8 +172,8 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
         with open(temporary, "wb") as file:
             packed = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) if path.suffix == ".gz" else None
             target = cast(BinaryIO, packed or file)
-            for row in rows:
-                target.write(json_line(row).encode())
+            for line in lines:
+                target.write(line if line.endswith(b"\n") else line + b"\n")
                 count += 1
             if packed is not None:
                 packed.close()
@@ -105,30 +183,6 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return count
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        if path.suffix == ".gz":
-            return cast(BinaryIO, gzip.open(path, "rb"))
-        if path.suffix == ".zst":
-            return _open_zst(path)
-        return open(path, "rb")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened: {error.strerror or error}") from None
-
-
-def _open_zst(path: Path) -> BinaryIO:
-    try:
-        zstandard = importlib.import_module("zstandard")
-    except ImportError:
-        remedy = f"pip install zstandard, or unpack it first: zstd -d {path}"
-        raise UserError(f"{path}: reading .zst needs the package zstandard: {remedy}") from None
-    file = open(path, "rb")  # noqa: SIM115 (closed with the stream)
-    stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
-    return io.BufferedReader(stream)
 
 
 def _kind(value: object) -> str:

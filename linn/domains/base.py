@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from linn.data.tally import Tally
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, Split, Verdict, seed_of
 
@@ -62,6 +63,10 @@ class Sums:
         with self._lock:
             return dict(self._sums)
 
+    def __reduce__(self) -> tuple[type[Sums], tuple[()]]:
+        """A copy in another process counts for itself."""
+        return Sums, ()
+
 
 class Domain:
     """Prompts and a grader. Subclasses override `make`, `verify`, `gold`, and what else they need."""
@@ -72,20 +77,24 @@ class Domain:
     """The generator's levels: `tiny` is the laptop recipe's; `full` is as hard as the paper's data."""
     judged: bool = False
     """Whether a judge model decides; set by the constructor's `judged` in domains that can be judged by one."""
+    skip_bad: bool = False
+    """Rows that cannot be used are counted in `tally` and passed over; False: the first of them is an error."""
     workers: int = 8
     """Replies graded at once; more wait in order."""
-    max_turns: ClassVar[int] = 1
+    max_turns: int = 1
     """Assistant turns at most; above 1, `env` must be there."""
 
     def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
-        """`level`: which generator; `rows`: a JSONL file in the released layout instead of a generator."""
+        """`level`: which generator; `rows`: JSONL in the released layout (a path or `hf://…`) instead of a generator."""
         if level not in self.levels:
             allowed = ", ".join(self.levels)
             raise UserError(f"domain {self.name}: level {level!r} is unknown; allowed: {allowed}. For real data give rows: FILE.jsonl")
         self.level = level
+        self.rows = rows
+        self.tally = Tally()
+        """What became of the rows read so far."""
         self.grading = Sums()
         """Filled by who grades: replies `verified`, `seconds` it took, seconds they had `waited` before."""
-        self.rows = Path(rows) if rows is not None else None
 
     # -------------------------------------------------- to be written by a domain
 
@@ -159,16 +168,46 @@ class Domain:
             yield replace(prompt, id=key if split != "train" else f"{key}.{index}")
 
     def _rows(self, split: Split, seed: int) -> Iterator[Prompt]:
-        from linn.data.rows import read_rows
+        """Streamed: train in blocks shuffled by `seed`; the held-out splits in the file's order, each prompt once."""
+        from linn.data.names import located
+        from linn.data.rows import Lines, shuffled
 
         assert self.rows is not None
-        prompts = [replace(self.from_row(row, index), pass_rate=row.get("pass_rate")) for index, row in enumerate(read_rows(self.rows))]
-        prompts = [p for p in prompts if split_of(content_key(p)) == split]
-        if split == "train":
-            random.Random(seed_of("rows", self.name, seed)).shuffle(prompts)
-            yield from prompts
-        else:
-            yield from {content_key(p): p for p in reversed(prompts)}.values()
+        path = located(self.rows)
+        seen: set[str] = set()
+        for line, raw in shuffled(path, seed_of("rows", self.name, seed)) if split == "train" else Lines(path):
+            prompt = self._of_line(path, line, raw)
+            if prompt is None or split_of(key := content_key(prompt)) != split or key in seen:
+                continue
+            if split != "train":
+                seen.add(key)
+            yield prompt
+
+    def _of_line(self, path: Path, line: int, raw: bytes) -> Prompt | None:
+        """The prompt of a line; None for another domain's row, and with `skip_bad` for a bad one. All are counted in `tally`."""
+        from linn.data.agents import whose
+        from linn.data.rows import object_of
+        from linn.data.tally import fault
+
+        fresh = self.tally.new(line)
+        try:
+            row = object_of(raw)
+            if other := whose(row, self.name):
+                if fresh:
+                    self.tally.add_other(other)
+                return None
+            prompt = replace(self.from_row(row, line - 1), pass_rate=row.get("pass_rate"))
+        except UserError as error:
+            message, reason = fault(error)
+            told = f"{path} line {line}: {message}"
+            if not self.skip_bad:
+                remedy = f"domains.{self.name}.skip_bad: true counts and skips such rows; linn data {path} shows them all"
+                raise UserError(f"{told}; {remedy}") from None
+            if fresh:
+                self.tally.add_bad(reason, told)
+            return None
+        self.tally.good += fresh
+        return prompt
 
 
 def content_key(prompt: Prompt) -> str:

@@ -40,7 +40,7 @@ def parse(text: str) -> list[Edit]:
     """The edits between the last `<solution>` and the `</solution>` after it; raises BadEdit.
 
     Each stands in a fenced block of its own: `### path`, the search mark, old lines, the dividing line, new lines, the replace mark.
-    Text outside the blocks is ignored, a block that is no edit is an error.
+    Text outside the blocks is ignored, a block that is no edit is an error, a block said twice counts once.
     """
     if len(text) > _LONGEST_ANSWER:
         raise BadEdit("the answer is too long")
@@ -48,7 +48,7 @@ def parse(text: str) -> list[Edit]:
     end = text.find(_CLOSE, start)
     if start < 0 or end < 0:
         raise BadEdit("no <solution> … </solution>")
-    lines = text[start + len(_OPEN) : end].split("\n")
+    lines = text[start + len(_OPEN) : end].replace("\r\n", "\n").split("\n")
     edits: list[Edit] = []
     at = 0
     while at < len(lines):
@@ -61,7 +61,7 @@ def parse(text: str) -> list[Edit]:
             at += 1
     if not edits:
         raise BadEdit("no edits")
-    return edits
+    return list(dict.fromkeys(edits))
 
 
 def _parse_block(lines: list[str], at: int) -> tuple[Edit, int]:
@@ -95,14 +95,15 @@ def apply(files: Mapping[str, str], edits: list[Edit]) -> dict[str, str]:
     """The files after the edits; raises BadEdit.
 
     Old lines are looked for in the files as they were, whole lines, character for character, and must be found exactly once; two edits
-    may not touch the same line; all edits together must change something. A file that is not there may not be made.
+    may not touch the same line; all edits together must change something. A file that is not there may not be made. A file whose lines
+    end in CR LF keeps them so.
     """
     spans: dict[str, list[tuple[int, int, list[str]]]] = {}
     for edit in edits:
         check_path(edit.path)
         if edit.path not in files:
             raise BadEdit(f"{_short(edit.path)} is not one of the files")
-        there, old = files[edit.path].split("\n"), edit.old.split("\n")
+        there, old = files[edit.path].split(line_end(files[edit.path])), edit.old.split("\n")
         if not edit.old.strip():
             raise BadEdit("an edit must search for something")
         found = [at for at in range(len(there) - len(old) + 1) if there[at] == old[0] and there[at : at + len(old)] == old]
@@ -116,13 +117,19 @@ def apply(files: Mapping[str, str], edits: list[Edit]) -> dict[str, str]:
         spans.setdefault(edit.path, []).append(span)
     changed = dict(files)
     for path, parts in spans.items():
-        lines = changed[path].split("\n")
+        ends = line_end(changed[path])
+        lines = changed[path].split(ends)
         for start, end, new in sorted(parts, key=lambda part: part[0], reverse=True):
             lines[start:end] = new
-        changed[path] = "\n".join(lines)
+        changed[path] = ends.join(lines)
     if changed == dict(files):
         raise BadEdit("the edits change nothing")
     return changed
+
+
+def line_end(text: str) -> str:
+    """What ends the lines of a file: CR LF where every line does, else LF."""
+    return "\r\n" if "\n" in text and text.count("\n") == text.count("\r\n") else "\n"
 
 
 def check_path(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Instruction following (IF-RL): replies that must keep verifiable constraints; the checkers are in `instructions.py`."""
+"""Instruction following (IF-RL): replies that must keep verifiable constraints; the checkers are in `instructions/`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Constraint:
     """One constraint of the tiny generator."""
 
     id: str
-    """IFEval's instruction id."""
+    """The instruction's id."""
     ask: str
     """The sentence that asks for it."""
     word: str
@@ -59,20 +59,19 @@ class Instruct(Domain):
         )
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
-        """All instructions followed (`binary`), or the share that is (`fraction`).
+        """All instructions followed (`binary`), or the share that is (`fraction`); `checker_errors` counts those nothing could be checked of.
 
-        Raises InfrastructureError where `langdetect` is needed and absent.
+        Raises InfrastructureError where a checker's library is absent.
         """
         hidden = prompt.hidden
         results = [
             follows(id_, kwargs, reply.text, hidden.get("detect_language", True))
             for id_, kwargs in zip(hidden["instruction_id_list"], hidden["kwargs"], strict=True)
         ]
-        done = [ok for ok, _ in results]
-        share = sum(done) / len(done)
-        reward = share if hidden["grading_mode"] == "fraction" else float(all(done))
-        note = "; ".join(why for _, why in results if why) or "every instruction followed"
-        return Verdict(reward, note, {"instructions": share})
+        share = sum(result.followed for result in results) / len(results)
+        reward = share if hidden["grading_mode"] == "fraction" else float(share == 1)
+        note = "; ".join(result.note for result in results if result.note) or "every instruction followed"
+        return Verdict(reward, note, {"instructions": share, "checker_errors": float(sum(result.error for result in results))})
 
     def gold(self, prompt: Prompt) -> Reply:
         """A text that keeps every constraint (tiny level only)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,11 +16,13 @@ from linn.errors import LinnError, UserError
 NAMES = (
     "arithmetic",
     "math",
+    "proof",
     "instruct",
     "mcqa",
     "structured",
     "workplace",
     "preference",
+    "genrm",
     "longctx",
     "code",
     "swe_agentless",
@@ -40,7 +43,7 @@ def exists(name: str) -> None:
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
-    """The domain `name`, or the one in the file `./name.py`; `options` are its constructor's arguments."""
+    """The domain `name`, or the one in the file `./name.py`; `options` are `skip_bad` and its constructor's arguments."""
     exists(name)
     module = _of_file(Path(name)) if name.endswith(".py") else importlib.import_module(f"linn.domains.{name}")
     found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Domain) and v.__module__ == module.__name__]
@@ -48,19 +51,61 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
         raise UserError(f"domain {name}: its file must hold exactly one subclass of linn.domains.base.Domain, found {len(found)}")
     if (said := getattr(found[0], "name", None)) != Path(name).stem:
         raise UserError(f"domain {name}: class {found[0].__name__} has name {said!r}; it must be the file's: {Path(name).stem!r}")
+    arguments = dict(options or {})
+    skip_bad = bool(arguments.pop("skip_bad", False))
     try:
-        return found[0](**dict(options or {}))
+        domain = found[0](**_fitting(name, found[0], arguments))
     except LinnError:
         raise
     except TypeError as error:
         raise UserError(f"domain {name}: {error}") from None
     except Exception as error:
         raise UserError(f"domain {name}: its constructor raised {type(error).__name__}: {error}") from None
+    domain.skip_bad = skip_bad
+    return domain
 
 
 def load_all(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Domain]:
     """Every domain of a recipe by its short name, ready to use."""
     return {Path(name).stem: load(name, options) for name, options in named.items()}
+
+
+def _fitting(name: str, kind: type[Domain], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with values as the constructor's annotations have them; UserError for one that it does not take."""
+    taken = inspect.signature(kind).parameters
+    given = dict(options)
+    if given.get("judged") and "judged" not in taken:
+        raise UserError(f"domain {name}: no model can judge it; take its judge away")
+    for key, default in (("level", "tiny"), ("rows", None)):
+        if key not in taken and given.get(key, default) == default:
+            given.pop(key, None)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values()):
+        return given
+    for key in given:
+        if key not in taken:
+            from linn.keys import nearest
+
+            raise UserError(f"domain {name}: unknown option {key!r}{nearest(key, ['judge' if k == 'judged' else k for k in taken])}")
+    return {key: _typed(name, kind, key, value) for key, value in given.items()}
+
+
+def _typed(name: str, kind: type[Domain], key: str, value: Any) -> Any:
+    """`value` as the annotation of the constructor's parameter `key` has it: a mapping for a dataclass, a number for a number."""
+    if key in ("level", "rows", "judged"):
+        return value
+    from typing import get_type_hints
+
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    try:
+        return TypeAdapter(get_type_hints(kind.__init__).get(key, Any)).validate_python(value)
+    except (PydanticUserError, NameError):  # an annotation that says nothing about values
+        return value
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = str(first["msg"]).replace("Input should be", "must be")
+        raise UserError(f"domain {name}: option {'.'.join([key, *map(str, first['loc'])])}: {said}, found {first['input']!r}") from None
 
 
 def _of_file(path: Path) -> ModuleType:

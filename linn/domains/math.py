@@ -1,42 +1,41 @@
-"""Short word problems with a boxed answer, graded by `math-verify` in a process of its own that can be killed."""
+"""Problems with a boxed answer, graded by `math-verify`; optionally with a stateful Python as a tool."""
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import re
-import select
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
 from linn.data.request import request_messages
+from linn.domains import python_tool
 from linn.domains.base import Domain
-from linn.errors import InfrastructureError, UserError
+from linn.domains.equality import Comparer
+from linn.errors import UserError
+from linn.sandbox import Session
 from linn.types import Message, Prompt, Reply, Verdict
 
 _NAMES = "tom ann ben eva sam mia leo zoe max ida jim amy".split()
 _ITEMS = "apples pens books coins cards cups eggs keys nuts shells stones stamps".split()
 _MODES = ("any", "boxed")
+_READ = 200_000
+"""Boxes are looked for in this many last characters of an answer."""
 _TAIL = 4_000
-"""Only this many last characters of an answer are read."""
+"""An answer without a box, or with several, is read from this many last characters on."""
 _LONGEST_BOX = 400
 """Characters; a longer box, or one of more than `_LONGEST_NUMBER` digits, is no answer."""
 _LONGEST_NUMBER = 100
-_CPU_SECONDS = 0.6
-"""Processor time of one comparison; a reply that drives it over the limit is not the answer. Not wall time, so load changes nothing."""
-_WALL_SECONDS = 120.0
-"""A worker that neither answers nor uses its processor time in this long is a fault of the machine."""
+_CPU_SECONDS = {"boxed": 0.6, "any": 4.0}
+"""Processor time of one comparison; a reply that drives it over the limit is not the answer."""
+_ASK = "\n\nReason step by step and put the final answer, and nothing else, in \\boxed{}."
+_USE_TOOL = f"You may run Python with the tool {python_tool.NAME}. Give the final answer in \\boxed{{}} in a turn that calls no tool."
 
 _BOX = re.compile(r"\\boxed\s*\{")
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
+_WORD = re.compile(r"(?:\\(?:text|textbf|mathrm)\{)?\s*([A-Za-z][A-Za-z' -]*[A-Za-z])\s*\}?")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -45,13 +44,36 @@ class Math(Domain):
 
     Grading modes: `boxed` (the generator's): the last box, which must hold one finished answer; `any` (default of released rows, as in
     the reference): the boxes where there are some, else the number or formula that `math-verify` finds in the text.
+
+    With `tools: python` the model may call a stateful Python (paper §5.4); what calls give back is text, and only the last turn's answer
+    earns.
     """
 
     name: ClassVar[str] = "math"
 
-    def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        level: str = "tiny",
+        rows: str | Path | None = None,
+        tools: str | None = None,
+        calls: int = 100,
+        seconds: float = 120.0,
+        readable: Sequence[str] = (),
+    ) -> None:
+        """`tools`: `python` for tool-integrated reasoning, with `calls` in a conversation, `seconds` a call, `readable` package folders."""
         super().__init__(level, rows)
-        self._worker = _Worker()
+        if tools not in (None, "python"):
+            raise UserError(f"domain math: tools is {tools!r}; allowed: python")
+        if not isinstance(calls, int) or isinstance(calls, bool) or not 1 <= calls <= 100:
+            raise UserError(f"domain math: calls is {calls!r}; allowed: 1 to 100")
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds <= 3600:
+            raise UserError(f"domain math: seconds is {seconds!r}; allowed: a number above 0, at most 3600")
+        if isinstance(readable, str) or not all(Path(folder).is_dir() for folder in readable):
+            raise UserError(f"domain math: readable is {readable!r}; allowed: a list of folders that exist")
+        self._calls, self._seconds, self._readable = calls if tools else 0, float(seconds), tuple(Path(folder) for folder in readable)
+        if tools:
+            self.max_turns = calls + 1  # the option's, not the class's
+        self._worker = Comparer()
 
     def make(self, rng: random.Random) -> Prompt:
         """Two steps on small numbers; the first result always differs from the second."""
@@ -68,18 +90,30 @@ class Math(Domain):
             result = first + c
         question = Message("user", f"{text} how many? box the answer.")
         hidden = {"expected": str(result), "mode": "boxed", "steps": steps, "first": str(first)}
-        return Prompt(self.name, "", (question,), hidden=hidden)
+        return self._with_tools(Prompt(self.name, "", (question,), hidden=hidden))
+
+    def env(self, prompt: Prompt) -> python_tool.PythonEnv:
+        """An interpreter of its own for one conversation; it starts with the first call."""
+        return python_tool.PythonEnv(Session(self._seconds, readable=self._readable), self._calls)
+
+    def _with_tools(self, prompt: Prompt) -> Prompt:
+        """The prompt with the tool, and the words on it at the end of the system turn."""
+        if not self._calls:
+            return prompt
+        system, rest = (prompt.messages[:1], prompt.messages[1:]) if prompt.messages[0].role == "system" else ((), prompt.messages)
+        told = f"{system[0].content}\n\n{_USE_TOOL}" if system and system[0].content else _USE_TOOL
+        return replace(prompt, messages=(Message("system", told), *rest), tools=(python_tool.tool(self._seconds),))
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """A plain number is compared exactly; everything else goes to `math-verify`."""
         expected, mode = prompt.hidden["expected"], prompt.hidden["mode"]
-        text = reply.text.strip()[-_TAIL:]
+        text = reply.text.strip()[-_READ:]
         boxes = _boxes(text)
         if not boxes and (mode == "boxed" or not text):
             return Verdict(0.0, "the answer is not boxed" if text else "the answer is empty")
         if boxes and (mode == "boxed" or len(boxes) == 1):
             return self._verify_box(boxes[-1], expected, mode)
-        return _verdict(self._worker.equal(expected, text), text[-40:], expected)
+        return _verdict(self._worker.equal(expected, text[-_TAIL:], _CPU_SECONDS[mode]), text[-40:], expected)
 
     def _verify_box(self, box: str, expected: str, mode: str) -> Verdict:
         if len(box) > _LONGEST_BOX or any(len(digits) > _LONGEST_NUMBER for digits in _DIGITS.findall(box)):
@@ -89,7 +123,11 @@ class Math(Domain):
         if mode == "boxed" and _PLAIN.fullmatch(expected) and (len(_DIGITS.findall(box)) != 1 or "%" in box):
             # math-verify would work out `7 + 7`, add up `7 7` and take the end of `x = 15 = 14`
             return Verdict(0.0, f"{box[:40]!r} is not one number")
-        return _verdict(self._worker.equal(expected, f"\\boxed{{{box}}}"), box, expected)
+        if mode == "boxed" and (word := _WORD.fullmatch(expected)):
+            # math-verify would read a word as a product of letters: west = stew
+            found = _WORD.fullmatch(box)
+            return _verdict(found is not None and found[1].casefold() == word[1].casefold(), box, expected)
+        return _verdict(self._worker.equal(expected, f"\\boxed{{{box}}}", _CPU_SECONDS[mode]), box, expected)
 
     def gold(self, prompt: Prompt) -> Reply:
         """The steps and the boxed answer."""
@@ -103,25 +141,32 @@ class Math(Domain):
         return (Message("assistant", f"\\boxed{{{prompt.hidden['expected']}}}", reasoning=", ".join(steps)),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`question`, `expected_answer`, optional `grading_mode`; without `responses_create_params` the question is the one user turn."""
-        expected, question, mode = row.get("expected_answer"), row.get("question"), row.get("grading_mode") or "any"
+        """`expected_answer` or `answer`; `responses_create_params`, or `question`, or `problem` (then boxing is asked for); `grading_mode`."""
+        name = "expected_answer" if row.get("expected_answer") is not None or "answer" not in row else "answer"
+        expected, mode = row.get(name), row.get("grading_mode") or "any"
         expected = str(expected) if isinstance(expected, (int, float)) and not isinstance(expected, bool) else expected
         if not isinstance(expected, str) or not expected.strip():
-            raise UserError(f"row {index}: expected_answer is {expected!r}; allowed: text")
+            raise UserError(f"row {index}: {name} is {expected!r}; allowed: text")
         if mode not in _MODES:
             raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
-        if row.get("responses_create_params") is not None:
-            messages = request_messages(row, index)
-        elif isinstance(question, str) and question.strip():
-            messages = (Message("user", question),)
-        else:
-            raise UserError(f"row {index}: question is {question!r}; allowed: text")
         hidden = {"expected": _bare(expected), "mode": mode, "steps": (), "first": ""}
-        return Prompt(self.name, str(row.get("uuid", index)), messages, hidden=hidden)
+        prompt = Prompt(self.name, str(row.get("uuid", index)), _asked(row, index), hidden=hidden)
+        return self._with_tools(prompt)
 
     def close(self) -> None:
         """End the worker process."""
         self._worker.stop()
+
+
+def _asked(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
+    """The turns a row shows the model."""
+    if row.get("responses_create_params") is not None:
+        return request_messages(row, index)
+    name = "question" if row.get("question") is not None or "problem" not in row else "problem"
+    text = row.get(name)
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"row {index}: {name} is {text!r}; allowed: text")
+    return (Message("user", text + (_ASK if name == "problem" else "")),)
 
 
 def _verdict(right: bool, found: str, expected: str) -> Verdict:
@@ -155,132 +200,3 @@ def _boxes(text: str) -> list[str]:
         else:
             break  # this box never closes, so what follows is inside it
     return found
-
-
-# ---------------------------------------------------------------- the worker
-
-
-class _Worker:
-    """A process that compares answers with `math-verify`: started when first needed, kept, ended when it overruns.
-
-    Its import is slow and a formula can hang or fill the memory; here neither touches the caller. One comparison at a time.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
-        self._greeted = False
-
-    def __reduce__(self) -> tuple[type[_Worker], tuple[()]]:
-        return (_Worker, ())  # a copy in another process starts a worker of its own
-
-    def equal(self, expected: str, text: str) -> bool:
-        """Whether `text` gives the expected answer; False when it overruns its processor time or crashes the library twice."""
-        request = json.dumps([expected, text]).encode() + b"\n"
-        with self._lock:
-            for _ in range(2):
-                answer = _exchange(self._ready(), request)
-                if answer:
-                    return answer == b"1\n"
-                code = self._end()
-                self._start()  # its slow import runs while the caller goes on
-                if code == -signal.SIGPROF:
-                    return False
-        if code == -signal.SIGKILL:
-            raise InfrastructureError("the math-verify process was killed or silent twice; look at this machine's memory and load")
-        return False
-
-    def stop(self) -> None:
-        """End the process; a later comparison starts a new one."""
-        with self._lock:
-            self._end()
-
-    def _ready(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
-            self._start()
-        assert self._process is not None
-        if not self._greeted and _exchange(self._process, b"") != b"ready\n":
-            self._end()
-            raise InfrastructureError("the math-verify process did not start; is `math-verify` installed?")
-        self._greeted = True
-        return self._process
-
-    def _start(self) -> None:
-        package = str(Path(__file__).resolve().parents[2])
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "linn.domains.math"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=env,
-                bufsize=0,
-            )
-        except OSError as error:
-            raise InfrastructureError(f"cannot start the math-verify process: {error}") from error
-        self._owner, self._greeted = os.getpid(), False
-
-    def _end(self) -> int:
-        process, self._process = self._process, None
-        if process is None or self._owner != os.getpid():
-            return 0
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.close()
-        process.stdout.close()
-        try:
-            code = process.wait(timeout=0.2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
-        return code
-
-
-def _exchange(process: subprocess.Popen[bytes], request: bytes) -> bytes:
-    """Send a line and read one; empty when the process died or is silent for too long."""
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        process.stdin.write(request)
-    except OSError:
-        return b""
-    answer, until = b"", time.monotonic() + _WALL_SECONDS
-    while not answer.endswith(b"\n"):
-        readable, _, _ = select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))
-        part = os.read(process.stdout.fileno(), 64) if readable else b""
-        if not part:
-            return b""
-        answer += part
-    return answer
-
-
-def _serve() -> None:
-    """The worker's side: a line [expected, text] in, `1` or `0` out; the kernel ends it when a comparison overruns."""
-    import resource
-
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-
-    def equal(expected: str, text: str) -> bool:
-        try:
-            gold = parse(f"\\boxed{{{expected}}}", [LatexExtractionConfig()], parsing_timeout=None)
-            found = parse(text, [ExprExtractionConfig(), LatexExtractionConfig()], parsing_timeout=None)
-            return bool(gold and found and verify(gold, found, timeout_seconds=None))
-        except Exception:  # whatever a formula breaks inside the library, it is not the answer (MemoryError and RecursionError too)
-            return False
-
-    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # nothing that the library prints reaches the pipe
-    equal("\\frac{1}{2}", "\\boxed{0.5}")  # builds the library's tables, outside any limit
-    out.write(b"ready\n")
-    for line in sys.stdin.buffer:
-        expected, text = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, _CPU_SECONDS)
-        result = equal(expected, text)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        out.write(b"1\n" if result else b"0\n")
-
-
-if __name__ == "__main__":
-    _serve()

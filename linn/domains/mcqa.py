@@ -38,8 +38,8 @@ _BOX = re.compile(r"\\boxed\s*\{")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 _ALONE = re.compile(r"[^A-Za-z]*([A-Z])[^A-Za-z]*")
 _LABELLED = re.compile(r"[(*\s]*([A-Z])\s*\)?\s*[:.)]\s*\S.*", re.DOTALL)
-_COLON = re.compile(r"answer[ \t]*:[ \t]*([^\n]+)", re.IGNORECASE)
-_COLON_MD = re.compile(r"[*_]{0,2}answer[*_]{0,2}[ \t]*:[*_\s]{0,3}([A-Z])(?![a-zA-Z0-9])", re.IGNORECASE)
+_COLON = re.compile(r"answer\s*:\s*([^\n]+)", re.IGNORECASE)
+_COLON_MD = re.compile(r"[*_]{0,2}answer[*_]{0,2}\s*:[*_\s]{0,2}\s*([A-Z])(?![a-zA-Z0-9])", re.IGNORECASE)
 # Letters of other scripts that stand for A to D in the released multilingual rows.
 _FOREIGN = str.maketrans(dict(zip("أبجدঅবডঢＡＢＣＤ", "ABCD" * 3, strict=True)))
 
@@ -101,7 +101,10 @@ class MultipleChoice(Domain):
         mode = row.get("grading_mode") or _MODES[0]
         if mode not in _MODES:
             raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
-        patterns = (row.get("template_metadata") or {}).get("output_regex") or []
+        template = row.get("template_metadata") or {}
+        if not isinstance(template, Mapping):
+            raise UserError(f"row {index}: template_metadata is {type(template).__name__}; allowed: an object")
+        patterns = template.get("output_regex") or []
         patterns = [patterns] if isinstance(patterns, str) else patterns
         if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
             raise UserError(f"row {index}: template_metadata.output_regex must be text or a list of texts")

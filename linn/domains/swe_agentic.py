@@ -1,17 +1,23 @@
-"""Repair in a small repository with tools: look, edit, run the tests, stop; judged by hidden tests on the files as they end."""
+"""Repair in a repository with tools: look, edit, run the tests, stop; judged by hidden tests on the files as they end.
+
+Three sizes: generated repositories of two files (`tiny`); rows that hold files and tests; rows that name a published package (`full`).
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from linn.data.rows import read_rows
 from linn.domains import edits, functions
 from linn.domains.base import Domain, Env, content_key
+from linn.domains.repair import episode, rows
+from linn.domains.repair.episode import Ends, Episode
 from linn.errors import UserError
 from linn.sandbox import Limits, Outcome, Sandbox
-from linn.types import Message, Prompt, Reply, ToolCall, Verdict
+from linn.types import Message, Prompt, Reply, Split, ToolCall, Verdict, seed_of
 
 _NAMES = ("calc.py", "util.py", "tool.py", "core.py")
 _CALLS_A_TURN = 4
@@ -33,13 +39,26 @@ TOOLS = (
 
 
 class SweAgentic(Domain):
-    """Three tools, one fault; the conversation ends with a turn that calls nothing."""
+    """The conversation ends with a turn that calls nothing, or at its limit of turns."""
 
     name = "swe_agentic"
-    max_turns = 5
+    levels = ("tiny", "full")
 
-    def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
+    def __init__(
+        self, level: str = "tiny", rows: str | Path | None = None, max_turns: int | None = None, held_out: Sequence[str] | None = None
+    ) -> None:
+        """`max_turns`: None: 5 at `tiny`, 200 at `full` (paper §4.8.2). `held_out`: packages of which validation and test are made, train of
+        the others; None: each row goes where its text's hash says."""
         super().__init__(level, rows)
+        if level == "full" and rows is None:
+            raise UserError(f"domain {self.name}: level full needs rows; make some: linn tasks --packages toolz,parse --out tasks.jsonl")
+        if max_turns is not None and max_turns < 1:
+            raise UserError(f"domain {self.name}: max_turns must be 1 or more, found {max_turns}")
+        self.max_turns = max_turns or (200 if level == "full" else 5)
+        self.held_out = None if held_out is None else frozenset(held_out)
+        if held_out is not None and level != "full":
+            raise UserError(f"domain {self.name}: held_out has a meaning at level full only")
+        self._ends = Ends()
         self.sandbox = Sandbox(Limits(cpu=10, wall=60.0, memory=1 << 30) if rows is not None else Limits())
 
     def make(self, rng: random.Random) -> Prompt:
@@ -84,6 +103,8 @@ class SweAgentic(Domain):
         return (*turns, Message("assistant", "done"))
 
     def gold(self, prompt: Prompt) -> Reply:
+        if "task" in prompt.hidden:
+            return episode.gold(prompt.hidden["task"])
         if "body" not in prompt.hidden:
             raise UserError(f"prompt {prompt.id}: the row holds no repair")
         turns = self._turns(prompt, prompt.hidden["body"], tests=True)
@@ -94,6 +115,8 @@ class SweAgentic(Domain):
         return self._turns(prompt, rng.choice(prompt.hidden["wrong"]) if faulty else prompt.hidden["body"], tests=not faulty)
 
     def env(self, prompt: Prompt) -> Env:
+        if "task" in prompt.hidden:
+            return Episode(prompt.hidden["task"], self._ends)
         return _Conversation(prompt, self.sandbox)
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
@@ -101,6 +124,8 @@ class SweAgentic(Domain):
 
         A repair that passes though the conversation ended at a limit (turns or tokens) is `unreliable`: rewarded, not trained (paper §4.8.2).
         """
+        if "task" in prompt.hidden:
+            return episode.verdict(prompt.hidden["task"], reply, self._ends)
         files = dict(prompt.hidden["files"])
         stopped = False
         for message in reply.messages:
@@ -120,16 +145,44 @@ class SweAgentic(Domain):
             reward, note = verdict.reward, verdict.note
         return Verdict(reward, note, {"changed": 1.0, "unreliable": float(reward > 0 and not stopped)})
 
+    def _rows(self, split: Split, seed: int) -> Iterator[Prompt]:
+        if self.held_out is None:
+            yield from super()._rows(split, seed)
+            return
+        assert self.rows is not None
+        prompts = [self.from_row(row, index) for index, row in enumerate(read_rows(self.rows))]
+        known = {prompt.hidden["task"].requirement.partition("==")[0] for prompt in prompts}
+        if unknown := sorted(self.held_out - known):
+            raise UserError(f"domain {self.name}: held_out names {unknown[0]!r}; {self.rows} has {', '.join(sorted(known))}")
+        parts: dict[Split, dict[str, Prompt]] = {"train": {}, "validation": {}, "test": {}}
+        for prompt in prompts:
+            key = content_key(prompt)
+            out = prompt.hidden["task"].requirement.partition("==")[0] in self.held_out
+            parts[("validation", "test")[int(key[:8], 16) % 2] if out else "train"].setdefault(key, prompt)
+        chosen = list(parts[split].values())
+        if split == "train":
+            random.Random(seed_of("rows", self.name, seed)).shuffle(chosen)
+        yield from chosen
+
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         where = f"{self.name} row {index}"
         meta = row.get("metadata")
-        if not isinstance(meta, Mapping) or not isinstance(meta.get("problem_statement"), str):
+        if not isinstance(meta, Mapping):
+            raise UserError(f"{where}: metadata must be an object, found {type(meta).__name__}")
+        if "package" in meta:
+            if self.rows is not None and self.level != "full":
+                raise UserError(f"{where}: a row that names a package needs level: full, found {self.level}")
+            return episode.prompt(rows.task(meta, where), self.name, where)
+        if "files" not in meta and ("base_commit" in meta or "base_commit" in row or "instance_dict" in meta):
+            found = rows.instance(row, where)
+            raise UserError(
+                f"{where}: {found.instance} is {found.repo} at {found.base_commit[:12]} in its container image {found.image or '(not named)'}; that needs"
+                " docker or apptainer and the image, which linn does not run. Rows that run without: linn tasks; or metadata.files and metadata.tests"
+            )
+        if not isinstance(meta.get("problem_statement"), str):
             raise UserError(f"{where}: metadata.problem_statement must be a text")
         if "files" not in meta or not isinstance(meta.get("tests"), str):
-            raise UserError(
-                f"{where}: metadata.files (path to text) and metadata.tests (Python text with test functions) are needed;"
-                " rows that name a container image instead cannot be run here"
-            )
+            raise UserError(f"{where}: metadata.files (path to text) and metadata.tests (Python text with test functions) are needed")
         hidden: dict[str, Any] = {"files": edits.files_of(meta["files"], f"{where}: metadata.files"), "tests": meta["tests"]}
         if isinstance(meta.get("visible_tests"), str):
             hidden["shown_tests"] = meta["visible_tests"]

@@ -11,15 +11,24 @@ from typing import Any, ClassVar
 
 from linn.data.request import request_messages, request_tools
 from linn.domains.base import Domain
-from linn.domains.office import WRITES, Office
-from linn.domains.office_data import SMALL_NAMES, load, small
+from linn.domains.office import tasks, tools
+from linn.domains.office.definitions import DEFINITIONS
+from linn.domains.office.directory import find_email_address
+from linn.domains.office.state import NOW, Office
+from linn.domains.office.tables import SMALL_NAMES, drawn, load, small
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, ToolCall, Verdict
 
 _MAX_CALLS = 500
 """A reply with more calls than this earns nothing; the released tasks need about a dozen."""
-_ROW_TURNS = 32
-"""Assistant turns at most on the released rows: one call a turn, searches included."""
+_LONG_TURNS = 32
+"""Assistant turns at most at the full level and on rows: one call a turn, searches included."""
+_OFFICES = 10_000
+"""Different offices of the full level."""
+_SYSTEM = (
+    f"You work for Sam, with the tools of Sam's office. It is Thursday, 2023-11-30, and the clock shows {NOW[11:]}; days in requests count from "
+    "there. A meeting begins at 9 am at the earliest and has to be over by 6 pm. Do what is asked with the tools, then say that it is done."
+)
 _TOPICS = (
     "budget report party plan trip lunch house garden boat train bird horse dog cat tree lake hill road bridge school market farm "
     "forest ship bus car bike clock chair table book song letter drum coat shoe"
@@ -40,21 +49,24 @@ _FIND, _SEND, _MEET = "company_directory_find_email_address", "email_send_email"
 
 
 class Workplace(Domain):
-    """Look an address up, then send an email or set a meeting (tiny), or the released workplace rows with all 27 tools."""
+    """Look an address up, then send an email or set a meeting (tiny); tasks over all 27 tools (full); or the released rows."""
 
     name: ClassVar[str] = "workplace"
-    max_turns: ClassVar[int] = 4
+    levels: ClassVar[tuple[str, ...]] = ("tiny", "full")
+    max_turns = 4
 
     def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
         """As `Domain`; rows read their tables from the folder `LINN_WORKPLACE_DATA` names, else from linn's own generator."""
         super().__init__(level, rows)
-        if rows is not None:
-            self.max_turns = _ROW_TURNS  # type: ignore[misc]  # longer tasks than the generator's
+        if rows is not None or level == "full":
+            self.max_turns = _LONG_TURNS  # longer tasks than the tiny ones
 
     def make(self, rng: random.Random) -> Prompt:
-        """`email bob about the budget: see you soon.` or `meet bob about the budget on 2023-12-05 for 30 minutes.`"""
+        """Tiny: `email bob about the budget: see you soon`; full: a request over an office of its own (`office/tasks.py`)."""
+        if self.level == "full":
+            return self._make_full(rng)
         name, topic, seed = rng.choice(SMALL_NAMES), rng.choice(_TOPICS), rng.randrange(1000)
-        (address,) = small(seed).find_email_address(name)
+        (address,) = find_email_address(small(seed), name)
         if rng.random() < 0.5:
             body = rng.choice(_BODIES)
             text = f"email {name} about the {topic}: {body}"
@@ -67,6 +79,14 @@ class Workplace(Domain):
             call = {"name": _MEET, "arguments": json.dumps(arguments)}
         hidden = {"ground_truth": [call], "seed": seed, "name": name}
         return Prompt(self.name, "", (Message("user", text),), thinking=False, tools=_TINY_TOOLS, hidden=hidden)
+
+    def _make_full(self, rng: random.Random) -> Prompt:
+        office = rng.randrange(_OFFICES)
+        task = tasks.draw(drawn(office), rng)
+        truth = [{"name": call.name, "arguments": call.arguments} for call in task.calls]
+        hidden = {"ground_truth": truth, "office": office, "category": f"{self.name}_{task.category}", "form": task.form}
+        messages = (Message("system", _SYSTEM), Message("user", task.text))
+        return Prompt(self.name, "", messages, thinking=False, tools=DEFINITIONS, hidden=hidden)
 
     def env(self, prompt: Prompt) -> OfficeEnv:
         """A fresh office for one conversation."""
@@ -93,7 +113,14 @@ class Workplace(Domain):
         return Reply(text=turns[-1].content, messages=turns)
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
-        """Look the address up, act, say `done.`; faulty: the lookup is skipped and the bare name stands where the address belongs."""
+        """Look the address up, act, say `done.`; faulty: the lookup is skipped and the bare name stands where the address belongs.
+
+        At the full level: the gold calls; faulty: the last change is left out, though said to be done.
+        """
+        if "office" in prompt.hidden:
+            calls = [ToolCall(call["name"], call["arguments"]) for call in prompt.hidden["ground_truth"]]
+            last = max(at for at, call in enumerate(calls) if call.name in tools.WRITES)
+            return self._turns(prompt, calls[:last] + calls[last + 1 :] if faulty else calls)
         (true,) = prompt.hidden["ground_truth"]
         arguments, name = dict(_arguments(true["arguments"])), prompt.hidden["name"]
         if not faulty:
@@ -155,7 +182,7 @@ class OfficeEnv:
             arguments = _arguments(call.arguments)
         except (ValueError, TypeError) as error:
             return f"Invalid tool call arguments: {str(error)[:200]}"
-        answer = self.office.call(call.name, {key: value for key, value in arguments.items() if value is not None})
+        answer = tools.call(self.office, call.name, {key: value for key, value in arguments.items() if value is not None})
         return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)
 
 
@@ -169,7 +196,9 @@ def _data() -> Path | None:
 
 def _office(prompt: Prompt) -> Office:
     """A fresh office with the tables that the prompt is about."""
-    return (small(prompt.hidden["seed"]) if "seed" in prompt.hidden else load(_data())).copy()
+    hidden = prompt.hidden
+    office = small(hidden["seed"]) if "seed" in hidden else drawn(hidden["office"]) if "office" in hidden else load(_data())
+    return office.copy()
 
 
 def _arguments(arguments: Mapping[str, Any] | str) -> Mapping[str, Any]:
@@ -187,9 +216,9 @@ def _arguments(arguments: Mapping[str, Any] | str) -> Mapping[str, Any]:
 def _replay(office: Office, calls: Sequence[Mapping[str, Any]]) -> None:
     """Make the calls that can change a table; broken ones change nothing."""
     for call in calls:
-        if call["name"] in WRITES:
+        if call["name"] in tools.WRITES:
             try:
-                office.call(call["name"], _arguments(call["arguments"]))
+                tools.call(office, call["name"], _arguments(call["arguments"]))
             except (ValueError, TypeError):
                 continue
 

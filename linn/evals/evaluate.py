@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from linn import files
@@ -14,6 +14,7 @@ from linn.domains.base import Domain
 from linn.errors import UserError
 from linn.keys import EvaluateKeys
 from linn.ledger import score
+from linn.play.ask import Judges, Siblings
 from linn.play.rollout import Job, play, transcript
 from linn.types import Prompt, Rollout, Sampler, Sampling, Score, Split, seed_of
 
@@ -52,7 +53,8 @@ class Evaluation:
         for name, domain in self.domains.items():
             mine = list(itertools.islice(domain.prompts(split), count))
             if not mine:
-                raise UserError(f"domain {name} has no {split} prompts; give it more rows")
+                told = f" (of its rows: {domain.tally})" if domain.rows is not None else ""
+                raise UserError(f"domain {name} has no {split} prompts{told}; give it more rows")
             drawn += mine
         return drawn
 
@@ -79,10 +81,12 @@ class Evaluation:
         names: Sequence[str] = (),
         folder: Path | None = None,
         on_done: Callable[[int, int], None] = lambda done, total: None,
+        judges: Judges | None = None,
     ) -> list[Score]:
         """Scores of the sampler's model, for every probe and each domain in `names` (empty: all). All conversations are held at once.
 
         With `folder`, the graded replies are kept there as `SPLIT-METRIC.jsonl`. `on_done` hears how many conversations are over, of how many.
+        A judge model decides on each reply alone in the domains that have one, in place of `verify`.
         """
         chosen = list(names or self.domains)
         plan = [
@@ -101,6 +105,7 @@ class Evaluation:
             for sibling in range(probe.siblings)
         ]
         rollouts = play([job for _, job in plan], self.domains, sampler, codec, lambda done: on_done(done, len(plan)))
+        rollouts = judged_alone(rollouts, self.domains, judges or Judges(), seed_of("evaluate", seed))
         scores = []
         for number, probe in enumerate(probes):
             mine = [rollout for rollout, (of, _) in zip(rollouts, plan, strict=True) if of == number]
@@ -110,6 +115,17 @@ class Evaluation:
             if folder is not None:
                 files.write_jsonl(folder / f"{probe.split}-{probe.metric}.jsonl", (_row(r) for r in mine))
         return scores
+
+
+def judged_alone(rollouts: Sequence[Rollout], domains: Mapping[str, Domain], judges: Judges, seed: int) -> list[Rollout]:
+    """The rollouts, those of judged domains with the judge model's verdict on each as a group of one; failed ones stay failed."""
+    mine = [i for i, r in enumerate(rollouts) if domains[r.prompt.domain].judged and r.status != "failed"]
+    groups = [Siblings(domains[rollouts[i].prompt.domain], rollouts[i].prompt, [rollouts[i].reply]) for i in mine]
+    found = list(rollouts)
+    for i, verdicts in zip(mine, judges.verdicts(groups, seed), strict=True):
+        if verdicts is not None:
+            found[i] = replace(rollouts[i], verdict=verdicts[0])
+    return found
 
 
 def solved_shares(rewards: Sequence[float], siblings: int) -> list[float]:

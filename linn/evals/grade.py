@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,34 @@ from linn import chat
 from linn.data.rows import read_rows
 from linn.domains.base import Domain
 from linn.errors import UserError
+from linn.play.ask import Judges, Siblings
 from linn.play.rollout import reply_of
-from linn.types import Message, Prompt, Reply, ToolCall
+from linn.types import Message, Prompt, Reply, ToolCall, Verdict
 
 
-def grade(domain: Domain, rows: Path, replies: Path, broken: list[str] | None = None) -> Iterator[dict[str, Any]]:
+def grade(
+    domain: Domain, rows: Path, replies: Path, broken: list[str] | None = None, judges: Judges | None = None
+) -> Iterator[dict[str, Any]]:
     """One verdict a reply, in order: {"row", "reply", "reward", "note"}. A broken line raises UserError naming file and line.
 
-    With a list `broken`, broken lines keep their index, are skipped, and what was wrong with each is appended to the list.
+    With a list `broken`, broken lines keep their index, are skipped, and what was wrong with each is appended to the list. A domain that
+    a model judges has all its questions asked first, each reply as a group of one.
     """
+    found = _prompts_and_replies(domain, rows, replies, broken)
+    if domain.judged:
+        entries = list(found)
+        asked = [Siblings(domain, prompt, [reply]) for _, _, prompt, reply in entries]
+        judged: Sequence[list[Verdict] | None] = (judges or Judges()).verdicts(asked, 0)
+        graded = zip(entries, judged, strict=True)
+    else:
+        graded = ((entry, None) for entry in found)  # type: ignore[assignment]
+    for (index, line, prompt, reply), verdicts in graded:
+        verdict = domain.verify(prompt, reply) if verdicts is None else verdicts[0]
+        yield {"row": index, "reply": line, "reward": verdict.reward, "note": verdict.note}
+
+
+def _prompts_and_replies(domain: Domain, rows: Path, replies: Path, broken: list[str] | None) -> Iterator[tuple[int, int, Prompt, Reply]]:
+    """(row, line, prompt, reply) of every reply that can be graded."""
     prompts: list[Prompt | str] = []
     for where, index, row in _numbered(rows, broken):
         found: Prompt | str = ""
@@ -42,8 +61,7 @@ def grade(domain: Domain, rows: Path, replies: Path, broken: list[str] | None = 
         except UserError as error:
             _wrong(str(error), broken)
             continue
-        verdict = domain.verify(prompt, reply)
-        yield {"row": index, "reply": line, "reward": verdict.reward, "note": verdict.note}
+        yield index, line, prompt, reply
 
 
 def _numbered(path: Path, broken: list[str] | None) -> Iterator[tuple[str, int, dict[str, Any] | None]]:
@@ -93,7 +111,10 @@ def _message(turn: Any, where: str) -> Message:
     if turn["role"] != "assistant":
         return Message(turn["role"], content, tool_call_id=turn.get("tool_call_id"))
     parsed = chat.parse(content, "<think>" in content or "</think>" in content)
-    calls = tuple(_tool_call(call, where) for call in turn.get("tool_calls") or ())
+    told = turn.get("tool_calls") or []
+    if not isinstance(told, list):
+        raise UserError(f"{where}: tool_calls must be a list, found {type(told).__name__}")
+    calls = tuple(_tool_call(call, where) for call in told)
     return Message("assistant", parsed.content, parsed.reasoning, calls or parsed.tool_calls)
 
 

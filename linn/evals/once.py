@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from linn.chat import Codec
 from linn.domains.load import load_all
 from linn.engine.pool import Engine
 from linn.evals.evaluate import Evaluation
-from linn.keys import Recipe
+from linn.evals.judges import judges_of
+from linn.keys import JudgeKeys, Recipe
 from linn.types import Optim, Score
 
 
-def evaluate_once(checkpoint: Path, recipe: Recipe, name: str) -> list[Score]:
-    """Scores of `checkpoint`; stage `name`, step 0."""
+def evaluate_once(checkpoint: Path, recipe: Recipe, name: str, judges: Mapping[str, JudgeKeys], folders: Mapping[str, Path]) -> list[Score]:
+    """Scores of `checkpoint`; stage `name`, step 0. `judges`: by domain; `folders`: the checkpoint of each that is no endpoint."""
     domains = load_all(recipe.domain_options())
     scale = recipe.scale
     engine = Engine(scale.processes, "float32", scale.width, scale.capacity)
     try:
         engine.load(checkpoint, Optim())
         evaluation = Evaluation(domains, recipe.evaluate)
-        return evaluation.measure(name, 0, engine.sampler, Codec.load(checkpoint), recipe.seed, evaluation.whole)
+        return evaluation.measure(
+            name, 0, engine.sampler, Codec.load(checkpoint), recipe.seed, evaluation.whole, judges=judges_of(judges, folders, engine)
+        )
     finally:
         engine.close()
         for domain in domains.values():

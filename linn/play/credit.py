@@ -8,24 +8,34 @@ from dataclasses import replace
 from typing import Literal
 
 from linn.domains.base import Domain
+from linn.play.ask import Judges, Siblings
 from linn.types import Group, Rollout, Sample, Verdict
 
 EPSILON = 1e-6
 """Guards the division by a group's deviation; a group of equal rewards has advantage exactly 0."""
 
 
-def grouped(rollouts: Sequence[Rollout], size: int, domains: Mapping[str, Domain], overlong: str = "keep") -> list[Group]:
-    """Every `size` consecutive rollouts are the siblings of one prompt; rewards from the group's judge where the domain has one.
+def grouped(
+    rollouts: Sequence[Rollout],
+    size: int,
+    domains: Mapping[str, Domain],
+    overlong: str = "keep",
+    judges: Judges | None = None,
+    seed: int = 0,
+) -> list[Group]:
+    """Every `size` consecutive rollouts are the siblings of one prompt; rewards from comparing them where the domain does.
 
-    `overlong` = `penalty`: a truncated rollout's reward is 0, whatever its verdict.
+    Without `judges` no model is asked: a domain that one judges keeps `verify`'s rewards. `overlong` = `penalty`: a truncated rollout's
+    reward is 0, whatever its verdict.
     """
     assert len(rollouts) % size == 0, (len(rollouts), size)
+    families = [rollouts[first : first + size] for first in range(0, len(rollouts), size)]
+    compared = [f for f in families if judges is not None or not domains[f[0].prompt.domain].judged]
+    asked = [Siblings(domains[f[0].prompt.domain], f[0].prompt, [r.reply for r in f]) for f in compared]
+    found = dict(zip(map(id, compared), (judges or Judges()).verdicts(asked, seed), strict=True))
     groups = []
-    for first in range(0, len(rollouts), size):
-        siblings = rollouts[first : first + size]
-        prompt = siblings[0].prompt
-        verdicts = domains[prompt.domain].judge(prompt, [r.reply for r in siblings])
-        if verdicts is not None:
+    for siblings in families:
+        if (verdicts := found.get(id(siblings))) is not None:
             siblings = [replace(r, verdict=_both(r.verdict, v)) for r, v in zip(siblings, verdicts, strict=True)]
         rewards = [0.0 if overlong == "penalty" and r.status == "truncated" else r.verdict.reward for r in siblings]
         groups.append(Group(tuple(siblings), tuple(rewards)))

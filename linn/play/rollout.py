@@ -162,6 +162,7 @@ async def _converse(
                 break
             if answers is None:
                 break
+            answers = tuple(replace(m, content=chat.quoted(m.content)) for m in answers)
             said += answers
             if number + 1 == most:
                 break

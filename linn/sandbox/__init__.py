@@ -3,6 +3,7 @@
 from linn.sandbox.client import Sandbox
 from linn.sandbox.compiler import Compiled
 from linn.sandbox.outcome import Limits, Outcome, scrub
+from linn.sandbox.session import Answer, Session
 from linn.sandbox.workspace import Ran, Running, Workspace, WorkspaceLimits
 
-__all__ = ["Compiled", "Limits", "Outcome", "Ran", "Running", "Sandbox", "Workspace", "WorkspaceLimits", "scrub"]
+__all__ = ["Answer", "Compiled", "Limits", "Outcome", "Ran", "Running", "Sandbox", "Session", "Workspace", "WorkspaceLimits", "scrub"]

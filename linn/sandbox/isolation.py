@@ -19,10 +19,10 @@ _FIRST_WORKSPACE_UID = 0x64000000
 
 def _start(kind: str, package: str, uid: int, scratch: str, size: int) -> tuple[str, ...]:
     text = f"import sys; sys.path.insert(0, {package!r}); from inside.server import main; main(*sys.argv[1:])"
-    return (_python(), "-s", "-S", "-B", "-c", text, kind, str(uid), scratch, str(size))
+    return (python(), "-s", "-S", "-B", "-c", text, kind, str(uid), scratch, str(size))
 
 
-def _python() -> str:
+def python() -> str:
     """The interpreter itself, not a virtual environment's link to it: programs get the standard library only."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     inner = Path(sys.base_prefix) / "bin" / version
@@ -34,7 +34,7 @@ def _uid(index: int) -> int:
     return _FIRST_UID + (os.getpid() % (1 << 20)) * 64 + index % 64 if os.geteuid() == 0 else 0
 
 
-def _bwrap(tool: str, capabilities: Sequence[str], readable: Sequence[str] = ()) -> list[str]:
+def _bwrap(tool: str, capabilities: Sequence[str]) -> list[str]:
     """Everything but what is writable: own process, network and message spaces, and a read-only system."""
     command = [tool, "--die-with-parent", "--new-session", "--as-pid-1"]
     command += ["--clearenv", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "LC_ALL", "C.UTF-8"]
@@ -47,8 +47,8 @@ def _bwrap(tool: str, capabilities: Sequence[str], readable: Sequence[str] = ())
             command += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             command += ["--ro-bind", folder, folder]
-    for folder in {sys.base_prefix, sys.base_exec_prefix, *readable}:
-        if not folder.startswith("/usr/") and not folder.startswith("/tmp/"):
+    for folder in {sys.base_prefix, sys.base_exec_prefix}:
+        if not folder.startswith("/usr"):
             command += _bound(folder)
     command += ["--ro-bind", str(_INSIDE), "/package/inside", "--proc", "/proc", "--dev", "/dev"]
     return command
@@ -96,24 +96,35 @@ def workspace_uid(index: int) -> int:
     return _FIRST_WORKSPACE_UID + (os.getpid() % (1 << 20)) * 64 + index % 64 if os.geteuid() == 0 else 0
 
 
+def installed_packages() -> list[str]:
+    """Folders of third-party packages below what every workspace command may read; they are hidden, or a task's solution might stand there."""
+    library = Path(sys.base_prefix) / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    known = [library / "site-packages", library / "ensurepip", library / "dist-packages", Path("/usr/lib/python3/dist-packages")]
+    known += sorted(Path("/usr/local/lib").glob("python3*"))
+    return [str(path) for path in dict.fromkeys(known) if path.is_dir() and not path.is_symlink()]
+
+
 def supervised(kind: str, uid: int, folder: str, readable: Sequence[str], size: int, job: int, report: int) -> tuple[str, ...]:
     """The command line that starts one supervised command in `folder`. `size`: bytes of /tmp; `job`, `report`: inherited descriptors."""
     tool = shutil.which(kind) or kind
     words, package = [], str(_INSIDE.parent)
     if kind == "bwrap":
         package = "/package"
-        words = _bwrap(tool, ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER"), readable)
+        words = _bwrap(tool, ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER"))
+        for installed in installed_packages():
+            words += ["--tmpfs", installed]
         words += ["--perms", "0755", "--dir", "/etc"]
         for known in ("/etc/alternatives", "/etc/ld.so.cache"):  # where a system's compilers and libraries are looked up
             words += ["--ro-bind-try", known, known]
         words += ["--perms", "1777", "--size", str(size), "--tmpfs", "/tmp"]
         for path in readable:
-            words += _bound(path) if path.startswith("/tmp/") else []
+            words += _bound(path)
         words += ["--bind", folder, WORK, "--remount-ro", "/dev", "--remount-ro", "/"]
     elif kind == "unshare":
         words = _spaces(tool)
+    places = (*installed_packages(), "--", *readable)
     text = f"import sys; sys.path.insert(0, {package!r}); from inside.supervisor import main; main(*sys.argv[1:])"
-    return (*words, _python(), "-I", "-S", "-B", "-c", text, kind, str(uid), folder, str(size), str(job), str(report), *readable)
+    return (*words, python(), "-I", "-S", "-B", "-c", text, kind, str(uid), folder, str(size), str(job), str(report), *places)
 
 
 starter = ThreadPoolExecutor(1, "linn-sandbox")

@@ -26,7 +26,7 @@ from linn.sandbox.inside.supervisor import WORK
 
 Status = Literal["ok", "error", "timeout", "memory", "output"]
 
-_ANSWER_SLACK = 30.0
+_ANSWER_SLACK, _ENDING_SECONDS = 30.0, 10.0
 _TMP = 64 << 20
 _LONGEST_READ = 64 << 20
 _MOST_FILES = 100_000
@@ -180,10 +180,10 @@ class Workspace:
         for running in list(self._running):
             running.kill()
         _open.discard(self)
+        # not the library's rmtree: folders may be shut to us, or nested deeper than it can follow
         for command in (["rm", "-rf", "--"], ["chmod", "-R", "u+rwX", "--"], ["rm", "-rf", "--"]):
-            if not self.folder.exists():
-                return
-            subprocess.run([*command, str(self.folder)], stderr=subprocess.DEVNULL, check=False)
+            if self.folder.exists():
+                subprocess.run([*command, str(self.folder)], stderr=subprocess.DEVNULL, check=False)
 
     def __enter__(self) -> Workspace:
         return self
@@ -248,8 +248,11 @@ class Running:
             raise InfrastructureError(f"no process could be started in the sandbox: {error}") from None
         os.close(job_out)
         os.close(report_in)
-        with contextlib.suppress(BrokenPipeError), open(job_in, "wb") as file:
-            file.write(marshal.dumps(dict(job)))
+        self._orders: int | None = job_in
+        data = marshal.dumps(dict(job))
+        with contextlib.suppress(BrokenPipeError):
+            while data:
+                data = data[os.write(job_in, data) :]
         assert self._process.stdout is not None
         self.stdin: IO[bytes] | None = self._process.stdin
         """Where to write to the command (of `Workspace.start`); unbuffered."""
@@ -263,6 +266,11 @@ class Running:
 
     def kill(self) -> None:
         """End it with all that it started; returns when it is gone. Doing so twice is no fault."""
+        if self._orders is not None:
+            os.close(self._orders)  # its supervisor then ends everything, and itself last
+            self._orders = None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ENDING_SECONDS)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, 9)
         self._process.kill()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from linn.data.rows import read_rows
+from linn.data.agents import whose
+from linn.data.names import located
+from linn.data.rows import BadRow, Lines, object_of
+from linn.domains.base import Domain
 from linn.errors import UserError
 from linn.keys import CurriculumKeys
 from linn.types import Prompt, seed_of
@@ -96,14 +98,20 @@ def _rate(prompt: Prompt) -> float:
     return prompt.pass_rate
 
 
-def rates_hold(stage: str, files: Iterable[tuple[str, Path]]) -> None:
-    """Refuse rows without a `pass_rate` from 0 to 1, before a stage begins; `files`: (domain, its rows)."""
-    for domain, path in files:
-        for row in (rows := read_rows(path)):
-            rate = row.get("pass_rate")
+def rates_hold(stage: str, domains: Iterable[Domain]) -> None:
+    """Refuse rows without a `pass_rate` from 0 to 1, before a stage begins."""
+    for domain in domains:
+        assert domain.rows is not None, domain.name
+        path = located(domain.rows)
+        for line, raw in Lines(path):
+            try:
+                row = object_of(raw)
+                rate = 0.0 if whose(row, domain.name) else row.get("pass_rate")
+            except BadRow:
+                continue  # the domain's own business, when it comes to that row
             if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
                 found = "has no pass_rate" if rate is None else f"has pass_rate {rate!r}"
                 raise UserError(
-                    f"stage {stage}: curriculum: {path}:{rows.line}: the row {found}; expected a share from 0 to 1, "
-                    f"as linn filter {domain} --rows … writes it"
+                    f"stage {stage}: curriculum: {path} line {line}: the row {found}; expected a share from 0 to 1, "
+                    f"as linn filter {domain.name} --rows … writes it"
                 )

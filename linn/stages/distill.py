@@ -1,6 +1,6 @@
 """Multi-domain on-policy distillation: the student samples, each domain's best checkpoint scores, one update (paper §4.4, Eq. 2-4).
 
-No reward enters the loss; rollouts are graded all the same, so that the curves can be read. K teachers cost the memory of one: samples are
+No reward enters the loss; rollouts are graded all the same, so that the curves can be read, but no judge model is asked. K teachers cost the memory of one: samples are
 scored teacher by teacher.
 """
 

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 from linn import files
 from linn.chat import Codec
+from linn.data.tally import Tally
 from linn.domains.base import Domain
 from linn.engine.pool import Engine
 from linn.errors import RunFailed, UserError
 from linn.keys import CurriculumKeys, RlKeys, RolloutKeys, StageKeys
+from linn.play.ask import Judges
 from linn.stages import clock
 from linn.stages.clock import Clock
 from linn.stages.curriculum import Pool
@@ -57,10 +59,14 @@ class StageRun:
     """Samples, scores and trains."""
     show: Show
     """Where a person watches."""
+    judges: Judges = field(default_factory=Judges)
+    """The judge models of the domains that have one."""
     measure: Callable[[int], None] = lambda step: None
     """Measures the engine's policy on the stage's domains into the ledger, at a step within the stage (`curve_every`)."""
     taken: dict[str, int] = field(default_factory=dict)
-    """Prompts taken so far, a domain."""
+    """Prompts taken so far, a domain; `rows`: lines of an SFT stage's file."""
+    tally: Tally = field(default_factory=Tally)
+    """What became of the rows of an SFT stage's file."""
     now: int = 0
     """The step that is being made."""
     _streams: dict[str, tuple[int, Iterator[Prompt]]] = field(default_factory=dict)
@@ -85,7 +91,8 @@ class StageRun:
             try:
                 kept = json.loads((state / "stage.json").read_text())
                 first, self.taken, self._kept_pools = int(kept["step"]), dict(kept["taken"]), dict(kept.get("pools", {}))
-            except (ValueError, LookupError, TypeError, OSError) as error:
+                self.tally.restore(kept["rows"])
+            except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
                 raise UserError(f"{state / 'stage.json'}: cannot be read ({error}); delete {state} to begin the stage anew") from None
         self._forget_after(first)
         self.engine.load(self.start, self.keys.optim)
@@ -98,11 +105,25 @@ class StageRun:
             if (step + 1) % self.keys.save_every == 0 or step + 1 == self.keys.steps:
                 with files.whole_folder(state) as folder:
                     self.engine.save(folder / "trainer")
-                    files.write_json(folder / "stage.json", {"step": step + 1, "taken": self.taken} | self._pool_states())
+                    kept = {"step": step + 1, "taken": self.taken, "rows": self.tally.record()} | self._pool_states()
+                    files.write_json(folder / "stage.json", kept)
+                self._keep_tallies(step + 1 == self.keys.steps)
         with files.whole_folder(self.checkpoint) as folder:
             for name in ("config.json", "model.safetensors"):
                 shutil.copyfile(state / "trainer" / name, folder / name)
             copy_tokenizer(self.start, folder)
+
+    def _keep_tallies(self, last: bool) -> None:
+        """rows.json: what became of the rows read so far; said once, when the stage ends, where not all were good."""
+        read = {"data": self.tally} | {name: self.domains[name].tally for name in self.weights}
+        used = {name: tally for name, tally in read.items() if tally.good or tally.bad or tally.others}
+        if used:
+            files.write_json(self.folder / "rows.json", {name: tally.record() for name, tally in used.items()})
+        for name, tally in used.items():
+            if last and (tally.bad or tally.others):
+                self.show.say(
+                    f"{self.keys.name}: rows of {name} read so far: {tally}; the first of each kind in {self.folder / 'rows.json'}"
+                )
 
     def _forget_after(self, step: int) -> None:
         """Drop records of steps that a killed run made after its last saved state; they will be made again."""
@@ -200,7 +221,8 @@ class StageRun:
             prompt = next(stream, None)
             self._streams[name] = (epoch + 1, stream)
             if prompt is None:
-                raise UserError(f"stage {self.keys.name}: domain {name} has no training prompts; give it rows or another level")
+                told = f" (of its rows: {self.domains[name].tally})" if self.domains[name].rows is not None else ""
+                raise UserError(f"stage {self.keys.name}: domain {name} has no training prompts{told}; give it rows or another level")
         return prompt
 
 

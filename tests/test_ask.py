@@ -1,0 +1,203 @@
+"""The judge seam: who is asked what, in which order, how often, and what becomes of the answers."""
+
+import itertools
+import json
+
+import pytest
+from scripted import Scripted
+from test_rollout import END, Letters
+from test_stages import stage
+
+from linn.domains.base import Domain, Question
+from linn.errors import InfrastructureError, UserError
+from linn.evals.evaluate import judged_alone
+from linn.evals.grade import grade
+from linn.keys import DistillKeys
+from linn.play.ask import Judges, SamplerJudge, Siblings, answer_of, ask, inert
+from linn.play.credit import grouped
+from linn.stages.rl import batch_of_groups, sample_groups
+from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict
+
+
+class Rated(Domain):
+    """A model rates each reply; one that says `skip` is not shown, and a prompt that says `self` is left to `verify`."""
+
+    name = "rated"
+
+    def __init__(self, level="tiny", rows=None, judged: bool = False) -> None:
+        super().__init__(level, rows)
+        self.judged = judged
+
+    def prompts(self, split, seed=0):
+        for i in itertools.count():
+            yield Prompt(self.name, f"p{i}", (Message("user", "rate"),), thinking=False)
+
+    def from_row(self, row, index):
+        return Prompt(self.name, str(index), (Message("user", row["say"]),))
+
+    def verify(self, prompt, reply):
+        return Verdict(0.25, "alone")
+
+    def questions(self, prompt, replies):
+        if prompt.messages[0].content == "self":
+            return ()
+        return [Question((Message("user", f"rate {r.text}"),), str.isdecimal) for r in replies if r.text != "skip"]
+
+    def judge(self, prompt, replies, answers=()):
+        if prompt.messages[0].content == "self":
+            return None
+        left = iter(answers)
+        return [Verdict(-1.0, "skipped") if r.text == "skip" else Verdict(float(next(left) or -2), "judged") for r in replies]
+
+
+class Said:
+    """A judge that answers by a program and keeps what it was asked."""
+
+    def __init__(self, say, retries: int = 3) -> None:
+        self.say, self.retries = say, retries
+        self.batches: list[list[str]] = []
+        self.seeds: list[list[int]] = []
+
+    def answer(self, conversations, seeds):
+        self.batches.append([messages[-1].content for messages in conversations])
+        self.seeds.append(list(seeds))
+        return [self.say(messages[-1].content, len(self.batches)) for messages in conversations]
+
+
+def rollout(text: str, prompt: str = "rate", status: str = "ok") -> Rollout:
+    return Rollout(Prompt("rated", "p", (Message("user", prompt),)), 0, (), Reply(text), Verdict(0.25, "alone"), status)  # type: ignore[arg-type]
+
+
+def test_questions_of_all_groups_are_asked_at_once_and_answers_go_home():
+    judge = Said(lambda text, round: text.split()[-1])
+    judges = Judges({"rated": judge})
+    rollouts = [rollout(t) for t in ("3", "1", "skip", "2")] + [rollout("9", "self"), rollout("8", "self")]
+    groups = grouped(rollouts, 2, {"rated": Rated(judged=True)}, judges=judges, seed=5)
+    assert [g.rewards for g in groups] == [(3.0, 1.0), (-1.0, 2.0), (0.25, 0.25)]
+    assert judge.batches == [["rate 3", "rate 1", "rate 2"]] and len(set(judge.seeds[0])) == 3
+    figures = judges.figures()
+    assert figures["judge_questions"] == 3 and figures["judge_unreadable"] == 0 and figures["judge_s"] >= 0
+    assert judges.figures() == {}, "figures count anew"
+    again = Said(lambda text, round: text.split()[-1])
+    grouped(rollouts, 2, {"rated": Rated(judged=True)}, judges=Judges({"rated": again}), seed=5)
+    assert again.seeds == judge.seeds
+    grouped(rollouts, 2, {"rated": Rated(judged=True)}, judges=Judges({"rated": again}), seed=6)
+    assert again.seeds[1] != judge.seeds[0]
+
+
+def test_unreadable_answers_alone_are_asked_again_with_other_seeds_then_they_are_empty():
+    judge = Said(lambda text, round: "7" if "good" in text or ("late" in text and round == 3) else "hm", retries=3)
+    questions = [Question((Message("user", t),), str.isdecimal) for t in ("good", "late", "never")]
+    assert ask(judge, questions, [1, 2, 3]) == (["7", "7", ""], 1)
+    assert [len(b) for b in judge.batches] == [3, 2, 2, 1]
+    assert len({s for batch in judge.seeds for s in batch}) == 8
+    assert ask(Said(lambda *_: "hm", retries=0), questions, [1, 2, 3]) == (["", "", ""], 3)
+    assert ask(Said(lambda *_: ""), [], []) == ([], 0)
+
+
+def test_a_judged_domain_without_a_judge_is_refused_and_distillation_asks_nobody():
+    with pytest.raises(UserError, match="domains.rated.judge"):
+        grouped([rollout("1")], 1, {"rated": Rated(judged=True)}, judges=Judges())
+    (group,) = grouped([rollout("1")], 1, {"rated": Rated(judged=True)})
+    assert group.rewards == (0.25,)
+    run = stage({"coin": 1})
+    run.domains["coin"] = run.domains["rated"] = Rated(judged=True)  # type: ignore[index]
+    (group,) = sample_groups(run, DistillKeys(name="d", kind="distill", rollouts=1), 0, run.next_prompts(1))
+    assert group.rewards == (0.25,), "no judge is asked in distillation"
+
+
+def test_one_judge_of_two_domains_is_asked_once():
+    judge = Said(lambda text, round: "1")
+
+    class Other(Rated):
+        name = "other"
+
+    siblings = [Siblings(d, Prompt(d.name, "p", (Message("user", "x"),)), [Reply("a")]) for d in (Rated(judged=True), Other(judged=True))]
+    Judges({"rated": judge, "other": judge}).verdicts(siblings, 0)
+    assert [len(b) for b in judge.batches] == [2]
+
+
+def test_evaluation_and_offline_grading_judge_each_reply_alone(tmp_path):
+    judge = Said(lambda text, round: text.split()[-1] if text != "rate bad" else "?")
+    found = judged_alone(
+        [rollout("4"), rollout("5", status="failed"), rollout("bad"), rollout("skip")],
+        {"rated": Rated(judged=True)},
+        Judges({"rated": judge}),
+        0,
+    )
+    assert [r.verdict.reward for r in found] == [4.0, 0.25, -2.0, -1.0] and judge.batches[0] == ["rate 4", "rate bad"]
+    (tmp_path / "rows").write_text('{"say": "rate"}\n{"say": "self"}\n')
+    (tmp_path / "replies").write_text(
+        "".join(json.dumps({"row": r, "text": t}) + "\n" for r, t in ((0, "<think>x</think>6"), (1, "7"), (0, "8")))
+    )
+    verdicts = list(grade(Rated(judged=True), tmp_path / "rows", tmp_path / "replies", None, Judges({"rated": judge})))
+    assert [(v["row"], v["reply"], v["reward"]) for v in verdicts] == [(0, 0, 6.0), (1, 1, 0.25), (0, 2, 8.0)]
+
+
+def test_reinforcement_learning_trains_on_the_judges_rewards_and_counts_refill_rounds():
+    run = stage({"coin": 1}, dynamic_filter=True, prompts=2, rollouts=2, refill=3)
+    run.domains["coin"] = run.domains["rated"] = Rated(judged=True)  # type: ignore[index]
+    judge = Said(lambda text, round: "1" if round == 1 else text.split()[-1])
+    run.judges.by_domain = {"rated": judge}
+    groups, _ = batch_of_groups(run, run.keys, 0)  # type: ignore[arg-type]
+    assert len(judge.batches) > 1, "the first round's groups are all alike"
+    assert all(r.verdict.note == "judged" for g in groups for r in g.rollouts)
+    assert run.judges.figures()["judge_questions"] == sum(map(len, judge.batches))
+
+
+def test_a_sampler_judge_asks_one_batch_and_its_reasoning_is_removed():
+    sampler = Scripted(Letters(), lambda text, seed: f"hm</think>{text[-2]}{END}" if "cut" not in text else "x" * 99)
+    judge = SamplerJudge(sampler, Letters(), Sampling(20))  # type: ignore[arg-type]
+    conversations = [[Message("user", "a")], [Message("user", "b")], [Message("user", "cut")]]
+    assert judge.answer(conversations, [1, 2, 3]) == ["a", "b", ""]
+    assert sampler.batches == [[1, 2, 3]] and judge.answer([], []) == []
+
+
+def test_a_sampler_that_fails_is_no_verdict():
+    def broken(text, seed):
+        raise InfrastructureError("worker died")
+
+    with pytest.raises(InfrastructureError, match="worker died"):
+        SamplerJudge(Scripted(Letters(), broken), Letters(), Sampling(20)).answer([[Message("user", "a")]], [1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "answer"),
+    [
+        ("4", False, "4"),
+        ("4", True, ""),
+        ("<think>3</think> 4 ", False, "4"),
+        ("3</think>4", True, "4"),
+        ("<think>it says </think>5, so</think>4", False, "4"),
+        (" <think>4", False, ""),
+        (f"</think>4{END}5", True, "4"),
+        ("", False, ""),
+    ],
+)
+def test_what_follows_the_reasoning(text, thinking, answer):
+    assert answer_of(text, thinking) == answer
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "<|im_end|>",
+        "<|im_start|>system",
+        "</think>",
+        "<THINK>",
+        "<|eot_id|>",
+        "<｜end▁of▁sentence｜>",
+        "</s>",
+        "[/INST]",
+        "<start_of_turn>",
+        "<tool_call>",
+    ],
+)
+def test_marks_within_a_quotation_mean_nothing(mark):
+    text = f"good {mark} <|user|> x < y |> a[1] <b>bold</b>"
+    broken = inert(text)
+    assert mark not in broken and "<|user|>" not in broken and broken.endswith("x < y |> a[1] <b>bold</b>")
+    assert inert(broken) == broken and broken.replace("< ", "<").replace("[ ", "[") == text.replace("< ", "<")
+    seen = Said(lambda text, round: "1")
+    ask(seen, [Question((Message("user", text),), str.isdecimal)], [0])
+    assert mark not in seen.batches[0][0]

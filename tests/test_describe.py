@@ -1,0 +1,119 @@
+"""`linn data`: counts that are right, in 80 columns, whatever the file holds."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from linn import describe
+from linn.chat import Codec
+from linn.data.rows import write_rows
+from linn.errors import UserError
+from linn.run import resolve
+
+TOOL = {"name": "look_up", "parameters": {"type": "object", "required": ["key"]}}
+CALL = "<tool_call>\n<function=look_up>\n<parameter=key>\nx\n</parameter>\n</function>\n</tool_call>"
+
+
+def mixed(path: Path) -> Path:
+    def chat(content: str | None, **more: object) -> dict[str, object]:
+        return {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": content}], **more}
+
+    user = {"responses_create_params": {"input": [{"role": "user", "content": "which"}]}}
+    rows: list[dict[str, object]] = [chat("<think>t</think>a", domain="math")] * 3 + [
+        chat("a"),
+        chat(None),
+        chat(CALL),
+        chat(CALL, tools=[TOOL]),
+    ]
+    rows += [
+        user | {"agent_ref": {"name": "mcqa_simple_agent"}, "options": [{"A": "x"}], "expected_answer": answer} for answer in ("A", None)
+    ]
+    rows += [
+        user | {"instruction_id_list": ["no:comma"], "kwargs": "x"},
+        user | {"agent_ref": {"name": "chess_agent"}},
+        {"question": "q", "expected_answer": "1"},
+    ]
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode() + b"\n\xff\n[1]\n"))
+    return path
+
+
+def silent(share: float, lines: int) -> None:
+    assert 0 <= share <= 1
+
+
+def test_the_counts_are_right(tmp_path: Path) -> None:
+    found = describe.describe(mixed(tmp_path / "rows.jsonl"), None, None, silent)
+    told = found.record()
+    assert told["rows"] == 14 and told["good"] == 8
+    assert told["layouts"] == {"messages": 7, "responses_create_params": 4, "other": 1}
+    assert told["modes"] == {"thinking": 6, "non-thinking": 2} and told["turns"] == {"1": 8}
+    assert told["with_tools"] == 1 and told["with_calls"] == 1 and told["calls"] == {"look_up": 1}
+    assert (
+        told["agents"]["mcqa_simple_agent (mcqa)"] == 2
+        and told["agents"]["chess_agent"] == 1
+        and told["agents"]["math, by its fields"] == 1
+    )
+    bad = {reason: entry["rows"] for reason, entry in told["bad"].items()}
+    assert bad == {
+        "no content": 1, "call without tool definitions": 1, "no verifier signal": 1, "kwargs": 1, "not UTF-8": 1, "not an object": 1,
+    }  # fmt: skip
+    assert told["bad"]["not UTF-8"]["first"].endswith("line 14: byte 1 of the line is not UTF-8; save the file as UTF-8")
+    assert sum(told["histogram"].values()) == 8 and told["lengths"]["max"] >= told["lengths"]["median"] > 0
+
+
+def test_the_table_is_80_columns_wide(tmp_path: Path) -> None:
+    path = mixed(tmp_path / "rows.jsonl")
+    text = describe.table(path, describe.describe(path, None, None, silent), "characters")
+    assert "gzip" in text and "thinking" in text and "no verifier signal" in text and "line 5" in text
+    assert all(len(line) <= 80 for line in text.splitlines()[1:])
+
+
+def test_lengths_are_tokens_of_what_the_model_reads(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}])
+    codec = Codec.load(resolve("tiny"))
+    expected = len(
+        codec.encode(
+            "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think></think>yes<|im_end|>\n"
+        )
+    )
+    assert describe.describe(path, codec, None, silent).record()["lengths"]["total"] == expected
+
+
+def test_a_long_file_is_sampled_for_tokens_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(describe, "TOKENIZED", 5000)
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [{"messages": [{"role": "user", "content": f"hi {n}"}, {"role": "assistant", "content": "yes"}]} for n in range(400)])
+    found = describe.describe(path, Codec.load(resolve("tiny")), None, silent)
+    assert found.every > 3 and 400 / found.every / 2 < sum(found.lengths.values()) < 400 / found.every * 2
+    assert f"one row in {found.every}" in describe.table(path, found, "tokens") and found.tally.good == 400
+
+
+def test_an_empty_file_and_none(tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_bytes(b"\n\n")
+    assert "0 rows" in describe.table(path, describe.describe(path, None, None, silent), "characters")
+    with pytest.raises(UserError, match="no such file"):
+        describe.describe(tmp_path / "missing.jsonl", None, None, silent)
+
+
+def test_the_verb(tmp_path: Path) -> None:
+    def linn(*words: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "linn.cli", "data", *map(str, words)], capture_output=True, text=True, timeout=60)
+
+    path = mixed(tmp_path / "rows.jsonl")
+    said = linn(path, "--json", "--tokens", "characters")
+    assert said.returncode == 0 and json.loads(said.stdout)["rows"] == 14, said.stderr
+    write_rows(held := tmp_path / "held.jsonl", [{"question": "hi"}])
+    out = tmp_path / "clean.jsonl"
+    said = linn(path, "--against", held, "--ngram", 9, "--skip-bad", "--out", out)
+    assert said.returncode == 0 and "7 overlap with" in said.stdout and out.exists(), said.stderr
+    for words, says in (((path, "--out", out), "--against"), ((tmp_path / "no.jsonl",), "no such file"), ((path, "--ngram", 0), "--ngram")):
+        said = linn(*words)
+        assert said.returncode == 2 and says in said.stderr and "Traceback" not in said.stderr

@@ -1,0 +1,217 @@
+"""Difficulty filtering: rates by row, what stays, and a killed measurement that ends with the same bytes."""
+
+import json
+import random
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from linn.cli import app
+from linn.domains.base import Domain
+from linn.errors import InfrastructureError, UserError
+from linn.evals.difficulty import CHUNK, EndpointSolver, Rate, chosen, histogram, measured, write_kept
+from linn.play.endpoint import EndpointJudge
+from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict, seed_of
+
+HOW = Sampling(16)
+
+
+class Dice(Domain):
+    """A row of `difficulty` d is solved by replies of at least d."""
+
+    name = "dice"
+
+    def from_row(self, row, index):
+        if "difficulty" not in row:
+            raise UserError("difficulty: is missing")
+        return Prompt(self.name, str(index), (Message("user", str(row["difficulty"])),), hidden={"d": row["difficulty"]})
+
+    def verify(self, prompt, reply):
+        return Verdict(float(reply.text.isdigit() and int(reply.text) >= prompt.hidden["d"]))
+
+
+@dataclass
+class Thrower:
+    """Throws a seeded die for each rollout; fails after so many chunks."""
+
+    dies_after: int = 10**9
+    chunks: int = 0
+    seen: list[str] = field(default_factory=list)
+
+    def rollouts(self, jobs, domain):
+        if self.chunks == self.dies_after:
+            raise InfrastructureError("killed")
+        self.chunks += 1
+        self.seen += [job.prompt.id for job in jobs]
+        made = []
+        for job in jobs:
+            reply = Reply(str(random.Random(seed_of(job.seed, len(jobs))).randint(1, 6)))
+            made.append(Rollout(job.prompt, job.sibling, (), reply, domain.verify(job.prompt, reply)))
+        return made
+
+
+def rows_file(folder: Path, count: int) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps({"difficulty": 1 + i % 7, "id": i}) + "\n" for i in range(count)))
+    return path
+
+
+def run(path: Path, out: Path, solver, rollouts=16, **changes):
+    return measured(Dice(rows=path), solver, rollouts, HOW, 0, out, {"from": "x", **changes})
+
+
+def test_rates_are_how_often_rows_were_solved(tmp_path):
+    rates = run(rows_file(tmp_path, 70), tmp_path / "kept", Thrower())
+    assert len(rates) == 70 and all(rate.total == 16 and rate.share == rate.passed / 16 for rate in rates.values())
+    by_difficulty = [[rates[line].share for line in rates if (line - 1) % 7 == d] for d in range(7)]
+    means = [sum(s) / len(s) for s in by_difficulty]
+    assert means[0] == 1.0 and means[6] == 0.0 and means == sorted(means, reverse=True)
+
+
+@pytest.mark.parametrize("dies_after", [0, 1, 2])
+@pytest.mark.parametrize("cut", ["", '{"line": 9', '{"line": 9, "passed": 3}\n', "\n"])
+def test_a_killed_measurement_ends_with_the_same_bytes(tmp_path, dies_after, cut):
+    path = rows_file(tmp_path, 3 * (CHUNK // 16) - 5)
+    whole, broken, solver = tmp_path / "whole", tmp_path / "broken", Thrower()
+    want = run(path, whole, solver)
+    with pytest.raises(InfrastructureError):
+        run(path, broken, Thrower(dies_after))
+    with open(broken, "a") as file:
+        file.write(cut if cut != '{"line": 9, "passed": 3}\n' else f'{{"line": {dies_after * (CHUNK // 16) + 1}, "passed": 3}}\n')
+    if cut == "\n":
+        with pytest.raises(UserError, match="begin anew with --no-resume"):
+            run(path, broken, Thrower())
+        return
+    again = Thrower()
+    assert run(path, broken, again) == want and broken.read_bytes() == whole.read_bytes()
+    assert again.chunks == 3 - dies_after, "whole chunks are not measured again"
+    assert run(path, broken, Thrower(0)) == want, "a finished measurement asks nobody"
+
+
+def test_other_settings_or_rows_are_refused(tmp_path):
+    path, kept = rows_file(tmp_path, 9), tmp_path / "kept"
+    run(path, kept, Thrower())
+    with pytest.raises(UserError, match="measured with from 'x', now 'y'; give another --out"):
+        run(path, kept, Thrower(), **{"from": "y"})
+    rows_file(tmp_path, 10)
+    with pytest.raises(UserError, match="measured with rows"):
+        run(path, kept, Thrower())
+
+
+def test_a_broken_row_shows_before_the_first_is_sampled(tmp_path):
+    path, solver = rows_file(tmp_path, 40), Thrower()
+    path.write_text(path.read_text() + '{"id": 1}\n')
+    with pytest.raises(UserError, match="rows.jsonl line 41: .*difficulty"):
+        run(path, tmp_path / "kept", solver)
+    assert solver.chunks == 0
+    domain = Dice(rows=path)
+    domain.skip_bad = True
+    assert len(measured(domain, solver, 4, HOW, 0, tmp_path / "kept", {})) == 40 and sum(domain.tally.bad.values()) == 1
+
+
+def test_what_stays():
+    rates = {line: Rate(p, 4, p / 4) for line, p in enumerate([0] * 100 + [4] * 50 + [1, 2, 3] * 10)}
+    middle = {line for line, rate in rates.items() if 0 < rate.share < 1}
+    code, swe = chosen(rates, 0, 1, 0), chosen(rates, 0, 0.1, 0)
+    assert code == middle | set(range(100)), "Code: drops what is solved every time"
+    assert swe > middle and len(swe - middle) == 10 and swe == chosen(rates, 0, 0.1, 0) != chosen(rates, 0, 0.1, 1)
+    assert len(chosen(rates, 1, 0, 0)) == 80 and chosen({}, 0.5, 0.5, 0) == set()
+
+
+def test_kept_rows_hold_the_released_fields_and_their_own(tmp_path):
+    path, out = rows_file(tmp_path, 14), tmp_path / "out.jsonl"
+    domain = Dice(rows=path)
+    rates = measured(domain, Thrower(), 8, HOW, 0, tmp_path / "kept", {})
+    assert write_kept(domain, rates, set(range(2, 9)), out) == 7
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["id"] for row in rows] == list(range(1, 8))
+    assert all((row["pass_rate_passed"] / 8, 8) == (row["pass_rate"], row["pass_rate_total"]) for row in rows)
+    again = Dice(rows=out)
+    reused = measured(again, None, 8, HOW, 0, tmp_path / "none", {}, reuse=True)
+    assert [rate.share for rate in reused.values()] == [row["pass_rate"] for row in rows] and not (tmp_path / "none").exists()
+    assert [p.pass_rate for p in again.prompts("train")] and all(p.pass_rate is not None for p in again.prompts("train"))
+    with pytest.raises(UserError, match="has no pass_rate to reuse; name a model with --from"):
+        measured(domain, None, 8, HOW, 0, tmp_path / "none", {}, reuse=True)
+
+
+def test_rewards_that_compare_siblings_have_no_pass_rate(tmp_path):
+    class Compared(Dice):
+        def judge(self, prompt, replies, answers=()):
+            return [Verdict(3.5) for _ in replies]
+
+    with pytest.raises(UserError, match="a reward of 3.5 passes nothing"):
+        measured(Compared(rows=rows_file(tmp_path, 3)), Thrower(), 2, HOW, 0, tmp_path / "kept", {})
+
+
+def test_the_histogram_counts_every_row_once():
+    rates = {i: Rate(i, 16, i / 16) for i in range(17)}
+    text = histogram(rates)
+    counts = [int(line.split()[-3 if "█" in line else -2]) for line in text.splitlines()[1:]]
+    assert sum(counts) == 17 and counts[0] == counts[-1] == 1 and "n = 17, mean 0.500" in text
+
+
+@pytest.fixture
+def endpoint():
+    """An OpenAI-compatible server whose model answers 4 after a thought, and is cut off where it is asked for a 6."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            cut = asked["messages"][-1]["content"] == "6"
+            choice = {"message": {"content": "<think>6</think>4"}, "finish_reason": "length" if cut else "stop"}
+            body = json.dumps({"choices": [choice]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+
+
+def test_an_endpoint_answers_single_turn_rows(tmp_path, endpoint):
+    solver = EndpointSolver(EndpointJudge(endpoint, "m", HOW))
+    rates = run(rows_file(tmp_path, 7), tmp_path / "kept", solver, rollouts=2)
+    assert [rate.share for rate in rates.values()] == [1, 1, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--from", "http://h:1/v1"], "an endpoint is written http://HOST:PORT/v1#MODEL"),
+        (["--from", "nowhere"], "neither RUN@STAGE"),
+        ([], "name a model with --from"),
+        (["--keep-solved", "2"], "keep-solved"),
+        (["--option", "x"], "expected KEY=VALUE"),
+    ],
+)
+def test_a_wrong_word_is_refused(tmp_path, arguments, said):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "1 + 1", "expected_answer": "2"}\n')
+    done = CliRunner().invoke(app, ["filter", "math", "--rows", str(path), "--out", str(tmp_path / "o"), *arguments])
+    assert done.exit_code != 0 and said in (str(done.exception) if isinstance(done.exception, UserError) else done.output)
+
+
+def test_an_endpoint_is_refused_for_conversations(tmp_path):
+    arguments = ["filter", "workplace", "--rows", str(tmp_path / "r"), "--out", str(tmp_path / "o"), "--from", "http://h:1/v1#m"]
+    assert "single-turn domains alone" in str(CliRunner().invoke(app, arguments).exception)
+
+
+def test_a_checkpoint_measures_and_filters(tmp_path):
+    path, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(json.dumps({"question": f"1 + {i}", "expected_answer": str(1 + i)}) + "\n" for i in range(6)))
+    arguments = ["filter", "math", "--rows", str(path), "--out", str(out), "--from", "tiny-0", "--rollouts", "4", "--max-tokens", "32"]
+    done = CliRunner().invoke(app, [*arguments, "--processes", "1", "--keep-solved", "1"])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 6 and {row["pass_rate_total"] for row in rows} == {4} and "n = 6" in done.output
+    assert CliRunner().invoke(app, [*arguments, "--temperature", "0.5"]).exit_code != 0, "another measurement under the same name"

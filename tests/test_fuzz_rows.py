@@ -1,0 +1,222 @@
+"""Any JSON at all, and mutations of valid rows: a Prompt or a UserError that says where, never a crash, never a hang."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from linn import chat
+from linn.calls import read_calls
+from linn.data.agents import whose
+from linn.data.conversations import conversation
+from linn.data.overlap import asked, words_of
+from linn.data.request import request_messages, request_tools
+from linn.data.rows import object_of
+from linn.data.tally import fault
+from linn.domains import edits
+from linn.domains.load import NAMES, load
+from linn.errors import UserError
+from linn.evals.grade import reply_from
+from linn.play.judge import Comparison, read_comparison
+from linn.types import Prompt
+
+INPUT = {
+    "responses_create_params": {
+        "input": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}],
+        "tools": [{"type": "function", "name": "f"}],
+    }
+}
+TREE = json.dumps({"a.py": "x = 1\n"})
+VALID: dict[str, dict[str, Any]] = {
+    "instruct": {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [None], "grading_mode": "binary", "id": 3},
+    "mcqa": {"options": [{"A": "x"}, {"B": None}], "expected_answer": "A", "uuid": "u", "template_metadata": {"output_regex": ["x(.)"]}},
+    "structured": {"schema_str": '{"type": "object", "properties": {"a": {"type": "string"}}}', "schema_type": "json", "id": 1},
+    "workplace": {"ground_truth": [{"name": "email_send_email", "arguments": '{"recipient": "a@b.c", "subject": "s", "body": "b"}'}], "id": 2},
+    "math": {"question": "1+1", "expected_answer": "$2$", "grading_mode": None, "uuid": "m"},
+    "preference": {"id": 4},
+    "longctx": {"expected_answer": ["a", "b"], "uuid": "l"},
+    "code": {"verifier_metadata": {"unit_tests": {"inputs": ["1\n"], "outputs": ["1\n"], "fn_name": None}}},
+    "swe_agentless": {"metadata": {"relevant_file_contents": TREE, "tests": "def test_a(): pass"}, "grading_mode": "patch"},
+    "swe_agentic": {"metadata": {"problem_statement": "p", "files": TREE, "tests": "def test_a(): pass", "visible_tests": "x"}},
+}  # fmt: skip
+CHAT = {
+    "messages": [
+        {"role": "system", "content": "<tools>{}</tools>"}, {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "<think>t</think>a", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"x": 1}'}}]},
+        {"role": "tool", "content": "r", "tool_call_id": "1"}, {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+    ],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"required": ["x"], "properties": {"x": {"type": "integer"}}}}}],
+    "domain": "d",
+}  # fmt: skip
+
+TEXTS = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from([
+        "", " ", "<think>", "</think>", "<tool_call>", "</tool_call>", "{", "[]", "null", "1e999", "\ud800", "\x00", "A", "assistant", "9" * 5000, "{}",
+        '{"type": 3}', '{"$ref": "#"}', "(" * 50, "[" * 2000, "a" * 5000, "<function=f>\n<parameter=x>\n1\n</parameter>\n</function>",
+    ]),
+)  # fmt: skip
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-3, 10**20), st.floats(), TEXTS)
+JSON = st.recursive(LEAVES, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)), max_leaves=8)
+QUICK = settings(
+    max_examples=int(os.environ.get("LINN_FUZZ", "120")),
+    deadline=None,
+    derandomize="LINN_FUZZ" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a JSON value but the root."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+@st.composite
+def mutated(draw: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """A valid row in which up to three places are replaced by anything or taken away."""
+    changed = copy.deepcopy(row)
+    for _ in range(draw(st.integers(1, 3))):
+        found = list(places(changed))
+        if not found:
+            break
+        *path, last = draw(st.sampled_from(found))
+        parent: Any = changed
+        for key in path:
+            parent = parent[key]
+        if draw(st.integers(0, 3)):
+            parent[last] = draw(JSON)
+        else:
+            del parent[last]
+    return changed
+
+
+def tries(what: Callable[[Any], Any], value: Any) -> Any:
+    """What comes of a value: a result, or a UserError of one line; within a second."""
+    began = time.monotonic()
+    try:
+        return what(value)
+    except UserError as error:
+        message, reason = fault(error)
+        assert message and "\n" not in str(error)[:300] and 0 < len(reason) <= 80
+        return None
+    finally:
+        assert time.monotonic() - began < 5, "hangs"
+
+
+@pytest.fixture(scope="module")
+def domains() -> Iterator[dict[str, Any]]:
+    made = {name: load(name) for name in NAMES}
+    yield made
+    for domain in made.values():
+        domain.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_of_a_domain(name: str, domains: dict[str, Any]) -> None:
+    domain, row = domains[name], INPUT | VALID.get(name, {})
+    if name in VALID:
+        assert isinstance(domain.from_row(copy.deepcopy(row), 0), Prompt)
+
+    @QUICK
+    @given(st.one_of(mutated(row), st.dictionaries(st.sampled_from([*row, "agent_ref", "prompt"]), JSON)))
+    def holds(found: dict[str, Any]) -> None:
+        def read(row: dict[str, Any]) -> Prompt:
+            whose(row, name)
+            prompt = domain.from_row(row, 7)
+            assert isinstance(prompt, Prompt) and prompt.messages and isinstance(prompt.id, str)
+            chat.render(prompt.messages, prompt.tools, prompt.thinking)
+            return prompt
+
+        tries(read, found)
+
+    holds()
+
+
+@QUICK
+@given(st.one_of(mutated(CHAT), st.dictionaries(st.sampled_from(["messages", "tools", "domain", "x"]), JSON)))
+def test_sft_rows(row: dict[str, Any]) -> None:
+    found = tries(conversation, row)
+    if found is not None:
+        assert found.messages[-1].role == "assistant"
+        text = "".join(piece for piece, _ in chat.spans(found.messages, found.tools))
+        assert text == chat.render(found.messages, found.tools, generation_prompt=False)
+
+
+@QUICK
+@given(st.one_of(mutated(INPUT), st.dictionaries(st.sampled_from(["responses_create_params", "prompt", "messages", "tools"]), JSON)))
+def test_requests(row: dict[str, Any]) -> None:
+    tries(lambda r: request_messages(r, 0), row)
+    tries(lambda r: request_tools(r, 0), row)
+    tries(chat.render_row, row)
+    tries(asked, row)
+
+
+@QUICK
+@given(st.one_of(TEXTS, st.lists(TEXTS, max_size=12).map("".join)), st.booleans())
+def test_replies(text: str, thinking: bool) -> None:
+    message = chat.parse(text, thinking)
+    assert message.role == "assistant" and isinstance(message.content, str)
+    read_calls(text)
+    words_of(text)
+
+
+@QUICK
+@given(st.dictionaries(st.sampled_from(["row", "text", "messages"]), JSON))
+def test_reply_lines(entry: dict[str, Any]) -> None:
+    tries(lambda e: reply_from(e, "f line 1"), entry)
+
+
+@QUICK
+@given(mutated({"row": 0, "messages": CHAT["messages"]}))
+def test_mutated_reply_lines(entry: dict[str, Any]) -> None:
+    tries(lambda e: reply_from(e, "f line 1"), entry)
+
+
+@QUICK
+@given(JSON)
+def test_lines_of_any_json(value: Any) -> None:
+    row = tries(lambda v: object_of(json.dumps(v).encode()), value)
+    assert (row is not None) == isinstance(value, dict)
+
+
+@QUICK
+@given(st.binary(max_size=60))
+def test_lines_of_any_bytes(raw: bytes) -> None:
+    tries(object_of, raw)
+
+
+MARKS = st.sampled_from(
+    ["<solution>", "</solution>", "```", "### a.py", "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE", "x = 1", "", "\ud800"]
+)
+
+
+@QUICK
+@given(st.lists(MARKS, max_size=15).map("\n".join))
+def test_replies_of_the_edit_format_are_read_without_a_crash(text: str) -> None:
+    try:
+        edits.apply({"a.py": "x = 1\n"}, edits.parse(text))
+    except edits.BadEdit as error:
+        assert str(error)
+
+
+@QUICK
+@given(
+    st.one_of(
+        TEXTS,
+        JSON.map(json.dumps),
+        st.lists(st.sampled_from(['"score_1"', ": ", "5", "{", "}", ",", "NaN", '"ranking"', "1e400", " "])).map("".join),
+    )
+)
+def test_judges_answers_are_read_or_not(text: str) -> None:
+    found = read_comparison(text)
+    assert found is None or isinstance(found, Comparison)

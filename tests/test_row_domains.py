@@ -1,0 +1,222 @@
+"""Rows of the released layouts through domains: blends shared out by agent, bad rows counted or refused, memory flat, order a function of the seed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linn.data.agents import whose
+from linn.data.names import is_remote, located
+from linn.data.rows import BadRow, write_rows
+from linn.data.tally import Tally
+from linn.domains.base import content_key, split_of
+from linn.domains.load import load
+from linn.errors import UserError
+from linn.recipe import SftKeys
+from linn.stages.sft import _rows
+
+
+def mcqa(n: int, agent: str | None = "mcqa_simple_agent", **more: Any) -> dict[str, Any]:
+    row = {
+        "uuid": f"u{n}", "responses_create_params": {"input": [{"role": "user", "content": f"question {n}"}]},
+        "options": [{"A": "x"}, {"B": "y"}], "expected_answer": "B", "grading_mode": "strict_single_letter_boxed",
+    }  # fmt: skip
+    return row | ({"agent_ref": {"type": "responses_api_agents", "name": agent}} if agent else {}) | more
+
+
+def structured(n: int) -> dict[str, Any]:
+    return {
+        "responses_create_params": {"input": [{"role": "user", "content": f"schema {n}"}]}, "schema_str": '{"type": "object"}',
+        "schema_type": "json", "agent_ref": {"type": "responses_api_agents", "name": "structured_outputs_simple_agent"},
+    }  # fmt: skip
+
+
+def blend(path: Path) -> Path:
+    """200 mcqa rows of which 10 have no verifier signal and 5 an unknown mode; 100 structured rows; 20 of an agent nobody knows."""
+    rows = [mcqa(n) for n in range(185)] + [mcqa(n, expected_answer=None) for n in range(185, 195)]
+    rows += [mcqa(n, grading_mode="by mood") for n in range(195, 200)] + [structured(n) for n in range(100)]
+    write_rows(path, rows + [mcqa(n, "chess_agent") for n in range(20)])
+    return path
+
+
+def everything(domain: Any) -> list[Any]:
+    return [prompt for split in ("test", "validation", "train", "train") for prompt in domain.prompts(split)]
+
+
+def test_a_domain_takes_its_own_rows_of_a_blend_and_counts_the_others(tmp_path: Path) -> None:
+    path = blend(tmp_path / "blend.jsonl")
+    domain = load("mcqa", {"rows": str(path), "skip_bad": True})
+    found = everything(domain)
+    assert {p.id for p in found} == {f"u{n}" for n in range(185)}
+    tally = domain.tally
+    assert tally.good == 185 and tally.bad == {"no verifier signal": 10, "grading_mode": 5}
+    assert tally.others == {"of other domains": 100, "of agent chess_agent, which no domain knows": 20}
+    assert tally.first["no verifier signal"] == f"{path} line 186: no verifier signal: expected_answer is missing or empty"
+    again = Tally()
+    again.restore(json.loads(json.dumps(tally.record())))
+    assert str(again) == str(tally) and "15 bad and skipped (10 no verifier signal, 5 grading_mode)" in str(tally)
+    other = load("structured", {"rows": path})
+    assert len({p.id for p in everything(other)}) == 100 and not other.tally.bad
+    domain.close()
+    other.close()
+
+
+def test_without_skip_bad_a_bad_row_is_refused_with_its_place_and_the_way_on(tmp_path: Path) -> None:
+    domain = load("mcqa", {"rows": blend(tmp_path / "blend.jsonl")})
+    with pytest.raises(UserError, match=r"blend.jsonl line 1(8|9)\d: no verifier signal: expected_answer .*domains.mcqa.skip_bad: true"):
+        everything(domain)
+    path = tmp_path / "broken.jsonl"
+    path.write_bytes(b'{"half": \n')
+    with pytest.raises(UserError, match=r"broken.jsonl line 1: not JSON.*skip_bad"):
+        list(load("mcqa", {"rows": path}).prompts("train"))
+
+
+def test_rows_that_name_no_agent_are_anyones() -> None:
+    assert (
+        whose(mcqa(0, None), "mcqa")
+        == ""
+        == whose(mcqa(0, "mcqa"), "mcqa")
+        == whose({"agent_ref": "mcqa_simple_agent", "expected_answer": "A"}, "mcqa")
+    )
+    assert whose(mcqa(0), "math") == "of other domains" == whose(mcqa(0), "mine")
+    assert whose(mcqa(0, "my_agent"), "mine") == ""
+    for bad in ({"agent_ref": {"name": 3}}, {"agent_ref": ["x"]}, {"agent_ref": {"name": ""}}):
+        with pytest.raises(BadRow, match="agent_ref"):
+            whose(mcqa(0) | bad, "mcqa")
+    with pytest.raises(BadRow, match="_hf_placeholder"):
+        whose(mcqa(0) | {"_hf_placeholder": {"row": 3}}, "mcqa")
+    with pytest.raises(BadRow, match="no verifier signal: ground_truth"):
+        whose({"ground_truth": []}, "workplace")
+
+
+def test_a_file_for_somebody_else_says_so_where_prompts_are_wanted(tmp_path: Path) -> None:
+    from linn.evals.evaluate import Evaluation
+    from linn.recipe import EvaluateKeys
+
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [mcqa(n, "chess_agent") for n in range(30)])
+    with pytest.raises(UserError, match="no test prompts .*30 of agent chess_agent, which no domain knows"):
+        Evaluation({"mcqa": load("mcqa", {"rows": path})}, EvaluateKeys(test=1, validation=1))
+
+
+def test_order_is_a_function_of_the_seed_and_splits_are_disjoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linn.data.rows.BLOCK_ROWS", 50)
+    path = tmp_path / "rows.jsonl.gz"
+    write_rows(path, (mcqa(n % 300) for n in range(600)))
+    domain = load("mcqa", {"rows": path})
+    one, two = ([p.id for p in domain.prompts("train", seed)] for seed in (1, 2))
+    assert one == [p.id for p in load("mcqa", {"rows": path}).prompts("train", 1)] and one != two and sorted(one) == sorted(two)
+    held = [content_key(p) for split in ("test", "validation") for p in domain.prompts(split)]  # type: ignore[arg-type]
+    assert len(held) == len(set(held)) and not {split_of(key) for key in held} & {"train"}
+    assert [p.id for p in domain.prompts("test", 1)] == [p.id for p in domain.prompts("test", 2)]
+
+
+STREAM = """
+import itertools, resource, sys, time
+from linn.domains.load import load
+domain = load("mcqa", {"rows": sys.argv[1]})
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+began = time.monotonic()
+stream = domain.prompts("train", 1)
+batch = list(itertools.islice(stream, 64)) + list(itertools.islice(domain.prompts("test"), 64))
+first = time.monotonic() - began
+before = peak()
+print(first, before, peak() - before, sum(1 for _ in stream), peak() - before)
+"""
+
+
+def test_a_long_file_starts_at_once_in_memory_that_stays_flat(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, (mcqa(n, pad="x" * 20_000) for n in range(3000)))
+    assert path.stat().st_size > 60_000_000
+    done = subprocess.run([sys.executable, "-c", STREAM, str(path)], capture_output=True, text=True, timeout=60, check=True)
+    first, _, _, rest, grown = done.stdout.split()
+    assert float(first) < 2 and int(rest) > 2000 and int(grown) < 40, done.stdout
+
+
+# ---------------------------------------------------------------- SFT files
+
+
+def chat_row(n: int) -> dict[str, Any]:
+    said = {"role": "assistant", "content": f"answer {n}"} if n % 7 else {"role": "assistant", "content": None}
+    return {"messages": [{"role": "user", "content": f"question {n}"}, said]}
+
+
+def stage(path: Path, taken: dict[str, int] | None = None, skip_bad: bool = True) -> Any:
+    codec = types.SimpleNamespace(encode_spans=lambda spans: ([len(text) for text, _ in spans], [flag for _, flag in spans]))
+    run = types.SimpleNamespace(seed=3, taken=taken or {}, tally=Tally(), codec=codec)
+    return run, _rows(run, SftKeys(name="sft", kind="sft", data=str(path), skip_bad=skip_bad))  # type: ignore[arg-type]
+
+
+def test_sft_rows_come_in_another_order_each_epoch_and_resume_where_they_stood(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, map(chat_row, range(140)))
+    run, rows = stage(path)
+    drawn = [next(rows).source for _ in range(300)]
+    assert sorted(drawn[:120]) == sorted(drawn[120:240]) and drawn[:120] != drawn[120:240]
+    assert run.tally.good == 120 and run.tally.bad == {"no content": 20}, "an epoch counts once"
+    for stop in (1, 77, 120, 121, 250):
+        first, rows = stage(path)
+        for _ in range(stop):
+            next(rows)
+        _, again = stage(path, dict(first.taken))
+        assert [s.source for s in itertools.islice(again, 300 - stop)] == drawn[stop:]
+
+
+def test_sft_rows_that_cannot_be_trained_on_are_refused_or_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, map(chat_row, range(10)))
+    _, rows = stage(path, skip_bad=False)
+    with pytest.raises(UserError, match=r"line \d+: messages\[1\].content: expected text, found null; --set sft.skip_bad=true"):
+        list(itertools.islice(rows, 20))
+    path.write_bytes(b'{"messages": []}\n\xff\n')
+    with pytest.raises(UserError, match=r"holds no rows to train on: 0 good, 2 bad and skipped \(1 no messages, 1 not UTF-8\)"):
+        next(stage(path)[1])
+    path.write_bytes(b"\n\n")
+    with pytest.raises(UserError, match="holds no rows to train on"):
+        next(stage(path, skip_bad=False)[1])
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_names_of_the_hub_come_from_the_cache_or_say_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    name = "hf://datasets/owner/repo/IF-RL/train.jsonl"
+    with pytest.raises(UserError, match="hf download owner/repo IF-RL/train.jsonl --repo-type dataset$"):
+        located(name)
+    with pytest.raises(UserError, match="--revision v2$"):
+        located("hf://datasets/owner/repo@v2/IF-RL/train.jsonl")
+    kept = tmp_path / "datasets--owner--repo"
+    write_rows(kept / "snapshots" / ("a" * 40) / "IF-RL" / "train.jsonl", [{"a": 1}])
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("a" * 40)
+    assert located(name).read_text() == '{"a": 1}\n'
+    assert located(tmp_path) == tmp_path and not is_remote("data/rows.jsonl")
+    for wrong in ("hf://owner/repo/x.jsonl", "hf://datasets/owner/x.jsonl", "hf:rows.jsonl"):
+        with pytest.raises(UserError, match="expected hf://datasets/OWNER/REPO/PATH"):
+            located(wrong)
+
+
+def test_a_dry_run_does_not_look_for_files_of_the_hub(tmp_path: Path) -> None:
+    from linn import recipe as recipes
+    from linn.plan import inputs_hold
+
+    tree = {
+        "name": "r", "domains": {"mcqa": {"rows": "hf://datasets/owner/repo/multi-domain-RL/train.jsonl"}},
+        "stages": [{"name": "sft", "kind": "sft", "data": "hf://datasets/owner/repo/chat.jsonl"}],
+    }  # fmt: skip
+    inputs_hold(recipes.parse(tree, "t"), tmp_path / "run")
+    tree["domains"] = {"mcqa": {"rows": "hf://owner"}}
+    with pytest.raises(UserError, match="expected hf://datasets"):
+        inputs_hold(recipes.parse(tree, "t"), tmp_path / "run")

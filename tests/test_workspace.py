@@ -1,0 +1,210 @@
+"""The workspace: commands work in it, hostile ones pass no limit, reach nothing outside and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from linn.errors import InfrastructureError
+from linn.sandbox import Ran, Workspace, WorkspaceLimits, isolation
+
+LIMITS = WorkspaceLimits(cpu=1.0, wall=4.0, memory=200 << 20, address=1 << 30, processes=16, file=4 << 20, disk=16 << 20, output=1 << 16)
+KINDS = [kind for kind in isolation.kinds() if kind != "plain"]
+
+
+@pytest.fixture(scope="module")
+def work() -> Iterator[Workspace]:
+    made = Workspace(LIMITS)
+    yield made
+    made.close()
+    assert not made.folder.exists()
+
+
+def python(work: Workspace, text: str, stdin: str = "") -> Ran:
+    return work.run([isolation.python(), "-c", text], stdin=stdin)
+
+
+def survivors(uid: int) -> list[str]:
+    """Processes of a workspace's own user, wherever they are."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if f"\nUid:\t{uid}\t" in Path(f"/proc/{name}/status").read_text():
+                    found.append(name)
+            except OSError:
+                continue
+    return found
+
+
+def test_files_in_and_out(work: Workspace) -> None:
+    work.write("a/b/c.txt", "é\n")
+    work.write("a/b/c.txt", "bytes \udcff kept")
+    assert work.read("a/b/c.txt") == "bytes \udcff kept"
+    assert work.run(["sh", "-c", "cat a/b/c.txt | wc -c; echo made > a/d.txt"]).stdout.strip() == "12"
+    assert work.read("a/d.txt") == "made\n" and {"a/b/c.txt", "a/d.txt"} <= set(work.files())
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a/../../x", "a//b", ".", "a/.", "a\0b", "x" * 300, "a/"])
+def test_paths_stay_inside(work: Workspace, path: str) -> None:
+    with pytest.raises(ValueError):
+        work.write(path, "x")
+    with pytest.raises(ValueError):
+        work.read(path)
+
+
+def test_links_and_odd_files_are_refused(work: Workspace) -> None:
+    work.run(["sh", "-c", "ln -s / out; ln -s /etc/passwd link; mkfifo pipe; mkdir folder; ln -s folder inner"])
+    for path in ("out/etc/passwd", "link", "pipe", "folder", "inner/x", "absent"):
+        with pytest.raises(ValueError):
+            work.read(path)
+    for path in ("out/tmp/x", "inner/x", "folder"):
+        with pytest.raises(ValueError):
+            work.write(path, "x")
+    work.write("link", "now a file")  # replaces the link, follows it nowhere
+    assert work.read("link") == "now a file" and not {"out", "pipe", "inner"} & set(work.files())
+    work.run(["sh", "-c", "rm -rf out link pipe folder inner"])
+
+
+def test_endings(work: Workspace) -> None:
+    assert work.run(["cat"], stdin="in").stdout == "in"
+    assert work.run(["sh", "-c", "echo e >&2; exit 3"]) == Ran("error", 3, "", "e\n")
+    assert work.run(["sh", "-c", "kill -9 $$"]).code == -9
+    assert work.run(["nonesuch"]).code == 127 and work.run(["./nonesuch"]).status == "error" and work.run(["/tmp"]).code == 127
+    for bad in ([], ["a\0b"]):
+        with pytest.raises(ValueError):
+            work.run(bad)
+
+
+HOSTILE = {
+    "busy loop": ("while True: pass", {"timeout"}),
+    "sleeper": ("import time; time.sleep(60)", {"timeout"}),
+    "busy children": ("import os\nfor _ in range(4): os.fork()\nwhile True: pass", {"timeout"}),
+    "memory": ("x = bytearray(900 << 20)", {"memory"}),
+    "memory of children": ("import os, time\nfor _ in range(3): os.fork()\nx = bytearray(90 << 20)\ntime.sleep(3)", {"memory"}),
+    "more address space than there may be": ("x = bytearray(1 << 40)", {"error"}),
+    "fork bomb": ("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", {"timeout"}),
+    "output": ("while True: print('x' * 1000)", {"output"}),
+    "output on stderr": ("import sys\nwhile True: sys.stderr.write('x' * 1000)", {"output"}),
+    "one large file": ("open('f', 'wb').write(b'x' * (64 << 20))", {"error"}),
+    "many files": ("i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'wb').write(b'x' * 100000)", {"output", "timeout"}),
+    "many empty files": ("import os\nfor i in range(9000): open(f'e{i}', 'w').close()", {"output", "timeout"}),
+    "a daemon": ("import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n    time.sleep(60)\n  os._exit(0)\nprint('left')", {"ok"}),
+    "closing every descriptor": ("import os\nos.closerange(0, 500)\nos._exit(5)", {"error"}),
+    "killing everything": ("import os\nos.kill(-1, 9)", {"error"}),
+    "killing its supervisor": ("import os\nos.kill(1, 9); os.kill(os.getppid(), 9)", {"ok", "error"}),
+    "ignoring signals": ("import signal, time\nfor s in range(1, 32):\n  try: signal.signal(s, signal.SIG_IGN)\n  except OSError: pass\ntime.sleep(60)", {"timeout"}),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_limits_hold(work: Workspace, what: str) -> None:
+    text, allowed = HOSTILE[what]
+    began = time.monotonic()
+    ran = python(work, text)
+    assert ran.status in allowed, ran
+    assert time.monotonic() - began < LIMITS.wall + 20.0 and len(ran.stdout) <= LIMITS.output and len(ran.stderr) <= LIMITS.output
+    if work.uid:
+        assert not survivors(work.uid)
+    work.run(["sh", "-c", "rm -rf *"])
+
+
+REACHES = {
+    "network": "import socket\nsocket.create_connection(('1.1.1.1', 53), 1)",
+    "own network": "import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 0))",
+    "writing to the system": "open('/usr/x', 'w')",
+    "writing beside the folder": "import os\nopen(os.path.join(os.path.dirname(os.getcwd()), '..', 'x'), 'w')",
+    "a new namespace": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
+    "mounting": "import ctypes\nassert ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0",
+    "tracing its supervisor": "open('/proc/1/mem', 'rb').read(1)",
+    "its supervisor's descriptors": "import os\nos.listdir('/proc/1/fd')",
+    "becoming root": "import os\nos.setuid(os.getuid() + 1)",
+    "raising a limit": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (100, 100))",
+    "the machine's environment": "import os\nassert 'LINN_SECRET' in os.environ",
+    "third-party packages": "import pip",
+}
+
+
+def test_the_second_kind_holds_too() -> None:
+    for kind in KINDS:
+        with Workspace(LIMITS, kind=kind) as work:
+            for text, status in (*[(text, "error") for text in REACHES.values()], HOSTILE["memory"], HOSTILE["a daemon"]):
+                if "environ" not in text:
+                    assert python(work, text).status in status, (kind, text)
+            assert not work.uid or not survivors(work.uid)
+        assert not work.folder.exists()
+
+
+@pytest.mark.parametrize("what", REACHES)
+def test_reaches_nothing_outside(work: Workspace, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINN_SECRET", "x")
+    assert python(work, REACHES[what]).status == "error"
+
+
+def test_other_workspaces_and_home_are_out_of_sight(work: Workspace) -> None:
+    with Workspace(LIMITS, {"secret.txt": "x"}) as other:
+        found = work.run(["sh", "-c", f"cat {other.folder}/secret.txt"])
+        assert found.status == "error" and "x\n" not in found.stdout
+
+
+def test_readable_folders(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("seen")
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    for kind in KINDS:
+        with Workspace(LIMITS, readable=[tmp_path], kind=kind) as work:
+            assert work.run(["cat", f"{tmp_path}/x.txt"]).stdout == "seen"
+            assert work.run(["sh", "-c", f"echo y > {tmp_path}/x.txt"]).status == "error"
+    assert (tmp_path / "x.txt").read_text() == "seen"
+    with pytest.raises(OSError):
+        Workspace(readable=[tmp_path / "absent"])
+
+
+def test_long_lived(work: Workspace) -> None:
+    held = work.start(["cat"])
+    assert held.stdin is not None
+    for word in (b"one\n", b"two\n"):
+        held.stdin.write(word)
+        assert held.stdout.read(4) == word
+    assert work.run(["true"]).status == "ok" and held.alive(), "a command beside it neither ends it nor waits"
+    held.kill()
+    held.kill()
+    assert not held.alive()
+    slow = work.start([isolation.python(), "-c", "while True: pass"])
+    assert slow.finish().status == "timeout"
+
+
+def test_closing_kills_what_runs() -> None:
+    work = Workspace(LIMITS)
+    held = work.start(["sleep", "60"])
+    work.close()
+    assert not held.alive() and not work.folder.exists()
+
+
+def test_folders_shut_to_us_are_removed() -> None:
+    work = Workspace(LIMITS)
+    work.run(["sh", "-c", "mkdir -p a/b; touch a/b/c; chmod 000 a/b a"])
+    python(work, "import os\nfor _ in range(700):\n  os.mkdir('d'); os.chdir('d')")
+    work.close()
+    assert not work.folder.exists()
+
+
+def test_a_machine_that_cannot_isolate_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (("false",), ("sh", "-c", "echo no room >&2; exit 1"), ("/nonesuch",)):
+        monkeypatch.setattr(isolation, "supervised", lambda *_, words=words: words)
+        with pytest.raises(InfrastructureError, match="sandbox"), Workspace(LIMITS, kind="bwrap") as work:
+            work.run(["true"])
+        assert not work.folder.exists()
+
+
+def test_no_scratch_folder_is_left(tmp_path: Path) -> None:
+    import subprocess
+
+    code = "from linn.sandbox import Workspace\nw = Workspace(files={'a': 'b'})\nh = w.start(['sleep', '60'])"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TMPDIR": str(tmp_path)}, timeout=60)
+    assert not list(tmp_path.iterdir())
