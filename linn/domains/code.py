@@ -225,7 +225,7 @@ def _blocks(text: str) -> list[tuple[str, str]]:
 
 
 def same_output(found: str, expected: str, tolerance: float = 0.0) -> bool:
-    """Whether two outputs agree line by line: outer spaces do not matter, numbers agree by value (within `tolerance`)."""
+    """Whether two outputs agree line by line: outer spaces do not matter, lines of numbers agree by value."""
     left, right = found.strip().split("\n"), expected.strip().split("\n")
     return len(left) == len(right) and all(_same_line(a.strip(), b.strip(), tolerance) for a, b in zip(left, right, strict=True))
 
@@ -234,7 +234,7 @@ def _same_line(found: str, expected: str, tolerance: float) -> bool:
     if found == expected:
         return True
     left, right = found.split(), expected.split()
-    return len(left) == len(right) and all(a == b or _same_number(a, b, tolerance) for a, b in zip(left, right, strict=True))
+    return len(left) == len(right) and all(_same_number(a, b, tolerance) for a, b in zip(left, right, strict=True))
 
 
 def _same_number(found: str, expected: str, tolerance: float) -> bool:
