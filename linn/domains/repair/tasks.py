@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import os
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +98,7 @@ def suite(source: Package, limits: WorkspaceLimits = judge.LIMITS) -> Suite:
     steady: set[str] = set()
     sites: dict[str, list[tuple[int, int]]] = {}
     for attempt in range(4):
-        began = time.monotonic()
+        before = os.times()
         report = judge.run(source, files, tests, spared, steady or None, attempt, limits)
         wrong = {(test.partition("::")[0], seen.site) for test, all_seen in report.seen.items() for seen in all_seen if not seen.right}
         for path, site in sorted(wrong):
@@ -113,8 +114,9 @@ def suite(source: Package, limits: WorkspaceLimits = judge.LIMITS) -> Suite:
         else:
             steady = good if not steady or wrong else steady & good
         sites = now
-    cpu = 8.0 + 4 * (time.monotonic() - began)
-    return Suite(source, tuple(tests), spared, tuple(sorted(steady)), {test: sites[test] for test in steady}, replace(limits, cpu=cpu, wall=2 * cpu))
+    used = os.times()
+    cpu = 3.0 + 3 * (used.children_user + used.children_system - before.children_user - before.children_system)
+    return Suite(source, tuple(tests), spared, tuple(sorted(steady)), {test: sites[test] for test in steady}, replace(limits, cpu=cpu, wall=10 * cpu))
 
 
 def _quick(report: judge.Report) -> set[str]:

@@ -43,7 +43,7 @@ def _settle(job: dict[str, Any], folder: str, uid: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     limits = (
-        (resource.RLIMIT_CPU, int(job["cpu"])),
+        (resource.RLIMIT_CPU, int(1.5 * job["cpu"]) + 1),  # the watch comes first; the kernel counts a process's time more coarsely
         (resource.RLIMIT_AS, int(job["address"])),
         (resource.RLIMIT_FSIZE, int(job["file"])),
         (resource.RLIMIT_NOFILE, 256),
@@ -224,7 +224,7 @@ def _run(job: dict[str, Any], orders: int, uid: int, folder: str) -> dict[str, A
     if not ending:
         _, status, usage = os.wait4(child, 0)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
-            ending = "timeout" if usage.ru_utime + usage.ru_stime > float(job["cpu"]) - 0.3 else ""
+            ending = "timeout" if usage.ru_utime + usage.ru_stime > float(job["cpu"]) else ""
     _kill(alone)
     return {"ending": ending, "code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
 
