@@ -91,8 +91,8 @@ def _keywords_multiple(text: str, *, keyword1: str, keyword2: str, keyword3: str
 
 
 def _stop_words(text: str, *, percentage: float) -> bool:
-    words = re.findall(r"\w+", text.lower())
-    return bool(words) and 100 * sum(word in _STOP_WORDS for word in words) / len(words) <= percentage
+    words = [word.lower() for word in re.findall(r"\w+", text)]
+    return bool(words) and sum(word in _STOP_WORDS for word in words) / len(words) * 100 <= percentage
 
 
 def _kinds_of_sentences(text: str) -> tuple[int, int, int]:
@@ -113,7 +113,7 @@ def _sentence_balance(text: str) -> bool:
 def _overlap(text: str, *, reference_text: str, percentage: float) -> bool:
     """Share of the reply's character trigrams that the reference text has, within two percentage points."""
     own, given = ({one[i : i + 3] for i in range(len(one) - 2)} for one in (text, reference_text))
-    return bool(own) and abs(100 * (len(own & given) / len(own)) - percentage) <= 2
+    return bool(own) and percentage - 2 <= len(own & given) / len(own) * 100 <= percentage + 2
 
 
 def _sentence_words(text: str) -> bool:
@@ -125,7 +125,7 @@ def _sentence_words(text: str) -> bool:
 
 
 def _alphabet(text: str) -> bool:
-    firsts = [word[0] for word in _plain_words(text)]
+    firsts = [word[0].lower() for word in without_punctuation(text).split()]
     if not firsts or firsts[0] not in string.ascii_lowercase:
         return False
     start = ord(firsts[0]) - ord("a")
