@@ -32,7 +32,7 @@ class Programs:
     version = 0
 
     async def generate(self, ids: Sequence[int], how: Sampling, seed: int) -> Completion:
-        await asyncio.sleep(0.01 * seed)
+        await asyncio.sleep(0.01)
         return Completion((*ids, 0), (0.0,) * (len(ids) + 1), "stop")
 
     def flush(self) -> None:
