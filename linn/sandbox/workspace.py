@@ -83,7 +83,11 @@ class Workspace:
     """
 
     def __init__(
-        self, limits: WorkspaceLimits | None = None, files: Mapping[str, str] | None = None, readable: Sequence[Path] = (), kind: str | None = None
+        self,
+        limits: WorkspaceLimits | None = None,
+        files: Mapping[str, str] | None = None,
+        readable: Sequence[Path] = (),
+        kind: str | None = None,
     ) -> None:
         """`readable`: further folders that commands may read; `kind`: `bwrap`, `unshare` or `plain`, None: the strongest that works."""
         self.limits = limits or WorkspaceLimits()

@@ -124,7 +124,9 @@ def _may_be_new(path: str, source: Package) -> bool:
     """Whether a file that the package did not have may become a module of it."""
     folders = {str(PurePosixPath(known).parent) for known in source.sources} - {".", source.root}
     parts = PurePosixPath(path)
-    plain = parts.suffix == ".py" and path not in source.files and parts.stem.isidentifier() and not parts.stem.startswith(("test", "conftest"))
+    plain = (
+        parts.suffix == ".py" and path not in source.files and parts.stem.isidentifier() and not parts.stem.startswith(("test", "conftest"))
+    )
     return plain and str(parts.parent) in folders
 
 

@@ -128,7 +128,12 @@ def _tops(files: dict[str, str], name: str) -> tuple[str, list[str]]:
     """(folder to import from, import packages or modules in it, with that folder in front)."""
     listed = [p for p in files if p.endswith("top_level.txt")]
     wanted = files[listed[0]].split() if listed else []
-    wanted += [name.replace("-", "_"), name.lower().replace("-", "_"), re.sub(r"^python[-_]", "", name), name.replace("-", ".").split(".")[0]]
+    wanted += [
+        name.replace("-", "_"),
+        name.lower().replace("-", "_"),
+        re.sub(r"^python[-_]", "", name),
+        name.replace("-", ".").split(".")[0],
+    ]
     for root in ("src", ""):
         prefix = f"{root}/" if root else ""
         found = [prefix + top for top in dict.fromkeys(wanted) if f"{prefix}{top}/__init__.py" in files or f"{prefix}{top}.py" in files]
