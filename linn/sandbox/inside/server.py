@@ -130,7 +130,7 @@ class Server:
         for pipe in streams.values():
             os.close(pipe[0])
         self._clean()
-        limit = 0.5 * float(header["cpu"])  # the kernel counts for its limit in ticks, a good deal more coarsely than what it reports
+        limit = float(header["cpu"]) - 0.2
         killed = [used for status, used in statuses.values() if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _LIMIT_SIGNALS]
         if any(used >= limit for used in killed):
             ending = "timeout"
