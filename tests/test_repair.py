@@ -216,6 +216,9 @@ def test_a_source_distribution_is_read(suite: tasks.Suite) -> None:
 def test_a_missing_source_names_the_command(cache: Path) -> None:
     with pytest.raises(InfrastructureError, match="pip download .*absent==1"):
         package.load("absent==1", cache)
+    for name in ("", "-r x", "a b", "../a", "a=1"):
+        with pytest.raises(UserError, match="NAME==VERSION"):
+            package.fetch(name)
 
 
 @pytest.mark.parametrize(
@@ -415,6 +418,29 @@ def test_a_conversation_is_held_again_where_its_end_is_not_known(domain: SweAgen
     shell = use("shell", command="sed -i 's/result -= /result += /' toy/core.py")
     assert domain.verify(prompt, Reply("done", messages=(shell, Message("tool", ""), DONE))).reward == 1.0
     assert domain.verify(prompt, Reply("done", messages=(DONE, shell))).reward == 0.0, "nothing after the end counts"
+
+
+def test_a_removed_module_stays_removed(domain: SweAgentic, prompt: Prompt) -> None:
+    for turns in ((REPAIR, use("shell", command="rm toy/text.py"), DONE), (use("shell", command="rm -rf toy"), DONE)):
+        verdict, _ = held(domain, prompt, *turns)
+        assert verdict.reward == 0.0
+        assert domain.verify(prompt, Reply("done", messages=turns)) == verdict, "held again, the same comes out"
+
+
+def test_a_repair_in_a_new_module_counts(domain: SweAgentic, prompt: Prompt) -> None:
+    turns = (
+        use("shell", command="sed 's/-=/+=/' toy/core.py > toy/better.py"),
+        use("shell", command="echo 'from toy.better import *' > toy/core.py"),
+        DONE,
+    )
+    assert held(domain, prompt, *turns)[0].reward == 1.0
+
+
+def test_rows_hold_no_demonstrations(domain: SweAgentic, prompt: Prompt) -> None:
+    import random
+
+    with pytest.raises(UserError, match="no demonstrations"):
+        domain.demonstrate(prompt, random.Random(0), faulty=False)
 
 
 def test_a_repair_that_breaks_something_else_earns_nothing(domain: SweAgentic, prompt: Prompt) -> None:

@@ -69,7 +69,7 @@ def task(meta: Mapping[str, Any], where: str) -> Task:
     values = {test: [(int(site), int(row)) for site, row in pairs] for test, pairs in _parsed(meta, "values", dict, where).items()}
     spared = {path: list(map(int, sites)) for path, sites in _parsed(meta, "spared", dict, where).items()}
     requirement = _text(meta, "package", where)
-    if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+", requirement):
+    if "==" not in requirement or not re.fullmatch(package.REQUIREMENT, requirement):
         raise UserError(f"{where}: metadata.package must be NAME==VERSION, found {requirement[:80]!r}")
     failing, passing = _ids(meta, "FAIL_TO_PASS", where), _ids(meta, "PASS_TO_PASS", where)
     if not failing or set(values) != set(failing):

@@ -232,8 +232,8 @@ def _task(prepared: Suite, chosen: Sequence[Bug], difficulty: str, seed: int) ->
         return None, "too many tests failed"
     if difficulty == "hard" and any(_failing(prepared, _of(prepared, [bug], seed)) in ([], failing) for bug in chosen):
         return None, "one of the two bugs does not matter"
-    if len(_secrets(prepared, report, failing)) < 2:
-        return None, "fewer than two hidden values"
+    if len(_secrets(prepared, report, failing)) <= len(chosen):
+        return None, "too few hidden values"  # the description gives one away for each bug
     again = judge.run(source, wrong, prepared.tests, prepared.spared, prepared.steady, seed + 1, prepared.limits)
     if _failing(prepared, again) != failing:
         return None, "not the same twice"
