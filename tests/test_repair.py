@@ -45,7 +45,7 @@ def pairs(items):
     items = list(items)
     return [(items[i], items[i + 1]) for i in range(len(items) - 1)]
 '''
-TEXT = '''def title(words):
+TEXT = """def title(words):
     return " ".join(word[:1].upper() + word[1:] for word in words)
 
 
@@ -56,7 +56,7 @@ def wrap(text, width=5):
         text = text[width:]
     lines.append(text)
     return lines
-'''
+"""
 TESTS = '''import unittest
 
 import pytest
@@ -89,7 +89,7 @@ def test_raises():
     with pytest.raises(TypeError):
         total(["a"])
 '''
-TEXT_TESTS = '''from toy.text import title, wrap
+TEXT_TESTS = """from toy.text import title, wrap
 
 
 def test_title():
@@ -101,7 +101,7 @@ def test_title():
 def test_wrap():
     assert wrap("abcdefghijk") == ["abcde", "fghij", "k"]
     assert wrap("abc", 2) == ["ab", "c"]
-'''
+"""
 FILES = {
     "PKG-INFO": "Metadata-Version: 2.1\nName: toy\nVersion: 1.0\nLicense: MIT License\n\nA toy.\n",
     "toy/__init__.py": "from toy.core import *\n",
@@ -205,7 +205,10 @@ REPAIR = use("replace", path="toy/core.py", old="result -= number", new="result 
 def test_a_source_distribution_is_read(suite: tasks.Suite) -> None:
     source = suite.source
     assert (source.name, source.version, source.licence, source.root) == ("toy", "1.0", "MIT License", "")
-    assert source.sources == ("toy/__init__.py", "toy/core.py", "toy/text.py") and source.tests == ("tests/test_core.py", "tests/test_text.py")
+    assert source.sources == ("toy/__init__.py", "toy/core.py", "toy/text.py") and source.tests == (
+        "tests/test_core.py",
+        "tests/test_text.py",
+    )
     assert "setup.cfg" not in source.files and "toy/data.txt" in source.files
     assert len(suite.steady) == 9 and not suite.spared
 
@@ -213,10 +216,14 @@ def test_a_source_distribution_is_read(suite: tasks.Suite) -> None:
 def test_a_missing_source_names_the_command(cache: Path) -> None:
     with pytest.raises(InfrastructureError, match="pip download .*absent==1"):
         package.load("absent==1", cache)
+    for name in ("", "-r x", "a b", "../a", "a=1"):
+        with pytest.raises(UserError, match="NAME==VERSION"):
+            package.fetch(name)
 
 
 @pytest.mark.parametrize(
-    ("licence", "allowed"), [("MIT", True), ("BSD-3-Clause", True), ("Apache-2.0", True), ("GPL-3.0", False), ("LGPLv2 or BSD", False), ("", False)]
+    ("licence", "allowed"),
+    [("MIT", True), ("BSD-3-Clause", True), ("Apache-2.0", True), ("GPL-3.0", False), ("LGPLv2 or BSD", False), ("", False)],
 )
 def test_licences(licence: str, allowed: bool) -> None:
     assert package.permissive(licence) is allowed
@@ -227,7 +234,17 @@ def test_every_operator_changes_one_place() -> None:
 
     found = [bug for path, text in (("toy/core.py", CORE), ("toy/text.py", TEXT)) for bug in bugs.candidates(path, text, random.Random(0))]
     kinds = {bug.operator for bug in found}
-    assert {"comparison", "off by one", "boolean", "wrong default", "wrong variable", "missing branch", "dropped statement", "loop", "arithmetic"} <= kinds
+    assert {
+        "comparison",
+        "off by one",
+        "boolean",
+        "wrong default",
+        "wrong variable",
+        "missing branch",
+        "dropped statement",
+        "loop",
+        "arithmetic",
+    } <= kinds
     for bug in found:
         changed = bugs.inject({"toy/core.py": CORE, "toy/text.py": TEXT}, [bug])
         assert sum(changed[path] != text for path, text in (("toy/core.py", CORE), ("toy/text.py", TEXT))) == 1
@@ -264,7 +281,15 @@ def test_a_spared_site_keeps_its_value() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["assert f() == g()", "assert 1 == 1", "assert f() != 3", "assert f() == 3 == 3", "x = 3\n    y = x\n    assert f() == x and y", "assert f() is None", "assert f() == [g()]"],
+    [
+        "assert f() == g()",
+        "assert 1 == 1",
+        "assert f() != 3",
+        "assert f() == 3 == 3",
+        "x = 3\n    y = x\n    assert f() == x and y",
+        "assert f() is None",
+        "assert f() == [g()]",
+    ],
 )
 def test_what_is_no_plain_equality_stays(text: str) -> None:
     assert not hidden.strip(f"def test_a():\n    {text}\n").sites
@@ -287,7 +312,12 @@ def test_made_tasks_hold(domain: SweAgentic, made: list[dict[str, Any]]) -> None
     assert len(made) == 4
     for index, row in enumerate(made):
         meta = row["metadata"]
-        assert meta["licence"] == "MIT License" and meta["package"] == "toy==1.0" and json.loads(meta["FAIL_TO_PASS"]) and json.loads(meta["PASS_TO_PASS"])
+        assert (
+            meta["licence"] == "MIT License"
+            and meta["package"] == "toy==1.0"
+            and json.loads(meta["FAIL_TO_PASS"])
+            and json.loads(meta["PASS_TO_PASS"])
+        )
         told = domain.from_row(row, index)
         assert "test_" not in meta["problem_statement"] and not told.thinking and told.tools == TOOLS
         gold = domain.gold(told)
@@ -304,7 +334,9 @@ def test_the_same_seed_makes_the_same_tasks(suite: tasks.Suite, made: list[dict[
 
 
 def test_visible_tests_hide_what_judges(suite: tasks.Suite) -> None:
-    shown = rows.visible(suite.source, ("tests/test_core.py::test_total", "tests/test_core.py::Pairs::test_pairs", "tests/test_core.py::test_clip[-55-0]"))
+    shown = rows.visible(
+        suite.source, ("tests/test_core.py::test_total", "tests/test_core.py::Pairs::test_pairs", "tests/test_core.py::test_clip[-55-0]")
+    )
     text = shown["tests/test_core.py"]
     assert "43" not in text and "parametrize" not in text and "test_short" in text and "test_raises" in text
     compile(text, "x", "exec")
@@ -350,9 +382,17 @@ RELEASED = {
 def test_released_rows_are_read_and_say_what_they_need(domain: SweAgentic) -> None:
     found = rows.instance({"metadata": RELEASED}, "here")
     assert (found.repo, found.failing, found.passing, found.image) == ("pandas-dev/pandas", ("t::a",), (), "img:1")
-    flat = {k: v for k, v in RELEASED.items() if k not in ("golden_patch", "instance_dict")} | {"repo": "a/b", "patch": "p", "test_patch": "t", "FAIL_TO_PASS": '["x"]'}
+    flat = {k: v for k, v in RELEASED.items() if k not in ("golden_patch", "instance_dict")} | {
+        "repo": "a/b",
+        "patch": "p",
+        "test_patch": "t",
+        "FAIL_TO_PASS": '["x"]',
+    }
     assert rows.instance(flat, "here").patch == "p" and rows.instance(flat, "here").failing == ("x",)
-    with pytest.raises(UserError, match=r"row 7: pandas-dev__pandas-1 is pandas-dev/pandas at 0123456789ab in its container image img:1; .*docker or apptainer"):
+    with pytest.raises(
+        UserError,
+        match=r"row 7: pandas-dev__pandas-1 is pandas-dev/pandas at 0123456789ab in its container image img:1; .*docker or apptainer",
+    ):
         domain.from_row({"metadata": RELEASED, "responses_create_params": {"input": []}}, 7)
     for field in ("instance_id", "base_commit", "problem_statement", "golden_patch"):
         with pytest.raises(UserError, match=f"row 7: {field}"):
@@ -378,6 +418,29 @@ def test_a_conversation_is_held_again_where_its_end_is_not_known(domain: SweAgen
     shell = use("shell", command="sed -i 's/result -= /result += /' toy/core.py")
     assert domain.verify(prompt, Reply("done", messages=(shell, Message("tool", ""), DONE))).reward == 1.0
     assert domain.verify(prompt, Reply("done", messages=(DONE, shell))).reward == 0.0, "nothing after the end counts"
+
+
+def test_a_removed_module_stays_removed(domain: SweAgentic, prompt: Prompt) -> None:
+    for turns in ((REPAIR, use("shell", command="rm toy/text.py"), DONE), (use("shell", command="rm -rf toy"), DONE)):
+        verdict, _ = held(domain, prompt, *turns)
+        assert verdict.reward == 0.0
+        assert domain.verify(prompt, Reply("done", messages=turns)) == verdict, "held again, the same comes out"
+
+
+def test_a_repair_in_a_new_module_counts(domain: SweAgentic, prompt: Prompt) -> None:
+    turns = (
+        use("shell", command="sed 's/-=/+=/' toy/core.py > toy/better.py"),
+        use("shell", command="echo 'from toy.better import *' > toy/core.py"),
+        DONE,
+    )
+    assert held(domain, prompt, *turns)[0].reward == 1.0
+
+
+def test_rows_hold_no_demonstrations(domain: SweAgentic, prompt: Prompt) -> None:
+    import random
+
+    with pytest.raises(UserError, match="no demonstrations"):
+        domain.demonstrate(prompt, random.Random(0), faulty=False)
 
 
 def test_a_repair_that_breaks_something_else_earns_nothing(domain: SweAgentic, prompt: Prompt) -> None:
@@ -420,7 +483,11 @@ def test_mistakes_are_answered_in_words(domain: SweAgentic, prompt: Prompt) -> N
 def test_tools_answer_in_bounds(domain: SweAgentic, prompt: Prompt) -> None:
     env = domain.env(prompt)
     try:
-        for call in (use("shell", command="yes | head -c 3000000"), use("search", pattern="."), use("view", path="toy/core.py", start=-5, end=10**9)):
+        for call in (
+            use("shell", command="yes | head -c 3000000"),
+            use("search", pattern="."),
+            use("view", path="toy/core.py", start=-5, end=10**9),
+        ):
             (answer,) = env.step(call) or ()
             assert 10 < len(answer.content) <= LONGEST_ANSWER + 100
         many = env.step(Message("assistant", "", tool_calls=(ToolCall("list", {}),) * 30)) or ()
@@ -429,7 +496,12 @@ def test_tools_answer_in_bounds(domain: SweAgentic, prompt: Prompt) -> None:
             use("insert", path="toy/core.py", line=0, text="# first"), use("view", path="toy/core.py", start=1, end=1), use("create", path="new/a.py", text="1"),
             use("list", path="new"), use("search", pattern="^# fir(st)", glob="core.py"), use("shell", command="python3 -c 'import toy; print(toy.total([2]))'; exit 4"),
         )]  # fmt: skip
-        assert answers[0] == "ok" and answers[1].startswith("1\t# first\n") and answers[3] == "new/a.py" and answers[4] == "toy/core.py:1:# first"
+        assert (
+            answers[0] == "ok"
+            and answers[1].startswith("1\t# first\n")
+            and answers[3] == "new/a.py"
+            and answers[4] == "toy/core.py:1:# first"
+        )
         assert answers[5] == "-2\n[exit code 4]"
     finally:
         env.close()
@@ -437,13 +509,13 @@ def test_tools_answer_in_bounds(domain: SweAgentic, prompt: Prompt) -> None:
 
 # ---------------------------------------------------------------- hostile repairs
 
-_PASS_ALL = '''
+_PASS_ALL = """
 import sys
 def _forge():
     import gc, _pytest.reports
     _pytest.reports.TestReport.from_item_and_call = classmethod(lambda cls, item, call: cls(
         item.nodeid, item.location, {}, "passed", None, call.when, [], 0.0))
-'''
+"""
 SOURCE_ATTACKS = {
     "exits cleanly at import": "import os\nos._exit(0)\n",
     "exits in the function": CORE.replace("    result = start", "    import os; os._exit(0)"),
@@ -551,4 +623,7 @@ def test_the_machine_is_left_clean() -> None:
             continue
         if int(fields[1]) == pid and b"supervisor" in Path(f"/proc/{name}/cmdline").read_bytes():
             children.append(name)
-    assert not children and (os.geteuid() != 0 or not any(0x64000000 + (pid % (1 << 20)) * 64 <= user < 0x64000000 + (pid % (1 << 20)) * 64 + 64 for user in users))
+    assert not children and (
+        os.geteuid() != 0
+        or not any(0x64000000 + (pid % (1 << 20)) * 64 <= user < 0x64000000 + (pid % (1 << 20)) * 64 + 64 for user in users)
+    )

@@ -94,11 +94,17 @@ HOSTILE = {
     "one large file": ("open('f', 'wb').write(b'x' * (64 << 20))", {"error"}),
     "many files": ("i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'wb').write(b'x' * 100000)", {"output", "timeout"}),
     "many empty files": ("import os\nfor i in range(9000): open(f'e{i}', 'w').close()", {"output", "timeout"}),
-    "a daemon": ("import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n    time.sleep(60)\n  os._exit(0)\nprint('left')", {"ok"}),
+    "a daemon": (
+        "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n    time.sleep(60)\n  os._exit(0)\nprint('left')",
+        {"ok"},
+    ),
     "closing every descriptor": ("import os\nos.closerange(0, 500)\nos._exit(5)", {"error"}),
     "killing everything": ("import os\nos.kill(-1, 9)", {"error"}),
     "killing its supervisor": ("import os\nos.kill(1, 9); os.kill(os.getppid(), 9)", {"ok", "error"}),
-    "ignoring signals": ("import signal, time\nfor s in range(1, 32):\n  try: signal.signal(s, signal.SIG_IGN)\n  except OSError: pass\ntime.sleep(60)", {"timeout"}),
+    "ignoring signals": (
+        "import signal, time\nfor s in range(1, 32):\n  try: signal.signal(s, signal.SIG_IGN)\n  except OSError: pass\ntime.sleep(60)",
+        {"timeout"},
+    ),
 }
 
 

@@ -111,7 +111,9 @@ class SweAgentic(Domain):
         return Reply(text=turns[-1].content, messages=turns)
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
-        """The fault: a wrong repair, declared done without a test run."""
+        """The fault: a wrong repair, declared done without a test run. Rows hold no demonstrations."""
+        if "bug" not in prompt.hidden:
+            raise UserError(f"prompt {prompt.id}: rows hold no demonstrations; they are for evaluation and reinforcement learning")
         return self._turns(prompt, rng.choice(prompt.hidden["wrong"]) if faulty else prompt.hidden["body"], tests=not faulty)
 
     def env(self, prompt: Prompt) -> Env:

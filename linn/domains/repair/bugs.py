@@ -139,7 +139,9 @@ class _Search:
         if value is True or value is False:
             yield from self._replace(operator, node, repr(not value))
         elif isinstance(value, int) and self._source(node) == str(value):
-            yield from self._replace("off by one" if operator == "changed constant" else operator, node, str(value + self.rng.choice((-1, 1, 1))))
+            yield from self._replace(
+                "off by one" if operator == "changed constant" else operator, node, str(value + self.rng.choice((-1, 1, 1)))
+            )
         elif isinstance(value, str) and 0 < len(value) <= 3 and self._source(node)[:1] in "'\"" and value.isascii() and value.isprintable():
             yield from self._replace(operator, node, repr(value[:-1] if len(value) > 1 else self.rng.choice(["", " ", "_"])))
 
@@ -186,7 +188,11 @@ class _Search:
             yield from self._replace("boolean", node.test, f"not ({self._source(node.test)})")
         if isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], (ast.Return, ast.Raise, ast.Continue)):
             yield from self._drop("missing branch", node)
-        elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)) or (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], (ast.Subscript, ast.Attribute))):
+        elif (
+            isinstance(node, ast.AugAssign)
+            or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
+            or (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], (ast.Subscript, ast.Attribute)))
+        ):
             yield from self._drop("dropped statement", node)
         elif isinstance(node, (ast.Break, ast.Continue)):
             yield from self._replace("loop", node, "continue" if isinstance(node, ast.Break) else "break")

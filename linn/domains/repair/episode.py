@@ -58,18 +58,18 @@ class Ends:
     """What conversations left behind, until their verdict; bounded. A conversation that is not here is held again."""
 
     def __init__(self) -> None:
-        self._left: OrderedDict[str, dict[str, str]] = OrderedDict()
+        self._left: OrderedDict[str, dict[str, str | None]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, key: str, files: dict[str, str]) -> None:
-        """Keep the sources with which the conversation `key` ended."""
+    def put(self, key: str, changed: dict[str, str | None]) -> None:
+        """Keep what the conversation `key` changed in the sources; None: removed."""
         with self._lock:
-            self._left[key] = files
+            self._left[key] = changed
             if len(self._left) > _KEPT:
                 self._left.popitem(last=False)
 
-    def take(self, key: str) -> dict[str, str] | None:
-        """Those sources, once."""
+    def take(self, key: str) -> dict[str, str | None] | None:
+        """Those changes, once."""
         with self._lock:
             return self._left.pop(key, None)
 
@@ -114,7 +114,9 @@ class Episode:
     def close(self) -> None:
         try:
             if self._said:
-                self.ends.put(_key(self.task, self._said), self.sources())
+                before, after = _broken(self.task.patch, self.task.requirement), self.sources()
+                changed = {path: after.get(path) for path in {*before, *after} if after.get(path) != before.get(path)}
+                self.ends.put(_key(self.task, self._said), changed)
         finally:
             if self._desk is not None:
                 self._desk.close()
@@ -124,7 +126,9 @@ def _may_be_new(path: str, source: Package) -> bool:
     """Whether a file that the package did not have may become a module of it."""
     folders = {str(PurePosixPath(known).parent) for known in source.sources} - {".", source.root}
     parts = PurePosixPath(path)
-    plain = parts.suffix == ".py" and path not in source.files and parts.stem.isidentifier() and not parts.stem.startswith(("test", "conftest"))
+    plain = (
+        parts.suffix == ".py" and path not in source.files and parts.stem.isidentifier() and not parts.stem.startswith(("test", "conftest"))
+    )
     return plain and str(parts.parent) in folders
 
 
@@ -149,7 +153,8 @@ def ended(task: Task, reply: Reply, ends: Ends) -> dict[str, str]:
     said = _spoken(reply)
     for heard in (said, said[:-1]):  # a turn that reached its token limit never got to the environment
         if heard and (left := ends.take(_key(task, heard))) is not None:
-            return left
+            files = {**_broken(task.patch, task.requirement), **left}
+            return {path: text for path, text in files.items() if text is not None}
     again = Episode(task, Ends())
     try:
         for message in said:

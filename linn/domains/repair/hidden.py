@@ -11,7 +11,15 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_EQUAL = {"assertEqual", "assertListEqual", "assertDictEqual", "assertTupleEqual", "assertSetEqual", "assertSequenceEqual", "assertMultiLineEqual"}
+_EQUAL = {
+    "assertEqual",
+    "assertListEqual",
+    "assertDictEqual",
+    "assertTupleEqual",
+    "assertSetEqual",
+    "assertSequenceEqual",
+    "assertMultiLineEqual",
+}
 _EQUAL |= {"assert_equal", "eq_"}  # helpers that many suites write for themselves
 _LONGEST_VALUE = 20_000
 SEND = "_linn_send"
@@ -133,7 +141,9 @@ class _Strip:
         """Put `expected = [1, 2]`, used only as one side of comparisons, where it is used."""
         for at in reversed(range(len(function.body))):
             node = function.body[at]
-            if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name) and _plain(node.value)):
+            if not (
+                isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name) and _plain(node.value)
+            ):
                 continue
             name = node.targets[0].id
             uses = _names(function, name)
@@ -169,7 +179,12 @@ def _statements(body: list[ast.stmt], top: bool = True) -> Iterator[tuple[list[a
 
 def _sides(node: ast.stmt) -> tuple[ast.expr, ast.expr] | None:
     """The two sides of an assertion that they are equal."""
-    if isinstance(node, ast.Assert) and isinstance(node.test, ast.Compare) and len(node.test.ops) == 1 and isinstance(node.test.ops[0], ast.Eq):
+    if (
+        isinstance(node, ast.Assert)
+        and isinstance(node.test, ast.Compare)
+        and len(node.test.ops) == 1
+        and isinstance(node.test.ops[0], ast.Eq)
+    ):
         return node.test.left, node.test.comparators[0]
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and len(node.value.args) in (2, 3) and not node.value.keywords:
         function = node.value.func

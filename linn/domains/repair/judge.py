@@ -104,7 +104,7 @@ def run(
         }
         work.write(f"{_HERE}/settings.json", json.dumps(settings))
         work.write(f"{_HERE}/pytest.ini", "[pytest]\n")
-        ran = work.run([python(), "-I", "-S", "-B", f"{inner}/runner.py", f"{inner}/settings.json"])
+        ran = work.run([python(), "-P", "-s", "-S", "-B", f"{inner}/runner.py", f"{inner}/settings.json"])
     return _report(ran, nonce, modules, sentinel)
 
 

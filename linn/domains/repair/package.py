@@ -22,6 +22,8 @@ PERMISSIVE = ("MIT", "BSD", "APACHE", "ISC", "PSF", "PYTHON SOFTWARE FOUNDATION"
 """What one of must stand in a licence, and no GPL, for its package to be used."""
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The Python whose behaviour tasks are made under and judged under."""
+REQUIREMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9._+!-]+)?"
+"""A package's name, or its name and version."""
 _TOOLS = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 _TEST_FILE = re.compile(r"(^|/)(test_[^/]*|[^/]*_test|tests)\.py$")
 _CONFIGURATION = ("pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", ".pytest.ini", "pytest.toml", ".pytest.toml")
@@ -60,6 +62,8 @@ def command_for(requirement: str) -> str:
 
 def fetch(requirement: str) -> Path:
     """The source distribution of `name` or `name==version` in the cache, downloaded by pip where it is missing."""
+    if not re.fullmatch(REQUIREMENT, requirement):
+        raise UserError(f"package {requirement!r}: must be NAME or NAME==VERSION")
     found = _archive(requirement)
     if found is None:
         cache().mkdir(parents=True, exist_ok=True)
@@ -128,7 +132,12 @@ def _tops(files: dict[str, str], name: str) -> tuple[str, list[str]]:
     """(folder to import from, import packages or modules in it, with that folder in front)."""
     listed = [p for p in files if p.endswith("top_level.txt")]
     wanted = files[listed[0]].split() if listed else []
-    wanted += [name.replace("-", "_"), name.lower().replace("-", "_"), re.sub(r"^python[-_]", "", name), name.replace("-", ".").split(".")[0]]
+    wanted += [
+        name.replace("-", "_"),
+        name.lower().replace("-", "_"),
+        re.sub(r"^python[-_]", "", name),
+        name.replace("-", ".").split(".")[0],
+    ]
     for root in ("src", ""):
         prefix = f"{root}/" if root else ""
         found = [prefix + top for top in dict.fromkeys(wanted) if f"{prefix}{top}/__init__.py" in files or f"{prefix}{top}.py" in files]
@@ -150,17 +159,22 @@ def permissive(licence: str) -> bool:
 
 def tools() -> Path:
     """A folder in the cache that holds pytest and what it needs, and nothing else; copied from this interpreter's packages."""
+    return _tools(cache())
+
+
+@lru_cache(maxsize=4)
+def _tools(place: Path) -> Path:
     try:
         parts = [importlib.metadata.distribution(name) for name in _TOOLS]
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(f"repair tasks need pytest, and {error.name} is not installed: pip install pytest") from None
     key = hashlib.sha256(repr([PYTHON, *((p.name, p.version) for p in parts)]).encode()).hexdigest()[:12]
-    folder = cache() / f"tools-{key}"
+    folder = place / f"tools-{key}"
     if folder.is_dir():
         return folder
     try:
-        cache().mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix="tools-", dir=cache()))
+        place.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix="making-", dir=place))
         for part in parts:
             for file in part.files or []:
                 if file.suffix == ".py" and ".." not in file.parts:
@@ -175,5 +189,5 @@ def tools() -> Path:
         except OSError:  # another process was first
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
-        raise InfrastructureError(f"the folder {cache()} cannot be written: {error}") from None
+        raise InfrastructureError(f"the folder {place} cannot be written: {error}") from None
     return folder

@@ -63,11 +63,13 @@ class Instance:
 def task(meta: Mapping[str, Any], where: str) -> Task:
     """A row's `metadata` that names a package; raises UserError naming the field."""
     if meta.get("python") != package.PYTHON:
-        raise UserError(f"{where}: metadata.python is {meta.get('python')!r}, this is {package.PYTHON}; make the tasks again under it: linn tasks")
+        raise UserError(
+            f"{where}: metadata.python is {meta.get('python')!r}, this is {package.PYTHON}; make the tasks again under it: linn tasks"
+        )
     values = {test: [(int(site), int(row)) for site, row in pairs] for test, pairs in _parsed(meta, "values", dict, where).items()}
     spared = {path: list(map(int, sites)) for path, sites in _parsed(meta, "spared", dict, where).items()}
     requirement = _text(meta, "package", where)
-    if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+", requirement):
+    if "==" not in requirement or not re.fullmatch(package.REQUIREMENT, requirement):
         raise UserError(f"{where}: metadata.package must be NAME==VERSION, found {requirement[:80]!r}")
     failing, passing = _ids(meta, "FAIL_TO_PASS", where), _ids(meta, "PASS_TO_PASS", where)
     if not failing or set(values) != set(failing):
@@ -80,7 +82,11 @@ def instance(row: Mapping[str, Any], where: str) -> Instance:
     """A row of the released layouts; raises UserError naming the field that is wrong."""
     meta = dict(row.get("metadata") or {})
     inner = _parsed(meta, "instance_dict", dict, where) if meta.get("instance_dict") else {}
-    merged = {**inner, **{k: v for k, v in row.items() if v is not None and k != "metadata"}, **{k: v for k, v in meta.items() if v is not None}}
+    merged = {
+        **inner,
+        **{k: v for k, v in row.items() if v is not None and k != "metadata"},
+        **{k: v for k, v in meta.items() if v is not None},
+    }
     merged["golden_patch"] = merged.get("golden_patch") or merged.get("patch")
     name = _text(merged, "instance_id", where)
     return Instance(
@@ -110,7 +116,9 @@ def _parsed(meta: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     except ValueError:
         raise UserError(f"{where}: {name} is not JSON") from None
     if not isinstance(value, kind):
-        raise UserError(f"{where}: {name} must be {'an object' if kind is dict else 'a list'} or its JSON text, found {type(value).__name__}")
+        raise UserError(
+            f"{where}: {name} must be {'an object' if kind is dict else 'a list'} or its JSON text, found {type(value).__name__}"
+        )
     return value
 
 
@@ -163,7 +171,9 @@ def visible(source: Package, failing: tuple[str, ...]) -> dict[str, str]:
         names = {tuple(test.partition("[")[0].split("::")[1:]) for test in failing if test.startswith(path + "::")}
         lines = text.split("\n")
         for node in ast.parse(text).body:
-            inner = [((node.name, f.name), f) for f in node.body if isinstance(f, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
+            inner = (
+                [((node.name, f.name), f) for f in node.body if isinstance(f, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
+            )
             own = [((node.name,), node)] if isinstance(node, ast.FunctionDef) else []
             for name, function in (*own, *inner):
                 if name in names:

@@ -62,10 +62,28 @@ def main(settings_path: str) -> None:
                 return  # a part of a test, whose own report follows
             if report.when == "call" or report.outcome != "passed":
                 why = str(getattr(report.longrepr, "reprcrash", None) or "").partition(": ")[2] if report.outcome == "failed" else ""
-                tell({"test": report.nodeid, "outcome": report.outcome if report.when == "call" else "failed", "why": why[:300], "seconds": report.duration})
+                tell(
+                    {
+                        "test": report.nodeid,
+                        "outcome": report.outcome if report.when == "call" else "failed",
+                        "why": why[:300],
+                        "seconds": report.duration,
+                    }
+                )
 
     setattr(builtins, settings["send"], send)
-    arguments = ["-q", "-c", settings["ini"], "--rootdir", settings["root"], "-p", "no:cacheprovider", "--assert=plain", "--capture=fd", "--tb=short"]
+    arguments = [
+        "-q",
+        "-c",
+        settings["ini"],
+        "--rootdir",
+        settings["root"],
+        "-p",
+        "no:cacheprovider",
+        "--assert=plain",
+        "--capture=fd",
+        "--tb=short",
+    ]
     code = pytest.main([*arguments, "--continue-on-collection-errors", *settings["files"]], plugins=[Plugin()])
     tell({"code": int(code)})
 

@@ -116,7 +116,9 @@ def suite(source: Package, limits: WorkspaceLimits = judge.LIMITS) -> Suite:
         sites = now
     used = os.times()
     cpu = 3.0 + 3 * (used.children_user + used.children_system - before.children_user - before.children_system)
-    return Suite(source, tuple(tests), spared, tuple(sorted(steady)), {test: sites[test] for test in steady}, replace(limits, cpu=cpu, wall=10 * cpu))
+    return Suite(
+        source, tuple(tests), spared, tuple(sorted(steady)), {test: sites[test] for test in steady}, replace(limits, cpu=cpu, wall=10 * cpu)
+    )
 
 
 def _quick(report: judge.Report) -> set[str]:
@@ -135,7 +137,9 @@ def _why(report: judge.Report) -> str:
     return lines[-1][:200]
 
 
-def make(prepared: Suite, count: int, seed: int, difficulty: str, counted: Count, most_tried: int | None = None) -> Iterator[dict[str, Any]]:
+def make(
+    prepared: Suite, count: int, seed: int, difficulty: str, counted: Count, most_tried: int | None = None
+) -> Iterator[dict[str, Any]]:
     """Rows of up to `count` tasks, the same for the same arguments; `counted` is kept as it goes."""
     if difficulty not in DIFFICULTIES:
         raise UserError(f"difficulty {difficulty!r} is unknown; allowed: {', '.join(DIFFICULTIES)}")
@@ -146,7 +150,12 @@ def make(prepared: Suite, count: int, seed: int, difficulty: str, counted: Count
     for bug in found:
         by_function.setdefault((bug.path, bug.function), []).append(bug)
     # a round over all functions before any has its second bug, so that tasks spread over the package
-    ordered = [group[turn] for turn in range(max(map(len, by_function.values()), default=0)) for group in _shuffled(by_function, rng) if turn < len(group)]
+    ordered = [
+        group[turn]
+        for turn in range(max(map(len, by_function.values()), default=0))
+        for group in _shuffled(by_function, rng)
+        if turn < len(group)
+    ]
     told: set[str] = set()
     untried = iter(ordered)
     while counted.made < count and counted.tried < (most_tried or 12 * count):
@@ -223,8 +232,8 @@ def _task(prepared: Suite, chosen: Sequence[Bug], difficulty: str, seed: int) ->
         return None, "too many tests failed"
     if difficulty == "hard" and any(_failing(prepared, _of(prepared, [bug], seed)) in ([], failing) for bug in chosen):
         return None, "one of the two bugs does not matter"
-    if len(_secrets(prepared, report, failing)) < 2:
-        return None, "fewer than two hidden values"
+    if len(_secrets(prepared, report, failing)) <= len(chosen):
+        return None, "too few hidden values"  # the description gives one away for each bug
     again = judge.run(source, wrong, prepared.tests, prepared.spared, prepared.steady, seed + 1, prepared.limits)
     if _failing(prepared, again) != failing:
         return None, "not the same twice"
@@ -269,7 +278,13 @@ def _module(prepared: Suite, test: str) -> hidden.Stripped:
 
 
 def _row(
-    prepared: Suite, chosen: Sequence[Bug], difficulty: str, statement: str, failing: list[str], passing: list[str], wrong: Mapping[str, str]
+    prepared: Suite,
+    chosen: Sequence[Bug],
+    difficulty: str,
+    statement: str,
+    failing: list[str],
+    passing: list[str],
+    wrong: Mapping[str, str],
 ) -> dict[str, Any]:
     source = prepared.source
     used = {test.partition("::")[0] for test in (*failing, *passing)}
@@ -322,7 +337,9 @@ def _statement(prepared: Suite, report: judge.Report, failing: Sequence[str], ch
         lines.append(f"The mistake is in `{chosen[0].function}` ({chosen[0].path}).")
     elif difficulty == "hard":
         lines.append("There is more than one mistake.")
-    lines.append(f"Find the cause in the sources of {name} and repair it, so that this and all similar uses are right. Tests need not be changed.")
+    lines.append(
+        f"Find the cause in the sources of {name} and repair it, so that this and all similar uses are right. Tests need not be changed."
+    )
     return "\n".join(lines)
 
 
@@ -348,8 +365,10 @@ def _example(prepared: Suite, report: judge.Report, test: str) -> str:
             return ""
         else:
             gives = f"gives\n\n    {given}"
-        return f"After\n\n{snippet[0]}\n\nthe expression `{snippet[1]}` {gives}\n\nbut should give\n\n    {expected}" if snippet[0] else (
-            f"`{snippet[1]}` {gives}\n\nbut should give\n\n    {expected}"
+        return (
+            f"After\n\n{snippet[0]}\n\nthe expression `{snippet[1]}` {gives}\n\nbut should give\n\n    {expected}"
+            if snippet[0]
+            else (f"`{snippet[1]}` {gives}\n\nbut should give\n\n    {expected}")
         )
     return ""
 

@@ -32,9 +32,22 @@ def _tool(name: str, description: str, required: str, **properties: str) -> dict
 TOOLS = (
     _tool("view", "Show a file, or its lines from start to end.", "path", path="string", start="integer", end="integer"),
     _tool("list", "List the files under a folder.", "", path="string"),
-    _tool("search", "Find lines that match a regular expression, in files whose path matches a glob.", "pattern", pattern="string", glob="string"),
+    _tool(
+        "search",
+        "Find lines that match a regular expression, in files whose path matches a glob.",
+        "pattern",
+        pattern="string",
+        glob="string",
+    ),
     _tool("replace", "Replace text that is found once in a file.", "path old new", path="string", old="string", new="string"),
-    _tool("insert", "Insert text after a line of a file; line 0 is before the first.", "path line text", path="string", line="integer", text="string"),
+    _tool(
+        "insert",
+        "Insert text after a line of a file; line 0 is before the first.",
+        "path line text",
+        path="string",
+        line="integer",
+        text="string",
+    ),
     _tool("create", "Write a new file.", "path text", path="string", text="string"),
     _tool("run_tests", "Run tests: a file, a test id, or all.", "", path="string"),
     _tool("shell", "Run a shell command in the repository.", "command", command="string"),
@@ -92,7 +105,9 @@ class Desk:
         paths = [path for path in self.work.files() if fnmatch.fnmatch(path, glob) or fnmatch.fnmatch(PurePosixPath(path).name, glob)]
         if not paths:
             return "error: no file matches the glob"
-        ran = self.work.run(["xargs", "-0", "grep", "-nHIE", "-m", str(_MOST_HITS), "-e", pattern, "--"], stdin="\0".join(paths), limits=_SEARCH)
+        ran = self.work.run(
+            ["xargs", "-0", "grep", "-nHIE", "-m", str(_MOST_HITS), "-e", pattern, "--"], stdin="\0".join(paths), limits=_SEARCH
+        )
         if ran.status in ("timeout", "memory"):
             return "error: the search took too long"
         lines = ran.stdout.split("\n")[:_MOST_HITS]
@@ -141,7 +156,13 @@ _SEARCH = WorkspaceLimits(cpu=5.0, wall=10.0, output=1 << 18)
 
 def _told(ran: Ran) -> str:
     """What a command said and how it ended."""
-    ends = {"ok": "", "error": f"[exit code {ran.code}]", "timeout": "[time limit exceeded]", "memory": "[memory limit exceeded]", "output": "[too much output]"}
+    ends = {
+        "ok": "",
+        "error": f"[exit code {ran.code}]",
+        "timeout": "[time limit exceeded]",
+        "memory": "[memory limit exceeded]",
+        "output": "[too much output]",
+    }
     said = "\n".join(part.rstrip() for part in (ran.stdout, ran.stderr, ends[ran.status]) if part.strip())
     return said or "[no output]"
 

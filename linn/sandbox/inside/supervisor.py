@@ -242,10 +242,10 @@ def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *pl
             kernel.workspace_mounts(folder, WORK, int(size), hidden, (sys.base_prefix, sys.base_exec_prefix), readable)
         kernel.hide_memory()
         kernel.adopt_orphans()
-        orders = open(int(job), "rb", buffering=0)
-        told = marshal.load(orders)
-        os.write(out, marshal.dumps({"started": True}))
-        ended = _run(told, orders.fileno(), int(uid), folder if kind == "plain" else WORK)
+        with open(int(job), "rb", buffering=0) as orders:
+            told = marshal.load(orders)
+            os.write(out, marshal.dumps({"started": True}))
+            ended = _run(told, orders.fileno(), int(uid), folder if kind == "plain" else WORK)
         os.write(out, marshal.dumps(ended))
         code = 0
     except BaseException as error:
