@@ -542,3 +542,15 @@ def test_the_other_tasks_at_the_tiny_level(task: Any) -> None:
         assert domain.verify(prompt, domain.gold(prompt)).reward == 1.0
         assert all(len(message.content) < 400 for message in prompt.messages)
     domain.close()
+
+
+def test_rows_without_a_repository_have_one_prompt_where_both_are_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    flat = {"golden_patch": PATCH, "relevant_file_contents": [{"file_path": path_, "content": text} for path_, text in FILES.items()]}
+    path.write_text("".join(json.dumps({"prompt": f"f must add 1, says {n}", **flat}) + "\n" for n in range(30)))
+    both = SweAgentless(rows=path, variants="both", grading_mode="patch")
+    prompts = [p for split in ("train", "validation", "test", "train") for p in both.prompts(split)]  # type: ignore[arg-type]
+    assert len({p.id for p in prompts}) == 30 and not any(p.id.endswith(".retrieved") for p in prompts)
+    assert both.tally.others == {"with no files to retrieve from: one prompt each": 30}
+    with pytest.raises(UserError, match=r"rows.jsonl line \d+: variants 'retrieved' needs metadata\.files"):
+        list(SweAgentless(rows=path, variants="retrieved", grading_mode="patch").prompts("train"))
