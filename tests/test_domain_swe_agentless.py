@@ -381,6 +381,17 @@ def test_the_three_layouts_of_rows() -> None:
     tests.close()
 
 
+def test_an_issue_holds_no_reasoning() -> None:
+    one = row()
+    turns = [
+        {"role": "user", "content": "f is odd"},
+        {"role": "assistant", "content": "<think>secret</think>how?"},
+        {"role": "user", "content": "1 less"},
+    ]
+    one["responses_create_params"]["input"] = turns
+    assert SweAgentless(grading_mode="patch").from_row(one, 0).hidden["issue"] == "f is odd\nhow?\n1 less"
+
+
 def test_variants_show_golden_or_retrieved_files_or_both(tmp_path: Path) -> None:
     retrieved = SweAgentless(variants="retrieved", grading_mode="patch", top=1)
     one = full_row()

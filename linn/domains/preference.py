@@ -12,6 +12,7 @@ from linn.data.request import request_messages
 from linn.domains.base import Domain, Question
 from linn.domains.why import RAMBLE, ProgramJudge, full_answer, why_prompt
 from linn.errors import UserError
+from linn.play.ask import unthought
 from linn.play.judge import (
     UNREADABLE,
     Comparison,
@@ -147,7 +148,7 @@ class Preference(Domain):
             if (value := row.get(key)) is not None:
                 if not isinstance(value, str):
                     raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
-                hidden[key] = value
+                hidden[key] = unthought(value) if key == "reference" else value
         return Prompt(self.name, str(row.get("id", row.get("uuid", index))), request_messages(row, index), hidden=hidden)
 
 
