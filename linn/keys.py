@@ -138,6 +138,9 @@ class EvaluateKeys(Keys):
     test: int = Field(300, ge=1, description="test prompts a domain; results are reported on them")
     validation: int = Field(200, ge=1, description="validation prompts a domain; teachers are chosen on them")
     max_tokens: int = Field(96, ge=1, description="sampled tokens a turn at most, in evaluation")
+    max_sequence: int | None = Field(
+        None, ge=1, description="tokens of a whole held-out conversation at most, prompt and environment turns included; default: no limit"
+    )
     temperature: float = Field(1.0, gt=0, description="sampling temperature of the metric `accuracy`")
     pass_at: int = Field(0, ge=0, description="also measure pass@k over k rollouts of each validation prompt; 0: no")
     start: bool = Field(False, description="measure the start checkpoint too, as stage `base`")

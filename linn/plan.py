@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from linn.data.names import is_remote
 from linn.domains.load import load
 from linn.engine.tiny import tiny_config
 from linn.errors import UserError
-from linn.keys import DistillKeys, NewModelKeys, Recipe, RlKeys, RolloutKeys, SftKeys, short
+from linn.keys import DistillKeys, NewModelKeys, Recipe, RlKeys, RolloutKeys, SftKeys, StageKeys, short
 from linn.run import judge_holds, known_config, start_folder
 from linn.shape import Shape, read_shape, shape_of
 
@@ -46,25 +47,32 @@ def model_shape(recipe: Recipe, folder: Path) -> Shape:
 
 
 def plan(recipe: Recipe, folder: Path) -> str:
-    """A line a stage: where it starts, what it does, how much it samples at most, whether the folder has it."""
+    """What each stage does, in lines of 79: where it starts, how much it samples at most, on what, whether the folder has it."""
     lines = [f"run folder {folder}" + (" (there already)" if (folder / "run.json").exists() else "")]
     for index, stage in enumerate(recipe.stages, 1):
-        parent = recipe.parent(stage.name)
         done = (folder / "stages" / f"{index:02d}-{stage.name}" / "DONE").exists()
-        what = f"{stage.steps} steps at lr {stage.lr:g}"
-        if isinstance(stage, SftKeys):
-            what += f", {stage.steps * stage.batch:,} " + (f"packed rows of {recipe.scale.width:,}" if stage.packed else "sequences")
-        if isinstance(stage, RolloutKeys):
-            each = stage.prompts * stage.rollouts
-            what += f", {stage.prompts} x {stage.rollouts} rollouts a step, {stage.steps * each:,} in all, {stage.max_tokens:,} tokens a turn at most"
-        if isinstance(stage, RlKeys) and stage.dynamic_filter:
-            what += f" (up to {stage.refill} times that while refilling)"
-        if isinstance(stage, DistillKeys):
-            what += f", teachers {stage.teachers}"
+        lines.append(f"{index:>2} {stage.name}: {stage.kind} from {recipe.parent(stage.name)}" + ("  [done]" if done else ""))
+        lines += textwrap.wrap(_what(recipe, stage), 79, initial_indent="   ", subsequent_indent="   ", break_on_hyphens=False)
         shares = stage.files if isinstance(stage, SftKeys) and stage.files else recipe.weights_of(stage)
-        mix = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        lines.append(f"{index:>2} {stage.name:<14} {stage.kind:<8} from {parent:<14} {what}; {mix}" + ("  [done]" if done else ""))
+        mix = [f"{share:6.1%} {name}" for name, share in shares.items()]
+        if isinstance(stage, DistillKeys) and stage.teachers != "best":
+            mix = [f"{said} <- {teacher}" for said, teacher in zip(mix, map(stage.teachers.get, shares), strict=True)]
+        lines += [f"   {said}" for said in mix]
     held = recipe.evaluate
     each = (2 * held.test + held.validation * (1 + held.pass_at)) * len(recipe.domains)
     lines.append(f"after every stage: {each:,} held-out conversations over {len(recipe.domains)} domains")
     return "\n".join(lines)
+
+
+def _what(recipe: Recipe, stage: StageKeys) -> str:
+    what = f"{stage.steps:,} steps at lr {stage.lr:g}"
+    if isinstance(stage, SftKeys):
+        what += f", {stage.steps * stage.batch:,} " + (f"packed rows of {recipe.scale.width:,} tokens" if stage.packed else "sequences")
+    if isinstance(stage, RolloutKeys):
+        each = stage.prompts * stage.rollouts
+        what += f", {stage.prompts} x {stage.rollouts} rollouts a step, {stage.steps * each:,} in all, {stage.max_tokens:,} tokens a turn at most"
+    if isinstance(stage, RlKeys) and stage.dynamic_filter:
+        what += f" (up to {stage.refill} times that while refilling)"
+    if isinstance(stage, DistillKeys) and stage.teachers == "best":
+        what += ", the best teacher of each domain"
+    return what

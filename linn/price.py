@@ -248,7 +248,7 @@ class _Pricer:
         for most in (False, True):
             amount = Amount()
             for name in map(short, self.recipe.domains):
-                talk = self._talk(name, held.max_tokens, None, None, most)
+                talk = self._talk(name, held.max_tokens, None, held.max_sequence, most)
                 amount += self._sampling(name, talk, each, each) + self._verdicts(name, each, 1)
             both.append(amount)
         return StagePrice("evaluation", "", 0, *both)

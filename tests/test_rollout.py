@@ -1,6 +1,7 @@
 """Conversations without a model: order of batches, what breaks and how it is recorded, and what an error leaves behind."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -8,6 +9,8 @@ from scripted import Scripted
 
 from linn.domains.base import Domain
 from linn.errors import InfrastructureError, RunFailed
+from linn.evals.evaluate import Evaluation
+from linn.keys import EvaluateKeys
 from linn.play.credit import grouped, samples_of
 from linn.play.rollout import Job, play
 from linn.types import Completion, Message, Prompt, Sampling, Verdict
@@ -148,6 +151,18 @@ def test_a_conversation_that_reaches_its_total_length_is_truncated(most, turns, 
     if most is not None:
         assert length <= most
         assert rollout.error == ("" if status == "ok" else f"the conversation reached {most} tokens")
+
+
+def test_a_held_out_conversation_has_its_total_length_too(tmp_path):
+    class Held(Talk):
+        def prompts(self, split, seed=0):
+            yield Prompt("talk", "p", (Message("user", "0"),), thinking=False)
+
+    for most, status in ((None, "ok"), (5, "truncated")):
+        evaluation = Evaluation({"talk": Held()}, EvaluateKeys(test=1, validation=1, max_tokens=30, max_sequence=most))
+        sampler = Scripted(Letters(), lambda text, seed: "hi" + END)
+        evaluation.measure("s", 1, sampler, Letters(), 0, evaluation.curve, folder=tmp_path)  # type: ignore[arg-type]
+        assert json.loads((tmp_path / "test-accuracy.jsonl").read_text())["status"] == status
 
 
 def test_a_stage_can_ask_for_fewer_or_more_turns_than_the_domain():

@@ -159,14 +159,19 @@ def test_other_workspaces_and_home_are_out_of_sight(work: Workspace) -> None:
 
 
 def test_readable_folders(tmp_path: Path) -> None:
-    (tmp_path / "x.txt").write_text("seen")
-    for folder in (tmp_path, *tmp_path.parents[:3]):
+    shown = tmp_path / "shut" / "shown"
+    shown.mkdir(parents=True)
+    (shown / "x.txt").write_text("seen")
+    for folder in (shown, *shown.parents[:2]):
         folder.chmod(0o755)
     for kind in KINDS:
-        with Workspace(LIMITS, readable=[tmp_path], kind=kind) as work:
-            assert work.run(["cat", f"{tmp_path}/x.txt"]).stdout == "seen"
-            assert work.run(["sh", "-c", f"echo y > {tmp_path}/x.txt"]).status == "error"
-    assert (tmp_path / "x.txt").read_text() == "seen"
+        for parents in (0o755, 0o700):  # shut to others, and below a /tmp that is hidden
+            for folder in shown.parents[:2]:
+                folder.chmod(parents)
+            with Workspace(LIMITS, readable=[shown], kind=kind) as work:
+                assert work.run(["cat", f"{shown}/x.txt"]).stdout == "seen"
+                assert work.run(["sh", "-c", f"echo y > {shown}/x.txt"]).status == "error"
+    assert (shown / "x.txt").read_text() == "seen"
     with pytest.raises(OSError):
         Workspace(readable=[tmp_path / "absent"])
 

@@ -97,6 +97,7 @@ class Evaluation:
                     sibling,
                     probe.how(self.keys),
                     seed_of("evaluate", seed, probe.split, probe.metric, prompt.domain, prompt.id, sibling),
+                    max_sequence=self.keys.max_sequence,
                 ),
             )
             for number, probe in enumerate(probes)

@@ -176,6 +176,7 @@ def workspace_mounts(
         parents = ["/".join(parts[:count]) for count in range(2, len(parts))]
         shut |= set([parent for parent in parents if not os.stat(parent).st_mode & 1][:1])
     _mount(b"none", b"/", None, 0x44000, None)  # private, with all below
+    shut = {path for path in shut if not any(path.startswith(parent + "/") for parent in shut)}  # one below another is covered already
     for parent in sorted(shut):
         mode = "1777" if parent == "/tmp" else "755"
         _mount(b"tmpfs", parent.encode(), b"tmpfs", 6, f"size={size},mode={mode}".encode())  # no set-user-id, no devices
