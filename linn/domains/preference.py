@@ -80,6 +80,12 @@ class Preference(Domain):
             return ()
         return [Question(score_question(prompt.messages, texts[0], self._principle(prompt)), lambda text: read_score(text) is not None)]
 
+    def asks(self, siblings: int) -> int:
+        """See `Domain`; a reply alone counts as one of a row without a reference."""
+        if not self.judged:
+            return 0
+        return len(pairs_of(siblings, self.pairs, self.order)) if siblings > 1 else int(self.layout == "plain")
+
     def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
         """Rewards R_i of a group (paper §4.4); may leave [0, 1]. The judge sees the answers, the length terms also the thoughts.
 

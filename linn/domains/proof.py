@@ -222,6 +222,10 @@ class Proof(Domain):
         """Every well-formed reply is put to the judge `verifications` times; badly formed ones earn 0 unasked."""
         return [self._question(prompt, reply) for reply in replies if self._asks(prompt, reply) for _ in range(self.verifications)]
 
+    def asks(self, siblings: int) -> int:
+        """See `Domain`."""
+        return super().asks(siblings) * self.verifications
+
     def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
         """Prover: the mean readable score. Verifier: agreement times the mean score of its analysis. Unreadable answers are left out."""
         if not self.judged or not answers:
