@@ -65,7 +65,7 @@ def run(
     for option, stage in (("--until", until), ("--redo", redo)):
         if stage is not None and stage not in (names := ["base", *(s.name for s in parsed.stages)]):
             raise UserError(f"{option}: stage {stage!r} is not in the recipe{nearest(stage, names)}")
-    turns = inputs_hold(parsed, folder, dry_run)
+    domains = inputs_hold(parsed, folder, dry_run)
     if dry_run:
         from linn.price import Assumptions, as_dict, price
         from linn.price_table import table
@@ -80,7 +80,7 @@ def run(
                 raise
             typer.echo(f"\nno price: {unknown}")
             return
-        priced = price(parsed, shape, turns, Assumptions(device, mean_length))
+        priced = price(parsed, shape, domains, Assumptions(device, mean_length))
         typer.echo(json.dumps(as_dict(priced), indent=2) if as_json else "\n" + table(priced))
         return
     from linn.report import build

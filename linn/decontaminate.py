@@ -14,7 +14,7 @@ from linn.data.overlap import Evaluated, Hit, asked, words_of
 from linn.data.rows import Lines, object_of, write_lines
 from linn.data.tally import Tally, fault
 from linn.domains.base import Domain, content_key, split_of
-from linn.domains.load import NAMES, load
+from linn.domains.load import NAMES, reader
 from linn.errors import UserError
 
 GENERATED = 1000
@@ -59,7 +59,7 @@ class Against:
                 except UserError as error:
                     raise UserError(f"--against {path} line {number}: {error}") from None
         elif domain in NAMES or domain.endswith(".py"):
-            loaded = load(domain, {"rows": file, "skip_bad": True} if file else None)
+            loaded = reader(domain, {"rows": file, "skip_bad": True} if file else None)
             try:
                 for prompt in loaded.prompts("test") if file else islice(loaded.prompts("test"), GENERATED):
                     yield [m.content for m in prompt.messages if m.role == "user"]

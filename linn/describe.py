@@ -14,7 +14,7 @@ from linn.data.conversations import conversation
 from linn.data.rows import Lines, object_of
 from linn.data.tally import Tally, by_count, fault
 from linn.domains.base import Domain
-from linn.domains.load import NAMES, load
+from linn.domains.load import NAMES, reader
 from linn.errors import UserError
 from linn.types import Message, Prompt, seed_of
 
@@ -88,7 +88,7 @@ class Description:
 
     def _prompt(self, name: str | None, row: Mapping[str, Any], line: int) -> Prompt:
         if name is not None and name not in self._domains and (name.endswith(".py") or name in NAMES):
-            self._domains[name] = load(name)
+            self._domains[name] = reader(name)
         if name in self._domains:
             whose(row, self._domains[name].name)
             return self._domains[name].from_row(row, line - 1)

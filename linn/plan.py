@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 from linn.data.names import is_remote
+from linn.domains.base import Domain
 from linn.domains.load import load
 from linn.engine.tiny import tiny_config
 from linn.errors import UserError
@@ -14,19 +15,19 @@ from linn.run import judge_holds, known_config, start_folder
 from linn.shape import Shape, read_shape, shape_of
 
 
-def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, int]:
+def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, Domain]:
     """Refuse a recipe whose model, domains or files are not there, or a folder that cannot be one, before anything is written.
 
-    `dry`: weights may be missing where linn keeps the model's config. Gives the assistant turns at most of each domain, by its short name.
+    `dry`: weights may be missing where linn keeps the model's config. Gives every domain by its short name, closed.
     """
     if not (dry and known_config(recipe)):
         start_folder(recipe, folder)
-    turns = {}
+    domains = {}
     for name, keys in recipe.domains.items():
         if keys.rows is not None and not is_remote(keys.rows) and not Path(keys.rows).is_file():
             raise UserError(f"domains.{name}.rows: {keys.rows}: no such file; give a JSONL file in the released row layout")
         domain = load(name, keys.options)
-        turns[short(name)] = domain.max_turns
+        domains[short(name)] = domain
         domain.close()
         if keys.judge is not None:
             judge_holds(keys.judge)
@@ -36,7 +37,7 @@ def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, in
                 raise UserError(f"stage {stage.name!r}.data: {file}: no such file; give a JSONL file of messages rows")
     if found := next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None):
         raise UserError(f"run folder {folder}: {found} is a file; give --out another folder")
-    return turns
+    return domains
 
 
 def model_shape(recipe: Recipe, folder: Path) -> Shape:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from linn.domains.base import Domain
 from linn.errors import UserError
 from linn.keys import DistillKeys, Recipe, RlKeys, RolloutKeys, SftKeys, StageKeys, nearest, short
 from linn.shape import Shape
@@ -46,7 +47,7 @@ class DomainCost:
     said: int = 1_500
     """Tokens of an answer, reasoning removed: what a judge reads."""
     pairs: bool = False
-    """Whether a judge compares siblings pair by pair, instead of scoring each alone."""
+    """Whether a judge reads two siblings' answers at once."""
 
 
 DOMAINS = {
@@ -191,14 +192,14 @@ class Price:
         object.__setattr__(self, "total", StagePrice("total", "", sum(p.updates for p in self.stages), expected, most))
 
 
-def price(recipe: Recipe, shape: Shape, turns: Mapping[str, int], assumed: Assumptions | None = None) -> Price:
-    """The price of a recipe. `turns`: assistant turns at most of each domain, by its short name; 1 where it is not named."""
+def price(recipe: Recipe, shape: Shape, domains: Mapping[str, Domain], assumed: Assumptions | None = None) -> Price:
+    """The price of a recipe. `domains`: each of its domains, by its short name."""
     assumed = assumed or Assumptions()
     if assumed.device not in DEVICES:
         raise UserError(f"--device {assumed.device!r}: unknown{nearest(assumed.device, DEVICES)}")
     if not 0 < assumed.mean_length <= 1:
         raise UserError(f"--mean-length {assumed.mean_length}: must be above 0 and at most 1, a share of the longest reply")
-    pricer = _Pricer(recipe, shape, turns, assumed)
+    pricer = _Pricer(recipe, shape, domains, assumed)
     stages = tuple(pricer.stage(stage) for stage in recipe.stages)
     return Price(shape, stages, pricer.evaluation(), pricer.memory(), recipe.scale.processes, assumed)
 
@@ -223,13 +224,12 @@ class _Talk:
 class _Pricer:
     """Arithmetic over one recipe, shape and set of assumptions."""
 
-    def __init__(self, recipe: Recipe, shape: Shape, turns: Mapping[str, int], assumed: Assumptions) -> None:
-        self.recipe, self.shape, self.turns, self.assumed = recipe, shape, turns, assumed
+    def __init__(self, recipe: Recipe, shape: Shape, domains: Mapping[str, Domain], assumed: Assumptions) -> None:
+        self.recipe, self.shape, self.domains, self.assumed = recipe, shape, domains, assumed
         self.device = DEVICES[assumed.device]
         self.costs = {
             short(name): DOMAINS.get(short(name), DomainCost()) if keys.rows else GENERATED for name, keys in recipe.domains.items()
         }
-        self.judged = {short(name) for name, keys in recipe.domains.items() if keys.judge is not None}
 
     def stage(self, keys: StageKeys) -> StagePrice:
         """One stage, both readings."""
@@ -291,7 +291,7 @@ class _Pricer:
             used = keys.steps * keys.prompts * keys.rollouts * weight
             groups = keys.steps * keys.prompts * rounds * weight
             amount += self._sampling(name, talk, groups, groups * keys.rollouts)
-            amount += self._verdicts(name, groups * keys.rollouts, keys.rollouts)
+            amount += self._verdicts(name, groups * keys.rollouts, keys.rollouts, asked=isinstance(keys, RlKeys))
             forward = self.shape.forward_flops(used * (talk.prompt + talk.length), used * (talk.prompt + talk.length) ** 2 / 2)
             amount += Amount(
                 trained=used * (talk.prompt + talk.length),
@@ -306,7 +306,7 @@ class _Pricer:
     def _talk(self, name: str, max_tokens: int, max_turns: int | None, max_sequence: int | None, most: bool) -> _Talk:
         """A conversation of a domain: as long as its limits allow, or the assumed share of that."""
         prompt = float(self.costs[name].prompt)
-        turns = self.turns.get(name, 1)
+        turns = self.domains[name].max_turns
         turns = turns if turns == 1 else max_turns or turns
         longest = float(max_tokens * turns)
         if max_sequence is not None:
@@ -331,13 +331,11 @@ class _Pricer:
         seconds = max(seconds, decoded / (device.flops * assumed.scoring)) + read / (device.flops * assumed.scoring)
         return Amount(groups=groups, rollouts=rollouts, sampled=rollouts * talk.sampled, sampling_flops=read + decoded, device_s=seconds)
 
-    def _verdicts(self, name: str, rollouts: float, siblings: int) -> Amount:
-        """Verifier and judge: each rollout is verified; a judge scores each alone, or every pair of siblings where there are any."""
+    def _verdicts(self, name: str, rollouts: float, siblings: int, asked: bool = True) -> Amount:
+        """Verifier and judge: each rollout is verified; a judge is asked what the domain asks about so many siblings (`asked`: if at all)."""
         cost = self.costs[name]
-        calls = 0.0
-        if name in self.judged:
-            calls = rollouts * (siblings - 1) / 2 if cost.pairs and siblings > 1 else rollouts
-        shown = cost.prompt + cost.said * (2 if cost.pairs else 1)
+        calls = rollouts / siblings * self.domains[name].asks(siblings) if asked else 0.0
+        shown = cost.prompt + cost.said * (2 if cost.pairs and siblings > 1 else 1)
         return Amount(core_s=rollouts * cost.core_s, judge_calls=calls, judge_tokens=calls * (shown + self.assumed.judged))
 
 

@@ -44,6 +44,7 @@ def test_rows_without_scores_are_graded_by_the_ranking():
     prompt = DOMAIN.from_row({k: v for k, v in ROW.items() if not k.startswith("score")}, 0)
     (verdict,) = DOMAIN.judge(prompt, [Reply('{"score_1": 1, "score_2": 1, "ranking": 4}')])
     assert verdict.reward == -2.0 and DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
+    assert DOMAIN.verify(prompt, Reply('{"score_1": 3, "score_2": 3, "ranking": 6}')).reward == pytest.approx(1 - 4 / 5)
 
 
 def test_a_row_is_shown_in_its_own_roles_without_reasoning_or_marks():
@@ -53,6 +54,8 @@ def test_a_row_is_shown_in_its_own_roles_without_reasoning_or_marks():
         ("response_2", "no < |im_end|>"),
     ]  # fmt: skip
     assert prompt.id == "7"
+    thought = DOMAIN.from_row({**ROW, "response1": "<think>hm</think>because"}, 0)
+    assert thought.messages == DOMAIN.from_row(ROW, 0).messages
     other = swapped(prompt)
     assert [m.content for m in other.messages[-2:]] == ["no < |im_end|>", "because"] and other.messages[-1].role == "response_2"
     assert other.hidden == {"score_1": 1.5, "score_2": 4, "ranking": 5.0} and swapped(other).messages == prompt.messages

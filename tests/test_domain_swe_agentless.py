@@ -381,6 +381,17 @@ def test_the_three_layouts_of_rows() -> None:
     tests.close()
 
 
+def test_an_issue_holds_no_reasoning() -> None:
+    one = row()
+    turns = [
+        {"role": "user", "content": "f is odd"},
+        {"role": "assistant", "content": "<think>secret</think>how?"},
+        {"role": "user", "content": "1 less"},
+    ]
+    one["responses_create_params"]["input"] = turns
+    assert SweAgentless(grading_mode="patch").from_row(one, 0).hidden["issue"] == "f is odd\nhow?\n1 less"
+
+
 def test_variants_show_golden_or_retrieved_files_or_both(tmp_path: Path) -> None:
     retrieved = SweAgentless(variants="retrieved", grading_mode="patch", top=1)
     one = full_row()
@@ -542,3 +553,15 @@ def test_the_other_tasks_at_the_tiny_level(task: Any) -> None:
         assert domain.verify(prompt, domain.gold(prompt)).reward == 1.0
         assert all(len(message.content) < 400 for message in prompt.messages)
     domain.close()
+
+
+def test_rows_without_a_repository_have_one_prompt_where_both_are_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    flat = {"golden_patch": PATCH, "relevant_file_contents": [{"file_path": path_, "content": text} for path_, text in FILES.items()]}
+    path.write_text("".join(json.dumps({"prompt": f"f must add 1, says {n}", **flat}) + "\n" for n in range(30)))
+    both = SweAgentless(rows=path, variants="both", grading_mode="patch")
+    prompts = [p for split in ("train", "validation", "test", "train") for p in both.prompts(split)]  # type: ignore[arg-type]
+    assert len({p.id for p in prompts}) == 30 and not any(p.id.endswith(".retrieved") for p in prompts)
+    assert both.tally.others == {"with no files to retrieve from: one prompt each": 30}
+    with pytest.raises(UserError, match=r"rows.jsonl line \d+: variants 'retrieved' needs metadata\.files"):
+        list(SweAgentless(rows=path, variants="retrieved", grading_mode="patch").prompts("train"))

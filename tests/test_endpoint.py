@@ -127,8 +127,10 @@ def test_a_busy_server_is_waited_for(serve):
         ((200, "<html>"), "no chat completion, but '<html>'"),
         ((200, "[" * 100_000), "no chat completion"),
         ((200, '{"choices": [{"message": {"content": 7}}]}'), "no chat completion"),
+        ((200, completion("4")[:-1] + " " * (17 << 20) + "}"), "no chat completion"),
         (None, "Protocol"),
     ],
+    ids=["500", "429", "no JSON", "deep JSON", "no text", "endless", "hangs up"],
 )
 def test_a_server_that_stays_broken_is_infrastructure(serve, reply, cause):
     server = serve(lambda body, before: reply)

@@ -123,6 +123,8 @@ def test_a_reply_alone_is_scored_or_compared_with_the_reference_both_ways():
     assert judged(PLAIN, fair, "no", prompt=against)[0].reward == 0.0
     parts = [parts_of(m.content) for (m,) in fair.asked]
     assert [p["response_1"] for p in parts] == ["no", f"well, {GOOD}"] and [p["response_2"] for p in parts] == [f"well, {GOOD}", "no"]
+    thought = PLAIN.from_row({"prompt": "why do birds sing?", "reference": f"<think>secret</think>well, {GOOD}"}, 0)
+    assert thought.hidden == against.hidden
     weak = PLAIN.from_row({"prompt": "why do birds sing?", "reference": "no idea"}, 0)
     assert judged(PLAIN, Fair(), GOOD, prompt=weak)[0].reward == 1.0
     assert judged(PLAIN, Saying('{"score_1": 4, "score_2": 2, "ranking": 1}'), GOOD, prompt=weak)[0].reward == 0.5, "a judge of places"

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from linn import recipe as recipes
 from linn.cli import app
+from linn.domains.load import load, load_all
 from linn.engine.nemotron_h import NemotronH
 from linn.errors import UserError
 from linn.price import DEVICES, DOMAINS, Amount, Assumptions, as_dict, price
@@ -27,7 +28,7 @@ TOY = Shape(
 @pytest.fixture(scope="module")
 def cascade():
     recipe = recipes.load(ROOT / "recipes" / "cascade2.yaml")
-    return price(recipe, read_shape(BASES / "nemotron-3-nano-30b-a3b"), {"workplace": 8, "swe_agentic": 200})
+    return price(recipe, read_shape(BASES / "nemotron-3-nano-30b-a3b"), load_all(recipe.domain_options()))
 
 
 def stage(priced, name):
@@ -100,8 +101,15 @@ def toy_recipe(**keys):
     return recipes.parse(tree, "t")
 
 
+def toy_price(turns: int = 1, **keys):
+    mcqa = load("mcqa")
+    mcqa.max_turns = turns
+    (part,) = price(toy_recipe(**keys), TOY, {"mcqa": mcqa}).stages
+    return part
+
+
 def test_a_stage_by_hand():
-    (part,) = price(toy_recipe(), TOY, {}).stages
+    part = toy_price()
     low, high = part.expected, part.most
     assert (high.groups, high.rollouts, high.sampled, high.trained) == (12, 60, 60_000, 60 * 2000)
     assert (low.rollouts, low.sampled, low.trained) == (60, 60 * 400, 60 * 1400)
@@ -117,15 +125,15 @@ def test_a_stage_by_hand():
 
 
 def test_refills_limits_and_references():
-    (filtered,) = price(toy_recipe(dynamic_filter=True, refill=4), TOY, {}).stages
+    filtered = toy_price(dynamic_filter=True, refill=4)
     assert filtered.expected.rollouts == 120 and filtered.most.rollouts == 240 and filtered.most.trained == 60 * 2000
-    (kl,) = price(toy_recipe(kl=0.03), TOY, {}).stages
+    kl = toy_price(kl=0.03)
     assert kl.expected.scored == kl.expected.trained and kl.expected.scoring_flops * 3 == kl.expected.training_flops
-    (short,) = price(toy_recipe(max_sequence=600), TOY, {"mcqa": 9}).stages
+    short = toy_price(9, max_sequence=600)
     assert short.most.trained == 60 * 600 and short.most.sampled == 60 * 300
-    (turns,) = price(toy_recipe(max_turns=2), TOY, {"mcqa": 9}).stages
+    turns = toy_price(9, max_turns=2)
     assert turns.most.sampled == 60 * 2000 and turns.expected.sampled == 60 * 2000 * 0.4 * 0.5
-    (alone,) = price(toy_recipe(max_turns=2), TOY, {}).stages
+    alone = toy_price(max_turns=2)
     assert alone.most.sampled == 60_000, "a single-turn domain has one turn whatever the stage says"
 
 
@@ -138,10 +146,11 @@ def test_the_papers_own_numbers(cascade):
     assert code.most.sampled == 2048 * 22 * 120_832
     assert stage(cascade, "rlhf").expected.judge_calls == 25 * 128 * 120, "all pairs of 16"
     held = 10 * (2 * 300 + 200)
-    assert cascade.evaluation.expected.judge_calls == 3 * held, "a lone reply is one question in each of three judged domains"
+    assert cascade.evaluation.expected.judge_calls == 2 * held, "a lone reply is one question, and none to a model that only compares"
     assert stage(cascade, "long-context").expected.judge_calls == 30 * 2048
     assert stage(cascade, "if-rl").most.rollouts == 180 * 2048 * 10 and stage(cascade, "if-rl").most.groups == 180 * 1280
     mopd = stage(cascade, "mopd")
+    assert mopd.expected.judge_calls == 0, "distillation asks no judge"
     assert (
         mopd.most.rollouts == pytest.approx(52 * 512)
         and mopd.most.scored == pytest.approx(mopd.most.trained)
@@ -149,6 +158,24 @@ def test_the_papers_own_numbers(cascade):
     )
     agentic = stage(cascade, "swe-agentic")
     assert agentic.most.trained == 226 * 1024 * 262_144 and agentic.expected.rollouts == 226 * 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "group", "alone"),
+    [
+        ("preference", {}, 120, 1), ("preference", {"order": "both"}, 240, 1), ("preference", {"pairs": "circular"}, 16, 1),
+        ("preference", {"layout": "genrm"}, 120, 0), ("longctx", {}, 16, 1), ("longctx", {"swap": True, "partial": 0.5}, 64, 4),
+        ("proof", {"verifications": 5}, 80, 5), ("swe_agentless", {}, 16, 1), ("mcqa", None, 0, 0),
+    ],
+)  # fmt: skip
+def test_questions_to_a_judge_follow_the_domains_options(name, options, group, alone):
+    domain = load(name, None if options is None else {"judged": True, **options})
+    assert (domain.asks(16), domain.asks(1)) == (group, alone)
+    assert options is None or load(name, options).asks(16) == 0
+    if name in ("preference", "proof"):  # what is asked of their generators' prompts
+        prompt = next(domain.prompts("train"))
+        for count in (16, 1):
+            assert len(domain.questions(prompt, [domain.gold(prompt)] * count)) == domain.asks(count)
 
 
 def test_the_whole_is_the_sum_of_its_parts(cascade):
@@ -170,7 +197,8 @@ def test_memory_of_the_papers_base(cascade):
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_tables_fit_80_columns_and_json_holds_the_same(path):
     shape = read_shape(BASES / ("nemotron-3-nano-30b-a3b" if path.stem == "cascade2" else "tiny-0"))
-    priced = price(recipes.load(path), shape, {})
+    recipe = recipes.load(path)
+    priced = price(recipe, shape, load_all(recipe.domain_options()))
     assert max(map(len, table(priced).splitlines())) <= 80
     told = json.loads(json.dumps(as_dict(priced)))
     assert told["total"]["expected"]["flops"] == pytest.approx(priced.total.expected.flops) and told["assumptions"]["mean_length"] == 0.4
@@ -185,9 +213,9 @@ def test_figures_are_short(value, text):
 
 def test_wrong_words(cascade):
     with pytest.raises(UserError, match="did you mean 'h100'"):
-        price(toy_recipe(), TOY, {}, Assumptions(device="h10"))
+        price(toy_recipe(), TOY, load_all({"mcqa": {}}), Assumptions(device="h10"))
     with pytest.raises(UserError, match="a share of the longest"):
-        price(toy_recipe(), TOY, {}, Assumptions(mean_length=0))
+        price(toy_recipe(), TOY, load_all({"mcqa": {}}), Assumptions(mean_length=0))
     for raw, said in [({}, "no price for model_type None"), ({"model_type": "llama"}, "hidden_size is missing")]:
         with pytest.raises(UserError, match=said):
             shape_of(raw, "c")

@@ -16,6 +16,8 @@ from linn.data.agents import whose
 from linn.data.names import is_remote, located
 from linn.data.rows import BadRow, write_rows
 from linn.data.tally import Tally
+from linn.decontaminate import Against
+from linn.describe import describe
 from linn.domains.base import content_key, split_of
 from linn.domains.load import load
 from linn.errors import UserError
@@ -220,3 +222,38 @@ def test_a_dry_run_does_not_look_for_files_of_the_hub(tmp_path: Path) -> None:
     tree["domains"] = {"mcqa": {"rows": "hf://owner"}}
     with pytest.raises(UserError, match="expected hf://datasets"):
         inputs_hold(recipes.parse(tree, "t"), tmp_path / "run")
+
+
+TEXT = "Why?"
+FLAT = {
+    "prompt": "f must add 1", "golden_patch": "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n",
+    "relevant_file_contents": [{"file_path": "a.py", "content": "x = 1"}],
+}  # fmt: skip
+LAYOUTS = [
+    ("math", {"question": TEXT, "expected_answer": "1"}),
+    ("math", {"problem": TEXT, "answer": "1", "source": "AceReason-Math"}),
+    ("math", {"responses_create_params": {"input": TEXT}, "expected_answer": "1"}),
+    ("preference", {"context": [{"role": "user", "content": TEXT}], "response1": "a", "response2": "b", "overall_preference": 1}),
+    ("genrm", {"context": [{"role": "user", "content": TEXT}], "response1": "a", "response2": "b", "overall_preference": 1}),
+    ("longctx", {"responses_create_params": {"input": TEXT}, "expected_answer": "Bob"}),
+    ("proof", {"problem": TEXT, "reference_solution": "Add."}),
+    ("proof", {"problem": TEXT, "given": "x = y + 3, y = 4", "goal": "x = 7"}),
+    ("swe_agentless", FLAT),
+    ("swe_agentless", {"responses_create_params": {"input": TEXT}, "metadata": {"relevant_file_contents": '{"a.py": "x = 1"}'}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "row"), LAYOUTS, ids=[f"{name}-{'-'.join(row)[:40]}" for name, row in LAYOUTS])
+def test_every_layout_is_read_from_a_file_and_told_of(name: str, row: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [row])
+    judged = {"judged": True} if name in ("preference", "proof", "swe_agentless") and "given" not in row else {}
+    domain = load(name, {"rows": path, **judged})
+    try:
+        assert {p.domain for p in everything(domain)} == {name} and domain.tally.good == 1 and not domain.tally.others
+    finally:
+        domain.close()
+    told = describe(path, None, name, lambda *_: None)
+    assert told.tally.good == 1 and not told.tally.bad, told.tally
+    if name == "proof":
+        assert Against([f"proof:{path}"], 3).sets, "rows that only a model can grade are compared with, too"

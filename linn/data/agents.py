@@ -34,10 +34,10 @@ SIGNAL = {
     "mcqa": ("expected_answer",),
     "workplace": ("ground_truth",),
     "structured": ("schema_str",),
-    "math": ("expected_answer",),
+    "math": ("expected_answer", "answer"),
     "longctx": ("expected_answer", "outputs"),
     "code": ("verifier_metadata",),
-    "swe_agentless": ("metadata",),
+    "swe_agentless": ("metadata", "relevant_file_contents"),
     "swe_agentic": ("metadata",),
 }
 """Fields of a row of which a domain's verifier needs at least one."""

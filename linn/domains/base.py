@@ -128,6 +128,10 @@ class Domain:
         """What a judge model is asked about these siblings (one reply alone, in evaluation); empty where no model decides."""
         return ()
 
+    def asks(self, siblings: int) -> int:
+        """How many questions that is for so many siblings, at most; a price is told by it."""
+        return siblings if self.judged else 0
+
     def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
         """One verdict a sibling where rewards depend on the others or on a judge model; None: `verify` each alone.
 

@@ -13,12 +13,10 @@ from linn.data.request import request_messages
 from linn.domains.base import Domain
 from linn.domains.why import RAMBLE, ProgramJudge, full_answer, why_prompt
 from linn.errors import UserError
-from linn.play.ask import inert
+from linn.play.ask import inert, unthought
 from linn.play.judge import Comparison, genrm_question, read_comparison, shown
 from linn.types import Message, Prompt, Reply, Split, Verdict
 
-_FARTHEST = 4 + 4 + 5
-"""The largest error there can be: two scores of 1 to 5 and a ranking of 1 to 6."""
 _RANKING = {-3: 1.0, -2: 2.0, -1: 3.0, 0: 3.5, 1: 4.0, 2: 5.0, 3: 6.0}
 """`overall_preference` of HelpSteer3 (-3: the first is far better) as a ranking."""
 
@@ -27,8 +25,8 @@ class GenRM(Domain):
     """A conversation and two responses, in turns of the roles `response_1` and `response_2`; the answer ends with scores and a ranking.
 
     Reward in training (Eq. 1 of Nemotron 3 Nano): R = -C1 where no verdict can be read, else -|Δscore_1| - |Δscore_2| - C2·|Δranking|.
-    `verify`, which evaluation uses, gives the same error as a share: 1 - (|Δscore_1| + |Δscore_2| + |Δranking|) / 13, and 0 for C1. Every
-    pair stands in each split twice, once each way round.
+    `verify`, which evaluation uses, gives the same error as a share: 1 - (|Δscore_1| + |Δscore_2| + |Δranking|) / 13, and 0 for C1. A row
+    without scores has the ranking's error alone, of at most 5. Every pair stands in each split twice, once each way round.
     """
 
     name: ClassVar[str] = "genrm"
@@ -67,10 +65,11 @@ class GenRM(Domain):
         said, true = read_comparison(reply.text), prompt.hidden
         if said is None:
             return Verdict(0.0 if share else -self.c1, "no verdict can be read", {"readable": 0.0})
-        scores = sum(abs(a - b) for a, b in ((said.score_1, true["score_1"]), (said.score_2, true["score_2"])) if b is not None)
+        errors = [abs(a - b) for a, b in ((said.score_1, true["score_1"]), (said.score_2, true["score_2"])) if b is not None]
+        scores, farthest = sum(errors), 4 * len(errors) + 5
         ranking = abs(said.ranking - true["ranking"])
         side = (said.ranking < 3.5) == (true["ranking"] < 3.5) and (said.ranking > 3.5) == (true["ranking"] > 3.5)
-        reward = 1 - (scores + ranking) / _FARTHEST if share else -scores - self.c2 * ranking
+        reward = 1 - (scores + ranking) / farthest if share else -scores - self.c2 * ranking
         return Verdict(reward, f"scores off by {scores:g}, ranking by {ranking:g}", {"readable": 1.0, "side": float(side)})
 
     def gold(self, prompt: Prompt) -> Reply:
@@ -105,7 +104,8 @@ class GenRM(Domain):
         principle = row.get("principle") or self.principle
         if not isinstance(principle, str):
             raise UserError(f"row {index}: principle is {type(principle).__name__}; allowed: text")
-        made = _shown(request_messages(row, index), row["response1"], row["response2"], principle, said)
+        first, second = unthought(row["response1"]), unthought(row["response2"])
+        made = _shown(request_messages(row, index), first, second, principle, said)
         return replace(made, id=str(row.get("id", index)))
 
 

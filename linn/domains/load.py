@@ -65,6 +65,14 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
     return domain
 
 
+def reader(name: str, options: Mapping[str, Any] | None = None) -> Domain:
+    """The domain to read prompts with, graded by nobody: as if a model judged it where one can, for rows that only a model can grade."""
+    try:
+        return load(name, {**(options or {}), "judged": True})
+    except UserError:
+        return load(name, options)
+
+
 def load_all(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Domain]:
     """Every domain of a recipe by its short name, ready to use."""
     return {Path(name).stem: load(name, options) for name, options in named.items()}

@@ -119,6 +119,10 @@ class LongContext(Domain):
         """For every reply that is neither empty nor exact: whether it is equivalent to the expected answer."""
         return [question for reply in replies for question in self._asked(prompt, reply)]
 
+    def asks(self, siblings: int) -> int:
+        """See `Domain`."""
+        return super().asks(siblings) * (2 if self.swap else 1) * (2 if self.partial else 1)
+
     def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
         """Each reply by itself: 1 where it is exact or equivalent, `partial` or 0 elsewhere; an unreadable answer is no equivalence."""
         if not self.judged or "question" not in prompt.hidden:

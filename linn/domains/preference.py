@@ -12,6 +12,7 @@ from linn.data.request import request_messages
 from linn.domains.base import Domain, Question
 from linn.domains.why import RAMBLE, ProgramJudge, full_answer, why_prompt
 from linn.errors import UserError
+from linn.play.ask import unthought
 from linn.play.judge import (
     UNREADABLE,
     Comparison,
@@ -78,6 +79,12 @@ class Preference(Domain):
         if self.layout == "genrm":
             return ()
         return [Question(score_question(prompt.messages, texts[0], self._principle(prompt)), lambda text: read_score(text) is not None)]
+
+    def asks(self, siblings: int) -> int:
+        """See `Domain`; a reply alone counts as one of a row without a reference."""
+        if not self.judged:
+            return 0
+        return len(pairs_of(siblings, self.pairs, self.order)) if siblings > 1 else int(self.layout == "plain")
 
     def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
         """Rewards R_i of a group (paper §4.4); may leave [0, 1]. The judge sees the answers, the length terms also the thoughts.
@@ -147,7 +154,7 @@ class Preference(Domain):
             if (value := row.get(key)) is not None:
                 if not isinstance(value, str):
                     raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
-                hidden[key] = value
+                hidden[key] = unthought(value) if key == "reference" else value
         return Prompt(self.name, str(row.get("id", row.get("uuid", index))), request_messages(row, index), hidden=hidden)
 
 

@@ -51,6 +51,8 @@ class SweAgentless(Domain):
         if top < 1 or file_tokens < 1:
             raise UserError(f"domain {self.name}: top is {top}, file_tokens {file_tokens}; both must be at least 1")
         self.top, self.file_tokens = top, file_tokens
+        self._alone: set[str] = set()
+        """Rows counted because `variants: both` finds nothing to retrieve from."""
         self.sandbox = Sandbox(Limits(cpu=10, wall=60.0, memory=1 << 30) if rows is not None else Limits())
 
     def _mode(self, mode: Any, where: str) -> str:
@@ -282,12 +284,16 @@ class SweAgentless(Domain):
         return replace(prompt, messages=(Message("user", text),), hidden={**prompt.hidden, "files": shown})
 
     def prompts(self, split: Split, seed: int = 0) -> Iterator[Prompt]:
-        """As `Domain`; with `variants: both` each row's prompt is followed by the same task over retrieved files."""
+        """As `Domain`; with `variants: both` each row's prompt is followed by the same task over retrieved files, if it has more files."""
         for prompt in super().prompts(split, seed):
             yield prompt
-            if self.rows is not None and self.variants == "both" and prompt.hidden["task"] != "localise":
-                twin = self._with_retrieved(prompt, f"{self.name} prompt {prompt.id}")
-                yield replace(twin, id=f"{prompt.id}.retrieved")
+            if self.rows is None or self.variants != "both" or prompt.hidden["task"] == "localise":
+                continue
+            if len(prompt.hidden["repository"]) > len(prompt.hidden["files"]):
+                yield replace(self._with_retrieved(prompt, self.name), id=f"{prompt.id}.retrieved")
+            elif prompt.id not in self._alone:
+                self._alone.add(prompt.id)
+                self.tally.add_other("with no files to retrieve from: one prompt each")
 
     def close(self) -> None:
         self.sandbox.close()

@@ -67,8 +67,13 @@ class SamplerJudge:
 
 
 def answer_of(text: str, thinking: bool = False) -> str:
-    """What follows a model's reasoning; empty where the reasoning never ends (`thinking`: its opening mark stood in the prompt)."""
-    _thought, mark, answer = text.split(END, 1)[0].rpartition(THINK_END)
+    """What follows a model's reasoning, up to the end of its turn; empty where the reasoning never ends (`thinking`: see `unthought`)."""
+    return unthought(text.split(END, 1)[0], thinking)
+
+
+def unthought(text: str, thinking: bool = False) -> str:
+    """A text without its reasoning; empty where that never ends (`thinking`: its opening mark stood in the prompt)."""
+    _thought, mark, answer = text.rpartition(THINK_END)
     if not mark and (thinking or answer.lstrip().startswith(THINK)):
         return ""
     return answer.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ _TRIES = 6
 """Requests for one answer before the endpoint counts as down."""
 _LONGEST_WAIT_S = 60.0
 """Between two tries, whatever the server asks for."""
+_LONGEST = 16 << 20
+"""Bytes of a reply that are read; a longer one is no chat completion."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class EndpointJudge:
                 pause = self.pause_s * 2**attempt
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    reply = await client.post(f"{self.url.rstrip('/')}/chat/completions", json=_sendable(body))
+                    reply, said = await _post(client, f"{self.url.rstrip('/')}/chat/completions", _sendable(body))
             except TimeoutError:
                 cause = f"no answer within {self.timeout_s:g} s"
                 continue
@@ -89,22 +92,33 @@ class EndpointJudge:
             except (httpx.InvalidURL, UnicodeError) as error:
                 raise InfrastructureError(f"judge {self.url}: no usable address ({error})") from None
             if reply.status_code == 429 or reply.status_code >= 500:
-                cause = f"status {reply.status_code}: {_excerpt(reply.text)}"
+                cause = f"status {reply.status_code}: {_excerpt(said)}"
                 pause = max(pause, _seconds(reply.headers.get("retry-after")))
                 continue
             if reply.status_code != 200:
-                raise InfrastructureError(f"judge {self.url}: refused with status {reply.status_code}: {_excerpt(reply.text)}")
-            text = _said(reply)
+                raise InfrastructureError(f"judge {self.url}: refused with status {reply.status_code}: {_excerpt(said)}")
+            text = _answer(said)
             if text is not None:
                 return text
-            cause = f"no chat completion, but {_excerpt(reply.text)!r}"
+            cause = f"no chat completion, but {_excerpt(said)!r}"
         raise InfrastructureError(f"judge {self.url}: {cause} ({_TRIES} tries); start it again, then the same command goes on")
 
 
-def _said(reply: httpx.Response) -> str | None:
-    """The answer of a chat completion, empty where it was cut off; None where the reply is none."""
+async def _post(client: httpx.AsyncClient, url: str, body: Any) -> tuple[httpx.Response, bytes]:
+    """The response and as much of its body as is read."""
+    said = bytearray()
+    async with client.stream("POST", url, json=body) as reply:
+        async for part in reply.aiter_bytes():
+            said += part
+            if len(said) > _LONGEST:
+                break
+    return reply, bytes(said[:_LONGEST])
+
+
+def _answer(said: bytes) -> str | None:
+    """The answer of a chat completion, empty where it was cut off; None where the body is none."""
     try:
-        choice = reply.json()["choices"][0]
+        choice = json.loads(said)["choices"][0]
         content = choice["message"].get("content")
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
@@ -124,8 +138,8 @@ def _sendable(value: Any) -> Any:
     return [_sendable(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _excerpt(text: str) -> str:
-    return " ".join(text.split())[:200] or "nothing more"
+def _excerpt(said: bytes) -> str:
+    return " ".join(said[:2000].decode(errors="replace").split())[:200] or "nothing more"
 
 
 def _seconds(header: str | None) -> float:

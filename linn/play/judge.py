@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from linn.errors import UserError
-from linn.play.ask import answer_of
+from linn.play.ask import unthought
 from linn.types import Message, seed_of
 
 Pairs = Literal["all", "circular"]
@@ -182,7 +182,7 @@ def shown(text: str) -> str:
 
 def history(messages: Sequence[Message]) -> list[Message]:
     """The conversation as a judge reads it: no reasoning, no tool definitions."""
-    return [Message(m.role, answer_of(m.content) if m.role == "assistant" else m.content) for m in messages]
+    return [Message(m.role, unthought(m.content) if m.role == "assistant" else m.content) for m in messages]
 
 
 FENCES = (

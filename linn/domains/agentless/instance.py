@@ -12,6 +12,7 @@ from linn.data.request import request_messages
 from linn.domains import edits
 from linn.domains.agentless import patches
 from linn.errors import UserError
+from linn.play.judge import history
 from linn.types import Message
 
 _ISSUE = re.compile(r"<issue>\s*(.*?)\s*</issue>", re.DOTALL)
@@ -66,7 +67,7 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> Instance:
         return ""
 
     messages = request_messages(row, index) if _has_conversation(row) else ()
-    said = "\n".join(message.content for message in messages)
+    said = "\n".join(message.content for message in history(messages))
     issue = text("problem_statement") or (found[1] if (found := _ISSUE.search(said)) else said)
     if not issue.strip():
         raise UserError(f"{where}: neither responses_create_params.input, prompt nor metadata.problem_statement holds an issue")
