@@ -23,6 +23,7 @@ from linn.errors import InfrastructureError, UserError
 from linn.sandbox import Limits, Outcome, Sandbox, compiler, isolation
 from linn.sandbox.inside import server as inside
 from linn.sandbox.inside.plain import NotPlain, decode, encode
+from linn.sandbox.outcome import outcome_of
 from linn.sandbox.process import Died, Server
 
 WALL = 2.0
@@ -165,7 +166,68 @@ def test_many_threads_share_it(sandbox: Sandbox) -> None:
     assert found == [1 + i for i in range(40)]
 
 
+def test_reading_what_a_program_says_costs_little(sandbox: Sandbox) -> None:
+    """linn's own process has no limits: nothing that a program sends may keep it busy."""
+    begun = time.thread_time()
+    program = "import os\ndef f(x):\n    os.write(3, b'[]\\n' * (1 << 20))"
+    assert sandbox.call(program, "f", [[1]], Limits(cpu=4, wall=60.0, output=4 << 20))[0].status == "error"
+    members = [{"tuple": [-1 - (i >> bit & 1) for bit in range(17)]} for i in range(20_000)]  # -1 and -2 have the same hash
+    assert outcome_of(json.dumps({"value": {"set": members}}).encode()).status == "error"
+    assert time.thread_time() - begun < 2.0
+
+
+@pytest.mark.parametrize("kind", isolation.kinds())
+def test_the_whole_standard_library_is_there(kind: str) -> None:
+    """Wherever the interpreter stands: also below a folder that the programs' user may not enter."""
+    program = "import array, queue, threading, json.tool, concurrent.futures, xml.etree.ElementTree\nprint('é'.encode('cp1252'))\n"
+    program += "t = threading.Thread(target=print, args=(2,))\nt.start(); t.join()"
+    with contextlib.closing(Sandbox(servers=1, kind=kind)) as box:
+        assert box.script(program) == Outcome("ok", stdout="b'\\xe9'\n2\n")
+
+
+def test_a_check_cannot_be_cut_short(sandbox: Sandbox) -> None:
+    test = "def check(candidate):\n    assert all(map(lambda x: candidate(x) == x + 1, [1, 2, 3]))"
+    assert sandbox.check("def g(x):\n    raise StopIteration", test, "g").status == "error"
+    assert sandbox.check("def g(x):\n    return x + 1", test, "g").status == "ok"
+
+
 # ---------------------------------------------------------------- the machine's faults
+
+
+def test_a_program_that_the_system_kills_is_run_again() -> None:
+    def kill(box: Sandbox, times: int) -> Outcome:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(box.script, f"import time\ntime.sleep(1.5)\nprint({times})")
+            for _ in range(times):
+                time.sleep(0.5)
+                (server,) = working
+                os.kill(max(processes_below(server().process.pid)), signal.SIGKILL)
+            return waiting.result()
+
+    with contextlib.closing(Sandbox(Limits(wall=20.0), servers=1)) as box:
+        started, working = box.pool._start, [lambda: servers[-1]]
+        servers: list[Server] = []
+        box.pool._start = lambda: servers.append(started()) or servers[-1]  # type: ignore[method-assign,func-returns-value]
+        box.script("print(0)")
+        assert kill(box, 1) == Outcome("ok", stdout="1\n")
+        assert kill(box, 2).status == "memory"
+
+
+def test_a_container_whose_root_has_no_other_users(tmp_path: Path) -> None:
+    text = "from linn.sandbox import Sandbox\nbox = Sandbox(servers=1)\nprint(box.script('print(41 + 1)').stdout)\n"
+    words = ["unshare", "-U", "-r", sys.executable, "-c", text]
+    if shutil.which("unshare") is None or subprocess.run([*words[:3], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespace can be made here")
+    ran = subprocess.run(
+        words, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    )
+    assert ran.stdout.strip() == "42", ran.stderr
+
+
+def test_every_server_has_a_user_of_its_own() -> None:
+    with contextlib.closing(Sandbox(servers=1)) as one, contextlib.closing(Sandbox(servers=1)) as two:
+        found = {box.script("import os\nprint(os.getuid())").stdout for box in (one, two)}
+    assert len(found) == 2 or os.geteuid() != 0
 
 
 def test_a_killed_server_is_replaced() -> None:
@@ -192,8 +254,8 @@ def test_a_refused_fork_is_not_a_verdict(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(os, "fork", refuse)
     header = {"kind": "script", "sizes": [8, 0], "answers": 1, "prelude": False, **asdict(Limits())}
     said = inside.Server("plain", 0, str(tmp_path)).answer(header)
-    answer = json.loads(said)
-    assert said.endswith(b"\n") and "Resource temporarily unavailable" in answer["failed"] and answer["last"]
+    answer = json.loads(bytes(said[0]))
+    assert len(said) == 1 and bytes(said[0]).endswith(b"\n") and "Resource temporarily unavailable" in answer["failed"] and answer["last"]
     monkeypatch.undo()
     with contextlib.closing(Sandbox(servers=1)) as box:
         box.script("print(1)")
@@ -314,17 +376,20 @@ def test_without_a_compiler_the_refusal_names_what_to_install(monkeypatch: pytes
         box.compile("int main() {}")
 
 
-def test_servers_end_with_their_owner(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", isolation.kinds())
+def test_servers_and_their_programs_end_with_their_owner(kind: str) -> None:
     text = (
-        "import os, time\nfrom linn.sandbox import Sandbox\nbox = Sandbox(servers=1)\nbox.call('def f(x):\\n    return 1', 'f', [[1]])\n"
-        "print(box.pool.free[0].process.pid, flush=True)\ntime.sleep(100)\n"
+        f"from linn.sandbox import Limits, Sandbox\nbox = Sandbox(Limits(wall=60.0), servers=1, kind={kind!r})\nbox.script('print(1)')\n"
+        "print(box.pool.free[0].process.pid, flush=True)\nbox.script('import time\\ntime.sleep(50)')\n"
     )
     owner = subprocess.Popen(
         [sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     )
     assert owner.stdout is not None
     server = int(owner.stdout.readline())
-    below = processes_below(server)
+    time.sleep(0.5)
+    below, scratch = processes_below(server), Path(Path(f"/proc/{server}/cmdline").read_text().split("\0")[-3])
+    assert len(below) > 1, "the program runs"
     owner.kill()
     owner.wait()
     owner.stdout.close()
@@ -332,6 +397,7 @@ def test_servers_end_with_their_owner(tmp_path: Path) -> None:
     while any(_alive(pid) for pid in below) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(_alive(pid) for pid in below)
+    assert kind != "plain" or not scratch.exists()
 
 
 def _alive(pid: int) -> bool:

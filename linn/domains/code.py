@@ -120,7 +120,7 @@ class Code(Domain):
             return self.sandbox.limits
         cpu = hidden["seconds"] * (self.python_times if language == "python" else 1.0)
         longest = max((len(text) for text in hidden.get("outputs", ()) if isinstance(text, str)), default=0)
-        return Limits(cpu=cpu, wall=2.0 * cpu + 8.0, memory=hidden["memory"] << 20, output=max(1 << 22, 8 * longest))
+        return Limits(cpu=cpu, wall=2.0 * cpu + 8.0, memory=max(64, hidden["memory"]) << 20, output=max(1 << 22, 8 * longest))
 
     def _values(self, program: str, hidden: Mapping[str, Any], limits: Limits) -> Iterator[Outcome]:
         """What a function returns, test after test, called a few tests at a time."""

@@ -129,5 +129,8 @@ def _same(found: Any, expected: Any, tolerance: float) -> bool:
     if isinstance(found, dict) and isinstance(expected, dict):
         return found.keys() == expected.keys() and all(_same(found[key], expected[key], tolerance) for key in expected)
     if tolerance and isinstance(found, (int, float)) and isinstance(expected, (int, float)):
-        return found == expected or math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance)
+        try:
+            return found == expected or math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance)
+        except OverflowError:  # an integer beyond every float
+            return False
     return bool(found == expected)

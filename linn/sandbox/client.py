@@ -93,7 +93,8 @@ class Sandbox:
     def _calls(self, job: dict[str, Any], calls: Sequence[tuple[str, Sequence[Any]]], limits: Limits | None) -> list[Outcome]:
         job["calls"] = [(target, encode(list(arguments))) for target, arguments in calls]
         answer, (lines, _, _) = self._ask("call", (_json(job),), limits, answers=max(1, len(calls)))
-        found = [outcome_of(line) for line in lines.split(b"\n")[:-1]]  # what follows the last line end was cut off
+        said = lines.split(b"\n", max(1, len(calls)))[:-1]  # what follows was cut off, or not asked for
+        found = [outcome_of(line) for line in said]
         if len(found) == 1 < len(calls) and found[0].status in ("error", "memory") and answer["ending"] == "ended":
             found *= len(calls)
         missing = ended(answer) or Outcome("error", error=f"the program ended before it answered ({exit_of(answer['code'])})")

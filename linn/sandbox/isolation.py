@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -13,8 +14,10 @@ from pathlib import Path
 from linn.sandbox.inside.supervisor import WORK
 
 _INSIDE = Path(__file__).parent / "inside"
-_FIRST_UID = 0x60000000
-_FIRST_WORKSPACE_UID = 0x64000000
+_USERS = 512
+"""User ids of each kind that a linn process has for itself: more than it runs servers."""
+_FIRST_UID, _FIRST_WORKSPACE_UID = 0x40000000, 0x60000000
+_server, _workspace = itertools.count(), itertools.count()
 
 
 def _start(kind: str, package: str, uid: int, scratch: str, size: int) -> tuple[str, ...]:
@@ -29,9 +32,12 @@ def python() -> str:
     return str(inner.resolve() if inner.exists() else Path(sys.executable).resolve())
 
 
-def _uid(index: int) -> int:
-    """Where we are root: a user of its own for each server, so process limits count its programs only."""
-    return _FIRST_UID + (os.getpid() % (1 << 20)) * 64 + index % 64 if os.geteuid() == 0 else 0
+def _uid(first: int, index: int) -> int:
+    """Where we are root: a user of its own for each server, so process limits count its programs only. 0: none, or none of its own here."""
+    uid = first + (os.getpid() % (1 << 20)) * _USERS + index % _USERS
+    with open("/proc/self/uid_map") as lines:  # a container's root may have few users, or itself alone
+        spans = [list(map(int, line.split())) for line in lines]
+    return uid if os.geteuid() == 0 and any(begin <= uid < begin + count for begin, _, count in spans) else 0
 
 
 def _bwrap(tool: str, capabilities: Sequence[str]) -> list[str]:
@@ -61,11 +67,11 @@ def _bound(folder: str) -> list[str]:
     return [*parents, "--ro-bind", folder, folder]
 
 
-def _bwrap_server(tool: str, index: int, size: int) -> tuple[str, ...]:
+def _bwrap_server(tool: str, uid: int, size: int) -> tuple[str, ...]:
     capabilities = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER") if os.geteuid() == 0 else ()
     command = _bwrap(tool, capabilities)
     command += ["--perms", "1777", "--size", str(size), "--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
-    return (*command, *_start("bwrap", "/package", _uid(index), "/tmp", size))
+    return (*command, *_start("bwrap", "/package", uid, "/tmp", size))
 
 
 def _spaces(tool: str) -> list[str]:
@@ -80,20 +86,20 @@ def kinds() -> list[str]:
     return [*(tool for tool in ("bwrap", "unshare") if shutil.which(tool)), "plain"]
 
 
-def command(kind: str, index: int, size: int, scratch: str) -> tuple[str, ...]:
-    """The command line that starts server number `index`. `size` bounds its scratch folder in bytes; `scratch` is used by `plain` only."""
-    tool = shutil.which(kind) or kind
+def command(kind: str, size: int, scratch: str) -> tuple[str, ...]:
+    """The command line that starts a server. `size` bounds its scratch folder in bytes; `scratch` is used by `plain` only."""
+    tool, uid = shutil.which(kind) or kind, _uid(_FIRST_UID, next(_server))
     if kind == "bwrap":
-        return _bwrap_server(tool, index, size)
+        return _bwrap_server(tool, uid, size)
     if kind == "unshare":
-        return (*_spaces(tool), *_start("unshare", str(_INSIDE.parent), _uid(index), "/tmp", size))
+        return (*_spaces(tool), *_start("unshare", str(_INSIDE.parent), uid, "/tmp", size))
     os.chmod(scratch, 0o777)
-    return _start("plain", str(_INSIDE.parent), _uid(index), scratch, size)
+    return _start("plain", str(_INSIDE.parent), uid, scratch, size)
 
 
-def workspace_uid(index: int) -> int:
+def workspace_uid() -> int:
     """Where we are root: a user of its own for each workspace, so that process limits count its commands only; else 0."""
-    return _FIRST_WORKSPACE_UID + (os.getpid() % (1 << 20)) * 64 + index % 64 if os.geteuid() == 0 else 0
+    return _uid(_FIRST_WORKSPACE_UID, next(_workspace))
 
 
 def installed_packages() -> list[str]:

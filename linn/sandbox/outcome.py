@@ -13,6 +13,7 @@ from linn.sandbox.inside.plain import NotPlain, decode
 Status = Literal["ok", "error", "timeout", "memory", "output"]
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
+_MOST_KEYS = 1000
 _FOLDER = re.compile(r"(?:/[\w.+-]+)+/(?=[\w.+-]+)")
 
 
@@ -63,7 +64,7 @@ def outcome_of(line: bytes) -> Outcome:
     """An outcome from a line a child wrote; the child may be hostile."""
     if line.startswith(b'{"value": '):
         try:
-            return Outcome("ok", value=decode(line[len(b'{"value": ') : -1]))
+            return Outcome("ok", value=decode(line[len(b'{"value": ') : -1], _MOST_KEYS))
         except NotPlain as error:
             return Outcome("error", error=scrub(str(error)))
     try:
@@ -84,6 +85,8 @@ def ended(answer: Mapping[str, Any]) -> Outcome | None:
         return Outcome("timeout", error="time limit exceeded")
     if answer["ending"] == "output":
         return Outcome("output", error="output limit exceeded")
+    if answer["ending"] == "killed":
+        return Outcome("memory", error="killed by the system, as when its memory runs out")
     if answer["ending"] == "crash":
         return Outcome("error", error="the program broke its sandbox")
     return None

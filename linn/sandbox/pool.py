@@ -33,7 +33,10 @@ class Pool:
         _open.add(self)
 
     def ask(self, header: Mapping[str, Any], bodies: Sequence[bytes]) -> Answer:
-        """One request to its answer. A server that breaks is replaced once; raises InfrastructureError where the machine is at fault."""
+        """One request to its answer; raises InfrastructureError where the machine is at fault.
+
+        A server that breaks is replaced, and a program that something else killed (a machine out of memory) is run again, both once.
+        """
         cause = ""
         for attempt in range(2):
             server = self._take(fresh=attempt > 0)
@@ -49,6 +52,8 @@ class Pool:
             cause = answer.get("failed", "")
             self._count(time.monotonic() - began, answer["ending"] == "timeout")
             self._give(server, broken=bool(answer["last"] or cause))
+            if answer["ending"] == "killed" and attempt == 0:
+                continue
             if not cause:
                 return answer, said
         if cause:
@@ -106,9 +111,8 @@ class Pool:
             self.running += 1
             self.started += 1
             self._totals["restarts"] += self.started > self.servers
-            index = self.started
         try:
-            return isolation.starter.submit(self._start, index).result()
+            return isolation.starter.submit(self._start).result()
         except BaseException:
             with self._change:
                 self.running -= 1
@@ -125,11 +129,11 @@ class Pool:
                 self.free.append(server)
             self._change.notify()
 
-    def _start(self, index: int) -> Server:
+    def _start(self) -> Server:
         causes = []
         for kind in [self.kind] if self.kind else isolation.kinds():
             try:
-                server = Server(kind, index, self.scratch)
+                server = Server(kind, self.scratch)
             except Died as error:
                 causes.append(f"{kind}: {error}")
                 continue

@@ -26,14 +26,14 @@ class Died(Exception):
 class Server:
     """A fork server in its isolation; one request at a time."""
 
-    def __init__(self, kind: str, index: int, size: int) -> None:
+    def __init__(self, kind: str, size: int) -> None:
         """`size`: bytes of its scratch folder. Raises Died where it does not start."""
         self.scratch = ""
         try:
             if kind == "plain":
                 self.scratch = tempfile.mkdtemp(prefix="linn-sandbox-")
             self.process = subprocess.Popen(
-                isolation.command(kind, index, size, self.scratch),
+                isolation.command(kind, size, self.scratch),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import io
-import itertools
 import marshal
 import os
 import select
@@ -93,7 +92,7 @@ class Workspace:
         self.limits = limits or WorkspaceLimits()
         self.readable = tuple(sorted({str(Path(path).resolve(strict=True)) for path in readable}))
         self.kind = kind or _strongest()
-        self.uid = isolation.workspace_uid(next(_count))
+        self.uid = isolation.workspace_uid()
         self._running: set[Running] = set()
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="linn-workspace-")).resolve()
@@ -217,7 +216,8 @@ class Workspace:
         if not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
             raise ValueError("a command is a list of texts without NULs, at least one")
         job = asdict(limits) | {"argv": list(argv), "address": limits.address or limits.memory}
-        job["environment"] = _ENVIRONMENT | {"HOME": "/tmp"}
+        tmp = self.root if self.kind == "plain" else "/tmp"
+        job["environment"] = _ENVIRONMENT | {"HOME": tmp, "TMPDIR": tmp}
         return isolation.starter.submit(Running, self, job, stdin, stderr).result()
 
 
@@ -365,7 +365,6 @@ def _refused(error: OSError, path: str) -> Exception:
 
 
 _open: weakref.WeakSet[Workspace] = weakref.WeakSet()
-_count = itertools.count()
 _found: list[str] = []
 _finding = threading.Lock()
 
@@ -378,8 +377,9 @@ def _strongest() -> str:
             for kind in isolation.kinds():
                 try:
                     with Workspace(kind=kind) as trial:
-                        if trial.run(["true"]).status != "ok":
-                            raise InfrastructureError("a trial command failed")
+                        ran = trial.run([isolation.python(), "-I", "-S", "-c", ""])
+                        if ran.status != "ok":
+                            raise InfrastructureError(f"a trial command failed: {ran.stderr.strip() or ran.status}")
                 except InfrastructureError as error:
                     causes.append(f"{kind}: {error}")
                     continue

@@ -21,19 +21,30 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
     "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "mount_setattr": (442, 442),
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "bpf": (321, 280), "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "pidfd_getfd": (438, 438), "inotify_init1": (294, 26),
+    "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "pidfd_getfd": (438, 438), "inotify_init": (253, None), "inotify_init1": (294, 26),
     "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424), "setpriority": (141, 140), "sched_setscheduler": (144, 119), "sched_setaffinity": (203, 122),
+    "sched_setparam": (142, 118), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
 }  # fmt: skip
+# Name -> numbers, which argument, the values of it that are refused.
+_DENIED_VALUES = {
+    "prctl": ((157, 167), 0, (_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE)),  # to outlive the parent, to open the memory to others
+    "fcntl": ((72, 25), 1, (8, 15)),  # to let a descriptor send signals to a process
+    "ioctl": ((16, 29), 1, (0x8901, 0x8902)),  # the same for a socket
+}
 _CLONE, _CLONE3, _PRLIMIT, _SOCKET, _EXECVEAT = (56, 220), 435, (302, 261), (41, 198), (322, 281)
 _OF_PROCESSES = (
     "fork", "vfork", "execve", "execveat", "kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal", "setpriority",
-    "sched_setscheduler", "sched_setaffinity", "inotify_init1", "socket",
+    "sched_setscheduler", "sched_setaffinity", "sched_setparam", "sched_setattr", "ioprio_set", "inotify_init", "inotify_init1", "socket",
+    "fcntl", "ioctl",
 )  # fmt: skip
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CAPS_VERSION_3 = 0x20080522
 _RULESET = 444  # landlock_create_ruleset; landlock_add_rule and landlock_restrict_self follow; the same on every machine
-_READ, _OF_FILES = 0b1101, 0x4007  # execute, read a file, read a folder; of a file: execute, write, read, cut
+_EXECUTE, _READ, _OF_FILES = 0b1, 0b1100, 0x4007  # execute; read a file, read a folder; of a file: execute, write, read, cut
+SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin")
+"""Folders of the system's programs and libraries."""
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -84,6 +95,10 @@ def program_filter(processes: bool = False, image: int = 0) -> bytes:
         if numbers[column] is not None and not (processes and name in _OF_PROCESSES) and not (image and name == "execveat"):
             code += [(0x15, 0, 1, numbers[column] or 0), (0x06, 0, 0, _EPERM)]
     # Arguments start at offset 16 of the filter's data.
+    for name, (call, argument, values) in _DENIED_VALUES.items():
+        if not (processes and name in _OF_PROCESSES):
+            code += [(0x15, 0, 2 * len(values) + 2, call[column]), (0x20, 0, 0, 16 + 8 * argument)]
+            code += [line for value in values for line in ((0x15, 0, 1, value), (0x06, 0, 0, _EPERM))] + [(0x20, 0, 0, 0)]
     if processes:
         # Sockets: AF_UNIX (1) only, for where there is no own network space. clone: no new namespace.
         code += [(0x15, 0, 3, _SOCKET[column]), (0x20, 0, 0, 16), (0x15, 1, 0, 1), (0x06, 0, 0, _EPERM), (0x20, 0, 0, 0)]
@@ -107,10 +122,17 @@ def install_filter(code: bytes) -> None:
     _prctl(_PR_SET_SECCOMP, 2, program)
 
 
-def confinement(readable: Sequence[str], writable: Sequence[str]) -> int:
+def loaders() -> list[str]:
+    """The programs that start every other: the kernel itself executes them."""
+    folders = [folder for folder in ("/lib64", "/lib") if os.path.isdir(folder)]
+    return [f"{folder}/{name}" for folder in folders for name in os.listdir(folder) if name.startswith("ld-") and ".so." in name]
+
+
+def confinement(readable: Sequence[str], writable: Sequence[str], executable: Sequence[str] | None = None) -> int:
     """A descriptor of a Landlock rule set: files only at and below these paths, no TCP, no signals and abstract sockets to others.
 
-    -1 where the kernel has no Landlock. Paths that are not there are left out.
+    `executable`: the only files that may be executed; None: all of these. -1 where the kernel has no Landlock. Paths that are not there
+    are left out.
     """
     version = _libc.syscall(_RULESET, None, ctypes.c_size_t(0), 1)
     if version < 1:
@@ -121,7 +143,9 @@ def confinement(readable: Sequence[str], writable: Sequence[str]) -> int:
     made = int(_libc.syscall(_RULESET, rules, ctypes.c_size_t(len(rules)), 0))
     if made < 0:
         raise OSError(ctypes.get_errno(), "landlock_create_ruleset failed")
-    for path, access in [*((path, _READ) for path in readable), *((path, every) for path in writable)]:
+    read, write = (_READ, every & ~_EXECUTE) if executable is not None else (_READ | _EXECUTE, every)
+    rules_of = {**dict.fromkeys(executable or (), _READ | _EXECUTE), **dict.fromkeys(readable, read), **dict.fromkeys(writable, write)}
+    for path, access in rules_of.items():
         try:
             handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:

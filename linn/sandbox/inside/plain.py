@@ -45,11 +45,11 @@ def _pack(value: Any, depth: int) -> Any:
     raise NotPlain(f"a value of type {kind.__name__} is not plain data")
 
 
-def _unpack(value: Any, depth: int) -> Any:
+def _unpack(value: Any, depth: int, left: list[float]) -> Any:
     if depth > 2 * DEPTH + 4:
         raise NotPlain("value is nested too deeply")
     if isinstance(value, list):
-        return [_unpack(item, depth + 1) for item in value]
+        return [_unpack(item, depth + 1, left) for item in value]
     if not isinstance(value, dict):
         return value
     if len(value) != 1:
@@ -58,11 +58,13 @@ def _unpack(value: Any, depth: int) -> Any:
     if tag == "int":
         return int(body, 16)
     if tag == "tuple":
-        return tuple(_unpack(item, depth + 1) for item in body)
+        return tuple(_unpack(item, depth + 1, left) for item in body)
     if tag == "dict":
-        return {_unpack(k, depth + 2): _unpack(v, depth + 2) for k, v in body}
+        _spend(left, [k for k, _ in body])
+        return {_unpack(k, depth + 2, left): _unpack(v, depth + 2, left) for k, v in body}
     if tag == "set":
-        return {_unpack(item, depth + 1) for item in body}
+        _spend(left, body)
+        return {_unpack(item, depth + 1, left) for item in body}
     if tag == "bytes":
         return bytes.fromhex(body)
     if tag == "complex":
@@ -70,15 +72,25 @@ def _unpack(value: Any, depth: int) -> Any:
     raise NotPlain("not an encoded value")
 
 
+def _spend(left: list[float], keys: list[Any]) -> None:
+    left[0] -= sum(not isinstance(key, str) for key in keys)
+    if left[0] < 0:
+        raise NotPlain("too many members of sets and keys of dictionaries that are not text")
+
+
 def encode(value: Any) -> str:
     """One line of JSON for a plain value; raises NotPlain for anything else. Subclasses of builtins become the builtin."""
     return json.dumps(_pack(value, 0))
 
 
-def decode(text: str | bytes) -> Any:
-    """The value of a line made by `encode`; raises NotPlain on any other text, however hostile."""
+def decode(text: str | bytes, keys: float = float("inf")) -> Any:
+    """The value of a line made by `encode`; raises NotPlain on any other text, however hostile.
+
+    `keys`: at most so many set members and dictionary keys that are not text: numbers and tuples can be chosen to have equal hashes,
+    and a table of n such takes n² comparisons.
+    """
     try:
-        return _unpack(json.loads(text), 0)
+        return _unpack(json.loads(text), 0, [keys])
     except NotPlain:
         raise
     except (ValueError, TypeError, RecursionError, OverflowError, KeyError, IndexError, AttributeError) as error:

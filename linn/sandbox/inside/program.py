@@ -225,7 +225,8 @@ def run_check(job: Mapping[str, Any], out: int, calls: int, answers: int, cap: i
             except (NotPlain, ValueError, KeyError, TypeError, RecursionError):
                 kind, said = "RuntimeError", "the program's answer is not plain data"
             known = getattr(builtins, kind, None)
-            usable = isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, UnicodeError)
+            usable = isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, (UnicodeError, StopIteration))
+            # (StopIteration would end a test's loop over cases as if all of them had been seen.)
             raise (known if usable and known is not None else RuntimeError)(said)
 
         return call

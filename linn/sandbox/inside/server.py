@@ -1,9 +1,9 @@
 """The fork server: waits for requests on stdin, forks one child (or two, for a check) for each, bounds it, kills it, answers on stdout.
 
 A request is a header line of JSON, then bodies of the sizes it names. The server reads the header only; each child reads its own bodies
-straight from stdin before any untrusted code runs, so no later program inherits memory that holds an earlier program, input or test. An
-answer is a header line of JSON, then the child's lines, its stdout and its stderr. An answer with `failed` says that the machine, and not
-the program, is at fault; the server then ends, since bodies may be left unread.
+straight from stdin before any untrusted code runs, and what a child says is kept outside the heap, so no later program inherits memory that
+holds an earlier program, input, test or output. An answer is a header line of JSON, then the child's lines, its stdout and its stderr. An
+answer with `failed` says that the machine, and not the program, is at fault; the server then ends, since bodies may be left unread.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import functools
 import gc
 import itertools
 import json
+import mmap
 import os
 import random
 import resource
@@ -30,14 +31,14 @@ from .scratch import empty
 Work = Callable[[list[bytes]], None]
 
 _FILES, _LAST = 64, 1024
-_READABLE = ("/usr", "/lib", "/lib64", "/lib32", "/bin")
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _IMAGE = 900
 """Where a compiled program waits to be executed: above the limit of open files, so that a program cannot put another there."""
 _FAILED = b'{"ending": "failed", "failed": '
 _STACK = 256 << 20
 _SETTLE_SECONDS = 20.0
-_LOOK = 0.005
+_LOOK, _LOOK_AT_FILES = 0.005, 0.05
+_MOST_FILES = 10_000
+_HELD = "/proc/self/fd/"
 _ADD_SEALS, _SEALS = 1033, 0xF
 _LIMIT_SIGNALS = (signal.SIGXCPU, signal.SIGKILL)
 
@@ -53,21 +54,23 @@ class Server:
         self.kind, self.uid, self.scratch = kind, uid, scratch
         self.alone = os.getpid() == 1  # first process of an own process space: every other process in it is a program's
         self.filters = {False: kernel.program_filter(), True: kernel.program_filter(image=_IMAGE)}
-        self.rules = kernel.confinement([*_READABLE, *sys.path], [scratch, *_DEVICES])
+        self.rules = kernel.confinement([*kernel.SYSTEM, *sys.path], [scratch, *kernel.DEVICES], kernel.loaders())
+        self.pid = os.getpid()
+        self.library = [int(path.rpartition("/")[2]) for path in sys.path if path.startswith(_HELD)]
         self.dirty = False
 
     # ------------------------------------------------------------ the children
 
     def _settle(self, header: dict[str, Any], keep: dict[int, int], ready: int) -> None:
         """Give up everything a program must not have. `keep` maps wanted descriptor numbers to present ones (all above 20)."""
-        kernel.die_with_parent()
+        others = 0 if self.uid or self.alone else _threads_of(os.geteuid())
         os.setsid()
         kernel.confine(self.rules)
         for wanted, present in keep.items():
             os.dup2(present, wanted, inheritable=wanted != _IMAGE)
         os.chdir(self.scratch)
         os.umask(0o077)
-        for low, high in itertools.pairwise(sorted({-1, *keep, ready, _LAST})):
+        for low, high in itertools.pairwise(sorted({-1, *keep, *self.library, ready, _LAST})):
             if low + 1 < high:
                 os.closerange(low + 1, high)
         memory, answers = int(header["memory"]), int(header["answers"])
@@ -78,7 +81,7 @@ class Server:
             (resource.RLIMIT_FSIZE, int(header["file"])),
             (resource.RLIMIT_NOFILE, _FILES),
             (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_NPROC, int(header["threads"]) + 1),
+            (resource.RLIMIT_NPROC, int(header["threads"]) + 1 + others),
         )
         for what, limit in limits:
             resource.setrlimit(what, (limit, limit))
@@ -86,8 +89,11 @@ class Server:
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
             os.setresuid(self.uid, self.uid, self.uid)  # all capabilities go with it
-        elif self.kind != "bwrap":
+        else:
             kernel.drop_capabilities()
+        kernel.die_with_parent()  # now, since a change of user takes it back
+        if os.getppid() != self.pid:
+            os._exit(70)
         kernel.hide_memory()
         kernel.install_filter(self.filters[_IMAGE in keep])
 
@@ -154,8 +160,8 @@ class Server:
 
     # ------------------------------------------------------------ one request
 
-    def answer(self, header: dict[str, Any]) -> bytes:
-        """Run one request to its end; nothing of it lives on afterwards."""
+    def answer(self, header: dict[str, Any]) -> list[bytes | memoryview]:
+        """Run one request to its end; nothing of it lives on afterwards, once the answer's parts are let go."""
         names = ["lines", "stdout", "stderr"] if header["kind"] in ("script", "binary") else ["lines"]
         with contextlib.ExitStack() as stack:
             streams = {name: stack.enter_context(_pipe()) for name in names}
@@ -165,21 +171,25 @@ class Server:
                 pids += self._children(header, streams)
             except (Failed, OSError) as error:
                 self._kill_all(pids)
-                return _FAILED + json.dumps(str(error)).encode() + b', "last": true, "sizes": []}\n'
+                return [_FAILED + json.dumps(str(error)).encode() + b', "last": true, "sizes": []}\n']
             for pipe in streams.values():
                 os.close(pipe[1])
-            watch = Watch(pids, {name: pipe[0] for name, pipe in streams.items()}, header)
+            watch = Watch(pids, {name: pipe[0] for name, pipe in streams.items()}, header, self.scratch if self.kind != "plain" else "")
             ending = watch.run()
             statuses = self._kill_all(pids)
         self._clean()
+        if ending == "unwanted":
+            self.leave()
         limit = float(header["cpu"])
         killed = [used for status, used in statuses.values() if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _LIMIT_SIGNALS]
+        code = os.waitstatus_to_exitcode(statuses[pids[-1]][0]) if ending == "ended" else 0
         if any(used >= limit for used in killed):
             ending = "timeout"
-        code = os.waitstatus_to_exitcode(statuses[pids[-1]][0]) if ending == "ended" else 0
+        elif code == -signal.SIGKILL:
+            ending = "killed"
         said = [watch.text(name) for name in ("lines", "stdout", "stderr")]
         reply = {"ending": ending, "code": code, "last": self.dirty, "sizes": [len(text) for text in said]}
-        return json.dumps(reply).encode() + b"\n" + b"".join(said)
+        return [json.dumps(reply).encode() + b"\n", *said]
 
     def _check_disk(self, size: int) -> None:
         """A program must not fail because someone else has filled the disk; in an own memory folder it is alone."""
@@ -202,6 +212,13 @@ class Server:
             except ChildProcessError:
                 return statuses
 
+    def leave(self) -> NoReturn:
+        """End, since our owner has; nothing of ours stays."""
+        if self.kind == "plain":
+            with contextlib.suppress(OSError):
+                os.rmdir(self.scratch)
+        os._exit(0)
+
     def _clean(self) -> None:
         """Empty the scratch folder; where that fails, this server asks to be replaced."""
         try:
@@ -223,9 +240,14 @@ def _children() -> list[int]:
     return found
 
 
-def _parents(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:count]) for count in range(2, len(parts) + 1)]
+def _threads_of(uid: int) -> int:
+    """How many threads a user has, where programs run as that user: the system counts them all together."""
+    count = 0
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == uid:
+                count += len(os.listdir(f"/proc/{name}/task"))
+    return count
 
 
 @contextlib.contextmanager
@@ -286,22 +308,56 @@ def _execute(bodies: list[bytes]) -> None:
     os.execve(_IMAGE, ["program"], {})
 
 
+class Heard:
+    """What a child says on one stream, up to one byte over a cap; not in the heap, since the next child inherits what the heap has held."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap, self.size, self.seen = cap, 0, 0
+        self.room = mmap.mmap(-1, cap + 1)
+
+    def drain(self, fd: int) -> bool:
+        """Read what is there; False when the other end is closed."""
+        with memoryview(self.room) as room:
+            while self.size <= self.cap:
+                try:
+                    with room[self.size :] as free:
+                        count = os.readv(fd, [free])
+                except BlockingIOError:
+                    return True
+                if not count:
+                    return False
+                self.size += count
+        return True
+
+    def line(self) -> bool:
+        """Whether there is a line that was not asked about before."""
+        end = self.room.find(b"\n", self.seen, self.size)
+        self.seen = end + 1 if end >= 0 else self.seen
+        return end >= 0
+
+    def text(self) -> memoryview:
+        """What was said, cut at the cap."""
+        return memoryview(self.room)[: min(self.size, self.cap)]
+
+
 class Watch:
-    """Collects what a child says until it ends, says too much, runs out of time, or our own parent is gone.
+    """Collects what a child says until it ends, says too much, makes too many files, runs out of time, or our own parent is gone.
 
     CPU and wall-clock limits hold for each answer: they begin anew with a line, as often as answers were asked for.
     """
 
-    def __init__(self, pids: list[int], streams: dict[str, int], header: dict[str, Any]) -> None:
+    def __init__(self, pids: list[int], streams: dict[str, int], header: dict[str, Any], memory: str) -> None:
+        """`memory`: a scratch folder in memory, whose files are counted; they cost memory that no other limit sees."""
         self.cpu, self.wall, self.cap, self.left = (
             float(header["cpu"]),
             float(header["wall"]),
             int(header["output"]),
             int(header["answers"]),
         )
+        self.memory = memory
         self.clocks = {pid: (~pid << 3) | 2 for pid in pids}  # the kernel's number for "CPU time of that process"
         self.names = {fd: name for name, fd in streams.items()}
-        self.said = {name: bytearray() for name in streams}
+        self.said = {name: Heard(self.cap) for name in streams}
         self.handle = os.pidfd_open(pids[-1])
         self.poll = select.poll()
         self.poll.register(self.handle, select.POLLIN)
@@ -328,58 +384,68 @@ class Watch:
         cpu = min(self.cpu - self._used(pid) + spent for pid, spent in self.spent.items())
         return min(self.deadline - time.monotonic(), max(cpu, _LOOK) if cpu > 0 else cpu)
 
+    def _crowded(self) -> bool:
+        found = os.statvfs(self.memory) if self.memory else None
+        return found is not None and found.f_files - found.f_ffree > _MOST_FILES
+
     def run(self) -> str:
-        """`ended`, `timeout` or `output`."""
+        """`ended`, `timeout`, `output`, or `unwanted` when our owner is gone."""
         ending = ""
         while not ending:
             seconds = self._seconds()
-            events = dict(self.poll.poll(max(0.0, seconds) * 1000))
+            events = dict(self.poll.poll(max(0.0, min(seconds, _LOOK_AT_FILES)) * 1000))
             if 0 in events:
-                os._exit(0)
+                return "unwanted"
             ending = "ended" if self.handle in events else "timeout" if seconds <= 0 else ""
-            lines = self.said["lines"].count(b"\n")
             for fd, name in list(self.names.items()):
-                if (fd in events or ending == "ended") and not _drain(fd, self.said[name], self.cap):
+                if (fd in events or ending == "ended") and not self.said[name].drain(fd):
                     self.poll.unregister(fd)
                     del self.names[fd]
-            for _ in range(min(self.said["lines"].count(b"\n") - lines, self.left)):
+            while self.left > 0 and self.said["lines"].line():
                 self._allow()
-            if any(len(text) > self.cap for text in self.said.values()):
+            if self._crowded() or any(heard.size > self.cap for heard in self.said.values()):
                 ending = "output"
         os.close(self.handle)
         return ending
 
-    def text(self, name: str) -> bytes:
+    def text(self, name: str) -> memoryview | bytes:
         """What was said on a stream, cut at the limit."""
-        return bytes(self.said.get(name, b"")[: self.cap])
+        return self.said[name].text() if name in self.said else b""
 
 
-def _drain(fd: int, into: bytearray, cap: int) -> bool:
-    """Read what is there, up to a little over `cap`; False when the other end is closed."""
-    while len(into) <= cap:
-        try:
-            part = os.read(fd, 1 << 16)
-        except BlockingIOError:
-            return True
-        if not part:
-            return False
-        into += part
-    return True
+def _hold_library() -> None:
+    """Reach the standard library through descriptors, where its path leads through folders that the programs' user may not enter."""
+    for number, path in enumerate(list(sys.path), _IMAGE + 1):
+        handle = os.open(path, os.O_PATH | os.O_DIRECTORY)
+        os.dup2(handle, number, inheritable=False)
+        os.close(handle)
+        sys.path[sys.path.index(path)] = f"{_HELD}{number}"
+        for module in list(sys.modules.values()):
+            for index, part in enumerate(getattr(module, "__path__", ())):
+                if part.startswith(path + "/"):
+                    module.__path__[index] = f"{_HELD}{number}{part.removeprefix(path)}"
+
+
+def _shut(path: str) -> bool:
+    """Whether a folder on the way to a path can be entered by its owner only."""
+    parts = path.split("/")
+    return not all(os.stat("/".join(parts[:count])).st_mode & 1 for count in range(2, len(parts) + 1))
 
 
 def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
     """Set the process up, say hello, serve until stdin closes."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL if number != signal.SIGPIPE else signal.SIG_IGN)
-    kernel.die_with_parent()
+    if kind != "plain":  # there it lives on to clean up, and hears of its owner's end by its stdin
+        kernel.die_with_parent()
+    sys.path[:] = [path for path in sys.path if os.path.isdir(path) and path.startswith((sys.base_prefix, sys.base_exec_prefix))]
+    hidden = kind == "unshare" and sys.base_prefix.startswith(scratch + "/")
+    if hidden or (int(uid) and _shut(sys.base_prefix)):
+        _hold_library()
     if kind == "unshare":
-        if int(uid) and not all(os.stat(folder).st_mode & 1 for folder in _parents(sys.base_prefix)):
-            kernel.bind(sys.base_prefix, "/mnt")  # the library must be within reach of the programs' user
-            sys.path[:] = [path.replace(sys.base_prefix, "/mnt", 1) for path in sys.path]
         kernel.private_tmp(scratch, int(size))
     kernel.hide_memory()
     kernel.adopt_orphans()
-    sys.path[:] = [path for path in sys.path if os.path.isdir(path) and path.startswith((sys.base_prefix, sys.base_exec_prefix, "/mnt"))]
     program.load_prelude()
     os.chdir("/")
     server = Server(kind, int(uid), scratch)
@@ -391,11 +457,16 @@ def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
         while not line.endswith(b"\n"):
             byte = os.read(0, 1)
             if not byte:
-                os._exit(0)
+                server.leave()
             line += byte
-        answer = server.answer(json.loads(line))
-        rest = memoryview(answer)
+        _reply(server, json.loads(line))
+
+
+def _reply(server: Server, header: dict[str, Any]) -> None:
+    answer = server.answer(header)
+    for part in answer:
+        rest = memoryview(part)
         while rest:
             rest = rest[os.write(1, rest) :]
-        if answer.startswith(_FAILED):
-            os._exit(0)
+    if bytes(answer[0][: len(_FAILED)]) == _FAILED:
+        os._exit(0)

@@ -35,9 +35,8 @@ _OVERHEAD = 4096
 
 def _settle(job: dict[str, Any], folder: str, uid: int) -> None:
     """Give up, in the command's own process, everything that it must not have; descriptor 3 stays until the command is executed."""
-    kernel.die_with_parent()
     os.setsid()
-    os.closerange(4, 4096)
+    os.closerange(4, 1 << 30)
     os.chdir(folder)
     os.umask(0o022)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
@@ -58,6 +57,7 @@ def _settle(job: dict[str, Any], folder: str, uid: int) -> None:
         os.setresuid(uid, uid, uid)  # all capabilities go with it
     else:
         kernel.drop_capabilities()
+    kernel.die_with_parent()  # now, since a change of user takes it back
     kernel.install_filter(kernel.program_filter(processes=True))
 
 
@@ -185,13 +185,14 @@ def _execute(argv: list[str], environment: dict[str, str]) -> None:
     raise FileNotFoundError(errno.ENOENT, "not found")
 
 
-def _start(job: dict[str, Any], uid: int, folder: str) -> tuple[int, str]:
+def _start(job: dict[str, Any], uid: int, folder: str, rules: int) -> tuple[int, str]:
     """(process, "") of the command once it runs, or (0, why it could not be executed); raises OSError when the machine refuses."""
     heard, told = os.pipe()
     child = os.fork()
     if child == 0:
         said = ""
         try:
+            kernel.confine(rules)
             os.dup2(told, 3, inheritable=False)
             _settle(job, folder, uid)
             _execute(job["argv"], job["environment"])
@@ -212,11 +213,11 @@ def _start(job: dict[str, Any], uid: int, folder: str) -> tuple[int, str]:
     return (0, why[1:]) if why else (child, "")
 
 
-def _run(job: dict[str, Any], orders: int, uid: int, folder: str) -> dict[str, Any]:
+def _run(job: dict[str, Any], orders: int, uid: int, folder: str, rules: int) -> dict[str, Any]:
     """Start the command and follow it to its end; nothing of it lives on afterwards."""
     alone = os.getpid() == 1
     started = time.monotonic()
-    child, why = _start(job, uid, folder)
+    child, why = _start(job, uid, folder, rules)
     if not child:
         return {"ending": "missing", "code": 127, "why": why}
     ending = _watch(child, job, orders, folder, alone, started)
@@ -236,16 +237,20 @@ def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *pl
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
-        kernel.die_with_parent()
+        if kind != "plain":  # there the closing of the orders is what ends it: it must live to end the command's descendants
+            kernel.die_with_parent()
+        hidden, readable = places[: places.index("--")], places[places.index("--") + 1 :]
         if kind == "unshare":
-            hidden, readable = places[: places.index("--")], places[places.index("--") + 1 :]
             kernel.workspace_mounts(folder, WORK, int(size), hidden, (sys.base_prefix, sys.base_exec_prefix), readable)
         kernel.hide_memory()
         kernel.adopt_orphans()
         with open(int(job), "rb", buffering=0) as orders:
             told = marshal.load(orders)
             os.write(out, marshal.dumps({"started": True}))
-            ended = _run(told, orders.fileno(), int(uid), folder if kind == "plain" else WORK)
+            seen = (*kernel.SYSTEM, sys.base_prefix, sys.base_exec_prefix, *readable, "/etc/alternatives", "/etc/ld.so.cache")
+            own = (folder,) if kind == "plain" else ("/tmp", "/proc")  # which are its own
+            rules = kernel.confinement(seen, (*own, *kernel.DEVICES))
+            ended = _run(told, orders.fileno(), int(uid), folder if kind == "plain" else WORK, rules)
         os.write(out, marshal.dumps(ended))
         code = 0
     except BaseException as error:
