@@ -101,7 +101,7 @@ class EndpointJudge:
             if text is not None:
                 return text
             cause = f"no chat completion, but {_excerpt(said)!r}"
-        raise InfrastructureError(f"judge {self.url}: {cause} ({_TRIES} tries); start it again, then the same command goes on")
+        raise InfrastructureError(f"judge {self.url}: {cause} ({_TRIES} tries); start it again, then give the same command again")
 
 
 async def _post(client: httpx.AsyncClient, url: str, body: Any) -> tuple[httpx.Response, bytes]:
