@@ -148,7 +148,7 @@ def report(folder: Path, tallies: Sequence[Tally]) -> int:
     """Print the tables; 1 where a difference is unexplained."""
     release = next((p.name.removesuffix(".dist-info").replace("_", "-") for p in folder.glob("nemo_gym-*.dist-info")), folder.name)
     for tally in tallies:
-        print(f"{tally.what} against {release}: {tally.cases:,} cases, {tally.equal:,} equal (the reference rewards {tally.positive:,})")
+        print(f"{tally.what} against {release}: {tally.cases:,} cases, {tally.equal:,} equal ({tally.positive:,} positive)")
         for reason, count in tally.classes.most_common():
             print(f"  {count:6,}  {reason}")
         for case, ours, theirs in tally.unexplained[:5]:
