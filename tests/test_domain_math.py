@@ -120,6 +120,13 @@ def test_hostile_replies_earn_nothing_in_time(domain: Math, text: str) -> None:
     assert time.process_time() - start < 1.0
 
 
+def test_a_formula_that_needs_seconds_is_compared_and_a_box_is_what_math_verify_takes_for_one(domain: Math) -> None:
+    first = r"\frac{(3-\sqrt{3})(2-\sqrt{3})^{2016}+(3+\sqrt{3})(2+\sqrt{3})^{2016}}{6}"
+    second = r"\boxed{\dfrac{(1+\sqrt{3})^{4033}-(1-\sqrt{3})^{4033}}{2^{2017}\sqrt{3}}}"
+    assert domain.verify(row(domain, rf"\({first}\)"), Reply(second)).reward == 1.0
+    assert domain.verify(row(domain, "14"), Reply(r"\boxed {14}")).reward == 0.0
+
+
 def test_a_formula_that_hangs_is_cut_off_and_the_next_comparison_works(domain: Math, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(math._CPU_SECONDS, "any", 0.6)
     prompt = row(domain, "14")

@@ -219,6 +219,12 @@ def test_broken_rows_are_named(meta: dict[str, Any], domain: SweAgentless) -> No
         domain.from_row(row(**meta), 7)
 
 
+def test_rows_that_ask_for_another_thing_than_a_repair_are_named(domain: SweAgentless) -> None:
+    with pytest.raises(UserError, match="row 7: mode is 'repro-gen'"):
+        domain.from_row(row(tests=TESTS) | {"mode": "repro-gen"}, 7)
+    assert domain.from_row(row(tests=TESTS) | {"mode": "eval"}, 7).hidden["mode"] == "tests"
+
+
 # ---------------------------------------------------------------- more edits that are refused, and some that are not
 
 CODE = {

@@ -18,7 +18,7 @@ import random
 import sys
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -156,20 +156,25 @@ def report(folder: Path, tallies: Sequence[Tally]) -> int:
     return int(any(tally.unexplained for tally in tallies))
 
 
-def replies_of(rollout: Mapping[str, Any]) -> dict[str, Any]:
-    """What `linn grade` reads of a recorded rollout: its messages, calls and results as chat turns."""
+def asked(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row, or a recorded rollout, asks the model: by it a rollout finds its row."""
+    turns = row["responses_create_params"]["input"]
+    return (turns,) if isinstance(turns, str) else tuple(_text(turn["content"]) for turn in turns)
+
+
+def replied(rollout: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The chat turns of a recorded rollout, calls and their results among them."""
     turns: list[dict[str, Any]] = []
     for item in rollout["response"]["output"]:
         if item["type"] == "message":
-            turns.append({"role": "assistant", "content": "".join(part.get("text", "") for part in item["content"])})
+            turns.append({"role": "assistant", "content": _text(item["content"])})
         elif item["type"] == "function_call":
             function = {"name": item["name"], "arguments": item["arguments"]}
             turns.append({"role": "assistant", "content": "", "tool_calls": [{"id": item["call_id"], "function": function}]})
         elif item["type"] == "function_call_output":
             turns.append({"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]})
-    return {"messages": turns}
+    return turns
 
 
-def lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """JSON Lines."""
-    return (json.dumps(row) + "\n" for row in rows)
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)

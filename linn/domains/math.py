@@ -28,12 +28,12 @@ _TAIL = 4_000
 _LONGEST_BOX = 400
 """Characters; a longer box, or one of more than `_LONGEST_NUMBER` digits, is no answer."""
 _LONGEST_NUMBER = 100
-_CPU_SECONDS = {"boxed": 0.6, "any": 4.0}
-"""Processor time of one comparison; a reply that drives it over the limit is not the answer."""
+_CPU_SECONDS = {"boxed": 0.6, "any": 10.0}
+"""Processor time of one comparison, of rows as much as the reference has to read and to compare; a reply that drives it over the limit is not the answer."""
 _ASK = "\n\nReason step by step and put the final answer, and nothing else, in \\boxed{}."
 _USE_TOOL = f"You may run Python with the tool {python_tool.NAME}. Give the final answer in \\boxed{{}} in a turn that calls no tool."
 
-_BOX = re.compile(r"\\boxed\s*\{")
+_BOX = re.compile(r"\\boxed\{")
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _WORD = re.compile(r"(?:\\(?:text|textbf|mathrm)\{)?\s*([A-Za-z][A-Za-z' -]*[A-Za-z])\s*\}?")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
