@@ -1,6 +1,6 @@
 """Math: which answers equal the expected one, by linn (`grading_mode: any`) and by nemo-gym's `math_with_judge` server without its judge.
 
-    python -m benchmarks.agreement.math --reference FOLDER [--cases 2000] [--seed 0]
+    python -m benchmarks.agreement.math --reference FOLDER [--cases 3000] [--seed 0]
 
 FOLDER: see `reference.py`. Both use the installed `math-verify`; compared is all that stands around it.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import sys
-from typing import Any
 
 from benchmarks.agreement.reference import Tally, arguments, load, report
 from linn.domains.math import Math
@@ -24,11 +23,13 @@ _ANSWERS = (
 _WRITTEN = (
     "\\boxed{%s}", "The answer is $\\boxed{%s}$.", "$%s$", "So \\boxed{%s} holds.", "\\[ \\boxed{ %s } \\]", "Final answer: %s", "the answer is %s.", "%s", "$$%s$$",
     "\\boxed{7} no, \\boxed{%s}", "\\boxed{%s} or \\boxed{8}", "\\boxed{x = %s}", "\\boxed{\\text{%s}}", "\\boxed {%s}", "\\fbox{%s}", "\\(%s\\)", "\\boxed{%s", "", "\\boxed{}", "**%s**",
+    "The final answer is 15. \\boxed{%s}", "\\boxed{15} so the final answer is $%s$. I hope it is correct.", "Final answer: $15$ \\boxed{%s}", "\\boxed{%s}, x = 15",
+    "answer is 15 \\boxed{%s}", "Answer: \\boxed{%s}. Answer: 15", "\\boxed{%s} ANSWER: $15$", "\\boxed{%s} is wrong, it is $15$", "\\boxed{%s}\n\nfinal answer is \\(15\\).",
 )  # fmt: skip
 
 
 def main() -> int:
-    folder, cases, rng = arguments(__doc__, 2_000)
+    folder, cases, rng = arguments(__doc__, 3_000)
     module = load(folder, "math_with_judge")
     latex, plain = module.LatexExtractionConfig(), module.ExprExtractionConfig()
     metric = module.math_metric(gold_extraction_target=(latex,), pred_extraction_target=(plain, latex))
@@ -38,7 +39,7 @@ def main() -> int:
         expected, text = _case(rng)
         prompt = domain.from_row({"question": "?", "expected_answer": expected}, index)
         ours, theirs = domain.verify(prompt, Reply(text)).reward, module._run_math_verify(metric, expected, text)[0]
-        tally.add(ours, theirs, lambda: _why(module, metric, expected, text, ours), (expected, text))  # noqa: B023
+        tally.add(ours, theirs, case=(expected, text))
     domain.close()
     return report(folder, [tally])
 
@@ -48,14 +49,6 @@ def _case(rng: random.Random) -> tuple[str, str]:
     near = _ANSWERS.index(expected) + rng.randint(-2, 2)
     answer = expected if rng.random() < 0.4 else _ANSWERS[near % len(_ANSWERS)] if rng.random() < 0.6 else rng.choice(_ANSWERS)
     return rng.choice(("%s", "%s", "$%s$", "\\(%s\\)")).replace("%s", expected), rng.choice(_WRITTEN).replace("%s", answer)
-
-
-def _why(module: Any, metric: Any, expected: str, text: str, ours: float) -> str | None:
-    """A single box counts for linn whatever stands around it; the reference agrees where only the box is left."""
-    start = text.find("\\boxed")
-    if text.count("\\boxed") == 1 and module._run_math_verify(metric, expected, text[start : text.rfind("}") + 1])[0] == ours:
-        return "a single box counts for linn, the words around it for the reference"
-    return None
 
 
 if __name__ == "__main__":

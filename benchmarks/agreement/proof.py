@@ -1,6 +1,6 @@
 """Lean proofs: the text that is compiled for a reply, by linn and by nemo-gym's `math_formal_lean` server.
 
-    python -m benchmarks.agreement.proof --reference FOLDER
+    python -m benchmarks.agreement.proof --reference FOLDER [--cases 2000] [--seed 0]
 
 FOLDER: see `reference.py`. Compared without comments and line ends, since linn compiles no comments: proofs that linn refuses to compile
 (`sorry`, axioms, options, …) and the replies of the example files, among them multi-turn ones. No Lean is needed.
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.agreement.reference import Tally, arguments, asked, examples, load, replied, report
+from benchmarks.agreement.reference import Tally, arguments, asked, examples, load, replies_of, report
 from linn.domains import lean
 
 _BODIES = (
@@ -29,7 +29,7 @@ def _replies(folder: Path, rng: random.Random, cases: int) -> Iterator[tuple[Map
     for name in ("example_rollouts", "multi_turn_success_examples", "multi_turn_full_example"):
         for rollout in examples(folder, "math_formal_lean", name):
             for row in [row for row in rows if asked(row) == asked(rollout)][:1]:
-                yield row, "".join(turn["content"] for turn in replied(rollout)), "recorded"
+                yield row, "".join(turn["content"] for turn in replies_of(rollout)["messages"]), "recorded"
     for _ in range(cases if rows else 0):
         row, body = rng.choice(rows), rng.choice(_BODIES)
         whole = row["formal_statement"].replace("sorry", "").rstrip()

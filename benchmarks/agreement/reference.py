@@ -162,8 +162,8 @@ def asked(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (turns,) if isinstance(turns, str) else tuple(_text(turn["content"]) for turn in turns)
 
 
-def replied(rollout: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The chat turns of a recorded rollout, calls and their results among them."""
+def replies_of(rollout: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded rollout as `linn grade` reads it: its chat turns, calls and their results among them."""
     turns: list[dict[str, Any]] = []
     for item in rollout["response"]["output"]:
         if item["type"] == "message":
@@ -173,7 +173,7 @@ def replied(rollout: Mapping[str, Any]) -> list[dict[str, Any]]:
             turns.append({"role": "assistant", "content": "", "tool_calls": [{"id": item["call_id"], "function": function}]})
         elif item["type"] == "function_call_output":
             turns.append({"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]})
-    return turns
+    return {"messages": turns}
 
 
 def _text(content: Any) -> str:

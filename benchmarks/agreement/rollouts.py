@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.agreement.reference import Tally, arguments, asked, examples, replied, report
+from benchmarks.agreement.reference import Tally, arguments, asked, examples, replies_of, report
 from linn.play.judge import DIFFERENT, EQUAL, read_equivalence
 
 _FILES = (
@@ -59,7 +59,7 @@ def _recorded(folder: Path, domain: str, server: str, rows_name: str, rollouts_n
     places = {asked(row): index for index, row in enumerate(rows)}
     known = [rollout for rollout in rollouts if asked(rollout) in places]
     tally = Tally(f"{domain}, {rollouts_name} ({len(rollouts) - len(known)} of {len(rollouts)} without their row)")
-    replies = [{"row": places[asked(rollout)], "messages": replied(rollout)} for rollout in known]
+    replies = [{"row": places[asked(rollout)], **replies_of(rollout)} for rollout in known]
     texts = [{"row": reply["row"], "text": reply["messages"][-1]["content"]} for reply in replies]
     verdicts = _grade(domain, rows, replies + texts) if known else []
     for verdict, rollout in zip(verdicts, known * 2, strict=True):
