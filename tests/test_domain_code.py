@@ -69,6 +69,19 @@ def test_outputs_agree_by_line_and_number() -> None:
     assert not same_output("nan", "1") and not same_output("", "1")
 
 
+@pytest.mark.parametrize(
+    ("found", "expected", "same"),
+    [
+        (0.1 + 0.2, 0.3, True), ([0.1 + 0.2], [0.3], True), (1e-9, 0, True), (0.3001, 0.3, False), (100000, 100001, False), (10**400, 1.0, False),
+        ((1, (2, 3)), [1, [2, 3]], True), ({1: "a"}, {"1": "a"}, True), ({1: "a", "1": "a"}, {"1": "a"}, False), ({"a": 1}, {"b": 1}, False),
+        (float("nan"), float("nan"), True), (float("inf"), float("inf"), True), (float("inf"), 1.0, False), (1.0, float("inf"), False),
+        ("1", 1, False), (1e-9, False, False), (None, 0, False), ([1], [1, 1], False),
+    ],
+)  # fmt: skip
+def test_returned_values_agree_as_json_and_floats_when_near(found: Any, expected: Any, same: bool) -> None:
+    assert functions.same_value(found, expected) is same
+
+
 HOSTILE = {
     "empty": "",
     "spaces": " \n\t\n",

@@ -120,6 +120,19 @@ def test_hostile_replies_earn_nothing_in_time(domain: Math, text: str) -> None:
     assert time.process_time() - start < 1.0
 
 
+def test_a_sentence_on_the_final_answer_goes_before_a_box_in_rows_as_for_math_verify(domain: Math) -> None:
+    text = r"\boxed{15} so the final answer is $14$. I hope it is correct."
+    assert [domain.verify(row(domain, "14", mode), Reply(text)).reward for mode in ("any", "boxed")] == [1.0, 0.0]
+    assert [domain.verify(row(domain, "15", mode), Reply(text)).reward for mode in ("any", "boxed")] == [0.0, 1.0]
+
+
+def test_a_formula_that_needs_seconds_is_compared_and_a_box_is_what_math_verify_takes_for_one(domain: Math) -> None:
+    first = r"\frac{(3-\sqrt{3})(2-\sqrt{3})^{2016}+(3+\sqrt{3})(2+\sqrt{3})^{2016}}{6}"
+    second = r"\boxed{\dfrac{(1+\sqrt{3})^{4033}-(1-\sqrt{3})^{4033}}{2^{2017}\sqrt{3}}}"
+    assert domain.verify(row(domain, rf"\({first}\)"), Reply(second)).reward == 1.0
+    assert domain.verify(row(domain, "14"), Reply(r"\boxed {14}")).reward == 0.0
+
+
 def test_a_formula_that_hangs_is_cut_off_and_the_next_comparison_works(domain: Math, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(math._CPU_SECONDS, "any", 0.6)
     prompt = row(domain, "14")

@@ -50,7 +50,8 @@ def test_every_word_is_of_one_kind_only() -> None:
         (r"\boxed{B}", 1),
         (r"so \boxed{ (B) }.", 1),
         (r"\boxed{\text{B}}", 1),
-        (r"\boxed{\textbf{\text{B}}}", 1),
+        (r"\boxed{\text{\text{B}}}", 1),
+        (r"\boxed{\textbf{B}}", 0),
         (r"\boxed{B: words}", 1),
         (r"\boxed{B. Nitrogen gas}", 1),
         (r"\boxed{A} no, \boxed{B}", 1),
@@ -65,7 +66,10 @@ def test_every_word_is_of_one_kind_only() -> None:
         (r"\boxed{B", 0),
         (r"\boxed{}", 0),
         (r"\boxed{B} \boxed{A or B}", 0),
-        (r"\boxed {B}", 1),
+        (r"\boxed {B}", 0),
+        (r"\boxed{B - words}", 1),
+        (r"\boxed{(B) words}", 0),
+        (r"\boxed{\text{B}: words}", 0),
         (r"\boxed{{B}}", 1),
         (r"\boxed{\text{B: Nitrogen gas}}", 1),
         (r"boxed{B}", 0),
@@ -99,7 +103,10 @@ def test_lenient_box(text: str, reward: int) -> None:
         ("Answer: B", 1),
         ("ANSWER : b", 1),
         ("answer: Nitrogen gas", 1),
-        ("Answer: A\nAnswer: B", 1),
+        ("Answer: A\nAnswer: B", 0),
+        ("Answer: B\nAnswer: A" + "\n" * 30_000 + "end", 1),
+        (r"Answer: \text{B}", 1),
+        (r"Answer: \textbf{B}", 0),
         ("Answer: B or C", 0),
         (r"\boxed{B}", 0),
     ],
@@ -108,9 +115,23 @@ def test_answer_colon(text: str, reward: int) -> None:
     assert graded(row("lenient_answer_colon"), text) == reward
 
 
-@pytest.mark.parametrize(("text", "reward"), [("**Answer: B**", 1), ("__Answer__: B", 1), ("Answer: Both", 0), ("**Answer**: **C**", 0)])
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("**Answer: B**", 1), ("__Answer__: B", 1), ("Answer: Both", 0), ("**Answer**: **C**", 0), ("Answer: A\nAnswer: B\nAnswer: unsure", 1),
+        ("Answer: B, for C is solid", 1), ("Answer: B or C", 0), ("Answer: B, C", 0), ("Answer: b/b", 1), ("Answer: it is B", 1), ("Answer： Ｂ", 1), ("Answer: ব", 1),
+        ("Answer:\nB", 1), ("My choice: B", 0), (r"\boxed{B}", 0),
+    ],
+)  # fmt: skip
 def test_answer_colon_in_markdown(text: str, reward: int) -> None:
     assert graded(row("lenient_answer_colon_md"), text) == reward
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"), [("my choice:  B.", 1), ("My choice: B\nAnswer: A", 0), (r"\boxed{B}", 1), (r"Answer: A \boxed{B}", 0)]
+)
+def test_a_row_may_name_its_own_prefix(text: str, reward: int) -> None:
+    assert graded(row("lenient_answer_colon_md", template_metadata={"answer_prefix": "My choice:"}), text) == reward
 
 
 def test_own_patterns_come_first_and_the_last_match_counts() -> None:

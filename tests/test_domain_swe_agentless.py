@@ -1,4 +1,4 @@
-"""Agentless repair: edits are read and applied strictly, judged by tests, a model or form."""
+"""Agentless repair: edits are read and applied as in the reference or strictly, judged by tests, a model or form."""
 
 from __future__ import annotations
 
@@ -58,8 +58,49 @@ def test_edits_apply_to_whole_lines_found_once() -> None:
     after = edits.apply(FILES, edits.parse(text))
     assert after == {"a.py": FILES["a.py"].replace("g(x):\n    return x", "g(x):\n    return x + 1"), "d/b.py": "y = 3\ny += 1\nz = 2"}
     assert FILES["d/b.py"] == "y = 1\nz = 2"
-    deletion = "<solution>\n```\n### d/b.py\n<<<<<<< SEARCH\ny = 1\n=======\n>>>>>>> REPLACE\n```\n</solution>"
-    assert edits.apply(FILES, edits.parse(deletion))["d/b.py"] == "z = 2"
+    assert edits.parse(text, strict=True) == edits.parse(text) and edits.apply(FILES, edits.parse(text), strict=True) == after
+
+
+NO_NEW_LINES = "```\n### d/b.py\n<<<<<<< SEARCH\ny = 1\n=======\n>>>>>>> REPLACE\n```"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "content"),
+    [
+        (answer(("a.py", "    return x", "    return 1")), "a.py", FILES["a.py"].replace("return x", "return 1", 1)),
+        (answer(("a.py", "def g", "def h")), "a.py", FILES["a.py"].replace("def g", "def h")),
+        (answer(("d/b.py", "", "x = 0\n")), "d/b.py", "x = 0\ny = 1\nz = 2"),
+        (answer(("d/b.py", "y = 1", "")), "d/b.py", "\nz = 2"),
+        (answer(("d/b.py", "y = 1\nz = 2", "a"), ("d/b.py", "z = 2", "b")), "d/b.py", "a"),
+        (answer(("d/b.py", "y = 1", "y = 3"), ("d/b.py", "y = 1", "y = 4")), "d/b.py", "y = 4\nz = 2"),
+        (answer(("d/b.py", "y = 1", "y = 3\n=======\ny = 4")), "d/b.py", "y = 3\n=======\ny = 4\nz = 2"),
+        (
+            answer(("a.py", "def g", "def h")).replace("</solution>", NO_NEW_LINES + "</solution>"),
+            "a.py",
+            FILES["a.py"].replace("def g", "def h"),
+        ),
+        (answer(("d/b.py", "y = 1", "y = 3")).replace("<<<<<<<", "  <<<<<<<"), "d/b.py", "y = 3\nz = 2"),
+        (answer(("d/b.py", "y = 1", "y = 3")) + answer(("d/b.py", "y = 1", "y = 4")), "d/b.py", "y = 3\nz = 2"),
+        ("```\nx\n```".join(answer(("d/b.py", "y = 1", "y = 3")).split("\n", 1)), "d/b.py", "y = 3\nz = 2"),
+    ],
+)
+def test_what_the_reference_takes_as_it_comes_counts_where_tests_or_a_judge_decide(text: str, path: str, content: str) -> None:
+    assert edits.apply(FILES, edits.parse(text))[path] == content
+
+
+def test_strict_deletes_by_no_new_lines_and_prefers_whole_lines() -> None:
+    assert edits.apply(FILES, edits.parse(f"<solution>\n{NO_NEW_LINES}\n</solution>", strict=True), strict=True)["d/b.py"] == "z = 2"
+    files = {"d/b.py": "y = 16\ny = 1"}
+    found = edits.parse(answer(("d/b.py", "y = 1", "y = 3")), strict=True)
+    assert edits.apply(files, found, strict=True)["d/b.py"] == "y = 16\ny = 3" and edits.apply(files, found)["d/b.py"] == "y = 36\ny = 1"
+
+
+def test_strict_is_what_patch_asks_for_and_an_option_elsewhere() -> None:
+    twice = Reply(answer(("a.py", "    return x", "    return x + 1")))
+    for strict, mode, reward in ((False, "tests", 1.0), (True, "tests", 0.0), (False, "patch", 0.0)):
+        domain = SweAgentless(strict=strict)
+        assert domain.verify(domain.from_row(row(tests=TESTS, grading_mode=mode), 0), twice).reward == reward, (strict, mode)
+        domain.close()
 
 
 GOOD = answer(("d/b.py", "y = 1", "y = 3"))
@@ -103,7 +144,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_edits_are_refused(name: str, domain: SweAgentless) -> None:
     with pytest.raises(edits.BadEdit):
-        edits.apply(FILES, edits.parse(BAD[name]))
+        edits.apply(FILES, edits.parse(BAD[name], strict=True), strict=True)
     prompt = Prompt("swe_agentless", "p", (), hidden={"task": "repair", "mode": "patch", "files": FILES, "issue": ""})
     verdict = domain.verify(prompt, Reply(BAD[name]))
     assert verdict.reward == 0.0 and len(verdict.note) < 200
@@ -178,6 +219,12 @@ def test_broken_rows_are_named(meta: dict[str, Any], domain: SweAgentless) -> No
         domain.from_row(row(**meta), 7)
 
 
+def test_rows_that_ask_for_another_thing_than_a_repair_are_named(domain: SweAgentless) -> None:
+    with pytest.raises(UserError, match="row 7: mode is 'repro-gen'"):
+        domain.from_row(row(tests=TESTS) | {"mode": "repro-gen"}, 7)
+    assert domain.from_row(row(tests=TESTS) | {"mode": "eval"}, 7).hidden["mode"] == "tests"
+
+
 # ---------------------------------------------------------------- more edits that are refused, and some that are not
 
 CODE = {
@@ -206,7 +253,7 @@ TRICKY = {
     "line numbers": answer(("w.py", "2: b = 2", "2: b = 3")),
     "two equal spans": answer(("w.py", "b = 2", "b = 3"), ("w.py", "b = 2", "b = 4")),
     "a unified diff": "<solution>\n```diff\n--- a/w.py\n+++ b/w.py\n@@ -1 +1 @@\n-a = 1\n+a = 2\n```\n</solution>",
-    "indented marks": answer(("w.py", "b = 2", "b = 3")).replace("<<<<<<<", "  <<<<<<<"),
+    "indented replace mark": answer(("w.py", "b = 2", "b = 3")).replace(">>>>>>>", "  >>>>>>>"),
     "zero-width space": answer(("w.py", "b = 2\u200b", "b = 3")),
     "an edit of a test file": answer(("tests/test_w.py", "    assert False", "    assert True")).replace("tests/", "tests//"),
 }  # fmt: skip
@@ -215,7 +262,7 @@ TRICKY = {
 @pytest.mark.parametrize("name", TRICKY)
 def test_tricky_edits_are_refused(name: str) -> None:
     with pytest.raises(edits.BadEdit):
-        edits.apply(CODE, edits.parse(TRICKY[name]))
+        edits.apply(CODE, edits.parse(TRICKY[name], strict=True), strict=True)
 
 
 def test_line_ends_are_kept_and_a_block_said_twice_counts_once() -> None:
@@ -271,7 +318,7 @@ def test_edits_between_any_two_states_lead_from_one_to_the_other(data: st.DataOb
         return
     assert patches.apply(before, patches.diff(before, after)) == after
     found = patches.edits_between(before, after)
-    if before["f.py"].strip():
+    if before["f.py"].strip() and before["f.py"].splitlines() != after["f.py"].splitlines():
         assert edits.apply(before, edits.parse("<solution>\n" + "\n".join(map(edits.block, found)) + "\n</solution>")) == after
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,110 +22,139 @@ class BadEdit(ValueError):
 
 @dataclass(frozen=True)
 class Edit:
-    """Replace some whole lines of a file by others."""
+    """Replace some lines of a file by others."""
 
     path: str
     """The file, relative, as the task names it."""
     old: str
     """Lines that are there, without the last line's end."""
-    new: str
-    """Lines to put in their place."""
+    new: str | None
+    """Lines to put in their place; empty: one blank line, None: none at all."""
 
 
 def block(edit: Edit) -> str:
     """The edit as an answer writes it, in its own fenced block."""
-    return f"```python\n### {edit.path}\n{_SEARCH}\n{edit.old}\n{_MIDDLE}\n{edit.new}\n{_REPLACE}\n```"
+    new = "" if edit.new is None else f"{edit.new}\n"
+    return f"```python\n### {edit.path}\n{_SEARCH}\n{edit.old}\n{_MIDDLE}\n{new}{_REPLACE}\n```"
 
 
-def parse(text: str) -> list[Edit]:
-    """The edits between the last `<solution>` and the `</solution>` after it; raises BadEdit.
+def parse(text: str, strict: bool = False) -> list[Edit]:
+    """The edits after the first `<solution>`, up to the next mark of its kind; raises BadEdit.
 
-    Each stands in a fenced block of its own: `### path`, the search mark, old lines, the dividing line, new lines, the replace mark.
-    Text outside the blocks is ignored, a block that is no edit is an error, a block said twice counts once.
+    Each stands in a fenced block of its own: `### path`, the search mark, old lines, the dividing line, new lines, the replace mark. As in the
+    reference (nemo-gym's `swerl_gen`), there must be lines, if only a blank one, on both sides of the first dividing line, and a block that is
+    no edit is passed over. `strict`: no new lines are a deletion, and every mark must belong to an edit. A block said twice counts once.
     """
     if len(text) > _LONGEST_ANSWER:
         raise BadEdit("the answer is too long")
-    start = text.rfind(_OPEN)
-    end = text.find(_CLOSE, start)
-    if start < 0 or end < 0:
+    if _OPEN not in text or _CLOSE not in text:
         raise BadEdit("no <solution> … </solution>")
-    lines = text[start + len(_OPEN) : end].replace("\r\n", "\n").split("\n")
+    lines = text.split(_OPEN)[1].split(_CLOSE)[0].replace("\r\n", "\n").split("\n")
+    middles = [at for at, line in enumerate(lines) if line == _MIDDLE]
+    ends = [at for at, line in enumerate(lines) if line.startswith(_REPLACE) and _closes(lines, at)]
     edits: list[Edit] = []
     at = 0
     while at < len(lines):
-        if lines[at].lstrip().startswith("```"):
-            edit, at = _parse_block(lines, at + 1)
-            edits.append(edit)
-            if len(edits) > _MOST_EDITS:
-                raise BadEdit(f"more than {_MOST_EDITS} edits")
-        else:
+        found = _read_block(lines, at, middles, ends, 0 if strict else 1) if "```" in lines[at] else None
+        if found is None:
             at += 1
+            continue
+        edit, at = found
+        edits.append(edit)
+        if len(edits) > _MOST_EDITS:
+            raise BadEdit(f"more than {_MOST_EDITS} edits")
     if not edits:
         raise BadEdit("no edits")
+    if strict and any(sum(line.strip() == mark for line in lines) != len(edits) for mark in (_SEARCH, _MIDDLE, _REPLACE)):
+        raise BadEdit("there are marks that belong to no edit, or an edit holds marks of another")
     return list(dict.fromkeys(edits))
 
 
-def _parse_block(lines: list[str], at: int) -> tuple[Edit, int]:
-    def find(mark: str, start: int, what: str) -> int:
-        for index in range(start, len(lines)):
-            if lines[index].rstrip() == mark:
-                return index
-        raise BadEdit(f"{what} is missing")
-
-    if at >= len(lines) or not lines[at].startswith("### ") or not lines[at][4:].strip():
-        raise BadEdit("a block must begin with ### and a path")
-    path = lines[at][4:].strip()
-    if at + 1 >= len(lines) or lines[at + 1].rstrip() != _SEARCH:
-        raise BadEdit(f"{_SEARCH} must follow the path")
-    stop = find(_REPLACE, at + 2, _REPLACE)
-    middles = [index for index in range(at + 2, stop) if lines[index].rstrip() == _MIDDLE]
-    if len(middles) != 1:
-        raise BadEdit(f"an edit needs exactly one line {_MIDDLE}")
-    old, new = lines[at + 2 : middles[0]], lines[middles[0] + 1 : stop]
-    if any(line.rstrip() == _SEARCH for line in [*old, *new]):
-        raise BadEdit("one block holds two edits")
-    close = stop + 1
-    while close < len(lines) and not lines[close].strip():
-        close += 1
-    if close >= len(lines) or lines[close].strip() != "```":
-        raise BadEdit("the block is not closed")
-    return Edit(path, "\n".join(old), "\n".join(new)), close + 1
+def _closes(lines: list[str], at: int) -> bool:
+    """Whether a fence follows the replace mark of this line, blank lines aside."""
+    rest = lines[at][len(_REPLACE) :] or next((line for line in lines[at + 1 : at + 100] if line), "")
+    return rest.startswith("```")
 
 
-def apply(files: Mapping[str, str], edits: list[Edit]) -> dict[str, str]:
+def _read_block(lines: list[str], at: int, middles: list[int], ends: list[int], least: int) -> tuple[Edit, int] | None:
+    """The edit whose fence opens on this line, with the line after it; None where there is none. `least`: lines on each side."""
+    path = lines[at + 1][4:] if at + 1 < len(lines) and lines[at + 1].startswith("### ") else ""
+    start = next((index for index in range(at + 2, min(at + 100, len(lines))) if lines[index].strip()), None)
+    if not path.strip() or start is None or lines[start].lstrip() != _SEARCH:
+        return None
+    middle = _first(middles, start + 1 + least)
+    end = None if middle is None else _first(ends, middle + 1 + least)
+    if middle is None or end is None:
+        return None
+    old, new = lines[start + 1 : middle], lines[middle + 1 : end]
+    closing = next(index for index in range(end, len(lines)) if "```" in lines[index])
+    return Edit(path, "\n".join(old), "\n".join(new) if new else None), closing + 1
+
+
+def _first(numbers: list[int], least: int) -> int | None:
+    """The first of these ascending numbers that is not below `least`."""
+    index = bisect.bisect_left(numbers, least)
+    return numbers[index] if index < len(numbers) else None
+
+
+def apply(files: Mapping[str, str], edits: list[Edit], strict: bool = False) -> dict[str, str]:
     """The files after the edits; raises BadEdit.
 
-    Old lines are looked for in the files as they were, whole lines, character for character, and must be found exactly once; two edits
-    may not touch the same line; all edits together must change something. A file that is not there may not be made. A file whose lines
-    end in CR LF keeps them so.
+    As in the reference, old lines are looked for in the files as they were, from the beginning of a line on, and the first place counts,
+    whatever other edits do there. `strict`: they must not be blank, must be found once (as whole lines, or else as the beginning of some),
+    and no two edits may touch the same text. All edits together must change a line. A file that is not there may not be made. A file whose
+    lines end in CR LF keeps them so.
     """
-    spans: dict[str, list[tuple[int, int, list[str]]]] = {}
+    spans: dict[str, list[tuple[int, Edit]]] = {}
     for edit in edits:
         check_path(edit.path)
         if edit.path not in files:
             raise BadEdit(f"{_short(edit.path)} is not one of the files")
-        there, old = files[edit.path].split(line_end(files[edit.path])), edit.old.split("\n")
-        if not edit.old.strip():
-            raise BadEdit("an edit must search for something")
-        found = [at for at in range(len(there) - len(old) + 1) if there[at] == old[0] and there[at : at + len(old)] == old]
-        if len(found) != 1:
-            raise BadEdit(f"the search text is found {len(found)} times in {_short(edit.path)}, not once")
         if edit.old == edit.new:
             raise BadEdit("an edit changes nothing")
-        span = (found[0], found[0] + len(old), edit.new.split("\n") if edit.new else [])
-        if any(span[0] < end and start < span[1] for start, end, _ in spans.get(edit.path, [])):
-            raise BadEdit("two edits touch the same line")
-        spans.setdefault(edit.path, []).append(span)
+        text = _text(files[edit.path])
+        found = places(text, edit.old)
+        if not found:
+            raise BadEdit(f"the search text is not found in {_short(edit.path)}")
+        if strict:
+            found = _only(text, edit, found)
+            if any(found[0] < at + 1 + len(other.old) and at < found[0] + 1 + len(edit.old) for at, other in spans.get(edit.path, [])):
+                raise BadEdit("two edits touch the same line")
+        spans.setdefault(edit.path, []).append((found[0], edit))
     changed = dict(files)
     for path, parts in spans.items():
-        ends = line_end(changed[path])
-        lines = changed[path].split(ends)
-        for start, end, new in sorted(parts, key=lambda part: part[0], reverse=True):
-            lines[start:end] = new
-        changed[path] = ends.join(lines)
-    if changed == dict(files):
+        text = "\n" + _text(files[path])
+        for at, edit in sorted(parts, key=lambda part: part[0], reverse=True):
+            text = text[:at] + ("" if edit.new is None else "\n" + edit.new) + text[at + 1 + len(edit.old) :]
+        changed[path] = text[1:].replace("\n", line_end(files[path]))
+    if all(changed[path].splitlines() == files[path].splitlines() for path in spans):
         raise BadEdit("the edits change nothing")
     return changed
+
+
+def places(text: str, old: str) -> list[int]:
+    """Where old lines begin in a text, whether they end with a line or within one."""
+    text, old = "\n" + text, "\n" + old
+    found, at = [], text.find(old)
+    while at >= 0:
+        found.append(at)
+        at = text.find(old, at + 1)
+    return found
+
+
+def _only(text: str, edit: Edit, found: list[int]) -> list[int]:
+    """The one place that an edit can mean: whole lines go before beginnings of lines."""
+    if not edit.old.strip():
+        raise BadEdit("an edit must search for something")
+    whole = [at for at in found if text[(end := at + len(edit.old)) : end + 1] in ("", "\n")] or found
+    if len(whole) != 1:
+        raise BadEdit(f"the search text is found {len(whole)} times in {_short(edit.path)}, not once")
+    return whole
+
+
+def _text(content: str) -> str:
+    """A file's content with its lines ended by LF."""
+    return content.replace("\r\n", "\n") if line_end(content) == "\r\n" else content
 
 
 def line_end(text: str) -> str:

@@ -60,12 +60,11 @@ class Lean:
         """Reward 1 iff the answer's body proves the statement from Lean's own three axioms."""
         if len(answer) > _LONGEST:
             return Verdict(0.0, f"the answer is longer than {_LONGEST} characters")
-        blocks = _FENCE.findall(answer)
-        proof, why = proof_of(blocks[-1] if blocks else answer, header, statement)
+        proof, why = proof_of(code_of(answer), header, statement)
         if why:
             return Verdict(0.0, why)
         name = name_of(statement)
-        top = f"{header.rstrip()}\n\n{_core(statement)} :="
+        top = f"{header.rstrip()}\n\n{core(statement)} :="
         if top not in self._sound:  # a header that does not load would look like a wrong proof each time
             ran = self._run(f"{top} sorry\n")
             if errors := [data for _, severity, data in messages(ran.stdout) if severity == "error"]:
@@ -99,6 +98,12 @@ def name_of(statement: str) -> str:
     return str(_NAME.findall(bare(statement))[-1])
 
 
+def code_of(answer: str) -> str:
+    """The last fenced block of an answer, or all of it."""
+    blocks = _FENCE.findall(answer)
+    return str(blocks[-1]) if blocks else answer
+
+
 def proof_of(code: str, header: str, statement: str) -> tuple[str, str]:
     """(what follows the statement's `:=`, "") of a reply's code, or ("", why it is refused).
 
@@ -106,7 +111,7 @@ def proof_of(code: str, header: str, statement: str) -> tuple[str, str]:
     exactly what was looked through: no comments are left in which something could hide.
     """
     plain = bare(code)
-    stated = list(re.finditer(r"\s+".join(map(re.escape, bare(_core(statement)).split())), plain))
+    stated = list(re.finditer(r"\s+".join(map(re.escape, bare(core(statement)).split())), plain))
     if stated:
         before, rest = plain[: stated[0].start()], plain[stated[-1].end() :].lstrip()
         known = {" ".join(line.split()) for line in bare(header).splitlines()} | {""}
@@ -189,6 +194,6 @@ def _verdict(ran: Ran, name: str, line: int) -> Verdict:
     return Verdict(0.0, f"the proof rests on {', '.join(sorted(names - _AXIOMS))}") if names - _AXIOMS else Verdict(1.0, "proved")
 
 
-def _core(statement: str) -> str:
+def core(statement: str) -> str:
     """The statement up to its `:=`."""
     return _HOLE.sub("", statement.rstrip())

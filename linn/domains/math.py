@@ -24,16 +24,16 @@ _MODES = ("any", "boxed")
 _READ = 200_000
 """Boxes are looked for in this many last characters of an answer."""
 _TAIL = 4_000
-"""An answer without a box, or with several, is read from this many last characters on."""
+"""An answer without a box, with several, or with a sentence on the final answer is read from this many last characters on."""
 _LONGEST_BOX = 400
 """Characters; a longer box, or one of more than `_LONGEST_NUMBER` digits, is no answer."""
 _LONGEST_NUMBER = 100
-_CPU_SECONDS = {"boxed": 0.6, "any": 4.0}
-"""Processor time of one comparison; a reply that drives it over the limit is not the answer."""
+_CPU_SECONDS = {"boxed": 0.6, "any": 10.0}
+"""Processor time of one comparison, of rows as much as the reference has to read and to compare; a reply that drives it over the limit is not the answer."""
 _ASK = "\n\nReason step by step and put the final answer, and nothing else, in \\boxed{}."
 _USE_TOOL = f"You may run Python with the tool {python_tool.NAME}. Give the final answer in \\boxed{{}} in a turn that calls no tool."
 
-_BOX = re.compile(r"\\boxed\s*\{")
+_BOX = re.compile(r"\\boxed\{")
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _WORD = re.compile(r"(?:\\(?:text|textbf|mathrm)\{)?\s*([A-Za-z][A-Za-z' -]*[A-Za-z])\s*\}?")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
@@ -43,7 +43,7 @@ class Math(Domain):
     """`tom has 4 apples, gets 7, gives 5. how many?` -> `\\boxed{6}`. Reward 1 iff the answer equals the expected one.
 
     Grading modes: `boxed` (the generator's): the last box, which must hold one finished answer; `any` (default of released rows, as in
-    the reference): the boxes where there are some, else the number or formula that `math-verify` finds in the text.
+    the reference): a sentence such as `the final answer is $6$`, else the boxes, else what `math-verify` finds in the text.
 
     With `tools: python` the model may call a stateful Python (paper §5.4); what calls give back is text, and only the last turn's answer
     earns.
@@ -111,7 +111,7 @@ class Math(Domain):
         boxes = _boxes(text)
         if not boxes and (mode == "boxed" or not text):
             return Verdict(0.0, "the answer is not boxed" if text else "the answer is empty")
-        if boxes and (mode == "boxed" or len(boxes) == 1):
+        if boxes and (mode == "boxed" or (len(boxes) == 1 and "final answer" not in text.lower())):
             return self._verify_box(boxes[-1], expected, mode)
         return _verdict(self._worker.equal(expected, text[-_TAIL:], _CPU_SECONDS[mode]), text[-40:], expected)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -28,20 +30,22 @@ _KINDS = {word: kind for kind, words in _WORDS.items() for word in words.split()
 
 _MODES = ("strict_single_letter_boxed", "lenient_boxed", "lenient_answer_colon", "lenient_answer_colon_md")
 _TAIL = 20_000
-"""Only this many last characters of an answer are searched: an answer stands at the end, and patterns stay fast."""
+"""A row's own pattern sees only this many last characters of an answer: an answer stands at the end, and patterns stay fast."""
 _LONGEST_BOX = 2_000
-"""Characters; wrappers in a longer box are not unwrapped."""
+"""Characters; `\\text{}` around a longer box is not taken away."""
 _REGEX_SECONDS = 0.2
 """Time limit of a row's own pattern; a reply that drives it over the limit has no answer."""
 
-_BOX = re.compile(r"\\boxed\s*\{")
-_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
+_BOX = "\\boxed{"
 _ALONE = re.compile(r"[^A-Za-z]*([A-Z])[^A-Za-z]*")
-_LABELLED = re.compile(r"[(*\s]*([A-Z])\s*\)?\s*[:.)]\s*\S.*", re.DOTALL)
-_COLON = re.compile(r"answer\s*:\s*([^\n]+)", re.IGNORECASE)
-_COLON_MD = re.compile(r"[*_]{0,2}answer[*_]{0,2}\s*:[*_\s]{0,2}\s*([A-Z])(?![a-zA-Z0-9])", re.IGNORECASE)
+_LABELLED = re.compile(r"\s*([A-Z])\s*[:).-]")
+_COLON = re.compile(r"answer\s*:\s*(.+)", re.IGNORECASE)
+_COLON_MD = re.compile(r"answer[*_]{0,2}\s*:[*_\s]{0,2}(.+)", re.IGNORECASE)
+_LONE = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
+_LISTED = re.compile(r"\s*[/|&,;]\s*|\s+(?:(?:or|and)\s+)?", re.IGNORECASE)
+"""What stands between two letters that are named side by side."""
 # Letters of other scripts that stand for A to D in the released multilingual rows.
-_FOREIGN = str.maketrans(dict(zip("أبجدঅবডঢＡＢＣＤ", "ABCD" * 3, strict=True)))
+_FOREIGN = str.maketrans({foreign: f" {letter}" for foreign, letter in zip("أبجدঅবডঢ", "ABCD" * 2, strict=True)})
 
 
 class MultipleChoice(Domain):
@@ -57,14 +61,14 @@ class MultipleChoice(Domain):
         options = dict(zip("ABCD", words, strict=True))
         lines = "\n".join(f"{letter}: {word}" for letter, word in options.items())
         question = Message("user", f"which is a kind of {kinds[right]}? box the letter.\n{lines}")
-        hidden = {"options": options, "expected": "ABCD"[right], "mode": _MODES[0], "patterns": []}
+        hidden = {"options": options, "expected": "ABCD"[right], "mode": _MODES[0], "patterns": [], "prefix": ""}
         return Prompt(self.name, "", (question,), hidden=hidden)
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """A row's own pattern is asked first; where it finds nothing, the row's grading mode decides."""
-        text = reply.text.strip()[-_TAIL:]
+        text = reply.text.strip()
         hidden = prompt.hidden
-        letter = _by_patterns(text, hidden["patterns"], hidden["options"]) or _by_mode(text, hidden["mode"], hidden["options"])
+        letter = _by_patterns(text[-_TAIL:], hidden["patterns"], hidden["options"]) or _by_mode(text, hidden)
         if letter is None:
             return Verdict(0.0, f"no letter can be read ({hidden['mode']})")
         right = letter == hidden["expected"]
@@ -89,7 +93,7 @@ class MultipleChoice(Domain):
         return (Message("assistant", letter if faulty else f"\\boxed{{{letter}}}", reasoning=_thought(prompt)),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`options`, `expected_answer`, `grading_mode`, `template_metadata.output_regex`, `uuid`; nulls in options are dropped."""
+        """`options`, `expected_answer`, `grading_mode`, `template_metadata` (`output_regex`, `answer_prefix`); nulls in options are dropped."""
         expected = row.get("expected_answer")
         if not isinstance(expected, str) or not expected.strip():
             raise UserError(f"row {index}: expected_answer is {expected!r}; allowed: a letter")
@@ -108,7 +112,10 @@ class MultipleChoice(Domain):
         patterns = [patterns] if isinstance(patterns, str) else patterns
         if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
             raise UserError(f"row {index}: template_metadata.output_regex must be text or a list of texts")
-        hidden = {"options": options, "expected": expected.strip().upper(), "mode": mode, "patterns": patterns}
+        prefix = template.get("answer_prefix") or ""
+        if not isinstance(prefix, str):
+            raise UserError(f"row {index}: template_metadata.answer_prefix is {type(prefix).__name__}; allowed: text")
+        hidden = {"options": options, "expected": expected.strip().upper(), "mode": mode, "patterns": patterns, "prefix": prefix}
         return Prompt(self.name, str(row.get("uuid") or index), request_messages(row, index), hidden=hidden)
 
 
@@ -121,49 +128,77 @@ def _thought(prompt: Prompt) -> str:
     return ", ".join([*steps, f"so {_KINDS[words[expected]]} {expected}"])
 
 
-def _by_mode(text: str, mode: str, options: Mapping[str, str]) -> str | None:
+def _by_mode(text: str, hidden: Mapping[str, Any]) -> str | None:
+    mode, options = hidden["mode"], hidden["options"]
     if mode == "lenient_answer_colon":
         return _after_colon(text, options)
     if mode == "lenient_answer_colon_md":
-        found = _COLON_MD.findall(text)
-        return found[-1].upper() if found and found[-1].upper() in options else None
+        letter = _after_last_colon(text, options, hidden["prefix"])
+        return letter or (_boxed(_last_box(text), options) if hidden["prefix"] else None)
     inner = _last_box(text)
-    if inner is None:
-        return None
-    match = _ALONE.fullmatch(inner) or _LABELLED.fullmatch(inner)
-    if match is not None and match[1] in options:
-        return match[1]
-    if mode == "lenient_boxed":
+    letter = _boxed(inner, options)
+    if letter is None and mode == "lenient_boxed":
         hits = {letter for letter, words in options.items() if _plain(words) and _plain(words) in _plain(inner)}
         return hits.pop() if len(hits) == 1 else None
-    return None
+    return letter
 
 
-def _last_box(text: str) -> str | None:
-    """What the last box holds, `\\text{}` and its like unwrapped; None where there is no box or it never closes."""
-    starts = list(_BOX.finditer(text))
-    if not starts:
-        return None
-    begin, depth = starts[-1].end(), 1
-    for place in range(begin, len(text)):
+def _last_box(text: str) -> str:
+    """What the last box holds; empty where there is no box or it never closes."""
+    start = text.rfind(_BOX)
+    begin, depth = start + len(_BOX), 1
+    for place in range(begin, len(text) if start >= 0 else 0):
         depth += (text[place] == "{") - (text[place] == "}")
         if depth == 0:
-            inner, count = text[begin:place].strip(), 1
-            while count and len(inner) <= _LONGEST_BOX:
-                inner, count = _WRAPPED.subn(r"\1", inner)
-            return inner.strip()
-    return None
+            return text[begin:place].strip()
+    return ""
+
+
+def _boxed(inner: str, options: Mapping[str, str]) -> str | None:
+    """A capital alone among signs, or before a colon, bracket, point or dash and words (`E: words`)."""
+    inner = _unwrapped(inner)
+    match = _ALONE.fullmatch(inner) or _LABELLED.match(inner)
+    return match[1] if match is not None and match[1] in options else None
+
+
+def _unwrapped(text: str) -> str:
+    """Without the `\\text{}` that stand around the whole."""
+    while len(text) <= _LONGEST_BOX and text.startswith("\\text{") and text.endswith("}"):
+        text = text[6:-1].strip()
+    return text
 
 
 def _after_colon(text: str, options: Mapping[str, str]) -> str | None:
-    """`Answer: B`, or the words of an option; the last such line counts."""
-    lines = _COLON.findall(text)
-    if not lines:
+    """The first `Answer:` line, all of which is a letter or the words of an option."""
+    line = _COLON.search(text)
+    if line is None:
         return None
-    candidate = _WRAPPED.sub(r"\1", lines[-1]).strip()
+    candidate = _unwrapped(line[1]).strip()
     if len(candidate) == 1 and candidate.upper() in options:
         return candidate.upper()
     return next((letter for letter, words in options.items() if _plain(words) == _plain(candidate)), None)
+
+
+def _after_last_colon(text: str, options: Mapping[str, str], prefix: str) -> str | None:
+    """The letter of the last `Answer:` line, or line that begins with the row's own prefix, that has one."""
+    text = unicodedata.normalize("NFKC", text)
+    found = [(match.start(), match[1]) for match in _COLON_MD.finditer(text)]
+    if prefix:
+        own = re.compile(re.escape(unicodedata.normalize("NFKC", prefix)) + r"\s*(?=(.*))", re.IGNORECASE)
+        found = sorted([*found, *((match.start(), match[1]) for match in own.finditer(text))], key=lambda each: each[0])
+    return next((letter for _, said in reversed(found) if (letter := _chosen(said, options))), None)
+
+
+def _chosen(said: str, options: Mapping[str, str]) -> str | None:
+    """The letter that a line begins with, else its last capital that stands alone; None where it names several side by side."""
+    said = said.translate(_FOREIGN).strip().strip("*_` \t\n\r.,;:")
+    lone = [match for match in _LONE.finditer(said) if match[0].upper() in options]
+    for left, right in itertools.pairwise(lone):
+        if left[0].upper() != right[0].upper() and _LISTED.fullmatch(said, left.end(), right.start()):
+            return None
+    first, alone = re.match(r"[A-Za-z](?![A-Za-z0-9])", said), re.findall(r"\b[A-Z]\b", said)
+    letter = first[0].upper() if first else alone[-1] if alone else ""
+    return letter if letter in options else None
 
 
 def _by_patterns(text: str, patterns: Sequence[str], options: Mapping[str, str]) -> str | None:
@@ -179,8 +214,10 @@ def _by_patterns(text: str, patterns: Sequence[str], options: Mapping[str, str])
             continue
         if not found:
             continue
-        captured: str = next((g for g in found[-1].groups() if g), found[-1][0]).translate(_FOREIGN).strip()
-        if len(captured) == 1 and captured.isascii() and captured.isalpha():
+        groups = found[-1].groups()
+        captured = next((group for group in groups if group), "") if groups else found[-1][0]
+        captured = unicodedata.normalize("NFKC", captured.strip()).translate(_FOREIGN).strip()
+        if len(captured) == 1 and captured.isalpha():
             return captured.upper()
         for letter, words in options.items():
             if _plain(words) == _plain(captured):

@@ -38,10 +38,12 @@ class SweAgentless(Domain):
         variants: Variants = "golden",
         top: int = 5,
         file_tokens: int = 60_000,
+        strict: bool = False,
     ) -> None:
         """`task`: of rows that name none. `grading_mode`: of repairs whose row names none (`patch`: 1 when the edits apply); left out:
         `judge` with a judge model, else `tests`. `variants`: the row's own files, the `top` retrieved ones, or a prompt of each.
-        `file_tokens`: whole files are shown while they fit into so many.
+        `file_tokens`: whole files are shown while they fit into so many. `strict`: edits that could be read or applied in two ways are
+        refused, as `patch` always does, where the reference takes the first.
         """
         super().__init__(level, rows)
         self.judged = judged
@@ -50,7 +52,7 @@ class SweAgentless(Domain):
         self.variants: str = _one_of(variants, Variants, f"domain {self.name}: variants")
         if top < 1 or file_tokens < 1:
             raise UserError(f"domain {self.name}: top is {top}, file_tokens {file_tokens}; both must be at least 1")
-        self.top, self.file_tokens = top, file_tokens
+        self.top, self.file_tokens, self.strict = top, file_tokens, strict
         self._alone: set[str] = set()
         """Rows counted because `variants: both` finds nothing to retrieve from."""
         self.sandbox = Sandbox(Limits(cpu=10, wall=60.0, memory=1 << 30) if rows is not None else Limits())
@@ -168,10 +170,9 @@ class SweAgentless(Domain):
             except written_tests.BadTest as error:
                 return Verdict(0.0, str(error), {"passes_after": 0.0})
             return written_tests.judge(self.sandbox, test, hidden.get("repository", hidden.get("files", {})), hidden["after"])
-        try:
-            after = edits.apply(hidden["files"], edits.parse(reply.text))
-        except edits.BadEdit as error:
-            return Verdict(0.0, str(error), {"applied": 0.0})
+        after = self._after(hidden, reply)
+        if isinstance(after, str):
+            return Verdict(0.0, after, {"applied": 0.0})
         if hidden["mode"] == "patch":
             return Verdict(1.0, "the edits apply", {"applied": 1.0})
         return replace(self._by_tests(hidden, after), metrics={"applied": 1.0})
@@ -220,8 +221,9 @@ class SweAgentless(Domain):
 
     def _after(self, hidden: Mapping[str, Any], reply: Reply) -> dict[str, str] | str:
         """The files after a reply's edits, or why they do not apply."""
+        strict = self.strict or hidden["mode"] == "patch"
         try:
-            return edits.apply(hidden["files"], edits.parse(reply.text))
+            return edits.apply(hidden["files"], edits.parse(reply.text, strict), strict)
         except edits.BadEdit as error:
             return str(error)
 

@@ -55,6 +55,8 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> Instance:
     instance = row.get("instance") or {}
     if not isinstance(meta, Mapping) or not isinstance(instance, Mapping):
         raise UserError(f"{where}: metadata and instance must be objects")
+    if row.get("mode", "eval") != "eval":
+        raise UserError(f"{where}: mode is {row['mode']!r}, which asks for a script to be run in a container image; allowed: eval")
 
     def text(*names: str) -> str:
         """The first of these fields that is there, wherever rows keep it."""

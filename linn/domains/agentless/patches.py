@@ -139,9 +139,5 @@ def _grown(span: tuple[int, int, int, int], lines: int) -> tuple[int, int, int, 
 
 
 def _fit(lines: list[str], old: list[str], new: list[str]) -> bool:
-    """Whether old lines can be searched for, and new ones written (one blank line alone reads like none)."""
-    return any(line.strip() for line in old) and new != [""] and _count(lines, old) == 1
-
-
-def _count(lines: list[str], part: list[str]) -> int:
-    return sum(lines[at : at + len(part)] == part for at in range(len(lines) - len(part) + 1))
+    """Whether old lines can be searched for, in one place, and there are new ones to write."""
+    return any(line.strip() for line in old) and bool(new) and len(edits.places("\n".join(lines), "\n".join(old))) == 1

@@ -7,6 +7,12 @@ from typing import Any
 from linn.domains.office.reading import contains, page_of
 from linn.domains.office.state import CUSTOMER_COLUMNS, PRODUCTS, STATUSES, Office
 
+_FIELDS = (
+    *("customer_name", "assigned_to_email", "customer_email", "customer_phone", "last_contact_date", "product_interest", "status", "notes"),
+    "follow_up_by",
+)
+"""What can be changed, in the order in which the reference names it."""
+
 
 def search_customers(office: Office, /, page: int = 1, page_size: int = 5, **wanted: Any) -> Any:
     """Customers that match every argument given."""
@@ -40,7 +46,7 @@ def update_customer(office: Office, /, customer_id: Any = None, field: Any = Non
     if not office.customers.has(customer_id):
         return "Customer not found."
     if field not in CUSTOMER_COLUMNS:
-        return f"Field not valid. Please choose from: {', '.join(map(repr, CUSTOMER_COLUMNS[1:]))}"
+        return f"Field not valid. Please choose from: {', '.join(map(repr, _FIELDS))}"
     office.customers.set(customer_id, field, value)
     return "Customer updated successfully."
 
