@@ -386,6 +386,7 @@ def test_sentences_as_ifbench_cuts_them() -> None:
         'He said "go." So': ['He said "go".', "So"],
         "In the U.S. He went to Acme Inc. It is at site.com": ["In the U.S.", "He went to Acme Inc", "It is at site.com"],
         "Plan B. works": ["Plan B. works"],
+        "Plan\u00a0B. works": ["Plan B. works"],
         "a\ue000b. \ue001c": ["ab.", "c"],
     }.items():
         assert list(sentences(text)) == wanted

@@ -91,7 +91,7 @@ def sentences(text: str) -> tuple[str, ...]:
     keep(r"[0-9]\.[0-9]")
     text = re.sub(r"\.{2,}", lambda run: _KEPT * len(run.group()) + _STOP, text)
     keep(r"Ph\.D\.")
-    keep(r"\s[A-Za-z]\. ")
+    text = re.sub(r"\s([A-Za-z])\. ", rf" \1{_KEPT} ", text)
     text = re.sub(rf"([A-Z]\.[A-Z]\.(?:[A-Z]\.)?) (?={_OPENERS})", rf"\1{_STOP} ", text)
     keep(r"[A-Za-z]\.[A-Za-z]\.[A-Za-z]\.")
     keep(r"[A-Za-z]\.[A-Za-z]\.")
