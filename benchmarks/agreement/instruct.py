@@ -134,6 +134,8 @@ _CHOICES: dict[str, Sequence[str]] = {
     "capital_relation": ("at least", "less than"),
     "letter": "eseaZ#",
     "language": ("en", "de", "fr", "ja", "hi"),
+    "section_spliter": ("Section", "SECTION"),
+    "postscript_marker": ("P.S.", "P.P.S", "PS:"),
 }
 
 
@@ -143,7 +145,7 @@ def _varied(rng: random.Random, name: str, value: Any) -> Any:
         return float(number) if rng.random() < 0.1 else number
     if name in _CHOICES:
         return rng.choice(_CHOICES[name])
-    if name in ("options", "phrase", "prompt_to_repeat", "reference_text", "postscript_marker", "section_spliter"):
+    if name in ("options", "phrase", "prompt_to_repeat", "reference_text"):
         return value
     if isinstance(value, list):
         return rng.sample(("sea", "land", "red", "Old", "level", "it"), rng.randint(1, len(value)))
@@ -218,7 +220,7 @@ def why(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> str | 
         return "the reply holds marks with which one of the two cuts sentences"
     if id_ == "count:person_names":
         return "a name within a longer word: doesn't count here, nor in later releases of the reference"
-    filled = [line for line in text.split("\n") if line.strip().strip(string.punctuation + " ")]
+    filled = [line for line in text.split("\n") if line.strip().strip(string.punctuation + " ").split()]
     if id_ == "words:paragraph_last_first" and (not filled or agree(checker, id_, kwargs, "\n".join(filled))):
         return "a line of nothing but marks: passed over here, as in if-verifiable"
     if re.findall(r"\w+", text) != regex.findall(r"\w+", text):
