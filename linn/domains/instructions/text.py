@@ -17,6 +17,8 @@ _LANGUAGE_CHARS = 20_000
 """The language detector reads 10,000 characters; what it strips first (addresses) is quadratic, so it gets no more than this."""
 _PATTERN_CHARS = 10_000
 """A keyword that is a regular expression with a repetition is looked for in this many characters."""
+_PATTERN_STEPS = 4_000_000
+"""One without, in this many. Each `?` or `|` doubles the ways to try at a place, so it halves either number."""
 _TOKEN_CHARS = 100_000
 """The longest reply that Punkt cuts: under a second at worst."""
 _TOKEN_SENTENCES = 10_000
@@ -39,9 +41,10 @@ def hits(pattern: str, text: str) -> int:
     if not re.search(r"[\\.^$*+?{}\[\]|()]", pattern):
         return len(re.findall(re.escape(pattern), text, re.IGNORECASE))
     bare = re.sub(r"\\.|\[[^\]]*\]", "x", pattern)
-    if re.search(r"\)[*+?{]", bare) or len(re.findall(r"[*+]\+?|\{", bare)) > 1 or bare.count("?") > 4:
+    loops, branches = len(re.findall(r"[*+]\+?|\{[\d,]*\}", bare)), len(re.findall(r"[?|]", bare))
+    if loops > 1 or branches > (2 if loops else 8) or re.search(r"\)[*+?{]|\(\?", bare) or re.search(r"\\[1-9]", pattern):
         raise ValueError("keyword is a pattern that may not end")
-    return len(re.findall(pattern, text[:_PATTERN_CHARS] if re.search(r"[*+{]", bare) else text, re.IGNORECASE))
+    return len(re.findall(pattern, text[: (_PATTERN_CHARS if loops else _PATTERN_STEPS) >> branches], re.IGNORECASE))
 
 
 def without_punctuation(text: str) -> str:
@@ -88,7 +91,7 @@ def sentences(text: str) -> tuple[str, ...]:
     keep(r"[0-9]\.[0-9]")
     text = re.sub(r"\.{2,}", lambda run: _KEPT * len(run.group()) + _STOP, text)
     keep(r"Ph\.D\.")
-    keep(r"\s[A-Za-z]\. ")
+    text = re.sub(r"\s([A-Za-z])\. ", rf" \1{_KEPT} ", text)
     text = re.sub(rf"([A-Z]\.[A-Z]\.(?:[A-Z]\.)?) (?={_OPENERS})", rf"\1{_STOP} ", text)
     keep(r"[A-Za-z]\.[A-Za-z]\.[A-Za-z]\.")
     keep(r"[A-Za-z]\.[A-Za-z]\.")
