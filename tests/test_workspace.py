@@ -158,6 +158,14 @@ def test_other_workspaces_and_home_are_out_of_sight(work: Workspace) -> None:
         assert found.status == "error" and "x\n" not in found.stdout
 
 
+def test_only_the_systems_folders_are_in_sight() -> None:
+    """Neither the rows of a task, nor a package's released sources in a cache or a virtual environment, whoever may read them."""
+    for kind in KINDS:
+        with Workspace(LIMITS, kind=kind) as work:
+            for path in (pytest.__file__, __file__):
+                assert path.startswith("/usr") or work.run(["cat", path]).status == "error", (kind, path)
+
+
 def test_readable_folders(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("seen")
     for folder in (tmp_path, *tmp_path.parents[:3]):
