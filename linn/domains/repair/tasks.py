@@ -21,6 +21,11 @@ from linn.types import seed_of
 
 DIFFICULTIES = ("easy", "medium", "hard")
 """easy: one bug, its function named; medium: one bug, only what goes wrong; hard: two bugs in two functions."""
+PACKAGES = (
+    "toolz==1.2.0", "parse==1.22.4", "boltons==26.2.0", "tabulate==0.10.0", "sqlparse==0.6.1", "semver==3.1.2", "cachetools==8.0.2",
+    "python-slugify==9.2.0", "funcy==2.1", "anytree==2.13.0",
+)  # fmt: skip
+"""Those that `linn tasks` takes by itself: small, permissively licensed, pure Python, with tests that need nothing else."""
 _SLOW, _SUITE_SECONDS = 0.25, 5.0
 _MOST_FAILING, _MOST_PASSING = 40, 100
 _LONGEST_SNIPPET, _LONGEST_SHOWN = 900, 400
