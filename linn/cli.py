@@ -280,7 +280,9 @@ def tasks(
     out: Annotated[Path | None, typer.Option(help="where the rows go, JSONL")] = None,
     packages: Annotated[
         str | None,
-        typer.Option(help="packages, comma-separated, NAME or NAME==VERSION, fetched by pip; default: the ten that docs/domains.md lists"),
+        typer.Option(
+            help="packages, comma-separated, NAME or NAME==VERSION, fetched by pip; default: the eight that docs/domains.md lists"
+        ),
     ] = None,
     each: Annotated[int, typer.Option(help="tasks of each package at most", min=1)] = 20,
     difficulty: Annotated[str, typer.Option(help="easy, medium, hard, comma-separated; taken in turn")] = "easy,medium,hard",

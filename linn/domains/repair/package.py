@@ -92,7 +92,9 @@ def load(requirement: str, folder: Path) -> Package:
     """The package `name==version` from the cache folder; InfrastructureError, with the command to run, where it is not there."""
     path = _archive(requirement)
     if path is None:
-        raise InfrastructureError(f"the source of {requirement} is not in {folder}; fetch it: {command_for(requirement)}")
+        raise InfrastructureError(
+            f"the source of {requirement} is not in {folder}; fetch it: {command_for(requirement)}, or all that a file names: linn tasks --check FILE"
+        )
     return read(path)
 
 
