@@ -277,26 +277,57 @@ def check(
 
 @app.command()
 def tasks(
-    out: Annotated[Path, typer.Option(help="where the rows go, JSONL")],
-    packages: Annotated[str, typer.Option(help="packages, comma-separated, NAME or NAME==VERSION; their sources are fetched by pip")],
+    out: Annotated[Path | None, typer.Option(help="where the rows go, JSONL")] = None,
+    packages: Annotated[
+        str | None,
+        typer.Option(
+            help="packages, comma-separated, NAME or NAME==VERSION, fetched by pip; default: the eight that docs/domains.md lists"
+        ),
+    ] = None,
     each: Annotated[int, typer.Option(help="tasks of each package at most", min=1)] = 20,
     difficulty: Annotated[str, typer.Option(help="easy, medium, hard, comma-separated; taken in turn")] = "easy,medium,hard",
     seed: Annotated[int, typer.Option(help="which bugs")] = 0,
+    check: Annotated[Path | None, typer.Option(metavar="FILE", help="make none; prove every task of a file that was made")] = None,
 ) -> None:
     """Make repair tasks for swe_agentic: bugs in published packages, proved by the packages' own tests."""
     from linn.data.rows import write_rows
-    from linn.domains.repair.tasks import make_all
+    from linn.domains.repair.tasks import PACKAGES, make_all
 
+    if check is not None:
+        _prove_tasks(check)
+        return
+    if out is None:
+        raise UserError("give --out FILE for new tasks, or --check FILE to prove those of a file")
     made = []
-    names = [name.strip() for name in packages.split(",") if name.strip()]
+    names = PACKAGES if packages is None else [name.strip() for name in packages.split(",") if name.strip()]
     levels = [level.strip() for level in difficulty.split(",")]
     for found in make_all(names, each, levels, seed):
-        made += found.rows
         typer.echo(found.line())
+        if found.rows:
+            made += found.rows
+            write_rows(out, made)  # after every package, so that an end before the last one loses little
     if not made:
         raise UserError("no task was made")
-    write_rows(out, made)
-    typer.echo(f"{len(made)} tasks: {out}")
+    typer.echo(f"{len(made)} tasks of {len({row['metadata']['package'] for row in made})} packages: {out}")
+
+
+def _prove_tasks(file: Path) -> None:
+    from collections import Counter
+
+    from linn.domains.repair.episode import disproofs
+
+    held: Counter[str] = Counter()
+    every: Counter[str] = Counter()
+    for named, where, why in disproofs(file):
+        every[named] += 1
+        held[named] += not why
+        if why:
+            typer.echo(f"{where}: {why}")
+    for named, count in every.items():
+        typer.echo(f"{named:<24} {held[named]:>4} of {count}")
+    typer.echo(f"{held.total()} of {every.total()} fail before the golden patch and pass after it")
+    if held != every:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -144,6 +144,8 @@ def _by_fields(row: Mapping[str, Any]) -> str | None:
         return found
     if isinstance(told := row.get("verifier_metadata"), Mapping):
         return "instruct" if "instruction_id_list" in told else "code" if {"unit_tests", "test"} & told.keys() else None
+    if {"base_commit", "commit_hash"} & row.keys():  # SWE-Gym's and R2E-Gym's own rows
+        return "swe_agentic"
     if isinstance(told := row.get("metadata"), Mapping):
         return "swe_agentless" if "relevant_file_contents" in told else "swe_agentic" if "problem_statement" in told else None
     return None

@@ -122,6 +122,10 @@ def test_rows_with_files_and_tests(domain: SweAgentic) -> None:
     done = Message("assistant", "done")
     assert domain.verify(prompt, Reply("done", messages=(turn, done))).metrics["unreliable"] == 0
     assert domain.verify(prompt, Reply("done", messages=(turn, done), finished=False)).metrics["unreliable"] == 1
+    for new, cut in (("[0] * 10**10", 1), ("x", 0)):  # more memory than the tests may take; plainly wrong
+        turn = Message("assistant", "", tool_calls=(ToolCall("edit", {"path": "a.py", "old": "x + 1", "new": new}),))
+        verdict = domain.verify(prompt, Reply("done", messages=(turn, done)))
+        assert verdict.reward == 0.0 and verdict.metrics["unreliable"] == cut, (new, verdict)
     assert domain.verify(prompt, Reply("")).reward == 0.0
     for broken in ({}, {"problem_statement": "x", "instance_dict": "{}"}, {**meta, "files": {"../a": ""}}, {**meta, "tests": None}):
         with pytest.raises(UserError, match="swe_agentic row 2"):

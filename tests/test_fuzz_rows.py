@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -23,6 +24,7 @@ from linn.data.rows import object_of
 from linn.data.tally import fault
 from linn.domains import edits
 from linn.domains.load import NAMES, load
+from linn.domains.repair import package, rows
 from linn.errors import UserError
 from linn.evals.grade import reply_from
 from linn.play.judge import Comparison, read_comparison
@@ -220,3 +222,31 @@ def test_replies_of_the_edit_format_are_read_without_a_crash(text: str) -> None:
 def test_judges_answers_are_read_or_not(text: str) -> None:
     found = read_comparison(text)
     assert found is None or isinstance(found, Comparison)
+
+
+def test_rows_of_repair_tasks(domains: dict[str, Any]) -> None:
+    """Those that name a package, those that need an image, and any patch over a package's files."""
+    gym = {"instance_id": "a__b-2", "repo": "a/b", "base_commit": "f" * 40, "problem_statement": "p", "patch": "p", "FAIL_TO_PASS": '["x"]'}
+    ours = {
+        "instance_id": "i", "package": "toy==1", "python": package.PYTHON, "problem_statement": "p", "golden_patch": "g", "FAIL_TO_PASS": '["t"]',
+        "PASS_TO_PASS": "[]", "values": {"t": [[1, 0]]}, "spared": {"t.py": [2]},
+    }  # fmt: skip
+    assert rows.task(ours, "here").values == {"t": [(1, 0)]}
+    source = package.Package("toy", "1", "MIT", "", ("a.py",), (), {"a.py": "x = 1\ny = 2\n"})
+    patch = "--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n-x = 2\n+x = 1\n y = 2\n"
+    assert rows.broken(source, patch)["a.py"] == "x = 2\ny = 2\n"
+
+    @QUICK
+    @given(mutated(ours), mutated({"metadata": gym, "responses_create_params": {"input": []}} | gym))
+    def holds(first: dict[str, Any], second: dict[str, Any]) -> None:
+        tries(lambda row: rows.task(row, "here"), first)
+        tries(lambda row: domains["swe_agentic"].from_row(row, 7), second)
+
+    @QUICK
+    @given(st.lists(st.one_of(st.sampled_from(patch.split("\n")), st.from_regex(r"@@ -\d+(,\d+)? \+\d+(,\d+)? @@"), TEXTS), max_size=9))
+    def patches(lines: list[str]) -> None:
+        with contextlib.suppress(ValueError):
+            assert rows.broken(source, "\n".join(lines)).keys() == {"a.py"}
+
+    holds()
+    patches()

@@ -12,6 +12,7 @@ import pytest
 
 from linn.errors import InfrastructureError
 from linn.sandbox import Ran, Workspace, WorkspaceLimits, isolation
+from linn.sandbox.workspace import DEEPEST
 
 LIMITS = WorkspaceLimits(cpu=1.0, wall=4.0, memory=200 << 20, address=1 << 30, processes=16, file=4 << 20, disk=16 << 20, output=1 << 16)
 KINDS = [kind for kind in isolation.kinds() if kind != "plain"]
@@ -158,6 +159,14 @@ def test_other_workspaces_and_home_are_out_of_sight(work: Workspace) -> None:
         assert found.status == "error" and "x\n" not in found.stdout
 
 
+def test_only_the_systems_folders_are_in_sight() -> None:
+    """Neither the rows of a task, nor a package's released sources in a cache or a virtual environment, whoever may read them."""
+    for kind in KINDS:
+        with Workspace(LIMITS, kind=kind) as work:
+            for path in (pytest.__file__, __file__):
+                assert path.startswith("/usr") or work.run(["cat", path]).status == "error", (kind, path)
+
+
 def test_readable_folders(tmp_path: Path) -> None:
     shown = tmp_path / "shut" / "shown"
     shown.mkdir(parents=True)
@@ -195,6 +204,14 @@ def test_closing_kills_what_runs() -> None:
     held = work.start(["sleep", "60"])
     work.close()
     assert not held.alive() and not work.folder.exists()
+
+
+def test_deep_trees_are_listed_so_far(work: Workspace) -> None:
+    python(work, "import os\nopen('a', 'w').close()\nfor _ in range(1500):\n  os.mkdir('d'); os.chdir('d'); open('b', 'w').close()")
+    assert work.files() == ["a", *sorted("d/" * depth + "b" for depth in range(1, DEEPEST + 1))]
+    for path in ("d/" * (DEEPEST + 1) + "b", "x/" * 3000 + "y"):
+        with pytest.raises(ValueError, match="through more than"):
+            work.write(path, "z")
 
 
 def test_folders_shut_to_us_are_removed() -> None:

@@ -38,7 +38,7 @@ SIGNAL = {
     "longctx": ("expected_answer", "outputs"),
     "code": ("verifier_metadata",),
     "swe_agentless": ("metadata", "relevant_file_contents"),
-    "swe_agentic": ("metadata",),
+    "swe_agentic": ("metadata", "base_commit", "commit_hash"),
 }
 """Fields of a row of which a domain's verifier needs at least one."""
 

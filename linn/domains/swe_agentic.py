@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from linn.data.rows import read_rows
+from linn.data.rows import BadRow, read_rows
 from linn.domains import edits, functions
 from linn.domains.base import Domain, Env, content_key
 from linn.domains.repair import episode, rows
@@ -51,7 +51,7 @@ class SweAgentic(Domain):
         the others; None: each row goes where its text's hash says."""
         super().__init__(level, rows)
         if level == "full" and rows is None:
-            raise UserError(f"domain {self.name}: level full needs rows; make some: linn tasks --packages toolz,parse --out tasks.jsonl")
+            raise UserError(f"domain {self.name}: level full needs rows; make some: linn tasks --out tasks.jsonl")
         if max_turns is not None and max_turns < 1:
             raise UserError(f"domain {self.name}: max_turns must be 1 or more, found {max_turns}")
         self.max_turns = max_turns or (200 if level == "full" else 5)
@@ -124,7 +124,8 @@ class SweAgentic(Domain):
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """Make the reply's edits again on fresh files, then run the hidden tests once. The visible runs are not repeated.
 
-        A repair that passes though the conversation ended at a limit (turns or tokens) is `unreliable`: rewarded, not trained (paper §4.8.2).
+        `unreliable`, never trained (paper §4.8.2): a repair that passes though the conversation ended at a limit of turns or tokens, and one
+        whose tests of a row ended at a limit.
         """
         if "task" in prompt.hidden:
             return episode.verdict(prompt.hidden["task"], reply, self._ends)
@@ -139,13 +140,15 @@ class SweAgentic(Domain):
                     use(files, call, lambda: "")
         if files == prompt.hidden["files"]:
             return Verdict(0.0, "nothing was changed", {"changed": 0.0})
+        cut = False
         if "tests" in prompt.hidden:
             outcome = self.sandbox.check_files(files, prompt.hidden["tests"])
             reward, note = float(outcome.status == "ok"), "the tests passed" if outcome.status == "ok" else outcome.error
+            cut = outcome.status in ("timeout", "memory")
         else:
             verdict = functions.judge_values(self.sandbox.call_files(files, prompt.hidden["calls"]), prompt.hidden["outputs"])
             reward, note = verdict.reward, verdict.note
-        return Verdict(reward, note, {"changed": 1.0, "unreliable": float(reward > 0 and not stopped)})
+        return Verdict(reward, note, {"changed": 1.0, "unreliable": float(cut or (reward > 0 and not stopped))})
 
     def _rows(self, split: Split, seed: int) -> Iterator[Prompt]:
         if self.held_out is None:
@@ -169,18 +172,19 @@ class SweAgentic(Domain):
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         where = f"{self.name} row {index}"
         meta = row.get("metadata")
+        if released := rows.instance(row, where):
+            raise BadRow(
+                f"{where}: {released.instance} is {released.repo} at {released.base_commit[:12]} in its container image {released.image or '(not named)'};"
+                " that needs docker or apptainer and the image, which linn does not run. Rows that run without: linn tasks; or metadata.files and"
+                " metadata.tests",
+                "needs its container image",
+            )
         if not isinstance(meta, Mapping):
             raise UserError(f"{where}: metadata must be an object, found {type(meta).__name__}")
         if "package" in meta:
             if self.rows is not None and self.level != "full":
                 raise UserError(f"{where}: a row that names a package needs level: full, found {self.level}")
             return episode.prompt(rows.task(meta, where), self.name, where)
-        if "files" not in meta and ("base_commit" in meta or "base_commit" in row or "instance_dict" in meta):
-            found = rows.instance(row, where)
-            raise UserError(
-                f"{where}: {found.instance} is {found.repo} at {found.base_commit[:12]} in its container image {found.image or '(not named)'}; that needs"
-                " docker or apptainer and the image, which linn does not run. Rows that run without: linn tasks; or metadata.files and metadata.tests"
-            )
         if not isinstance(meta.get("problem_statement"), str):
             raise UserError(f"{where}: metadata.problem_statement must be a text")
         if "files" not in meta or not isinstance(meta.get("tests"), str):

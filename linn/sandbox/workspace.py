@@ -29,6 +29,8 @@ _ANSWER_SLACK, _ENDING_SECONDS = 30.0, 10.0
 _TMP = 64 << 20
 _LONGEST_READ = 64 << 20
 _MOST_FILES = 100_000
+DEEPEST = 50
+"""Folders within folders that a file may be reached through."""
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -77,8 +79,8 @@ class Workspace:
     Raises InfrastructureError when the machine fails (no sandbox, fork refused, disk full), ValueError for a path that leaves the folder.
 
     Not protected against: faults of the kernel; side channels; a command that passes a limit between two looks at it (a fraction of
-    `memory` or `disk` more). Without bubblewrap: reading the files that this user may read. Without `unshare` too: changing them, and
-    a program that escapes its session may, where linn does not run as root, end its own supervisor.
+    `memory` or `disk` more). Without bubblewrap: reading /etc. Under `plain`: reading and changing the files that this user may, and a
+    program that escapes its session may, where linn does not run as root, end its own supervisor.
     """
 
     def __init__(
@@ -145,16 +147,22 @@ class Workspace:
             raise _refused(error, path) from None
 
     def files(self) -> list[str]:
-        """The relative paths of all regular files, sorted; links are left out."""
+        """The relative paths of all regular files, sorted; links, and what lies deeper than `DEEPEST` folders, are left out."""
         found: list[str] = []
-        for folder, _, names, handle in os.fwalk(self.folder, follow_symlinks=False):
-            inner = os.path.relpath(folder, self.folder)
-            for name in names:
-                with contextlib.suppress(OSError):
-                    if stat.S_ISREG(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode):
-                        found.append(name if inner == "." else f"{inner}/{name}")
-            if len(found) > _MOST_FILES:
-                break
+        folders: list[list[str]] = [[]]
+        while folders and len(found) <= _MOST_FILES:  # not the library's walk: it calls itself and holds a descriptor at every depth
+            parents = folders.pop()
+            with contextlib.suppress(OSError):
+                folder = self._enter(parents, make=False)
+                try:
+                    for name in os.listdir(folder):
+                        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                        if stat.S_ISREG(mode):
+                            found.append("/".join([*parents, name]))
+                        elif stat.S_ISDIR(mode) and len(parents) < DEEPEST:
+                            folders.append([*parents, name])
+                finally:
+                    os.close(folder)
         return sorted(found)
 
     # ------------------------------------------------------------ commands
@@ -341,6 +349,8 @@ def _gather(ready: Sequence[int], streams: dict[int, bytearray], most: int) -> b
 
 def _parts(path: str) -> list[str]:
     parts = path.split("/")
+    if len(parts) > DEEPEST + 1:
+        raise ValueError(f"path {path[:200]!r} leads through more than {DEEPEST} folders")
     if not path or "\0" in path or any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts):
         raise ValueError(f"path {path[:200]!r} must be relative, without empty, `.` or `..` parts, each at most 255 bytes")
     return parts

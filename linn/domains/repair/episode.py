@@ -8,10 +8,11 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from linn.data.rows import read_rows
 from linn.domains.base import content_key
 from linn.domains.repair import judge, package, rows, tasks
 from linn.domains.repair.package import Package
@@ -58,18 +59,18 @@ class Ends:
     """What conversations left behind, until their verdict; bounded. A conversation that is not here is held again."""
 
     def __init__(self) -> None:
-        self._left: OrderedDict[str, dict[str, str | None]] = OrderedDict()
+        self._left: OrderedDict[str, tuple[dict[str, str | None], bool]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, key: str, changed: dict[str, str | None]) -> None:
-        """Keep what the conversation `key` changed in the sources; None: removed."""
+    def put(self, key: str, changed: dict[str, str | None], late: bool) -> None:
+        """Keep what the conversation `key` changed in the sources (None: removed), and whether its time ran out."""
         with self._lock:
-            self._left[key] = changed
+            self._left[key] = changed, late
             if len(self._left) > _KEPT:
                 self._left.popitem(last=False)
 
-    def take(self, key: str) -> dict[str, str | None] | None:
-        """Those changes, once."""
+    def take(self, key: str) -> tuple[dict[str, str | None], bool] | None:
+        """What was kept, once."""
         with self._lock:
             return self._left.pop(key, None)
 
@@ -82,10 +83,13 @@ class Episode:
         self._desk: Desk | None = None
         self._said: list[Message] = []
         self._deadline = time.monotonic() + WALL
+        self.late = False
+        """Whether it ended because its time ran out."""
 
     def step(self, message: Message) -> tuple[Message, ...] | None:
         self._said.append(message)
-        if not message.tool_calls or time.monotonic() > self._deadline:
+        self.late = bool(message.tool_calls) and time.monotonic() > self._deadline
+        if not message.tool_calls or self.late:
             return None
         if self._desk is None:
             shown = rows.visible(self.source, self.task.failing)
@@ -116,7 +120,7 @@ class Episode:
             if self._said:
                 before, after = _broken(self.task.patch, self.task.requirement), self.sources()
                 changed = {path: after.get(path) for path in {*before, *after} if after.get(path) != before.get(path)}
-                self.ends.put(_key(self.task, self._said), changed)
+                self.ends.put(_key(self.task, self._said), changed, self.late)
         finally:
             if self._desk is not None:
                 self._desk.close()
@@ -148,18 +152,18 @@ def _spoken(reply: Reply) -> list[Message]:
     return said
 
 
-def ended(task: Task, reply: Reply, ends: Ends) -> dict[str, str]:
-    """The sources with which a conversation ended: as its environment left them, or from holding it again."""
+def ended(task: Task, reply: Reply, ends: Ends) -> tuple[dict[str, str], bool]:
+    """(the sources with which a conversation ended, whether its time ran out): as its environment left them, or from holding it again."""
     said = _spoken(reply)
     for heard in (said, said[:-1]):  # a turn that reached its token limit never got to the environment
         if heard and (left := ends.take(_key(task, heard))) is not None:
-            files = {**_broken(task.patch, task.requirement), **left}
-            return {path: text for path, text in files.items() if text is not None}
+            files = {**_broken(task.patch, task.requirement), **left[0]}
+            return {path: text for path, text in files.items() if text is not None}, left[1]
     again = Episode(task, Ends())
     try:
         for message in said:
             again.step(message)
-        return again.sources()
+        return again.sources(), again.late
     finally:
         again.close()
 
@@ -167,35 +171,70 @@ def ended(task: Task, reply: Reply, ends: Ends) -> dict[str, str]:
 def verdict(task: Task, reply: Reply, ends: Ends) -> Verdict:
     """1 when every failing test now passes, computing every value that was taken out of it, and every passing test still does.
 
-    `unreliable` (rewarded or not, never trained; paper §4.8.2): it passed, but the conversation ended at a limit; or the tests did.
+    `unreliable` (rewarded or not, never trained; paper §4.8.2): it passed, but the conversation ended at a limit of turns or tokens; its
+    time ran out; or the tests ended at a limit.
     """
-    files = ended(task, reply, ends)
+    files, late = ended(task, reply, ends)
     if files == _broken(task.patch, task.requirement):
-        return Verdict(0.0, "no source was changed", {"changed": 0.0})
+        return Verdict(0.0, "no source was changed", {"changed": 0.0, "unreliable": float(late)})
     said = _spoken(reply)
     stopped = bool(said) and not said[-1].tool_calls and reply.finished
     why, fixed, cut = judged(task, files)
-    unreliable = cut or (not why and not stopped)
+    unreliable = cut or late or (not why and not stopped)
     return Verdict(0.0 if why else 1.0, why or "the hidden tests pass", {"changed": 1.0, "fixed": fixed, "unreliable": float(unreliable)})
 
 
 def judged(task: Task, files: Mapping[str, str]) -> tuple[str, float, bool]:
     """(why it is not resolved, share of failing tests repaired, whether the tests were cut off by a limit)."""
-    source = source_of(task)
-    wanted = (*task.failing, *task.passing)
-    modules = sorted({test.partition("::")[0] for test in wanted})
-    digest = hashlib.blake2b(repr(sorted(files.items())).encode("utf-8", "replace"), digest_size=8).hexdigest()
-    report = judge.run(source, files, modules, task.spared, wanted, seed_of("judge", task.instance, digest) % (1 << 31))
+    report = _tested(task, files)
     if report.ran.status in ("timeout", "memory"):
         return f"the hidden tests ended at a limit: {report.ran.status}", 0.0, True
     if report.fooled:
         return f"the test run is not to be believed: {report.fooled}", 0.0, False
-    right = [test for test in task.failing if report.good(test) and tasks.order(report, test) == task.values[test]]
+    right = [test for test in task.failing if _right(task, report, test)]
     spoilt = sum(not report.good(test) for test in task.passing)
     fixed = len(right) / len(task.failing)
     if len(right) < len(task.failing):
         return f"{len(task.failing) - len(right)} of {len(task.failing)} failing tests still fail", fixed, False
     return (f"{spoilt} of {len(task.passing)} passing tests fail now" if spoilt else ""), fixed, False
+
+
+def _tested(task: Task, files: Mapping[str, str]) -> judge.Report:
+    wanted = (*task.failing, *task.passing)
+    modules = sorted({test.partition("::")[0] for test in wanted})
+    digest = hashlib.blake2b(repr(sorted(files.items())).encode("utf-8", "replace"), digest_size=8).hexdigest()
+    return judge.run(source_of(task), files, modules, task.spared, wanted, seed_of("judge", task.instance, digest) % (1 << 31))
+
+
+def _right(task: Task, report: judge.Report, test: str) -> bool:
+    return report.good(test) and tasks.order(report, test) == task.values[test]
+
+
+def disproof(task: Task) -> str:
+    """Empty where every failing test fails and every passing one passes as the task begins, and all pass once the golden patch was made with
+    the tools; else what does not hold."""
+    before = _tested(task, _broken(task.patch, task.requirement))
+    if before.ran.status != "ok" or before.fooled:
+        return f"before the patch the test run broke: {before.fooled or before.ran.status}"
+    passing = sum(_right(task, before, test) for test in task.failing)
+    failing = sum(not before.good(test) for test in task.passing)
+    if passing or failing:
+        return f"before the patch {passing} of FAIL_TO_PASS pass and {failing} of PASS_TO_PASS fail"
+    after = verdict(task, gold(task), Ends())
+    return "" if after.reward == 1.0 else f"after the patch: {after.note}"
+
+
+def disproofs(file: Path) -> Iterator[tuple[str, str, str]]:
+    """(package, row, `disproof`) of every row of a file that `linn tasks` made; sources that the cache lacks are fetched."""
+    for index, row in enumerate(read_rows(file)):
+        where = f"{file} row {index}"
+        meta = row.get("metadata")
+        if not isinstance(meta, Mapping) or "package" not in meta:
+            raise UserError(f"{where}: metadata.package is missing; only what linn tasks makes can be proved")
+        task = rows.task(meta, where)
+        package.fetch(task.requirement)
+        prompt(task, "swe_agentic", where)  # raises where the patch does not fit
+        yield task.requirement, f"{where} ({task.instance})", disproof(task)
 
 
 def gold(task: Task) -> Reply:

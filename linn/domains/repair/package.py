@@ -64,6 +64,8 @@ def fetch(requirement: str) -> Path:
     """The source distribution of `name` or `name==version` in the cache, downloaded by pip where it is missing."""
     if not re.fullmatch(REQUIREMENT, requirement):
         raise UserError(f"package {requirement!r}: must be NAME or NAME==VERSION")
+    if re.sub(r"[-_.]+", "-", requirement.partition("==")[0]).lower() in _TOOLS:
+        raise UserError(f"package {requirement}: the tests themselves run with it, so a right copy would stand beside the broken one")
     found = _archive(requirement)
     if found is None:
         cache().mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,9 @@ def load(requirement: str, folder: Path) -> Package:
     """The package `name==version` from the cache folder; InfrastructureError, with the command to run, where it is not there."""
     path = _archive(requirement)
     if path is None:
-        raise InfrastructureError(f"the source of {requirement} is not in {folder}; fetch it: {command_for(requirement)}")
+        raise InfrastructureError(
+            f"the source of {requirement} is not in {folder}; fetch it: {command_for(requirement)}, or all that a file names: linn tasks --check FILE"
+        )
     return read(path)
 
 

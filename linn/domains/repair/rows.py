@@ -66,8 +66,12 @@ def task(meta: Mapping[str, Any], where: str) -> Task:
         raise UserError(
             f"{where}: metadata.python is {meta.get('python')!r}, this is {package.PYTHON}; make the tasks again under it: linn tasks"
         )
-    values = {test: [(int(site), int(row)) for site, row in pairs] for test, pairs in _parsed(meta, "values", dict, where).items()}
-    spared = {path: list(map(int, sites)) for path, sites in _parsed(meta, "spared", dict, where).items()}
+    said, spared = (_parsed(meta, name, dict, where) for name in ("values", "spared"))
+    try:
+        values = {test: [(int(site), int(row)) for site, row in pairs] for test, pairs in said.items()}
+        spared = {path: list(map(int, sites)) for path, sites in spared.items()}
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{where}: metadata.values must hold pairs of whole numbers, metadata.spared whole numbers") from None
     requirement = _text(meta, "package", where)
     if "==" not in requirement or not re.fullmatch(package.REQUIREMENT, requirement):
         raise UserError(f"{where}: metadata.package must be NAME==VERSION, found {requirement[:80]!r}")
@@ -78,9 +82,13 @@ def task(meta: Mapping[str, Any], where: str) -> Task:
     return Task(texts[0], requirement, texts[1], texts[2], failing, passing, values, spared)
 
 
-def instance(row: Mapping[str, Any], where: str) -> Instance:
-    """A row of the released layouts; raises UserError naming the field that is wrong."""
-    meta = dict(row.get("metadata") or {})
+def instance(row: Mapping[str, Any], where: str) -> Instance | None:
+    """A row of the released layouts, None where it is of another; raises UserError naming the field that is wrong."""
+    meta = row.get("metadata") or {}
+    if not isinstance(meta, Mapping) or {"package", "files"} & meta.keys():
+        return None
+    if not {"instance_dict", "base_commit", "commit_hash"} & {*row, *meta}:
+        return None
     inner = _parsed(meta, "instance_dict", dict, where) if meta.get("instance_dict") else {}
     merged = {
         **inner,
@@ -88,6 +96,9 @@ def instance(row: Mapping[str, Any], where: str) -> Instance:
         **{k: v for k, v in meta.items() if v is not None},
     }
     merged["golden_patch"] = merged.get("golden_patch") or merged.get("patch")
+    if "commit_hash" in merged:  # R2E-Gym's own rows have no id but the image's, and their patch as a parsed commit
+        for ours, theirs in (("base_commit", "commit_hash"), ("instance_id", "docker_image"), ("golden_patch", "parsed_commit_content")):
+            merged[ours] = merged.get(ours) or merged.get(theirs)
     name = _text(merged, "instance_id", where)
     return Instance(
         name,
@@ -164,22 +175,18 @@ def broken(source: Package, patch: str) -> dict[str, str]:
 
 
 def visible(source: Package, failing: tuple[str, ...]) -> dict[str, str]:
-    """The tests that the model sees: the released ones without the functions that judge it."""
+    """The tests that the model sees: the released ones without the functions that judge it, whatever class they stand in or inherit from."""
     shown: dict[str, str] = {}
     for path in {test.partition("::")[0] for test in failing}:
         text = source.files[path]
-        names = {tuple(test.partition("[")[0].split("::")[1:]) for test in failing if test.startswith(path + "::")}
+        names = {test.partition("[")[0].rpartition("::")[2] for test in failing if test.startswith(path + "::")}
         lines = text.split("\n")
-        for node in ast.parse(text).body:
-            inner = (
-                [((node.name, f.name), f) for f in node.body if isinstance(f, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
-            )
-            own = [((node.name,), node)] if isinstance(node, ast.FunctionDef) else []
-            for name, function in (*own, *inner):
-                if name in names:
-                    first = min([function.lineno, *(d.lineno for d in function.decorator_list)])
-                    indent = lines[function.lineno - 1][: function.col_offset]
-                    for number in range(first - 1, function.end_lineno or first):
-                        lines[number] = f"{indent}pass" if number == first - 1 and len(name) == 2 else ""
+        for function in ast.walk(ast.parse(text)):
+            if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) or function.name not in names:
+                continue
+            if head := lines[function.lineno - 1]:  # else it stood in one that is gone already
+                first = min([function.lineno, *(d.lineno for d in function.decorator_list)])
+                last = function.end_lineno or first
+                lines[first - 1 : last] = [head[: function.col_offset] + "pass", *[""] * (last - first)]
         shown[path] = "\n".join(lines)
     return shown

@@ -21,6 +21,11 @@ from linn.types import seed_of
 
 DIFFICULTIES = ("easy", "medium", "hard")
 """easy: one bug, its function named; medium: one bug, only what goes wrong; hard: two bugs in two functions."""
+PACKAGES = (
+    "toolz==1.2.0", "parse==1.22.4", "boltons==26.2.0", "tabulate==0.10.0", "xmltodict==1.0.4", "schema==0.7.8", "voluptuous==0.16.0",
+    "funcy==2.1",
+)  # fmt: skip
+"""Those that `linn tasks` takes by itself: small, permissively licensed, pure Python, with tests that need nothing else."""
 _SLOW, _SUITE_SECONDS = 0.25, 5.0
 _MOST_FAILING, _MOST_PASSING = 40, 100
 _LONGEST_SNIPPET, _LONGEST_SHOWN = 900, 400
@@ -393,10 +398,14 @@ def _is_check(node: ast.Expr) -> bool:
 
 
 def _needed(before: Sequence[ast.stmt], asked: ast.expr) -> list[ast.stmt]:
-    """Those statements that may bear on an expression: all but other assertions."""
+    """Those statements that may bear on an expression: all but other assertions and plain text."""
     if not any(isinstance(node, ast.Name) for node in ast.walk(asked)):
         return []
-    return [node for node in before if not isinstance(node, ast.Assert)]
+    return [
+        node
+        for node in before
+        if not isinstance(node, ast.Assert) and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+    ]
 
 
 def _short(text: str) -> str | None:

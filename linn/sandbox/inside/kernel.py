@@ -40,6 +40,8 @@ _OF_PROCESSES = (
 )  # fmt: skip
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CAPS_VERSION_3 = 0x20080522
+_SYSTEM = ("usr", "lib", "lib32", "lib64", "libx32", "bin", "sbin", "etc", "dev", "proc")
+"""Folders of the root that a workspace command may read."""
 _RULESET = 444  # landlock_create_ruleset; landlock_add_rule and landlock_restrict_self follow; the same on every machine
 _EXECUTE, _READ, _OF_FILES = 0b1, 0b1100, 0x4007  # execute; read a file, read a folder; of a file: execute, write, read, cut
 SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin")
@@ -187,18 +189,18 @@ def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options
 def workspace_mounts(
     folder: str, target: str, size: int, hidden: tuple[str, ...], prefixes: tuple[str, ...], readable: tuple[str, ...]
 ) -> None:
-    """Make the whole tree read-only, with an own /tmp of `size` bytes in which `folder` stands at `target`, writable (own mount namespace).
+    """Leave the system's folders, read-only, and an own /tmp of `size` bytes in which `folder` stands at `target`, writable (own mount namespace).
 
-    Over `hidden` folders an empty one is put. `prefixes` and `readable` folders stay within reach of every user: where a parent of one is
-    shut to others, is hidden, or is /tmp, an empty folder is put over it and the one wanted is shown in it.
+    Over all other folders of the root and the `hidden` ones an empty one is put. `prefixes` and `readable` folders stay within reach of every
+    user: where a parent of one is hidden or shut to others, an empty folder is put over it and the one wanted is shown in it.
     """
     shown = (*prefixes, *readable)
     handles = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in (folder, *shown)}
-    shut = {"/tmp"}
+    shut = {f"/{name}" for name in os.listdir("/") if name not in _SYSTEM and stat.S_ISDIR(os.lstat(f"/{name}").st_mode)}
     for path in shown:
         parts = path.split("/")
         parents = ["/".join(parts[:count]) for count in range(2, len(parts))]
-        shut |= set([parent for parent in parents if not os.stat(parent).st_mode & 1][:1])
+        shut |= set([parent for parent in parents if parent in shut or not os.stat(parent).st_mode & 1][:1])
     _mount(b"none", b"/", None, 0x44000, None)  # private, with all below
     shut = {path for path in shut if not any(path.startswith(parent + "/") for parent in shut)}  # one below another is covered already
     for parent in sorted(shut):
