@@ -136,13 +136,15 @@ def grade(
 ) -> None:
     """Grade replies offline with a domain's own grader, or a judge model."""
     from linn import recipe as recipes
-    from linn.data.rows import write_rows
+    from linn.data.rows import writable, write_rows
+    from linn.data.tally import Tally
     from linn.domains.load import load
     from linn.evals.grade import grade as graded
 
+    writable(out)
     keys = recipes.domain_keys(domain, judge, options or [])
     loaded = load(domain, keys.options)
-    broken: list[str] = []
+    broken = Tally()
     judges, engine = None, None
     try:
         if keys.judge is not None:
@@ -162,8 +164,8 @@ def grade(
     typer.echo(f"{len(verdicts)} verdicts, mean reward {mean:.4f}: {out}")
     if judges is not None and (asked := judges.figures()):
         typer.echo(f"judge: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s")
-    if broken:
-        typer.echo(f"{len(broken)} broken lines skipped, the first: {broken[0]}", err=True)
+    for told in broken.told():
+        typer.echo(f"skipped: {told}", err=True)
 
 
 @app.command("filter")
@@ -193,6 +195,7 @@ def filter_rows(
     from contextlib import ExitStack
 
     from linn import recipe as recipes
+    from linn.data.rows import writable
     from linn.domains.load import load
     from linn.engine.pool import Engine
     from linn.evals import difficulty
@@ -201,6 +204,7 @@ def filter_rows(
     from linn.show import Progress
     from linn.types import Sampling
 
+    writable(out)
     keys = recipes.domain_keys(domain, judge, options or []).model_copy(update={"rows": rows, "skip_bad": skip_bad})
     loaded, how, kept, show = load(domain, keys.options), Sampling(max_tokens, temperature), Path(f"{out}.rates.jsonl"), Progress()
     settings = {
@@ -284,9 +288,10 @@ def tasks(
     seed: Annotated[int, typer.Option(help="which bugs")] = 0,
 ) -> None:
     """Make repair tasks for swe_agentic: bugs in published packages, proved by the packages' own tests."""
-    from linn.data.rows import write_rows
+    from linn.data.rows import writable, write_rows
     from linn.domains.repair.tasks import make_all
 
+    writable(out)
     made = []
     names = [name.strip() for name in packages.split(",") if name.strip()]
     levels = [level.strip() for level in difficulty.split(",")]
@@ -307,16 +312,20 @@ def render(
 ) -> None:
     """Write what the model would see for each row."""
     from linn import chat
-    from linn.data.rows import read_rows, write_rows
+    from linn.data.rows import read_rows, writable, write_rows
 
+    writable(out)
     codec = None
     if tokens:
         from linn.run import resolve
 
         codec = chat.Codec.load(resolve(tokens))
-    made = []
-    for index, row in enumerate(read_rows(rows)):
-        text = chat.render_row(row)
+    made, found = [], read_rows(rows)
+    for index, row in enumerate(found):
+        try:
+            text = chat.render_row(row)
+        except UserError as error:
+            raise UserError(f"{rows} line {found.line}: {error}") from None
         made.append({"row": index, "text": text} | ({"tokens": codec.encode(text)} if codec else {}))
     write_rows(out, made)
     typer.echo(f"{len(made)} rows: {out}")
@@ -332,7 +341,9 @@ def data(
     against: Annotated[
         list[str] | None, typer.Option(metavar="EVAL", help="evaluation set to compare prompts with: a file, DOMAIN, or DOMAIN:FILE")
     ] = None,
-    ngram: Annotated[int, typer.Option(min=1, help="words in a row that make an overlap; usual are 13 and 9")] = 13,
+    ngram: Annotated[
+        list[int] | None, typer.Option(min=1, help="words in a row that make an overlap; default 13; --ngram 9 --ngram 13: either")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="where the rows without overlap go (with --against)")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count rows that cannot be compared and leave them out")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -342,12 +353,15 @@ def data(
 
     from linn import describe
     from linn.data.names import located
+    from linn.data.rows import writable
     from linn.decontaminate import Against, decontaminate
     from linn.show import reading
 
     path = located(file)
     if against:
-        sets = Against(against, ngram)
+        if out is not None:
+            writable(out)
+        sets = Against(against, ngram or [13])
         with reading(str(path)) as progress:
             found, written = decontaminate(path, sets, out, skip_bad, progress)
         typer.echo(json.dumps(sets.record(found), ensure_ascii=False, indent=1) if as_json else sets.report(path, found))

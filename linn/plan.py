@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from linn.data.names import is_remote
+from linn.data.rows import Lines
 from linn.domains.load import load
 from linn.engine.tiny import tiny_config
 from linn.errors import UserError
@@ -22,8 +23,8 @@ def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, in
         start_folder(recipe, folder)
     turns = {}
     for name, keys in recipe.domains.items():
-        if keys.rows is not None and not is_remote(keys.rows) and not Path(keys.rows).is_file():
-            raise UserError(f"domains.{name}.rows: {keys.rows}: no such file; give a JSONL file in the released row layout")
+        if keys.rows is not None:
+            _file_holds(f"domains.{name}.rows", keys.rows)
         domain = load(name, keys.options)
         turns[short(name)] = domain.max_turns
         domain.close()
@@ -31,11 +32,19 @@ def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, in
             judge_holds(keys.judge)
     for stage in recipe.stages:
         for file in stage.files if isinstance(stage, SftKeys) else ():
-            if not is_remote(file) and not Path(file).is_file():
-                raise UserError(f"stage {stage.name!r}.data: {file}: no such file; give a JSONL file of messages rows")
+            _file_holds(f"stage {stage.name!r}.data", file)
     if found := next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None):
         raise UserError(f"run folder {folder}: {found} is a file; give --out another folder")
     return turns
+
+
+def _file_holds(key: str, name: str) -> None:
+    """Refuse a file that cannot be opened, or is of another kind; its rows are read when they are needed."""
+    if not is_remote(name):
+        try:
+            Lines(name).close()
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from None
 
 
 def model_shape(recipe: Recipe, folder: Path) -> Shape:

@@ -108,7 +108,7 @@ def test_a_file_is_cleaned_byte_for_byte(tmp_path: Path) -> None:
     train = tmp_path / "train.jsonl"
     lines = [b'{"messages":   [{"role": "user", "content": "%s"}], "odd": 1.0e3}\r\n' % text.encode() for text in texts]
     train.write_bytes(b"".join(lines))
-    against = Against([str(held)], 13)
+    against = Against([str(held)], [13])
     out = tmp_path / "clean.jsonl.gz"
     found, written = decontaminate(train, against, out, False, quiet)
     assert (found.prompts, found.dirty, written) == (20, 2, 18) and [line for line, _ in found.examples] == [5, 10]
@@ -123,14 +123,14 @@ def test_rows_that_cannot_be_compared_are_refused_or_counted(tmp_path: Path) -> 
     write_rows(held, [{"question": "q"}])
     train.write_bytes(b'{"prompt": "p"}\n{"x": 1}\n\xff\n')
     with pytest.raises(UserError, match=r"train.jsonl line 2: nothing asked.*--skip-bad"):
-        decontaminate(train, Against([str(held)], 9), out, False, quiet)
+        decontaminate(train, Against([str(held)], [9]), out, False, quiet)
     assert not out.exists()
-    found, written = decontaminate(train, Against([str(held)], 9), out, True, quiet)
+    found, written = decontaminate(train, Against([str(held)], [9]), out, True, quiet)
     assert written == 1 and found.tally.bad == {"nothing asked": 1, "not UTF-8": 1}
     with pytest.raises(UserError, match=r"--against .*train.jsonl line 2: nothing asked"):
-        Against([str(train)], 9)
+        Against([str(train)], [9])
     with pytest.raises(UserError, match="no such file, and no domain"):
-        Against(["mqca"], 9)
+        Against(["mqca"], [9])
 
 
 def test_a_domains_own_test_split_is_an_evaluation_set(tmp_path: Path) -> None:
@@ -139,13 +139,13 @@ def test_a_domains_own_test_split_is_an_evaluation_set(tmp_path: Path) -> None:
     shown = [p.messages[-1].content for p, _ in zip(load("math").prompts("test"), range(3), strict=False)]
     train = tmp_path / "train.jsonl"
     write_rows(train, [{"prompt": text} for text in [*shown, " ".join(noise(30))]])
-    found, _ = decontaminate(train, Against(["math"], 9), None, False, quiet)
+    found, _ = decontaminate(train, Against(["math"], [9]), None, False, quiet)
     assert found.prompts == 4 and found.dirty == 3
     rows = [{"question": f"{n} {' '.join(noise(20))}", "expected_answer": "1"} for n in range(200)]
     same = tmp_path / "math.jsonl"
     write_rows(same, [*rows, *({**row, "question": row["question"] + " again"} for row in rows)])
     out = tmp_path / "clean.jsonl"
-    found, written = decontaminate(same, Against([f"math:{same}"], 13), out, False, quiet)
+    found, written = decontaminate(same, Against([f"math:{same}"], [13]), out, False, quiet)
     assert found.held_out > 20 and found.dirty > 5 and written == 400 - found.dirty
     kept = load("math", {"rows": out})
     assert len(list(kept.prompts("test"))) == len(list(load("math", {"rows": same}).prompts("test"))), "the test split itself stays"
