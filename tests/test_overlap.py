@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,86 @@ def test_an_overlap_is_found_at_every_position_and_a_word_less_is_none(n: int) -
     broken = [*EVAL[: n - 1], "other", *EVAL[n - 1 : 2 * n - 2]]
     assert one.hit([broken]) is None
     assert one.hit([EVAL[: n - 1], EVAL[n - 1 : 2 * n - 2]]) is None, "an n-gram runs over two turns"
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a text as the docstring of `linn.data.overlap` has them, a character at a time."""
+    words, word = [], ""
+    for c in "".join(c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in ("Mn", "Cf")).casefold() + " ":
+        alone = any(name in unicodedata.name(c, "") for name in ("CJK UNIFIED", "HIRAGANA", "KATAKANA"))
+        if word and (alone or not c.isalnum()):
+            words, word = [*words, word], ""
+        if alone:
+            words.append(c)
+        elif c.isalnum():
+            word += c
+    return words
+
+
+def brute(train: list[list[str]], held: list[list[str]], n: int) -> tuple[int, int, list[int]]:
+    """(n-grams compared with, n-grams too common, shared n-grams of each training prompt), by lists and tuples alone."""
+    prompts = []
+    for texts in held:
+        if (turns := [plain_words(text) for text in texts]) not in prompts:
+            prompts.append(turns)
+    grams_of = lambda words: [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]  # noqa: E731
+    counts = Counter(gram for turns in prompts for gram in {gram for words in turns for gram in grams_of(words)})
+    kept = {gram for gram, count in counts.items() if count <= COMMON}
+    short = [words for turns in prompts for words in turns if 0 < len(words) < n]
+    met = [
+        sum(gram in kept for w in turns for gram in grams_of(w)) + sum(w in short for w in turns)
+        for turns in ([*map(plain_words, t)] for t in train)
+    ]
+    return len(kept), len(counts) - len(kept), met
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_counts_are_those_of_brute_force(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    pool = [
+        "Straße",
+        "naïve",
+        "ﬁle",
+        "2²",
+        "ｆｏｘ",
+        "isn’t",
+        "x_1",
+        "数学",
+        "かな",
+        "İstanbul",
+        "Ωmega",
+        "한국어",
+        "a\u00adb",
+        "the",
+        "of",
+        "is",
+        "ΣΑΣ",
+    ]
+    runs = [[rng.choice(pool) for _ in range(rng.randint(1, 16))] for _ in range(12)]
+
+    def prompt() -> list[str]:
+        turns = [
+            [*rng.choice(runs), *rng.choices(pool, k=rng.randint(0, 4)), *rng.choice(runs)[: rng.randint(0, 16)]]
+            for _ in range(rng.randint(1, 2))
+        ]
+        dressed = rng.choice([str.upper, str.lower, str, lambda text: unicodedata.normalize("NFC", text)])
+        return [dressed(rng.choice([" ", ", ", "\n", " — "]).join(turn)) for turn in turns]
+
+    train, held = [prompt() for _ in range(150)], [prompt() for _ in range(80)] + [runs[0]] * 2 + [[" ".join(runs[1])]]
+    for name, rows in (("train", train), ("held", held)):
+        write_rows(tmp_path / name, ({"messages": [{"role": "user", "content": text} for text in texts]} for texts in rows))
+    against = Against([str(tmp_path / "held")], [13, 9])
+    found, written = decontaminate(tmp_path / "train", against, tmp_path / "clean", False, quiet)
+    met = {}
+    for one in against.sets:
+        grams, common, met[one.n] = brute(train, held, one.n)
+        hits = [one.hit([words_of(text) for text in texts]) for texts in train]
+        assert (one.grams, one.common) == (grams, common) and [hit.grams if hit else 0 for hit in hits] == met[one.n]
+        assert found.hits.get((one.name, one.n), 0) == sum(map(bool, met[one.n])) > 0
+    dirty = [bool(a or b) for a, b in zip(met[9], met[13], strict=True)]
+    assert found.dirty == sum(dirty) and written == 150 - sum(dirty)
+    assert f"{found.dirty:,} overlap with any" in against.report(tmp_path / "train", found)
+    assert [asked(row) for row in read_rows(tmp_path / "clean")] == [texts for texts, bad in zip(train, dirty, strict=True) if not bad]
 
 
 PLAIN = "the quick brown fox isn't over the lazy dog's cafe file resume naive ok"
