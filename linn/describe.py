@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from linn import chat
-from linn.data.agents import DOMAIN_OF, agent_of, whose
+from linn.data.agents import agent_of, domain_of, metadata_of, whose
 from linn.data.conversations import conversation
 from linn.data.rows import Lines, object_of
 from linn.data.tally import Tally, by_count, fault
@@ -20,7 +20,8 @@ from linn.types import Message, Prompt, seed_of
 
 FIELDS = {
     "instruct": ("instruction_id_list",), "structured": ("schema_str",), "workplace": ("ground_truth", "environment_name"),
-    "mcqa": ("options", "expected_answer"), "math": ("question", "expected_answer"),
+    "mcqa": ("options", "expected_answer"), "math": ("question", "expected_answer"), "swe_agentless": ("relevant_file_contents",),
+    "swe_agentic": ("base_commit",), "genrm": ("response1", "response2"),
 }  # fmt: skip
 """Fields that tell a domain where a row names no agent; used for the description alone, never in training."""
 
@@ -78,7 +79,7 @@ class Description:
     def _add_task(self, row: Mapping[str, Any], line: int) -> None:
         self.layouts["responses_create_params" if "responses_create_params" in row else "other"] += 1
         agent = agent_of(row)
-        name = self._domain or (DOMAIN_OF.get(agent) if agent else _by_fields(row))
+        name = self._domain or (domain_of(agent) if agent else _by_fields(row))
         told = agent or (f"{name}, by its fields" if name else "no agent named")
         self.agents[f"{told} ({name})" if agent and name and agent != name else told] += 1
         prompt = self._prompt(name, row, line)
@@ -88,7 +89,7 @@ class Description:
 
     def _prompt(self, name: str | None, row: Mapping[str, Any], line: int) -> Prompt:
         if name is not None and name not in self._domains and (name.endswith(".py") or name in NAMES):
-            self._domains[name] = load(name)
+            self._domains[name] = _loaded(name)
         if name in self._domains:
             whose(row, self._domains[name].name)
             return self._domains[name].from_row(row, line - 1)
@@ -138,13 +139,23 @@ class Description:
         return [(2**power, bins[power]) for power in range(min(bins, default=0), max(bins, default=-1) + 1)]
 
 
+def _loaded(name: str) -> Domain:
+    """The domain, judged where it can be: rows that only a judge can grade are none the worse for it."""
+    try:
+        return load(name, {"judged": True})
+    except UserError:
+        return load(name)
+
+
 def _by_fields(row: Mapping[str, Any]) -> str | None:
     """The domain that a row's fields tell of, if they do."""
     if found := next((name for name, fields in FIELDS.items() if all(field in row for field in fields)), None):
         return found
     if isinstance(told := row.get("verifier_metadata"), Mapping):
         return "instruct" if "instruction_id_list" in told else "code" if {"unit_tests", "test"} & told.keys() else None
-    if isinstance(told := row.get("metadata"), Mapping):
+    if "problem" in row and "answer" in row:
+        return "math"
+    if isinstance(told := metadata_of(row), Mapping):
         return "swe_agentless" if "relevant_file_contents" in told else "swe_agentic" if "problem_statement" in told else None
     return None
 

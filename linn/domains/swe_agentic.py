@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from linn.data.agents import metadata_of
 from linn.data.names import located
-from linn.data.rows import Lines
+from linn.data.rows import BadRow, Lines
 from linn.domains import edits, functions
 from linn.domains.base import Domain, Env, content_key
 from linn.domains.repair import episode, rows
@@ -170,7 +171,8 @@ class SweAgentic(Domain):
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         where = f"{self.name} row {index}"
-        meta = row.get("metadata")
+        row = {**row, "metadata": {} if (told := metadata_of(row)) is None and "base_commit" in row else told}
+        meta = row["metadata"]
         if not isinstance(meta, Mapping):
             raise UserError(f"{where}: metadata must be an object, found {type(meta).__name__}")
         if "package" in meta:
@@ -179,9 +181,10 @@ class SweAgentic(Domain):
             return episode.prompt(rows.task(meta, where), self.name, where)
         if "files" not in meta and ("base_commit" in meta or "base_commit" in row or "instance_dict" in meta):
             found = rows.instance(row, where)
-            raise UserError(
+            raise BadRow(
                 f"{where}: {found.instance} is {found.repo} at {found.base_commit[:12]} in its container image {found.image or '(not named)'}; that needs"
-                " docker or apptainer and the image, which linn does not run. Rows that run without: linn tasks; or metadata.files and metadata.tests"
+                " docker or apptainer and the image, which linn does not run. Rows that run without: linn tasks; or metadata.files and metadata.tests",
+                "needs a container image",
             )
         if not isinstance(meta.get("problem_statement"), str):
             raise UserError(f"{where}: metadata.problem_statement must be a text")
