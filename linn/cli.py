@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -349,12 +350,11 @@ def data(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Tell what a data file holds, or which of its prompts overlap with evaluation sets."""
-    import json
-
     from linn import describe
     from linn.data.names import located
     from linn.data.rows import writable
     from linn.decontaminate import Against, decontaminate
+    from linn.files import json_text
     from linn.show import reading
 
     path = located(file)
@@ -364,7 +364,7 @@ def data(
         sets = Against(against, ngram or [13])
         with reading(str(path)) as progress:
             found, written = decontaminate(path, sets, out, skip_bad, progress)
-        typer.echo(json.dumps(sets.record(found), ensure_ascii=False, indent=1) if as_json else sets.report(path, found))
+        typer.echo(json_text(sets.record(found), 1) if as_json else sets.report(path, found))
         if out is not None:
             typer.echo(f"{written:,} rows: {out}", err=as_json)
         return
@@ -379,7 +379,7 @@ def data(
     with reading(str(path)) as progress:
         told = describe.describe(path, codec, domain, progress)
     unit = "characters" if codec is None else "tokens of " + (tokens if tokens != "tiny" else "the kept tiny base (--tokens CHECKPOINT)")
-    typer.echo(json.dumps(told.record(), ensure_ascii=False, indent=1) if as_json else describe.table(path, told, unit))
+    typer.echo(json_text(told.record(), 1) if as_json else describe.table(path, told, unit, shutil.get_terminal_size().columns))
 
 
 @app.command("eval")

@@ -179,7 +179,8 @@ def describe(path: Path, codec: chat.Codec | None, domain: str | None, progress:
 
 
 def table(path: Path, found: Description, unit: str, width: int = 80) -> str:
-    """The description for a person, in lines of at most `width`."""
+    """The description for a person, in lines of at most `width`, but for the file's name."""
+    width = min(max(40, width), 120)
     told = found.record()
     lines = [found.file, f"{told['rows']:,} rows"]
 
@@ -197,11 +198,12 @@ def table(path: Path, found: Description, unit: str, width: int = 80) -> str:
     block("mode", found.modes)
     block("user turns", found.turns, 8)
     if found.with_tools or found.with_calls:
-        lines += ["", f"tools: {found.with_tools:,} rows define some, {found.with_calls:,} call some"]
+        lines += ["", *textwrap.wrap(f"tools: {found.with_tools:,} rows define some, {found.with_calls:,} call some", width)]
         block("calls", found.tools, 10)
     if figures := found.figures():
-        lines += ["", f"length in {unit}" + (f", of one row in {found.every}" if found.every > 1 else "")]
-        lines.append("  " + ", ".join(f"{name} {value:,.0f}" for name, value in figures.items()))
+        measured = f"length in {unit}" + (f", of one row in {found.every}" if found.every > 1 else "")
+        listed = ", ".join(f"{name} {value:,.0f}" for name, value in figures.items())
+        lines += ["", *textwrap.wrap(measured, width), *textwrap.wrap(listed, width, initial_indent="  ", subsequent_indent="  ")]
         bars = found.histogram()
         most = max(count for _, count in bars)
         for top, count in bars:
@@ -213,7 +215,7 @@ def table(path: Path, found: Description, unit: str, width: int = 80) -> str:
             lines += textwrap.wrap(
                 found.tally.first[reason].removeprefix(str(path)).strip(), width, initial_indent=" " * 15, subsequent_indent=" " * 15
             )
-    return "\n".join(lines)
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)  # names and values are the file's own
 
 
 def _bytes(size: float) -> str:
