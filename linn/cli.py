@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,12 +36,12 @@ Changes = Annotated[
 
 
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False) -> None:
+def _options(ctx: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False) -> None:
     """linn: post-train a language model by the Nemotron-Cascade 2 recipe."""
-    _state["debug"] = debug
+    _state.update(debug=debug, resumes=ctx.invoked_subcommand in ("run", "filter", "compare"))
 
 
-_state = {"debug": False}
+_state = {"debug": False, "resumes": False}
 _SPACE = "; free some space, then the same command goes on where it stands"
 
 
@@ -141,6 +142,7 @@ def grade(
     from linn.data.tally import Tally
     from linn.domains.load import load
     from linn.evals.grade import grade as graded
+    from linn.show import reading
 
     writable(out)
     keys = recipes.domain_keys(domain, judge, options or [])
@@ -155,14 +157,21 @@ def grade(
 
             engine = Engine()
             judges = judges_of({loaded.name: keys.judge}, judge_folders({loaded.name: keys.judge}, None), engine)
-        verdicts = list(graded(loaded, rows, replies, broken if skip_bad else None, judges))
+        total = 0.0
+
+        def counted(verdicts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+            nonlocal total
+            for verdict in verdicts:
+                total += verdict["reward"]
+                yield verdict
+
+        with reading(str(replies)) as progress:
+            count = write_rows(out, counted(graded(loaded, rows, replies, broken if skip_bad else None, judges, progress)))
     finally:
         loaded.close()
         if engine is not None:
             engine.close()
-    write_rows(out, verdicts)
-    mean = sum(v["reward"] for v in verdicts) / max(1, len(verdicts))
-    typer.echo(f"{len(verdicts)} verdicts, mean reward {mean:.4f}: {out}")
+    typer.echo(f"{count} verdicts" + (f", mean reward {total / count:.4f}" if count else "") + f": {out}")
     if judges is not None and (asked := judges.figures()):
         typer.echo(f"judge: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s")
     for told in broken.told():
@@ -229,7 +238,11 @@ def filter_rows(
         def on_rows(done: int, total: int) -> None:
             show.step("filter", done, total, {})
 
-        rates = difficulty.measured(loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows)
+        def on_read(share: float, line: int) -> None:
+            if line % 1024 == 0:
+                show.note("filter", round(100 * share), 100, f"{line:,} lines read")
+
+        rates = difficulty.measured(loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows, on_read)
         stay = difficulty.chosen(rates, keep_solved, keep_unsolved, seed)
         count = difficulty.write_kept(loaded, rates, stay, out)
     typer.echo(difficulty.histogram(rates))
@@ -314,6 +327,7 @@ def render(
     """Write what the model would see for each row."""
     from linn import chat
     from linn.data.rows import read_rows, writable, write_rows
+    from linn.show import reading
 
     writable(out)
     codec = None
@@ -321,15 +335,20 @@ def render(
         from linn.run import resolve
 
         codec = chat.Codec.load(resolve(tokens))
-    made, found = [], read_rows(rows)
-    for index, row in enumerate(found):
-        try:
-            text = chat.render_row(row)
-        except UserError as error:
-            raise UserError(f"{rows} line {found.line}: {error}") from None
-        made.append({"row": index, "text": text} | ({"tokens": codec.encode(text)} if codec else {}))
-    write_rows(out, made)
-    typer.echo(f"{len(made)} rows: {out}")
+
+    def rendered(progress: Callable[[float, int], None]) -> Iterator[dict[str, Any]]:
+        found = read_rows(rows)
+        for index, row in enumerate(found):
+            progress(found.share, found.line)
+            try:
+                text = chat.render_row(row)
+            except UserError as error:
+                raise UserError(f"{rows} line {found.line}: {error}") from None
+            yield {"row": index, "text": text} | ({"tokens": codec.encode(text)} if codec else {})
+
+    with reading(str(rows)) as progress:
+        count = write_rows(out, rendered(progress))
+    typer.echo(f"{count} rows: {out}")
 
 
 @app.command()
@@ -470,7 +489,7 @@ def main() -> None:
     except LinnError as error:
         _fail(error, str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort) as error:
-        _fail(error, "stopped; the same command goes on where it stands", 1)
+        _fail(error, "stopped" + ("; the same command goes on where it stands" if _state["resumes"] else "; nothing was written"), 1)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         _fail(error, f"{error.filename or 'file system'}: {error.strerror or error}{_SPACE if full else ''}", 1)

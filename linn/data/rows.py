@@ -119,6 +119,11 @@ class Rows(Iterator[dict[str, Any]]):
         """Number of the line read last, counted from 1."""
         return self._lines.number
 
+    @property
+    def share(self) -> float:
+        """Share of the file that was read."""
+        return self._lines.share
+
     def __next__(self) -> dict[str, Any]:
         number, raw = next(self._lines)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,21 @@ from linn.play.rollout import reply_of
 from linn.types import Message, Prompt, Reply, ToolCall, Verdict
 
 
-def grade(domain: Domain, rows: Path, replies: Path, broken: Tally | None = None, judges: Judges | None = None) -> Iterator[dict[str, Any]]:
+def grade(
+    domain: Domain,
+    rows: Path,
+    replies: Path,
+    broken: Tally | None = None,
+    judges: Judges | None = None,
+    progress: Callable[[float, int], None] = lambda share, line: None,
+) -> Iterator[dict[str, Any]]:
     """One verdict a reply, in order: {"row", "reply", "reward", "note"}. A broken line raises UserError naming file and line.
 
     With a tally `broken`, broken lines keep their index, are skipped, and are counted there by reason. Rows of other domains are no fault
     unless a reply answers one. A domain that a model judges has all its questions asked first, each reply as a group of one.
+    `progress` hears the share of the replies read, and the line.
     """
-    found = _prompts_and_replies(domain, rows, replies, broken)
+    found = _prompts_and_replies(domain, rows, replies, broken, progress)
     if domain.judged:
         entries = list(found)
         asked = [Siblings(domain, prompt, [reply]) for _, _, prompt, reply in entries]
@@ -37,7 +45,9 @@ def grade(domain: Domain, rows: Path, replies: Path, broken: Tally | None = None
         yield {"row": index, "reply": line, "reward": verdict.reward, "note": verdict.note}
 
 
-def _prompts_and_replies(domain: Domain, rows: Path, replies: Path, broken: Tally | None) -> Iterator[tuple[int, int, Prompt, Reply]]:
+def _prompts_and_replies(
+    domain: Domain, rows: Path, replies: Path, broken: Tally | None, progress: Callable[[float, int], None]
+) -> Iterator[tuple[int, int, Prompt, Reply]]:
     """(row, line, prompt, reply) of every reply that can be graded."""
     prompts: list[Prompt | str] = []
     for where, index, row in _numbered(rows, broken):
@@ -50,7 +60,7 @@ def _prompts_and_replies(domain: Domain, rows: Path, replies: Path, broken: Tall
                 if not _of_others(row, domain):
                     _wrong(where, error, broken)
         prompts.append(found)
-    for where, line, entry in _numbered(replies, broken):
+    for where, line, entry in _numbered(replies, broken, progress):
         if entry is None:
             continue
         try:
@@ -65,9 +75,13 @@ def _prompts_and_replies(domain: Domain, rows: Path, replies: Path, broken: Tall
         yield index, line, prompt, reply
 
 
-def _numbered(path: Path, broken: Tally | None) -> Iterator[tuple[str, int, dict[str, Any] | None]]:
+def _numbered(
+    path: Path, broken: Tally | None, progress: Callable[[float, int], None] = lambda share, line: None
+) -> Iterator[tuple[str, int, dict[str, Any] | None]]:
     """("FILE line N", 0-based index, row) of every line that is not blank; None for one that is no JSON object, where that is allowed."""
-    for index, (line, raw) in enumerate(Lines(path)):
+    lines = Lines(path)
+    for index, (line, raw) in enumerate(lines):
+        progress(lines.share, line)
         where, row = f"{path} line {line}", None
         try:
             row = object_of(raw)
