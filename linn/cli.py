@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,12 +36,12 @@ Changes = Annotated[
 
 
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False) -> None:
+def _options(ctx: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False) -> None:
     """linn: post-train a language model by the Nemotron-Cascade 2 recipe."""
-    _state["debug"] = debug
+    _state.update(debug=debug, resumes=ctx.invoked_subcommand in ("run", "filter", "compare"))
 
 
-_state = {"debug": False}
+_state = {"debug": False, "resumes": False}
 _SPACE = "; free some space, then the same command goes on where it stands"
 
 
@@ -136,13 +138,16 @@ def grade(
 ) -> None:
     """Grade replies offline with a domain's own grader, or a judge model."""
     from linn import recipe as recipes
-    from linn.data.rows import write_rows
+    from linn.data.rows import writable, write_rows
+    from linn.data.tally import Tally
     from linn.domains.load import load
     from linn.evals.grade import grade as graded
+    from linn.show import reading
 
+    writable(out)
     keys = recipes.domain_keys(domain, judge, options or [])
     loaded = load(domain, keys.options)
-    broken: list[str] = []
+    broken = Tally()
     judges, engine = None, None
     try:
         if keys.judge is not None:
@@ -152,18 +157,25 @@ def grade(
 
             engine = Engine()
             judges = judges_of({loaded.name: keys.judge}, judge_folders({loaded.name: keys.judge}, None), engine)
-        verdicts = list(graded(loaded, rows, replies, broken if skip_bad else None, judges))
+        total = 0.0
+
+        def counted(verdicts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+            nonlocal total
+            for verdict in verdicts:
+                total += verdict["reward"]
+                yield verdict
+
+        with reading(str(replies)) as progress:
+            count = write_rows(out, counted(graded(loaded, rows, replies, broken if skip_bad else None, judges, progress)))
     finally:
         loaded.close()
         if engine is not None:
             engine.close()
-    write_rows(out, verdicts)
-    mean = sum(v["reward"] for v in verdicts) / max(1, len(verdicts))
-    typer.echo(f"{len(verdicts)} verdicts, mean reward {mean:.4f}: {out}")
+    typer.echo(f"{count} verdicts" + (f", mean reward {total / count:.4f}" if count else "") + f": {out}")
     if judges is not None and (asked := judges.figures()):
         typer.echo(f"judge: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s")
-    if broken:
-        typer.echo(f"{len(broken)} broken lines skipped, the first: {broken[0]}", err=True)
+    for told in broken.told():
+        typer.echo(f"skipped: {told}", err=True)
 
 
 @app.command("filter")
@@ -193,6 +205,7 @@ def filter_rows(
     from contextlib import ExitStack
 
     from linn import recipe as recipes
+    from linn.data.rows import writable
     from linn.domains.load import load
     from linn.engine.pool import Engine
     from linn.evals import difficulty
@@ -201,6 +214,7 @@ def filter_rows(
     from linn.show import Progress
     from linn.types import Sampling
 
+    writable(out)
     keys = recipes.domain_keys(domain, judge, options or []).model_copy(update={"rows": rows, "skip_bad": skip_bad})
     loaded, how, kept, show = load(domain, keys.options), Sampling(max_tokens, temperature), Path(f"{out}.rates.jsonl"), Progress()
     settings = {
@@ -224,7 +238,11 @@ def filter_rows(
         def on_rows(done: int, total: int) -> None:
             show.step("filter", done, total, {})
 
-        rates = difficulty.measured(loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows)
+        def on_read(share: float, line: int) -> None:
+            if line % 1024 == 0:
+                show.note("filter", round(100 * share), 100, f"{line:,} lines read")
+
+        rates = difficulty.measured(loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows, on_read)
         stay = difficulty.chosen(rates, keep_solved, keep_unsolved, seed)
         count = difficulty.write_kept(loaded, rates, stay, out)
     typer.echo(difficulty.histogram(rates))
@@ -290,7 +308,7 @@ def tasks(
     check: Annotated[Path | None, typer.Option(metavar="FILE", help="make none; prove every task of a file that was made")] = None,
 ) -> None:
     """Make repair tasks for swe_agentic: bugs in published packages, proved by the packages' own tests."""
-    from linn.data.rows import write_rows
+    from linn.data.rows import writable, write_rows
     from linn.domains.repair.tasks import PACKAGES, make_all
 
     if check is not None:
@@ -298,6 +316,7 @@ def tasks(
         return
     if out is None:
         raise UserError("give --out FILE for new tasks, or --check FILE to prove those of a file")
+    writable(out)
     made = []
     names = PACKAGES if packages is None else [name.strip() for name in packages.split(",") if name.strip()]
     levels = [level.strip() for level in difficulty.split(",")]
@@ -338,19 +357,29 @@ def render(
 ) -> None:
     """Write what the model would see for each row."""
     from linn import chat
-    from linn.data.rows import read_rows, write_rows
+    from linn.data.rows import read_rows, writable, write_rows
+    from linn.show import reading
 
+    writable(out)
     codec = None
     if tokens:
         from linn.run import resolve
 
         codec = chat.Codec.load(resolve(tokens))
-    made = []
-    for index, row in enumerate(read_rows(rows)):
-        text = chat.render_row(row)
-        made.append({"row": index, "text": text} | ({"tokens": codec.encode(text)} if codec else {}))
-    write_rows(out, made)
-    typer.echo(f"{len(made)} rows: {out}")
+
+    def rendered(progress: Callable[[float, int], None]) -> Iterator[dict[str, Any]]:
+        found = read_rows(rows)
+        for index, row in enumerate(found):
+            progress(found.share, found.line)
+            try:
+                text = chat.render_row(row)
+            except UserError as error:
+                raise UserError(f"{rows} line {found.line}: {error}") from None
+            yield {"row": index, "text": text} | ({"tokens": codec.encode(text)} if codec else {})
+
+    with reading(str(rows)) as progress:
+        count = write_rows(out, rendered(progress))
+    typer.echo(f"{count} rows: {out}")
 
 
 @app.command()
@@ -363,25 +392,29 @@ def data(
     against: Annotated[
         list[str] | None, typer.Option(metavar="EVAL", help="evaluation set to compare prompts with: a file, DOMAIN, or DOMAIN:FILE")
     ] = None,
-    ngram: Annotated[int, typer.Option(min=1, help="words in a row that make an overlap; usual are 13 and 9")] = 13,
+    ngram: Annotated[
+        list[int] | None, typer.Option(min=1, help="words in a row that make an overlap; default 13; --ngram 9 --ngram 13: either")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="where the rows without overlap go (with --against)")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count rows that cannot be compared and leave them out")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Tell what a data file holds, or which of its prompts overlap with evaluation sets."""
-    import json
-
     from linn import describe
     from linn.data.names import located
+    from linn.data.rows import writable
     from linn.decontaminate import Against, decontaminate
+    from linn.files import json_text
     from linn.show import reading
 
     path = located(file)
     if against:
-        sets = Against(against, ngram)
+        if out is not None:
+            writable(out)
+        sets = Against(against, ngram or [13])
         with reading(str(path)) as progress:
             found, written = decontaminate(path, sets, out, skip_bad, progress)
-        typer.echo(json.dumps(sets.record(found), ensure_ascii=False, indent=1) if as_json else sets.report(path, found))
+        typer.echo(json_text(sets.record(found), 1) if as_json else sets.report(path, found))
         if out is not None:
             typer.echo(f"{written:,} rows: {out}", err=as_json)
         return
@@ -396,7 +429,7 @@ def data(
     with reading(str(path)) as progress:
         told = describe.describe(path, codec, domain, progress)
     unit = "characters" if codec is None else "tokens of " + (tokens if tokens != "tiny" else "the kept tiny base (--tokens CHECKPOINT)")
-    typer.echo(json.dumps(told.record(), ensure_ascii=False, indent=1) if as_json else describe.table(path, told, unit))
+    typer.echo(json_text(told.record(), 1) if as_json else describe.table(path, told, unit, shutil.get_terminal_size().columns))
 
 
 @app.command("eval")
@@ -487,7 +520,7 @@ def main() -> None:
     except LinnError as error:
         _fail(error, str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort) as error:
-        _fail(error, "stopped; the same command goes on where it stands", 1)
+        _fail(error, "stopped" + ("; the same command goes on where it stands" if _state["resumes"] else "; nothing was written"), 1)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         _fail(error, f"{error.filename or 'file system'}: {error.strerror or error}{_SPACE if full else ''}", 1)

@@ -31,8 +31,8 @@ class Overlaps:
     """Training prompts compared."""
     held_out: int = 0
     """Rows of the file that are themselves the domain's validation or test split; never trained on, kept."""
-    hits: dict[str, int] = field(default_factory=dict)
-    """Prompts that meet each evaluation set."""
+    hits: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Prompts that meet each evaluation set, by its name and the n of the n-grams."""
     dirty: int = 0
     """Prompts that meet any of them."""
     examples: list[tuple[int, Hit]] = field(default_factory=list)
@@ -44,10 +44,11 @@ class Overlaps:
 class Against:
     """Evaluation sets by name: a file, a domain's generated test split (`mcqa`), or a file's test split under a domain (`mcqa:FILE`)."""
 
-    def __init__(self, names: Sequence[str], n: int) -> None:
-        self.n = n
+    def __init__(self, names: Sequence[str], sizes: Sequence[int] = (13,)) -> None:
+        """`sizes`: words of the n-grams; a prompt is contaminated that meets a set by any of them."""
+        self.sizes = sorted(set(sizes))
         self._splits: list[tuple[Path, Domain]] = []
-        self.sets = [Evaluated(name, self._prompts(name), n) for name in names]
+        self.sets = [Evaluated(name, self._prompts(name), n) for name in dict.fromkeys(names) for n in self.sizes]
 
     def _prompts(self, name: str) -> Iterator[Sequence[str]]:
         domain, _, file = name.partition(":")
@@ -95,7 +96,8 @@ class Against:
             found.prompts += 1
             hits = [hit for one in self.sets if (hit := one.hit(turns))]
             for hit in hits:
-                found.hits[hit.name] = found.hits.get(hit.name, 0) + 1
+                met = hit.name, hit.ngram
+                found.hits[met] = found.hits.get(met, 0) + 1
             if not hits:
                 yield raw
                 continue
@@ -105,25 +107,31 @@ class Against:
 
     def report(self, path: Path, found: Overlaps) -> str:
         """What was found, for a person."""
-        lines = [f"{path}: {found.prompts:,} prompts compared by {self.n}-grams of words"]
+        grams = " and ".join(f"{n}-grams" for n in self.sizes)
+        lines = [f"{path}: {found.prompts:,} prompts compared by {grams} of words"]
         if found.held_out:
             lines.append(f"  {found.held_out:,} rows are held out of training themselves")
         for one in self.sets:
-            lines.append(f"  {found.hits.get(one.name, 0):>9,} overlap with {one.name}")
-            lines.append(f"            ({one.prompts:,} prompts, {one.grams:,} {self.n}-grams, {one.common:,} too common to count)")
+            lines.append(f"  {found.hits.get((one.name, one.n), 0):>9,} overlap with {one.name}")
+            lines.append(f"            ({one.prompts:,} prompts, {one.grams:,} {one.n}-grams, {one.common:,} too common to count)")
+        if len(self.sets) > 1:
+            lines.append(f"  {found.dirty:>9,} overlap with any")
         for number, hit in found.examples:
-            lines += [f"  line {number}: {hit.grams:,} shared with {hit.name}", f"    {hit.words}"[:80]]
-        return "\n".join([*lines, *(f"  skipped: {told}" for told in found.tally.first.values())])
+            lines += [f"  line {number}: {hit.grams:,} {hit.ngram}-grams shared with {hit.name}", f"    {hit.words}"[:80]]
+        return "\n".join([*lines, *(f"  skipped: {told}" for told in found.tally.told())])
 
     def record(self, found: Overlaps) -> dict[str, Any]:
         """The same as JSON."""
         sets = [
-            {"name": s.name, "prompts": s.prompts, "grams": s.grams, "common": s.common, "overlap": found.hits.get(s.name, 0)}
+            {
+                "name": s.name, "ngram": s.n, "prompts": s.prompts, "grams": s.grams, "common": s.common,
+                "overlap": found.hits.get((s.name, s.n), 0),
+            }
             for s in self.sets
-        ]
+        ]  # fmt: skip
         examples = [{"line": line, **vars(hit)} for line, hit in found.examples]
         return {
-            "ngram": self.n, "prompts": found.prompts, "held_out": found.held_out, "overlap": found.dirty, "sets": sets,
+            "ngram": self.sizes, "prompts": found.prompts, "held_out": found.held_out, "overlap": found.dirty, "sets": sets,
             "examples": examples, "bad": found.tally.record()["bad"],
         }  # fmt: skip
 

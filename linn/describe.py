@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from linn import chat
-from linn.data.agents import DOMAIN_OF, agent_of, whose
+from linn.data.agents import agent_of, domain_of, metadata_of, whose
 from linn.data.conversations import conversation
 from linn.data.rows import Lines, object_of
 from linn.data.tally import Tally, by_count, fault
@@ -20,7 +20,8 @@ from linn.types import Message, Prompt, seed_of
 
 FIELDS = {
     "instruct": ("instruction_id_list",), "structured": ("schema_str",), "workplace": ("ground_truth", "environment_name"),
-    "mcqa": ("options", "expected_answer"), "math": ("question", "expected_answer"),
+    "mcqa": ("options", "expected_answer"), "math": ("question", "expected_answer"), "swe_agentless": ("relevant_file_contents",),
+    "swe_agentic": ("base_commit",), "genrm": ("response1", "response2"),
 }  # fmt: skip
 """Fields that tell a domain where a row names no agent; used for the description alone, never in training."""
 
@@ -78,7 +79,7 @@ class Description:
     def _add_task(self, row: Mapping[str, Any], line: int) -> None:
         self.layouts["responses_create_params" if "responses_create_params" in row else "other"] += 1
         agent = agent_of(row)
-        name = self._domain or (DOMAIN_OF.get(agent) if agent else _by_fields(row))
+        name = self._domain or (domain_of(agent) if agent else _by_fields(row))
         told = agent or (f"{name}, by its fields" if name else "no agent named")
         self.agents[f"{told} ({name})" if agent and name and agent != name else told] += 1
         prompt = self._prompt(name, row, line)
@@ -144,9 +145,11 @@ def _by_fields(row: Mapping[str, Any]) -> str | None:
         return found
     if isinstance(told := row.get("verifier_metadata"), Mapping):
         return "instruct" if "instruction_id_list" in told else "code" if {"unit_tests", "test"} & told.keys() else None
+    if "problem" in row and "answer" in row:
+        return "math"
     if {"base_commit", "commit_hash"} & row.keys():  # SWE-Gym's and R2E-Gym's own rows
         return "swe_agentic"
-    if isinstance(told := row.get("metadata"), Mapping):
+    if isinstance(told := metadata_of(row), Mapping):
         return "swe_agentless" if "relevant_file_contents" in told else "swe_agentic" if "problem_statement" in told else None
     return None
 
@@ -170,7 +173,8 @@ def describe(path: Path, codec: chat.Codec | None, domain: str | None, progress:
 
 
 def table(path: Path, found: Description, unit: str, width: int = 80) -> str:
-    """The description for a person, in lines of at most `width`."""
+    """The description for a person, in lines of at most `width`, but for the file's name."""
+    width = min(max(40, width), 120)
     told = found.record()
     lines = [found.file, f"{told['rows']:,} rows"]
 
@@ -188,11 +192,12 @@ def table(path: Path, found: Description, unit: str, width: int = 80) -> str:
     block("mode", found.modes)
     block("user turns", found.turns, 8)
     if found.with_tools or found.with_calls:
-        lines += ["", f"tools: {found.with_tools:,} rows define some, {found.with_calls:,} call some"]
+        lines += ["", *textwrap.wrap(f"tools: {found.with_tools:,} rows define some, {found.with_calls:,} call some", width)]
         block("calls", found.tools, 10)
     if figures := found.figures():
-        lines += ["", f"length in {unit}" + (f", of one row in {found.every}" if found.every > 1 else "")]
-        lines.append("  " + ", ".join(f"{name} {value:,.0f}" for name, value in figures.items()))
+        measured = f"length in {unit}" + (f", of one row in {found.every}" if found.every > 1 else "")
+        listed = ", ".join(f"{name} {value:,.0f}" for name, value in figures.items())
+        lines += ["", *textwrap.wrap(measured, width), *textwrap.wrap(listed, width, initial_indent="  ", subsequent_indent="  ")]
         bars = found.histogram()
         most = max(count for _, count in bars)
         for top, count in bars:
@@ -204,7 +209,7 @@ def table(path: Path, found: Description, unit: str, width: int = 80) -> str:
             lines += textwrap.wrap(
                 found.tally.first[reason].removeprefix(str(path)).strip(), width, initial_indent=" " * 15, subsequent_indent=" " * 15
             )
-    return "\n".join(lines)
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)  # names and values are the file's own
 
 
 def _bytes(size: float) -> str:

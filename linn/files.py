@@ -37,12 +37,17 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def json_line(row: Any) -> str:
-    """One JSON object and a newline, always encodable: half a surrogate pair, which a model may write as an escape, stays one."""
-    text = json.dumps(row, ensure_ascii=False) + "\n"
+    """One JSON object and a newline."""
+    return json_text(row) + "\n"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON that is always encodable: half a surrogate pair, which a model may write as an escape, stays one."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(row) + "\n"
+        return json.dumps(value, indent=indent)
     return text
 
 

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 from linn.data.names import is_remote
+from linn.data.rows import Lines
 from linn.domains.base import Domain
 from linn.domains.load import load
 from linn.engine.tiny import tiny_config
@@ -24,8 +25,8 @@ def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, Do
         start_folder(recipe, folder)
     domains = {}
     for name, keys in recipe.domains.items():
-        if keys.rows is not None and not is_remote(keys.rows) and not Path(keys.rows).is_file():
-            raise UserError(f"domains.{name}.rows: {keys.rows}: no such file; give a JSONL file in the released row layout")
+        if keys.rows is not None:
+            _file_holds(f"domains.{name}.rows", keys.rows)
         domain = load(name, keys.options)
         domains[short(name)] = domain
         domain.close()
@@ -33,11 +34,19 @@ def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, Do
             judge_holds(keys.judge)
     for stage in recipe.stages:
         for file in stage.files if isinstance(stage, SftKeys) else ():
-            if not is_remote(file) and not Path(file).is_file():
-                raise UserError(f"stage {stage.name!r}.data: {file}: no such file; give a JSONL file of messages rows")
+            _file_holds(f"stage {stage.name!r}.data", file)
     if found := next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None):
         raise UserError(f"run folder {folder}: {found} is a file; give --out another folder")
     return domains
+
+
+def _file_holds(key: str, name: str) -> None:
+    """Refuse a file that cannot be opened, or is of another kind; its rows are read when they are needed."""
+    if not is_remote(name):
+        try:
+            Lines(name).close()
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from None
 
 
 def model_shape(recipe: Recipe, folder: Path) -> Shape:

@@ -99,15 +99,17 @@ def reading(what: str) -> Iterator[Callable[[float, int], None]]:
     def hear(share: float, lines: int) -> None:
         nonlocal said
         now = time.monotonic()
-        if lines % 64 or now - said < (0.5 if live else 10) or now - began < 2:
+        if now - said < (0.5 if live else 10) or now - began < 2:
             return
         said = now
         left = _clock((now - began) / share * (1 - share)) if share > 0 else "?"
         print(f"{what}: {share:.0%}, {lines:,} lines, left {left}", end="\r" if live else "\n", file=sys.stderr, flush=True)
 
-    yield hear
-    if live and said > began:
-        print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
+    try:
+        yield hear
+    finally:
+        if live and said > began:
+            print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
 
 
 def _figure(value: float) -> str:

@@ -51,6 +51,40 @@ def test_every_way_to_write_a_call_trains_the_same_text(tools: Any, said: dict[s
     assert XML in trained[0] and "so\n</think>\n12 C" in trained[1]
 
 
+def answered(role: str, *results: str, calls: int = 2) -> tuple[str, list[str]]:
+    """(the whole text, its trained pieces) of a row whose results stand in turns of `role`."""
+    found = conversation(
+        row(
+            turn("assistant", f"<think>look</think>{JSON * calls}"),
+            *(turn(role, r) for r in results),
+            turn("assistant", "<think>so</think>12 C"),
+            tools=[WEATHER],
+        )
+    )
+    spans = chat.spans(found.messages, found.tools)
+    return "".join(text for text, _ in spans), [text for text, flag in spans if flag]
+
+
+def test_results_written_as_user_turns_are_results_and_the_calls_before_them_are_trained() -> None:
+    wanted, trained = answered("tool", "12 C", "8 C")
+    assert len(trained) == 2 and trained[0].startswith("look\n</think>")
+    one, two = "<tool_response>\n12 C\n</tool_response>", "<tool_response>\n8 C\n</tool_response>"
+    for role, results in (
+        ("user", [one, two]),
+        ("user", [f"{one}\n{two}"]),
+        ("user", [f"\n{one}{two}\n"]),
+        ("tool", [one, two]),
+        ("user", [one + two]),
+    ):
+        assert answered(role, *results) == (wanted, trained)
+    with pytest.raises(BadRow, match=r"messages\[3\]: a tool turn answers no call"):
+        answered("user", one + two, calls=1)
+    for spoken in (f"{one} and more", "<tool_response>12 C", "<tool_response>a</tool_response>b</tool_response>"):
+        assert spoken in answered("user", spoken)[0] and len(answered("user", spoken)[1]) == 1, "a person speaks"
+    plain = conversation({"messages": [turn("user", "hi"), turn("assistant", "yes"), turn("user", one), turn("assistant", "ok")]})
+    assert [m.role for m in plain.messages] == ["user", "assistant", "user", "assistant"], "nothing was called"
+
+
 PROTOCOL = chat.render([], [WRAPPED], generation_prompt=False)
 IN_SYSTEM = [
     PROTOCOL.removeprefix("<|im_start|>system\n").removesuffix("<|im_end|>\n"),

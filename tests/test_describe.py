@@ -67,11 +67,23 @@ def test_the_counts_are_right(tmp_path: Path) -> None:
     assert sum(told["histogram"].values()) == 8 and told["lengths"]["max"] >= told["lengths"]["median"] > 0
 
 
-def test_the_table_is_80_columns_wide(tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [80, 40, 3])
+def test_the_table_is_as_wide_as_the_terminal(tmp_path: Path, width: int) -> None:
     path = mixed(tmp_path / "rows.jsonl")
-    text = describe.table(path, describe.describe(path, None, None, silent), "characters")
-    assert "gzip" in text and "thinking" in text and "no verifier signal" in text and "line 5" in text
-    assert all(len(line) <= 80 for line in text.splitlines()[1:])
+    text = describe.table(path, describe.describe(path, None, None, silent), "tokens of the kept tiny base (--tokens CHECKPOINT)", width)
+    assert "gzip" in text and "thinking" in text and "no verifier signal" in text and "line 5" in text and "█" in text
+    assert all(len(line) <= max(40, width) for line in text.splitlines()[1:])
+
+
+def test_what_a_file_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    odd = "a\x1b[2J\nb\ud800"
+    request = {"input": [{"role": "user", "content": "q"}]}
+    write_rows(path, [{"responses_create_params": request, "agent_ref": odd}, {"messages": [{"role": odd}]}])
+    found = describe.describe(path, None, None, silent)
+    assert "a?[2J?b?" in describe.table(path, found, "characters") and "\x1b" not in describe.table(path, found, "characters")
+    told = subprocess.run([sys.executable, "-m", "linn.cli", "data", str(path), "--json", "--tokens", "characters"], capture_output=True)
+    assert told.returncode == 0 and odd in json.loads(told.stdout)["agents"]
 
 
 def test_lengths_are_tokens_of_what_the_model_reads(tmp_path: Path) -> None:

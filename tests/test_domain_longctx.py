@@ -94,3 +94,21 @@ def test_too_few_lines_are_refused() -> None:
 
 def test_splits_hold_enough_prompts() -> None:
     assert len({p.messages for p in itertools.islice(DOMAIN.prompts("test"), 450)}) == 450
+
+
+@pytest.mark.parametrize(
+    ("subset", "text", "reward"),
+    [
+        ("vt", "abc and DEF.", 1),
+        ("vt", "abc", 0.5),
+        ("vt", "", 0),
+        ("qa_1", "it is abc", 1),
+        ("qa_2", "none", 0),
+        ("vt", "abc def " * 1000, 0),
+    ],
+)
+def test_rulers_own_rows_are_graded_by_the_outputs_that_are_there(subset, text, reward):
+    prompt = DOMAIN.from_row({**ROW, "expected_answer": None, "outputs": ["ABC", "def"], "subset": subset, "length": 9}, 0)
+    assert DOMAIN.verify(prompt, Reply(text)).reward == reward and DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1
+    with pytest.raises(UserError, match="outputs is"):
+        DOMAIN.from_row({**ROW, "expected_answer": None, "outputs": ["a", 3]}, 0)

@@ -175,13 +175,13 @@ def test_replies(text: str, thinking: bool) -> None:
 @QUICK
 @given(st.dictionaries(st.sampled_from(["row", "text", "messages"]), JSON))
 def test_reply_lines(entry: dict[str, Any]) -> None:
-    tries(lambda e: reply_from(e, "f line 1"), entry)
+    tries(reply_from, entry)
 
 
 @QUICK
 @given(mutated({"row": 0, "messages": CHAT["messages"]}))
 def test_mutated_reply_lines(entry: dict[str, Any]) -> None:
-    tries(lambda e: reply_from(e, "f line 1"), entry)
+    tries(reply_from, entry)
 
 
 @QUICK

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,86 @@ def test_an_overlap_is_found_at_every_position_and_a_word_less_is_none(n: int) -
     broken = [*EVAL[: n - 1], "other", *EVAL[n - 1 : 2 * n - 2]]
     assert one.hit([broken]) is None
     assert one.hit([EVAL[: n - 1], EVAL[n - 1 : 2 * n - 2]]) is None, "an n-gram runs over two turns"
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a text as the docstring of `linn.data.overlap` has them, a character at a time."""
+    words, word = [], ""
+    for c in "".join(c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in ("Mn", "Cf")).casefold() + " ":
+        alone = any(name in unicodedata.name(c, "") for name in ("CJK UNIFIED", "HIRAGANA", "KATAKANA"))
+        if word and (alone or not c.isalnum()):
+            words, word = [*words, word], ""
+        if alone:
+            words.append(c)
+        elif c.isalnum():
+            word += c
+    return words
+
+
+def brute(train: list[list[str]], held: list[list[str]], n: int) -> tuple[int, int, list[int]]:
+    """(n-grams compared with, n-grams too common, shared n-grams of each training prompt), by lists and tuples alone."""
+    prompts = []
+    for texts in held:
+        if (turns := [plain_words(text) for text in texts]) not in prompts:
+            prompts.append(turns)
+    grams_of = lambda words: [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]  # noqa: E731
+    counts = Counter(gram for turns in prompts for gram in {gram for words in turns for gram in grams_of(words)})
+    kept = {gram for gram, count in counts.items() if count <= COMMON}
+    short = [words for turns in prompts for words in turns if 0 < len(words) < n]
+    met = [
+        sum(gram in kept for w in turns for gram in grams_of(w)) + sum(w in short for w in turns)
+        for turns in ([*map(plain_words, t)] for t in train)
+    ]
+    return len(kept), len(counts) - len(kept), met
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_counts_are_those_of_brute_force(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    pool = [
+        "Straße",
+        "naïve",
+        "ﬁle",
+        "2²",
+        "ｆｏｘ",
+        "isn’t",
+        "x_1",
+        "数学",
+        "かな",
+        "İstanbul",
+        "Ωmega",
+        "한국어",
+        "a\u00adb",
+        "the",
+        "of",
+        "is",
+        "ΣΑΣ",
+    ]
+    runs = [[rng.choice(pool) for _ in range(rng.randint(1, 16))] for _ in range(12)]
+
+    def prompt() -> list[str]:
+        turns = [
+            [*rng.choice(runs), *rng.choices(pool, k=rng.randint(0, 4)), *rng.choice(runs)[: rng.randint(0, 16)]]
+            for _ in range(rng.randint(1, 2))
+        ]
+        dressed = rng.choice([str.upper, str.lower, str, lambda text: unicodedata.normalize("NFC", text)])
+        return [dressed(rng.choice([" ", ", ", "\n", " — "]).join(turn)) for turn in turns]
+
+    train, held = [prompt() for _ in range(150)], [prompt() for _ in range(80)] + [runs[0]] * 2 + [[" ".join(runs[1])]]
+    for name, rows in (("train", train), ("held", held)):
+        write_rows(tmp_path / name, ({"messages": [{"role": "user", "content": text} for text in texts]} for texts in rows))
+    against = Against([str(tmp_path / "held")], [13, 9])
+    found, written = decontaminate(tmp_path / "train", against, tmp_path / "clean", False, quiet)
+    met = {}
+    for one in against.sets:
+        grams, common, met[one.n] = brute(train, held, one.n)
+        hits = [one.hit([words_of(text) for text in texts]) for texts in train]
+        assert (one.grams, one.common) == (grams, common) and [hit.grams if hit else 0 for hit in hits] == met[one.n]
+        assert found.hits.get((one.name, one.n), 0) == sum(map(bool, met[one.n])) > 0
+    dirty = [bool(a or b) for a, b in zip(met[9], met[13], strict=True)]
+    assert found.dirty == sum(dirty) and written == 150 - sum(dirty)
+    assert f"{found.dirty:,} overlap with any" in against.report(tmp_path / "train", found)
+    assert [asked(row) for row in read_rows(tmp_path / "clean")] == [texts for texts, bad in zip(train, dirty, strict=True) if not bad]
 
 
 PLAIN = "the quick brown fox isn't over the lazy dog's cafe file resume naive ok"
@@ -108,7 +190,7 @@ def test_a_file_is_cleaned_byte_for_byte(tmp_path: Path) -> None:
     train = tmp_path / "train.jsonl"
     lines = [b'{"messages":   [{"role": "user", "content": "%s"}], "odd": 1.0e3}\r\n' % text.encode() for text in texts]
     train.write_bytes(b"".join(lines))
-    against = Against([str(held)], 13)
+    against = Against([str(held)], [13])
     out = tmp_path / "clean.jsonl.gz"
     found, written = decontaminate(train, against, out, False, quiet)
     assert (found.prompts, found.dirty, written) == (20, 2, 18) and [line for line, _ in found.examples] == [5, 10]
@@ -123,14 +205,14 @@ def test_rows_that_cannot_be_compared_are_refused_or_counted(tmp_path: Path) -> 
     write_rows(held, [{"question": "q"}])
     train.write_bytes(b'{"prompt": "p"}\n{"x": 1}\n\xff\n')
     with pytest.raises(UserError, match=r"train.jsonl line 2: nothing asked.*--skip-bad"):
-        decontaminate(train, Against([str(held)], 9), out, False, quiet)
+        decontaminate(train, Against([str(held)], [9]), out, False, quiet)
     assert not out.exists()
-    found, written = decontaminate(train, Against([str(held)], 9), out, True, quiet)
+    found, written = decontaminate(train, Against([str(held)], [9]), out, True, quiet)
     assert written == 1 and found.tally.bad == {"nothing asked": 1, "not UTF-8": 1}
     with pytest.raises(UserError, match=r"--against .*train.jsonl line 2: nothing asked"):
-        Against([str(train)], 9)
+        Against([str(train)], [9])
     with pytest.raises(UserError, match="no such file, and no domain"):
-        Against(["mqca"], 9)
+        Against(["mqca"], [9])
 
 
 def test_a_domains_own_test_split_is_an_evaluation_set(tmp_path: Path) -> None:
@@ -139,13 +221,13 @@ def test_a_domains_own_test_split_is_an_evaluation_set(tmp_path: Path) -> None:
     shown = [p.messages[-1].content for p, _ in zip(load("math").prompts("test"), range(3), strict=False)]
     train = tmp_path / "train.jsonl"
     write_rows(train, [{"prompt": text} for text in [*shown, " ".join(noise(30))]])
-    found, _ = decontaminate(train, Against(["math"], 9), None, False, quiet)
+    found, _ = decontaminate(train, Against(["math"], [9]), None, False, quiet)
     assert found.prompts == 4 and found.dirty == 3
     rows = [{"question": f"{n} {' '.join(noise(20))}", "expected_answer": "1"} for n in range(200)]
     same = tmp_path / "math.jsonl"
     write_rows(same, [*rows, *({**row, "question": row["question"] + " again"} for row in rows)])
     out = tmp_path / "clean.jsonl"
-    found, written = decontaminate(same, Against([f"math:{same}"], 13), out, False, quiet)
+    found, written = decontaminate(same, Against([f"math:{same}"], [13]), out, False, quiet)
     assert found.held_out > 20 and found.dirty > 5 and written == 400 - found.dirty
     kept = load("math", {"rows": out})
     assert len(list(kept.prompts("test"))) == len(list(load("math", {"rows": same}).prompts("test"))), "the test split itself stays"

@@ -472,7 +472,7 @@ def test_a_file_of_such_rows_is_described_refused_or_counted(suite: tasks.Suite,
     assert told["good"] == 1 and told["agents"] == {"swe_agentic, by its fields": 3, "swe_agents_train (swe_agentic)": 2}
     assert told["bad"] == {"needs its container image": {"rows": 4, "first": told["bad"]["needs its container image"]["first"]}}
     with pytest.raises(
-        UserError, match=r"rows.jsonl line \d+: .*needs docker or apptainer .*domains.swe_agentic.skip_bad: true counts and skips"
+        UserError, match=r"rows.jsonl line \d+: .*needs docker or apptainer .*domains.swe_agentic.skip_bad: true .*counts and skips"
     ):
         list(SweAgentic("full", path).prompts("train"))
     domain = SweAgentic("full", path)

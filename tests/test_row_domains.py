@@ -98,6 +98,76 @@ def test_rows_that_name_no_agent_are_anyones() -> None:
         whose({"ground_truth": []}, "workplace")
 
 
+PATCH = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
+SWE = {"instance_id": "o__r-1", "base_commit": "0" * 40, "problem_statement": "broken", "golden_patch": PATCH}
+
+
+def asked(agent: str | None, **more: Any) -> dict[str, Any]:
+    request = {"responses_create_params": {"input": [{"role": "user", "content": f"question {more}"}]}}
+    return request | ({"agent_ref": {"type": "responses_api_agents", "name": agent}} if agent else {}) | more
+
+
+LAYOUTS: dict[str, list[dict[str, Any]]] = {
+    "instruct": [
+        asked("instruction_following_simple_agent", id=1, instruction_id_list=["punctuation:no_comma"], kwargs=[None], prompt="p"),
+        asked("ifbench_simple_agent", verifier_metadata={"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}], "grading_mode": "fraction"}),
+        {"prompt": "p", "instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["a"], "num_words": None}]},
+    ],
+    "mcqa": [mcqa(0), mcqa(1, "mmlu_pro_mcqa_simple_agent", template_metadata={"output_regex": ["x: (.)"]})],
+    "structured": [structured(0)],
+    "workplace": [
+        asked(
+            "workplace_assistant_simple_agent", id=2, category="email", environment_name="workplace_assistant",
+            ground_truth=[{"name": "email_send_email", "arguments": '{"recipient": "a@b.c", "subject": "s", "body": "b"}'}],
+        )
+    ],
+    "math": [
+        asked("math_with_judge_simple_agent", question="1+1", expected_answer="2"), asked("aime24_math_with_judge_simple_agent", expected_answer="2"),
+        {"problem": "1+1", "answer": "2", "source": "DeepScaleR"}, {"problem": "1+1=?", "answer": "2"},
+    ],
+    "code": [asked("code_gen_simple_agent", verifier_metadata={"unit_tests": {"inputs": ["1"], "outputs": ["1"]}})],
+    "longctx": [
+        asked("lc_judge_simple_agent", expected_answer="a"), asked("ruler_simple_agent", outputs=["A", "B"], subset="vt", length=4),
+    ],
+    "preference": [asked("genrm_simple_agent")],
+    "swe_agentless": [
+        asked("swerl_gen_simple_agent", grading_mode="patch", metadata={"relevant_file_contents": json.dumps({"a.py": "x = 1\n"})}),
+        {
+            "instance_id": "o__r-1", "prompt": "fix", "golden_patch": PATCH, "source": "SWE-Gym", "original_prompt": "fix", "grading_mode": "patch",
+            "relevant_file_contents": [{"file_path": "a.py", "content": "x = 1\n"}],
+        },
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_released_layouts_reach_their_domain_and_no_other(tmp_path: Path, name: str) -> None:
+    own, told = LAYOUTS[name], [row for rows in LAYOUTS.values() for row in rows if "agent_ref" in row]
+    unnamed = [row for row in own if "agent_ref" not in row]
+    path = tmp_path / "blend.jsonl"
+    write_rows(path, [*told, *unnamed])
+    domain = load(name, {"rows": path})
+    everything(domain)
+    assert domain.tally.good == len(own) and not domain.tally.bad
+    assert domain.tally.others.get("of other domains") == len(told) + len(unnamed) - len(own)
+    domain.close()
+
+
+def test_agentic_rows_that_need_an_image_are_one_reason_wherever_their_fields_stand(tmp_path: Path) -> None:
+    agent = {"agent_ref": {"name": "swe_agents_train"}}
+    in_request = {"responses_create_params": {"input": [], "metadata": SWE}} | agent
+    rows = [
+        in_request,
+        {"responses_create_params": {"input": []}, "metadata": SWE} | agent,
+        {"responses_create_params": {"input": []}} | SWE,
+    ]
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [*rows, {"responses_create_params": {"input": []}} | agent])
+    domain = load("swe_agentic", {"rows": path, "skip_bad": True})
+    assert not everything(domain) and domain.tally.bad == {"needs its container image": 3, "no verifier signal": 1}
+    domain.close()
+
+
 def test_a_file_for_somebody_else_says_so_where_prompts_are_wanted(tmp_path: Path) -> None:
     from linn.evals.evaluate import Evaluation
     from linn.recipe import EvaluateKeys
@@ -229,7 +299,7 @@ FLAT = {
     "prompt": "f must add 1", "golden_patch": "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n",
     "relevant_file_contents": [{"file_path": "a.py", "content": "x = 1"}],
 }  # fmt: skip
-LAYOUTS = [
+READABLE = [
     ("math", {"question": TEXT, "expected_answer": "1"}),
     ("math", {"problem": TEXT, "answer": "1", "source": "AceReason-Math"}),
     ("math", {"responses_create_params": {"input": TEXT}, "expected_answer": "1"}),
@@ -243,7 +313,7 @@ LAYOUTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "row"), LAYOUTS, ids=[f"{name}-{'-'.join(row)[:40]}" for name, row in LAYOUTS])
+@pytest.mark.parametrize(("name", "row"), READABLE, ids=[f"{name}-{'-'.join(row)[:40]}" for name, row in READABLE])
 def test_every_layout_is_read_from_a_file_and_told_of(name: str, row: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, [row])
@@ -256,4 +326,4 @@ def test_every_layout_is_read_from_a_file_and_told_of(name: str, row: dict[str, 
     told = describe(path, None, name, lambda *_: None)
     assert told.tally.good == 1 and not told.tally.bad, told.tally
     if name == "proof":
-        assert Against([f"proof:{path}"], 3).sets, "rows that only a model can grade are compared with, too"
+        assert Against([f"proof:{path}"], [3]).sets, "rows that only a model can grade are compared with, too"

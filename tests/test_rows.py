@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from linn.data.rows import Lines, read_rows, shuffled, write_rows
+from linn.data.rows import Lines, read_rows, shuffled, writable, write_rows
 from linn.errors import UserError
 
 ROWS: list[dict[str, Any]] = [{"a": 1}, {"text": "é\u2028\n\"'\x00"}, {"nested": {"l": [1, None, True, 1.5]}}, {"half": "\ud800"}, {}]
@@ -60,20 +61,20 @@ def test_line_ends_byte_order_mark_and_empty_lines(tmp_path: Path) -> None:
     assert [next(rows), next(rows)] == [{"a": 1}, {"b": 2}]
     assert rows.line == 4
     assert list(rows) == [{"c": "\u2028"}]
-    assert rows.skipped == 0
     assert next(rows, None) is None
 
 
 BROKEN = [
     (b'{"a": 1', "not JSON"),
-    (b"[1, 2]", "found a list"),
+    (b"[1, 2]", "found a list; each line must hold one JSON object; jq -c '.[]' makes it so"),
     (b"null", "found null"),
     (b'"text"', "found text"),
     (b'{"a": "\xff"}', "byte 8 of the line is not UTF-8"),
     (b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "nested too deeply"),
-    (b'{"a": ' + b"9" * 5000 + b"}", "not readable"),
+    (b'{"a": ' + b"9" * 5000 + b"}", "a number of over 4,300 digits"),
     (b'{"a": 1} {"b": 2}', "not JSON: Extra data at column 10"),
-    (b"\x00\x00", "not JSON"),
+    (b"\x00\x00", "a NUL byte at column 1"),
+    (b"{", "jq -c . makes it so"),
 ]
 
 
@@ -85,13 +86,9 @@ def test_a_broken_line_is_named(tmp_path: Path, line: bytes, says: str) -> None:
     assert next(rows) == {"a": 1}
     with pytest.raises(UserError) as caught:
         next(rows)
-    assert str(caught.value).startswith(f"{path}:3: ")
+    assert str(caught.value).startswith(f"{path} line 3: ")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
-    kept = read_rows(path, skip_bad=True)
-    assert list(kept) == [{"a": 1}, {"b": 2}]
-    assert kept.skipped == 1
-    assert says in kept.first_skipped
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -104,7 +101,18 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.jsonl.gz"
         path.write_bytes(data)
         with pytest.raises(UserError, match=f"{name}.jsonl.gz: cannot be read after line"):
-            list(read_rows(path, skip_bad=True))
+            list(read_rows(path))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="a pipe or device.*write it to a file first"):
+        read_rows(tmp_path / "pipe")
+
+
+def test_where_nothing_can_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    assert writable(tmp_path / "new" / "rows.jsonl").name == "rows.jsonl" and not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    for path, says in ((tmp_path, "a folder; name the file"), (tmp_path / "file" / "x", "file is a file"), (tmp_path / "x.zst", "zst")):
+        with pytest.raises(UserError, match=says):
+            writable(path)
 
 
 def test_zst_without_its_package_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,9 +140,10 @@ def test_a_huge_line_takes_time_in_proportion(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"text": "é" * 5_000_000}, ensure_ascii=False) + "\n" + '{"a": "' + "x" * 10_000_000 + '\n{"b": 1}\n')
     start = time.process_time()
-    rows = read_rows(path, skip_bad=True)
+    rows = read_rows(path)
     assert len(next(rows)["text"]) == 5_000_000
-    assert next(rows) == {"b": 1}
+    with pytest.raises(UserError, match="line 2: not JSON: Invalid control character at column 10000008"):
+        next(rows)
     assert time.process_time() - start < 10
 
 
@@ -158,7 +167,7 @@ def test_members_and_frames_follow_each_other_and_a_cut_one_is_an_error(tmp_path
     for cut in (3, len(parts[2]) // 2, len(parts[2]) - 2):
         path.write_bytes(b"".join(parts[:2]) + parts[2][:cut])
         with pytest.raises(UserError, match=r"cannot be read after line \d+: .*; is the file whole"):
-            list(read_rows(path, skip_bad=True))
+            list(read_rows(path))
     path.write_bytes(parts[0] + b"garbage")
     with pytest.raises(UserError, match="cannot be read after line"):
         list(read_rows(path))
@@ -194,7 +203,7 @@ def test_a_file_without_line_ends_is_not_read_whole(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("linn.data.rows.MAX_LINE", 1000)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": "' + b"x" * 990 + b'"}\n' + b"[" + b"{}," * 1000)
-    rows = read_rows(path, skip_bad=True)
+    rows = read_rows(path)
     assert len(next(rows)["a"]) == 990
     with pytest.raises(UserError, match=r"line 2: longer than 1,000 bytes.*jq -c"):
         next(rows)

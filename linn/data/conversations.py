@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from linn.data.rows import BadRow
 from linn.errors import UserError
 from linn.types import Message, ToolCall
 
+_RESULT = re.compile(rf"{chat.RESULT}\n?(.*?)\n?{chat.RESULT_END}", re.DOTALL)
+_RESULTS = re.compile(rf"\s*(?:{chat.RESULT}(?:(?!{chat.RESULT}|{chat.RESULT_END}).)*{chat.RESULT_END}\s*)+", re.DOTALL)
+"""Nothing but results, none within another."""
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
@@ -41,11 +45,12 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
             f"messages[{len(turns) - 1}].role is {turns[-1]['role']!r}; the last turn must be the assistant's",
             "last turn not the assistant's",
         )
+    placed = list(_results_apart(turns))
     try:
-        messages = chat.to_messages(turns)
+        messages = chat.to_messages([turn for _, turn in placed])
     except UserError as error:
         raise BadRow(str(error).replace("input[", "messages[", 1), "no content") from None
-    _calls_hold(turns, messages, tools)
+    _calls_hold(placed, messages, tools)
     domain = row.get("domain") or row.get("category") or ""
     return Conversation(messages, tuple(tools), bool(messages[-1].reasoning), str(domain))
 
@@ -117,11 +122,30 @@ def _assistant_holds(turn: Mapping[str, Any], content: str, where: str) -> None:
         raise BadRow(f"{where}.content: neither an answer nor a call", "no content")
 
 
-def _calls_hold(turns: Sequence[Mapping[str, Any]], messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
+def _results_apart(turns: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(place in the row, turn). After calls, a user or tool turn of `<tool_response>` blocks and nothing else becomes a tool turn a block.
+
+    So the released rows write results; as user turns they would end the step, and the thoughts before them would be cut and not trained.
+    """
+    called = False
+    for i, turn in enumerate(turns):
+        content = turn.get("content")
+        if turn["role"] == "assistant":
+            called = bool(turn.get("tool_calls")) or CALL in str(content)
+        elif called and isinstance(content, str) and _RESULTS.fullmatch(content):
+            for told in _RESULT.findall(content):
+                yield i, {**turn, "role": "tool", "content": told}
+            continue
+        elif turn["role"] not in ("tool", "function"):
+            called = False
+        yield i, turn
+
+
+def _calls_hold(placed: Sequence[tuple[int, Mapping[str, Any]]], messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
     """Calls against definitions, results against calls."""
     signatures = Signatures(tools, [m.content for m in messages if m.role == "system"])
     open_calls: list[ToolCall] | None = None
-    for i, (turn, message) in enumerate(zip(turns, messages, strict=True)):
+    for (i, turn), message in zip(placed, messages, strict=True):
         where = f"messages[{i}]"
         if message.role == "tool":
             if not open_calls:

@@ -41,6 +41,8 @@ class Hit:
 
     name: str
     """The evaluation set."""
+    ngram: int
+    """Words of an n-gram."""
     words: str
     """The first words they share, normalised."""
     grams: int
@@ -88,7 +90,7 @@ class Evaluated:
             for start, gram in enumerate(_grams(words, self.n)):
                 if gram in self._grams:
                     met, first = met + 1, first or " ".join(words[start : start + self.n])
-        return Hit(self.name, first, met) if met else None
+        return Hit(self.name, self.n, first, met) if met else None
 
 
 def _grams(words: Sequence[str], n: int) -> Iterable[int]:

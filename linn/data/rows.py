@@ -88,49 +88,54 @@ def object_of(raw: bytes) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadRow(f"not JSON: {error.msg} at column {error.pos + 1}; each line must hold one JSON object", "not JSON") from None
+        if "\0" in text:
+            raise BadRow(f"not JSON: a NUL byte at column {text.index(chr(0)) + 1}; is this UTF-8 text?", "not JSON") from None
+        raise BadRow(f"not JSON: {error.msg.removesuffix(' at')} at column {error.pos + 1}; {_ONE}{_remedy(text)}", "not JSON") from None
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        reason = "nested too deeply" if isinstance(error, RecursionError) else "a number of over 4,300 digits"
         raise BadRow(f"not readable as JSON: {reason}", "not JSON") from None
     if not isinstance(row, dict):
-        raise BadRow(f"expected a JSON object, found {_kind(row)}; each line must hold one JSON object", "not an object")
+        raise BadRow(f"expected a JSON object, found {_kind(row)}; {_ONE}{_remedy(text)}", "not an object")
     return row
 
 
-class Rows(Iterator[dict[str, Any]]):
-    """The rows of a file, read as they are asked for. `skip_bad` counts broken lines in `skipped` where they would raise UserError."""
+_ONE = "each line must hold one JSON object"
 
-    def __init__(self, path: str | Path, skip_bad: bool = False) -> None:
+
+def _remedy(text: str) -> str:
+    """What makes JSON Lines of an array, or of an object written over several lines."""
+    return "; jq -c '.[]' makes it so" if text.startswith("[") else "; jq -c . makes it so" if text.strip() == "{" else ""
+
+
+class Rows(Iterator[dict[str, Any]]):
+    """The rows of a file, read as they are asked for; a broken line raises UserError."""
+
+    def __init__(self, path: str | Path) -> None:
         self._lines = Lines(path)
         self.path = self._lines.path
-        self.skipped = 0
-        """Broken lines passed over so far."""
-        self.first_skipped = ""
-        """What was wrong with the first of them."""
-        self._skip_bad = skip_bad
 
     @property
     def line(self) -> int:
         """Number of the line read last, counted from 1."""
         return self._lines.number
 
+    @property
+    def share(self) -> float:
+        """Share of the file that was read."""
+        return self._lines.share
+
     def __next__(self) -> dict[str, Any]:
-        for number, raw in self._lines:
-            try:
-                return object_of(raw)
-            except BadRow as error:
-                told = f"{self.path}:{number}: {error}"
-                if not self._skip_bad:
-                    self._lines.close()
-                    raise BadRow(told, error.reason) from None
-                self.skipped += 1
-                self.first_skipped = self.first_skipped or told
-        raise StopIteration
+        number, raw = next(self._lines)
+        try:
+            return object_of(raw)
+        except BadRow as error:
+            self._lines.close()
+            raise BadRow(f"{self.path} line {number}: {error}", error.reason) from None
 
 
-def read_rows(path: str | Path, skip_bad: bool = False) -> Rows:
+def read_rows(path: str | Path) -> Rows:
     """The rows of a JSONL file, plain, gzip or zstd; UserError at once when it cannot be opened."""
-    return Rows(path, skip_bad)
+    return Rows(path)
 
 
 def shuffled(path: str | Path, seed: int) -> Iterator[tuple[int, bytes]]:
@@ -162,9 +167,7 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 def write_lines(path: str | Path, lines: Iterable[bytes]) -> int:
     """Write whole lines as `write_rows` does."""
-    path = Path(path)
-    if path.suffix == ".zst":
-        raise UserError(f"{path}: writing .zst is not supported; name the file .jsonl or .jsonl.gz")
+    path = writable(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
     try:
@@ -183,6 +186,19 @@ def write_lines(path: str | Path, lines: Iterable[bytes]) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def writable(path: str | Path) -> Path:
+    """The path, if a file of rows can be written there; told before the work whose result it is to hold."""
+    path = Path(path)
+    if path.suffix == ".zst":
+        raise UserError(f"{path}: writing .zst is not supported; name the file .jsonl or .jsonl.gz")
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; name the file to write in it")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: cannot be written: {above} is {'a folder without write permission' if above.is_dir() else 'a file'}")
+    return path
 
 
 def _kind(value: object) -> str:

@@ -56,6 +56,10 @@ class Tally:
         self.bad = {reason: int(entry["rows"]) for reason, entry in record["bad"].items()}
         self.first = {reason: str(entry["first"]) for reason, entry in record["bad"].items()}
 
+    def told(self) -> list[str]:
+        """A line a reason: how many, and the first of them."""
+        return [f"{count:,} {reason}, the first: {self.first[reason]}" for reason, count in by_count(self.bad)]
+
     def __str__(self) -> str:
         parts = [f"{self.good:,} good"]
         if self.bad:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import io
+import stat
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -15,7 +16,7 @@ _FOREIGN = {
     b"PK\x03\x04": "a zip archive; unpack it first",
     b"BZh": "bzip2; unpack it first: bunzip2",
     b"\xfd7zXZ": "xz; unpack it first: unxz",
-    b"\xff\xfe": "UTF-16; save it as UTF-8",
+    b"\xff\xfe": "UTF-16 or UTF-32; save it as UTF-8",
     b"\xfe\xff": "UTF-16; save it as UTF-8",
     b"ARROW1": "Arrow; write it as JSON Lines first",
 }
@@ -28,8 +29,11 @@ class Unpacked:
     def __init__(self, path: Path) -> None:
         """Raises UserError when the file cannot be opened or holds something other than JSON Lines."""
         try:
+            about = path.stat()
+            if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+                raise UserError(f"{path}: a pipe or device, which can be read but once; write it to a file first (gzip and zstd are fine)")
             self._file = open(path, "rb")  # noqa: SIM115 (closed by `close`)
-            self._size = path.stat().st_size
+            self._size = about.st_size
             head = self._file.read(8)
             self._file.seek(0)
         except FileNotFoundError:

@@ -205,7 +205,7 @@ class Domain:
             message, reason = fault(error)
             told = f"{path} line {line}: {message}"
             if not self.skip_bad:
-                remedy = f"domains.{self.name}.skip_bad: true counts and skips such rows; linn data {path} shows them all"
+                remedy = f"domains.{self.name}.skip_bad: true (linn filter: --skip-bad) counts and skips such rows; linn data {path} shows them all"
                 raise UserError(f"{told}; {remedy}") from None
             if fresh:
                 self.tally.add_bad(reason, told)

@@ -100,7 +100,10 @@ class LongContext(Domain):
         return Prompt(self.name, "", (Message("user", made.text),), hidden=hidden)
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
-        """Exact after case, white space, emphasis marks, quotes and a full stop are taken away; of several items, the set of them."""
+        """Exact after case, white space, emphasis marks, quotes and a full stop are taken away; of several items, the set of them.
+
+        Rows of RULER's own layout: the share of `outputs` that the answer holds, or whether it holds any (nemo-gym's `ruler`).
+        """
         task = {f"task/{prompt.hidden['task']}": 1.0} if "task" in prompt.hidden else {}
         if len(reply.text) > _LONGEST_ANSWER:
             return Verdict(0.0, f"the answer has {len(reply.text)} characters, too many for a look-up")
@@ -109,6 +112,11 @@ class LongContext(Domain):
             right = _listed(reply.text, len(items)) == {_normal(item) for item in items}
             metrics = {name: float(right) for name in task}
             return Verdict(float(right), "" if right else f"{reply.text.strip()[:60]!r} is not {', '.join(items)}", metrics)
+        if "outputs" in prompt.hidden:
+            said = reply.text.lower()
+            found = [output.lower() in said for output in prompt.hidden["outputs"]]
+            reward = float(any(found)) if prompt.hidden["any"] else sum(found) / len(found)
+            return Verdict(reward, "" if reward == 1 else f"{sum(found)} of {len(found)} outputs in {reply.text.strip()[:60]!r}")
         answer = _normal(reply.text)
         right = bool(answer) and answer in {_normal(a) for a in prompt.hidden["answers"]}
         return Verdict(float(right), "" if right else f"{answer[:40]!r} is not {prompt.hidden['answers'][0]!r}")
@@ -161,6 +169,8 @@ class LongContext(Domain):
         """The first accepted answer, or all items."""
         if "items" in prompt.hidden:
             return Reply(", ".join(prompt.hidden["items"]), prompt.hidden["evidence"])
+        if "outputs" in prompt.hidden:
+            return Reply(", ".join(prompt.hidden["outputs"]))
         return Reply(prompt.hidden["answers"][0], _line(prompt, prompt.hidden["answers"][0]))
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
@@ -174,7 +184,16 @@ class LongContext(Domain):
         return (Message("assistant", prompt.hidden["neighbour"] if faulty else right, reasoning=_line(prompt, right)),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`responses_create_params.input` and `expected_answer`: a text, or a list of accepted texts. Optional: `question`, for the judge."""
+        """`responses_create_params.input` and `expected_answer`: a text, or a list of accepted texts. Optional: `question`, for the judge.
+
+        Or, as RULER writes them, `outputs` (texts that the answer must hold) and `subset` (`qa_…`: any of them).
+        """
+        if row.get("outputs") is not None and row.get("expected_answer") is None:
+            outputs, messages = row["outputs"], request_messages(row, index)
+            if not isinstance(outputs, list) or not outputs or not all(isinstance(o, str) and o.strip() for o in outputs):
+                raise UserError(f"row {index}: outputs is {str(outputs)[:40]}; allowed: a list of texts, at least one")
+            hidden = {"outputs": outputs, "any": str(row.get("subset")).startswith("qa_")}
+            return Prompt(self.name, str(row.get("id", row.get("uuid", index))), messages, hidden=hidden)
         expected = row.get("expected_answer")
         answers = [expected] if isinstance(expected, str) else expected
         if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and _normal(a) for a in answers):

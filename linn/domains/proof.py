@@ -130,7 +130,8 @@ class Proof(Domain):
             return self._derivation_row(row, index, where)
         problem = _text(row, ("problem",), where)
         if not problem:
-            raise UserError(f"{where}: problem is missing; allowed: text")
+            formal = "; a formal_statement needs domains.proof.formal: lean4" if "formal_statement" in row else ""
+            raise UserError(f"{where}: problem is missing; allowed: text{formal}")
         proof = _text(row, ("proof",), where)
         hidden: dict[str, Any] = {
             "problem": problem,

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from linn.data.rows import BadRow, read_rows
+from linn.data.agents import metadata_of
+from linn.data.names import located
+from linn.data.rows import BadRow, Lines
 from linn.domains import edits, functions
 from linn.domains.base import Domain, Env, content_key
 from linn.domains.repair import episode, rows
@@ -155,14 +157,15 @@ class SweAgentic(Domain):
             yield from super()._rows(split, seed)
             return
         assert self.rows is not None
-        prompts = [self.from_row(row, index) for index, row in enumerate(read_rows(self.rows))]
-        known = {prompt.hidden["task"].requirement.partition("==")[0] for prompt in prompts}
+        path = located(self.rows)
+        prompts = [prompt for line, raw in Lines(path) if (prompt := self._of_line(path, line, raw)) is not None]
+        known = {_package(prompt) for prompt in prompts} - {""}
         if unknown := sorted(self.held_out - known):
             raise UserError(f"domain {self.name}: held_out names {unknown[0]!r}; {self.rows} has {', '.join(sorted(known))}")
         parts: dict[Split, dict[str, Prompt]] = {"train": {}, "validation": {}, "test": {}}
         for prompt in prompts:
             key = content_key(prompt)
-            out = prompt.hidden["task"].requirement.partition("==")[0] in self.held_out
+            out = _package(prompt) in self.held_out
             parts[("validation", "test")[int(key[:8], 16) % 2] if out else "train"].setdefault(key, prompt)
         chosen = list(parts[split].values())
         if split == "train":
@@ -171,7 +174,8 @@ class SweAgentic(Domain):
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         where = f"{self.name} row {index}"
-        meta = row.get("metadata")
+        row = {**row, "metadata": metadata_of(row)}
+        meta = row["metadata"]
         if released := rows.instance(row, where):
             raise BadRow(
                 f"{where}: {released.instance} is {released.repo} at {released.base_commit[:12]} in its container image {released.image or '(not named)'};"
@@ -198,6 +202,11 @@ class SweAgentic(Domain):
 
     def close(self) -> None:
         self.sandbox.close()
+
+
+def _package(prompt: Prompt) -> str:
+    """The package that a row's task is in; empty where the row carries its files."""
+    return prompt.hidden["task"].requirement.partition("==")[0] if "task" in prompt.hidden else ""
 
 
 class _Conversation:

@@ -98,11 +98,13 @@ class EndpointSolver:
         return Rollout(job.prompt, job.sibling, (), reply, verdict, "ok" if text else "truncated")
 
 
-def own_rows(domain: Domain) -> Iterator[tuple[int, bytes, Prompt]]:
+def own_rows(domain: Domain, progress: Callable[[float, int], None] = lambda share, line: None) -> Iterator[tuple[int, bytes, Prompt]]:
     """(line, its bytes, prompt) of the domain's rows in order; other domains' and, with `skip_bad`, bad ones are counted in its `tally`."""
     assert domain.rows is not None
     path = located(domain.rows)
-    for line, raw in Lines(path):
+    lines = Lines(path)
+    for line, raw in lines:
+        progress(lines.share, line)
         prompt = domain._of_line(path, line, raw)
         if prompt is not None:
             yield line, raw, prompt
@@ -128,14 +130,15 @@ def measured(
     reuse: bool = False,
     judges: Judges | None = None,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
+    on_read: Callable[[float, int], None] = lambda share, line: None,
 ) -> dict[int, Rate]:
     """The rate of every row of the domain by its line, measured where `kept` doesn't have it yet; `kept` grows a chunk at a time.
 
     `settings`: what the rates depend on besides the rows; a file made under others is refused. `reuse`: rows with a rate keep it.
-    `on_rows` hears how many rows are done, of how many to measure.
+    `on_rows` hears how many rows are done, of how many to measure; `on_read`, before, the share of the file that was read, and the line.
     """
     digest, rates, wanted = hashlib.blake2b(digest_size=8), dict[int, Rate](), list[int]()
-    for line, raw, _ in own_rows(domain):  # every row is read before the first is sampled: a bad one shows now, not after hours
+    for line, raw, _ in own_rows(domain, on_read):  # every row is read before the first is sampled: a bad one shows now, not after hours
         digest.update(raw)
         told = told_rate(raw) if reuse else None
         if told is None:
