@@ -62,7 +62,7 @@ def measure_rl(path: Path) -> None:
 
 
 def measure_sft(path: Path) -> None:
-    codec = types.SimpleNamespace(encode_spans=lambda spans: ([len(text) for text, _ in spans], [flag for _, flag in spans]))
+    codec = types.SimpleNamespace(encode_spans=lambda spans, most: ([len(text) for text, _ in spans], [flag for _, flag in spans]))
 
     def rows(taken: dict[str, int]) -> tuple[Any, Iterator[Any]]:
         run = types.SimpleNamespace(seed=0, taken=taken, tally=Tally(), codec=codec)

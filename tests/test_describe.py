@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,21 @@ def test_lengths_are_tokens_of_what_the_model_reads(tmp_path: Path) -> None:
         )
     )
     assert describe.describe(path, codec, None, silent).record()["lengths"]["total"] == expected
+
+
+def test_a_huge_text_is_measured_by_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    codec = Codec.load(resolve("tiny"))
+    text = "alpha beta 12 " * 1_000_000
+    write_rows(path, [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]}])
+    began = time.process_time()
+    tokens = describe.describe(
+        path,
+        codec,
+        None,
+        silent,
+    ).record()["lengths"]["total"]
+    assert abs(tokens / (len(codec.encode(text[:140_000])) * 100) - 1) < 0.01 and time.process_time() - began < 20
 
 
 def test_a_long_file_is_sampled_for_tokens_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

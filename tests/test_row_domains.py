@@ -222,7 +222,7 @@ def chat_row(n: int) -> dict[str, Any]:
 
 
 def stage(path: Path, taken: dict[str, int] | None = None, skip_bad: bool = True) -> Any:
-    codec = types.SimpleNamespace(encode_spans=lambda spans: ([len(text) for text, _ in spans], [flag for _, flag in spans]))
+    codec = types.SimpleNamespace(encode_spans=lambda spans, most: ([len(text) for text, _ in spans], [flag for _, flag in spans]))
     run = types.SimpleNamespace(seed=3, taken=taken or {}, tally=Tally(), codec=codec)
     return run, _rows(run, SftKeys(name="sft", kind="sft", data=str(path), skip_bad=skip_bad))  # type: ignore[arg-type]
 

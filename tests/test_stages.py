@@ -101,7 +101,7 @@ def test_data_without_rows_or_with_long_ones_alone_is_one_line_and_no_endless_lo
     with pytest.raises(UserError, match="holds no rows"):
         sft(sft_stage(monkeypatch, data=str(data)))
     data.write_text(json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a" * 50}]}) + "\n")
-    monkeypatch.setattr(Letters, "encode_spans", lambda self, spans: ([1] * 50, [True] * 50), raising=False)
+    monkeypatch.setattr(Letters, "encode_spans", lambda self, spans, most=None: ([1] * 50, [True] * 50), raising=False)
     with pytest.raises(UserError, match="over max_length 8"):
         sft(sft_stage(monkeypatch, data=str(data), max_length=8))
 
@@ -166,7 +166,9 @@ class Lengths(Domain):
 
 
 def packed_stage(monkeypatch, taken=None, **keys) -> StageRun:
-    monkeypatch.setattr(Letters, "encode_spans", lambda self, spans: ([1] * (n := len(spans[-1][0]) % 41 + 1), [True] * n), raising=False)
+    monkeypatch.setattr(
+        Letters, "encode_spans", lambda self, spans, most=None: ([1] * (n := len(spans[-1][0]) % 41 + 1), [True] * n), raising=False
+    )
     run = sft_stage(monkeypatch, packed=True, max_length=64, **keys)
     run.domains = {"coin": Lengths()}  # type: ignore[misc]
     run.engine = SimpleNamespace(width=64)  # type: ignore[assignment]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,18 @@ def test_transformers_reads_the_folder(tmp_path: Path, config: str | None) -> No
         assert text == chat.render(TALK[:3], [TOOL], thinking)
         assert theirs(text)["input_ids"] == CODEC.encode(text)
         assert theirs.decode(theirs(text)["input_ids"]) == text
+
+
+def test_no_more_of_a_text_is_tokenised_than_shows_that_it_is_too_long():
+    short, long = "a b 12 é" * 20, "alpha  beta 123\n" * 200_000
+    for pieces in ([(short, False), (short, True)], [("", False)], [("<|im_end|>" * 30, True)]):
+        assert CODEC.encode_spans(pieces, 10_000) == CODEC.encode_spans(pieces)
+    whole = CODEC.encode_spans([(short, False), (short, True)])
+    n = len(whole[0])
+    assert CODEC.encode_spans([(short, False), (short, True)], n) == whole
+    assert len(CODEC.encode_spans([(short, False), (short, True)], n - 1)[0]) > n - 1
+    began = time.process_time()
+    for pieces in ([(long, True)], [(short, False), (long, True), (long, False)], [("<|im_end|>" * 1_000_000, True)]):
+        ids, mask = CODEC.encode_spans(pieces, 100)
+        assert 100 < len(ids) == len(mask) < 100_000
+    assert time.process_time() - began < 1

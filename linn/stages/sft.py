@@ -101,9 +101,9 @@ def demonstration(run: StageRun, keys: SftKeys, prompt: Prompt) -> Sample:
     return sample_of_spans(run.codec, spans, prompt.domain, prompt.id)
 
 
-def sample_of_spans(codec: chat.Codec, spans: list[tuple[str, bool]], domain: str, source: str) -> Sample:
-    """Spans of text, trained or not, as one sample of weight 1."""
-    ids, mask = codec.encode_spans(spans)
+def sample_of_spans(codec: chat.Codec, spans: list[tuple[str, bool]], domain: str, source: str, most: int | None = None) -> Sample:
+    """Spans of text, trained or not, as one sample of weight 1; one of more than `most` tokens may be cut, but to more than `most`."""
+    ids, mask = codec.encode_spans(spans, most)
     return Sample(ids, mask, [1.0 if m else 0.0 for m in mask], domain=domain, source=source)
 
 
@@ -143,6 +143,7 @@ def _file(run: StageRun, keys: SftKeys, name: str, place: str) -> Iterator[Sampl
                 continue
             fruitless = False
             run.tally.good += epoch == 0
-            yield sample_of_spans(run.codec, chat.spans(row.messages, row.tools, row.thinking, False), row.domain, str(line))
+            spans = chat.spans(row.messages, row.tools, row.thinking, False)
+            yield sample_of_spans(run.codec, spans, row.domain, str(line), keys.max_length)
         if fruitless:
             raise UserError(f"stage {keys.name}: data: {path} holds no rows to train on: {run.tally}")
