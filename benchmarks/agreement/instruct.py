@@ -28,7 +28,7 @@ from typing import Any
 
 import regex
 
-from benchmarks.agreement.reference import Tally, examples, replies_of
+from benchmarks.agreement.reference import Tally, examples
 from linn.data.rows import read_rows
 from linn.domains.instruct import Instruct
 from linn.domains.instructions import follows, ifbench_custom, ifbench_test, ifbench_train, ifeval
@@ -265,7 +265,8 @@ def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
     """Rollouts with the verdicts and the reward that nemo-gym's own server gave them, and their ids."""
     tally, ids, domain = Tally(f"rollouts of nemo-gym's {server}"), set(), Instruct()
     for rollout in examples(folder, server, "example_rollouts"):
-        _, reply = reply_from({"row": 0, **replies_of(rollout)}, server)
+        said = "".join(part["text"] for part in rollout["response"]["output"][-1]["content"])
+        _, reply = reply_from({"row": 0, "text": said}, server)
         tally.add(domain.verify(domain.from_row(rollout, 0), reply).reward, rollout["reward"], case=rollout)
         for id_, kwargs, theirs in zip(rollout["instruction_id_list"], rollout["kwargs"], rollout["follow_instruction_list"], strict=True):
             tally.add(follows(id_, kwargs, reply.text).followed, theirs, case=(id_, kwargs, reply.text))
