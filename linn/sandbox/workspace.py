@@ -49,7 +49,7 @@ class WorkspaceLimits:
     file: int = 16 << 20
     """Bytes of one written file."""
     disk: int = 64 << 20
-    """Bytes of the whole folder; looked at five times a second and at the end."""
+    """Bytes of the whole folder; looked at five times a second and at the end. Four times as much may be written to it in all."""
     output: int = 1 << 18
     """Bytes of stdout, and of stderr."""
 
