@@ -337,6 +337,27 @@ def test_limits_hold_for_each_call_and_may_be_fractions() -> None:
         assert box.totals()["timeouts"] == 1
 
 
+@pytest.mark.parametrize("kind", isolation.kinds())
+def test_a_loaded_machine_changes_no_verdict(kind: str) -> None:
+    """Five loops share one core with a program that works longer, by the clock, than it may wait."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(5)]
+        with contextlib.closing(Sandbox(Limits(cpu=1.0, wall=0.6), servers=1, kind=kind)) as box:
+            work = "import time\nwhile time.process_time() < 0.4: pass\nprint(1)"
+            assert box.script(work) == Outcome("ok", stdout="1\n")
+            threaded = f"import threading\nt = threading.Thread(target=exec, args=({work!r},))\nt.start(); t.join()"
+            assert box.script(threaded) == Outcome("ok", stdout="1\n")
+            begun = time.monotonic()
+            assert box.script("import time\ntime.sleep(60)").status == "timeout" and time.monotonic() - begun < 30
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+        os.sched_setaffinity(0, allowed)
+
+
 def test_megabytes_go_in_and_out() -> None:
     text = "".join(f"{i}\n" for i in range(600_000))
     with contextlib.closing(Sandbox(Limits(cpu=5, memory=1 << 29, output=8 << 20), servers=1)) as box:
