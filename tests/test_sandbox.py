@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from linn.errors import InfrastructureError, UserError
-from linn.sandbox import Limits, Outcome, Sandbox, compiler, isolation
+from linn.sandbox import Limits, Outcome, Sandbox, Workspace, compiler, isolation
 from linn.sandbox.inside import server as inside
 from linn.sandbox.inside.plain import NotPlain, decode, encode
 from linn.sandbox.outcome import outcome_of
@@ -286,6 +286,8 @@ def test_a_full_disk_is_not_a_verdict(tmp_path: Path, monkeypatch: pytest.Monkey
             (disk / "junk").write_bytes(b"x" * (17 << 20))
             with pytest.raises(InfrastructureError, match="disk is full"):
                 box.script("open('x', 'w').write('y')")
+            with pytest.raises(InfrastructureError, match="disk is full"), Workspace() as work:
+                work.run(["true"])
             (disk / "junk").unlink()
             assert box.script("open('x', 'w').write('y')").status == "ok"
     finally:

@@ -215,6 +215,9 @@ class Workspace:
     def _start(self, argv: Sequence[str], limits: WorkspaceLimits, stdin: int, stderr: int) -> Running:
         if not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
             raise ValueError("a command is a list of texts without NULs, at least one")
+        disk = os.statvfs(self.folder)
+        if disk.f_bavail * disk.f_frsize < limits.disk:  # a command must not fail because someone else has filled it
+            raise InfrastructureError(f"the scratch disk is full: less than {limits.disk >> 20} MiB are free in {self.folder.parent}")
         job = asdict(limits) | {"argv": list(argv), "address": limits.address or limits.memory}
         tmp = self.root if self.kind == "plain" else "/tmp"
         job["environment"] = _ENVIRONMENT | {"HOME": tmp, "TMPDIR": tmp}
