@@ -270,9 +270,9 @@ def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *pl
         with open(int(job), "rb", buffering=0) as orders:
             told = marshal.load(orders)
             os.write(out, marshal.dumps({"started": True}))
-            seen = (*kernel.SYSTEM, sys.base_prefix, sys.base_exec_prefix, *readable, "/etc/alternatives", "/etc/ld.so.cache")
-            own = (folder,) if kind == "plain" else ("/tmp", "/proc")  # which are its own
-            rules = kernel.confinement(seen, (*own, *kernel.DEVICES))
+            seen = [*kernel.SYSTEM, sys.base_prefix, sys.base_exec_prefix, *readable, "/etc/alternatives", "/etc/ld.so.cache"]
+            seen += [] if kind == "plain" else ["/proc"]  # of its own processes only
+            rules = kernel.confinement(seen, [folder if kind == "plain" else "/tmp", *kernel.DEVICES])
             ended = _run(told, orders.fileno(), int(uid), folder if kind == "plain" else WORK, rules)
         os.write(out, marshal.dumps(ended))
         code = 0
