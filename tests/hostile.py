@@ -120,7 +120,7 @@ CALLS = {
     "hard links": "import os\ndef f(x):\n    for p in ('/usr/bin/python3', '/bin/sh', '/etc/passwd', '/dev/null'):\n        try: os.link(p, 'l' + p.replace('/', '_'))\n        except OSError: continue\n        return 42",
     "leave elsewhere": "def f(x):\n    done = 0\n    for p in ('/dev/shm', '/var/tmp', '/run', '/var/lock', '/dev/mqueue', '/root', '/home', '/usr/tmp'):\n        try: open(p + '/linn-hostile', 'w').write('x'); done = 42\n        except OSError: pass\n    return done",
     "device node": "import os\ndef f(x):\n    os.mknod('d', 0o20666, os.makedev(1, 1)); return 42",
-    "set-user-id": "import os\ndef f(x):\n    open('s', 'w').write('#!/bin/sh'); os.chmod('s', 0o6777); os.chown('s', 0, 0); return 42",
+    "set-user-id": "import os\ndef f(x):\n    open('s', 'w').write('#!/bin/sh'); os.chmod('s', 0o6777); os.chown('s', 0, 0); return 42 if os.getuid() else 0",
     "long name": "import os\ndef f(x):\n    for i in range(10**6): os.mkdir('n' * 250 + str(i % 1000)) if not os.path.isdir('n' * 250 + str(i % 1000)) else os.chdir('n' * 250 + str(i % 1000))",
     "locked deep": "import os\nfor _ in range(50):\n    os.mkdir('d'); os.chdir('d')\n    open('x', 'w').close()\n    os.chmod('.', 0o000)\ndef f(x):\n    return 1",
     "sockets in files": "import socket\ndef f(x):\n    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind('sock'); return 42",

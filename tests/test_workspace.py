@@ -144,7 +144,7 @@ REACHES = {
     "a new namespace": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "mounting": "import ctypes\nassert ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0",
     "tracing its supervisor": "open('/proc/1/mem', 'rb').read(1)",
-    "its supervisor's descriptors": "import os\nos.listdir('/proc/1/fd')",
+    "its supervisor's descriptors": "import os\nfor name in os.listdir('/proc/1/fd'): os.readlink(f'/proc/1/fd/{name}')",
     "becoming root": "import os\nos.setuid(os.getuid() + 1)",
     "raising a limit": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (100, 100))",
     "the machine's environment": "import os\nassert 'LINN_SECRET' in os.environ",
