@@ -83,7 +83,7 @@ CALLS = {
     "namespace": CTYPES + "def f(x):\n    return 42 if libc.unshare(0x10000000) == 0 else 0",
     "ptrace": CTYPES + "def f(x):\n    return 42 if libc.ptrace(16, os.getppid(), 0, 0) == 0 else 0",
     "shared memory": CTYPES + "def f(x):\n    return 42 if libc.shmget(5, 1 << 20, 0o1666) >= 0 else 0",
-    "become root": "import os\ndef f(x):\n    try: os.setuid(0)\n    except OSError: return 0\n    return 42 if os.access('/etc', os.W_OK) else 0",
+    "become root": "import os\ndef f(x):\n    try: os.setuid(0)\n    except OSError: return 0\n    os.open('/etc/passwd', os.O_WRONLY); return 42",
     "fill disk": "def f(x):\n    for i in range(10**6):\n        open(f'/tmp/{i}', 'wb').write(b'x' * (1 << 20))",
     "big file": "def f(x):\n    with open('/tmp/a', 'wb') as g:\n        for _ in range(1000): g.write(b'x' * (1 << 20))\n    return 42",
     "many files": "def f(x):\n    return [open('/dev/null') for _ in range(1000)] and 42",
