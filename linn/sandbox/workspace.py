@@ -77,8 +77,8 @@ class Workspace:
     Raises InfrastructureError when the machine fails (no sandbox, fork refused, disk full), ValueError for a path that leaves the folder.
 
     Not protected against: faults of the kernel; side channels; a command that passes a limit between two looks at it (a fraction of
-    `memory` or `disk` more). Without bubblewrap: reading the files that this user may read. Without `unshare` too: changing them, and
-    a program that escapes its session may, where linn does not run as root, end its own supervisor.
+    `memory` or `disk` more). Without Landlock and bubblewrap: reading the files that this user may read, without `unshare` too: changing
+    them. `plain`: a program that escapes its session may, where linn does not run as root, end its own supervisor.
     """
 
     def __init__(
