@@ -149,10 +149,28 @@ def test_rows_of_each_layout_are_graded(domain: Code) -> None:
     values = domain.from_row(row({"unit_tests": {"inputs": ["[1, 2]\n3", "[]\n0"], "outputs": ["[1, 2, 3]", "[0]"], "fn_name": "add"}}), 1)
     assert domain.verify(values, Reply("class Solution:\n    def add(self, a, b):\n        return tuple(a) + (b,)")).reward == 1.0
     assert domain.verify(values, Reply("def add(a, b):\n    return a + [3]")).reward == 0.0
+    near = Code(servers=1, tolerance=1e-6)
+    try:
+        assert near.verify(values, Reply("def add(a, b):\n    return [10 ** 400] * (len(a) + 1)")).note == "test 1: wrong value"
+    finally:
+        near.close()
     check = domain.from_row(row({"test": "def check(candidate):\n    assert candidate(2) == 4\n", "entry_point": "dbl"}), 2)
     assert domain.verify(check, Reply("def dbl(x):\n    return x + x")).reward == 1.0
     assert domain.verify(check, Reply("def dbl(x):\n    return x")).reward == 0.0
     assert len({script.id, values.id, check.id}) == 3
+
+
+def test_a_check_uses_the_tasks_own_helpers(domain: Code) -> None:
+    """A function that the task gives and its test calls is the test's own; one that only the program has is the program's."""
+    given = "import math\n\ndef poly(xs, x):\n    return sum(c * math.pow(x, i) for i, c in enumerate(xs))\n\ndef zero(xs):\n    ...\n"
+    test = "def check(candidate):\n    for xs in ([1, 2], [-6, 3]):\n        assert abs(poly(xs, candidate(xs))) < 1e-4\n"
+    right, bent = "def zero(xs):\n    return -xs[0] / xs[1]\n", "def poly(*a):\n    return 0\n\ndef zero(xs):\n    return 0\n"
+    for text in (given, f"Complete this.\n```python\n{given}```\nThanks."):
+        asked = row({"test": test, "entry_point": "zero"})
+        asked["responses_create_params"]["input"][0]["content"] = text
+        prompt = domain.from_row(asked, 0)
+        assert domain.verify(prompt, Reply(f"```python\n{given}\n{right}```")).reward == 1.0
+        assert domain.verify(prompt, Reply(right)).reward == 1.0 and domain.verify(prompt, Reply(bent)).reward == 0.0
 
 
 def test_the_program_is_the_block_of_the_wanted_language() -> None:
@@ -240,12 +258,12 @@ def test_cpp_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch, doma
         domain.from_row(row({"unit_tests": {"inputs": ["1"], "outputs": ["1"]}, "language": "cpp"}), 4)
 
 
-_CHECK = {"test": "x", "entry_point": "f"}
+_CHECK = {"test": "def check(candidate):\n    assert candidate(1)\n", "entry_point": "f"}
 
 
 @pytest.mark.parametrize(
     "meta", [None, {}, {"unit_tests": "{"}, {"unit_tests": {"inputs": ["1"], "outputs": []}}, {"unit_tests": {"inputs": [], "outputs": []}}, {"test": "x"},
-             {"unit_tests": {"inputs": [1], "outputs": ["1"]}}, {"unit_tests": {"inputs": ["x"], "outputs": ["1"], "fn_name": "f"}}, {"unit_tests": {"inputs": ["1"], "outputs": ["1"], "fn_name": 3}}, _CHECK | {"language": "cpp"}, _CHECK | {"language": "rust"},
+             {"unit_tests": {"inputs": [1], "outputs": ["1"]}}, {"unit_tests": {"inputs": ["x"], "outputs": ["1"], "fn_name": "f"}}, {"unit_tests": {"inputs": ["1"], "outputs": ["1"], "fn_name": 3}}, _CHECK | {"test": "x"}, _CHECK | {"test": "def check("}, _CHECK | {"language": "cpp"}, _CHECK | {"language": "rust"},
              *(_CHECK | {key: value} for key in ("time_limit", "memory_limit") for value in (0, -1, "2", True, float("nan"), 1e9, []))]
 )  # fmt: skip
 def test_broken_rows_are_named(meta: Any, domain: Code) -> None:

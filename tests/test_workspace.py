@@ -94,6 +94,22 @@ HOSTILE = {
     "output on stderr": ("import sys\nwhile True: sys.stderr.write('x' * 1000)", {"output"}),
     "one large file": ("open('f', 'wb').write(b'x' * (64 << 20))", {"error"}),
     "many files": ("i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'wb').write(b'x' * 100000)", {"output", "timeout"}),
+    "files below too long a path": (
+        "import os\nfor i in range(50):\n  os.mkdir('d' * 100); os.chdir('d' * 100)\nfor i in range(5): open(f'{i}', 'wb').write(b'x' * (4 << 20))",
+        {"output"},
+    ),
+    "files without a name": (
+        "import os, time\nheld = []\nfor i in range(40):\n  held.append(open('u', 'wb', 0)); os.unlink('u'); held[-1].write(b'x' * (2 << 20))\n"
+        "time.sleep(2)",
+        {"output"},
+    ),
+    "mapped files without a name": (
+        "import mmap, os, time\nheld = []\nfor i in range(40):\n  f = open('u', 'w+b'); os.unlink('u'); f.truncate(2 << 20)\n"
+        "  held.append(mmap.mmap(f.fileno(), 2 << 20)); f.close(); held[-1].write(b'x' * (2 << 20))\ntime.sleep(2)",
+        {"output"},
+    ),
+    "files in memory": ("import os\nos.chdir('/tmp')\nfor i in range(10 ** 6): os.symlink('x', str(i))", {"output", "timeout"}),
+    "files rewritten": ("import os\nfor i in range(60):\n  open('t', 'wb').write(b'x' * (2 << 20)); os.unlink('t')", {"ok"}),
     "many empty files": ("import os\nfor i in range(9000): open(f'e{i}', 'w').close()", {"output", "timeout"}),
     "a daemon": (
         "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n    time.sleep(60)\n  os._exit(0)\nprint('left')",
@@ -129,7 +145,7 @@ REACHES = {
     "a new namespace": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "mounting": "import ctypes\nassert ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0",
     "tracing its supervisor": "open('/proc/1/mem', 'rb').read(1)",
-    "its supervisor's descriptors": "import os\nos.listdir('/proc/1/fd')",
+    "its supervisor's descriptors": "import os\nfor name in os.listdir('/proc/1/fd'): os.readlink(f'/proc/1/fd/{name}')",
     "becoming root": "import os\nos.setuid(os.getuid() + 1)",
     "raising a limit": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (100, 100))",
     "the machine's environment": "import os\nassert 'LINN_SECRET' in os.environ",

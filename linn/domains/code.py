@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import math
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -160,7 +162,9 @@ class Code(Domain):
         if isinstance(tests, Mapping):
             hidden = _unit_tests(tests, where, self.tests)
         elif isinstance(meta.get("test"), str) and isinstance(meta.get("entry_point"), str):
-            hidden = {"test": meta["test"], "entry_point": meta["entry_point"]}
+            asked = "\n".join(message.content for message in messages if message.role == "user")
+            test, entry_point = meta["test"], meta["entry_point"]
+            hidden = {"test": _check_text(test, entry_point, asked, where), "entry_point": entry_point}
         else:
             raise UserError(f"{where}: verifier_metadata needs unit_tests {{inputs, outputs}}, or test and entry_point")
         hidden["seconds"] = _number(meta, "time_limit", self.seconds, where, "seconds")
@@ -205,6 +209,36 @@ def program_of(text: str, language: str = "python") -> tuple[Language, str]:
     marked = [(_NAMES[mark], body) for mark, body in blocks if mark in _NAMES and language in (_NAMES[mark], "any")]
     plain = [(default, body) for mark, body in blocks if not mark]
     return (marked or plain or [(default, "")])[-1]
+
+
+def _check_text(test: str, entry_point: str, asked: str, where: str) -> str:
+    """A row's test text, with its own copy of the functions that the task's text gives whole and the test calls: no program can bend those."""
+    tree = _parsed(test)
+    if tree is None or not any(isinstance(part, ast.FunctionDef) and part.name == "check" for part in tree.body):
+        raise UserError(f"{where}: verifier_metadata.test must be Python that defines a function check(candidate)")
+    called = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for text in [*(body for _, body in _blocks(asked)), asked]:
+        parts = found.body if (found := _parsed(text)) else []
+        given = [
+            part for part in parts if isinstance(part, ast.FunctionDef) and part.name != entry_point and not all(map(_empty, part.body))
+        ]
+        if called & {part.name for part in given}:
+            imports = [part for part in parts if isinstance(part, (ast.Import, ast.ImportFrom))]
+            return "\n".join([test, *map(ast.unparse, [*imports, *given])])
+    return test
+
+
+def _parsed(text: str) -> ast.Module | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes in the texts
+        try:
+            return ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
+def _empty(part: ast.stmt) -> bool:
+    return isinstance(part, ast.Pass) or (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:

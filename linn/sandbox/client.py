@@ -28,9 +28,9 @@ class Sandbox:
     Raises InfrastructureError when the machine fails (no sandbox, no fork, no memory, a full disk), never for a program's fault.
 
     Not protected against: faults of the kernel; side channels (timing, load); programs that read a clock or their process id, whose
-    outcome may differ from run to run. Without bubblewrap: reading the files that this user may read. Without `unshare` too: changing
-    them, filling the disk for a moment, and the network, other processes and signals are closed by the system-call filter only (x86-64
-    and ARM64). A check text that calls a function of the program for its own judgement (HumanEval has three such) trusts that function.
+    outcome may differ from run to run. Without Landlock and bubblewrap: reading the files that this user may read, without `unshare`
+    too: changing them. `plain`: filling the disk for a moment; the network, other processes and signals are closed by the system-call
+    filter only (x86-64 and ARM64). A check text that calls a function of the program for its own judgement trusts that function.
     """
 
     def __init__(self, limits: Limits | None = None, servers: int | None = None, kind: str | None = None) -> None:

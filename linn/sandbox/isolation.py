@@ -116,7 +116,7 @@ def supervised(kind: str, uid: int, folder: str, readable: Sequence[str], size: 
     words, package = [], str(_INSIDE.parent)
     if kind == "bwrap":
         package = "/package"
-        words = _bwrap(tool, ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER"))
+        words = _bwrap(tool, ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SYS_PTRACE"))
         for installed in installed_packages():
             words += ["--tmpfs", installed]
         words += ["--perms", "0755", "--dir", "/etc"]

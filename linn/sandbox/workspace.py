@@ -51,7 +51,7 @@ class WorkspaceLimits:
     file: int = 16 << 20
     """Bytes of one written file."""
     disk: int = 64 << 20
-    """Bytes of the whole folder; looked at five times a second and at the end."""
+    """Bytes of the whole folder; looked at five times a second and at the end. Four times as much may be written to it in all."""
     output: int = 1 << 18
     """Bytes of stdout, and of stderr."""
 
@@ -79,8 +79,8 @@ class Workspace:
     Raises InfrastructureError when the machine fails (no sandbox, fork refused, disk full), ValueError for a path that leaves the folder.
 
     Not protected against: faults of the kernel; side channels; a command that passes a limit between two looks at it (a fraction of
-    `memory` or `disk` more). Without bubblewrap: reading /etc. Under `plain`: reading and changing the files that this user may, and a
-    program that escapes its session may, where linn does not run as root, end its own supervisor.
+    `memory` or `disk` more). Without bubblewrap: reading /etc. Under `plain` without Landlock: reading and changing the files that this user
+    may. `plain`: a program that escapes its session may, where linn does not run as root, end its own supervisor.
     """
 
     def __init__(
@@ -223,6 +223,9 @@ class Workspace:
     def _start(self, argv: Sequence[str], limits: WorkspaceLimits, stdin: int, stderr: int) -> Running:
         if not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
             raise ValueError("a command is a list of texts without NULs, at least one")
+        disk = os.statvfs(self.folder)
+        if disk.f_bavail * disk.f_frsize < limits.disk:  # a command must not fail because someone else has filled it
+            raise InfrastructureError(f"the scratch disk is full: less than {limits.disk >> 20} MiB are free in {self.folder.parent}")
         job = asdict(limits) | {"argv": list(argv), "address": limits.address or limits.memory}
         tmp = self.root if self.kind == "plain" else "/tmp"
         job["environment"] = _ENVIRONMENT | {"HOME": tmp, "TMPDIR": tmp}

@@ -38,6 +38,7 @@ _STACK = 256 << 20
 _SETTLE_SECONDS = 20.0
 _LOOK, _LOOK_AT_FILES = 0.005, 0.05
 _MOST_FILES = 10_000
+_WAITING = 9.0
 _HELD = "/proc/self/fd/"
 _ADD_SEALS, _SEALS = 1033, 0xF
 _LIMIT_SIGNALS = (signal.SIGXCPU, signal.SIGKILL)
@@ -308,6 +309,18 @@ def _execute(bodies: list[bytes]) -> None:
     os.execve(_IMAGE, ["program"], {})
 
 
+def _waited(pid: int) -> float:
+    """Seconds that a process has waited for a processor: those of its most delayed thread. 0 where the system does not tell."""
+    longest = 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as file:
+                longest = max(longest, int(file.read().split()[1]))
+    except (OSError, ValueError, IndexError):
+        pass  # it has ended, or a thread of it has
+    return longest / 1e9
+
+
 class Heard:
     """What a child says on one stream, up to one byte over a cap; not in the heap, since the next child inherits what the heap has held."""
 
@@ -343,7 +356,8 @@ class Heard:
 class Watch:
     """Collects what a child says until it ends, says too much, makes too many files, runs out of time, or our own parent is gone.
 
-    CPU and wall-clock limits hold for each answer: they begin anew with a line, as often as answers were asked for.
+    CPU and wall-clock limits hold for each answer: they begin anew with a line, as often as answers were asked for. Of the wall-clock time,
+    what the program spent waiting for a processor does not count (up to nine times the limit), so that a loaded machine changes no verdict.
     """
 
     def __init__(self, pids: list[int], streams: dict[str, int], header: dict[str, Any], memory: str) -> None:
@@ -356,6 +370,7 @@ class Watch:
         )
         self.memory = memory
         self.clocks = {pid: (~pid << 3) | 2 for pid in pids}  # the kernel's number for "CPU time of that process"
+        self.waited = dict.fromkeys(pids, 0.0)
         self.names = {fd: name for name, fd in streams.items()}
         self.said = {name: Heard(self.cap) for name in streams}
         self.handle = os.pidfd_open(pids[-1])
@@ -372,6 +387,7 @@ class Watch:
         self.left -= 1
         self.deadline = time.monotonic() + self.wall
         self.spent = {pid: self._used(pid) for pid in self.clocks}
+        self.before = sum(self.waited.values())
 
     def _used(self, pid: int) -> float:
         try:
@@ -382,7 +398,10 @@ class Watch:
     def _seconds(self) -> float:
         """How long to wait before the limits are looked at again; not above 0 when one is passed."""
         cpu = min(self.cpu - self._used(pid) + spent for pid, spent in self.spent.items())
-        return min(self.deadline - time.monotonic(), max(cpu, _LOOK) if cpu > 0 else cpu)
+        self.waited = {pid: max(waited, _waited(pid)) for pid, waited in self.waited.items()}
+        waited = sum(self.waited.values()) - self.before
+        wall = self.deadline - time.monotonic() + min(waited, _WAITING * self.wall)
+        return min(wall, max(cpu, _LOOK) if cpu > 0 else cpu)
 
     def _crowded(self) -> bool:
         found = os.statvfs(self.memory) if self.memory else None

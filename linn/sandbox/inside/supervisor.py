@@ -31,6 +31,10 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 _OVERHEAD = 4096
 """What an empty file or folder counts as, in bytes, so that a folder full of them ends too."""
+_MOST_FILES = 20_000
+"""Files in the /tmp of its own, which is in memory."""
+_REWRITES = 4
+"""How many times the folder's bytes may be written to the disk in all."""
 
 
 def _settle(job: dict[str, Any], folder: str, uid: int) -> None:
@@ -113,6 +117,24 @@ def _used(pids: list[int]) -> tuple[int, float]:
     return sum(map(_memory, pids)), seconds
 
 
+def _written(pids: list[int]) -> int:
+    """Bytes that these processes, and those that have ended, made the system write to disks, less what they took back in time."""
+    total = 0
+    for pid in (os.getpid(), *pids):
+        counts = dict(line.split(b": ") for line in _read(f"/proc/{pid}/io").splitlines())
+        total += int(counts.get(b"write_bytes", 0)) - int(counts.get(b"cancelled_write_bytes", 0))
+    return total
+
+
+def _full(job: dict[str, Any], folder: str, own_tmp: bool, pids: list[int]) -> bool:
+    """Whether the command has written too much: what is there now, what no name leads to (any more), and files in memory."""
+    if own_tmp:
+        found = os.statvfs("/tmp")
+        if found.f_files - found.f_ffree > _MOST_FILES:
+            return True
+    return _disk(folder, int(job["disk"])) > int(job["disk"]) or _written(pids) > _REWRITES * int(job["disk"])
+
+
 def _disk(folder: str, most: int) -> int:
     """Bytes that a folder holds; counting stops above `most`."""
     total, folders = 0, [folder]
@@ -126,8 +148,9 @@ def _disk(folder: str, most: int) -> int:
                         folders.append(entry.path)
                     if total > most:
                         break
-        except OSError:
-            continue
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # made step by step, so that nobody can look
+                return most + 1
     return total
 
 
@@ -163,7 +186,7 @@ def _watch(child: int, job: dict[str, Any], orders: int, folder: str, alone: boo
         if memory > int(job["memory"]):
             return "memory"
         if ended or now > next_disk:
-            if _disk(folder, int(job["disk"])) > int(job["disk"]):
+            if _full(job, folder, folder == WORK, pids):
                 return "disk"
             next_disk = time.monotonic() + _DISK_STEP
         if ended:
@@ -247,9 +270,9 @@ def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *pl
         with open(int(job), "rb", buffering=0) as orders:
             told = marshal.load(orders)
             os.write(out, marshal.dumps({"started": True}))
-            seen = (*kernel.SYSTEM, sys.base_prefix, sys.base_exec_prefix, *readable, "/etc/alternatives", "/etc/ld.so.cache")
-            own = (folder,) if kind == "plain" else ("/tmp", "/proc")  # which are its own
-            rules = kernel.confinement(seen, (*own, *kernel.DEVICES))
+            seen = [*kernel.SYSTEM, sys.base_prefix, sys.base_exec_prefix, *readable, "/etc/alternatives", "/etc/ld.so.cache"]
+            seen += [] if kind == "plain" else ["/proc"]  # of its own processes only
+            rules = kernel.confinement(seen, [folder if kind == "plain" else "/tmp", *kernel.DEVICES])
             ended = _run(told, orders.fileno(), int(uid), folder if kind == "plain" else WORK, rules)
         os.write(out, marshal.dumps(ended))
         code = 0
