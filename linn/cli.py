@@ -130,10 +130,10 @@ def evaluate(
 ) -> None:
     """Measure one checkpoint on every domain of a recipe."""
     from linn import recipe as recipes
+    from linn.checkpoints import judge_folders, resolve
     from linn.evals.once import evaluate_once
     from linn.keys import short
     from linn.ledger import Ledger
-    from linn.run import judge_folders, resolve
 
     parsed = recipes.load(recipe, changes or [])
     judges = {short(name): keys.judge for name, keys in parsed.domains.items() if keys.judge is not None}

@@ -50,9 +50,9 @@ def grade(
     judges, engine = None, None
     try:
         if keys.judge is not None:
+            from linn.checkpoints import judge_folders
             from linn.engine.pool import Engine
             from linn.evals.judges import judges_of
-            from linn.run import judge_folders
 
             engine = Engine()
             judges = judges_of({loaded.name: keys.judge}, judge_folders({loaded.name: keys.judge}, None), engine)
@@ -103,12 +103,12 @@ def filter_rows(
     from contextlib import ExitStack
 
     from linn import recipe as recipes
+    from linn.checkpoints import judge_folders
     from linn.data.rows import writable
     from linn.domains.load import load
     from linn.engine.pool import Engine
     from linn.evals import difficulty
     from linn.evals.judges import judges_of
-    from linn.run import judge_folders
     from linn.show import Progress
     from linn.types import Sampling
 
@@ -152,10 +152,10 @@ def filter_rows(
 def _solver(source: str, how: Sampling, engine: Engine, turns: int) -> Solver:
     """Who answers the prompts: a checkpoint over `engine`, or an endpoint."""
     from linn.chat import Codec
+    from linn.checkpoints import resolve
     from linn.evals.difficulty import CheckpointSolver, EndpointSolver
     from linn.keys import endpoint_of
     from linn.play.endpoint import EndpointJudge
-    from linn.run import resolve
     from linn.types import Optim
 
     if (endpoint := endpoint_of(source)) is not None:
@@ -258,7 +258,7 @@ def render(
     writable(out)
     codec = None
     if tokens:
-        from linn.run import resolve
+        from linn.checkpoints import resolve
 
         codec = chat.Codec.load(resolve(tokens))
 
@@ -317,7 +317,7 @@ def data(
     codec = None
     if tokens != "characters":
         from linn.chat import Codec
-        from linn.run import resolve
+        from linn.checkpoints import resolve
 
         codec = Codec.load(resolve(tokens))
     with reading(str(path)) as progress:

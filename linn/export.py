@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from linn import files
+from linn.checkpoints import resolve
 from linn.errors import UserError
 from linn.ledger import Ledger
-from linn.run import resolve
 from linn.stages.loop import copy_tokenizer
 from linn.types import Score
 

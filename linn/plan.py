@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+from linn.checkpoints import judge_holds, known_config, start_folder
 from linn.data.names import is_remote
 from linn.data.rows import Lines
 from linn.domains.base import Domain
@@ -12,7 +13,6 @@ from linn.domains.load import load
 from linn.engine.tiny import tiny_config
 from linn.errors import UserError
 from linn.keys import DistillKeys, NewModelKeys, Recipe, RlKeys, RolloutKeys, SftKeys, StageKeys, short
-from linn.run import judge_holds, known_config, start_folder
 from linn.shape import Shape, read_shape, shape_of
 
 

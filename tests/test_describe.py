@@ -13,9 +13,9 @@ import pytest
 
 from linn import describe
 from linn.chat import Codec
+from linn.checkpoints import resolve
 from linn.data.rows import write_rows
 from linn.errors import UserError
-from linn.run import resolve
 
 TOOL = {"name": "look_up", "parameters": {"type": "object", "required": ["key"]}}
 CALL = "<tool_call>\n<function=look_up>\n<parameter=key>\nx\n</parameter>\n</function>\n</tool_call>"

@@ -18,6 +18,7 @@ ALLOWED = {
     "recipe": {"errors", "keys"},
     "ledger": {"types", "errors", "files"},
     "show": {"types"},
+    "checkpoints": {"types", "errors", "files", "keys", "chat", "domains", "evals", "engine"},
     "domains": {"types", "errors", "data", "sandbox", "domains", "keys", "play"},
     "sandbox": {"types", "errors", "sandbox"},
     "data": {"types", "errors", "files", "data", "chat", "calls"},

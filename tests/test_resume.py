@@ -8,9 +8,10 @@ import pytest
 
 from linn import files
 from linn import recipe as recipes
+from linn.checkpoints import resolve
 from linn.errors import UserError
 from linn.ledger import score
-from linn.run import Run, resolve
+from linn.run import Run
 
 RECIPE = {
     "name": "r",

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from linn import recipe as recipes
+from linn.checkpoints import resolve
 from linn.errors import RunFailed, UserError
-from linn.run import Run, resolve
+from linn.run import Run
 
 RECIPE = {
     "name": "small",
