@@ -66,8 +66,11 @@ def task(meta: Mapping[str, Any], where: str) -> Task:
         raise UserError(
             f"{where}: metadata.python is {meta.get('python')!r}, this is {package.PYTHON}; make the tasks again under it: linn tasks"
         )
-    values = {test: [(int(site), int(row)) for site, row in pairs] for test, pairs in _parsed(meta, "values", dict, where).items()}
-    spared = {path: list(map(int, sites)) for path, sites in _parsed(meta, "spared", dict, where).items()}
+    try:
+        values = {test: [(int(site), int(row)) for site, row in pairs] for test, pairs in _parsed(meta, "values", dict, where).items()}
+        spared = {path: list(map(int, sites)) for path, sites in _parsed(meta, "spared", dict, where).items()}
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{where}: metadata.values and metadata.spared must be as linn tasks writes them: {error}") from None
     requirement = _text(meta, "package", where)
     if "==" not in requirement or not re.fullmatch(package.REQUIREMENT, requirement):
         raise UserError(f"{where}: metadata.package must be NAME==VERSION, found {requirement[:80]!r}")
@@ -113,7 +116,7 @@ def _parsed(meta: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     value = meta.get(name)
     try:
         value = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{where}: {name} is not JSON") from None
     if not isinstance(value, kind):
         raise UserError(
