@@ -22,12 +22,14 @@ from linn.data.overlap import asked, words_of
 from linn.data.request import request_messages, request_tools
 from linn.data.rows import object_of
 from linn.data.tally import fault
-from linn.domains import edits
+from linn.domains import code, derivations, documents, edits, lean, math, mcqa, proof
+from linn.domains.agentless import patches, scoring, written_tests
 from linn.domains.load import NAMES, load
 from linn.domains.repair import package, rows
 from linn.errors import UserError
 from linn.evals.grade import reply_from
-from linn.play.judge import Comparison, read_comparison
+from linn.play.ask import answer_of, inert
+from linn.play.judge import Comparison, read_comparison, read_equivalence, read_score
 from linn.types import Prompt
 
 INPUT = {
@@ -49,11 +51,36 @@ VALID: dict[str, dict[str, Any]] = {
     "swe_agentless": {"metadata": {"relevant_file_contents": TREE, "tests": "def test_a(): pass"}, "grading_mode": "patch"},
     "swe_agentic": {"metadata": {"problem_statement": "p", "files": TREE, "tests": "def test_a(): pass", "visible_tests": "x"}},
 }  # fmt: skip
+PATCH = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
+INSTANCE = {"instance_id": "o__r-1", "base_commit": "0" * 40, "problem_statement": "p", "golden_patch": PATCH, "FAIL_TO_PASS": '["t"]'}
+PROOF = {"problem": "p", "reference_solution": "s", "rubric": "r", "proof": "q", "score": 0.5, "ground_truth_judgement": "j"}
+OTHERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("instruct", {}, INPUT | {"verifier_metadata": {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}], "grading_mode": "fraction"}}),
+    ("math", {}, {"problem": "1+1", "answer": "2", "source": "s"}),
+    ("math", {"tools": "python"}, INPUT | VALID["math"]),
+    ("longctx", {"judged": True}, INPUT | {"outputs": ["a", "b"], "subset": "vt", "length": 3}),
+    ("code", {}, INPUT | {"verifier_metadata": {"test": "def check(f): pass", "entry_point": "f", "time_limit": 1, "language": "python"}}),
+    ("genrm", {}, {"context": INPUT["responses_create_params"]["input"], "response1": "a", "response2": "b", "overall_preference": -1, "score_1": 3}),
+    ("preference", {"judged": True}, {"context": INPUT["responses_create_params"]["input"], "reference": "r", "principle": "p"}),
+    ("proof", {}, {"given": "x = 1", "goal": "x = 1"}),
+    ("proof", {"judged": True}, INPUT | PROOF),
+    ("proof", {"judged": True, "role": "verifier"}, PROOF),
+    (
+        "swe_agentless", {"judged": True},
+        {"prompt": "p", "golden_patch": PATCH, "relevant_file_contents": [{"file_path": "a.py", "content": "x = 1\n"}], "original_prompt": "o"},
+    ),
+    ("swe_agentless", {"variants": "both"}, {"metadata": {"files": {"a.py": "x = 1\n"}, "tests": "def test_a(): pass"} | INSTANCE}),
+    ("swe_agentic", {}, {"responses_create_params": {"input": [], "metadata": INSTANCE | {"instance_dict": "{}"}}}),
+    ("swe_agentic", {}, {"responses_create_params": {"input": []}} | INSTANCE),
+    ("swe_agentic", {"level": "full", "rows": "r"}, {"metadata": INSTANCE | {"package": "p==1", "python": package.PYTHON, "values": {"t": [[0, 0]]}, "spared": {"m": [1]}}}),
+]  # fmt: skip
+"""Layouts besides those of VALID: (domain, options, row)."""
 CHAT = {
     "messages": [
         {"role": "system", "content": "<tools>{}</tools>"}, {"role": "user", "content": "q"},
         {"role": "assistant", "content": "<think>t</think>a", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"x": 1}'}}]},
-        {"role": "tool", "content": "r", "tool_call_id": "1"}, {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+        {"role": "tool", "content": "r", "tool_call_id": "1"}, {"role": "assistant", "content": '<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>'},
+        {"role": "user", "content": "<tool_response>\nr\n</tool_response>"}, {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
     ],
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"required": ["x"], "properties": {"x": {"type": "integer"}}}}}],
     "domain": "d",
@@ -62,8 +89,8 @@ CHAT = {
 TEXTS = st.one_of(
     st.text(max_size=20),
     st.sampled_from([
-        "", " ", "<think>", "</think>", "<tool_call>", "</tool_call>", "{", "[]", "null", "1e999", "\ud800", "\x00", "A", "assistant", "9" * 5000, "{}",
-        '{"type": 3}', '{"$ref": "#"}', "(" * 50, "[" * 2000, "a" * 5000, "<function=f>\n<parameter=x>\n1\n</parameter>\n</function>",
+        "", " ", "<think>", "</think>", "<tool_call>", "</tool_call>", "{", "[]", "null", "1e999", "\ud800", "\x00", "A", "assistant", "9" * 5000, "{}", "[" * 100_000, '{"a": ' * 100_000,
+        "<tool_response>", "</tool_response>", '{"type": 3}', '{"$ref": "#"}', "(" * 50, "[" * 2000, "a" * 5000, "<function=f>\n<parameter=x>\n1\n</parameter>\n</function>",
     ]),
 )  # fmt: skip
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-3, 10**20), st.floats(), TEXTS)
@@ -109,7 +136,7 @@ def tries(what: Callable[[Any], Any], value: Any) -> Any:
         return what(value)
     except UserError as error:
         message, reason = fault(error)
-        assert message and "\n" not in str(error)[:300] and 0 < len(reason) <= 80
+        assert message and "\n" not in str(error) and 0 < len(reason) <= 80, str(error)
         return None
     finally:
         assert time.monotonic() - began < 5, "hangs"
@@ -128,6 +155,23 @@ def test_rows_of_a_domain(name: str, domains: dict[str, Any]) -> None:
     domain, row = domains[name], INPUT | VALID.get(name, {})
     if name in VALID:
         assert isinstance(domain.from_row(copy.deepcopy(row), 0), Prompt)
+    hold_all(domain, row)
+
+
+@pytest.mark.parametrize(("name", "options", "row"), OTHERS, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(OTHERS)])
+def test_rows_of_other_layouts(name: str, options: dict[str, Any], row: dict[str, Any]) -> None:
+    domain = load(name, options)
+    try:
+        if "instance_id" not in str(row) or "files" in str(row):
+            assert isinstance(domain.from_row(copy.deepcopy(row), 0), Prompt)
+        hold_all(domain, row)
+    finally:
+        domain.close()
+
+
+def hold_all(domain: Any, row: dict[str, Any]) -> None:
+    """Mutations of a row, and rows of any JSON under its fields: a prompt that can be rendered, or an error that `tries` allows."""
+    name = domain.name
 
     @QUICK
     @given(st.one_of(mutated(row), st.dictionaries(st.sampled_from([*row, "agent_ref", "prompt"]), JSON)))
@@ -209,6 +253,50 @@ def test_replies_of_the_edit_format_are_read_without_a_crash(text: str) -> None:
         edits.apply({"a.py": "x = 1\n"}, edits.parse(text))
     except edits.BadEdit as error:
         assert str(error)
+
+
+PIECES = st.sampled_from([
+    "\\boxed{", "}", "{", "A", "B.", "Answer:", "**Answer: (C)**", "\\text{", "final answer", "0.5", "1e999", "-1", "９", "##", "## Solution", "\n",
+    "```", "```lean4\n", "```python\n", "theorem t : 1 = 1 := by", " omega", "sorry", "/-", "-/", "--", '"', "\\", "[[A=B]]", '{"score": ', "score", ": ",
+    "<solution>", "</solution>", "def test_a():", "    assert f(1)", "--- a/a.py", "+++ b/a.py", "@@ -1 +1 @@", "-x = 1", "+x = 2", "@@ -9,9 +0,0 @@", "x = 1",
+    "x = y + 3", "= 7", "(" * 40, "null", "- a: &a [*a]", "a,b\n1,2", "<a>", "</a>", "[a]\nb = 1", "\ud800", "\x00", "</think>", "\u202e", "9" * 400,
+])  # fmt: skip
+REPLIES = st.one_of(TEXTS, JSON.map(json.dumps), st.lists(PIECES, max_size=14).map("".join), st.lists(PIECES, max_size=14).map("\n".join))
+MCQA = {"options": {"A": "x", "B": "two words"}}
+READERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
+    "mcqa by mode": (
+        lambda text: [mcqa._by_mode(text, MCQA | {"mode": mode, "prefix": prefix}) for mode in mcqa._MODES for prefix in ("", "Key:")],
+        (),
+    ),
+    "mcqa by patterns": (lambda text: mcqa._by_patterns(text, ["Answer: *(.)", "x"], {"A": "x"}), ()),
+    "boxes": (lambda text: [math._boxes(text), math._bare(text)], ()),
+    "a proof's score": (proof.score_of, ()),
+    "agentless score": (scoring.score_of, ()),
+    "a written test": (written_tests.read, (written_tests.BadTest,)),
+    "a patch": (lambda text: patches.apply({"a.py": "x = 1\n"}, text), (patches.BadPatch,)),
+    "a lean proof": (lambda text: lean.proof_of(text, "import M\n", "theorem t : 1 = 1 := by\n"), ()),
+    "bare lean": (lambda text: [lean.bare(text), lean.messages(text), lean._refused(text)], ()),
+    "a term": (derivations.parse, (derivations.NotATerm,)),
+    "a derivation": (lambda text: derivations.judge(text, {"x": "y + 3", "y": "4"}, ("x", "7")), ()),
+    "a program": (lambda text: [code.program_of(text, language) for language in ("python", "cpp", "any")], ()),
+    "judges": (lambda text: [read_score(text), read_equivalence(text), answer_of(text), inert(text)], ()),
+    "documents": (lambda text: [documents.check(kind, text, '{"type": "object"}') for kind in ("json", "yaml", "xml", "toml", "csv")], ()),
+}
+
+
+@pytest.mark.parametrize("what", READERS)
+def test_whatever_a_reply_holds_is_read_or_refused(what: str) -> None:
+    read, refusals = READERS[what]
+
+    @QUICK
+    @given(REPLIES)
+    def holds(text: str) -> None:
+        began = time.monotonic()
+        with contextlib.suppress(*refusals):
+            read(text)
+        assert time.monotonic() - began < 5, "hangs"
+
+    holds()
 
 
 @QUICK

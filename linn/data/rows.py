@@ -183,6 +183,9 @@ def write_lines(path: str | Path, lines: Iterable[bytes]) -> int:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     return count

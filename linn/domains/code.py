@@ -156,7 +156,7 @@ class Code(Domain):
         if isinstance(tests, str):
             try:
                 tests = json.loads(tests)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise UserError(f"{where}: verifier_metadata.unit_tests is not JSON") from None
         hidden: dict[str, Any]
         if isinstance(tests, Mapping):

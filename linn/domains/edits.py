@@ -177,10 +177,12 @@ def files_of(value: Any, where: str) -> dict[str, str]:
     """Files by path from a row's field, which may be an object, its JSON text, or a list of {file_path, content}; raises UserError."""
     try:
         value = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{where} is not JSON") from None
-    if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
-        value = {item.get("file_path"): item.get("content") for item in value}
+    if isinstance(value, list) and all(isinstance(item, Mapping) and isinstance(item.get("file_path"), str) for item in value):
+        listed, value = value, {item["file_path"]: item.get("content") for item in value}
+        if len(value) < len(listed):
+            raise UserError(f"{where} names a file twice")
     if not isinstance(value, Mapping) or not value or not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
         raise UserError(f"{where} must map paths to texts, at least one")
     for path in value:

@@ -144,7 +144,7 @@ class Workplace(Domain):
         if isinstance(truth, str):
             try:
                 truth = json.loads(truth)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{where}: ground_truth is not JSON: {error}") from error
         if not isinstance(truth, list) or not all(
             isinstance(call, Mapping) and isinstance(call.get("name"), str) and "arguments" in call for call in truth

@@ -146,6 +146,6 @@ def _tool_call(call: Any, where: str) -> ToolCall:
         try:
             decoded = json.loads(arguments)
             arguments = decoded if isinstance(decoded, dict) else arguments
-        except ValueError:
+        except (ValueError, RecursionError):
             pass  # broken on purpose or by the model: the environment answers with an error
     return ToolCall(function["name"], arguments if isinstance(arguments, (dict, str)) else {}, call.get("id"))

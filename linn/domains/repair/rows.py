@@ -124,7 +124,7 @@ def _parsed(meta: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     value = meta.get(name)
     try:
         value = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{where}: {name} is not JSON") from None
     if not isinstance(value, kind):
         raise UserError(
