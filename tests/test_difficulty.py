@@ -2,7 +2,11 @@
 
 import json
 import random
+import signal
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -182,6 +186,25 @@ def test_an_endpoint_answers_single_turn_rows(tmp_path, endpoint):
     solver = EndpointSolver(EndpointJudge(endpoint, "m", HOW))
     rates = run(rows_file(tmp_path, 7), tmp_path / "kept", solver, rollouts=2)
     assert [rate.share for rate in rates.values()] == [1, 1, 1, 1, 0, 0, 0]
+
+
+def test_a_measurement_killed_at_any_instant_goes_on_to_the_same_files(tmp_path):
+    path, outs = tmp_path / "rows.jsonl", [tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"]
+    rows = [{"prompt": f"say {i}", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]} for i in range(80)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, "-m", "linn.cli", "filter", "instruct", "--rows", str(path), "--from", "tiny-0", "--rollouts", "16"]
+    command += ["--max-tokens", "24", "--processes", "1", "--keep-unsolved", "0.5"]
+    assert subprocess.run([*command, "--out", str(outs[0])], capture_output=True, timeout=120).returncode == 0
+    process = subprocess.Popen([*command, "--out", str(outs[1])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    kept = Path(f"{outs[1]}.rates.jsonl")
+    while process.poll() is None and not (kept.exists() and kept.read_bytes().count(b"\n") > 1):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and not outs[1].exists(), "killed after its first chunk"
+    assert subprocess.run([*command, "--out", str(outs[1])], capture_output=True, timeout=120).returncode == 0
+    for suffix in ("", ".rates.jsonl"):
+        assert Path(f"{outs[0]}{suffix}").read_bytes() == Path(f"{outs[1]}{suffix}").read_bytes()
+    assert any(0 < json.loads(line)["pass_rate"] < 1 for line in outs[0].read_text().splitlines())
 
 
 @pytest.mark.parametrize(

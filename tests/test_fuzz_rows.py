@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gzip
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +24,7 @@ from linn.data.agents import whose
 from linn.data.conversations import conversation
 from linn.data.overlap import asked, words_of
 from linn.data.request import request_messages, request_tools
-from linn.data.rows import object_of
+from linn.data.rows import object_of, read_rows
 from linn.data.tally import fault
 from linn.domains import code, derivations, documents, edits, lean, math, mcqa, proof
 from linn.domains.agentless import patches, scoring, written_tests
@@ -239,6 +243,34 @@ def test_lines_of_any_json(value: Any) -> None:
 @given(st.binary(max_size=60))
 def test_lines_of_any_bytes(raw: bytes) -> None:
     tries(object_of, raw)
+
+
+GOOD = b"".join(json.dumps({"n": n, "text": "é" * n}).encode() + b"\n" for n in range(40))
+WHOLE = [
+    GOOD,
+    b"\xef\xbb\xbf" + GOOD,
+    gzip.compress(GOOD[:300]) + gzip.compress(GOOD[300:]),
+    zstandard.compress(GOOD[:300]) + zstandard.compress(GOOD[300:]),
+]
+
+
+@QUICK
+@given(st.sampled_from(WHOLE), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 6), st.binary(max_size=5)), max_size=3), st.floats(0, 1))
+def test_damaged_files_are_read_or_refused(data: bytes, damages: list[tuple[float, int, bytes]], kept: float) -> None:
+    for share, cut, put in damages:
+        at = int(share * len(data))
+        data = data[:at] + put + data[at + cut :]
+    if kept < 0.3:
+        data = data[: int(kept * len(data))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        path.write_bytes(data)
+        try:
+            rows = list(read_rows(path))
+        except UserError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+        else:
+            assert data not in WHOLE or len(rows) == 40
 
 
 MARKS = st.sampled_from(
