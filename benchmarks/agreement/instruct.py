@@ -266,7 +266,7 @@ def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
     tally, ids, domain = Tally(f"rollouts of nemo-gym's {server}"), set(), Instruct()
     for rollout in examples(folder, server, "example_rollouts"):
         said = "".join(part["text"] for part in rollout["response"]["output"][-1]["content"])
-        _, reply = reply_from({"row": 0, "text": said}, server)
+        _, reply = reply_from({"row": 0, "text": said})
         tally.add(domain.verify(domain.from_row(rollout, 0), reply).reward, rollout["reward"], case=rollout)
         for id_, kwargs, theirs in zip(rollout["instruction_id_list"], rollout["kwargs"], rollout["follow_instruction_list"], strict=True):
             tally.add(follows(id_, kwargs, reply.text).followed, theirs, case=(id_, kwargs, reply.text))

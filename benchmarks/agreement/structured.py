@@ -249,7 +249,7 @@ def _graded(domain: Structured, grader: Any, row: Any, entry: Any, response: Bod
         prompt = domain.from_row({"responses_create_params": {"input": [{"role": "user", "content": "?"}]}, **row}, index)
     except UserError:
         return "raises", theirs
-    return domain.verify(prompt, reply_from({"row": 0, **entry}, "reply")[1]).reward, theirs
+    return domain.verify(prompt, reply_from({"row": 0, **entry})[1]).reward, theirs
 
 
 def _why(grader: Any, row: Any) -> str | None:

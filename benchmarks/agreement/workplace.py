@@ -138,7 +138,7 @@ def main() -> int:
 def _end_states(domain: Workplace, module: Any, truth: list[Call], calls: list[Call], index: int) -> tuple[bool, bool]:
     row = {"responses_create_params": {"input": [{"role": "user", "content": "?"}]}, "ground_truth": _texts(truth)}
     turns = [{"role": "assistant", "tool_calls": [{"id": str(at), "function": text}]} for at, text in enumerate(_texts(calls))]
-    reply = reply_from({"row": 0, "messages": [*turns, {"role": "assistant", "content": "done"}]}, "reply")[1]
+    reply = reply_from({"row": 0, "messages": [*turns, {"role": "assistant", "content": "done"}]})[1]
     ours = domain.verify(domain.from_row(row, index), reply).reward == 1
     with contextlib.redirect_stdout(io.StringIO()):  # it prints every error
         return ours, bool(module.is_correct(_texts(calls), _texts(truth), None))
