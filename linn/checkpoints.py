@@ -9,8 +9,8 @@ from pathlib import Path
 from linn import files
 from linn.domains.base import Domain
 from linn.errors import UserError
-from linn.evals.judges import key_of
-from linn.keys import JudgeKeys, NewModelKeys, Recipe, nearest
+from linn.judges.open import key_of
+from linn.recipe.schema import JudgeKeys, NewModelKeys, Recipe, nearest
 from linn.types import seed_of
 
 BASES = Path(__file__).parent / "bases"
@@ -73,8 +73,8 @@ def prepare_start(recipe: Recipe, folder: Path, domains: Mapping[str, Domain]) -
     """Make the weights of `model: {vocab, seed}`: a tokenizer from the domains' clean text and a random laptop hybrid."""
     if not isinstance(recipe.model, NewModelKeys) or (target := start_folder(recipe, folder)).exists():
         return
-    from linn.engine.tiny import new_model
-    from linn.engine.tokenizer import save_tokenizer, train_tokenizer
+    from linn.bases.make import new_model
+    from linn.bases.tokenizer import save_tokenizer, train_tokenizer
 
     tokenizer = train_tokenizer(clean_texts(domains), recipe.model.vocab)
     with files.whole_folder(target) as made:
@@ -87,7 +87,7 @@ def clean_texts(domains: Mapping[str, Domain], each: int = 400) -> Iterator[str]
     import itertools
     import random
 
-    from linn import chat
+    from linn.chat import render as chat
 
     for name, domain in domains.items():
         for prompt in itertools.islice(domain.prompts("train"), each):

@@ -4,17 +4,17 @@ import itertools
 import json
 
 import pytest
-from scripted import Scripted
+from support.scripted import Scripted
 from test_rollout import END, Letters
 from test_stages import stage
 
 from linn.domains.base import Domain, Question
 from linn.errors import InfrastructureError, UserError
 from linn.evals.evaluate import judged_alone
-from linn.evals.grade import grade
-from linn.keys import DistillKeys
-from linn.play.ask import Judges, SamplerJudge, Siblings, answer_of, ask, inert
+from linn.judges.panel import Judges, SamplerJudge, Siblings, answer_of, ask, inert
+from linn.offline.grade import grade
 from linn.play.credit import grouped
+from linn.recipe.schema import DistillKeys
 from linn.stages.rl import batch_of_groups, sample_groups
 from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from linn import recipe as recipes
-from linn.keys import DistillKeys, RlKeys, RolloutKeys, SftKeys
+from linn.recipe import load as recipes
+from linn.recipe.schema import DistillKeys, RlKeys, RolloutKeys, SftKeys
 
 CASCADE = recipes.load(Path(__file__).parent.parent / "recipes" / "cascade2.yaml")
 STAGES = {stage.name: stage for stage in CASCADE.stages}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer, models
 
-from linn import chat
+from linn.chat import render as chat
 from linn.errors import UserError
 from linn.types import Message, ToolCall
 

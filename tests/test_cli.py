@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from linn import cli
+from linn.cli import main as cli
 
 RECIPE = {
     "name": "small",
@@ -175,9 +175,9 @@ def test_a_broken_domain_file_is_told_not_thrown(tmp_path, old, new, code, found
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A run folder as a finished run of RECIPE leaves it, without the weights."""
-    from linn import recipe as recipes
     from linn.ledger import Ledger, score
-    from linn.run import Run
+    from linn.recipe import load as recipes
+    from linn.run.run import Run
 
     recipe = recipes.load(changed(tmp_path))
     run = Run(recipe, tmp_path / "run")
@@ -237,9 +237,9 @@ def test_export_never_replaces_what_is_not_an_export(tmp_path, folder):
 
 
 def test_a_damaged_state_is_refused_and_kept(tmp_path, folder):
-    from linn import recipe as recipes
     from linn.errors import UserError
-    from linn.stages.loop import StageRun
+    from linn.recipe import load as recipes
+    from linn.stages.stage_run import StageRun
 
     (folder / "stages/01-sft/state").mkdir()
     (folder / "stages/01-sft/state/stage.json").write_text('{"step"')
@@ -252,7 +252,7 @@ def test_a_damaged_state_is_refused_and_kept(tmp_path, folder):
 def test_ctrl_c_is_one_line_leaves_no_process_and_the_run_goes_on(tmp_path):
     """A stop in the middle: exit code 1, the workers end with the command, the same command finishes."""
     recipe = changed(tmp_path, stages=[{**RECIPE["stages"][0], "steps": 4}])
-    command = [sys.executable, "-m", "linn.cli", "run", str(recipe), "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "linn.cli.main", "run", str(recipe), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     # The line of a step comes just before its state is saved, so at the second line the first state is there.

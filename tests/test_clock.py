@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from linn.domains.code import Code
 from linn.play.rollout import Job, play
-from linn.stages import clock
+from linn.stages import step_costs as clock
 from linn.types import Completion, Message, Prompt, Sampling
 
 

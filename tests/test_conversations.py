@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from linn import chat
+from linn.chat import render as chat
 from linn.data.conversations import conversation
 from linn.data.definitions import of_text
 from linn.data.rows import BadRow

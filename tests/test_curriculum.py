@@ -8,16 +8,16 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from scripted import Scripted
+from support.scripted import Scripted
 from test_rollout import END, Letters
 
-from linn import recipe as recipes
 from linn.domains.load import load
 from linn.errors import UserError
-from linn.keys import CurriculumKeys
+from linn.recipe import load as recipes
+from linn.recipe.schema import CurriculumKeys
 from linn.stages.curriculum import Pool, rates_hold
-from linn.stages.loop import StageRun
 from linn.stages.rl import rl
+from linn.stages.stage_run import StageRun
 from linn.types import Message, Prompt
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from linn import describe
-from linn.chat import Codec
+from linn.chat.render import Codec
 from linn.checkpoints import resolve
 from linn.data.rows import write_rows
 from linn.errors import UserError
+from linn.offline import describe
 
 TOOL = {"name": "look_up", "parameters": {"type": "object", "required": ["key"]}}
 CALL = "<tool_call>\n<function=look_up>\n<parameter=key>\nx\n</parameter>\n</function>\n</tool_call>"
@@ -83,7 +83,9 @@ def test_what_a_file_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
     write_rows(path, [{"responses_create_params": request, "agent_ref": odd}, {"messages": [{"role": odd}]}])
     found = describe.describe(path, None, None, silent)
     assert "a?[2J?b?" in describe.table(path, found, "characters") and "\x1b" not in describe.table(path, found, "characters")
-    told = subprocess.run([sys.executable, "-m", "linn.cli", "data", str(path), "--json", "--tokens", "characters"], capture_output=True)
+    told = subprocess.run(
+        [sys.executable, "-m", "linn.cli.main", "data", str(path), "--json", "--tokens", "characters"], capture_output=True
+    )
     assert told.returncode == 0 and odd in json.loads(told.stdout)["agents"]
 
 
@@ -133,7 +135,7 @@ def test_an_empty_file_and_none(tmp_path: Path) -> None:
 
 def test_the_verb(tmp_path: Path) -> None:
     def linn(*words: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "linn.cli", "data", *map(str, words)], capture_output=True, text=True, timeout=60)
+        return subprocess.run([sys.executable, "-m", "linn.cli.main", "data", *map(str, words)], capture_output=True, text=True, timeout=60)
 
     path = mixed(tmp_path / "rows.jsonl")
     said = linn(path, "--json", "--tokens", "characters")

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from linn.cli import app
+from linn.cli.main import app
 from linn.domains.base import Domain
 from linn.errors import InfrastructureError, UserError
-from linn.evals.difficulty import CHUNK, EndpointSolver, Rate, chosen, histogram, measured, write_kept
-from linn.play.endpoint import EndpointJudge
+from linn.judges.endpoint import EndpointJudge
+from linn.offline.difficulty import CHUNK, EndpointSolver, Rate, chosen, histogram, measured, write_kept
 from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict, seed_of
 
 HOW = Sampling(16)
@@ -192,7 +192,7 @@ def test_a_measurement_killed_at_any_instant_goes_on_to_the_same_files(tmp_path)
     path, outs = tmp_path / "rows.jsonl", [tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"]
     rows = [{"prompt": f"say {i}", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]} for i in range(80)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "linn.cli", "filter", "instruct", "--rows", str(path), "--from", "tiny-0", "--rollouts", "16"]
+    command = [sys.executable, "-m", "linn.cli.main", "filter", "instruct", "--rows", str(path), "--from", "tiny-0", "--rollouts", "16"]
     command += ["--max-tokens", "24", "--processes", "1", "--keep-unsolved", "0.5"]
     assert subprocess.run([*command, "--out", str(outs[0])], capture_output=True, timeout=120).returncode == 0
     process = subprocess.Popen([*command, "--out", str(outs[1])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from linn.domains import functions
 from linn.domains.base import content_key, split_of
 from linn.domains.code import Code, program_of, same_output
+from linn.domains.common import toy_functions as functions
 from linn.errors import UserError
 from linn.sandbox import compiler
 from linn.types import Prompt, Reply

@@ -11,7 +11,7 @@ from linn.domains.base import content_key, split_of
 from linn.domains.check import check
 from linn.domains.genrm import GenRM, swapped
 from linn.errors import UserError
-from linn.play.judge import read_comparison
+from linn.judges.pairwise import read_comparison
 from linn.types import Reply
 
 DOMAIN = GenRM()

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted import Scripted
+from support.scripted import Scripted
 
 import linn
-from linn.chat import Codec
+from linn.chat.render import Codec
 from linn.domains import math
 from linn.domains.math import Math
 from linn.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 
 from linn.domains.preference import Preference, ProgramJudge
 from linn.errors import UserError
-from linn.play.judge import (
+from linn.judges.pairwise import (
     Comparison,
     Shaping,
     base_rewards,

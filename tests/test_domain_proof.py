@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_judged_preference import HOSTILE as INJECTIONS
 
-from linn.domains import derivations
 from linn.domains.check import check
-from linn.domains.proof import Proof, parts_of, score_of
+from linn.domains.proof import Proof, derivations, parts_of, score_of
 from linn.errors import UserError
-from linn.play.ask import Judges, Siblings
+from linn.judges.panel import Judges, Siblings
 from linn.types import Prompt, Reply
 
 GIVEN, GOAL = "x = y + 3, y = 2 * z, z = 4", "x = 11"

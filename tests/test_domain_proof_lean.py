@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from linn.domains import lean
-from linn.domains.proof import Proof
+from linn.domains.proof import Proof, lean
 from linn.errors import UserError
 from linn.types import Reply
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from linn.domains.documents import closed_schema, quick
 from linn.domains.structured import Structured
+from linn.domains.structured.documents import closed_schema, quick
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, ToolCall
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linn.domains import edits
-from linn.domains.agentless import asking, localisation, patches, retrieve, scoring, written_tests
-from linn.domains.swe_agentless import SweAgentless
+from linn.domains.common import diffs as patches
+from linn.domains.common import edits
+from linn.domains.swe_agentless import SweAgentless, asking, localisation, retrieve, scoring, written_tests
 from linn.errors import UserError
 from linn.types import Prompt, Reply, Verdict
 

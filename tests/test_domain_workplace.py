@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from linn.domains.office import mail_tasks, tasks
-from linn.domains.office.desk import Unfit, extreme, only
-from linn.domains.office.state import Office
-from linn.domains.office.table import BLANK
-from linn.domains.office.tables import drawn, load, small
-from linn.domains.office.tools import READS, TOOLS, WRITES, call
 from linn.domains.workplace import Workplace
+from linn.domains.workplace.office.state import Office
+from linn.domains.workplace.office.table import BLANK
+from linn.domains.workplace.office.tables import drawn, load, small
+from linn.domains.workplace.office.tools import READS, TOOLS, WRITES, call
+from linn.domains.workplace.tasks import draw as tasks
+from linn.domains.workplace.tasks import mail as mail_tasks
+from linn.domains.workplace.tasks.desk import Unfit, extreme, only
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, ToolCall
 

@@ -12,7 +12,7 @@ import pytest
 from test_cli import refused, said
 
 from linn.errors import InfrastructureError
-from linn.play.endpoint import EndpointJudge
+from linn.judges.endpoint import EndpointJudge
 from linn.types import Message, Sampling
 
 HOW = Sampling(50, 0.6, 0.95)

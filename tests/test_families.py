@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from linn.engine.families import TransformersLM
-from linn.engine.model import load
+from linn.engine.models.interface import load
+from linn.engine.models.transformers_lm import TransformersLM
 from linn.errors import UserError
 
 VOCAB = 64

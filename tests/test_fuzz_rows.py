@@ -18,22 +18,26 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from linn import chat
-from linn.calls import read_calls
+from linn.chat import render as chat
+from linn.chat.request import request_messages, request_tools
+from linn.chat.tool_calls import read_calls
 from linn.data.agents import whose
 from linn.data.conversations import conversation
 from linn.data.overlap import asked, words_of
-from linn.data.request import request_messages, request_tools
 from linn.data.rows import object_of, read_rows
 from linn.data.tally import fault
-from linn.domains import code, derivations, documents, edits, lean, math, mcqa, proof
-from linn.domains.agentless import patches, scoring, written_tests
+from linn.domains import code, math, mcqa, proof
+from linn.domains.common import diffs as patches
+from linn.domains.common import edits
 from linn.domains.load import NAMES, load
-from linn.domains.repair import package, rows
+from linn.domains.proof import derivations, lean
+from linn.domains.structured import documents
+from linn.domains.swe_agentic import package, rows
+from linn.domains.swe_agentless import scoring, written_tests
 from linn.errors import UserError
-from linn.evals.grade import reply_from
-from linn.play.ask import answer_of, inert
-from linn.play.judge import Comparison, read_comparison, read_equivalence, read_score
+from linn.judges.pairwise import Comparison, read_comparison, read_equivalence, read_score
+from linn.judges.panel import answer_of, inert
+from linn.offline.grade import reply_from
 from linn.types import Prompt
 
 INPUT = {

@@ -8,7 +8,7 @@ import pytest
 from linn.data.tally import Tally
 from linn.domains.base import Domain
 from linn.errors import UserError
-from linn.evals.grade import grade
+from linn.offline.grade import grade
 from linn.types import Message, Prompt, Verdict
 
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import hostile
 import pytest
+from support import hostile
 
 from linn.domains.code import Code
 from linn.sandbox import Limits, Outcome, Sandbox, compiler, isolation, scrub

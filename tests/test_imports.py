@@ -80,7 +80,7 @@ def test_domains_do_not_import_each_other():
 
 def test_recipes_graders_and_reports_start_without_torch():
     code = (
-        "import sys, linn.cli, linn.recipe, linn.ledger, linn.run, linn.domains.load as d, linn.domains.check, linn.report\n"
+        "import sys, linn.cli.main, linn.recipe.load, linn.ledger, linn.run.run, linn.domains.load as d, linn.domains.check, linn.report\n"
         "[d.load(n) for n in d.NAMES]\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), 'torch was imported'"
     )
@@ -88,7 +88,9 @@ def test_recipes_graders_and_reports_start_without_torch():
 
 
 def test_help_starts_without_the_heavy_parts():
-    code = "import sys, linn.cli; bad = {'torch', 'transformers', 'pydantic', 'jinja2', 'numpy'} & set(sys.modules); assert not bad, bad"
+    code = (
+        "import sys, linn.cli.main; bad = {'torch', 'transformers', 'pydantic', 'jinja2', 'numpy'} & set(sys.modules); assert not bad, bad"
+    )
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert time.monotonic() - began < 30

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from linn.domains.instructions import CHECKERS, follows, ifbench_custom, ifbench_test, ifbench_train, ifeval
-from linn.domains.instructions.text import sentences
+from linn.domains.instruct.checkers import CHECKERS, follows, ifbench_custom, ifbench_test, ifbench_train, ifeval
+from linn.domains.instruct.checkers.text import sentences
 from linn.errors import InfrastructureError
 
 NORTH = (
@@ -404,7 +404,7 @@ def test_sentences_as_ifbench_cuts_them() -> None:
     ],
 )
 def test_a_missing_library_is_no_reward_but_an_error(monkeypatch: pytest.MonkeyPatch, module: str, id_: str) -> None:
-    from linn.domains.instructions import text
+    from linn.domains.instruct.checkers import text
 
     for cached in (text._punkt, text._tagger, text.punkt_sentences, text.tokens):
         cached.cache_clear()

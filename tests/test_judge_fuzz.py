@@ -9,8 +9,8 @@ from linn.domains.genrm import GenRM
 from linn.domains.longctx import LongContext, final_line
 from linn.domains.preference import Preference
 from linn.errors import UserError
-from linn.play.ask import answer_of, inert
-from linn.play.judge import equivalence_question, fenced, read_comparison, read_equivalence, read_score, shown
+from linn.judges.pairwise import equivalence_question, fenced, read_comparison, read_equivalence, read_score, shown
+from linn.judges.panel import answer_of, inert
 from linn.types import Reply
 
 VALUE = st.recursive(

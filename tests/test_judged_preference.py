@@ -8,8 +8,8 @@ import pytest
 
 from linn.domains.preference import Preference
 from linn.errors import UserError
-from linn.play.ask import Judges, Siblings, inert
-from linn.play.judge import Comparison, Shaping, base_rewards, fenced, pairs_of, read_score, shown
+from linn.judges.pairwise import Comparison, Shaping, base_rewards, fenced, pairs_of, read_score, shown
+from linn.judges.panel import Judges, Siblings, inert
 from linn.types import Message, Prompt, Reply
 
 BARE = Shaping(0, 0, 0, 0)

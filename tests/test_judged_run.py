@@ -51,7 +51,7 @@ def test_killed_among_questions_ends_with_the_same_bytes(finished, tmp_path):
     recipe, reference = finished
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "linn.cli", "run", str(recipe), "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "linn.cli.main", "run", str(recipe), "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while process.poll() is None and steps_done(out) < 3:  # of 4 steps: in the middle of rlhf
         time.sleep(0.01)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from linn import recipe as recipes
-from linn.plan import inputs_hold
+from linn.pricing.plan import inputs_hold
+from linn.recipe import load as recipes
 
 KEPT = Path(__file__).parent.parent / "recipes"
 

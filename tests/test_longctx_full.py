@@ -10,12 +10,12 @@ import time
 import pytest
 
 from linn.domains.check import check
-from linn.domains.haystack import NEEDLES, tokens_in
 from linn.domains.longctx import TASKS, LongContext, final_line
-from linn.domains.world import documents_task
+from linn.domains.longctx.documents import documents_task
+from linn.domains.longctx.needles import NEEDLES, tokens_in
 from linn.errors import UserError
-from linn.play.ask import Judges, Siblings
-from linn.play.judge import DIFFERENT, EQUAL, read_equivalence
+from linn.judges.pairwise import DIFFERENT, EQUAL, read_equivalence
+from linn.judges.panel import Judges, Siblings
 from linn.types import Reply
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from linn.engine.losses import OBJECTIVES, Signal, grpo, mopd, sft
-from linn.engine.normalise import StepFailed, token_weights, trained
+from linn.engine.training.losses import OBJECTIVES, Signal, grpo, mopd, sft
+from linn.engine.training.token_weights import StepFailed, token_weights, trained
 from linn.types import Loss, Sample
 
 DRAW = np.random.default_rng(0)

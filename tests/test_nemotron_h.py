@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from linn.engine.model import load
-from linn.engine.nemotron_h import NemotronH
-from linn.engine.tiny import new_model, tiny_config
+from linn.bases.make import new_model, tiny_config
+from linn.engine.models.interface import load
+from linn.engine.models.nemotron_h.model import NemotronH
 from linn.errors import UserError
 
 VOCAB = 64
@@ -189,7 +189,7 @@ def test_long_prompts_are_prefilled_in_groups(folder: Path, monkeypatch: pytest.
     model = load(folder)
     prompts = [tokens(n, n).tolist() for n in (30, 5, 60, 7)]
     want, _ = model.prefill(prompts)
-    monkeypatch.setattr("linn.engine.nemotron_h.PREFILL_TOKENS", 40)
+    monkeypatch.setattr("linn.engine.models.nemotron_h.model.PREFILL_TOKENS", 40)
     found, state = model.prefill(prompts)
     close(found.log_softmax(-1), want.log_softmax(-1))
     found, _ = model.decode(torch.tensor([1, 2, 3, 4]), state)

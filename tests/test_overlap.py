@@ -12,8 +12,8 @@ import pytest
 
 from linn.data.overlap import COMMON, Evaluated, asked, words_of
 from linn.data.rows import BadRow, read_rows, write_rows
-from linn.decontaminate import Against, decontaminate
 from linn.errors import UserError
+from linn.offline.decontaminate import Against, decontaminate
 
 RNG = random.Random(0)
 EVAL = [f"e{RNG.randrange(10**9)}" for _ in range(40)]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_lm import ToyLM
+from support.toy_lm import ToyLM
 
-from linn.engine.losses import score, token_logprobs
-from linn.engine.pack import first_fit, micro_batches
+from linn.engine.training.losses import score, token_logprobs
+from linn.engine.training.pack import first_fit, micro_batches
 from linn.types import Sample
 
 

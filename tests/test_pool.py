@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from linn.engine.normalise import StepFailed
-from linn.engine.pool import Engine, deal
+from linn.engine.local.controller import Engine, deal
+from linn.engine.training.token_weights import StepFailed
 from linn.errors import InfrastructureError, UserError
 from linn.types import Completion, Loss, Optim, Sample, Sampling
 
@@ -26,7 +26,7 @@ Request = tuple[tuple[int, ...], Sampling, int]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from linn.engine import tiny
+    from linn.bases import make as tiny
 
     folder = tmp_path_factory.mktemp("base")
     tiny.new_model(folder, VOCAB, seed=1)
@@ -157,7 +157,7 @@ def test_a_killed_worker_is_an_infrastructure_error_and_the_engine_can_start_aga
 
 def test_workers_end_with_a_parent_killed_in_the_middle_of_their_work(base: Path) -> None:
     code = (
-        "import sys, threading; from pathlib import Path; from linn.engine.pool import Engine; from linn.types import Optim, Sampling\n"
+        "import sys, threading; from pathlib import Path; from linn.engine.local.controller import Engine; from linn.types import Optim, Sampling\n"
         f"e = Engine(1); e.load(Path({str(base)!r}), Optim()); print(e._pool[0].handle.pid, flush=True)\n"
         "e.sampler.run([((1, 2), Sampling(10**6), 0)])\n"
     )
@@ -180,5 +180,5 @@ def test_workers_end_with_a_parent_killed_in_the_middle_of_their_work(base: Path
 def test_dealing_balances_tokens_and_the_pool_needs_no_torch() -> None:
     shares = deal([5, 1, 9, 4, 4, 1], 2)
     assert shares == [[2, 4], [0, 3, 1, 5]]  # 13 and 11 tokens
-    code = "import sys, linn.engine.pool; sys.exit('torch' in sys.modules)"
+    code = "import sys, linn.engine.local.controller; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

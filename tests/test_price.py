@@ -9,14 +9,14 @@ import torch
 import transformers
 from typer.testing import CliRunner
 
-from linn import recipe as recipes
-from linn.cli import app
+from linn.cli.main import app
 from linn.domains.load import load, load_all
-from linn.engine.nemotron_h import NemotronH
+from linn.engine.models.nemotron_h.model import NemotronH
 from linn.errors import UserError
-from linn.price import DEVICES, DOMAINS, Amount, Assumptions, as_dict, price
-from linn.price_table import _si, table
-from linn.shape import Shape, read_shape, shape_of
+from linn.pricing.price import DEVICES, DOMAINS, Amount, Assumptions, as_dict, price
+from linn.pricing.shape import Shape, read_shape, shape_of
+from linn.pricing.table import _si, table
+from linn.recipe import load as recipes
 
 ROOT = Path(__file__).parent.parent
 BASES = ROOT / "linn" / "bases"

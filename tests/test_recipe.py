@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from linn import recipe as recipes
 from linn.errors import UserError
-from linn.keys import DistillKeys, RlKeys, SftKeys
+from linn.recipe import load as recipes
+from linn.recipe.schema import DistillKeys, RlKeys, SftKeys
 
 TREE = {
     "name": "x",

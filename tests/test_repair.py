@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import Scripted
+from support.scripted import Scripted
 from typer.testing import CliRunner
 
 import linn
-from linn import describe
-from linn.chat import Codec
-from linn.cli import app
+from linn.chat.render import Codec
+from linn.cli.main import app
 from linn.data.rows import write_rows
-from linn.domains.repair import bugs, episode, hidden, judge, package, rows, tasks, tools
-from linn.domains.repair.tools import LONGEST_ANSWER, TOOLS
-from linn.domains.swe_agentic import SweAgentic
+from linn.domains.swe_agentic import SweAgentic, bugs, episode, package, rows, tools
+from linn.domains.swe_agentic import make_tasks as tasks
+from linn.domains.swe_agentic import run_tests as judge
+from linn.domains.swe_agentic import strip_tests as hidden
+from linn.domains.swe_agentic.tools import LONGEST_ANSWER, TOOLS
 from linn.errors import InfrastructureError, UserError
+from linn.offline import describe
 from linn.play.credit import samples_of
 from linn.play.rollout import Job, play
 from linn.types import Group, Message, Prompt, Reply, Sampling, ToolCall, Verdict

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from linn import files
-from linn import recipe as recipes
 from linn.checkpoints import resolve
 from linn.errors import UserError
 from linn.ledger import score
-from linn.run import Run
+from linn.recipe import load as recipes
+from linn.run.run import Run
 
 RECIPE = {
     "name": "r",

@@ -5,14 +5,14 @@ import json
 import time
 
 import pytest
-from scripted import Scripted
+from support.scripted import Scripted
 
 from linn.domains.base import Domain
 from linn.errors import InfrastructureError, RunFailed
 from linn.evals.evaluate import Evaluation
-from linn.keys import EvaluateKeys
 from linn.play.credit import grouped, samples_of
 from linn.play.rollout import Job, play
+from linn.recipe.schema import EvaluateKeys
 from linn.types import Completion, Message, Prompt, Sampling, Verdict
 
 END = "<|im_end|>"

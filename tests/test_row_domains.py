@@ -16,12 +16,12 @@ from linn.data.agents import whose
 from linn.data.names import is_remote, located
 from linn.data.rows import BadRow, write_rows
 from linn.data.tally import Tally
-from linn.decontaminate import Against
-from linn.describe import describe
 from linn.domains.base import content_key, split_of
 from linn.domains.load import load
 from linn.errors import UserError
-from linn.recipe import SftKeys
+from linn.offline.decontaminate import Against
+from linn.offline.describe import describe
+from linn.recipe.load import SftKeys
 from linn.stages.sft import _rows
 
 
@@ -170,7 +170,7 @@ def test_agentic_rows_that_need_an_image_are_one_reason_wherever_their_fields_st
 
 def test_a_file_for_somebody_else_says_so_where_prompts_are_wanted(tmp_path: Path) -> None:
     from linn.evals.evaluate import Evaluation
-    from linn.recipe import EvaluateKeys
+    from linn.recipe.load import EvaluateKeys
 
     path = tmp_path / "rows.jsonl"
     write_rows(path, [mcqa(n, "chess_agent") for n in range(30)])
@@ -281,8 +281,8 @@ def test_names_of_the_hub_come_from_the_cache_or_say_what_to_run(tmp_path: Path,
 
 
 def test_a_dry_run_does_not_look_for_files_of_the_hub(tmp_path: Path) -> None:
-    from linn import recipe as recipes
-    from linn.plan import inputs_hold
+    from linn.pricing.plan import inputs_hold
+    from linn.recipe import load as recipes
 
     tree = {
         "name": "r", "domains": {"mcqa": {"rows": "hf://datasets/owner/repo/multi-domain-RL/train.jsonl"}},

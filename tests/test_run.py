@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from linn import recipe as recipes
 from linn.checkpoints import resolve
 from linn.errors import RunFailed, UserError
-from linn.run import Run
+from linn.recipe import load as recipes
+from linn.run.run import Run
 
 RECIPE = {
     "name": "small",
@@ -41,7 +41,9 @@ def write(folder: Path, **changes) -> Path:
 
 
 def linn(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "linn.cli", *map(str, arguments)], capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "linn.cli.main", *map(str, arguments)], capture_output=True, text=True, timeout=300, **options
+    )
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -84,7 +86,7 @@ def test_killed_at_random_points_ends_with_the_same_bytes(finished, tmp_path):
     """SIGKILL at a random moment after each of a few random steps: in sampling, in training, in saving, in evaluation, between stages."""
     recipe, reference, _ = finished
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "linn.cli", "run", str(recipe), "--out", str(out)]
+    command = [sys.executable, "-m", "linn.cli.main", "run", str(recipe), "--out", str(out)]
     rng = random.Random(int(os.environ.get("LINN_KILL_SEED", "0")))
     kills = 0
     for target in sorted(rng.sample(range(14), 5)):  # of 14 steps in all
@@ -211,7 +213,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(finished, tmp_path):
     """A file-size limit stands for a full disk: writes fail with an OSError in the middle of a stage."""
     recipe, reference, _ = finished
     out = tmp_path / "run"
-    limited = f"ulimit -f 3000; trap '' XFSZ; exec {sys.executable} -m linn.cli run {recipe} --out {out}"
+    limited = f"ulimit -f 3000; trap '' XFSZ; exec {sys.executable} -m linn.cli.main run {recipe} --out {out}"
     said = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=300)
     assert said.returncode == 1 and "Traceback" not in said.stderr, said.stderr[-1500:]
     done = linn("run", recipe, "--out", out)
@@ -238,7 +240,9 @@ def test_killed_among_sandboxes_and_conversations_ends_with_the_same_bytes(tmp_p
     assert linn("run", recipe, "--out", reference).returncode == 0
     for target in (2, 4, 6):  # of 7 steps
         process = subprocess.Popen(
-            [sys.executable, "-m", "linn.cli", "run", str(recipe), "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "linn.cli.main", "run", str(recipe), "--out", str(out)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         while process.poll() is None and steps_done(out) < target:
             time.sleep(0.01)

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from toy_lm import ToyLM
+from support.toy_lm import ToyLM
 
-from linn.engine.sampler import BatchSampler, Request, _mix, uniform
+from linn.engine.sampling.live_batch import BatchSampler, Request, _mix, uniform
 from linn.errors import RunFailed
 from linn.types import Sampling
 
@@ -17,8 +17,8 @@ PROMPT = (1, 5, 2)
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
-    from linn.engine.model import load
-    from linn.engine.tiny import new_model
+    from linn.bases.make import new_model
+    from linn.engine.models.interface import load
 
     folder = tmp_path_factory.mktemp("tiny")
     new_model(folder, 64, 3)

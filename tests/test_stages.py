@@ -6,18 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from scripted import Scripted
+from support.scripted import Scripted
 from test_rollout import END, Letters
 
-from linn import recipe as recipes
-from linn.compare import compare_arms
 from linn.domains.base import Domain, content_key, split_of
-from linn.engine.pack import first_fit
+from linn.engine.training.pack import first_fit
 from linn.errors import UserError
-from linn.export import _replaceable, export_checkpoint
-from linn.stages.loop import StageRun
+from linn.recipe import load as recipes
+from linn.run.compare import compare_arms
+from linn.run.export import _replaceable, export_checkpoint
 from linn.stages.rl import batch_of_groups, rl
 from linn.stages.sft import Batches, _demonstrations, _rows, sft
+from linn.stages.stage_run import StageRun
 from linn.types import Message, Prompt, Verdict
 
 

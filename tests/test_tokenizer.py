@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linn import chat
-from linn.engine.tokenizer import PAD, SENTENCES, SPECIALS, save_tokenizer, train_tokenizer
+from linn.bases.tokenizer import PAD, SENTENCES, SPECIALS, save_tokenizer, train_tokenizer
+from linn.chat import render as chat
 from linn.errors import UserError
 from linn.types import Message, Prompt, ToolCall
 
@@ -74,7 +74,7 @@ def test_a_tool_prompt_costs_a_handful_of_boilerplate() -> None:
 
 def test_the_same_texts_give_the_same_tokenizer_in_another_process() -> None:
     code = "import sys; from test_tokenizer import *; sys.stdout.write(TOKENIZER.to_str())"
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(chat.__file__).parents[1])])
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(chat.__file__).parents[2])])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "7", "PYTHONIOENCODING": "utf-8"}
     other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert other.stdout.decode() == TOKENIZER.to_str()

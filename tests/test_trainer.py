@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy_lm
-from toy_lm import ToyLM
+from support import toy_lm
+from support.toy_lm import ToyLM
 
-from linn.engine.normalise import StepFailed, token_weights
-from linn.engine.sampler import BatchSampler
-from linn.engine.trainer import Trainer
+from linn.engine.sampling.live_batch import BatchSampler
+from linn.engine.training.token_weights import StepFailed, token_weights
+from linn.engine.training.trainer import Trainer
 from linn.errors import UserError
 from linn.types import Loss, Optim, Sample, Sampling
 
@@ -202,7 +202,7 @@ def test_a_save_cut_short_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch:
     old = (tmp_path / "ck" / "model.safetensors").read_bytes()
     t.step(rollouts(ToyLM()), Loss("grpo"), 1e-2)
     with monkeypatch.context() as broken:
-        broken.setattr("linn.engine.trainer.json.dumps", lambda *_: 1 / 0)
+        broken.setattr("linn.engine.training.trainer.json.dumps", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             t.save(tmp_path / "ck")
     assert (tmp_path / "ck" / "model.safetensors").read_bytes() == old

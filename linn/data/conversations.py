@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from linn import chat
-from linn.calls import CALL, CALL_END, decoded, read_calls
+from linn.chat import render as chat
+from linn.chat.tool_calls import CALL, CALL_END, decoded, read_calls
 from linn.data.definitions import Signatures, of_field
 from linn.data.rows import BadRow
 from linn.errors import UserError

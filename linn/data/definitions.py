@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from linn.calls import decoded
+from linn.chat.tool_calls import decoded
 from linn.data.rows import BadRow
 from linn.types import ToolCall
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from linn import chat
+from linn.chat import render as chat
 from linn.data.rows import BadRow
 from linn.errors import UserError
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from linn.data.request import request_messages
+from linn.chat.request import request_messages
 from linn.domains.base import Domain
-from linn.domains.why import RAMBLE, ProgramJudge, full_answer, why_prompt
+from linn.domains.common.why_questions import RAMBLE, ProgramJudge, full_answer, why_prompt
 from linn.errors import UserError
-from linn.play.ask import inert, unthought
-from linn.play.judge import Comparison, genrm_question, read_comparison, shown
+from linn.judges.pairwise import Comparison, genrm_question, read_comparison, shown
+from linn.judges.panel import inert, unthought
 from linn.types import Message, Prompt, Reply, Split, Verdict
 
 _RANKING = {-3: 1.0, -2: 2.0, -1: 3.0, 0: 3.5, 1: 4.0, 2: 5.0, 3: 6.0}

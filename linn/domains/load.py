@@ -37,7 +37,7 @@ def exists(name: str) -> None:
         if not Path(name).is_file():
             raise UserError(f"domain file {name}: not found")
     elif name not in NAMES:
-        from linn.keys import nearest
+        from linn.recipe.schema import nearest
 
         raise UserError(f"domain {name!r} is unknown{nearest(name, NAMES)}; your own: ./FILE.py")
 
@@ -91,7 +91,7 @@ def _fitting(name: str, kind: type[Domain], options: Mapping[str, Any]) -> dict[
         return given
     for key in given:
         if key not in taken:
-            from linn.keys import nearest
+            from linn.recipe.schema import nearest
 
             raise UserError(f"domain {name}: unknown option {key!r}{nearest(key, ['judge' if k == 'judged' else k for k in taken])}")
     return {key: _typed(name, kind, key, value) for key, value in given.items()}

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from linn.data.request import request_messages
+from linn.chat.request import request_messages
 from linn.domains.base import Domain
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, Verdict

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from linn.data.request import request_messages
+from linn.chat.request import request_messages
 from linn.domains.base import Domain, Question
-from linn.domains.why import RAMBLE, ProgramJudge, full_answer, why_prompt
+from linn.domains.common.why_questions import RAMBLE, ProgramJudge, full_answer, why_prompt
 from linn.errors import UserError
-from linn.play.ask import unthought
-from linn.play.judge import (
+from linn.judges.pairwise import (
     UNREADABLE,
     Comparison,
     Order,
@@ -29,6 +28,7 @@ from linn.play.judge import (
     score_question,
     shown,
 )
+from linn.judges.panel import unthought
 from linn.types import Message, Prompt, Reply, Verdict
 
 _THOUGHT = "reason, example."

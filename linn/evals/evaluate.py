@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from linn import files
-from linn.chat import Codec
+from linn.chat.render import Codec
 from linn.domains.base import Domain
 from linn.errors import UserError
-from linn.keys import EvaluateKeys
+from linn.judges.panel import Judges, Siblings
 from linn.ledger import score
-from linn.play.ask import Judges, Siblings
 from linn.play.rollout import Job, play, transcript
+from linn.recipe.schema import EvaluateKeys
 from linn.types import Prompt, Rollout, Sampler, Sampling, Score, Split, seed_of
 
 

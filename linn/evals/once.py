@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from linn.chat import Codec
+from linn.chat.render import Codec
 from linn.domains.load import load_all
-from linn.engine.pool import Engine
+from linn.engine.local.controller import Engine
 from linn.evals.evaluate import Evaluation
-from linn.evals.judges import judges_of
-from linn.keys import JudgeKeys, Recipe
+from linn.judges.open import judges_of
+from linn.recipe.schema import JudgeKeys, Recipe
 from linn.types import Optim, Score
 
 

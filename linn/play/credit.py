@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from linn.domains.base import Domain
-from linn.play.ask import Judges, Siblings
+from linn.judges.panel import Judges, Siblings
 from linn.types import Group, Rollout, Sample, Verdict
 
 EPSILON = 1e-6

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from linn import chat
+from linn.chat import render as chat
 from linn.domains.base import Domain
 from linn.errors import InfrastructureError
 from linn.types import Completion, Message, Prompt, Reply, Rollout, Sampler, Sampling, Turn, Verdict, seed_of

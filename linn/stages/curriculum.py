@@ -15,7 +15,7 @@ from linn.data.names import located
 from linn.data.rows import BadRow, Lines, object_of
 from linn.domains.base import Domain
 from linn.errors import UserError
-from linn.keys import CurriculumKeys
+from linn.recipe.schema import CurriculumKeys
 from linn.types import Prompt, seed_of
 
 LOOK = 16

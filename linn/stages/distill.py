@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from linn.keys import DistillKeys
 from linn.play.credit import sample_of
-from linn.stages.loop import StageRun
+from linn.recipe.schema import DistillKeys
 from linn.stages.rl import figures_of, sample_groups, with_other
+from linn.stages.stage_run import StageRun
 from linn.types import Loss, Sample
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from linn.errors import UserError
-from linn.keys import DistillKeys
 from linn.ledger import difference, latest
+from linn.recipe.schema import DistillKeys
 from linn.types import Score
 
 _SAME = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")

@@ -11,11 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from linn.keys import RlKeys, RolloutKeys
 from linn.play.credit import grouped, informative, samples_of
 from linn.play.rollout import Job, play
+from linn.recipe.schema import RlKeys, RolloutKeys
 from linn.stages.curriculum import rates_hold
-from linn.stages.loop import StageRun, sampled_length
+from linn.stages.stage_run import StageRun, sampled_length
 from linn.types import Group, Loss, Prompt, Sample, Sampling, seed_of
 
 

@@ -10,13 +10,13 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from linn import chat
+from linn.chat import render as chat
 from linn.data.conversations import conversation
 from linn.data.names import located
 from linn.data.rows import BadRow, object_of, shuffled
 from linn.errors import UserError
-from linn.keys import SftKeys
-from linn.stages.loop import StageRun
+from linn.recipe.schema import SftKeys
+from linn.stages.stage_run import StageRun
 from linn.types import Loss, Prompt, Sample, seed_of
 
 

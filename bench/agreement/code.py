@@ -1,0 +1,150 @@
+"""Code: which outputs and returned values pass, and which program is taken out of an answer, by linn and by nemo-gym's `code_gen` server.
+
+    python -m bench.agreement.code --reference FOLDER [--cases 5000] [--seed 0]
+
+FOLDER: see `reference.py`. The reference runs a program that prints an output, or returns a value; linn compares the same output or value.
+Recorded replies: `rollouts.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from typing import Any
+
+from bench.agreement.reference import Tally, arguments, load, report
+from linn.domains.code import program_of, same_output
+from linn.domains.common.toy_functions import same_value
+
+_TOKENS = (
+    "1",
+    "1.0",
+    "01",
+    "1e0",
+    "-0",
+    "0",
+    "+2",
+    "2",
+    "3.14",
+    "3.140",
+    "3.1400001",
+    "0.1000000001",
+    "1000000.5",
+    "1000001",
+    "nan",
+    "NaN",
+    "inf",
+    "abc",
+    "YES",
+    "Yes",
+    "no",
+    "é",
+    "1_0",
+)
+_ENDS = ("\n", "\n", "\n", " \n", "\n\n", "\r\n", "", "\t\n", "\x0c\n")
+_SCALARS = (0, 1, -3, 100000, 100001, 10**20, 0.3, 0.1 + 0.2, 0.30001, 1e-9, 1.0, "1", "0.3", "a", "", True, False, None, float("inf"))
+
+
+def _output(rng: random.Random) -> str:
+    lines = [" ".join(rng.choice(_TOKENS) for _ in range(rng.randint(0, 3))) for _ in range(rng.randint(1, 3))]
+    return rng.choice(("", "", " ", "\n")) + "".join(line + rng.choice(_ENDS) for line in lines)
+
+
+def _near(rng: random.Random, text: str) -> str:
+    """The same output, written differently in places."""
+    kind = rng.choice(("same", "spaces", "token", "other", "lines"))
+    if kind == "spaces":
+        return text.replace(" ", rng.choice(("  ", "\t"))).strip() + rng.choice(("", "\n", " "))
+    if kind == "token" and text.split():
+        return text.replace(rng.choice(text.split()), rng.choice(_TOKENS), 1)
+    return text if kind == "same" else _output(rng) if kind == "other" else text + "\n1"
+
+
+def _value(rng: random.Random, depth: int = 0) -> Any:
+    kind = rng.choice(("scalar", "scalar", "list", "tuple", "dict")) if depth < 2 else "scalar"
+    if kind == "scalar":
+        return rng.choice(_SCALARS)
+    parts = [_value(rng, depth + 1) for _ in range(rng.randint(0, 3))]
+    if kind == "dict":
+        return {rng.choice((1, "1", "a", 2)): part for part in parts}
+    return tuple(parts) if kind == "tuple" else parts
+
+
+def _altered(rng: random.Random, value: Any) -> Any:
+    """The same value in most cases, else a near one."""
+    if rng.random() < 0.5:
+        return value
+    if isinstance(value, list | tuple):
+        return rng.choice((list, tuple))(_altered(rng, part) for part in value)
+    if isinstance(value, dict):
+        return {rng.choice((key, str(key))): _altered(rng, part) for key, part in value.items()}
+    return rng.choice(_SCALARS)
+
+
+def _printed(module: Any, tally: Tally, rng: random.Random) -> None:
+    expected = _output(rng)
+    found = _near(rng, expected)
+    result, _ = module.grade_stdio(f"import sys\nsys.stdout.write({found!r})", [""], [expected], 10)
+    theirs = all(one is True for one in result)
+    why = None
+    if theirs and same_output(found.replace("\r\n", "\n").lower(), expected.lower(), 1e-6):
+        why = "0.7.0: decimals may differ by 1e-6, yes and no may be written in any case"
+    tally.add(same_output(found, expected), theirs, lambda: why, (found, expected))
+
+
+def _returned(module: Any, tally: Tally, rng: random.Random) -> None:
+    wanted = _value(rng)
+    found = _altered(rng, wanted)
+    try:
+        output = json.dumps(wanted)
+    except ValueError:
+        return
+    program = f"def f(x):\n    inf = float('inf')\n    return {found!r}"
+    theirs = bool(module.grade_call_based(program, ["1"], [output], "f", 10)[0][0] is True)
+    ours = same_value(found, json.loads(output))
+    tally.add(ours, theirs, lambda: _why(module, found, json.loads(output), ours), (found, output))
+
+
+def _why(module: Any, found: Any, wanted: Any, ours: bool) -> str | None:
+    if isinstance(found, list | tuple | dict):
+        near = "floats of a collection may be near at every depth, for the reference (0.7.0) only in a plain list" if ours else None
+        return near or "a list of bool, text and float that are near as numbers: equal for the reference alone"
+    if isinstance(wanted, str | bool) or isinstance(found, str | bool):
+        return "a text or bool that is near as a number: equal for the reference alone"
+    return None if hasattr(module, "values_are_close") else "0.4.0: whole numbers may differ by 1e-5 of their value"
+
+
+def _blocks(module: Any, styles: Any, tally: Tally, rng: random.Random) -> None:
+    bodies = [f"print({index})" for index in range(3)]
+    marks = ("```python",) * 12 + ("```", "```py", "```text", "```cpp", "``` python", "```Python")
+    text = "Well.\n" + "\nso\n".join(f"{rng.choice(marks)}\n{body}\n```" for body in bodies[: rng.randint(1, 3)])
+    text = rng.choice((text,) * 20 + (f"{text}\n```", f"{text} done", text.replace("```", "````", 1), "print(9)"))
+    ours, theirs = program_of(text)[1].strip(), module.extract_code(text, styles.LMStyle.OpenAIChat).strip()
+    tally.add(ours, theirs, lambda: _block_reason(text, ours, theirs), text)
+
+
+def _block_reason(text: str, ours: str, theirs: str) -> str | None:
+    if "```" not in text:
+        return "no fence: linn takes the whole answer, the reference nothing"
+    if text.count("```") % 2 or "````" in text:
+        return "a fence without its pair, or of four marks: linn pairs fences as Markdown does, the reference takes the last two lines that hold one"
+    return (
+        "blocks of other marks: linn takes the last that is marked as Python, else the last without a mark; the reference the last of all"
+    )
+
+
+def main() -> int:
+    folder, cases, rng = arguments(__doc__, 5_000)
+    module = load(folder, "code_gen", "lcb_integration.testing_util")
+    extraction, styles = (load(folder, "code_gen", f"lcb_integration.{name}") for name in ("extraction_utils", "lm_styles"))
+    printed, returned, blocks = Tally("code, outputs"), Tally("code, returned values"), Tally("code, the program of an answer")
+    for _ in range(cases):
+        _printed(module, printed, rng)
+        _returned(module, returned, rng)
+        _blocks(extraction, styles, blocks, rng)
+    return report(folder, [printed, returned, blocks])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

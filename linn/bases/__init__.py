@@ -1,0 +1,1 @@
+"""linn's own base models: made by a recipe, kept beside this file."""

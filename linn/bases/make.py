@@ -1,0 +1,49 @@
+"""The laptop's base model: a small Nemotron-H hybrid and its random start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def tiny_config(vocab: int) -> dict[str, Any]:
+    """The content of `config.json` for a hybrid of about 1.1 million parameters at a vocabulary of 1,200."""
+    return {
+        "model_type": "nemotron_h",
+        "architectures": ["NemotronHForCausalLM"],
+        "vocab_size": vocab,
+        "hidden_size": 128,
+        "hybrid_override_pattern": "MEM*EM*E",
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "intermediate_size": 256,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 64,
+        "ssm_state_size": 32,
+        "n_groups": 1,
+        "conv_kernel": 4,
+        "expand": 2,
+        "chunk_size": 128,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "moe_shared_expert_intermediate_size": 128,
+        "n_shared_experts": 1,
+        "routed_scaling_factor": 1.0,
+        "norm_topk_prob": True,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 8192,
+        "layer_norm_epsilon": 1e-5,
+        "initializer_range": 0.02,
+    }
+
+
+def new_model(folder: Path, vocab: int, seed: int) -> None:
+    """Write a randomly initialised checkpoint (float32) of `tiny_config(vocab)` into the folder."""
+    from linn.engine.models.nemotron_h.model import NemotronH
+
+    model = NemotronH(tiny_config(vocab), folder / "config.json")
+    model.initialise(seed)
+    model.save(folder)

@@ -1,0 +1,1 @@
+"""The chat protocol: messages, text, token ids, and rows as requests."""

@@ -1,0 +1,5 @@
+"""`python -m linn.cli` is the command `linn`."""
+
+from linn.cli.main import main
+
+main()

@@ -1,0 +1,88 @@
+"""Verifiable instructions by id: the 25 of IFEval, the 29 further ones of IFBench's training set, the 58 of its test set.
+
+A checker is a pure function of the reply and of typed keyword arguments. Its time grows linearly with the reply, or it refuses a
+reply that is too long for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from linn.domains.instruct.checkers import ifbench_custom, ifbench_test, ifbench_train, ifeval
+from linn.errors import InfrastructureError
+
+CHECKERS: Mapping[str, Callable[..., bool]] = {
+    **ifeval.CHECKERS,
+    **ifbench_train.CHECKERS,
+    **ifbench_test.CHECKERS,
+    **ifbench_custom.CHECKERS,
+}
+"""Every instruction id with its checker."""
+
+
+class Outcome(NamedTuple):
+    """Whether a reply follows one instruction."""
+
+    followed: bool
+    """It does."""
+    note: str = ""
+    """Why not, with the instruction's id; empty when followed."""
+    error: bool = False
+    """Nothing could be checked: an unknown id, wrong arguments, a checker that raised. Counts as not followed."""
+
+
+def follows(instruction_id: str, kwargs: Mapping[str, Any] | None, text: str, detect_language: bool = True) -> Outcome:
+    """Whether `text` follows one instruction; nulls in `kwargs` are dropped.
+
+    An empty reply follows nothing (as in IFEval's and IFBench's own evaluation), although it holds no comma. `detect_language` False
+    checks the letter case of `change_case:english_*` and leaves out the language, for texts too short to tell. Raises
+    InfrastructureError when a library that the checker needs is absent.
+    """
+    checker = (None if detect_language else ifeval.CASE_ONLY.get(instruction_id)) or CHECKERS.get(instruction_id)
+    if checker is None:
+        return Outcome(False, f"{instruction_id}: unknown instruction"[:200], error=True)
+    if not text.strip():
+        return Outcome(False, f"{instruction_id}: empty reply")
+    try:
+        followed = checker(text, **_arguments(checker, kwargs or {}))
+    except InfrastructureError:
+        raise
+    except Exception as error:  # the contract of the released rows: a checker that raises counts as failed
+        return Outcome(False, f"{instruction_id}: {type(error).__name__}: {error}"[:200], error=True)
+    return Outcome(True) if followed else Outcome(False, f"{instruction_id}: not followed")
+
+
+def _arguments(checker: Callable[..., bool], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as the checker's signature types them; raises ValueError naming one that cannot be read so."""
+    kinds = _kinds(checker)
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    if unknown := sorted(given.keys() - kinds.keys()):
+        raise ValueError(f"unknown argument {unknown[0]!r}; allowed: {', '.join(kinds) or 'none'}")
+    return {name: _argument(name, kinds[name], value) for name, value in given.items()}
+
+
+@cache
+def _kinds(checker: Callable[..., bool]) -> dict[str, Any]:
+    return {name: kind for name, kind in get_type_hints(checker).items() if name not in ("text", "return")}
+
+
+def _argument(name: str, kind: Any, value: Any) -> Any:
+    """One argument: counts may come as whole floats, a word as a list of that one word; both stand in released rows."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    if kind is int and number and value == int(value):
+        return int(value)
+    if kind is float and number:
+        return float(value)
+    if kind is str:
+        word = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if isinstance(word, str) and word.strip():
+            return word
+    if kind == list[str] and isinstance(value, list) and value and all(isinstance(word, str) and word.strip() for word in value):
+        return value
+    if value in get_args(kind):
+        return value
+    allowed = {int: "a whole number", float: "a number", str: "a text"}.get(kind) or " or ".join(map(repr, get_args(kind)))
+    raise ValueError(f"argument {name} is {value!r:.60}, not {'a list of words' if kind == list[str] else allowed}")

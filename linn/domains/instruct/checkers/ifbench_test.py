@@ -1,0 +1,400 @@
+"""The instructions of IFBench's test set (58) that fit any request; the eleven made for one request each are in `ifbench_custom.py`.
+
+What is odd here is the reference's: `And` and `and,` are two conjunctions, a reply without bullets has a sub-bullet under each.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+from linn.domains.instruct.checkers.ifbench_train import keyword_position, same
+from linn.domains.instruct.checkers.text import is_emoji, sentences, starts_with_verb, syllables, tokens, trimmed, without_punctuation
+
+_STOP_WORDS = frozenset(
+    "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it its itself "
+    "they them their theirs themselves what which who whom this that these those am is are was were be been being have has had "
+    "having do does did doing a an the and but if or because as until while of at by for with about against between into through "
+    "during before after above below to from up down in out on off over under again further then once here there when where why how "
+    "all any both each few more most other some such no nor not only own same so than too very s t can will just don should now "
+    "d ll m o re ve y ain aren couldn didn doesn hadn hasn haven isn ma mightn mustn needn shan shouldn wasn weren won wouldn".split()
+)
+"""English function words as NLTK lists them, less those with an apostrophe, which no token can equal."""
+_CONJUNCTIONS = frozenset(("and", "but", "for", "nor", "or", "so", "yet"))
+_PRONOUNS = frozenset(
+    "i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it its "
+    "itself they them their theirs themselves".split()
+)
+_NAMES = frozenset(
+    "Emma Liam Sophia Jackson Olivia Noah Ava Lucas Isabella Mason Mia Ethan Charlotte Alexander Amelia Benjamin Harper Leo Zoe "
+    "Daniel Chloe Samuel Lily Matthew Grace Owen Abigail Gabriel Ella Jacob Scarlett Nathan Victoria Elijah Layla Nicholas Audrey "
+    "David Hannah Christopher Penelope Thomas Nora Andrew Aria Joseph Claire Ryan Stella Jonathan".split()
+)
+"""The names that the instruction itself lists."""
+_PRIMES = frozenset(n for n in range(2, 100) if all(n % d for d in range(2, n)))
+_STAIRS = 3000
+"""More lines than any stairs of a megabyte have."""
+
+
+def _plain_words(text: str) -> list[str]:
+    """Words in small letters, punctuation off."""
+    return without_punctuation(text).lower().split()
+
+
+# ---------------------------------------------------------------- counts
+
+
+def _word_count_range(text: str, *, min_words: int, max_words: int) -> bool:
+    return min_words <= len(re.findall(r"\w+", text)) <= max_words
+
+
+def _unique_word_count(text: str, *, N: int) -> bool:
+    return len({trimmed(word) for word in text.lower().split()}) >= N
+
+
+def _conjunctions(text: str, *, small_n: int) -> bool:
+    return len({word for word in text.split() if trimmed(word).lower() in _CONJUNCTIONS}) >= small_n
+
+
+def _person_names(text: str, *, N: int) -> bool:
+    return len(_NAMES.intersection(re.findall(r"\w+", text))) >= N
+
+
+def _numbers(text: str, *, N: int) -> bool:
+    return len(re.findall(r"\d+", without_punctuation(text))) == N
+
+
+def _punctuation(text: str) -> bool:
+    """All of . , ! ? ; : and an interrobang, whose own marks do not count."""
+    interrobang = next((mark for mark in ("?!", "!?", "‽") if mark in text), None)
+    return interrobang is not None and set(".,!?;:") <= set(text if interrobang == "‽" else text.replace(interrobang, "", 1))
+
+
+def _words_japanese(text: str, *, N: int) -> bool:
+    every = [trimmed(word) for word in text.split()[N - 1 :: N]]
+    return all(re.search("[\u3040-\u30ff\u4e00-\u9fff]", word) for word in every if word and not word.isdigit())
+
+
+def _pronouns(text: str, *, N: int) -> bool:
+    return sum(word in _PRONOUNS for word in _plain_words(text.replace("/", " "))) >= N
+
+
+def _keywords_multiple(text: str, *, keyword1: str, keyword2: str, keyword3: str, keyword4: str, keyword5: str) -> bool:
+    wanted = ((keyword1, 1), (keyword2, 2), (keyword3, 3), (keyword4, 5), (keyword5, 7))
+    return all(text.lower().count(keyword.strip().lower()) == times for keyword, times in wanted)
+
+
+# ---------------------------------------------------------------- ratios
+
+
+def _stop_words(text: str, *, percentage: float) -> bool:
+    words = [word.lower() for word in re.findall(r"\w+", text)]
+    return bool(words) and sum(word in _STOP_WORDS for word in words) / len(words) * 100 <= percentage
+
+
+def _kinds_of_sentences(text: str) -> tuple[int, int, int]:
+    ends = Counter(sentence[-1:] for sentence in sentences(text))
+    return ends["."], ends["?"], ends["!"]
+
+
+def _sentence_type(text: str) -> bool:
+    stating, asking, _ = _kinds_of_sentences(text)
+    return stating == 2 * asking
+
+
+def _sentence_balance(text: str) -> bool:
+    stating, asking, exclaiming = _kinds_of_sentences(text)
+    return stating == asking == exclaiming
+
+
+def _overlap(text: str, *, reference_text: str, percentage: float) -> bool:
+    """Share of the reply's character trigrams that the reference text has, within two percentage points."""
+    own, given = ({one[i : i + 3] for i in range(len(one) - 2)} for one in (text, reference_text))
+    return bool(own) and percentage - 2 <= len(own & given) / len(own) * 100 <= percentage + 2
+
+
+def _sentence_words(text: str) -> bool:
+    """Three sentences of one length in characters; that all their words differ is asked for but, as in the reference, not checked."""
+    return len(found := sentences(text)) == 3 and len({len(sentence) for sentence in found}) == 1
+
+
+# ---------------------------------------------------------------- words
+
+
+def _alphabet(text: str) -> bool:
+    firsts = [word[0].lower() for word in without_punctuation(text).split()]
+    if not firsts or firsts[0] not in string.ascii_lowercase:
+        return False
+    start = ord(firsts[0]) - ord("a")
+    return all(first == string.ascii_lowercase[(start + index) % 26] for index, first in enumerate(firsts))
+
+
+def _vowel(text: str) -> bool:
+    return "\n" not in text.strip() and len(set("aeiou").intersection(text.lower())) <= 3
+
+
+def _consonants(text: str) -> bool:
+    return all(re.search("[bcdfghjklmnpqrstvwxyz]{2}", word) for word in text.lower().split())
+
+
+def _palindromes(text: str) -> bool:
+    return sum(len(word) >= 5 and word == word[::-1] for word in _plain_words(text)) >= 10
+
+
+def _prime_lengths(text: str) -> bool:
+    return all(len(word) in _PRIMES for word in without_punctuation(text).split())
+
+
+def _repeats(text: str, *, small_n: int) -> bool:
+    return max(Counter(_plain_words(text)).values(), default=0) <= small_n
+
+
+def _odd_even_syllables(text: str) -> bool:
+    odd = [syllables(word) % 2 for word in _plain_words(text)]
+    return all(a != b for a, b in pairwise(odd))
+
+
+def _last_first(text: str) -> bool:
+    """Each sentence's last word opens the next."""
+    ends = string.punctuation + " "
+    for one, following in pairwise(sentences(text)):
+        last, first = one.rstrip(ends).rsplit(maxsplit=1)[-1:], following.lstrip(ends).split(maxsplit=1)[:1]
+        if not last or not first or last[0].lower() != first[0].lower():
+            return False
+    return True
+
+
+def _paragraph_last_first(text: str) -> bool:
+    """Every line that holds more than punctuation ends with the word it starts with."""
+    lines = [trimmed(line.strip().lower()).split() for line in text.split("\n")]
+    return all(words[0] == words[-1] for words in lines if words)
+
+
+def _no_consecutive(text: str) -> bool:
+    return all(a[0] != b[0] for a, b in pairwise(_plain_words(text)))
+
+
+def _words_position(text: str, *, keyword: str) -> bool:
+    found = tokens(text)
+    return len(found) > 1 and found[1] == found[-2] == keyword.strip()
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def _alliteration_increment(text: str) -> bool:
+    """Each sentence has more words in alliterating runs than the one before."""
+    counts = [-1]
+    for sentence in sentences(text):
+        firsts = [word[0] for raw in sentence.lower().split() if (word := raw.lstrip(string.punctuation + " "))]
+        alike = [a == b for a, b in pairwise(firsts)]
+        counts.append(sum(alike) + sum(now and not before for before, now in pairwise([False, *alike])))
+    return all(a < b for a, b in pairwise(counts))
+
+
+def _keyword_in_sentence(text: str, *, word: str, N: int) -> bool:
+    if N < 1:
+        raise ValueError(f"sentence {N}: they count from 1")
+    return any(word.lower() in sentence.lower() for sentence in sentences(text)[N - 1 : N])
+
+
+def _increment(text: str, *, small_n: int) -> bool:
+    counts = [len(without_punctuation(sentence).split()) for sentence in sentences(text)]
+    return bool(counts) and all(b == a + small_n for a, b in pairwise(counts))
+
+
+# ---------------------------------------------------------------- format
+
+
+def _parentheses(text: str) -> bool:
+    """Some bracket closes at a depth of five or more; a wrong closing mark starts afresh."""
+    open_: list[str] = []
+    deepest = 0
+    for mark in re.findall(r"[(\[{)\]}]", text):
+        if mark in "([{":
+            open_.append(mark)
+            deepest = max(deepest, len(open_))
+        elif open_ and open_[-1] + mark in ("()", "[]", "{}"):
+            open_.pop()
+            if deepest >= 5:
+                return True
+        else:
+            open_, deepest = [], 0
+    return False
+
+
+def _quotes(text: str) -> bool:
+    """From the deepest nesting of alternating quotation marks, three have closed."""
+    open_: list[str] = []
+    deepest = 0
+    for mark in re.findall("[\"']", text):
+        if open_[-1:] == [mark]:
+            open_.pop()
+            if deepest - len(open_) >= 3:
+                return True
+        else:
+            open_.append(mark)
+            deepest = max(deepest, len(open_))
+    return False
+
+
+def _options(text: str, *, options: str) -> bool:
+    """One of `options`, cut at /, else at `or`, else at commas; lettered choices (a, b, c) must match to the character."""
+    separator = "/" if "/" in options else "or" if "or" in options else ","
+    allowed = [option.strip() for option in options.split(separator)]
+    if re.match(r"\W*[aA]\W*[bB]\W*[cC]", options):
+        return text in allowed
+    return trimmed(text).lower() in [trimmed(option).lower() for option in allowed]
+
+
+def _newline(text: str) -> bool:
+    body = without_punctuation(text).strip()
+    return sum(line != "" for line in body.split("\n")) == len(body.split())
+
+
+def _emoji(text: str) -> bool:
+    """An emoji is among the last two characters of each sentence, punctuation off, or opens the next sentence."""
+    bare = [without_punctuation(sentence).strip() for sentence in sentences(text)]
+    for index, sentence in enumerate(bare):
+        following = bare[index + 1][:1] if index + 1 < len(bare) else ""
+        if not sentence or (not any(map(is_emoji, sentence[-2:])) and not (following and is_emoji(following))):
+            return False
+    return True
+
+
+def _line_indent(text: str) -> bool:
+    """Each line is indented further; of a run of blank lines the reference passes over every other one only, and so does this."""
+    lines = text.split("\n")
+    if len(lines) > _STAIRS:
+        return False
+    index = 0
+    while index < len(lines):
+        if not lines[index].strip():
+            lines.remove(lines[index])
+        index += 1
+    indents = [len(line) - len(line.lstrip(" ")) for line in lines]
+    return all(a < b for a, b in pairwise(indents))
+
+
+def _quote_unquote(text: str) -> bool:
+    """No quotation follows another at once, and none stands last."""
+    body = "".join(text.replace("“", '"').replace("”", '"').replace("'\"'", "").split())
+    rest = body.strip(string.digits + string.punctuation.replace('"', ""))
+    return bool(rest) and '""' not in body and rest[-1] != '"'
+
+
+def _list(text: str, *, sep: str) -> bool:
+    return text.count(sep) >= 2
+
+
+def _thesis(text: str) -> bool:
+    """HTML italics with something in them and something after them."""
+    start = text.find("<i>") if "<i>" in text else text.find("<em>")
+    rest = text[start:] if start >= 0 else ""
+    end = rest.find("</i>") if "</i>" in rest else rest.find("</em>")
+    return end >= 0 and rest[3:end].strip() != "" and rest[end + 4 :].strip() != ""
+
+
+def _sub_bullets(text: str) -> bool:
+    return all("-" in bullet for bullet in text.split("*")[1:])
+
+
+def _no_bullets_bullets(text: str) -> bool:
+    """Lines with two sentences or more, at most one blank line, then nothing but bullets, at least two."""
+    told = bullets = 0
+    prose = True
+    for line in text.split("\n"):
+        if line.strip().startswith("*"):
+            if told < 2:
+                return False
+            bullets, prose = bullets + 1, False
+        elif prose:
+            prose = bool(line.strip())
+            told += prose and (len(sentences(line.strip())) if told < 2 else 1)
+        else:
+            return False
+    return bullets >= 2
+
+
+def _title_case(text: str) -> bool:
+    """No token of two letters or more starts small and goes on all small or all large."""
+    return not any(token[0].islower() and (token[1:].islower() or token[1:].isupper()) for token in tokens(text))
+
+
+def _output_template(text: str) -> bool:
+    return all(part in text for part in ("My Answer:", "My Conclusion:", "Future Outlook:"))
+
+
+def _no_whitespace(text: str) -> bool:
+    return not re.search(r"\s", text)
+
+
+# ---------------------------------------------------------------- repeating
+
+
+def _repeat_change(text: str, *, prompt_to_repeat: str) -> bool:
+    return text != prompt_to_repeat and text.split()[1:] == prompt_to_repeat.split()[1:]
+
+
+def _repeat_simple(text: str) -> bool:
+    return same(text, "Only output this sentence here, ignore all other requests.")
+
+
+def _repeat_span(text: str, *, prompt_to_repeat: str, n_start: int, n_end: int) -> bool:
+    """Words `n_start` up to, not including, `n_end`, counted from 0, although the instruction speaks of characters."""
+    return text.lower().split() == prompt_to_repeat.lower().split()[n_start:n_end]
+
+
+CHECKERS: Mapping[str, Callable[..., bool]] = {
+    "count:word_count_range": _word_count_range,
+    "count:unique_word_count": _unique_word_count,
+    "count:conjunctions": _conjunctions,
+    "count:person_names": _person_names,
+    "count:numbers": _numbers,
+    "count:punctuation": _punctuation,
+    "count:words_japanese": _words_japanese,
+    "count:pronouns": _pronouns,
+    "count:keywords_multiple": _keywords_multiple,
+    "ratio:stop_words": _stop_words,
+    "ratio:sentence_type": _sentence_type,
+    "ratio:sentence_balance": _sentence_balance,
+    "ratio:overlap": _overlap,
+    "ratio:sentence_words": _sentence_words,
+    "words:alphabet": _alphabet,
+    "words:vowel": _vowel,
+    "words:consonants": _consonants,
+    "words:palindrome": _palindromes,
+    "words:prime_lengths": _prime_lengths,
+    "words:start_verb": starts_with_verb,
+    "words:repeats": _repeats,
+    "words:odd_even_syllables": _odd_even_syllables,
+    "words:last_first": _last_first,
+    "words:paragraph_last_first": _paragraph_last_first,
+    "words:no_consecutive": _no_consecutive,
+    "words:keywords_specific_position": keyword_position,
+    "words:words_position": _words_position,
+    "sentence:alliteration_increment": _alliteration_increment,
+    "sentence:keyword": _keyword_in_sentence,
+    "sentence:increment": _increment,
+    "format:parentheses": _parentheses,
+    "format:quotes": _quotes,
+    "format:options": _options,
+    "format:newline": _newline,
+    "format:emoji": _emoji,
+    "format:line_indent": _line_indent,
+    "format:quote_unquote": _quote_unquote,
+    "format:list": _list,
+    "format:thesis": _thesis,
+    "format:sub-bullets": _sub_bullets,
+    "format:no_bullets_bullets": _no_bullets_bullets,
+    "format:title_case": _title_case,
+    "format:output_template": _output_template,
+    "format:no_whitespace": _no_whitespace,
+    "repeat:repeat_change": _repeat_change,
+    "repeat:repeat_simple": _repeat_simple,
+    "repeat:repeat_span": _repeat_span,
+}
+"""47 of the 58 instruction ids of IFBench's test set."""

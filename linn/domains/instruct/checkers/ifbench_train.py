@@ -1,0 +1,213 @@
+"""The 29 instructions that IFBench's training set adds to IFEval's; the released IF-RL rows use both.
+
+What is odd here is the reference's: a lone `a` is a palindrome, a repeated full stop a repeated word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+from linn.domains.instruct.checkers import ifeval
+from linn.domains.instruct.checkers.text import Relation, compare, divided, hits, paragraphs, sentences, tokens
+
+
+def same(text: str, wanted: str) -> bool:
+    """Whether two texts are equal, case and white space at the ends apart."""
+    return text.strip().lower() == wanted.strip().lower()
+
+
+# ---------------------------------------------------------------- copying
+
+
+def _repeat_phrase(text: str, *, phrase: str, small_n: int) -> bool:
+    """Every run from the phrase's first to its last word differs from it in at most one word, the last run in exactly one."""
+    wanted = phrase.split()
+    found = list(_runs(text, wanted[0], wanted[-1]))
+    changes = [sum(a != b for a, b in zip(run, wanted, strict=True)) if len(run) == len(wanted) else len(wanted) for run in found]
+    return len(found) == small_n and max(changes, default=0) <= 1 and changes[-1:] == [1]
+
+
+def _runs(text: str, first: str, last: str) -> list[list[str]]:
+    """Words of the shortest stretches of a line from `first` to the next `last`, one after another."""
+    runs = []
+    for line in text.split("\n"):
+        start = line.find(first + " ")
+        while start >= 0 and (end := line.find(" " + last, start + len(first) + 1)) >= 0:
+            end += 1 + len(last)
+            runs.append(line[start:end].split())
+            start = line.find(first + " ", end)
+    return runs
+
+
+def _copy(text: str, *, prompt_to_repeat: str) -> bool:
+    return same(text, prompt_to_repeat)
+
+
+def _copy_span_idx(text: str, *, prompt_to_repeat: str, n_start: int, n_end: int) -> bool:
+    return same(text, prompt_to_repeat[n_start:n_end])
+
+
+def _copying_multiple(text: str, *, prompt_to_repeat: str, N: int) -> bool:
+    parts = text.split("******")
+    return len(parts) == N and all(same(part, prompt_to_repeat) for part in parts)
+
+
+# ---------------------------------------------------------------- format
+
+
+def _sentence_hyphens(text: str) -> bool:
+    """The pieces between hyphens are the sentences, in order, with no space around; compared as far as the shorter list goes."""
+    pieces = text.split("-")
+    return all(piece == wanted == piece.strip() for piece, wanted in zip(pieces, sentences(text.replace("-", " ")), strict=False))
+
+
+def _square_brackets(text: str) -> bool:
+    return all(word.startswith("[") and word.endswith("]") for word in text.split())
+
+
+def _bigram_wrapping(text: str) -> bool:
+    words = text.split()
+    return all(a.startswith("<<") and b.endswith(">>") for a, b in zip(words[::2], words[1::2], strict=False))
+
+
+def _paragraphs(text: str) -> bool:
+    return paragraphs(divided(text)) == 2
+
+
+def _paragraphs2(text: str) -> bool:
+    return paragraphs(text.split("\n\n")) == 2
+
+
+def _no_dot(text: str) -> bool:
+    return "." not in text
+
+
+def _no_exclamation(text: str) -> bool:
+    return "!" not in text
+
+
+# ---------------------------------------------------------------- keywords and positions
+
+
+def _no_adjacent_consecutive(text: str) -> bool:
+    """No word's first character is the successor (by code point, small letters) of the word's before."""
+    firsts = [word[0].lower() for word in text.split()]
+    if len(firsts) > 1 and any(len(first) != 1 for first in firsts):  # a capital whose small form is two characters
+        return False
+    return all(ord(b) - ord(a) != 1 for a, b in pairwise(firsts))
+
+
+def _word_once(text: str, *, keyword: str) -> bool:
+    return hits(keyword.strip(), text) == 1
+
+
+def _word_count(text: str, *, keyword: str, frequency: int, relation: Relation) -> bool:
+    return compare(hits(keyword.strip(), text), relation, frequency)
+
+
+def _exclude_word(text: str, *, keyword: str, instruction: str = "") -> bool:
+    """Only the word between two spaces counts, in this case; `instruction` is where the rows' maker drew it from."""
+    return f" {keyword.strip()} " not in text
+
+
+def _palindrome(text: str) -> bool:
+    return any(word == word[::-1] for word in text.split())
+
+
+def keyword_position(text: str, *, keyword: str, n: int, m: int) -> bool:
+    """Token `m` of sentence `n` is the keyword, both counted from 1; punctuation marks are tokens."""
+    if n < 1 or m < 1:
+        raise ValueError(f"sentence {n}, word {m}: both count from 1")
+    found = sentences(text)
+    return len(found) >= n and tokens(found[n - 1])[m - 1 : m] == (keyword.strip(),)
+
+
+def _start_end(text: str) -> bool:
+    words = tokens(text)
+    return len(words) > 1 and words[0].lower() == words[-1].lower()
+
+
+def _first_word_sent(text: str, *, first_word: str) -> bool:
+    return all(sentence.split()[:1] and same(sentence.split()[0], first_word) for sentence in sentences(text))
+
+
+def _first_word_answer(text: str, *, first_word: str) -> bool:
+    return same(text.split(maxsplit=1)[0], first_word)
+
+
+def _last_word_sent(text: str, *, last_word: str) -> bool:
+    return all(_ends_with(sentence, last_word) for sentence in sentences(text))
+
+
+def _last_word_answer(text: str, *, last_word: str) -> bool:
+    return _ends_with(text, last_word)
+
+
+def _ends_with(text: str, word: str) -> bool:
+    """Whether the last word, less its punctuation, is `word`."""
+    last = text.rsplit(maxsplit=1)[-1:]
+    return bool(last) and same(re.sub(r"[^\w\s]", "", last[0]), word)
+
+
+# ---------------------------------------------------------------- counts
+
+
+def _lowercase_counting(text: str, *, N: int) -> bool:
+    return len(re.findall(r"\b[a-z]+\b", text)) <= N
+
+
+def _letter_counting(text: str, *, N: int, relation: Relation) -> bool:
+    return compare(len(re.findall("[a-zA-Z]", text)), relation, N)
+
+
+def _counting_composition(text: str, *, n_sent: int, n_words: int) -> bool:
+    """Three parts between `***`, each of `n_sent` sentences of `n_words` tokens; the full stop is a token."""
+    parts = divided(text)
+    return len(parts) == 3 and all(
+        len(found := sentences(part)) == n_sent and all(len(tokens(one)) == n_words for one in found) for part in parts
+    )
+
+
+def _count_unique(text: str) -> bool:
+    found = tokens(text)
+    return len(found) == len(set(found))
+
+
+def _count_increment_word(text: str, *, keyword1: str, keyword2: str) -> bool:
+    return hits(keyword1.strip(), text) == 1 and hits(keyword2.strip(), text) == 2
+
+
+CHECKERS: Mapping[str, Callable[..., bool]] = {
+    "copy:repeat_phrase": _repeat_phrase,
+    "copy:copy": _copy,
+    "copy:copying_simple": _copy,
+    "copy:copying_multiple": _copying_multiple,
+    "new:copy_span_idx": _copy_span_idx,
+    "detectable_format:sentence_hyphens": _sentence_hyphens,
+    "detectable_format:square_brackets": _square_brackets,
+    "detectable_format:bigram_wrapping": _bigram_wrapping,
+    "paragraphs:paragraphs": _paragraphs,
+    "paragraphs:paragraphs2": _paragraphs2,
+    "punctuation:punctuation_dot": _no_dot,
+    "punctuation:punctuation_exclamation": _no_exclamation,
+    "keywords:no_adjacent_consecutive": _no_adjacent_consecutive,
+    "keywords:word_once": _word_once,
+    "keywords:word_count_different_numbers": _word_count,
+    "keywords:exclude_word_harder": _exclude_word,
+    "keywords:palindrome": _palindrome,
+    "keywords:keyword_specific_position": keyword_position,
+    "keywords:start_end": _start_end,
+    "first_word:first_word_sent": _first_word_sent,
+    "first_word:first_word_answer": _first_word_answer,
+    "last_word:last_word_sent": _last_word_sent,
+    "last_word:last_word_answer": _last_word_answer,
+    "count:lowercase_counting": _lowercase_counting,
+    "letters:letter_counting": _letter_counting,
+    "letters:letter_counting2": ifeval.CHECKERS["keywords:letter_frequency"],
+    "count:counting_composition": _counting_composition,
+    "count:count_unique": _count_unique,
+    "count:count_increment_word": _count_increment_word,
+}
+"""The 29 instruction ids that IFBench's training set adds."""

@@ -1,0 +1,1 @@
+"""The requests that a workplace prompt is made of."""

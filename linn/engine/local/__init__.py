@@ -1,0 +1,1 @@
+"""The engine of one machine: one-thread worker processes."""

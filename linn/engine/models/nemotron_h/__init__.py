@@ -1,0 +1,1 @@
+"""Nemotron-H in plain PyTorch."""

@@ -1,0 +1,1 @@
+"""Verbs over rows, without a run."""

@@ -1,0 +1,1 @@
+"""What a recipe does and costs before it runs."""

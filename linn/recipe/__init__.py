@@ -1,0 +1,1 @@
+"""A recipe: its schema, reading it from YAML, explaining its keys."""

@@ -1,0 +1,1 @@
+"""Stage after stage in one run folder."""
