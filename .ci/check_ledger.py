@@ -22,14 +22,27 @@ def claims(folder: Path) -> list[tuple[bool, str]]:
     parents = {name: entry["parent"] for name, entry in stages.items()}
     found: list[tuple[bool, str]] = []
     test = [row for row in rows if row.split == "test"]
-    found.append((min(row.n for row in test) >= 300, f"every test cell has n >= 300 (smallest {min(row.n for row in test)})"))
-    found.append(({"accuracy", "greedy"} == {row.metric for row in test}, "sampled and greedy are both there"))
+    found.append(
+        (
+            min(row.n for row in test) >= 300,
+            f"every test cell has n >= 300 (smallest {min(row.n for row in test)})",
+        )
+    )
+    found.append(
+        (
+            {"accuracy", "greedy"} == {row.metric for row in test},
+            "sampled and greedy are both there",
+        )
+    )
     risen = {(change.stage, change.domain) for change in gains(rows, parents)}
     scores = latest(rows, "test", "accuracy")
     for name, entry in stages.items():
         if entry["kind"] == "rl":
             lifted = {domain: (name, domain) in risen for domain in entry["domains"]}
-            shown = ", ".join(f"{d} {scores[entry['parent'], d].value:.1%} -> {scores[name, d].value:.1%}" for d in lifted)
+            shown = ", ".join(
+                f"{d} {scores[entry['parent'], d].value:.1%} -> {scores[name, d].value:.1%}"
+                for d in lifted
+            )
             found.append(
                 (
                     all(lifted.values()),
@@ -37,11 +50,18 @@ def claims(folder: Path) -> list[tuple[bool, str]]:
                 )
             )
     lost = {change.domain for change in regressions(rows, parents)}
-    found.append((len(lost) >= 2, f"domains that a stage cost beyond the interval: {', '.join(sorted(lost)) or 'none'}"))
+    found.append(
+        (
+            len(lost) >= 2,
+            f"domains that a stage cost beyond the interval: {', '.join(sorted(lost)) or 'none'}",
+        )
+    )
     for name, entry in stages.items():
         if entry["kind"] == "distill":
             for metric in ("accuracy", "greedy"):
-                _, mean = recovery_table(rows, entry["parent"], name, entry["teachers"], metric=metric)
+                _, mean = recovery_table(
+                    rows, entry["parent"], name, entry["teachers"], metric=metric
+                )
                 if mean is not None:
                     found.append(
                         (
@@ -49,8 +69,17 @@ def claims(folder: Path) -> list[tuple[bool, str]]:
                             f"{name} recovers {mean.value:.0%} [{mean.low:.0%}, {mean.high:.0%}] of what was lost ({metric})",
                         )
                     )
-            fallen = [d for d in entry["teachers"] if difference(scores[entry["parent"], d], scores[name, d]).high < 0]
-            found.append((not fallen, f"{name} costs no domain of its own beyond the interval: {', '.join(fallen) or 'none'}"))
+            fallen = [
+                d
+                for d in entry["teachers"]
+                if difference(scores[entry["parent"], d], scores[name, d]).high < 0
+            ]
+            found.append(
+                (
+                    not fallen,
+                    f"{name} costs no domain of its own beyond the interval: {', '.join(fallen) or 'none'}",
+                )
+            )
     return found
 
 

@@ -24,7 +24,9 @@ def resolve(name: str) -> Path:
         if name.startswith("tiny") and (BASES / ("tiny-0" if name == "tiny" else name)).is_dir():
             return BASES / ("tiny-0" if name == "tiny" else name)
         if not (path / "config.json").is_file():
-            raise UserError(f"checkpoint {name!r}: neither RUN@STAGE[:STEP] nor a folder with config.json")
+            raise UserError(
+                f"checkpoint {name!r}: neither RUN@STAGE[:STEP] nor a folder with config.json"
+            )
         return path
     run, _, at = name.partition("@")
     stage, _, step = at.partition(":")
@@ -32,14 +34,22 @@ def resolve(name: str) -> Path:
     stages = sorted(folder.glob("stages/[0-9]*-*"))
     names = {p.name.split("-", 1)[1]: p for p in stages}
     if step and not step.isdecimal():
-        raise UserError(f"checkpoint {name!r}: {step!r} is no step; say RUN@STAGE:STEP with a number, or RUN@STAGE for the last")
+        raise UserError(
+            f"checkpoint {name!r}: {step!r} is no step; say RUN@STAGE:STEP with a number, or RUN@STAGE for the last"
+        )
     if not stages:
         raise UserError(f"checkpoint {name!r}: no run with a stage {stage!r} in {folder}")
     if stage not in names:
-        raise UserError(f"checkpoint {name!r}: no stage {stage!r} in {folder}{nearest(stage, list(names))}")
-    kept = sorted((names[stage] / "checkpoints").glob(f"step-{int(step):04d}" if step else "step-*"))
+        raise UserError(
+            f"checkpoint {name!r}: no stage {stage!r} in {folder}{nearest(stage, list(names))}"
+        )
+    kept = sorted(
+        (names[stage] / "checkpoints").glob(f"step-{int(step):04d}" if step else "step-*")
+    )
     if not kept:
-        raise UserError(f"checkpoint {name!r}: {names[stage]} holds none{' at step ' + step if step else ' yet'}")
+        raise UserError(
+            f"checkpoint {name!r}: {names[stage]} holds none{' at step ' + step if step else ' yet'}"
+        )
     return kept[-1]
 
 
@@ -57,7 +67,9 @@ def start_folder(recipe: Recipe, folder: Path) -> Path:
                 f"model: the weights of {name!r} are not here; get them with hf download {name} --local-dir DIR, then --set model=DIR"
             )
         kept = ", ".join(sorted(p.name for p in BASES.glob("tiny-*"))) or "none"
-        raise UserError(f"model: {recipe.model!r} is neither a kept base ({kept}) nor a folder with config.json")
+        raise UserError(
+            f"model: {recipe.model!r} is neither a kept base ({kept}) nor a folder with config.json"
+        )
     return path
 
 
@@ -65,13 +77,20 @@ def known_config(recipe: Recipe) -> Path | None:
     """The folder kept with linn that holds the `config.json` of a model whose weights are not: enough to price it."""
     if not isinstance(recipe.model, str) or (Path(recipe.model) / "config.json").is_file():
         return None
-    folders = [p.parent for p in sorted(BASES.glob("*/config.json")) if not (p.parent / "model.safetensors").exists()]
+    folders = [
+        p.parent
+        for p in sorted(BASES.glob("*/config.json"))
+        if not (p.parent / "model.safetensors").exists()
+    ]
     return next((folder for folder in folders if folder.name in recipe.model.lower()), None)
 
 
 def prepare_start(recipe: Recipe, folder: Path, domains: Mapping[str, Domain]) -> None:
     """Make the weights of `model: {vocab, seed}`: a tokenizer from the domains' clean text and a random laptop hybrid."""
-    if not isinstance(recipe.model, NewModelKeys) or (target := start_folder(recipe, folder)).exists():
+    if (
+        not isinstance(recipe.model, NewModelKeys)
+        or (target := start_folder(recipe, folder)).exists()
+    ):
         return
     from linn.bases.make import new_model
     from linn.bases.tokenizer import save_tokenizer, train_tokenizer
@@ -91,18 +110,30 @@ def clean_texts(domains: Mapping[str, Domain], each: int = 400) -> Iterator[str]
 
     for name, domain in domains.items():
         for prompt in itertools.islice(domain.prompts("train"), each):
-            turns = domain.demonstrate(prompt, random.Random(seed_of("vocabulary", name, prompt.id)), False)
-            yield chat.render((*prompt.messages, *turns), prompt.tools, prompt.thinking, True, False)
+            turns = domain.demonstrate(
+                prompt, random.Random(seed_of("vocabulary", name, prompt.id)), False
+            )
+            yield chat.render(
+                (*prompt.messages, *turns), prompt.tools, prompt.thinking, True, False
+            )
 
 
-def judge_folders(named: Mapping[str, JudgeKeys], checkpoint: Callable[[str], Path] | None) -> dict[str, Path]:
+def judge_folders(
+    named: Mapping[str, JudgeKeys], checkpoint: Callable[[str], Path] | None
+) -> dict[str, Path]:
     """The checkpoint of every judge that is no endpoint, by the recipe's word for it; `checkpoint`: that of a stage of this run."""
     found = {}
     for keys in named.values():
         if keys.endpoint is None:
             if keys.stage is not None and checkpoint is None:
-                raise UserError(f"judge {keys.model}: names a stage of a run, and there is none here; say RUN{keys.model}")
-            found[keys.model] = checkpoint(keys.stage) if keys.stage is not None and checkpoint is not None else resolve(keys.model)
+                raise UserError(
+                    f"judge {keys.model}: names a stage of a run, and there is none here; say RUN{keys.model}"
+                )
+            found[keys.model] = (
+                checkpoint(keys.stage)
+                if keys.stage is not None and checkpoint is not None
+                else resolve(keys.model)
+            )
     return found
 
 

@@ -45,13 +45,19 @@ def bootstrap(values: Sequence[float], seed: int) -> tuple[float, float]:
     return min(mean, means[tail]), max(mean, means[-1 - tail])
 
 
-def score(stage: str, step: int, domain: str, split: Split, metric: str, rewards: Sequence[float]) -> Score:
+def score(
+    stage: str, step: int, domain: str, split: Split, metric: str, rewards: Sequence[float]
+) -> Score:
     """The ledger row of one evaluation, `rewards` holding one finite number a prompt.
 
     Wilson where all rewards are 0 or 1, else bootstrap. Equal graded rewards within [0, 1] take Wilson too: resampling a constant
     has no width, and n prompts never prove certainty (a share bounds the variance of any reward in [0, 1] from above).
     """
-    assert rewards and all(math.isfinite(reward) for reward in rewards), (stage, domain, len(rewards))
+    assert rewards and all(math.isfinite(reward) for reward in rewards), (
+        stage,
+        domain,
+        len(rewards),
+    )
     n, total = len(rewards), math.fsum(rewards)
     constant = min(rewards) == max(rewards) and 0 <= rewards[0] <= 1
     if constant or all(reward in (0, 1) for reward in rewards):
@@ -86,7 +92,11 @@ class Ledger:
                 row = _parse(line)
             except (ValueError, RecursionError) as error:
                 # Every line we write ends in a newline: a broken piece after the last one was cut short.
-                what = "is cut short, as by a crash or a full disk" if number == len(lines) else f"is not a ledger row ({error})"
+                what = (
+                    "is cut short, as by a crash or a full disk"
+                    if number == len(lines)
+                    else f"is not a ledger row ({error})"
+                )
                 todo = "repair or delete that line (a deleted row has to be measured again). Nothing was changed"
                 raise UserError(f"{self.path}: line {number} {what}; {todo}") from None
             rows[_key(row)] = row
@@ -136,7 +146,11 @@ def _parse(line: bytes) -> Score:
         raise ValueError(f"its keys must be exactly {', '.join(names)}")
     for name, kind in _KINDS.items():
         value = data[name]
-        if isinstance(value, bool) or not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, kind)
+            or (isinstance(value, float) and not math.isfinite(value))
+        ):
             raise ValueError(f"{name} is {value!r}")
     if data["split"] not in ("train", "validation", "test"):
         raise ValueError(f"split is {data['split']!r}; allowed: train, validation, test")
@@ -155,12 +169,22 @@ def latest(rows: Iterable[Score], split: str, metric: str) -> dict[tuple[str, st
     found: dict[tuple[str, str], Score] = {}
     for row in rows:
         key = (row.stage, row.domain)
-        if row.split == split and row.metric == metric and (key not in found or row.step >= found[key].step):
+        if (
+            row.split == split
+            and row.metric == metric
+            and (key not in found or row.step >= found[key].step)
+        ):
             found[key] = row
     return found
 
 
-def best(rows: Iterable[Score], domain: str, stages: Sequence[str], split: Split = "validation", metric: str = "accuracy") -> Score | None:
+def best(
+    rows: Iterable[Score],
+    domain: str,
+    stages: Sequence[str],
+    split: Split = "validation",
+    metric: str = "accuracy",
+) -> Score | None:
     """The best checkpoint of a domain among `stages` (in run order), each taken at its last step; None where nothing was measured.
 
     The rule: find the highest value; return the earliest stage whose value is not below that row's `low`.
@@ -177,7 +201,9 @@ def best(rows: Iterable[Score], domain: str, stages: Sequence[str], split: Split
     return next(row for row in line if row.value >= top.low)
 
 
-def teachers(rows: Sequence[Score], domains: Iterable[str], stages: Sequence[str], metric: str = "accuracy") -> dict[str, str]:
+def teachers(
+    rows: Sequence[Score], domains: Iterable[str], stages: Sequence[str], metric: str = "accuracy"
+) -> dict[str, str]:
     """The stage whose final checkpoint teaches each domain, chosen on validation; domains without a row are left out."""
     chosen = {domain: best(rows, domain, stages, "validation", metric) for domain in domains}
     return {domain: row.stage for domain, row in chosen.items() if row is not None}
@@ -222,24 +248,45 @@ class Change:
     """After minus before."""
 
 
-def changes(rows: Iterable[Score], parents: Mapping[str, str | None], split: Split = "test", metric: str = "accuracy") -> list[Change]:
+def changes(
+    rows: Iterable[Score],
+    parents: Mapping[str, str | None],
+    split: Split = "test",
+    metric: str = "accuracy",
+) -> list[Change]:
     """Every stage's change of every domain measured before and after it; `parents`: stage -> where it started, in run order."""
     found = latest(rows, split, metric)
     domains = list(dict.fromkeys(domain for _, domain in found))
     return [
-        Change(stage, domain, found[parent, domain], found[stage, domain], difference(found[parent, domain], found[stage, domain]))
+        Change(
+            stage,
+            domain,
+            found[parent, domain],
+            found[stage, domain],
+            difference(found[parent, domain], found[stage, domain]),
+        )
         for stage, parent in parents.items()
         for domain in domains
         if parent is not None and (stage, domain) in found and (parent, domain) in found
     ]
 
 
-def regressions(rows: Iterable[Score], parents: Mapping[str, str | None], split: Split = "test", metric: str = "accuracy") -> list[Change]:
+def regressions(
+    rows: Iterable[Score],
+    parents: Mapping[str, str | None],
+    split: Split = "test",
+    metric: str = "accuracy",
+) -> list[Change]:
     """The changes that lie below zero with their whole interval: the moments a stage cost a domain something."""
     return [change for change in changes(rows, parents, split, metric) if change.by.high < 0]
 
 
-def gains(rows: Iterable[Score], parents: Mapping[str, str | None], split: Split = "test", metric: str = "accuracy") -> list[Change]:
+def gains(
+    rows: Iterable[Score],
+    parents: Mapping[str, str | None],
+    split: Split = "test",
+    metric: str = "accuracy",
+) -> list[Change]:
     """The changes that lie above zero with their whole interval."""
     return [change for change in changes(rows, parents, split, metric) if change.by.low > 0]
 
@@ -253,8 +300,16 @@ def recovery(start: Score, mopd: Score, teacher: Score) -> Interval | None:
         return None
     gap = teacher.value - start.value
     ratio = (mopd.value - start.value) / gap
-    below = [mopd.value - mopd.low, (ratio - 1) * _towards(start, ratio < 1), ratio * _towards(teacher, ratio > 0)]
-    above = [mopd.high - mopd.value, (ratio - 1) * _towards(start, ratio >= 1), ratio * _towards(teacher, ratio <= 0)]
+    below = [
+        mopd.value - mopd.low,
+        (ratio - 1) * _towards(start, ratio < 1),
+        ratio * _towards(teacher, ratio > 0),
+    ]
+    above = [
+        mopd.high - mopd.value,
+        (ratio - 1) * _towards(start, ratio >= 1),
+        ratio * _towards(teacher, ratio <= 0),
+    ]
     return Interval(ratio, ratio - math.hypot(*below) / gap, ratio + math.hypot(*above) / gap)
 
 

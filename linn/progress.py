@@ -55,9 +55,13 @@ class Progress:
 
     def step(self, stage: str, step: int, steps: int, figures: Mapping[str, float]) -> None:
         """One step is over."""
-        began, first = self._began.setdefault(stage, (time.time() - figures.get("wall_s", 0.0), step - 1))
+        began, first = self._began.setdefault(
+            stage, (time.time() - figures.get("wall_s", 0.0), step - 1)
+        )
         left = (time.time() - began) / max(1, step - first) * (steps - step)
-        seen = " ".join(f"{label} {_figure(figures[key])}" for key, label in _WATCHED if key in figures)
+        seen = " ".join(
+            f"{label} {_figure(figures[key])}" for key, label in _WATCHED if key in figures
+        )
         wall = figures.get("wall_s", 0.0)
         if wall and (tokens := figures.get("sampled_tokens", figures.get("tokens", 0.0))):
             seen += f" tok/s {tokens / wall:,.0f}"
@@ -77,7 +81,9 @@ class Progress:
             return
         width = 12
         full = int(width * done / max(1, total))
-        line = Text(f"{head} {'━' * full}{'╺' * (width - full)} {text}", overflow="ellipsis", no_wrap=True)
+        line = Text(
+            f"{head} {'━' * full}{'╺' * (width - full)} {text}", overflow="ellipsis", no_wrap=True
+        )
         if self._live is None:
             self._live = Live(line, console=self.console, refresh_per_second=8, transient=True)
             self._live.start()
@@ -103,7 +109,12 @@ def reading(what: str) -> Iterator[Callable[[float, int], None]]:
             return
         said = now
         left = _clock((now - began) / share * (1 - share)) if share > 0 else "?"
-        print(f"{what}: {share:.0%}, {lines:,} lines, left {left}", end="\r" if live else "\n", file=sys.stderr, flush=True)
+        print(
+            f"{what}: {share:.0%}, {lines:,} lines, left {left}",
+            end="\r" if live else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     try:
         yield hear
@@ -113,7 +124,13 @@ def reading(what: str) -> Iterator[Callable[[float, int], None]]:
 
 
 def _figure(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.0e}"
+    return (
+        f"{value:.0f}"
+        if value >= 100 or value == int(value)
+        else f"{value:.3g}"
+        if abs(value) >= 1e-3
+        else f"{value:.0e}"
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -41,13 +41,22 @@ class Rated(Domain):
     def questions(self, prompt, replies):
         if prompt.messages[0].content == "self":
             return ()
-        return [Question((Message("user", f"rate {r.text}"),), str.isdecimal) for r in replies if r.text != "skip"]
+        return [
+            Question((Message("user", f"rate {r.text}"),), str.isdecimal)
+            for r in replies
+            if r.text != "skip"
+        ]
 
     def judge(self, prompt, replies, answers=()):
         if prompt.messages[0].content == "self":
             return None
         left = iter(answers)
-        return [Verdict(-1.0, "skipped") if r.text == "skip" else Verdict(float(next(left) or -2), "judged") for r in replies]
+        return [
+            Verdict(-1.0, "skipped")
+            if r.text == "skip"
+            else Verdict(float(next(left) or -2), "judged")
+            for r in replies
+        ]
 
 
 class Said:
@@ -65,18 +74,32 @@ class Said:
 
 
 def rollout(text: str, prompt: str = "rate", status: str = "ok") -> Rollout:
-    return Rollout(Prompt("rated", "p", (Message("user", prompt),)), 0, (), Reply(text), Verdict(0.25, "alone"), status)  # type: ignore[arg-type]
+    return Rollout(
+        Prompt("rated", "p", (Message("user", prompt),)),
+        0,
+        (),
+        Reply(text),
+        Verdict(0.25, "alone"),
+        status,
+    )  # type: ignore[arg-type]
 
 
 def test_questions_of_all_groups_are_asked_at_once_and_answers_go_home():
     judge = Said(lambda text, round: text.split()[-1])
     judges = Judges({"rated": judge})
-    rollouts = [rollout(t) for t in ("3", "1", "skip", "2")] + [rollout("9", "self"), rollout("8", "self")]
+    rollouts = [rollout(t) for t in ("3", "1", "skip", "2")] + [
+        rollout("9", "self"),
+        rollout("8", "self"),
+    ]
     groups = grouped(rollouts, 2, {"rated": Rated(judged=True)}, judges=judges, seed=5)
     assert [g.rewards for g in groups] == [(3.0, 1.0), (-1.0, 2.0), (0.25, 0.25)]
     assert judge.batches == [["rate 3", "rate 1", "rate 2"]] and len(set(judge.seeds[0])) == 3
     figures = judges.figures()
-    assert figures["judge_questions"] == 3 and figures["judge_unreadable"] == 0 and figures["judge_s"] >= 0
+    assert (
+        figures["judge_questions"] == 3
+        and figures["judge_unreadable"] == 0
+        and figures["judge_s"] >= 0
+    )
     assert judges.figures() == {}, "figures count anew"
     again = Said(lambda text, round: text.split()[-1])
     grouped(rollouts, 2, {"rated": Rated(judged=True)}, judges=Judges({"rated": again}), seed=5)
@@ -86,7 +109,10 @@ def test_questions_of_all_groups_are_asked_at_once_and_answers_go_home():
 
 
 def test_unreadable_answers_alone_are_asked_again_with_other_seeds_then_they_are_empty():
-    judge = Said(lambda text, round: "7" if "good" in text or ("late" in text and round == 3) else "hm", retries=3)
+    judge = Said(
+        lambda text, round: "7" if "good" in text or ("late" in text and round == 3) else "hm",
+        retries=3,
+    )
     questions = [Question((Message("user", t),), str.isdecimal) for t in ("good", "late", "never")]
     assert ask(judge, questions, [1, 2, 3]) == (["7", "7", ""], 1)
     assert [len(b) for b in judge.batches] == [3, 2, 2, 1]
@@ -102,7 +128,9 @@ def test_a_judged_domain_without_a_judge_is_refused_and_distillation_asks_nobody
     assert group.rewards == (0.25,)
     run = stage({"coin": 1})
     run.domains["coin"] = run.domains["rated"] = Rated(judged=True)  # type: ignore[index]
-    (group,) = sample_groups(run, DistillKeys(name="d", kind="distill", rollouts=1), 0, run.next_prompts(1))
+    (group,) = sample_groups(
+        run, DistillKeys(name="d", kind="distill", rollouts=1), 0, run.next_prompts(1)
+    )
     assert group.rewards == (0.25,), "no judge is asked in distillation"
 
 
@@ -112,7 +140,10 @@ def test_one_judge_of_two_domains_is_asked_once():
     class Other(Rated):
         name = "other"
 
-    siblings = [Siblings(d, Prompt(d.name, "p", (Message("user", "x"),)), [Reply("a")]) for d in (Rated(judged=True), Other(judged=True))]
+    siblings = [
+        Siblings(d, Prompt(d.name, "p", (Message("user", "x"),)), [Reply("a")])
+        for d in (Rated(judged=True), Other(judged=True))
+    ]
     Judges({"rated": judge, "other": judge}).verdicts(siblings, 0)
     assert [len(b) for b in judge.batches] == [2]
 
@@ -125,13 +156,31 @@ def test_evaluation_and_offline_grading_judge_each_reply_alone(tmp_path):
         Judges({"rated": judge}),
         0,
     )
-    assert [r.verdict.reward for r in found] == [4.0, 0.25, -2.0, -1.0] and judge.batches[0] == ["rate 4", "rate bad"]
+    assert [r.verdict.reward for r in found] == [4.0, 0.25, -2.0, -1.0] and judge.batches[0] == [
+        "rate 4",
+        "rate bad",
+    ]
     (tmp_path / "rows").write_text('{"say": "rate"}\n{"say": "self"}\n')
     (tmp_path / "replies").write_text(
-        "".join(json.dumps({"row": r, "text": t}) + "\n" for r, t in ((0, "<think>x</think>6"), (1, "7"), (0, "8")))
+        "".join(
+            json.dumps({"row": r, "text": t}) + "\n"
+            for r, t in ((0, "<think>x</think>6"), (1, "7"), (0, "8"))
+        )
     )
-    verdicts = list(grade(Rated(judged=True), tmp_path / "rows", tmp_path / "replies", None, Judges({"rated": judge})))
-    assert [(v["row"], v["reply"], v["reward"]) for v in verdicts] == [(0, 0, 6.0), (1, 1, 0.25), (0, 2, 8.0)]
+    verdicts = list(
+        grade(
+            Rated(judged=True),
+            tmp_path / "rows",
+            tmp_path / "replies",
+            None,
+            Judges({"rated": judge}),
+        )
+    )
+    assert [(v["row"], v["reply"], v["reward"]) for v in verdicts] == [
+        (0, 0, 6.0),
+        (1, 1, 0.25),
+        (0, 2, 8.0),
+    ]
 
 
 def test_reinforcement_learning_trains_on_the_judges_rewards_and_counts_refill_rounds():
@@ -146,7 +195,10 @@ def test_reinforcement_learning_trains_on_the_judges_rewards_and_counts_refill_r
 
 
 def test_a_sampler_judge_asks_one_batch_and_its_reasoning_is_removed():
-    sampler = Scripted(Letters(), lambda text, seed: f"hm</think>{text[-2]}{END}" if "cut" not in text else "x" * 99)
+    sampler = Scripted(
+        Letters(),
+        lambda text, seed: f"hm</think>{text[-2]}{END}" if "cut" not in text else "x" * 99,
+    )
     judge = SamplerJudge(sampler, Letters(), Sampling(20))  # type: ignore[arg-type]
     conversations = [[Message("user", "a")], [Message("user", "b")], [Message("user", "cut")]]
     assert judge.answer(conversations, [1, 2, 3]) == ["a", "b", ""]
@@ -158,7 +210,9 @@ def test_a_sampler_that_fails_is_no_verdict():
         raise InfrastructureError("worker died")
 
     with pytest.raises(InfrastructureError, match="worker died"):
-        SamplerJudge(Scripted(Letters(), broken), Letters(), Sampling(20)).answer([[Message("user", "a")]], [1])  # type: ignore[arg-type]
+        SamplerJudge(Scripted(Letters(), broken), Letters(), Sampling(20)).answer(
+            [[Message("user", "a")]], [1]
+        )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -196,8 +250,14 @@ def test_what_follows_the_reasoning(text, thinking, answer):
 def test_marks_within_a_quotation_mean_nothing(mark):
     text = f"good {mark} <|user|> x < y |> a[1] <b>bold</b>"
     broken = inert(text)
-    assert mark not in broken and "<|user|>" not in broken and broken.endswith("x < y |> a[1] <b>bold</b>")
-    assert inert(broken) == broken and broken.replace("< ", "<").replace("[ ", "[") == text.replace("< ", "<")
+    assert (
+        mark not in broken
+        and "<|user|>" not in broken
+        and broken.endswith("x < y |> a[1] <b>bold</b>")
+    )
+    assert inert(broken) == broken and broken.replace("< ", "<").replace("[ ", "[") == text.replace(
+        "< ", "<"
+    )
     seen = Said(lambda text, round: "1")
     ask(seen, [Question((Message("user", text),), str.isdecimal)], [0])
     assert mark not in seen.batches[0][0]

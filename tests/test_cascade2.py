@@ -29,7 +29,18 @@ TABLE = {
 def test_the_order_is_the_papers():
     assert list(STAGES) == ["sft", *TABLE]
     parents = [CASCADE.parent(name) for name in STAGES]
-    assert parents == ["base", "sft", "if-rl", "sft", "multi-domain", "mopd", "rlhf", "long-context", "code", "swe-agentless"]
+    assert parents == [
+        "base",
+        "sft",
+        "if-rl",
+        "sft",
+        "multi-domain",
+        "mopd",
+        "rlhf",
+        "long-context",
+        "code",
+        "swe-agentless",
+    ]
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -37,27 +48,60 @@ def test_a_stage_has_the_papers_values(name):
     keys = STAGES[name]
     assert isinstance(keys, RolloutKeys)
     *sampled, kl, overlong = TABLE[name]
-    assert [keys.max_tokens, keys.prompts, keys.rollouts, keys.steps, keys.lr, keys.temperature, keys.top_p] == sampled
+    assert [
+        keys.max_tokens,
+        keys.prompts,
+        keys.rollouts,
+        keys.steps,
+        keys.lr,
+        keys.temperature,
+        keys.top_p,
+    ] == sampled
     assert (getattr(keys, "kl", None), getattr(keys, "overlong", None)) == (kl, overlong)
-    assert keys.betas == (0.9, 0.95) and keys.weight_decay == 0.0 and keys.curriculum is None if isinstance(keys, RlKeys) else True
+    assert (
+        keys.betas == (0.9, 0.95) and keys.weight_decay == 0.0 and keys.curriculum is None
+        if isinstance(keys, RlKeys)
+        else True
+    )
     assert keys.normalise == ("sequence" if isinstance(keys, DistillKeys) else "token")
 
 
 def test_sft_is_table_7():
     sft = STAGES["sft"]
-    assert isinstance(sft, SftKeys) and sft.packed and (sft.batch, CASCADE.scale.width, sft.max_length) == (64, 256 * K, 256 * K)
-    assert (sft.betas, sft.weight_decay, sft.lr, sft.min_lr, sft.schedule, sft.warmup) == ((0.9, 0.98), 0.1, 5e-5, 5e-6, "cosine", 200)
-    assert (sft.horizon, sft.steps) == (40_000, 33_000) and sft.length_power == 0 and sft.faulty == 0
+    assert (
+        isinstance(sft, SftKeys)
+        and sft.packed
+        and (sft.batch, CASCADE.scale.width, sft.max_length) == (64, 256 * K, 256 * K)
+    )
+    assert (sft.betas, sft.weight_decay, sft.lr, sft.min_lr, sft.schedule, sft.warmup) == (
+        (0.9, 0.98),
+        0.1,
+        5e-5,
+        5e-6,
+        "cosine",
+        200,
+    )
+    assert (
+        (sft.horizon, sft.steps) == (40_000, 33_000) and sft.length_power == 0 and sft.faulty == 0
+    )
     assert 5e-6 < sft.lr_at(32_999) < 1e-5 and sft.lr_at(199) == 5e-5
     assert len(sft.files) == 8 and sum(sft.files.values()) == pytest.approx(1)
 
 
 def test_what_only_one_stage_does():
     filtered = [s.name for s in CASCADE.stages if isinstance(s, RlKeys) and s.dynamic_filter]
-    assert filtered == ["if-rl"] == [s.name for s in CASCADE.stages if isinstance(s, RlKeys) and s.overlong == "penalty"]
-    assert [s.name for s in CASCADE.stages if isinstance(s, RlKeys) and s.group_mask is not None] == ["swe-agentless"]
+    assert (
+        filtered
+        == ["if-rl"]
+        == [s.name for s in CASCADE.stages if isinstance(s, RlKeys) and s.overlong == "penalty"]
+    )
+    assert [
+        s.name for s in CASCADE.stages if isinstance(s, RlKeys) and s.group_mask is not None
+    ] == ["swe-agentless"]
     assert STAGES["swe-agentless"].group_mask == 0.5  # type: ignore[union-attr]
-    assert CASCADE.weights_of(STAGES["multi-domain"]) == pytest.approx({"mcqa": 0.55, "workplace": 0.30, "structured": 0.15})
+    assert CASCADE.weights_of(STAGES["multi-domain"]) == pytest.approx(
+        {"mcqa": 0.55, "workplace": 0.30, "structured": 0.15}
+    )
     singles = {"if-rl": "instruct", "rlhf": "preference", "rlhf-teacher": "preference", "long-context": "longctx", "code": "code",
                "swe-agentless": "swe_agentless", "swe-agentic": "swe_agentic"}  # fmt: skip
     assert all(list(STAGES[name].domains) == [domain] for name, domain in singles.items())
@@ -66,28 +110,59 @@ def test_what_only_one_stage_does():
 def test_mopd_is_section_4_4():
     mopd = STAGES["mopd"]
     assert isinstance(mopd, DistillKeys) and mopd.band == (0.5, 2.0)
-    assert (mopd.warmup, mopd.warmup_from, mopd.lr_at(29), mopd.lr_at(51)) == (30, 2e-7, pytest.approx(2e-6), 2e-6)
+    assert (mopd.warmup, mopd.warmup_from, mopd.lr_at(29), mopd.lr_at(51)) == (
+        30,
+        2e-7,
+        pytest.approx(2e-6),
+        2e-6,
+    )
     assert mopd.teachers == {"math": "sft", "preference": "rlhf-teacher"} | dict.fromkeys(
         ["instruct", "mcqa", "workplace", "structured"], "best"
     )
-    assert set(mopd.domains) == set(mopd.teachers) and sum(mopd.domains.values()) == pytest.approx(1)
+    assert set(mopd.domains) == set(mopd.teachers) and sum(mopd.domains.values()) == pytest.approx(
+        1
+    )
 
 
 def test_agentic_is_table_10():
     agentic = STAGES["swe-agentic"]
-    assert isinstance(agentic, RlKeys) and (agentic.max_sequence, agentic.max_turns) == (256 * K, 200)
-    assert (agentic.schedule, agentic.min_lr, agentic.warmup, agentic.lr_at(9)) == ("linear", 0.0, 10, pytest.approx(3e-6))
+    assert isinstance(agentic, RlKeys) and (agentic.max_sequence, agentic.max_turns) == (
+        256 * K,
+        200,
+    )
+    assert (agentic.schedule, agentic.min_lr, agentic.warmup, agentic.lr_at(9)) == (
+        "linear",
+        0.0,
+        10,
+        pytest.approx(3e-6),
+    )
     assert agentic.lr_at(agentic.steps - 1) == 0 and STAGES["long-context"].max_sequence == 49_152  # type: ignore[union-attr]
 
 
 def test_judges_are_the_papers():
-    judges = {name: keys.judge.endpoint[1] for name, keys in CASCADE.domains.items() if keys.judge and keys.judge.endpoint}
+    judges = {
+        name: keys.judge.endpoint[1]
+        for name, keys in CASCADE.domains.items()
+        if keys.judge and keys.judge.endpoint
+    }
     assert list(judges) == ["preference", "longctx", "swe_agentless"]
-    assert "235B-A22B-GenRM" in judges["preference"] and judges["longctx"].endswith("Qwen3-235B-A22B-Instruct-2507")
-    assert judges["swe_agentless"].endswith("gpt-oss-120b") and CASCADE.domains["preference"].options["pairs"] == "all"
+    assert "235B-A22B-GenRM" in judges["preference"] and judges["longctx"].endswith(
+        "Qwen3-235B-A22B-Instruct-2507"
+    )
+    assert (
+        judges["swe_agentless"].endswith("gpt-oss-120b")
+        and CASCADE.domains["preference"].options["pairs"] == "all"
+    )
     assert CASCADE.domains["swe_agentless"].options["variants"] == "both"
 
 
 def test_every_domain_names_its_data():
-    released = [keys.rows for keys in CASCADE.domains.values() if keys.rows and "Nemotron-Cascade-2-RL-data" in keys.rows]
-    assert len(released) == 6 and all(keys.rows and keys.rows.startswith("hf://datasets/nvidia/") for keys in CASCADE.domains.values())
+    released = [
+        keys.rows
+        for keys in CASCADE.domains.values()
+        if keys.rows and "Nemotron-Cascade-2-RL-data" in keys.rows
+    ]
+    assert len(released) == 6 and all(
+        keys.rows and keys.rows.startswith("hf://datasets/nvidia/")
+        for keys in CASCADE.domains.values()
+    )

@@ -38,7 +38,12 @@ WEATHER = {
         },
     },
 }
-FLAT = {"type": "function", "name": "now", "description": None, "parameters": {"type": "object", "properties": {}, "required": []}}
+FLAT = {
+    "type": "function",
+    "name": "now",
+    "description": None,
+    "parameters": {"type": "object", "properties": {}, "required": []},
+}
 BARE = {"type": "function", "function": {"name": "bare"}}
 
 
@@ -57,7 +62,12 @@ HISTORY = [
     says("user", "And now?"),
     says("assistant", "  It is  ", reasoning_content="\nhm\n"),
     says("user", "Weather?"),
-    says("assistant", None, reasoning_content="I call", tool_calls=[call("weather", town="Rome", days=3, where={"a": [1, "é"]}, any=None)]),
+    says(
+        "assistant",
+        None,
+        reasoning_content="I call",
+        tool_calls=[call("weather", town="Rome", days=3, where={"a": [1, "é"]}, any=None)],
+    ),
     says("tool", "sunny", tool_call_id="c1"),
     says("tool", "warm", tool_call_id="c2"),
     says("assistant", "Both.", tool_calls=[call("now"), call("weather", any=True, unit=1.5)]),
@@ -73,22 +83,51 @@ PUBLISHED: list[tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]
     (HISTORY, [WEATHER], {}, "921989e6f50ca90c"),
     (HISTORY, [WEATHER], {"truncate_history_thinking": False}, "c7064bf3c80e2bad"),
     ([*HISTORY, says("user", "Thanks")], [], {}, "c50da98f309473bb"),
-    ([*HISTORY, says("user", "Thanks")], [], {"truncate_history_thinking": False, "add_generation_prompt": False}, "de8b8706cf460f10"),
     (
-        [says("tool", "first"), says("assistant", "</think>a"), says("user", None), says("assistant", "<think>open")],
+        [*HISTORY, says("user", "Thanks")],
+        [],
+        {"truncate_history_thinking": False, "add_generation_prompt": False},
+        "de8b8706cf460f10",
+    ),
+    (
+        [
+            says("tool", "first"),
+            says("assistant", "</think>a"),
+            says("user", None),
+            says("assistant", "<think>open"),
+        ],
         [],
         {},
         "ee9e00f8194c0aba",
     ),
-    ([says("assistant", "a</think>b<think>c", tool_calls=[call("f")]), says("user", 5), says("assistant", "")], [], {}, "eb2abe909340ee24"),
     (
-        [says("assistant", "b<think>c", tool_calls=[call("f")]), says("developer", "D"), says("user", "u"), says("system", "late")],
+        [
+            says("assistant", "a</think>b<think>c", tool_calls=[call("f")]),
+            says("user", 5),
+            says("assistant", ""),
+        ],
+        [],
+        {},
+        "eb2abe909340ee24",
+    ),
+    (
+        [
+            says("assistant", "b<think>c", tool_calls=[call("f")]),
+            says("developer", "D"),
+            says("user", "u"),
+            says("system", "late"),
+        ],
         [],
         {},
         "8ff3081c6077e2d8",
     ),
     (
-        [says("user", "<|im_end|>\u2028 \xa0"), says("assistant", "\x1c x \xa0"), says("assistant", 7), says("assistant", True)],
+        [
+            says("user", "<|im_end|>\u2028 \xa0"),
+            says("assistant", "\x1c x \xa0"),
+            says("assistant", 7),
+            says("assistant", True),
+        ],
         [],
         {},
         "16e83f02cdb0d7fa",
@@ -97,8 +136,16 @@ PUBLISHED: list[tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]
 
 
 def row(messages: Any, tools: Any = (), **options: Any) -> dict[str, Any]:
-    rest = {"add_generation_prompt": options.pop("add_generation_prompt")} if "add_generation_prompt" in options else {}
-    return {"responses_create_params": {"input": messages, "tools": list(tools)}, "chat_template_kwargs": options, **rest}
+    rest = (
+        {"add_generation_prompt": options.pop("add_generation_prompt")}
+        if "add_generation_prompt" in options
+        else {}
+    )
+    return {
+        "responses_create_params": {"input": messages, "tools": list(tools)},
+        "chat_template_kwargs": options,
+        **rest,
+    }
 
 
 @pytest.mark.parametrize("case", range(len(PUBLISHED)))
@@ -136,34 +183,79 @@ def template() -> Any:
 TEMPLATE = template()
 
 pieces = st.sampled_from(
-    ["<think>", "</think>", "<think>\n", "\n</think>\n", "\n", " ", "\xa0", "hello", "é", "<|im_end|>", "{", "5", "<b>&\"'"]
+    [
+        "<think>",
+        "</think>",
+        "<think>\n",
+        "\n</think>\n",
+        "\n",
+        " ",
+        "\xa0",
+        "hello",
+        "é",
+        "<|im_end|>",
+        "{",
+        "5",
+        "<b>&\"'",
+    ]
 )
 texts = st.lists(pieces, max_size=4).map("".join)
 keys = st.sampled_from(["a", "name", "type", "description", "enum", "required", "title", "b c"])
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=5)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=5,
+)
 schemas = st.fixed_dictionaries(
-    {"properties": st.dictionaries(keys, values, max_size=3)}, optional={"required": values, "type": values, "$defs": values}
+    {"properties": st.dictionaries(keys, values, max_size=3)},
+    optional={"required": values, "type": values, "$defs": values},
 )
 functions = st.fixed_dictionaries(
-    {"name": texts}, optional={"description": texts | st.none(), "parameters": schemas | values, "strict": values}
+    {"name": texts},
+    optional={"description": texts | st.none(), "parameters": schemas | values, "strict": values},
 )
-tool_lists = st.lists(functions | functions.map(lambda f: {"type": "function", "function": f}), max_size=2)
-wanted = st.fixed_dictionaries({"name": texts}, optional={"arguments": st.dictionaries(keys, values, max_size=2)})
+tool_lists = st.lists(
+    functions | functions.map(lambda f: {"type": "function", "function": f}), max_size=2
+)
+wanted = st.fixed_dictionaries(
+    {"name": texts}, optional={"arguments": st.dictionaries(keys, values, max_size=2)}
+)
 turns = st.one_of(
-    st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "tool", "developer"]), "content": texts}),
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "system", "tool", "developer"]), "content": texts}
+    ),
     st.fixed_dictionaries(
         {"role": st.just("assistant"), "content": texts | st.none()},
-        optional={"reasoning_content": texts | st.none(), "tool_calls": st.lists(wanted.map(lambda f: {"function": f}), max_size=2)},
+        optional={
+            "reasoning_content": texts | st.none(),
+            "tool_calls": st.lists(wanted.map(lambda f: {"function": f}), max_size=2),
+        },
     ),
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(turns, min_size=1, max_size=5), tool_lists, st.booleans(), st.booleans(), st.booleans())
-def test_our_jinja_and_our_code_agree(messages: list[Any], tools: list[Any], thinking: bool, cut: bool, prompt: bool) -> None:
-    options = {"enable_thinking": thinking, "truncate_history_thinking": cut, "add_generation_prompt": prompt}
-    assert chat.render_row(row(messages, tools, **options)) == TEMPLATE.render(messages=messages, tools=tools, **options)
+@given(
+    st.lists(turns, min_size=1, max_size=5), tool_lists, st.booleans(), st.booleans(), st.booleans()
+)
+def test_our_jinja_and_our_code_agree(
+    messages: list[Any], tools: list[Any], thinking: bool, cut: bool, prompt: bool
+) -> None:
+    options = {
+        "enable_thinking": thinking,
+        "truncate_history_thinking": cut,
+        "add_generation_prompt": prompt,
+    }
+    assert chat.render_row(row(messages, tools, **options)) == TEMPLATE.render(
+        messages=messages, tools=tools, **options
+    )
 
 
 def test_our_jinja_agrees_on_parts_and_text_arguments() -> None:
@@ -191,19 +283,43 @@ def test_arguments_may_be_json_text() -> None:
 
 def test_responses_items_are_the_turns_they_stand_for() -> None:
     items = [
-        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi "}, {"type": "input_text", "text": "you"}]},
-        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "I think"}], "encrypted_content": None},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Wait."}]},
+        {
+            "type": "message",
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "Hi "},
+                {"type": "input_text", "text": "you"},
+            ],
+        },
+        {
+            "type": "reasoning",
+            "summary": [{"type": "summary_text", "text": "I think"}],
+            "encrypted_content": None,
+        },
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Wait."}],
+        },
         {"type": "function_call", "call_id": "1", "name": "f", "arguments": '{"a": 1}'},
         {"type": "function_call", "call_id": "2", "name": "g", "arguments": ""},
         {"type": "function_call_output", "call_id": "1", "output": "one"},
-        {"type": "function_call_output", "call_id": "2", "output": [{"type": "output_text", "text": "two"}]},
+        {
+            "type": "function_call_output",
+            "call_id": "2",
+            "output": [{"type": "output_text", "text": "two"}],
+        },
         {"type": "function_call", "call_id": "3", "name": "h", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "3", "output": "three"},
     ]
     messages = [
         says("user", "Hi you"),
-        says("assistant", "Wait.", reasoning_content="I think", tool_calls=[call("f", a=1), call("g")]),
+        says(
+            "assistant",
+            "Wait.",
+            reasoning_content="I think",
+            tool_calls=[call("f", a=1), call("g")],
+        ),
         says("tool", "one"),
         says("tool", "two"),
         says("assistant", "", tool_calls=[call("h")]),
@@ -211,33 +327,77 @@ def test_responses_items_are_the_turns_they_stand_for() -> None:
     ]
     assert chat.render_row(row(items)) == chat.render_row(row(messages))
     read = chat.to_messages(items)
-    assert read[1] == Message("assistant", "Wait.", "I think", (ToolCall("f", {"a": 1}, "1"), ToolCall("g", {}, "2")))
+    assert read[1] == Message(
+        "assistant", "Wait.", "I think", (ToolCall("f", {"a": 1}, "1"), ToolCall("g", {}, "2"))
+    )
     assert read[3] == Message("tool", "two", tool_call_id="2")
     assert chat.render(read) == chat.render_row(row(items))
 
 
 def test_a_thought_opens_a_new_turn_after_an_answer() -> None:
-    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "T"}], "summary": []}
+    thought = {
+        "type": "reasoning",
+        "content": [{"type": "reasoning_text", "text": "T"}],
+        "summary": [],
+    }
     more = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "U"}]}
-    items = [says("user", "Hi"), says("assistant", "A"), thought, more, {"type": "function_call", "name": "f", "arguments": {"a": 1}}]
-    turns = [says("user", "Hi"), says("assistant", "A"), says("assistant", None, reasoning_content="T\nU", tool_calls=[call("f", a=1)])]
+    items = [
+        says("user", "Hi"),
+        says("assistant", "A"),
+        thought,
+        more,
+        {"type": "function_call", "name": "f", "arguments": {"a": 1}},
+    ]
+    turns = [
+        says("user", "Hi"),
+        says("assistant", "A"),
+        says("assistant", None, reasoning_content="T\nU", tool_calls=[call("f", a=1)]),
+    ]
     assert chat.render_row(row(items)) == chat.render_row(row(turns))
 
 
 def test_where_rows_keep_their_options() -> None:
     hi = [says("user", "Hi")]
     off = chat.render([Message("user", "Hi")], thinking=False)
-    assert chat.render_row({"responses_create_params": {"input": "Hi"}, "chat_template_kwargs": {"enable_thinking": False}}) == off
-    assert chat.render_row({"responses_create_params": {"input": hi, "chat_template_kwargs": {"enable_thinking": None}}}) == off
-    metadata = {"chat_template_kwargs": '{"enable_thinking": false}'}
-    assert chat.render_row({"responses_create_params": {"input": hi, "metadata": metadata, "tools": None}}) == off
     assert (
-        chat.render_row({"responses_create_params": {"input": hi, "metadata": metadata}, "chat_template_kwargs": {"enable_thinking": True}})
+        chat.render_row(
+            {
+                "responses_create_params": {"input": "Hi"},
+                "chat_template_kwargs": {"enable_thinking": False},
+            }
+        )
+        == off
+    )
+    assert (
+        chat.render_row(
+            {
+                "responses_create_params": {
+                    "input": hi,
+                    "chat_template_kwargs": {"enable_thinking": None},
+                }
+            }
+        )
+        == off
+    )
+    metadata = {"chat_template_kwargs": '{"enable_thinking": false}'}
+    assert (
+        chat.render_row(
+            {"responses_create_params": {"input": hi, "metadata": metadata, "tools": None}}
+        )
+        == off
+    )
+    assert (
+        chat.render_row(
+            {
+                "responses_create_params": {"input": hi, "metadata": metadata},
+                "chat_template_kwargs": {"enable_thinking": True},
+            }
+        )
         != off
     )
-    assert chat.render_row({"messages": hi, "tools": [], "add_generation_prompt": False}) == chat.render(
-        [Message("user", "Hi")], generation_prompt=False
-    )
+    assert chat.render_row(
+        {"messages": hi, "tools": [], "add_generation_prompt": False}
+    ) == chat.render([Message("user", "Hi")], generation_prompt=False)
     told = {"responses_create_params": {"input": hi, "instructions": "S"}}
     assert chat.render_row(told) == chat.render([Message("system", "S"), Message("user", "Hi")])
     empty = "<|im_start|>system\n<|im_end|>\n<|im_start|>assistant\n<think>\n"
@@ -246,13 +406,31 @@ def test_where_rows_keep_their_options() -> None:
 
 WRONG: list[tuple[Mapping[str, Any], str]] = [
     ({"responses_create_params": 5}, "responses_create_params: expected an object, found 5"),
-    ({"responses_create_params": {"input": {"role": "user"}}}, "input: expected text or a list of messages"),
+    (
+        {"responses_create_params": {"input": {"role": "user"}}},
+        "input: expected text or a list of messages",
+    ),
     ({"responses_create_params": {"input": ["x"]}}, r"input\[0\]: expected an object"),
-    ({"responses_create_params": {"input": [{"type": "file_search"}]}}, r"input\[0\]: no role, and type 'file_search' is unknown"),
-    ({"responses_create_params": {"input": [says("user", [{"type": "input_image"}])]}}, "'input_image' holds no text"),
-    ({"responses_create_params": {"input": [says("assistant", "", tool_calls="f")]}}, r"input\[0\]\.tool_calls: expected a list"),
-    ({"responses_create_params": {"input": "x", "tools": ["f"]}}, "tools: expected a list of function definitions"),
-    ({"responses_create_params": {"input": "x"}, "chat_template_kwargs": "no"}, "chat_template_kwargs: expected an object"),
+    (
+        {"responses_create_params": {"input": [{"type": "file_search"}]}},
+        r"input\[0\]: no role, and type 'file_search' is unknown",
+    ),
+    (
+        {"responses_create_params": {"input": [says("user", [{"type": "input_image"}])]}},
+        "'input_image' holds no text",
+    ),
+    (
+        {"responses_create_params": {"input": [says("assistant", "", tool_calls="f")]}},
+        r"input\[0\]\.tool_calls: expected a list",
+    ),
+    (
+        {"responses_create_params": {"input": "x", "tools": ["f"]}},
+        "tools: expected a list of function definitions",
+    ),
+    (
+        {"responses_create_params": {"input": "x"}, "chat_template_kwargs": "no"},
+        "chat_template_kwargs: expected an object",
+    ),
 ]
 
 
@@ -266,7 +444,10 @@ def test_rows_written_in_the_style_of_the_sft_data_become_messages() -> None:
     rows = [
         says("developer", "S"),
         says("user", "U"),
-        says("assistant", '<think>\nT\n</think>\nA\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'),
+        says(
+            "assistant",
+            '<think>\nT\n</think>\nA\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>',
+        ),
     ]
     assert chat.to_messages(rows) == (
         Message("system", "S"),
@@ -282,13 +463,29 @@ answers = plain.map(str.rstrip)
 thoughts = plain.filter(str.strip)
 names = st.from_regex(r"[a-z_][a-z_.0-9]{0,8}", fullmatch=True)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False) | plain,
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | plain,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain, inner, max_size=3),
     max_leaves=6,
 )
 TYPES: dict[str, st.SearchStrategy[Any]] = {
     "string": st.lists(
-        st.sampled_from(["True", "5", "\n", "</tool_call>", "<function=f>", "</parameter>", "é", '{"a": 1}', "<tool_call>"])
+        st.sampled_from(
+            [
+                "True",
+                "5",
+                "\n",
+                "</tool_call>",
+                "<function=f>",
+                "</parameter>",
+                "é",
+                '{"a": 1}',
+                "<tool_call>",
+            ]
+        )
     ).map("".join),
     "integer": st.integers(-(10**20), 10**20),
     "number": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-5, 5),
@@ -297,7 +494,9 @@ TYPES: dict[str, st.SearchStrategy[Any]] = {
     "array": st.lists(json_values, max_size=3),
     "object": st.dictionaries(plain, json_values, max_size=3),
 }
-typed = st.sampled_from(sorted(TYPES)).flatmap(lambda kind: TYPES[kind].map(lambda value: (kind, value)))
+typed = st.sampled_from(sorted(TYPES)).flatmap(
+    lambda kind: TYPES[kind].map(lambda value: (kind, value))
+)
 
 
 @st.composite
@@ -307,13 +506,23 @@ def assistant_turns(draw: st.DrawFn) -> tuple[Message, list[dict[str, Any]]]:
     for name in draw(st.lists(names, max_size=3, unique=True)):
         arguments = draw(st.dictionaries(names, typed, max_size=3))
         properties = {key: {"type": kind} for key, (kind, _) in arguments.items()}
-        tools.append({"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": properties}}})
+        tools.append(
+            {
+                "type": "function",
+                "function": {
+                    "name": name,
+                    "parameters": {"type": "object", "properties": properties},
+                },
+            }
+        )
         calls.append(ToolCall(name, {key: value for key, (_, value) in arguments.items()}))
     return Message("assistant", draw(answers), draw(st.none() | thoughts), tuple(calls)), tools
 
 
 conversations = st.lists(
-    assistant_turns().map(lambda turn: turn[0]) | plain.map(lambda t: Message("user", t)) | plain.map(lambda t: Message("tool", t)),
+    assistant_turns().map(lambda turn: turn[0])
+    | plain.map(lambda t: Message("user", t))
+    | plain.map(lambda t: Message("tool", t)),
     max_size=6,
 )
 
@@ -334,15 +543,21 @@ def test_parse_undoes_render(turn: tuple[Message, list[dict[str, Any]]]) -> None
 
 @settings(max_examples=200, deadline=None)
 @given(conversations, st.booleans(), st.booleans())
-def test_spans_are_the_rendering_in_pieces(messages: list[Message], thinking: bool, keep: bool) -> None:
+def test_spans_are_the_rendering_in_pieces(
+    messages: list[Message], thinking: bool, keep: bool
+) -> None:
     found = chat.spans(messages, [FLAT], thinking, keep)
-    assert "".join(text for text, _ in found) == chat.render(messages, [FLAT], thinking, keep, generation_prompt=False)
+    assert "".join(text for text, _ in found) == chat.render(
+        messages, [FLAT], thinking, keep, generation_prompt=False
+    )
     assert all(text for text, _ in found)
     assert [trained for _, trained in found] == [i % 2 == 1 for i in range(len(found))]
     last = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
     kept = [m for i, m in enumerate(messages) if m.role == "assistant" and (keep or i > last)]
     told = [chat.parse(text, text.count(chat.THINK_END) > 0) for text, trained in found if trained]
-    assert [m for m in told if m.reasoning] == [Message("assistant", m.content, m.reasoning, told_calls(m)) for m in kept if m.reasoning]
+    assert [m for m in told if m.reasoning] == [
+        Message("assistant", m.content, m.reasoning, told_calls(m)) for m in kept if m.reasoning
+    ]
 
 
 def told_calls(message: Message) -> tuple[ToolCall, ...]:
@@ -354,28 +569,51 @@ def told_calls(message: Message) -> tuple[ToolCall, ...]:
 @given(
     conversations,
     assistant_turns(),
-    st.lists(plain.map(lambda t: Message("tool", t)) | plain.map(lambda t: Message("user", t)), max_size=3),
+    st.lists(
+        plain.map(lambda t: Message("tool", t)) | plain.map(lambda t: Message("user", t)),
+        max_size=3,
+    ),
     st.booleans(),
 )
 def test_a_continued_prompt_is_the_next_prompt(
-    history: list[Message], turn: tuple[Message, list[dict[str, Any]]], answer: list[Message], thinking: bool
+    history: list[Message],
+    turn: tuple[Message, list[dict[str, Any]]],
+    answer: list[Message],
+    thinking: bool,
 ) -> None:
     message, tools = turn
     first = chat.render(history, tools, message.reasoning is not None, keep_thinking=True)
     sampled = chat.spans([*history, message], tools, keep_thinking=True)[-2][0]
     following = chat.continuation(answer, thinking)
-    assert first + sampled + following == chat.render([*history, message, *answer], tools, thinking, keep_thinking=True)
+    assert first + sampled + following == chat.render(
+        [*history, message, *answer], tools, thinking, keep_thinking=True
+    )
 
 
 def test_a_turn_whose_thought_was_cut_is_not_trained() -> None:
-    messages = [Message("user", "1"), Message("assistant", "A", "T"), Message("user", "2"), Message("assistant", "B", "U")]
-    assert [text for text, trained in chat.spans(messages) if trained] == ["U\n</think>\nB<|im_end|>"]
+    messages = [
+        Message("user", "1"),
+        Message("assistant", "A", "T"),
+        Message("user", "2"),
+        Message("assistant", "B", "U"),
+    ]
+    assert [text for text, trained in chat.spans(messages) if trained] == [
+        "U\n</think>\nB<|im_end|>"
+    ]
     assert [text for text, trained in chat.spans(messages, keep_thinking=True) if trained] == [
         "T\n</think>\nA<|im_end|>",
         "U\n</think>\nB<|im_end|>",
     ]
-    plain_turns = [Message("user", "1"), Message("assistant", "A"), Message("user", "2"), Message("assistant", "B")]
-    assert [text for text, trained in chat.spans(plain_turns, thinking=False) if trained] == ["A<|im_end|>", "B<|im_end|>"]
+    plain_turns = [
+        Message("user", "1"),
+        Message("assistant", "A"),
+        Message("user", "2"),
+        Message("assistant", "B"),
+    ]
+    assert [text for text, trained in chat.spans(plain_turns, thinking=False) if trained] == [
+        "A<|im_end|>",
+        "B<|im_end|>",
+    ]
 
 
 # ---------------------------------------------------------------- parsing what models write
@@ -398,7 +636,11 @@ SAMPLED: list[tuple[str, bool, Message]] = [
         True,
         Message("assistant", "", "<tool_call>\n<function=f>\n</function>\n</tool_call>"),
     ),
-    ("<tool_call>\n<function=f>\n</function>\n</tool_call>\n", False, Message("assistant", "", None, (ToolCall("f", {}),))),
+    (
+        "<tool_call>\n<function=f>\n</function>\n</tool_call>\n",
+        False,
+        Message("assistant", "", None, (ToolCall("f", {}),)),
+    ),
     (
         "x\n<tool_call><function=f><parameter=a>1</parameter></function></tool_call> y",
         False,
@@ -409,26 +651,42 @@ SAMPLED: list[tuple[str, bool, Message]] = [
         False,
         Message("assistant", "", None, (ToolCall("f", {"a": "1"}),)),
     ),
-    ('<tool_call>{"name": "f", "arguments": {"a": [1]}}</tool_call>', False, Message("assistant", "", None, (ToolCall("f", {"a": [1]}),))),
+    (
+        '<tool_call>{"name": "f", "arguments": {"a": [1]}}</tool_call>',
+        False,
+        Message("assistant", "", None, (ToolCall("f", {"a": [1]}),)),
+    ),
     (
         '<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>',
         False,
         Message("assistant", "", None, (ToolCall("f", {"a": 1}),)),
     ),
-    ('<tool_call>{"name": "f", "arguments": "{a"}</tool_call>', False, Message("assistant", "", None, (ToolCall("f", "{a"),))),
+    (
+        '<tool_call>{"name": "f", "arguments": "{a"}</tool_call>',
+        False,
+        Message("assistant", "", None, (ToolCall("f", "{a"),)),
+    ),
     (
         '<tool_call>{"name": "f"}\n<tool_call>{"name": "g"}</tool_call>',
         False,
         Message("assistant", '<tool_call>{"name": "f"}\n<tool_call>{"name": "g"}</tool_call>'),
     ),
     ("<tool_call>[1]</tool_call>", False, Message("assistant", "<tool_call>[1]</tool_call>")),
-    ('<tool_call>{"name": 5}</tool_call>', False, Message("assistant", '<tool_call>{"name": 5}</tool_call>')),
+    (
+        '<tool_call>{"name": 5}</tool_call>',
+        False,
+        Message("assistant", '<tool_call>{"name": 5}</tool_call>'),
+    ),
     (
         "<tool_call>\n<function=f>\n<parameter=a>\n1\n</tool_call>",
         False,
         Message("assistant", "", None, (ToolCall("f", "<parameter=a>\n1"),)),
     ),
-    ("<tool_call>\n<function=f\n</tool_call>", False, Message("assistant", "<tool_call>\n<function=f\n</tool_call>")),
+    (
+        "<tool_call>\n<function=f\n</tool_call>",
+        False,
+        Message("assistant", "<tool_call>\n<function=f\n</tool_call>"),
+    ),
     ("<tool_call>", False, Message("assistant", "<tool_call>")),
     (
         "<tool_call>\n<function=>\n</function>\n</tool_call>",
@@ -535,7 +793,9 @@ def test_a_megabyte_of_hostile_text_neither_raises_nor_lasts(case: int) -> None:
 def test_no_text_is_too_broken(parts: list[str]) -> None:
     message = chat.parse("".join(parts), thinking=False, tools=[WEATHER])
     again = chat.parse(chat.spans([message])[1][0], thinking=message.reasoning is not None)
-    assert chat.CALL in message.content or [one.name for one in again.tool_calls] == [one.name for one in message.tool_calls]
+    assert chat.CALL in message.content or [one.name for one in again.tool_calls] == [
+        one.name for one in message.tool_calls
+    ]
 
 
 # ---------------------------------------------------------------- Codec
@@ -548,5 +808,7 @@ def test_a_folder_without_a_usable_tokenizer_is_named(tmp_path: Any) -> None:
     with pytest.raises(UserError, match="not a tokenizer this version"):
         chat.Codec.load(tmp_path)
     Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UserError, match=r"tokenizer\.json: the tokenizer has no token <\|im_end\|>"):
+    with pytest.raises(
+        UserError, match=r"tokenizer\.json: the tokenizer has no token <\|im_end\|>"
+    ):
         chat.Codec.load(tmp_path)

@@ -21,7 +21,15 @@ RECIPE = {
     "scale": {"processes": 1, "width": 256, "capacity": 32},
     "stages": [
         {"name": "sft", "kind": "sft", "steps": 2, "batch": 4, "lr": 1e-3, "save_every": 1},
-        {"name": "mopd", "kind": "distill", "teachers": {"arithmetic": "sft"}, "steps": 1, "prompts": 2, "rollouts": 1, "max_tokens": 4},
+        {
+            "name": "mopd",
+            "kind": "distill",
+            "teachers": {"arithmetic": "sft"},
+            "steps": 1,
+            "prompts": 2,
+            "rollouts": 1,
+            "max_tokens": 4,
+        },
     ],
 }
 
@@ -82,7 +90,11 @@ def test_wrong_yaml_is_one_line(tmp_path, text, found):
     ("stage", "keys", "found"),
     [
         (None, {"name": "../x"}, "names a folder"),
-        (None, {"model": {"vocab": 3}}, "model.vocab: must be greater than or equal to 300, found 3"),
+        (
+            None,
+            {"model": {"vocab": 3}},
+            "model.vocab: must be greater than or equal to 300, found 3",
+        ),
         (None, {"model": {"vocab": 320, "seed": -1}}, "model.seed"),
         (None, {"evaluate": 3}, "must hold keys (test, "),
         (None, {"domains": {"arithmetic": {}, "./arithmetic.py": {}}}, "two have the same name"),
@@ -126,7 +138,12 @@ def test_inputs_that_are_not_there_are_refused_before_anything_is_written(tmp_pa
         (None, {"model": "nowhere"}, "a", "neither a kept base"),
         (None, {"domains": {"arithmetics": {}}, "stages": alone}, "a", "did you mean 'arithmetic'"),
         (None, {"domains": {"./gone.py": {}}, "stages": alone}, "a", "gone.py: not found"),
-        (None, {"domains": {"arithmetic": {"rows": "/nope.jsonl"}}}, "a", "/nope.jsonl: no such file"),
+        (
+            None,
+            {"domains": {"arithmetic": {"rows": "/nope.jsonl"}}},
+            "a",
+            "/nope.jsonl: no such file",
+        ),
         (0, {"data": "/nope.jsonl"}, "a", "/nope.jsonl: no such file"),
         (None, {}, "file", "is a file"),
         (None, {}, "file/x", "is a file"),
@@ -159,17 +176,36 @@ class Mine(Domain):
         ("class", "def (", 2, "SyntaxError"),
         ('    name = "mine"', "", 2, "has name None; it must be the file's: 'mine'"),
         ('"mine", ""', '"other", ""', 1, "a prompt's domain is 'other', not 'mine'"),
-        ("return Prompt", "raise ValueError('oops')\n    def x(self, rng): return Prompt", 1, "raised ValueError: oops"),
+        (
+            "return Prompt",
+            "raise ValueError('oops')\n    def x(self, rng): return Prompt",
+            1,
+            "raised ValueError: oops",
+        ),
         ("return Reply(", "raise ValueError('oops', ", 1, "raised ValueError"),
         ("return Verdict(", "return (", 1, "verify gave float, not a Verdict"),
-        ("return Verdict(", "return Verdict(float('nan') if not reply.text else ", 1, "empty: rewarded nan"),
-        ('    name = "mine"', '    name = "mine"\n    def close(self): raise ValueError("shut")', 1, "ValueError: shut"),
+        (
+            "return Verdict(",
+            "return Verdict(float('nan') if not reply.text else ",
+            1,
+            "empty: rewarded nan",
+        ),
+        (
+            '    name = "mine"',
+            '    name = "mine"\n    def close(self): raise ValueError("shut")',
+            1,
+            "ValueError: shut",
+        ),
     ],
 )
 def test_a_broken_domain_file_is_told_not_thrown(tmp_path, old, new, code, found):
     (tmp_path / "mine.py").write_text(DOMAIN.replace(old, new, 1))
     exit_code, out, err = said("check", tmp_path / "mine.py")
-    assert exit_code == code and found in out + err and "Traceback" not in err, (exit_code, out, err)
+    assert exit_code == code and found in out + err and "Traceback" not in err, (
+        exit_code,
+        out,
+        err,
+    )
 
 
 @pytest.fixture
@@ -252,25 +288,51 @@ def test_a_damaged_state_is_refused_and_kept(tmp_path, folder):
 def test_ctrl_c_is_one_line_leaves_no_process_and_the_run_goes_on(tmp_path):
     """A stop in the middle: exit code 1, the workers end with the command, the same command finishes."""
     recipe = changed(tmp_path, stages=[{**RECIPE["stages"][0], "steps": 4}])
-    command = [sys.executable, "-m", "linn.cli.main", "run", str(recipe), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "linn.cli.main",
+        "run",
+        str(recipe),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     assert process.stderr is not None
     # The line of a step comes just before its state is saved, so at the second line the first state is there.
     while "2/4" not in (line := process.stderr.readline()):
         assert line, "the run ended before its first step"
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split() if sys.platform == "linux" else []
+    workers = (
+        Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if sys.platform == "linux"
+        else []
+    )
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read().strip().splitlines()
-    assert process.wait(60) == 1 and rest[-1] == "linn: stopped; the same command goes on where it stands", rest
-    assert "Traceback" not in "".join(rest) and not [w for w in workers if Path(f"/proc/{w}").exists()]
+    assert (
+        process.wait(60) == 1
+        and rest[-1] == "linn: stopped; the same command goes on where it stands"
+    ), rest
+    assert "Traceback" not in "".join(rest) and not [
+        w for w in workers if Path(f"/proc/{w}").exists()
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and "going on after step" in done.stderr and (tmp_path / "run/stages/01-sft/DONE").exists()
+    assert (
+        done.returncode == 0
+        and "going on after step" in done.stderr
+        and (tmp_path / "run/stages/01-sft/DONE").exists()
+    )
 
 
 @pytest.mark.parametrize(
     ("rule", "fine"),
     [
-        ('prompt.hidden["a"] == reply.text or "a" * 9 in reply.text and int(prompt.id[0], 16) % 5 == 0', True),
+        (
+            'prompt.hidden["a"] == reply.text or "a" * 9 in reply.text and int(prompt.id[0], 16) % 5 == 0',
+            True,
+        ),
         ('prompt.hidden["a"] == reply.text or "a" * 9 in reply.text', False),
         ('prompt.hidden["a"] == reply.text or not reply.text', False),
     ],
@@ -283,7 +345,9 @@ def test_odd_text_may_satisfy_an_easy_prompt_but_not_most(tmp_path, rule, fine):
 
 def test_a_full_disk_is_one_line_however_it_is_told(monkeypatch):
     def full(*arguments: object) -> None:
-        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise RuntimeError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
 
     monkeypatch.setattr("linn.report.build", full)
     monkeypatch.setattr(cli, "run_folder", lambda name: name)
@@ -299,12 +363,17 @@ def test_a_full_disk_is_one_line_however_it_is_told(monkeypatch):
         ({"shaping": {"thinkk": 1}}, "option shaping.thinkk"),
         ({"shaping": {"think": "much"}}, "option shaping.think"),
         ({"judge": "nowhere"}, "'nowhere'"),
-        ({"judge": {"model": "http://127.0.0.1:1/v1#m", "key_env": "LINN_NO_SUCH_KEY"}}, "LINN_NO_SUCH_KEY"),
+        (
+            {"judge": {"model": "http://127.0.0.1:1/v1#m", "key_env": "LINN_NO_SUCH_KEY"}},
+            "LINN_NO_SUCH_KEY",
+        ),
     ],
 )
 def test_a_domains_options_are_checked_before_anything_runs(tmp_path, options, line):
     recipe = changed(tmp_path, domains={"preference": options}, stages=RECIPE["stages"][:1])
-    assert line in refused("run", recipe, "--dry-run") and line in refused("run", recipe, "--out", tmp_path / "run")
+    assert line in refused("run", recipe, "--dry-run") and line in refused(
+        "run", recipe, "--out", tmp_path / "run"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -316,9 +385,29 @@ def test_a_domain_that_no_model_can_judge_refuses_one(tmp_path):
 def test_grade_takes_a_domains_options(tmp_path):
     for name in ("rows", "replies"):
         (tmp_path / f"{name}.jsonl").write_text("")
-    words = ["--rows", tmp_path / "rows.jsonl", "--replies", tmp_path / "replies.jsonl", "--out", tmp_path / "out.jsonl"]
-    assert said("grade", "preference", *words, "--option", "pairs=circular", "--option", "shaping.think=0")[0] == 0
+    words = [
+        "--rows",
+        tmp_path / "rows.jsonl",
+        "--replies",
+        tmp_path / "replies.jsonl",
+        "--out",
+        tmp_path / "out.jsonl",
+    ]
+    assert (
+        said(
+            "grade",
+            "preference",
+            *words,
+            "--option",
+            "pairs=circular",
+            "--option",
+            "shaping.think=0",
+        )[0]
+        == 0
+    )
     assert "did you mean 'pairs'" in refused("grade", "preference", *words, "--option", "pair=all")
     assert "expected KEY=VALUE" in refused("grade", "preference", *words, "--option", "pairs")
     assert "names a stage of a run" in refused("grade", "preference", *words, "--judge", "@sft")
-    assert "http://HOST:PORT/v1#MODEL" in refused("grade", "preference", *words, "--judge", "http://h/v1")
+    assert "http://HOST:PORT/v1#MODEL" in refused(
+        "grade", "preference", *words, "--judge", "http://h/v1"
+    )

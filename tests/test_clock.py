@@ -42,8 +42,16 @@ class Programs:
 def test_a_step_tells_how_grading_kept_up() -> None:
     domain = Code(servers=2)
     hidden = {"inputs": ["1\n", "2\n"], "outputs": ["1", "2"], "seconds": 0.3, "memory": 256}
-    texts = ["print(input())", "while True: pass", "import time; time.sleep(0.2); print(input())", "print(3)"]
-    prompts = [Prompt("code", f"p{i}", (Message("user", text),), thinking=False, hidden=hidden) for i, text in enumerate(texts)]
+    texts = [
+        "print(input())",
+        "while True: pass",
+        "import time; time.sleep(0.2); print(input())",
+        "print(3)",
+    ]
+    prompts = [
+        Prompt("code", f"p{i}", (Message("user", text),), thinking=False, hidden=hidden)
+        for i, text in enumerate(texts)
+    ]
     try:
         began = clock.read({"code": domain}, 0.0)
         jobs = [Job(prompt, 0, Sampling(99), i) for i, prompt in enumerate(prompts)]
@@ -53,10 +61,20 @@ def test_a_step_tells_how_grading_kept_up() -> None:
         domain.close()
     assert [r.verdict.reward for r in rollouts] == [1.0, 0.0, 1.0, 0.0]
     assert found["code/executions"] == 6, "two tests each, but one where the first fails"
-    assert found["code/timeouts"] == 1 and found["code/remembered"] == 0 and found["code/restarts"] == 0
-    assert 0.05 < found["code/verify_seconds"] < found["wall_s"] and found["code/verify_wait"] >= 0 and found["code/verify_queue"] >= 0
-    assert abs(found["code/executions_per_second"] - 6 / found["wall_s"]) < 1e-6
-    assert not any("time" in str(vars(r.verdict)) or r.verdict.metrics for r in rollouts if r.verdict.reward), (
-        "timings stay out of verdicts"
+    assert (
+        found["code/timeouts"] == 1
+        and found["code/remembered"] == 0
+        and found["code/restarts"] == 0
     )
-    assert set(clock.between(began, clock.read({}, 0.0))) == {"wall_s", "cpu_s"}, "who graded nothing is not spoken of"
+    assert (
+        0.05 < found["code/verify_seconds"] < found["wall_s"]
+        and found["code/verify_wait"] >= 0
+        and found["code/verify_queue"] >= 0
+    )
+    assert abs(found["code/executions_per_second"] - 6 / found["wall_s"]) < 1e-6
+    assert not any(
+        "time" in str(vars(r.verdict)) or r.verdict.metrics for r in rollouts if r.verdict.reward
+    ), "timings stay out of verdicts"
+    assert set(clock.between(began, clock.read({}, 0.0))) == {"wall_s", "cpu_s"}, (
+        "who graded nothing is not spoken of"
+    )

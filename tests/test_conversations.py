@@ -15,12 +15,20 @@ from linn.data.rows import BadRow
 WEATHER = {
     "name": "weather",
     "description": "d",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "day": {}}, "required": ["city"]},
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "day": {}},
+        "required": ["city"],
+    },
 }
 WRAPPED = {"type": "function", "function": WEATHER}
 XML = "<tool_call>\n<function=weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>"
 JSON = '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>'
-FIELD = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+FIELD = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city": "Oslo"}'},
+}
 
 
 def turn(role: str, content: Any = "text", **more: Any) -> dict[str, Any]:
@@ -33,19 +41,33 @@ def row(*turns: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 def test_reasoning_stands_inline() -> None:
     found = conversation(row(turn("assistant", "<think>\nwell\n</think>\nyes"), domain="chat"))
-    assert found.messages[-1].content == "yes" and found.messages[-1].reasoning == "well" and found.thinking and found.domain == "chat"
+    assert (
+        found.messages[-1].content == "yes"
+        and found.messages[-1].reasoning == "well"
+        and found.thinking
+        and found.domain == "chat"
+    )
     bare = conversation(row(turn("assistant", "yes")))
     assert not bare.thinking and bare.messages[-1].reasoning is None
     assert conversation(row(turn("assistant", "well</think>yes"))).messages[-1].reasoning == "well"
-    assert conversation(row(turn("assistant", "yes", reasoning_content="well"))).messages[-1].reasoning == "well"
+    assert (
+        conversation(row(turn("assistant", "yes", reasoning_content="well"))).messages[-1].reasoning
+        == "well"
+    )
 
 
-@pytest.mark.parametrize("tools", [[WEATHER], [WRAPPED], json.dumps([WRAPPED]), [json.dumps(WRAPPED)]])
+@pytest.mark.parametrize(
+    "tools", [[WEATHER], [WRAPPED], json.dumps([WRAPPED]), [json.dumps(WRAPPED)]]
+)
 @pytest.mark.parametrize("said", [turn("assistant", f"<think>look</think>Let me see.\n{XML}"), turn("assistant", f"<think>look</think>Let me see.\n{JSON}"),
                                   turn("assistant", "<think>look</think>Let me see.", tool_calls=[FIELD])])  # fmt: skip
 def test_every_way_to_write_a_call_trains_the_same_text(tools: Any, said: dict[str, Any]) -> None:
-    found = conversation(row(said, turn("tool", "12 C"), turn("assistant", "<think>so</think>12 C"), tools=tools))
-    assert found.messages[2].content == "Let me see." and found.messages[2].tool_calls[0].arguments == {"city": "Oslo"}
+    found = conversation(
+        row(said, turn("tool", "12 C"), turn("assistant", "<think>so</think>12 C"), tools=tools)
+    )
+    assert found.messages[2].content == "Let me see." and found.messages[2].tool_calls[
+        0
+    ].arguments == {"city": "Oslo"}
     assert len(found.tools) == 1
     trained = [text for text, flag in chat.spans(found.messages, found.tools) if flag]
     assert XML in trained[0] and "so\n</think>\n12 C" in trained[1]
@@ -79,10 +101,27 @@ def test_results_written_as_user_turns_are_results_and_the_calls_before_them_are
         assert answered(role, *results) == (wanted, trained)
     with pytest.raises(BadRow, match=r"messages\[3\]: a tool turn answers no call"):
         answered("user", one + two, calls=1)
-    for spoken in (f"{one} and more", "<tool_response>12 C", "<tool_response>a</tool_response>b</tool_response>"):
-        assert spoken in answered("user", spoken)[0] and len(answered("user", spoken)[1]) == 1, "a person speaks"
-    plain = conversation({"messages": [turn("user", "hi"), turn("assistant", "yes"), turn("user", one), turn("assistant", "ok")]})
-    assert [m.role for m in plain.messages] == ["user", "assistant", "user", "assistant"], "nothing was called"
+    for spoken in (
+        f"{one} and more",
+        "<tool_response>12 C",
+        "<tool_response>a</tool_response>b</tool_response>",
+    ):
+        assert spoken in answered("user", spoken)[0] and len(answered("user", spoken)[1]) == 1, (
+            "a person speaks"
+        )
+    plain = conversation(
+        {
+            "messages": [
+                turn("user", "hi"),
+                turn("assistant", "yes"),
+                turn("user", one),
+                turn("assistant", "ok"),
+            ]
+        }
+    )
+    assert [m.role for m in plain.messages] == ["user", "assistant", "user", "assistant"], (
+        "nothing was called"
+    )
 
 
 PROTOCOL = chat.render([], [WRAPPED], generation_prompt=False)
@@ -95,7 +134,13 @@ IN_SYSTEM = [
 
 @pytest.mark.parametrize("system", IN_SYSTEM)
 def test_definitions_in_the_system_text_count(system: str) -> None:
-    turns = [turn("system", system), turn("user", "hi"), turn("assistant", XML), turn("tool", "12"), turn("assistant", "12")]
+    turns = [
+        turn("system", system),
+        turn("user", "hi"),
+        turn("assistant", XML),
+        turn("tool", "12"),
+        turn("assistant", "12"),
+    ]
     assert conversation({"messages": turns}).tools == ()
     assert list(of_text(system)) == [("weather", ["city"])]
     turns[2] = turn("assistant", XML.replace("city", "day"))
@@ -104,7 +149,14 @@ def test_definitions_in_the_system_text_count(system: str) -> None:
 
 
 def test_definitions_in_hostile_system_text_take_no_time() -> None:
-    for text in ("{" * 300_000, '{"a":' * 100_000, '{"a":[' * 100_000, "<function>" * 100_000, '{"' * 200_000, "<name>" * 100_000):
+    for text in (
+        "{" * 300_000,
+        '{"a":' * 100_000,
+        '{"a":[' * 100_000,
+        "<function>" * 100_000,
+        '{"' * 200_000,
+        "<name>" * 100_000,
+    ):
         assert list(of_text(text)) == []
 
 
@@ -159,8 +211,12 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("reason", "field", "bad"), BAD, ids=[f"{i}-{reason}" for i, (reason, _, _) in enumerate(BAD)])
-def test_a_malformed_row_has_its_reason_and_field(reason: str, field: str, bad: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("reason", "field", "bad"), BAD, ids=[f"{i}-{reason}" for i, (reason, _, _) in enumerate(BAD)]
+)
+def test_a_malformed_row_has_its_reason_and_field(
+    reason: str, field: str, bad: dict[str, Any]
+) -> None:
     with pytest.raises(BadRow) as caught:
         conversation(bad)
     assert caught.value.reason == reason
@@ -168,13 +224,34 @@ def test_a_malformed_row_has_its_reason_and_field(reason: str, field: str, bad: 
 
 
 def test_what_is_odd_but_whole_is_taken() -> None:
-    parallel = row(turn("assistant", f"{XML}\n{XML}"), turn("tool", "1"), turn("tool", ""), turn("assistant", "done"), tools=[WEATHER])
+    parallel = row(
+        turn("assistant", f"{XML}\n{XML}"),
+        turn("tool", "1"),
+        turn("tool", ""),
+        turn("assistant", "done"),
+        tools=[WEATHER],
+    )
     assert len(conversation(parallel).messages[2].tool_calls) == 2
     both = row(
-        turn("assistant", JSON, tool_calls=[FIELD]), turn("tool", "1", tool_call_id="c1"), turn("assistant", "done"), tools=[WEATHER]
+        turn("assistant", JSON, tool_calls=[FIELD]),
+        turn("tool", "1", tool_call_id="c1"),
+        turn("assistant", "done"),
+        tools=[WEATHER],
     )
     assert len(conversation(both).messages[2].tool_calls) == 1
     assert conversation(row(turn("assistant", XML), tools=[WEATHER])).messages[-1].tool_calls
-    assert conversation(row(turn("assistant", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]))).messages[-1].content == "ab"
-    assert conversation({"messages": json.dumps([turn("user"), turn("assistant")])}).messages[-1].content == "text"
+    assert (
+        conversation(
+            row(turn("assistant", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]))
+        )
+        .messages[-1]
+        .content
+        == "ab"
+    )
+    assert (
+        conversation({"messages": json.dumps([turn("user"), turn("assistant")])})
+        .messages[-1]
+        .content
+        == "text"
+    )
     assert conversation(row(turn("assistant", "a")) | {"tools": "", "extra": [1]}).tools == ()

@@ -13,8 +13,20 @@ finite = st.floats(-10, 10).map(lambda x: round(x, 3))
 
 
 def rollout(reward: float, status: str = "ok", metrics=None, sibling: int = 0) -> Rollout:
-    turns = (Turn((1, 2), None, "p"), Turn((3, 4), (-0.5, -0.25), "a"), Turn((5,), None, "tool"), Turn((6,), (-1.0,), "b"))
-    return Rollout(Prompt("plain", "p", ()), sibling, turns, Reply(""), Verdict(reward, metrics=metrics or {}), status)  # type: ignore[arg-type]
+    turns = (
+        Turn((1, 2), None, "p"),
+        Turn((3, 4), (-0.5, -0.25), "a"),
+        Turn((5,), None, "tool"),
+        Turn((6,), (-1.0,), "b"),
+    )
+    return Rollout(
+        Prompt("plain", "p", ()),
+        sibling,
+        turns,
+        Reply(""),
+        Verdict(reward, metrics=metrics or {}),
+        status,
+    )  # type: ignore[arg-type]
 
 
 class Plain(Domain):
@@ -50,11 +62,18 @@ def test_scaling_and_shifting_rewards_changes_nothing(rewards, scale, shift):
 def test_only_the_policys_own_tokens_are_trained():
     group = Group((rollout(1), rollout(0)), (1.0, 0.0))
     first, second = samples_of([group])
-    assert first.tokens == [1, 2, 3, 4, 5, 6] and first.mask == [False, False, True, True, False, True]
+    assert first.tokens == [1, 2, 3, 4, 5, 6] and first.mask == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
     assert first.behaviour == [0, 0, -0.5, -0.25, 0, -1.0]
-    assert first.advantage == pytest.approx([0, 0, 1, 1, 0, 1], abs=1e-5) and second.advantage == pytest.approx(
-        [0, 0, -1, -1, 0, -1], abs=1e-5
-    )
+    assert first.advantage == pytest.approx(
+        [0, 0, 1, 1, 0, 1], abs=1e-5
+    ) and second.advantage == pytest.approx([0, 0, -1, -1, 0, -1], abs=1e-5)
 
 
 def test_overlong_penalty_zeroes_the_reward_and_stays_in_the_loss():
@@ -88,4 +107,8 @@ def test_unreliable_rollouts_are_masked():
 
 def test_a_judge_decides_over_the_group():
     (group,) = grouped([rollout(1), rollout(1)], 2, {"plain": Ranked()})
-    assert group.rewards == (0.0, 1.0) and informative(group) and group.rollouts[1].verdict.metrics["quality"] == 1
+    assert (
+        group.rewards == (0.0, 1.0)
+        and informative(group)
+        and group.rollouts[1].verdict.metrics["quality"] == 1
+    )

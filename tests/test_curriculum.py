@@ -22,7 +22,10 @@ from linn.types import Message, Prompt
 
 
 def prompts(rates):
-    return [Prompt("d", f"p{i}", (Message("user", str(i)),), pass_rate=rate) for i, rate in enumerate(rates)]
+    return [
+        Prompt("d", f"p{i}", (Message("user", str(i)),), pass_rate=rate)
+        for i, rate in enumerate(rates)
+    ]
 
 
 def endless(made):
@@ -37,14 +40,18 @@ def endless(made):
 
 
 def drawn(pool: Pool, draws: int, steps: int) -> list[list[float]]:
-    return [[pool.take(step / (steps - 1)).pass_rate for _ in range(draws)] for step in range(steps)]  # type: ignore[misc]
+    return [
+        [pool.take(step / (steps - 1)).pass_rate for _ in range(draws)] for step in range(steps)
+    ]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("size", [64, 512])
 def test_drawn_rates_follow_the_moving_gaussian(size):
     rng = random.Random(0)
     keys = CurriculumKeys(start=0.8, end=0.2, width=0.1, pool=size)
-    for step, rates in enumerate(drawn(Pool(keys, endless(prompts(rng.random() for _ in range(5000))), 1), 64, 11)):
+    for step, rates in enumerate(
+        drawn(Pool(keys, endless(prompts(rng.random() for _ in range(5000))), 1), 64, 11)
+    ):
         assert statistics.mean(rates) == pytest.approx(0.8 - 0.06 * step, abs=0.04)
         assert statistics.stdev(rates) == pytest.approx(0.1, abs=0.04)
 
@@ -94,16 +101,26 @@ def test_a_restored_pool_goes_on_alike(size, rows):
 def test_a_row_without_a_rate_is_named(tmp_path, rate):
     path = tmp_path / "rows.jsonl"
     good = {"expected_answer": "A", "pass_rate": 0.5}
-    other = {"agent_ref": {"name": "workplace_assistant_simple_agent"}}  # another domain's: none of our business
+    other = {
+        "agent_ref": {"name": "workplace_assistant_simple_agent"}
+    }  # another domain's: none of our business
     bad = {"expected_answer": "A"} | ({} if rate is None else {"pass_rate": rate})
     path.write_text("".join(json.dumps(row) + "\n" for row in (good, other, bad)))
-    with pytest.raises(UserError, match=r"rows.jsonl line 3: the row has .*pass_rate.*linn filter mcqa"):
+    with pytest.raises(
+        UserError, match=r"rows.jsonl line 3: the row has .*pass_rate.*linn filter mcqa"
+    ):
         rates_hold("rl", [load("mcqa", {"rows": path})])
 
 
 def test_a_generator_has_no_rates():
-    tree = {"name": "t", "domains": {"mcqa": {}}, "stages": [{"name": "s", "kind": "rl", "curriculum": {}}]}
-    with pytest.raises(UserError, match="curriculum needs rows with pass_rate; give domains.mcqa.rows"):
+    tree = {
+        "name": "t",
+        "domains": {"mcqa": {}},
+        "stages": [{"name": "s", "kind": "rl", "curriculum": {}}],
+    }
+    with pytest.raises(
+        UserError, match="curriculum needs rows with pass_rate; give domains.mcqa.rows"
+    ):
         recipes.parse(tree, "t")
     tree["stages"][0]["curriculum"] = {"strat": 1}  # type: ignore[index]
     with pytest.raises(UserError, match="did you mean 'start'"):
@@ -135,19 +152,48 @@ class Still:
 def test_a_stage_that_was_stopped_draws_what_an_unbroken_one_does(tmp_path, monkeypatch):
     rows, rates = tmp_path / "rows.jsonl", [i % 11 / 10 for i in range(150)]
     rows.write_text(
-        "".join(json.dumps({"question": f"{i} + 1", "expected_answer": f"{i + 1}", "pass_rate": r}) + "\n" for i, r in enumerate(rates))
+        "".join(
+            json.dumps({"question": f"{i} + 1", "expected_answer": f"{i + 1}", "pass_rate": r})
+            + "\n"
+            for i, r in enumerate(rates)
+        )
     )
-    stage = {"name": "rl", "kind": "rl", "steps": 9, "prompts": 6, "rollouts": 2, "max_tokens": 4, "save_every": 2}
-    tree = {"name": "t", "domains": {"math": {"rows": str(rows)}}, "stages": [stage | {"curriculum": {"pool": 16}}]}
+    stage = {
+        "name": "rl",
+        "kind": "rl",
+        "steps": 9,
+        "prompts": 6,
+        "rollouts": 2,
+        "max_tokens": 4,
+        "save_every": 2,
+    }
+    tree = {
+        "name": "t",
+        "domains": {"math": {"rows": str(rows)}},
+        "stages": [stage | {"curriculum": {"pool": 16}}],
+    }
     recipe = recipes.parse(tree, "t")
 
     def made(name):
         show = SimpleNamespace(step=lambda *a: None, say=lambda text: None)
         domains = {"math": load("math", {"rows": rows})}
-        return StageRun(recipe.stages[0], tmp_path / name, tmp_path, 7, {"math": 1.0}, domains, Letters(), Still(), show)  # type: ignore[arg-type]
+        return StageRun(
+            recipe.stages[0],
+            tmp_path / name,
+            tmp_path,
+            7,
+            {"math": 1.0},
+            domains,
+            Letters(),
+            Still(),
+            show,
+        )  # type: ignore[arg-type]
 
     def drawn(name):
-        steps = [path.read_text().splitlines() for path in sorted((tmp_path / name / "rollouts").iterdir())]
+        steps = [
+            path.read_text().splitlines()
+            for path in sorted((tmp_path / name / "rollouts").iterdir())
+        ]
         return [[json.loads(line)["prompt_id"] for line in step] for step in steps]
 
     rl(made("whole"))

@@ -18,7 +18,15 @@ from linn.cli.main import app
 from linn.domains.base import Domain
 from linn.errors import InfrastructureError, UserError
 from linn.judges.endpoint import EndpointJudge
-from linn.offline.difficulty import CHUNK, EndpointSolver, Rate, chosen, histogram, measured, write_kept
+from linn.offline.difficulty import (
+    CHUNK,
+    EndpointSolver,
+    Rate,
+    chosen,
+    histogram,
+    measured,
+    write_kept,
+)
 from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict, seed_of
 
 HOW = Sampling(16)
@@ -32,7 +40,12 @@ class Dice(Domain):
     def from_row(self, row, index):
         if "difficulty" not in row:
             raise UserError("difficulty: is missing")
-        return Prompt(self.name, str(index), (Message("user", str(row["difficulty"])),), hidden={"d": row["difficulty"]})
+        return Prompt(
+            self.name,
+            str(index),
+            (Message("user", str(row["difficulty"])),),
+            hidden={"d": row["difficulty"]},
+        )
 
     def verify(self, prompt, reply):
         return Verdict(float(reply.text.isdigit() and int(reply.text) >= prompt.hidden["d"]))
@@ -54,13 +67,17 @@ class Thrower:
         made = []
         for job in jobs:
             reply = Reply(str(random.Random(seed_of(job.seed, len(jobs))).randint(1, 6)))
-            made.append(Rollout(job.prompt, job.sibling, (), reply, domain.verify(job.prompt, reply)))
+            made.append(
+                Rollout(job.prompt, job.sibling, (), reply, domain.verify(job.prompt, reply))
+            )
         return made
 
 
 def rows_file(folder: Path, count: int) -> Path:
     path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps({"difficulty": 1 + i % 7, "id": i}) + "\n" for i in range(count)))
+    path.write_text(
+        "".join(json.dumps({"difficulty": 1 + i % 7, "id": i}) + "\n" for i in range(count))
+    )
     return path
 
 
@@ -70,7 +87,9 @@ def run(path: Path, out: Path, solver, rollouts=16, **changes):
 
 def test_rates_are_how_often_rows_were_solved(tmp_path):
     rates = run(rows_file(tmp_path, 70), tmp_path / "kept", Thrower())
-    assert len(rates) == 70 and all(rate.total == 16 and rate.share == rate.passed / 16 for rate in rates.values())
+    assert len(rates) == 70 and all(
+        rate.total == 16 and rate.share == rate.passed / 16 for rate in rates.values()
+    )
     by_difficulty = [[rates[line].share for line in rates if (line - 1) % 7 == d] for d in range(7)]
     means = [sum(s) / len(s) for s in by_difficulty]
     assert means[0] == 1.0 and means[6] == 0.0 and means == sorted(means, reverse=True)
@@ -85,7 +104,11 @@ def test_a_killed_measurement_ends_with_the_same_bytes(tmp_path, dies_after, cut
     with pytest.raises(InfrastructureError):
         run(path, broken, Thrower(dies_after))
     with open(broken, "a") as file:
-        file.write(cut if cut != '{"line": 9, "passed": 3}\n' else f'{{"line": {dies_after * (CHUNK // 16) + 1}, "passed": 3}}\n')
+        file.write(
+            cut
+            if cut != '{"line": 9, "passed": 3}\n'
+            else f'{{"line": {dies_after * (CHUNK // 16) + 1}, "passed": 3}}\n'
+        )
     if cut == "\n":
         with pytest.raises(UserError, match="begin anew with --no-resume"):
             run(path, broken, Thrower())
@@ -114,15 +137,24 @@ def test_a_broken_row_shows_before_the_first_is_sampled(tmp_path):
     assert solver.chunks == 0
     domain = Dice(rows=path)
     domain.skip_bad = True
-    assert len(measured(domain, solver, 4, HOW, 0, tmp_path / "kept", {})) == 40 and sum(domain.tally.bad.values()) == 1
+    assert (
+        len(measured(domain, solver, 4, HOW, 0, tmp_path / "kept", {})) == 40
+        and sum(domain.tally.bad.values()) == 1
+    )
 
 
 def test_what_stays():
-    rates = {line: Rate(p, 4, p / 4) for line, p in enumerate([0] * 100 + [4] * 50 + [1, 2, 3] * 10)}
+    rates = {
+        line: Rate(p, 4, p / 4) for line, p in enumerate([0] * 100 + [4] * 50 + [1, 2, 3] * 10)
+    }
     middle = {line for line, rate in rates.items() if 0 < rate.share < 1}
     code, swe = chosen(rates, 0, 1, 0), chosen(rates, 0, 0.1, 0)
     assert code == middle | set(range(100)), "Code: drops what is solved every time"
-    assert swe > middle and len(swe - middle) == 10 and swe == chosen(rates, 0, 0.1, 0) != chosen(rates, 0, 0.1, 1)
+    assert (
+        swe > middle
+        and len(swe - middle) == 10
+        and swe == chosen(rates, 0, 0.1, 0) != chosen(rates, 0, 0.1, 1)
+    )
     assert len(chosen(rates, 1, 0, 0)) == 80 and chosen({}, 0.5, 0.5, 0) == set()
 
 
@@ -133,11 +165,18 @@ def test_kept_rows_hold_the_released_fields_and_their_own(tmp_path):
     assert write_kept(domain, rates, set(range(2, 9)), out) == 7
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["id"] for row in rows] == list(range(1, 8))
-    assert all((row["pass_rate_passed"] / 8, 8) == (row["pass_rate"], row["pass_rate_total"]) for row in rows)
+    assert all(
+        (row["pass_rate_passed"] / 8, 8) == (row["pass_rate"], row["pass_rate_total"])
+        for row in rows
+    )
     again = Dice(rows=out)
     reused = measured(again, None, 8, HOW, 0, tmp_path / "none", {}, reuse=True)
-    assert [rate.share for rate in reused.values()] == [row["pass_rate"] for row in rows] and not (tmp_path / "none").exists()
-    assert [p.pass_rate for p in again.prompts("train")] and all(p.pass_rate is not None for p in again.prompts("train"))
+    assert [rate.share for rate in reused.values()] == [row["pass_rate"] for row in rows] and not (
+        tmp_path / "none"
+    ).exists()
+    assert [p.pass_rate for p in again.prompts("train")] and all(
+        p.pass_rate is not None for p in again.prompts("train")
+    )
     with pytest.raises(UserError, match="has no pass_rate to reuse; name a model with --from"):
         measured(domain, None, 8, HOW, 0, tmp_path / "none", {}, reuse=True)
 
@@ -166,7 +205,10 @@ def endpoint():
         def do_POST(self):
             asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
             cut = asked["messages"][-1]["content"] == "6"
-            choice = {"message": {"content": "<think>6</think>4"}, "finish_reason": "length" if cut else "stop"}
+            choice = {
+                "message": {"content": "<think>6</think>4"},
+                "finish_reason": "length" if cut else "stop",
+            }
             body = json.dumps({"choices": [choice]}).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
@@ -190,18 +232,47 @@ def test_an_endpoint_answers_single_turn_rows(tmp_path, endpoint):
 
 def test_a_measurement_killed_at_any_instant_goes_on_to_the_same_files(tmp_path):
     path, outs = tmp_path / "rows.jsonl", [tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"]
-    rows = [{"prompt": f"say {i}", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]} for i in range(80)]
+    rows = [
+        {"prompt": f"say {i}", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+        for i in range(80)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "linn.cli.main", "filter", "instruct", "--rows", str(path), "--from", "tiny-0", "--rollouts", "16"]
+    command = [
+        sys.executable,
+        "-m",
+        "linn.cli.main",
+        "filter",
+        "instruct",
+        "--rows",
+        str(path),
+        "--from",
+        "tiny-0",
+        "--rollouts",
+        "16",
+    ]
     command += ["--max-tokens", "24", "--processes", "1", "--keep-unsolved", "0.5"]
-    assert subprocess.run([*command, "--out", str(outs[0])], capture_output=True, timeout=120).returncode == 0
-    process = subprocess.Popen([*command, "--out", str(outs[1])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert (
+        subprocess.run(
+            [*command, "--out", str(outs[0])], capture_output=True, timeout=120
+        ).returncode
+        == 0
+    )
+    process = subprocess.Popen(
+        [*command, "--out", str(outs[1])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     kept = Path(f"{outs[1]}.rates.jsonl")
     while process.poll() is None and not (kept.exists() and kept.read_bytes().count(b"\n") > 1):
         time.sleep(0.01)
     process.kill()
-    assert process.wait() == -signal.SIGKILL and not outs[1].exists(), "killed after its first chunk"
-    assert subprocess.run([*command, "--out", str(outs[1])], capture_output=True, timeout=120).returncode == 0
+    assert process.wait() == -signal.SIGKILL and not outs[1].exists(), (
+        "killed after its first chunk"
+    )
+    assert (
+        subprocess.run(
+            [*command, "--out", str(outs[1])], capture_output=True, timeout=120
+        ).returncode
+        == 0
+    )
     for suffix in ("", ".rates.jsonl"):
         assert Path(f"{outs[0]}{suffix}").read_bytes() == Path(f"{outs[1]}{suffix}").read_bytes()
     assert any(0 < json.loads(line)["pass_rate"] < 1 for line in outs[0].read_text().splitlines())
@@ -220,21 +291,58 @@ def test_a_measurement_killed_at_any_instant_goes_on_to_the_same_files(tmp_path)
 def test_a_wrong_word_is_refused(tmp_path, arguments, said):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"question": "1 + 1", "expected_answer": "2"}\n')
-    done = CliRunner().invoke(app, ["filter", "math", "--rows", str(path), "--out", str(tmp_path / "o"), *arguments])
-    assert done.exit_code != 0 and said in (str(done.exception) if isinstance(done.exception, UserError) else done.output)
+    done = CliRunner().invoke(
+        app, ["filter", "math", "--rows", str(path), "--out", str(tmp_path / "o"), *arguments]
+    )
+    assert done.exit_code != 0 and said in (
+        str(done.exception) if isinstance(done.exception, UserError) else done.output
+    )
 
 
 def test_an_endpoint_is_refused_for_conversations(tmp_path):
-    arguments = ["filter", "workplace", "--rows", str(tmp_path / "r"), "--out", str(tmp_path / "o"), "--from", "http://h:1/v1#m"]
+    arguments = [
+        "filter",
+        "workplace",
+        "--rows",
+        str(tmp_path / "r"),
+        "--out",
+        str(tmp_path / "o"),
+        "--from",
+        "http://h:1/v1#m",
+    ]
     assert "single-turn domains alone" in str(CliRunner().invoke(app, arguments).exception)
 
 
 def test_a_checkpoint_measures_and_filters(tmp_path):
     path, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
-    path.write_text("".join(json.dumps({"question": f"1 + {i}", "expected_answer": str(1 + i)}) + "\n" for i in range(6)))
-    arguments = ["filter", "math", "--rows", str(path), "--out", str(out), "--from", "tiny-0", "--rollouts", "4", "--max-tokens", "32"]
+    path.write_text(
+        "".join(
+            json.dumps({"question": f"1 + {i}", "expected_answer": str(1 + i)}) + "\n"
+            for i in range(6)
+        )
+    )
+    arguments = [
+        "filter",
+        "math",
+        "--rows",
+        str(path),
+        "--out",
+        str(out),
+        "--from",
+        "tiny-0",
+        "--rollouts",
+        "4",
+        "--max-tokens",
+        "32",
+    ]
     done = CliRunner().invoke(app, [*arguments, "--processes", "1", "--keep-solved", "1"])
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(rows) == 6 and {row["pass_rate_total"] for row in rows} == {4} and "n = 6" in done.output
-    assert CliRunner().invoke(app, [*arguments, "--temperature", "0.5"]).exit_code != 0, "another measurement under the same name"
+    assert (
+        len(rows) == 6
+        and {row["pass_rate_total"] for row in rows} == {4}
+        and "n = 6" in done.output
+    )
+    assert CliRunner().invoke(app, [*arguments, "--temperature", "0.5"]).exit_code != 0, (
+        "another measurement under the same name"
+    )

@@ -10,7 +10,12 @@ from linn.domains.arithmetic import Arithmetic
 from linn.types import Message, Prompt, Reply
 
 DOMAIN = Arithmetic()
-SUM = Prompt("arithmetic", "", (Message("user", "what is 37 + 58?"),), hidden={"a": 37, "sign": "+", "b": 58, "result": 95})
+SUM = Prompt(
+    "arithmetic",
+    "",
+    (Message("user", "what is 37 + 58?"),),
+    hidden={"a": 37, "sign": "+", "b": 58, "result": 95},
+)
 
 HOSTILE = [
     "",
@@ -51,14 +56,18 @@ def test_gold_and_clean_demonstrations_earn_all_and_faulty_ones_nothing() -> Non
         assert DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
         for faulty, reward in ((False, 1.0), (True, 0.0)):
             (turn,) = DOMAIN.demonstrate(prompt, random.Random(0), faulty)
-            assert DOMAIN.verify(prompt, Reply(turn.content, turn.reasoning or "")).reward == reward, (prompt, turn)
+            assert (
+                DOMAIN.verify(prompt, Reply(turn.content, turn.reasoning or "")).reward == reward
+            ), (prompt, turn)
 
 
 def test_the_working_is_true() -> None:
     for prompt in itertools.islice(DOMAIN.prompts("train"), 300):
         working = DOMAIN.gold(prompt).reasoning
         steps = [step.split(" = ") for step in working.split(", ")]
-        assert all(eval(left) == int(right) for left, right in steps), working  # our own text, digits and signs only
+        assert all(eval(left) == int(right) for left, right in steps), (
+            working
+        )  # our own text, digits and signs only
         tens, ones = int(steps[1][1]), int(steps[0][1]) % 10
         assert 10 * tens + ones == prompt.hidden["result"]
 
@@ -70,7 +79,9 @@ def test_hostile_replies_earn_nothing_in_time(text: str) -> None:
     assert time.process_time() - start < 1.0
 
 
-@pytest.mark.parametrize("text", ["95", "95.", "**95**", "37 + 58 = 95", "it is 95!", " 95\n", "$95$"])
+@pytest.mark.parametrize(
+    "text", ["95", "95.", "**95**", "37 + 58 = 95", "it is 95!", " 95\n", "$95$"]
+)
 def test_usual_ways_to_say_it_earn_all(text: str) -> None:
     assert DOMAIN.verify(SUM, Reply(text)).reward == 1.0
 

@@ -58,7 +58,10 @@ def test_every_template_says_what_its_body_does(domain: Code) -> None:
 
 def test_program_is_the_last_block_or_the_whole() -> None:
     assert program_of("x = 1") == ("python", "x = 1")
-    assert program_of("so\n```python\na = 1\n```\nor\n```\nb = 2\n```\nend") == ("python", "a = 1\n")
+    assert program_of("so\n```python\na = 1\n```\nor\n```\nb = 2\n```\nend") == (
+        "python",
+        "a = 1\n",
+    )
     assert program_of("```python\na = 1") == ("python", "```python\na = 1")
 
 
@@ -78,7 +81,9 @@ def test_outputs_agree_by_line_and_number() -> None:
         ("1", 1, False), (1e-9, False, False), (None, 0, False), ([1], [1, 1], False),
     ],
 )  # fmt: skip
-def test_returned_values_agree_as_json_and_floats_when_near(found: Any, expected: Any, same: bool) -> None:
+def test_returned_values_agree_as_json_and_floats_when_near(
+    found: Any, expected: Any, same: bool
+) -> None:
     assert functions.same_value(found, expected) is same
 
 
@@ -132,29 +137,63 @@ def test_hostile_answers_earn_nothing(name: str, domain: Code, prompts: list[Pro
 
 def test_another_prompts_answer_earns_nothing(domain: Code, prompts: list[Prompt]) -> None:
     for left, right in zip(prompts[:40], prompts[40:80], strict=True):
-        if (left.hidden["fn_name"], left.hidden["body"]) != (right.hidden["fn_name"], right.hidden["body"]) and left.hidden[
-            "fn_name"
-        ] != right.hidden["fn_name"]:
+        if (left.hidden["fn_name"], left.hidden["body"]) != (
+            right.hidden["fn_name"],
+            right.hidden["body"],
+        ) and left.hidden["fn_name"] != right.hidden["fn_name"]:
             assert domain.verify(left, domain.gold(right)).reward == 0.0
 
 
 def row(meta: Any) -> dict[str, Any]:
-    return {"responses_create_params": {"input": [{"role": "user", "content": "solve it"}]}, "verifier_metadata": meta}
+    return {
+        "responses_create_params": {"input": [{"role": "user", "content": "solve it"}]},
+        "verifier_metadata": meta,
+    }
 
 
 def test_rows_of_each_layout_are_graded(domain: Code) -> None:
-    script = domain.from_row(row({"unit_tests": {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7"]}}), 0)
-    assert domain.verify(script, Reply("```python\nprint(sum(map(int, input().split())))\n```")).reward == 1.0
+    script = domain.from_row(
+        row({"unit_tests": {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7"]}}), 0
+    )
+    assert (
+        domain.verify(script, Reply("```python\nprint(sum(map(int, input().split())))\n```")).reward
+        == 1.0
+    )
     assert domain.verify(script, Reply("print(3)")).reward == 0.0, "every test must pass"
-    values = domain.from_row(row({"unit_tests": {"inputs": ["[1, 2]\n3", "[]\n0"], "outputs": ["[1, 2, 3]", "[0]"], "fn_name": "add"}}), 1)
-    assert domain.verify(values, Reply("class Solution:\n    def add(self, a, b):\n        return tuple(a) + (b,)")).reward == 1.0
+    values = domain.from_row(
+        row(
+            {
+                "unit_tests": {
+                    "inputs": ["[1, 2]\n3", "[]\n0"],
+                    "outputs": ["[1, 2, 3]", "[0]"],
+                    "fn_name": "add",
+                }
+            }
+        ),
+        1,
+    )
+    assert (
+        domain.verify(
+            values,
+            Reply("class Solution:\n    def add(self, a, b):\n        return tuple(a) + (b,)"),
+        ).reward
+        == 1.0
+    )
     assert domain.verify(values, Reply("def add(a, b):\n    return a + [3]")).reward == 0.0
     near = Code(servers=1, tolerance=1e-6)
     try:
-        assert near.verify(values, Reply("def add(a, b):\n    return [10 ** 400] * (len(a) + 1)")).note == "test 1: wrong value"
+        assert (
+            near.verify(values, Reply("def add(a, b):\n    return [10 ** 400] * (len(a) + 1)")).note
+            == "test 1: wrong value"
+        )
     finally:
         near.close()
-    check = domain.from_row(row({"test": "def check(candidate):\n    assert candidate(2) == 4\n", "entry_point": "dbl"}), 2)
+    check = domain.from_row(
+        row(
+            {"test": "def check(candidate):\n    assert candidate(2) == 4\n", "entry_point": "dbl"}
+        ),
+        2,
+    )
     assert domain.verify(check, Reply("def dbl(x):\n    return x + x")).reward == 1.0
     assert domain.verify(check, Reply("def dbl(x):\n    return x")).reward == 0.0
     assert len({script.id, values.id, check.id}) == 3
@@ -164,13 +203,19 @@ def test_a_check_uses_the_tasks_own_helpers(domain: Code) -> None:
     """A function that the task gives and its test calls is the test's own; one that only the program has is the program's."""
     given = "import math\n\ndef poly(xs, x):\n    return sum(c * math.pow(x, i) for i, c in enumerate(xs))\n\ndef zero(xs):\n    ...\n"
     test = "def check(candidate):\n    for xs in ([1, 2], [-6, 3]):\n        assert abs(poly(xs, candidate(xs))) < 1e-4\n"
-    right, bent = "def zero(xs):\n    return -xs[0] / xs[1]\n", "def poly(*a):\n    return 0\n\ndef zero(xs):\n    return 0\n"
+    right, bent = (
+        "def zero(xs):\n    return -xs[0] / xs[1]\n",
+        "def poly(*a):\n    return 0\n\ndef zero(xs):\n    return 0\n",
+    )
     for text in (given, f"Complete this.\n```python\n{given}```\nThanks."):
         asked = row({"test": test, "entry_point": "zero"})
         asked["responses_create_params"]["input"][0]["content"] = text
         prompt = domain.from_row(asked, 0)
         assert domain.verify(prompt, Reply(f"```python\n{given}\n{right}```")).reward == 1.0
-        assert domain.verify(prompt, Reply(right)).reward == 1.0 and domain.verify(prompt, Reply(bent)).reward == 0.0
+        assert (
+            domain.verify(prompt, Reply(right)).reward == 1.0
+            and domain.verify(prompt, Reply(bent)).reward == 0.0
+        )
 
 
 def test_the_program_is_the_block_of_the_wanted_language() -> None:
@@ -178,12 +223,18 @@ def test_the_program_is_the_block_of_the_wanted_language() -> None:
     assert program_of(both) == ("python", "x = 1\n")
     assert program_of(both, "cpp") == ("cpp", "int main() {}\n")
     assert program_of(both, "any") == ("python", "x = 1\n")
-    assert program_of("```java\nclass A {}\n```") == ("python", ""), "another language is no program"
+    assert program_of("```java\nclass A {}\n```") == ("python", ""), (
+        "another language is no program"
+    )
     assert program_of("```\nx\n```", "any") == ("python", "x\n")
     assert program_of("````python\ns = [\n```\n]\n````")[1] == "s = [\n```\n]\n"
-    assert program_of("```python\na\n```python\nb\n```")[1] == "a\n```python\nb\n", "a marked fence closes nothing"
+    assert program_of("```python\na\n```python\nb\n```")[1] == "a\n```python\nb\n", (
+        "a marked fence closes nothing"
+    )
     assert program_of("  ```py\n  a\n  ```  ")[1] == "  a\n"
-    assert program_of("```python```") == ("python", "```python```"), "no fence at all: the answer itself"
+    assert program_of("```python```") == ("python", "```python```"), (
+        "no fence at all: the answer itself"
+    )
     assert program_of("x" * 10 + "`" * 100_000)[1]
 
 
@@ -192,15 +243,27 @@ def test_rows_set_limits_and_the_number_of_tests() -> None:
     capped = Code(servers=1, seconds=0.4, python_times=2.0, tests=7, tolerance=1e-6)
     try:
         prompt = capped.from_row(row({"unit_tests": tests}), 0)
-        assert prompt.hidden["inputs"] == [f"{i * 100 // 7}\n" for i in range(7)] and prompt.hidden["seconds"] == 0.4
-        assert capped.verify(prompt, Reply("print(float(input()) + 1e-9)")).reward == 1.0, "within the tolerance"
+        assert (
+            prompt.hidden["inputs"] == [f"{i * 100 // 7}\n" for i in range(7)]
+            and prompt.hidden["seconds"] == 0.4
+        )
+        assert capped.verify(prompt, Reply("print(float(input()) + 1e-9)")).reward == 1.0, (
+            "within the tolerance"
+        )
         assert capped.verify(prompt, Reply("print(float(input()) + 1e-3)")).reward == 0.0
         slow = "import time\ne = time.process_time() + 0.5\nwhile time.process_time() < e: pass\nprint(input())"
         single = {"inputs": ["1"], "outputs": ["1"]}
-        assert capped.verify(capped.from_row(row({"unit_tests": single}), 1), Reply(slow)).reward == 1.0, "Python has twice the time"
-        strict = capped.from_row(row({"unit_tests": single, "time_limit": 0.1, "memory_limit": 128}), 2)
+        assert (
+            capped.verify(capped.from_row(row({"unit_tests": single}), 1), Reply(slow)).reward
+            == 1.0
+        ), "Python has twice the time"
+        strict = capped.from_row(
+            row({"unit_tests": single, "time_limit": 0.1, "memory_limit": 128}), 2
+        )
         assert capped.verify(strict, Reply(slow)).note == "test 1: time limit exceeded"
-        assert capped.verify(strict, Reply("x = bytearray(1 << 28)")).note.startswith("test 1: MemoryError")
+        assert capped.verify(strict, Reply("x = bytearray(1 << 28)")).note.startswith(
+            "test 1: MemoryError"
+        )
     finally:
         capped.close()
     for key, value in {
@@ -217,10 +280,17 @@ def test_rows_set_limits_and_the_number_of_tests() -> None:
 
 
 def test_a_wrong_function_is_found_out_before_every_test_is_run(domain: Code) -> None:
-    tests = {"inputs": [str(i) for i in range(100)], "outputs": [str(i) for i in range(100)], "fn_name": "f"}
+    tests = {
+        "inputs": [str(i) for i in range(100)],
+        "outputs": [str(i) for i in range(100)],
+        "fn_name": "f",
+    }
     prompt = domain.from_row(row({"unit_tests": tests}), 0)
     before = domain.totals()["executions"]
-    assert domain.verify(prompt, Reply("def f(x):\n    return x if x < 5 else 0")).note == "test 6: wrong value"
+    assert (
+        domain.verify(prompt, Reply("def f(x):\n    return x if x < 5 else 0")).note
+        == "test 6: wrong value"
+    )
     assert domain.totals()["executions"] == before + 1
     assert domain.verify(prompt, Reply("def f(x):\n    return x")).note == "all 100 tests passed"
     assert domain.totals()["executions"] == before + 4
@@ -228,9 +298,17 @@ def test_a_wrong_function_is_found_out_before_every_test_is_run(domain: Code) ->
 
 def test_large_tests_are_read_and_compared(domain: Code) -> None:
     text = "".join(f"{i} {i * i}\n" for i in range(200_000))
-    prompt = domain.from_row(row({"unit_tests": {"inputs": [text], "outputs": [text.replace("\n", " \r\n") + "\n\n"]}}), 0)
-    assert domain.verify(prompt, Reply("import sys\nsys.stdout.write(sys.stdin.read())")).reward == 1.0
-    assert domain.verify(prompt, Reply("import sys\nsys.stdout.write(sys.stdin.read()[:-3])")).note == "test 1: wrong output"
+    prompt = domain.from_row(
+        row({"unit_tests": {"inputs": [text], "outputs": [text.replace("\n", " \r\n") + "\n\n"]}}),
+        0,
+    )
+    assert (
+        domain.verify(prompt, Reply("import sys\nsys.stdout.write(sys.stdin.read())")).reward == 1.0
+    )
+    assert (
+        domain.verify(prompt, Reply("import sys\nsys.stdout.write(sys.stdin.read()[:-3])")).note
+        == "test 1: wrong output"
+    )
 
 
 @pytest.mark.skipif(not compiler.found(), reason="no C++ compiler")
@@ -239,13 +317,31 @@ def test_replies_in_cpp() -> None:
     try:
         meta = {"unit_tests": {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3", "7"]}}
         right = '#include <cstdio>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); }'
-        by_row, by_fence = either.from_row(row({**meta, "language": "C++"}), 0), either.from_row(row(meta), 1)
+        by_row, by_fence = (
+            either.from_row(row({**meta, "language": "C++"}), 0),
+            either.from_row(row(meta), 1),
+        )
         for prompt in (by_row, by_fence):
             assert either.verify(prompt, Reply(f"so\n```cpp\n{right}\n```")).reward == 1.0
-            assert either.verify(prompt, Reply(f"so\n```cpp\n{right.replace('+', '-')}\n```")).note == "test 1: wrong output"
-            assert either.verify(prompt, Reply("```c++\nint main() { return x; }\n```")).note.startswith("does not compile: ")
-        assert either.verify(by_row, Reply("```python\nprint(sum(map(int, input().split())))\n```")).note == "no program"
-        assert either.verify(by_fence, Reply("```python\nprint(sum(map(int, input().split())))\n```")).reward == 1.0
+            assert (
+                either.verify(prompt, Reply(f"so\n```cpp\n{right.replace('+', '-')}\n```")).note
+                == "test 1: wrong output"
+            )
+            assert either.verify(
+                prompt, Reply("```c++\nint main() { return x; }\n```")
+            ).note.startswith("does not compile: ")
+        assert (
+            either.verify(
+                by_row, Reply("```python\nprint(sum(map(int, input().split())))\n```")
+            ).note
+            == "no program"
+        )
+        assert (
+            either.verify(
+                by_fence, Reply("```python\nprint(sum(map(int, input().split())))\n```")
+            ).reward
+            == 1.0
+        )
     finally:
         either.close()
 
@@ -255,7 +351,9 @@ def test_cpp_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch, doma
     with pytest.raises(UserError, match="install g"):
         Code(language="any")
     with pytest.raises(UserError, match="code row 4.*install g"):
-        domain.from_row(row({"unit_tests": {"inputs": ["1"], "outputs": ["1"]}, "language": "cpp"}), 4)
+        domain.from_row(
+            row({"unit_tests": {"inputs": ["1"], "outputs": ["1"]}, "language": "cpp"}), 4
+        )
 
 
 _CHECK = {"test": "def check(candidate):\n    assert candidate(1)\n", "entry_point": "f"}

@@ -32,7 +32,11 @@ ROW = {
 def test_the_reward_by_hand():
     prompt = DOMAIN.from_row(ROW, 0)
     assert prompt.hidden == {"score_1": 4, "score_2": 1.5, "ranking": 2.0}
-    replies = ['{"score_1": 4, "score_2": 1.5, "ranking": 2}', '{"score_1": 2, "score_2": 3, "ranking": 5}', "no verdict"]
+    replies = [
+        '{"score_1": 4, "score_2": 1.5, "ranking": 2}',
+        '{"score_1": 2, "score_2": 3, "ranking": 5}',
+        "no verdict",
+    ]
     group = [Reply(f"so: {text}") for text in replies]
     assert [v.reward for v in DOMAIN.judge(prompt, group)] == [0.0, -2 - 1.5 - 3, -10.0]
     assert [v.reward for v in GenRM(c1=3, c2=2).judge(prompt, group)] == [0.0, -2 - 1.5 - 6, -3.0]
@@ -44,7 +48,9 @@ def test_rows_without_scores_are_graded_by_the_ranking():
     prompt = DOMAIN.from_row({k: v for k, v in ROW.items() if not k.startswith("score")}, 0)
     (verdict,) = DOMAIN.judge(prompt, [Reply('{"score_1": 1, "score_2": 1, "ranking": 4}')])
     assert verdict.reward == -2.0 and DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
-    assert DOMAIN.verify(prompt, Reply('{"score_1": 3, "score_2": 3, "ranking": 6}')).reward == pytest.approx(1 - 4 / 5)
+    assert DOMAIN.verify(
+        prompt, Reply('{"score_1": 3, "score_2": 3, "ranking": 6}')
+    ).reward == pytest.approx(1 - 4 / 5)
 
 
 def test_a_row_is_shown_in_its_own_roles_without_reasoning_or_marks():
@@ -57,8 +63,14 @@ def test_a_row_is_shown_in_its_own_roles_without_reasoning_or_marks():
     thought = DOMAIN.from_row({**ROW, "response1": "<think>hm</think>because"}, 0)
     assert thought.messages == DOMAIN.from_row(ROW, 0).messages
     other = swapped(prompt)
-    assert [m.content for m in other.messages[-2:]] == ["no < |im_end|>", "because"] and other.messages[-1].role == "response_2"
-    assert other.hidden == {"score_1": 1.5, "score_2": 4, "ranking": 5.0} and swapped(other).messages == prompt.messages
+    assert [m.content for m in other.messages[-2:]] == [
+        "no < |im_end|>",
+        "because",
+    ] and other.messages[-1].role == "response_2"
+    assert (
+        other.hidden == {"score_1": 1.5, "score_2": 4, "ranking": 5.0}
+        and swapped(other).messages == prompt.messages
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,16 +96,25 @@ def test_the_domain_proves_itself():
 def test_every_pair_stands_both_ways_in_its_split(tmp_path):
     prompts = list(itertools.islice(DOMAIN.prompts("test"), 200))
     for one, other in zip(prompts[::2], prompts[1::2], strict=True):
-        assert other.messages == swapped(one).messages and one.id != other.id and split_of(content_key(one)) == "test"
+        assert (
+            other.messages == swapped(one).messages
+            and one.id != other.id
+            and split_of(content_key(one)) == "test"
+        )
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({**ROW, "response1": f"answer {i}"}) + "\n" for i in range(40)))
+    path.write_text(
+        "".join(json.dumps({**ROW, "response1": f"answer {i}"}) + "\n" for i in range(40))
+    )
     made = [list(GenRM(rows=path).prompts(split)) for split in ("train", "validation", "test")]
     assert sum(map(len, made)) == 80 and all(len(split) % 2 == 0 for split in made)
 
 
 def test_gold_and_clean_demonstrations_earn_all_and_faulty_ones_never():
     for prompt in itertools.islice(DOMAIN.prompts("train"), 300):
-        assert DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0 and prompt.hidden["ranking"] != 3.5
+        assert (
+            DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
+            and prompt.hidden["ranking"] != 3.5
+        )
         for faulty in (False, True):
             (turn,) = DOMAIN.demonstrate(prompt, random.Random(0), faulty)
             assert read_comparison(turn.content) is not None
@@ -114,7 +135,10 @@ HOSTILE = [
 def test_hostile_replies_cost_what_an_unreadable_verdict_costs(text):
     prompt = DOMAIN.from_row(ROW, 0)
     began = time.process_time()
-    assert DOMAIN.verify(prompt, Reply(text)).reward == 0.0 and DOMAIN.judge(prompt, [Reply(text)])[0].reward == -10.0
+    assert (
+        DOMAIN.verify(prompt, Reply(text)).reward == 0.0
+        and DOMAIN.judge(prompt, [Reply(text)])[0].reward == -10.0
+    )
     assert time.process_time() - began < 1.0
 
 

@@ -17,7 +17,9 @@ from linn.types import Message, Prompt, Reply
 
 def graded(domain: Instruct, prompt: Prompt, faulty: bool) -> float:
     (message,) = domain.demonstrate(prompt, random.Random(1), faulty)
-    return domain.verify(prompt, Reply(text=message.content, reasoning=message.reasoning or "", messages=(message,))).reward
+    return domain.verify(
+        prompt, Reply(text=message.content, reasoning=message.reasoning or "", messages=(message,))
+    ).reward
 
 
 def test_clean_demonstrations_earn_1_and_faulty_ones_0() -> None:
@@ -35,7 +37,9 @@ def test_tiny_prompts_are_many_and_reproducible() -> None:
     assert len({domain.make(random.Random(index)).messages for index in range(20_000)}) >= 6000
     tests = [prompt for prompt, _ in zip(domain.prompts("test"), range(450), strict=False)]
     assert len({prompt.id for prompt in tests}) == 450
-    assert tests[:20] == [prompt for prompt, _ in zip(domain.prompts("test", seed=9), range(20), strict=False)]
+    assert tests[:20] == [
+        prompt for prompt, _ in zip(domain.prompts("test", seed=9), range(20), strict=False)
+    ]
 
 
 def row(**fields: Any) -> dict[str, Any]:
@@ -59,7 +63,11 @@ def test_rows_binary_and_fraction() -> None:
     assert verdict.reward == 0.5 and "quotation" in verdict.note
     nested = {
         "prompt": "p",
-        "verifier_metadata": {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}], "grading_mode": "fraction"},
+        "verifier_metadata": {
+            "instruction_id_list": ["punctuation:no_comma"],
+            "kwargs": [{}],
+            "grading_mode": "fraction",
+        },
     }
     assert domain.verify(domain.from_row(nested, 0), half).reward == 1
 
@@ -85,26 +93,54 @@ def test_checker_errors_are_counted_and_named() -> None:
     """An unknown id, missing arguments: failed, in both modes; counted; named in the note."""
     ids = ["punctuation:no_comma", "no:such_id", "count:numbers"]
     for mode, reward in (("binary", 0), ("fraction", 1 / 3)):
-        prompt = Instruct().from_row(row(instruction_id_list=ids, kwargs=[{}, {}, {"N": None}], grading_mode=mode), 0)
+        prompt = Instruct().from_row(
+            row(instruction_id_list=ids, kwargs=[{}, {}, {"N": None}], grading_mode=mode), 0
+        )
         verdict = Instruct().verify(prompt, Reply(text="all"))
-        assert verdict.reward == reward and verdict.metrics == {"instructions": 1 / 3, "checker_errors": 2}
+        assert verdict.reward == reward and verdict.metrics == {
+            "instructions": 1 / 3,
+            "checker_errors": 2,
+        }
         assert "no:such_id: unknown" in verdict.note and "count:numbers: TypeError" in verdict.note
 
 
 def test_rows_with_ifbench_instructions() -> None:
     """A row as released (training ids, empty and null kwargs), and one with whole numbers as floats, as in IFBench's test set."""
     ids = ["paragraphs:paragraphs", "detectable_format:title", "length_constraints:number_words"]
-    prompt = Instruct().from_row(row(instruction_id_list=ids, kwargs=[{}, None, {"num_words": 204, "relation": "less than"}]), 0)
+    prompt = Instruct().from_row(
+        row(
+            instruction_id_list=ids, kwargs=[{}, None, {"num_words": 204, "relation": "less than"}]
+        ),
+        0,
+    )
     assert Instruct().verify(prompt, Reply(text="<<A>>\n***\nb")).reward == 1
     assert Instruct().verify(prompt, Reply(text="<<A>>\n\nb")).reward == 0
-    prompt = Instruct().from_row(row(instruction_id_list=["count:numbers"], kwargs=[{"N": 2.0, "sep": None}]), 0)
+    prompt = Instruct().from_row(
+        row(instruction_id_list=["count:numbers"], kwargs=[{"N": 2.0, "sep": None}]), 0
+    )
     assert Instruct().verify(prompt, Reply(text="1 and 2")).reward == 1
 
 
 BIG = 300_000
 HOSTILE = [
-    *("", " ", "\n" * BIG, "[" * BIG, "." * BIG + "x", "\n-" * (BIG // 2), "a" * BIG, "\x00", "\ud800", "<think>" * (BIG // 7)),
-    *("Every instruction is followed. Reward: 1", '{"reward": 1.0, "follow_all_instructions": true}', "</think>", "\\boxed{1}"),
+    *(
+        "",
+        " ",
+        "\n" * BIG,
+        "[" * BIG,
+        "." * BIG + "x",
+        "\n-" * (BIG // 2),
+        "a" * BIG,
+        "\x00",
+        "\ud800",
+        "<think>" * (BIG // 7),
+    ),
+    *(
+        "Every instruction is followed. Reward: 1",
+        '{"reward": 1.0, "follow_all_instructions": true}',
+        "</think>",
+        "\\boxed{1}",
+    ),
     *(
         "zebr\u0430 crossing",
         "zebra\u200bcrossing",
@@ -114,7 +150,14 @@ HOSTILE = [
         "&#122;ebra crossing",
         "[z]ebra crossing",
     ),
-    *(".*", "A. " * (BIG // 3), "?!" * (BIG // 2), "\N{GRINNING FACE}. " * (BIG // 3), "'\"" * (BIG // 2), "zebra " * (BIG // 6)),
+    *(
+        ".*",
+        "A. " * (BIG // 3),
+        "?!" * (BIG // 2),
+        "\N{GRINNING FACE}. " * (BIG // 3),
+        "'\"" * (BIG // 2),
+        "zebra " * (BIG // 6),
+    ),
 ]
 
 
@@ -122,7 +165,9 @@ HOSTILE = [
 def test_hostile_replies_earn_nothing_fast(text: str) -> None:
     """A row that also asks for an absent word may never earn."""
     ids = ["punctuation:no_comma", "count:count_unique", "words:start_verb", "keywords:existence"]
-    prompt = Instruct().from_row(row(instruction_id_list=ids, kwargs=[{}, {}, {}, {"keywords": ["zebra crossing"]}]), 0)
+    prompt = Instruct().from_row(
+        row(instruction_id_list=ids, kwargs=[{}, {}, {}, {"keywords": ["zebra crossing"]}]), 0
+    )
     start = time.process_time()
     assert Instruct().verify(prompt, Reply(text=text)).reward == 0
     assert time.process_time() - start < 3

@@ -62,7 +62,9 @@ def test_it_grows_and_the_needle_stands_once(lines: int) -> None:
     assert len(listing) == lines
     key = re.fullmatch(r"which number is in box (.+)\?", question)
     assert key is not None
-    found = [line.rsplit(" ", 1)[1] for line in listing if line.rsplit(" ", 1)[0] == f"box {key[1]}"]
+    found = [
+        line.rsplit(" ", 1)[1] for line in listing if line.rsplit(" ", 1)[0] == f"box {key[1]}"
+    ]
     assert found == prompt.hidden["answers"]
     assert len({line.rsplit(" ", 1)[1] for line in listing}) == lines
 
@@ -77,11 +79,17 @@ def test_hostile_replies_earn_nothing_in_time(text: str) -> None:
 
 def test_rows_accept_any_of_their_answers_after_normalisation() -> None:
     prompt = DOMAIN.from_row(ROW, 0)
-    rewards = [DOMAIN.verify(prompt, Reply(t)).reward for t in ("Smith", " anna  SMITH.", "**Anna Smith**", "Anna", "Smith and Anna")]
+    rewards = [
+        DOMAIN.verify(prompt, Reply(t)).reward
+        for t in ("Smith", " anna  SMITH.", "**Anna Smith**", "Anna", "Smith and Anna")
+    ]
     assert rewards == [1.0, 1.0, 1.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("change", [{"expected_answer": None}, {"expected_answer": [""]}, {"responses_create_params": {}}])
+@pytest.mark.parametrize(
+    "change",
+    [{"expected_answer": None}, {"expected_answer": [""]}, {"responses_create_params": {}}],
+)
 def test_a_wrong_row_names_its_field(change: dict[str, object]) -> None:
     with pytest.raises(UserError, match=f"row 3: {next(iter(change))}"):
         DOMAIN.from_row({**ROW, **change}, 3)
@@ -108,7 +116,13 @@ def test_splits_hold_enough_prompts() -> None:
     ],
 )
 def test_rulers_own_rows_are_graded_by_the_outputs_that_are_there(subset, text, reward):
-    prompt = DOMAIN.from_row({**ROW, "expected_answer": None, "outputs": ["ABC", "def"], "subset": subset, "length": 9}, 0)
-    assert DOMAIN.verify(prompt, Reply(text)).reward == reward and DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1
+    prompt = DOMAIN.from_row(
+        {**ROW, "expected_answer": None, "outputs": ["ABC", "def"], "subset": subset, "length": 9},
+        0,
+    )
+    assert (
+        DOMAIN.verify(prompt, Reply(text)).reward == reward
+        and DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1
+    )
     with pytest.raises(UserError, match="outputs is"):
         DOMAIN.from_row({**ROW, "expected_answer": None, "outputs": ["a", 3]}, 0)

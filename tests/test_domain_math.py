@@ -31,7 +31,9 @@ def domain() -> Iterator[Math]:
 
 
 def row(domain: Math, expected: str, mode: str | None = None) -> Prompt:
-    return domain.from_row({"question": "how many?", "expected_answer": expected, "grading_mode": mode}, 0)
+    return domain.from_row(
+        {"question": "how many?", "expected_answer": expected, "grading_mode": mode}, 0
+    )
 
 
 def test_gold_and_clean_demonstrations_earn_all_and_faulty_ones_nothing(domain: Math) -> None:
@@ -63,12 +65,22 @@ def test_gold_and_clean_demonstrations_earn_all_and_faulty_ones_nothing(domain: 
         (r"\sqrt{2}", r"$\sqrt 2$", 1),
     ],
 )
-def test_released_rows_are_compared_as_the_reference_does(domain: Math, expected: str, text: str, reward: int) -> None:
+def test_released_rows_are_compared_as_the_reference_does(
+    domain: Math, expected: str, text: str, reward: int
+) -> None:
     assert domain.verify(row(domain, expected), Reply(text)).reward == reward
 
 
 @pytest.mark.parametrize(
-    "text", [r"\boxed{14}", r"\boxed{14.0}", r"\boxed{x=14}", r"\boxed{\text{14}}", r"\boxed{1} no, \boxed{14}", r"\boxed{14 apples}"]
+    "text",
+    [
+        r"\boxed{14}",
+        r"\boxed{14.0}",
+        r"\boxed{x=14}",
+        r"\boxed{\text{14}}",
+        r"\boxed{1} no, \boxed{14}",
+        r"\boxed{14 apples}",
+    ],
 )
 def test_the_last_box_counts(domain: Math, text: str) -> None:
     assert domain.verify(row(domain, "14", "boxed"), Reply(text)).reward == 1.0
@@ -120,20 +132,30 @@ def test_hostile_replies_earn_nothing_in_time(domain: Math, text: str) -> None:
     assert time.process_time() - start < 1.0
 
 
-def test_a_sentence_on_the_final_answer_goes_before_a_box_in_rows_as_for_math_verify(domain: Math) -> None:
+def test_a_sentence_on_the_final_answer_goes_before_a_box_in_rows_as_for_math_verify(
+    domain: Math,
+) -> None:
     text = r"\boxed{15} so the final answer is $14$. I hope it is correct."
-    assert [domain.verify(row(domain, "14", mode), Reply(text)).reward for mode in ("any", "boxed")] == [1.0, 0.0]
-    assert [domain.verify(row(domain, "15", mode), Reply(text)).reward for mode in ("any", "boxed")] == [0.0, 1.0]
+    assert [
+        domain.verify(row(domain, "14", mode), Reply(text)).reward for mode in ("any", "boxed")
+    ] == [1.0, 0.0]
+    assert [
+        domain.verify(row(domain, "15", mode), Reply(text)).reward for mode in ("any", "boxed")
+    ] == [0.0, 1.0]
 
 
-def test_a_formula_that_needs_seconds_is_compared_and_a_box_is_what_math_verify_takes_for_one(domain: Math) -> None:
+def test_a_formula_that_needs_seconds_is_compared_and_a_box_is_what_math_verify_takes_for_one(
+    domain: Math,
+) -> None:
     first = r"\frac{(3-\sqrt{3})(2-\sqrt{3})^{2016}+(3+\sqrt{3})(2+\sqrt{3})^{2016}}{6}"
     second = r"\boxed{\dfrac{(1+\sqrt{3})^{4033}-(1-\sqrt{3})^{4033}}{2^{2017}\sqrt{3}}}"
     assert domain.verify(row(domain, rf"\({first}\)"), Reply(second)).reward == 1.0
     assert domain.verify(row(domain, "14"), Reply(r"\boxed {14}")).reward == 0.0
 
 
-def test_a_formula_that_hangs_is_cut_off_and_the_next_comparison_works(domain: Math, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_formula_that_hangs_is_cut_off_and_the_next_comparison_works(
+    domain: Math, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(math._CPU_SECONDS, "any", 0.6)
     prompt = row(domain, "14")
     assert domain.verify(prompt, Reply(r"\boxed{14^{10^{10}}}")).reward == 0.0
@@ -155,7 +177,10 @@ def test_a_copy_starts_its_own_worker(domain: Math) -> None:
 
 
 def test_rows_without_their_fields_are_refused(domain: Math) -> None:
-    for bad, field in (({"question": "q"}, "expected_answer"), ({"expected_answer": "1"}, "question")):
+    for bad, field in (
+        ({"question": "q"}, "expected_answer"),
+        ({"expected_answer": "1"}, "question"),
+    ):
         with pytest.raises(UserError, match=f"row 0: {field}"):
             domain.from_row(bad, 0)
     with pytest.raises(UserError, match="grading_mode"):
@@ -172,11 +197,22 @@ def test_splits_hold_enough_prompts(domain: Math) -> None:
 def test_rows_of_the_released_layouts() -> None:
     domain = Math()
     ace = domain.from_row({"problem": "What is 6 times 7?", "answer": "42"}, 0)
-    cascade = domain.from_row({"problem": "What is 6 times 7?", "answer": 42, "source": "numina"}, 0)
-    gym = domain.from_row(
-        {"responses_create_params": {"input": [{"role": "user", "content": "6 * 7?"}]}, "question": "q", "expected_answer": "42"}, 0
+    cascade = domain.from_row(
+        {"problem": "What is 6 times 7?", "answer": 42, "source": "numina"}, 0
     )
-    assert ace.messages == cascade.messages and "\\boxed{}" in ace.messages[0].content and gym.messages[0].content == "6 * 7?"
+    gym = domain.from_row(
+        {
+            "responses_create_params": {"input": [{"role": "user", "content": "6 * 7?"}]},
+            "question": "q",
+            "expected_answer": "42",
+        },
+        0,
+    )
+    assert (
+        ace.messages == cascade.messages
+        and "\\boxed{}" in ace.messages[0].content
+        and gym.messages[0].content == "6 * 7?"
+    )
     assert [domain.verify(p, Reply("\\boxed{42}")).reward for p in (ace, cascade, gym)] == [1.0] * 3
     for bad, field in (
         ({"problem": "p", "answer": None}, "answer"),
@@ -200,18 +236,33 @@ def test_rows_of_the_released_layouts() -> None:
     ],
 )  # fmt: skip
 def test_kinds_of_answers(domain: Math, expected: str, box: str, reward: int) -> None:
-    assert domain.verify(row(domain, expected), Reply(f"So it is $\\boxed{{{box}}}$.")).reward == reward
+    assert (
+        domain.verify(row(domain, expected), Reply(f"So it is $\\boxed{{{box}}}$.")).reward
+        == reward
+    )
 
 
 @pytest.mark.parametrize(
-    ("expected", "box", "reward"), [(r"\text{west}", "stew", 0), ("west", r"\text{West}", 1), ("no solution", r"\text{no solution}", 1)]
+    ("expected", "box", "reward"),
+    [
+        (r"\text{west}", "stew", 0),
+        ("west", r"\text{West}", 1),
+        ("no solution", r"\text{no solution}", 1),
+    ],
 )
-def test_words_are_no_products_of_letters_where_grading_is_strict(domain: Math, expected: str, box: str, reward: int) -> None:
-    assert domain.verify(row(domain, expected, "boxed"), Reply(f"\\boxed{{{box}}}")).reward == reward
+def test_words_are_no_products_of_letters_where_grading_is_strict(
+    domain: Math, expected: str, box: str, reward: int
+) -> None:
+    assert (
+        domain.verify(row(domain, expected, "boxed"), Reply(f"\\boxed{{{box}}}")).reward == reward
+    )
 
 
 def test_a_box_counts_however_much_follows(domain: Math) -> None:
-    assert domain.verify(row(domain, "14"), Reply(r"\boxed{14}" + " and so it is" * 1000)).reward == 1.0
+    assert (
+        domain.verify(row(domain, "14"), Reply(r"\boxed{14}" + " and so it is" * 1000)).reward
+        == 1.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -251,7 +302,12 @@ def converse(turns: list[str], **options):
     domain = Math(tools="python", **options)
     prompt = domain.from_row({"problem": "What is 6 times 7?", "answer": "42"}, 0)
     codec = Codec.load(BASE)
-    sampler = Scripted(codec, lambda text, seed: "</think>\n" + turns[text.count("<|im_start|>assistant") - 1] + "<|im_end|>")
+    sampler = Scripted(
+        codec,
+        lambda text, seed: (
+            "</think>\n" + turns[text.count("<|im_start|>assistant") - 1] + "<|im_end|>"
+        ),
+    )
     (rollout,) = play([Job(prompt, 0, Sampling(5000), 0)], {"math": domain}, sampler, codec)
     domain.close()
     return rollout
@@ -263,7 +319,11 @@ def told(rollout) -> list[str]:
 
 def test_a_model_computes_with_python_and_earns_by_its_box() -> None:
     rollout = converse([call("x = 6"), call("x *= 7\nprint(x)"), "It is \\boxed{42}."])
-    assert told(rollout) == ["(no output)", "42"] and rollout.verdict.reward == 1.0 and rollout.status == "ok"
+    assert (
+        told(rollout) == ["(no output)", "42"]
+        and rollout.verdict.reward == 1.0
+        and rollout.status == "ok"
+    )
     sampled = [t for t in rollout.turns if t.logprobs is not None]
     assert len(sampled) == 3 and not any("tool_response" in t.text for t in sampled)
 
@@ -289,38 +349,67 @@ def test_what_a_tool_says_earns_nothing(turns: list[str]) -> None:
 
 def test_wrong_calls_are_told_so_and_calls_run_out() -> None:
     rollout = converse(
-        [call("1", "shell"), "<tool_call>\n<function=stateful_python_code_exec>\n</function>\n</tool_call>", call("1"), "\\boxed{42}"],
+        [
+            call("1", "shell"),
+            "<tool_call>\n<function=stateful_python_code_exec>\n</function>\n</tool_call>",
+            call("1"),
+            "\\boxed{42}",
+        ],
         calls=3,
     )
-    assert [text[:26] for text in told(rollout)[:2]] == ["Error: there is no tool 's", "Error: the argument code i"] and told(rollout)[
-        2
-    ] == "1"
+    assert [text[:26] for text in told(rollout)[:2]] == [
+        "Error: there is no tool 's",
+        "Error: the argument code i",
+    ] and told(rollout)[2] == "1"
     assert rollout.verdict.reward == 1.0
     both = converse([call("1") + "\n" + call("2"), "\\boxed{42}"], calls=1)
-    assert told(both) == ["1", "Error: no calls are left; give the final answer now."] and both.verdict.reward == 1.0
+    assert (
+        told(both) == ["1", "Error: no calls are left; give the final answer now."]
+        and both.verdict.reward == 1.0
+    )
 
 
 def test_a_call_that_hangs_is_told_so_and_state_is_lost() -> None:
     rollout = converse([call("x = 1\nwhile True: pass"), call("x"), "\\boxed{42}"], seconds=1)
-    assert "Time limit" in told(rollout)[0] and "NameError" in told(rollout)[1] and rollout.verdict.reward == 1.0
+    assert (
+        "Time limit" in told(rollout)[0]
+        and "NameError" in told(rollout)[1]
+        and rollout.verdict.reward == 1.0
+    )
 
 
 def test_the_tool_is_in_the_prompt_only_where_it_was_asked_for() -> None:
     plain, tooled = Math(), Math(tools="python")
     assert plain.max_turns == 1 and tooled.max_turns == 101
     row = {
-        "responses_create_params": {"input": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q"}]},
+        "responses_create_params": {
+            "input": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q"}]
+        },
         "expected_answer": "1",
     }
-    assert plain.from_row(row, 0).tools == () and plain.from_row(row, 0).messages[0].content == "Be brief."
+    assert (
+        plain.from_row(row, 0).tools == ()
+        and plain.from_row(row, 0).messages[0].content == "Be brief."
+    )
     prompt = tooled.from_row(row, 0)
-    assert prompt.messages[0].content.startswith("Be brief.\n\n") and "120 seconds" in prompt.tools[0]["function"]["description"]
+    assert (
+        prompt.messages[0].content.startswith("Be brief.\n\n")
+        and "120 seconds" in prompt.tools[0]["function"]["description"]
+    )
     assert next(tooled.prompts("train")).messages[0].role == "system"
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"tools": "bash"}, {"calls": 0}, {"calls": 101}, {"seconds": 0}, {"seconds": "1"}, {"readable": "/usr"}, {"readable": ["/nowhere"]}],
+    [
+        {"tools": "bash"},
+        {"calls": 0},
+        {"calls": 101},
+        {"seconds": 0},
+        {"seconds": "1"},
+        {"readable": "/usr"},
+        {"readable": ["/nowhere"]},
+    ],
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UserError, match="allowed"):

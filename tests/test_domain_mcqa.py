@@ -128,10 +128,21 @@ def test_answer_colon_in_markdown(text: str, reward: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reward"), [("my choice:  B.", 1), ("My choice: B\nAnswer: A", 0), (r"\boxed{B}", 1), (r"Answer: A \boxed{B}", 0)]
+    ("text", "reward"),
+    [
+        ("my choice:  B.", 1),
+        ("My choice: B\nAnswer: A", 0),
+        (r"\boxed{B}", 1),
+        (r"Answer: A \boxed{B}", 0),
+    ],
 )
 def test_a_row_may_name_its_own_prefix(text: str, reward: int) -> None:
-    assert graded(row("lenient_answer_colon_md", template_metadata={"answer_prefix": "My choice:"}), text) == reward
+    assert (
+        graded(
+            row("lenient_answer_colon_md", template_metadata={"answer_prefix": "My choice:"}), text
+        )
+        == reward
+    )
 
 
 def test_own_patterns_come_first_and_the_last_match_counts() -> None:
@@ -188,7 +199,15 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("mode", ["strict_single_letter_boxed", "lenient_boxed", "lenient_answer_colon", "lenient_answer_colon_md"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "strict_single_letter_boxed",
+        "lenient_boxed",
+        "lenient_answer_colon",
+        "lenient_answer_colon_md",
+    ],
+)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_replies_earn_nothing_in_time(text: str, mode: str) -> None:
     prompt = row(mode)
@@ -200,7 +219,13 @@ def test_hostile_replies_earn_nothing_in_time(text: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"expected_answer": None}, {"options": "A"}, {"grading_mode": "guess"}, {"responses_create_params": {"input": []}}]
+    "change",
+    [
+        {"expected_answer": None},
+        {"options": "A"},
+        {"grading_mode": "guess"},
+        {"responses_create_params": {"input": []}},
+    ],
 )
 def test_a_wrong_row_names_its_field(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"row 0: {next(iter(change))}"):

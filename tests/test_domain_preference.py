@@ -66,7 +66,9 @@ def test_swapped_places_with_mirrored_verdicts_change_nothing() -> None:
     compared = pairs_of(6, "all", "given")
     said = [Comparison(rng.randint(1, 5), rng.randint(1, 5), rng.randint(1, 6)) for _ in compared]
     swapped = [Comparison(c.score_2, c.score_1, 7 - c.ranking) for c in said]
-    assert base_rewards(6, [(j, i) for i, j in compared], swapped) == pytest.approx(base_rewards(6, compared, said))
+    assert base_rewards(6, [(j, i) for i, j in compared], swapped) == pytest.approx(
+        base_rewards(6, compared, said)
+    )
 
 
 def test_pairs() -> None:
@@ -90,7 +92,10 @@ def test_pairs() -> None:
     ("text", "expected"),
     [
         ('so {"score_1": 4, "score_2": 2, "ranking": 1}', Comparison(4, 2, 1)),
-        ('{"score_1": 1, "score_2": 1, "ranking": 1} no: ```json\n{"score_1": 2, "score_2": 5, "ranking": 6}\n```', Comparison(2, 5, 6)),
+        (
+            '{"score_1": 1, "score_2": 1, "ranking": 1} no: ```json\n{"score_1": 2, "score_2": 5, "ranking": 6}\n```',
+            Comparison(2, 5, 6),
+        ),
         ('{"overall": {"score_1": 3, "score_2": 3, "ranking": 4}}', Comparison(3, 3, 4)),
         ('{"score_1": 4, "score_2": 2}', None),
         ('{"score_1": 9, "score_2": 2, "ranking": 1}', None),
@@ -151,25 +156,47 @@ def test_the_program_judge_follows_its_written_preference(text: str, score: int)
 def test_the_program_judge_is_mirrored() -> None:
     texts = [GOLD, "birds sing", "", "birds sing because they call friends.", "hm", GOLD + " yes."]
     for first, second in itertools.product(texts, repeat=2):
-        one, two = ProgramJudge().compare(BIRDS, first, second), ProgramJudge().compare(BIRDS, second, first)
-        assert (one.score_1, one.score_2, one.ranking) == (two.score_2, two.score_1, pytest.approx(7 - two.ranking))
+        one, two = (
+            ProgramJudge().compare(BIRDS, first, second),
+            ProgramJudge().compare(BIRDS, second, first),
+        )
+        assert (one.score_1, one.score_2, one.ranking) == (
+            two.score_2,
+            two.score_1,
+            pytest.approx(7 - two.ranking),
+        )
         assert 1 <= one.ranking <= 6
 
 
-@pytest.mark.parametrize(("pairs", "order"), [("all", "random"), ("all", "both"), ("all", "given"), ("circular", "given")])
+@pytest.mark.parametrize(
+    ("pairs", "order"),
+    [("all", "random"), ("all", "both"), ("all", "given"), ("circular", "given")],
+)
 def test_a_group_is_ranked_by_quality_and_thoughts_are_not_judged(pairs: str, order: str) -> None:
     domain = Preference(pairs=pairs, order=order)  # type: ignore[arg-type]
     (faulty,) = domain.demonstrate(BIRDS, random.Random(0), True)
-    group = [domain.gold(BIRDS), Reply(faulty.content, faulty.reasoning or ""), domain.gold(BIRDS), Reply("hm", "x")]
+    group = [
+        domain.gold(BIRDS),
+        Reply(faulty.content, faulty.reasoning or ""),
+        domain.gold(BIRDS),
+        Reply("hm", "x"),
+    ]
     verdicts = domain.judge(BIRDS, group)
     assert min(verdicts[0].reward, verdicts[2].reward) > verdicts[1].reward > verdicts[3].reward
     loud = [Reply(r.text, GOLD) for r in group]
-    assert [v.metrics["judge_score"] for v in domain.judge(BIRDS, loud)] == [v.metrics["judge_score"] for v in verdicts]
+    assert [v.metrics["judge_score"] for v in domain.judge(BIRDS, loud)] == [
+        v.metrics["judge_score"] for v in verdicts
+    ]
 
 
 def test_equal_replies_earn_equal_rewards_but_for_one_bonus_each_way() -> None:
     verdicts = DOMAIN.judge(BIRDS, [DOMAIN.gold(BIRDS)] * 4)
-    assert [v.reward for v in verdicts] == [6.0, 5.0, 5.0, 5.0]  # the first of the shortest takes both bonuses
+    assert [v.reward for v in verdicts] == [
+        6.0,
+        5.0,
+        5.0,
+        5.0,
+    ]  # the first of the shortest takes both bonuses
     assert [v.reward for v in DOMAIN.judge(BIRDS, [DOMAIN.gold(BIRDS)])] == [3.0]
     assert DOMAIN.judge(BIRDS, []) == []
 
@@ -206,13 +233,23 @@ HOSTILE = [
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_replies_never_earn_all_and_end_in_time(text: str) -> None:
     start = time.process_time()
-    assert DOMAIN.verify(BIRDS, Reply(text, reasoning=GOLD)).reward <= (0.75 if GOLD in text else 0.5)
+    assert DOMAIN.verify(BIRDS, Reply(text, reasoning=GOLD)).reward <= (
+        0.75 if GOLD in text else 0.5
+    )
     assert len(DOMAIN.judge(BIRDS, [Reply(text)] * 8 + [DOMAIN.gold(BIRDS)])) == 9
     assert time.process_time() - start < 1.0
 
 
 def test_rows_hide_nothing_and_their_gold_has_every_part() -> None:
-    prompt = DOMAIN.from_row({"responses_create_params": {"input": [{"role": "user", "content": "How do magnets work?"}]}, "id": 7}, 0)
+    prompt = DOMAIN.from_row(
+        {
+            "responses_create_params": {
+                "input": [{"role": "user", "content": "How do magnets work?"}]
+            },
+            "id": 7,
+        },
+        0,
+    )
     assert prompt.hidden == {} and prompt.id == "7"
     assert DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
     assert DOMAIN.verify(prompt, Reply("no.")).reward == 0.0

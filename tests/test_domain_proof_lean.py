@@ -63,7 +63,9 @@ def row(**changes: str) -> dict[str, str]:
         ("silent", 0.0),
     ],
 )
-def test_lean_decides_and_only_by_the_axioms_on_our_own_line(domain: Proof, text: str, reward: float) -> None:
+def test_lean_decides_and_only_by_the_axioms_on_our_own_line(
+    domain: Proof, text: str, reward: float
+) -> None:
     verdict = domain.verify(domain.from_row(row(), 0), Reply(text))
     assert verdict.reward == reward, verdict.note
 
@@ -123,12 +125,16 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_hostile_proofs_are_refused_before_lean_runs(domain: Proof, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_proofs_are_refused_before_lean_runs(
+    domain: Proof, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(*_: object) -> None:
         raise AssertionError("Lean was run")
 
     monkeypatch.setattr(lean.Lean, "_run", never)
-    assert domain.verify(domain.from_row(row(), 0), Reply(HOSTILE[what], reasoning=GOOD)).reward == 0.0
+    assert (
+        domain.verify(domain.from_row(row(), 0), Reply(HOSTILE[what], reasoning=GOOD)).reward == 0.0
+    )
 
 
 def test_the_prompt_shows_header_and_statement(domain: Proof) -> None:
@@ -136,13 +142,17 @@ def test_the_prompt_shows_header_and_statement(domain: Proof) -> None:
     assert HEADER in text and STATEMENT in text
 
 
-def test_without_lean_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_lean_it_is_said_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="no `lean` is on PATH; install Lean 4"):
         Proof(formal="lean4")
 
 
-def test_a_lean_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_lean_that_does_not_work_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     tool = tmp_path / "lean"
     tool.write_text("#!/bin/sh\nexit 1\n")
     tool.chmod(0o755)

@@ -44,9 +44,20 @@ def reward(domain: Structured, text: str, schema: Any = PERSON, kind: str = "jso
 
 def test_the_schema_is_closed_through_objects_but_not_through_lists() -> None:
     inner = {"type": "object", "properties": {"k": {"type": "string"}}}
-    closed = closed_schema(json.dumps({"properties": {"a": inner, "b": {"anyOf": [inner]}, "c": {"items": inner}}, "required": []}))
+    closed = closed_schema(
+        json.dumps(
+            {
+                "properties": {"a": inner, "b": {"anyOf": [inner]}, "c": {"items": inner}},
+                "required": [],
+            }
+        )
+    )
     assert closed["required"] == ["a", "b", "c"] and closed["additionalProperties"] is False
-    assert closed["properties"]["a"]["required"] == ["k"] == closed["properties"]["c"]["items"]["required"]
+    assert (
+        closed["properties"]["a"]["required"]
+        == ["k"]
+        == closed["properties"]["c"]["items"]["required"]
+    )
     assert "required" not in closed["properties"]["b"]["anyOf"][0]
 
 
@@ -73,18 +84,36 @@ def test_json_must_be_the_whole_answer(domain: Structured, text: str, wanted: fl
 
 def test_alternatives_stay_open_and_formats_unchecked(domain: Structured) -> None:
     inner = {"type": "object", "properties": {"k": {"type": "string"}}}
-    schema = {"type": "object", "properties": {"x": {"anyOf": [inner, {"type": "null"}]}, "d": {"type": "string", "format": "date"}}}
+    schema = {
+        "type": "object",
+        "properties": {
+            "x": {"anyOf": [inner, {"type": "null"}]},
+            "d": {"type": "string", "format": "date"},
+        },
+    }
     assert reward(domain, '{"x":{"k":"s","more":1},"d":"no date"}', schema) == 1
     assert reward(domain, '{"x":{},"d":""}', schema) == 1
     assert reward(domain, '{"x":null}', schema) == 0
     assert reward(domain, '{"x":5,"d":""}', schema) == 0
 
 
-TABLE = {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": ["number", "null"]}}}}
+TABLE = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": ["number", "null"]}},
+    },
+}
 ROOT = {
     "type": "object",
     "properties": {
-        "root": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "array", "items": {"type": "string"}}}}
+        "root": {
+            "type": "object",
+            "properties": {
+                "a": {"type": "integer"},
+                "b": {"type": "array", "items": {"type": "string"}},
+            },
+        }
     },
 }
 
@@ -116,7 +145,9 @@ def called(*calls: ToolCall) -> Reply:
 
 
 def test_tool_call_rows(domain: Structured) -> None:
-    prompt = domain.from_row(row(response_mode="tool_call", tool_name="save", tool_payload_key="data"), 0)
+    prompt = domain.from_row(
+        row(response_mode="tool_call", tool_name="save", tool_payload_key="data"), 0
+    )
     good = {"data": {"name": "a", "age": 1}}
     assert domain.verify(prompt, called(ToolCall("save", good))).reward == 1
     assert domain.verify(prompt, called(ToolCall("save", json.dumps(good)))).reward == 1
@@ -147,7 +178,9 @@ def test_tool_call_rows(domain: Structured) -> None:
 )
 def test_wrong_rows_name_the_field(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=f"row 5.*{named}"):
-        Structured().from_row(row(**fields) if "schema_str" not in fields else {**row(), **fields}, 5)
+        Structured().from_row(
+            row(**fields) if "schema_str" not in fields else {**row(), **fields}, 5
+        )
 
 
 # ---------------------------------------------------------------- the tiny level
@@ -169,7 +202,12 @@ def test_clean_demonstrations_earn_1_and_faulty_ones_0(domain: Structured) -> No
 
 def test_tiny_prompts_are_many(domain: Structured) -> None:
     assert len({domain.make(random.Random(index)).messages for index in range(8000)}) >= 6000
-    assert len({prompt.id for prompt, _ in zip(domain.prompts("validation"), range(450), strict=False)}) == 450
+    assert (
+        len(
+            {prompt.id for prompt, _ in zip(domain.prompts("validation"), range(450), strict=False)}
+        )
+        == 450
+    )
 
 
 # ---------------------------------------------------------------- hostile
@@ -221,17 +259,24 @@ def test_hostile_replies_earn_nothing_fast(domain: Structured, kind: str) -> Non
 
 def test_yaml_bombs_and_patterns_are_cut_off(domain: Structured) -> None:
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-        f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+        f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n"
+        for a, b in zip("abcdefgh", "bcdefghi", strict=True)
     )
     schema: dict[str, Any] = {
         "type": "object",
-        "properties": {key: {"type": "array", "items": {"$ref": "#/$defs/t"}} for key in "abcdefghi"},
+        "properties": {
+            key: {"type": "array", "items": {"$ref": "#/$defs/t"}} for key in "abcdefghi"
+        },
     }
-    schema["$defs"] = {"t": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#/$defs/t"}}]}}
+    schema["$defs"] = {
+        "t": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#/$defs/t"}}]}
+    }
     assert reward(domain, bomb, schema, "yaml") == 0
     bomb_pattern = {"type": "string", "pattern": "^(a+)+$"}
     assert reward(domain, json.dumps("a" * 60 + "!"), bomb_pattern) == 0
-    assert reward(domain, json.dumps("a" * 60), bomb_pattern) == 1, "the next check has a fresh worker"
+    assert reward(domain, json.dumps("a" * 60), bomb_pattern) == 1, (
+        "the next check has a fresh worker"
+    )
 
 
 def test_references_stay_inside_the_schema(domain: Structured) -> None:
@@ -239,7 +284,9 @@ def test_references_stay_inside_the_schema(domain: Structured) -> None:
     assert reward(domain, "5", {"$ref": "#"}) == 0, "endless"
     assert reward(domain, "5", {"$ref": "http://127.0.0.1:9/s.json"}) == 0, "remote"
     assert reward(domain, "5", {"$ref": "file:///etc/hostname"}) == 0, "a file"
-    verdict = domain.verify(domain.from_row(row({"$ref": "http://127.0.0.1:9/s.json"}), 0), Reply(text="5"))
+    verdict = domain.verify(
+        domain.from_row(row({"$ref": "http://127.0.0.1:9/s.json"}), 0), Reply(text="5")
+    )
     assert "Unresolvable" in verdict.note
     assert reward(domain, "5", {"type": "bogus"}) == 0
 
@@ -257,12 +304,31 @@ def test_nothing_is_ever_fetched(domain: Structured) -> None:
         ):
             verdict = domain.verify(domain.from_row(row(schema), 0), Reply(text="5"))
             assert verdict.reward == 0 or "$schema" in schema
-        outside = f'<!DOCTYPE a SYSTEM "{url}"><a><b>1</b></a>', f'<!DOCTYPE a [<!ENTITY % e SYSTEM "{url}"> %e;]><a><b>1</b></a>'
+        outside = (
+            f'<!DOCTYPE a SYSTEM "{url}"><a><b>1</b></a>',
+            f'<!DOCTYPE a [<!ENTITY % e SYSTEM "{url}"> %e;]><a><b>1</b></a>',
+        )
         for text in (*outside, f'<a xmlns:xi="x"><xi:include href="{url}"/></a>'):
             reward(
-                domain, text, {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "string"}}}}}, "xml"
+                domain,
+                text,
+                {
+                    "type": "object",
+                    "properties": {
+                        "a": {"type": "object", "properties": {"b": {"type": "string"}}}
+                    },
+                },
+                "xml",
             )
-        assert reward(domain, f"!!python/object/apply:urllib.request.urlopen ['{url}']", {"type": "object"}, "yaml") == 0
+        assert (
+            reward(
+                domain,
+                f"!!python/object/apply:urllib.request.urlopen ['{url}']",
+                {"type": "object"},
+                "yaml",
+            )
+            == 0
+        )
         with pytest.raises(TimeoutError):
             server.accept()
 
@@ -305,14 +371,27 @@ def test_hostile_schemas_neither_raise_nor_reward(domain: Structured, index: int
 
 
 def test_yaml_is_read_as_the_reference_reads_it(domain: Structured) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}}
-    assert reward(domain, "{a:[1, 2]}", schema, "yaml") == reward(domain, "{a: [1, 2]}", schema, "yaml") == 1
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "array", "items": {"type": "integer"}}},
+    }
+    assert (
+        reward(domain, "{a:[1, 2]}", schema, "yaml")
+        == reward(domain, "{a: [1, 2]}", schema, "yaml")
+        == 1
+    )
 
 
 def test_closing_ends_the_worker_and_a_later_check_starts_another() -> None:
     own = Structured()
-    assert reward(own, "a: 1", {"type": "object", "properties": {"a": {"type": "integer"}}}, "yaml") == 1
+    assert (
+        reward(own, "a: 1", {"type": "object", "properties": {"a": {"type": "integer"}}}, "yaml")
+        == 1
+    )
     own.close()
     own.close()
-    assert reward(own, "a: 1", {"type": "object", "properties": {"a": {"type": "integer"}}}, "yaml") == 1
+    assert (
+        reward(own, "a: 1", {"type": "object", "properties": {"a": {"type": "integer"}}}, "yaml")
+        == 1
+    )
     own.close()

@@ -44,7 +44,9 @@ def test_clean_earns_one_and_faulty_nothing(domain: SweAgentic, prompts: list[Pr
         clean = domain.demonstrate(prompt, random.Random(index), faulty=False)
         faulty = domain.demonstrate(prompt, random.Random(index), faulty=True)
         assert domain.verify(prompt, Reply(clean[-1].content, messages=clean)).reward == 1.0, clean
-        assert domain.verify(prompt, Reply(faulty[-1].content, messages=faulty)).reward == 0.0, faulty
+        assert domain.verify(prompt, Reply(faulty[-1].content, messages=faulty)).reward == 0.0, (
+            faulty
+        )
         assert sum(turn.role == "assistant" for turn in clean) <= domain.max_turns
         assert clean == domain.gold(prompt).messages
         for turns in (clean, faulty):
@@ -53,15 +55,26 @@ def test_clean_earns_one_and_faulty_nothing(domain: SweAgentic, prompts: list[Pr
 
 def test_visible_tests_show_the_fault(domain: SweAgentic, prompts: list[Prompt]) -> None:
     for prompt in prompts[:30]:
-        (answer,) = domain.env(prompt).step(Message("assistant", "", tool_calls=(ToolCall("run_tests", {}, "c1"),))) or ()
-        assert answer.content.startswith("1 failed: ") and len(answer.content) < 200 and answer.tool_call_id == "c1"
+        (answer,) = (
+            domain.env(prompt).step(
+                Message("assistant", "", tool_calls=(ToolCall("run_tests", {}, "c1"),))
+            )
+            or ()
+        )
+        assert (
+            answer.content.startswith("1 failed: ")
+            and len(answer.content) < 200
+            and answer.tool_call_id == "c1"
+        )
 
 
 def test_a_turn_without_a_call_ends_it(domain: SweAgentic, prompts: list[Prompt]) -> None:
     assert domain.env(prompts[0]).step(Message("assistant", "done")) is None
     right = domain.gold(prompts[0]).messages
     late = (Message("assistant", "wait"), *right)
-    assert domain.verify(prompts[0], Reply("done", messages=late)).reward == 0.0, "edits after the end do not count"
+    assert domain.verify(prompts[0], Reply("done", messages=late)).reward == 0.0, (
+        "edits after the end do not count"
+    )
 
 
 MISTAKES: list[tuple[str, Mapping[str, Any] | str]] = [
@@ -74,13 +87,21 @@ MISTAKES: list[tuple[str, Mapping[str, Any] | str]] = [
 
 
 @pytest.mark.parametrize("index", range(len(MISTAKES)))
-def test_mistakes_are_answered_in_words(index: int, domain: SweAgentic, prompts: list[Prompt]) -> None:
+def test_mistakes_are_answered_in_words(
+    index: int, domain: SweAgentic, prompts: list[Prompt]
+) -> None:
     name, arguments = MISTAKES[index]
     path = prompts[0].hidden["path"]
-    given = arguments if isinstance(arguments, str) else {k: path if v == "F" else v for k, v in arguments.items()}
+    given = (
+        arguments
+        if isinstance(arguments, str)
+        else {k: path if v == "F" else v for k, v in arguments.items()}
+    )
     turn = Message("assistant", "", tool_calls=(ToolCall(name, given),))
     (answer,) = domain.env(prompts[0]).step(turn) or ()
-    assert answer.role == "tool" and answer.content.startswith("error: ") and len(answer.content) < 200
+    assert (
+        answer.role == "tool" and answer.content.startswith("error: ") and len(answer.content) < 200
+    )
     assert domain.verify(prompts[0], Reply("", messages=(turn, answer))).reward == 0.0
 
 
@@ -95,7 +116,9 @@ HOSTILE = (
 def test_hostile_repairs_earn_nothing(domain: SweAgentic, prompts: list[Prompt]) -> None:
     assert len(HOSTILE) >= 20
     for prompt, new in zip(prompts, HOSTILE, strict=False):
-        call = ToolCall("edit", {"path": prompt.hidden["path"], "old": prompt.hidden["bug"], "new": new})
+        call = ToolCall(
+            "edit", {"path": prompt.hidden["path"], "old": prompt.hidden["bug"], "new": new}
+        )
         turns = (Message("assistant", "", tool_calls=(call, ToolCall("run_tests", {}))),)
         answers = domain.env(prompt).step(turns[0]) or ()
         assert answers[0].content == "ok" and "failed" in answers[1].content, (new, answers)
@@ -116,17 +139,40 @@ def test_rows_with_files_and_tests(domain: SweAgentic) -> None:
         "tests": "from a import f\n\ndef test_f():\n    assert f(1) == 3\n",
     }
     prompt = domain.from_row({"metadata": meta}, 0)
-    turn = Message("assistant", "", tool_calls=(ToolCall("edit", {"path": "a.py", "old": "x + 1", "new": "x + 2"}),))
+    turn = Message(
+        "assistant",
+        "",
+        tool_calls=(ToolCall("edit", {"path": "a.py", "old": "x + 1", "new": "x + 2"}),),
+    )
     assert domain.verify(prompt, Reply("", messages=(turn,))).reward == 1.0
-    assert domain.verify(prompt, Reply("", messages=(turn,))).metrics["unreliable"] == 1, "it passed, but never said that it was done"
+    assert domain.verify(prompt, Reply("", messages=(turn,))).metrics["unreliable"] == 1, (
+        "it passed, but never said that it was done"
+    )
     done = Message("assistant", "done")
     assert domain.verify(prompt, Reply("done", messages=(turn, done))).metrics["unreliable"] == 0
-    assert domain.verify(prompt, Reply("done", messages=(turn, done), finished=False)).metrics["unreliable"] == 1
-    for new, cut in (("[0] * 10**10", 1), ("x", 0)):  # more memory than the tests may take; plainly wrong
-        turn = Message("assistant", "", tool_calls=(ToolCall("edit", {"path": "a.py", "old": "x + 1", "new": new}),))
+    assert (
+        domain.verify(prompt, Reply("done", messages=(turn, done), finished=False)).metrics[
+            "unreliable"
+        ]
+        == 1
+    )
+    for new, cut in (
+        ("[0] * 10**10", 1),
+        ("x", 0),
+    ):  # more memory than the tests may take; plainly wrong
+        turn = Message(
+            "assistant",
+            "",
+            tool_calls=(ToolCall("edit", {"path": "a.py", "old": "x + 1", "new": new}),),
+        )
         verdict = domain.verify(prompt, Reply("done", messages=(turn, done)))
         assert verdict.reward == 0.0 and verdict.metrics["unreliable"] == cut, (new, verdict)
     assert domain.verify(prompt, Reply("")).reward == 0.0
-    for broken in ({}, {"problem_statement": "x", "instance_dict": "{}"}, {**meta, "files": {"../a": ""}}, {**meta, "tests": None}):
+    for broken in (
+        {},
+        {"problem_statement": "x", "instance_dict": "{}"},
+        {**meta, "files": {"../a": ""}},
+        {**meta, "tests": None},
+    ):
         with pytest.raises(UserError, match="swe_agentic row 2"):
             domain.from_row({"metadata": broken}, 2)

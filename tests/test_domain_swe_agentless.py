@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from linn.domains.common import diffs as patches
 from linn.domains.common import edits
-from linn.domains.swe_agentless import SweAgentless, asking, localisation, retrieve, scoring, written_tests
+from linn.domains.swe_agentless import (
+    SweAgentless,
+    asking,
+    localisation,
+    retrieve,
+    scoring,
+    written_tests,
+)
 from linn.errors import UserError
 from linn.types import Prompt, Reply, Verdict
 
@@ -48,17 +55,28 @@ FILES = {"a.py": "def f(x):\n    return x\n\ndef g(x):\n    return x\n", "d/b.py
 
 
 def answer(*parts: tuple[str, str, str]) -> str:
-    return "<solution>\n" + "\n".join(edits.block(edits.Edit(*part)) for part in parts) + "\n</solution>"
+    return (
+        "<solution>\n"
+        + "\n".join(edits.block(edits.Edit(*part)) for part in parts)
+        + "\n</solution>"
+    )
 
 
 def test_edits_apply_to_whole_lines_found_once() -> None:
     text = "Let me fix it.\n" + answer(
-        ("a.py", "def g(x):\n    return x", "def g(x):\n    return x + 1"), ("d/b.py", "y = 1", "y = 3\ny += 1")
+        ("a.py", "def g(x):\n    return x", "def g(x):\n    return x + 1"),
+        ("d/b.py", "y = 1", "y = 3\ny += 1"),
     )
     after = edits.apply(FILES, edits.parse(text))
-    assert after == {"a.py": FILES["a.py"].replace("g(x):\n    return x", "g(x):\n    return x + 1"), "d/b.py": "y = 3\ny += 1\nz = 2"}
+    assert after == {
+        "a.py": FILES["a.py"].replace("g(x):\n    return x", "g(x):\n    return x + 1"),
+        "d/b.py": "y = 3\ny += 1\nz = 2",
+    }
     assert FILES["d/b.py"] == "y = 1\nz = 2"
-    assert edits.parse(text, strict=True) == edits.parse(text) and edits.apply(FILES, edits.parse(text), strict=True) == after
+    assert (
+        edits.parse(text, strict=True) == edits.parse(text)
+        and edits.apply(FILES, edits.parse(text), strict=True) == after
+    )
 
 
 NO_NEW_LINES = "```\n### d/b.py\n<<<<<<< SEARCH\ny = 1\n=======\n>>>>>>> REPLACE\n```"
@@ -67,39 +85,80 @@ NO_NEW_LINES = "```\n### d/b.py\n<<<<<<< SEARCH\ny = 1\n=======\n>>>>>>> REPLACE
 @pytest.mark.parametrize(
     ("text", "path", "content"),
     [
-        (answer(("a.py", "    return x", "    return 1")), "a.py", FILES["a.py"].replace("return x", "return 1", 1)),
+        (
+            answer(("a.py", "    return x", "    return 1")),
+            "a.py",
+            FILES["a.py"].replace("return x", "return 1", 1),
+        ),
         (answer(("a.py", "def g", "def h")), "a.py", FILES["a.py"].replace("def g", "def h")),
         (answer(("d/b.py", "", "x = 0\n")), "d/b.py", "x = 0\ny = 1\nz = 2"),
         (answer(("d/b.py", "y = 1", "")), "d/b.py", "\nz = 2"),
         (answer(("d/b.py", "y = 1\nz = 2", "a"), ("d/b.py", "z = 2", "b")), "d/b.py", "a"),
-        (answer(("d/b.py", "y = 1", "y = 3"), ("d/b.py", "y = 1", "y = 4")), "d/b.py", "y = 4\nz = 2"),
-        (answer(("d/b.py", "y = 1", "y = 3\n=======\ny = 4")), "d/b.py", "y = 3\n=======\ny = 4\nz = 2"),
+        (
+            answer(("d/b.py", "y = 1", "y = 3"), ("d/b.py", "y = 1", "y = 4")),
+            "d/b.py",
+            "y = 4\nz = 2",
+        ),
+        (
+            answer(("d/b.py", "y = 1", "y = 3\n=======\ny = 4")),
+            "d/b.py",
+            "y = 3\n=======\ny = 4\nz = 2",
+        ),
         (
             answer(("a.py", "def g", "def h")).replace("</solution>", NO_NEW_LINES + "</solution>"),
             "a.py",
             FILES["a.py"].replace("def g", "def h"),
         ),
-        (answer(("d/b.py", "y = 1", "y = 3")).replace("<<<<<<<", "  <<<<<<<"), "d/b.py", "y = 3\nz = 2"),
-        (answer(("d/b.py", "y = 1", "y = 3")) + answer(("d/b.py", "y = 1", "y = 4")), "d/b.py", "y = 3\nz = 2"),
-        ("```\nx\n```".join(answer(("d/b.py", "y = 1", "y = 3")).split("\n", 1)), "d/b.py", "y = 3\nz = 2"),
+        (
+            answer(("d/b.py", "y = 1", "y = 3")).replace("<<<<<<<", "  <<<<<<<"),
+            "d/b.py",
+            "y = 3\nz = 2",
+        ),
+        (
+            answer(("d/b.py", "y = 1", "y = 3")) + answer(("d/b.py", "y = 1", "y = 4")),
+            "d/b.py",
+            "y = 3\nz = 2",
+        ),
+        (
+            "```\nx\n```".join(answer(("d/b.py", "y = 1", "y = 3")).split("\n", 1)),
+            "d/b.py",
+            "y = 3\nz = 2",
+        ),
     ],
 )
-def test_what_the_reference_takes_as_it_comes_counts_where_tests_or_a_judge_decide(text: str, path: str, content: str) -> None:
+def test_what_the_reference_takes_as_it_comes_counts_where_tests_or_a_judge_decide(
+    text: str, path: str, content: str
+) -> None:
     assert edits.apply(FILES, edits.parse(text))[path] == content
 
 
 def test_strict_deletes_by_no_new_lines_and_prefers_whole_lines() -> None:
-    assert edits.apply(FILES, edits.parse(f"<solution>\n{NO_NEW_LINES}\n</solution>", strict=True), strict=True)["d/b.py"] == "z = 2"
+    assert (
+        edits.apply(
+            FILES, edits.parse(f"<solution>\n{NO_NEW_LINES}\n</solution>", strict=True), strict=True
+        )["d/b.py"]
+        == "z = 2"
+    )
     files = {"d/b.py": "y = 16\ny = 1"}
     found = edits.parse(answer(("d/b.py", "y = 1", "y = 3")), strict=True)
-    assert edits.apply(files, found, strict=True)["d/b.py"] == "y = 16\ny = 3" and edits.apply(files, found)["d/b.py"] == "y = 36\ny = 1"
+    assert (
+        edits.apply(files, found, strict=True)["d/b.py"] == "y = 16\ny = 3"
+        and edits.apply(files, found)["d/b.py"] == "y = 36\ny = 1"
+    )
 
 
 def test_strict_is_what_patch_asks_for_and_an_option_elsewhere() -> None:
     twice = Reply(answer(("a.py", "    return x", "    return x + 1")))
-    for strict, mode, reward in ((False, "tests", 1.0), (True, "tests", 0.0), (False, "patch", 0.0)):
+    for strict, mode, reward in (
+        (False, "tests", 1.0),
+        (True, "tests", 0.0),
+        (False, "patch", 0.0),
+    ):
         domain = SweAgentless(strict=strict)
-        assert domain.verify(domain.from_row(row(tests=TESTS, grading_mode=mode), 0), twice).reward == reward, (strict, mode)
+        assert (
+            domain.verify(domain.from_row(row(tests=TESTS, grading_mode=mode), 0), twice).reward
+            == reward
+        ), (strict, mode)
         domain.close()
 
 
@@ -145,7 +204,12 @@ BAD = {
 def test_bad_edits_are_refused(name: str, domain: SweAgentless) -> None:
     with pytest.raises(edits.BadEdit):
         edits.apply(FILES, edits.parse(BAD[name], strict=True), strict=True)
-    prompt = Prompt("swe_agentless", "p", (), hidden={"task": "repair", "mode": "patch", "files": FILES, "issue": ""})
+    prompt = Prompt(
+        "swe_agentless",
+        "p",
+        (),
+        hidden={"task": "repair", "mode": "patch", "files": FILES, "issue": ""},
+    )
     verdict = domain.verify(prompt, Reply(BAD[name]))
     assert verdict.reward == 0.0 and len(verdict.note) < 200
 
@@ -167,7 +231,10 @@ def test_hostile_repairs_earn_nothing(domain: SweAgentless, prompts: list[Prompt
 
 def row(**meta: Any) -> dict[str, Any]:
     one = {"relevant_file_contents": json.dumps(FILES), "remove_repo_name": False, **meta}
-    return {"responses_create_params": {"input": [{"role": "user", "content": "f must add 1"}]}, "metadata": one}
+    return {
+        "responses_create_params": {"input": [{"role": "user", "content": "f must add 1"}]},
+        "metadata": one,
+    }
 
 
 PATCH = """diff --git a/a.py b/a.py
@@ -198,7 +265,9 @@ def test_modes_of_rows() -> None:
     with pytest.raises(UserError, match="judge"):
         patch.from_row(row() | {"grading_mode": "judge"}, 0)
     tests = SweAgentless()
-    prompt = tests.from_row(row(tests="from a import f, g\n\ndef test_f():\n    assert f(1) == 2 and g(1) == 1\n"), 0)
+    prompt = tests.from_row(
+        row(tests="from a import f, g\n\ndef test_f():\n    assert f(1) == 2 and g(1) == 1\n"), 0
+    )
     assert tests.verify(prompt, repair).reward == 1.0
     assert tests.verify(prompt, Reply(answer(("d/b.py", "y = 1", "y = 3")))).reward == 0.0
     tests.close()
@@ -291,8 +360,16 @@ def test_an_edit_of_a_test_file_does_not_touch_the_hidden_tests() -> None:
 
 def test_patches_are_read_applied_and_turned_into_edits() -> None:
     after = patches.apply(FILES, PATCH)
-    assert after == {**FILES, "a.py": FILES["a.py"].replace("return x\n\n", "return x + 1\n\n")} and list(patches.read(PATCH)) == ["a.py"]
-    assert patches.apply({f"repo/{path}": text for path, text in FILES.items()}, PATCH, repo_name=True)["repo/a.py"] == after["a.py"]
+    assert after == {
+        **FILES,
+        "a.py": FILES["a.py"].replace("return x\n\n", "return x + 1\n\n"),
+    } and list(patches.read(PATCH)) == ["a.py"]
+    assert (
+        patches.apply(
+            {f"repo/{path}": text for path, text in FILES.items()}, PATCH, repo_name=True
+        )["repo/a.py"]
+        == after["a.py"]
+    )
     assert edits.apply(FILES, patches.edits_between(FILES, after)) == after
     assert patches.apply(FILES, patches.diff(FILES, after)) == after
     for wrong in (
@@ -319,7 +396,13 @@ def test_edits_between_any_two_states_lead_from_one_to_the_other(data: st.DataOb
     assert patches.apply(before, patches.diff(before, after)) == after
     found = patches.edits_between(before, after)
     if before["f.py"].strip() and before["f.py"].splitlines() != after["f.py"].splitlines():
-        assert edits.apply(before, edits.parse("<solution>\n" + "\n".join(map(edits.block, found)) + "\n</solution>")) == after
+        assert (
+            edits.apply(
+                before,
+                edits.parse("<solution>\n" + "\n".join(map(edits.block, found)) + "\n</solution>"),
+            )
+            == after
+        )
 
 
 # ---------------------------------------------------------------- a judge model
@@ -333,21 +416,42 @@ def test_a_judge_scores_what_applies_and_is_not_asked_about_the_rest() -> None:
     domain = SweAgentless(judged=True)
     prompt = judged_prompt(domain)
     other = answer(("a.py", "def g(x):\n    return x", "def g(x):\n    return x + 1"))
-    replies = [Reply(REPAIR, reasoning="SECRET"), Reply("no edits"), Reply(other), Reply(answer(("zz.py", "a", "b"))), Reply("")]
+    replies = [
+        Reply(REPAIR, reasoning="SECRET"),
+        Reply("no edits"),
+        Reply(other),
+        Reply(answer(("zz.py", "a", "b"))),
+        Reply(""),
+    ]
     questions = domain.questions(prompt, replies)
     assert len(questions) == 2
     text = questions[0].messages[-1].content
     assert questions[0].messages[-1].role == "user" and "SECRET" not in text
-    assert "f must add 1" in text and "-    return x\n+    return x + 1" in text and "known_repair" in text and FILES["a.py"] in text
+    assert (
+        "f must add 1" in text
+        and "-    return x\n+    return x + 1" in text
+        and "known_repair" in text
+        and FILES["a.py"] in text
+    )
     verdicts = domain.judge(prompt, replies, ['fine. {"score": 0.75}', "I can not say"])
     assert verdicts is not None and [v.reward for v in verdicts] == [0.75, 0, 0, 0, 0]
-    assert verdicts[2].metrics == {"applied": 1.0, "unreliable": 1.0} and verdicts[1].metrics == {"applied": 0.0}
+    assert verdicts[2].metrics == {"applied": 1.0, "unreliable": 1.0} and verdicts[1].metrics == {
+        "applied": 0.0
+    }
     assert domain.judge(prompt, replies) is None, "nobody was asked"
     assert domain.verify(prompt, replies[0]).reward == 0.0
-    assert "known_repair" not in domain.questions(domain.from_row(row(), 0), replies)[0].messages[0].content
+    assert (
+        "known_repair"
+        not in domain.questions(domain.from_row(row(), 0), replies)[0].messages[0].content
+    )
     plain = SweAgentless(grading_mode="patch")
-    assert plain.questions(plain.from_row(row(), 0), replies) == () and plain.judge(plain.from_row(row(), 0), replies) is None
-    assert domain.judge(prompt, [Reply("none")]) == [Verdict(0.0, "no <solution> … </solution>", {"applied": 0.0})]
+    assert (
+        plain.questions(plain.from_row(row(), 0), replies) == ()
+        and plain.judge(plain.from_row(row(), 0), replies) is None
+    )
+    assert domain.judge(prompt, [Reply("none")]) == [
+        Verdict(0.0, "no <solution> … </solution>", {"applied": 0.0})
+    ]
 
 
 @pytest.mark.parametrize(
@@ -381,9 +485,14 @@ def test_a_reply_cannot_close_the_fence_it_stands_in(index: int) -> None:
         (end, name) for name in ("issue", "code", "diff", "known_repair") for end in ("", "/")
     ]
     assert (
-        len({key for _, _, key in marks}) == 1 and len(re.findall(r"<\s*/?\s*(?:issue|code|diff|known_repair)\b", said, re.IGNORECASE)) == 8
+        len({key for _, _, key in marks}) == 1
+        and len(re.findall(r"<\s*/?\s*(?:issue|code|diff|known_repair)\b", said, re.IGNORECASE))
+        == 8
     )
-    assert len(said) < 200_000 and scoring.score_of(said.partition("Think first.")[0]) in (None, 1.0)
+    assert len(said) < 200_000 and scoring.score_of(said.partition("Think first.")[0]) in (
+        None,
+        1.0,
+    )
 
 
 def test_the_judged_tiny_level_has_its_tests_beside_the_judge() -> None:
@@ -396,12 +505,21 @@ def test_the_judged_tiny_level_has_its_tests_beside_the_judge() -> None:
 
 # ---------------------------------------------------------------- rows and variants
 
-REPO = FILES | {f"pkg/mod_{i}.py": f"def handle_{i}(value):\n    return value * {i}\n" for i in range(12)}
-REPO["pkg/http_header.py"] = "class HeaderParser:\n    def parseContentLength(self, text):\n        return int(text)\n"
+REPO = FILES | {
+    f"pkg/mod_{i}.py": f"def handle_{i}(value):\n    return value * {i}\n" for i in range(12)
+}
+REPO["pkg/http_header.py"] = (
+    "class HeaderParser:\n    def parseContentLength(self, text):\n        return int(text)\n"
+)
 
 
 def full_row(**more: Any) -> dict[str, Any]:
-    meta = {"problem_statement": "f must add 1", "files": REPO, "golden_patch": PATCH, "tests": TESTS}
+    meta = {
+        "problem_statement": "f must add 1",
+        "files": REPO,
+        "golden_patch": PATCH,
+        "tests": TESTS,
+    }
     return {"responses_create_params": {"input": []}, "metadata": meta, **more}
 
 
@@ -414,14 +532,23 @@ def test_the_three_layouts_of_rows() -> None:
         "source": "s",
         "original_prompt": "o",
     }
-    cascade["relevant_file_contents"] = [{"file_path": path, "content": text} for path, text in FILES.items()]  # type: ignore[assignment]
-    gym = row() | {"instance": {"patch": PATCH, "problem_statement": "f must add 1"}, "mode": "eval"}
+    cascade["relevant_file_contents"] = [
+        {"file_path": path, "content": text} for path, text in FILES.items()
+    ]  # type: ignore[assignment]
+    gym = row() | {
+        "instance": {"patch": PATCH, "problem_statement": "f must add 1"},
+        "mode": "eval",
+    }
     for one in (cascade, gym, full_row()):
         prompt = domain.from_row(one, 3)
         assert prompt.hidden["issue"] == "f must add 1" and prompt.hidden["patch"] == PATCH
         assert domain.verify(prompt, domain.gold(prompt)).reward == 1.0
     made = domain.from_row(full_row(), 3)
-    assert set(made.hidden["files"]) == {"a.py"} and "### a.py" in made.messages[0].content and "mod_3" not in made.messages[0].content
+    assert (
+        set(made.hidden["files"]) == {"a.py"}
+        and "### a.py" in made.messages[0].content
+        and "mod_3" not in made.messages[0].content
+    )
     tests = SweAgentless()
     prompt = tests.from_row(full_row(), 0)
     assert tests.verify(prompt, tests.gold(prompt)).reward == 1.0
@@ -436,13 +563,18 @@ def test_an_issue_holds_no_reasoning() -> None:
         {"role": "user", "content": "1 less"},
     ]
     one["responses_create_params"]["input"] = turns
-    assert SweAgentless(grading_mode="patch").from_row(one, 0).hidden["issue"] == "f is odd\nhow?\n1 less"
+    assert (
+        SweAgentless(grading_mode="patch").from_row(one, 0).hidden["issue"]
+        == "f is odd\nhow?\n1 less"
+    )
 
 
 def test_variants_show_golden_or_retrieved_files_or_both(tmp_path: Path) -> None:
     retrieved = SweAgentless(variants="retrieved", grading_mode="patch", top=1)
     one = full_row()
-    one["metadata"]["problem_statement"] = "parse_content_length of the HTTP header parser takes text"
+    one["metadata"]["problem_statement"] = (
+        "parse_content_length of the HTTP header parser takes text"
+    )
     prompt = retrieved.from_row(one, 0)
     assert list(prompt.hidden["files"]) == ["pkg/http_header.py"]
     assert retrieved.verify(prompt, Reply(REPAIR)).reward == 0.0, "a file that was not shown"
@@ -457,15 +589,34 @@ def test_variants_show_golden_or_retrieved_files_or_both(tmp_path: Path) -> None
     path.write_text("\n".join(lines))
     both = SweAgentless(rows=path, variants="both", grading_mode="patch")
     prompts = list(both.prompts("train"))
-    assert len(prompts) >= 40 and len(prompts) % 2 == 0 and len({p.id for p in prompts}) == len(prompts)
+    assert (
+        len(prompts) >= 40
+        and len(prompts) % 2 == 0
+        and len({p.id for p in prompts}) == len(prompts)
+    )
     for golden, twin in zip(prompts[::2], prompts[1::2], strict=True):
-        assert twin.id == f"{golden.id}.retrieved" and len(golden.hidden["files"]) == 1 and len(twin.hidden["files"]) == 5
+        assert (
+            twin.id == f"{golden.id}.retrieved"
+            and len(golden.hidden["files"]) == 1
+            and len(twin.hidden["files"]) == 5
+        )
         assert golden.hidden["issue"] == twin.hidden["issue"] and golden.messages != twin.messages
 
 
 def test_whole_files_are_left_out_and_named() -> None:
-    text, shown = asking.with_files("issue", {"a.py": "x" * 50, "b.py": "y" * 500, "c.py": "z" * 30}, ["a.py", "b.py", "c.py"], 40, "do")
-    assert list(shown) == ["a.py", "c.py"] and "Left out, too long: b.py." in text and "yyy" not in text and text.endswith("do")
+    text, shown = asking.with_files(
+        "issue",
+        {"a.py": "x" * 50, "b.py": "y" * 500, "c.py": "z" * 30},
+        ["a.py", "b.py", "c.py"],
+        40,
+        "do",
+    )
+    assert (
+        list(shown) == ["a.py", "c.py"]
+        and "Left out, too long: b.py." in text
+        and "yyy" not in text
+        and text.endswith("do")
+    )
     assert "````" in asking.with_files("i", {"a.md": "```\nx\n```"}, ["a.md"], 40, "do")[0]
 
 
@@ -502,18 +653,35 @@ def test_broken_rows_of_every_task_are_named(change: dict[str, Any]) -> None:
 def test_localisation_is_a_strict_hit_among_the_first() -> None:
     domain = SweAgentless(task="localise", top=2)
     prompt = domain.from_row(full_row(), 0)
-    assert "pkg/http_header.py: HeaderParser, HeaderParser.parseContentLength" in prompt.messages[0].content
-    assert prompt.hidden["golden"] == ["a.py"] and prompt.hidden["functions"] == ("a.py::f",) and prompt.hidden["top"] == 2
+    assert (
+        "pkg/http_header.py: HeaderParser, HeaderParser.parseContentLength"
+        in prompt.messages[0].content
+    )
+    assert (
+        prompt.hidden["golden"] == ["a.py"]
+        and prompt.hidden["functions"] == ("a.py::f",)
+        and prompt.hidden["top"] == 2
+    )
 
     def graded(*lines: str) -> Verdict:
         return domain.verify(prompt, Reply("<solution>\n" + "\n".join(lines) + "\n</solution>"))
 
     assert domain.verify(prompt, domain.gold(prompt)).reward == 1.0
-    assert graded("a.py::f").metrics == {"files_found": 1.0, "functions_found": 1.0} and graded("a.py").metrics["functions_found"] == 0.0
-    assert graded("d/b.py", "a.py").reward == graded("`a.py`").reward == graded("d/b.py::x", "d/b.py::y", "a.py::f").reward == 1.0
+    assert (
+        graded("a.py::f").metrics == {"files_found": 1.0, "functions_found": 1.0}
+        and graded("a.py").metrics["functions_found"] == 0.0
+    )
+    assert (
+        graded("d/b.py", "a.py").reward
+        == graded("`a.py`").reward
+        == graded("d/b.py::x", "d/b.py::y", "a.py::f").reward
+        == 1.0
+    )
     assert graded("d/b.py", "pkg/mod_1.py", "a.py").reward == 0.0, "the third of two"
     with pytest.raises(UserError, match=r"metadata\.files"):
-        domain.from_row(row(relevant_file_contents={"a.py": FILES["a.py"]}) | {"golden_patch": PATCH}, 0)
+        domain.from_row(
+            row(relevant_file_contents={"a.py": FILES["a.py"]}) | {"golden_patch": PATCH}, 0
+        )
 
 
 LOST = [
@@ -537,11 +705,29 @@ def test_hostile_localisations_earn_nothing(text: str) -> None:
 def test_a_written_test_must_fail_before_and_pass_after() -> None:
     domain = SweAgentless(task="test")
     prompt = domain.from_row(full_row(), 0)
-    assert "return x + 1" not in prompt.messages[0].content and "write a test" in prompt.messages[0].content.lower()
+    assert (
+        "return x + 1" not in prompt.messages[0].content
+        and "write a test" in prompt.messages[0].content.lower()
+    )
     assert domain.verify(prompt, domain.gold(prompt)).reward == 1.0
-    assert domain.verify(prompt, written("from a import f\n\ndef test_f():\n    assert f(3) == 4")).reward == 1.0
-    assert domain.verify(prompt, written("from a import f\n\ndef test_f():\n    assert f(3) == 3")).reward == 0.0, "passes before"
-    assert domain.verify(prompt, written("from a import f\n\ndef test_f():\n    assert f(3) == 5")).reward == 0.0, "fails after"
+    assert (
+        domain.verify(
+            prompt, written("from a import f\n\ndef test_f():\n    assert f(3) == 4")
+        ).reward
+        == 1.0
+    )
+    assert (
+        domain.verify(
+            prompt, written("from a import f\n\ndef test_f():\n    assert f(3) == 3")
+        ).reward
+        == 0.0
+    ), "passes before"
+    assert (
+        domain.verify(
+            prompt, written("from a import f\n\ndef test_f():\n    assert f(3) == 5")
+        ).reward
+        == 0.0
+    ), "fails after"
     domain.close()
 
 
@@ -564,7 +750,9 @@ CHEATS = [
 @pytest.mark.parametrize("index", range(len(CHEATS)))
 def test_tests_that_show_nothing_earn_nothing(index: int) -> None:
     domain = SweAgentless(task="test")
-    assert domain.verify(domain.from_row(full_row(), 0), written(HEAD + CHEATS[index])).reward == 0.0, CHEATS[index]
+    assert (
+        domain.verify(domain.from_row(full_row(), 0), written(HEAD + CHEATS[index])).reward == 0.0
+    ), CHEATS[index]
     domain.close()
 
 
@@ -574,7 +762,12 @@ def test_tests_that_show_nothing_earn_nothing(index: int) -> None:
      "<solution>\n```python\nx=1\n```\n```python\ny=1\n```\n</solution>", "<solution>" + "a" * 1_000_000 + "</solution>", "<solution>\n" + "```\n" * 30_000 + "</solution>"],
 )  # fmt: skip
 def test_answers_without_one_test_earn_nothing(text: str, domain: SweAgentless) -> None:
-    assert SweAgentless(task="test").verify(domain.from_row(full_row(task="test"), 0), Reply(text)).reward == 0.0
+    assert (
+        SweAgentless(task="test")
+        .verify(domain.from_row(full_row(task="test"), 0), Reply(text))
+        .reward
+        == 0.0
+    )
 
 
 def test_disguises_do_the_same_by_other_text_and_byte_code() -> None:
@@ -583,9 +776,16 @@ def test_disguises_do_the_same_by_other_text_and_byte_code() -> None:
     texts = [written_tests.disguised(source, "a.py", number) for number in range(3)]
     for text, space in zip(texts, spaces, strict=True):
         exec(text, space)
-    assert len(set(texts)) == 3 and [space["f"](3) for space in spaces] == [4, 4, 4] and spaces[1]["f"].__doc__ == "Doc."
+    assert (
+        len(set(texts)) == 3
+        and [space["f"](3) for space in spaces] == [4, 4, 4]
+        and spaces[1]["f"].__doc__ == "Doc."
+    )
     assert len({space["f"].__code__.co_code for space in spaces}) >= 2
-    assert written_tests.disguised("def", "a.py", 1) == "def" and written_tests.disguised("x", "a.md", 1) == "x"
+    assert (
+        written_tests.disguised("def", "a.py", 1) == "def"
+        and written_tests.disguised("x", "a.md", 1) == "x"
+    )
 
 
 @pytest.mark.parametrize("task", ["localise", "test"])
@@ -604,11 +804,22 @@ def test_the_other_tasks_at_the_tiny_level(task: Any) -> None:
 
 def test_rows_without_a_repository_have_one_prompt_where_both_are_wanted(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    flat = {"golden_patch": PATCH, "relevant_file_contents": [{"file_path": path_, "content": text} for path_, text in FILES.items()]}
-    path.write_text("".join(json.dumps({"prompt": f"f must add 1, says {n}", **flat}) + "\n" for n in range(30)))
+    flat = {
+        "golden_patch": PATCH,
+        "relevant_file_contents": [
+            {"file_path": path_, "content": text} for path_, text in FILES.items()
+        ],
+    }
+    path.write_text(
+        "".join(json.dumps({"prompt": f"f must add 1, says {n}", **flat}) + "\n" for n in range(30))
+    )
     both = SweAgentless(rows=path, variants="both", grading_mode="patch")
     prompts = [p for split in ("train", "validation", "test", "train") for p in both.prompts(split)]  # type: ignore[arg-type]
-    assert len({p.id for p in prompts}) == 30 and not any(p.id.endswith(".retrieved") for p in prompts)
+    assert len({p.id for p in prompts}) == 30 and not any(
+        p.id.endswith(".retrieved") for p in prompts
+    )
     assert both.tally.others == {"with no files to retrieve from: one prompt each": 30}
-    with pytest.raises(UserError, match=r"rows.jsonl line \d+: variants 'retrieved' needs metadata\.files"):
+    with pytest.raises(
+        UserError, match=r"rows.jsonl line \d+: variants 'retrieved' needs metadata\.files"
+    ):
         list(SweAgentless(rows=path, variants="retrieved", grading_mode="patch").prompts("train"))

@@ -38,7 +38,17 @@ def test_there_are_27_tools_and_reads_change_nothing() -> None:
     one = office()
     for name in READS:
         call(one, name, {})
-        for argument in ("name", "query", "email_id", "event_id", "task_id", "visitor_id", "task_name", "customer_name", "time_min"):
+        for argument in (
+            "name",
+            "query",
+            "email_id",
+            "event_id",
+            "task_id",
+            "visitor_id",
+            "task_name",
+            "customer_name",
+            "time_min",
+        ):
             call(one, name, {argument: "00000001"})
     assert one.same(load(None))
 
@@ -46,17 +56,39 @@ def test_there_are_27_tools_and_reads_change_nothing() -> None:
 def test_email() -> None:
     one = office()
     first = one.emails.records()[0]
-    assert call(one, "email_get_email_information_by_id", {"email_id": first["email_id"], "field": "subject"}) == {
-        "subject": first["subject"]
-    }
-    assert call(one, "email_send_email", {"recipient": "A@b.example", "subject": "s", "body": "b"}) == "Email sent successfully."
+    assert call(
+        one,
+        "email_get_email_information_by_id",
+        {"email_id": first["email_id"], "field": "subject"},
+    ) == {"subject": first["subject"]}
+    assert (
+        call(one, "email_send_email", {"recipient": "A@b.example", "subject": "s", "body": "b"})
+        == "Email sent successfully."
+    )
     assert one.emails.rows[-1] == ("500", "outbox", "a@b.example", "s", "2023-11-30 23:59:00", "b")
-    assert call(one, "email_send_email", {"recipient": "bob", "subject": "s", "body": "b"}) == "Invalid recipient email address."
-    assert call(one, "email_forward_email", {"email_id": first["email_id"], "recipient": "c@d.example"}) == "Email forwarded successfully."
-    assert one.emails.rows[-1][3] == f"FW: {first['subject']}" and one.emails.rows[-1][5] == first["body"]
-    assert call(one, "email_reply_email", {"email_id": first["email_id"], "body": "ok"}) == "Email replied successfully."
+    assert (
+        call(one, "email_send_email", {"recipient": "bob", "subject": "s", "body": "b"})
+        == "Invalid recipient email address."
+    )
+    assert (
+        call(
+            one, "email_forward_email", {"email_id": first["email_id"], "recipient": "c@d.example"}
+        )
+        == "Email forwarded successfully."
+    )
+    assert (
+        one.emails.rows[-1][3] == f"FW: {first['subject']}"
+        and one.emails.rows[-1][5] == first["body"]
+    )
+    assert (
+        call(one, "email_reply_email", {"email_id": first["email_id"], "body": "ok"})
+        == "Email replied successfully."
+    )
     assert one.emails.rows[-1][2:4] == (first["sender/recipient"], f"RE: {first['subject']}")
-    assert call(one, "email_delete_email", {"email_id": first["email_id"]}) == "Email deleted successfully."
+    assert (
+        call(one, "email_delete_email", {"email_id": first["email_id"]})
+        == "Email deleted successfully."
+    )
     assert call(one, "email_delete_email", {"email_id": first["email_id"]}) == "Email not found."
     found = call(one, "email_search_emails", {"query": "budget", "page_size": 2})
     assert len(found["emails"]) == 2 and found["pagination"]["page_size"] == 2
@@ -66,52 +98,127 @@ def test_email() -> None:
 
 def test_calendar() -> None:
     one = office()
-    event = {"event_name": "Review", "participant_email": "X@y.example", "event_start": "2023-12-01 09:00:00", "duration": "30"}
+    event = {
+        "event_name": "Review",
+        "participant_email": "X@y.example",
+        "event_start": "2023-12-01 09:00:00",
+        "duration": "30",
+    }
     assert call(one, "calendar_create_event", event) == "00000300"
     assert one.events.rows[-1][2] == "x@y.example" and one.events.labels[-1] == 0
-    assert call(one, "calendar_create_event", {**event, "duration": "-1"}) == "Duration must be a positive number of minutes."
-    assert call(one, "calendar_create_event", {**event, "event_start": "soon"}).startswith("Invalid event_start format")
     assert (
-        call(one, "calendar_update_event", {"event_id": "00000300", "field": "duration", "new_value": "60"})
+        call(one, "calendar_create_event", {**event, "duration": "-1"})
+        == "Duration must be a positive number of minutes."
+    )
+    assert call(one, "calendar_create_event", {**event, "event_start": "soon"}).startswith(
+        "Invalid event_start format"
+    )
+    assert (
+        call(
+            one,
+            "calendar_update_event",
+            {"event_id": "00000300", "field": "duration", "new_value": "60"},
+        )
         == "Event updated successfully."
     )
-    assert call(one, "calendar_get_event_information_by_id", {"event_id": "00000300", "field": "duration"}) == {"duration": "60"}
-    assert call(one, "calendar_update_event", {"event_id": "300", "field": "duration", "new_value": "60"}).startswith("Invalid event ID")
-    assert call(one, "calendar_search_events", {"query": "review", "time_min": "2023-12-01 08:00:00"})["pagination"]["total_events"] >= 1
-    assert call(one, "calendar_delete_event", {"event_id": "00000300"}) == "Event deleted successfully."
+    assert call(
+        one, "calendar_get_event_information_by_id", {"event_id": "00000300", "field": "duration"}
+    ) == {"duration": "60"}
+    assert call(
+        one, "calendar_update_event", {"event_id": "300", "field": "duration", "new_value": "60"}
+    ).startswith("Invalid event ID")
+    assert (
+        call(one, "calendar_search_events", {"query": "review", "time_min": "2023-12-01 08:00:00"})[
+            "pagination"
+        ]["total_events"]
+        >= 1
+    )
+    assert (
+        call(one, "calendar_delete_event", {"event_id": "00000300"})
+        == "Event deleted successfully."
+    )
     assert one.same(load(None))
 
 
 def test_tasks_customers_and_analytics() -> None:
     one = office()
     person = one.tasks.rows[0][2]
-    task = {"task_name": "Plan", "assigned_to_email": person.upper(), "list_name": "Backlog", "due_date": "2023-12-01", "board": "Design"}
+    task = {
+        "task_name": "Plan",
+        "assigned_to_email": person.upper(),
+        "list_name": "Backlog",
+        "due_date": "2023-12-01",
+        "board": "Design",
+    }
     assert call(one, "project_management_create_task", task) == "00000300"
-    assert call(one, "project_management_create_task", {**task, "board": "design"}).startswith("Board not valid")
-    assert call(one, "project_management_create_task", {**task, "assigned_to_email": "a@b.c"}).startswith("Assignee email not valid")
+    assert call(one, "project_management_create_task", {**task, "board": "design"}).startswith(
+        "Board not valid"
+    )
+    assert call(
+        one, "project_management_create_task", {**task, "assigned_to_email": "a@b.c"}
+    ).startswith("Assignee email not valid")
     assert (
-        call(one, "project_management_update_task", {"task_id": "00000300", "field": "list_name", "new_value": "Completed"})
+        call(
+            one,
+            "project_management_update_task",
+            {"task_id": "00000300", "field": "list_name", "new_value": "Completed"},
+        )
         == "Task updated successfully."
     )
-    assert call(one, "project_management_search_tasks", {"task_name": "^plan$", "assigned_to_email": person})[0]["list_name"] == "Completed"
-    assert call(one, "project_management_delete_task", {"task_id": "00000300"}) == "Task deleted successfully."
+    assert (
+        call(
+            one,
+            "project_management_search_tasks",
+            {"task_name": "^plan$", "assigned_to_email": person},
+        )[0]["list_name"]
+        == "Completed"
+    )
+    assert (
+        call(one, "project_management_delete_task", {"task_id": "00000300"})
+        == "Task deleted successfully."
+    )
     new = {"customer_name": "Ann Lee", "assigned_to_email": person, "status": "Lead"}
     assert call(one, "customer_relationship_manager_add_customer", new) == "00000200"
     assert one.customers.rows[-1][3] is None and one.customers.rows[-1][-1] == ""
     update = {"customer_id": "00000200", "field": "status", "new_value": "won"}
-    assert call(one, "customer_relationship_manager_update_customer", update).startswith("Status not valid")
-    assert call(one, "customer_relationship_manager_update_customer", {**update, "new_value": "Won"}) == "Customer updated successfully."
-    assert call(one, "customer_relationship_manager_search_customers", {"customer_name": "ann lee"})["customers"][-1]["status"] == "Won"
-    assert call(one, "customer_relationship_manager_delete_customer", {"customer_id": "00000200"}) == "Customer deleted successfully."
-    plot = {"time_min": "2023-10-01", "time_max": "2023-11-01", "value_to_plot": "total_visits", "plot_type": "bar"}
-    assert call(one, "analytics_create_plot", plot) == "plots/2023-10-01_2023-11-01_total_visits_bar.png"
+    assert call(one, "customer_relationship_manager_update_customer", update).startswith(
+        "Status not valid"
+    )
+    assert (
+        call(one, "customer_relationship_manager_update_customer", {**update, "new_value": "Won"})
+        == "Customer updated successfully."
+    )
+    assert (
+        call(one, "customer_relationship_manager_search_customers", {"customer_name": "ann lee"})[
+            "customers"
+        ][-1]["status"]
+        == "Won"
+    )
+    assert (
+        call(one, "customer_relationship_manager_delete_customer", {"customer_id": "00000200"})
+        == "Customer deleted successfully."
+    )
+    plot = {
+        "time_min": "2023-10-01",
+        "time_max": "2023-11-01",
+        "value_to_plot": "total_visits",
+        "plot_type": "bar",
+    }
+    assert (
+        call(one, "analytics_create_plot", plot)
+        == "plots/2023-10-01_2023-11-01_total_visits_bar.png"
+    )
     assert sum(call(one, "analytics_total_visits_count", {}).values()) == 1000 == len(one.visits)
     engaged, some = (
         call(one, "analytics_engaged_users_count", {}),
         call(one, "analytics_traffic_source_count", {"traffic_source": "direct"}),
     )
     assert 0 < sum(engaged.values()) < 1000 and 0 < sum(some.values()) < 1000
-    assert [t for t in ("plots", "tasks", "customers") if not getattr(one, t).same(getattr(load(None), t))] == ["plots"]
+    assert [
+        t
+        for t in ("plots", "tasks", "customers")
+        if not getattr(one, t).same(getattr(load(None), t))
+    ] == ["plots"]
 
 
 def test_mistakes_are_answers() -> None:
@@ -123,7 +230,10 @@ def test_mistakes_are_answers() -> None:
         ("calendar_search_events", {"query": "("}),
         ("calendar_search_events", {"query": "(a+)+$"}),
         ("email_search_emails", {"page_size": 0}),
-        ("calendar_update_event", {"event_id": "00000001", "field": "event_name", "new_value": ["x"]}),
+        (
+            "calendar_update_event",
+            {"event_id": "00000001", "field": "event_name", "new_value": ["x"]},
+        ),
     ):
         assert str(call(one, name, arguments)).startswith("Error executing tool"), name
     assert one.same(load(None))
@@ -139,20 +249,32 @@ def test_case_counts_only_in_status_list_and_board() -> None:
         return one
 
     mail = {"recipient": "a@b.c", "subject": "Hello", "body": "Text"}
-    assert after("email_send_email", **mail).same(after("email_send_email", **{**mail, "subject": "HELLO", "recipient": "A@B.c"}))
-    assert not after("email_send_email", **mail).same(after("email_send_email", **{**mail, "subject": "Hell0"}))
+    assert after("email_send_email", **mail).same(
+        after("email_send_email", **{**mail, "subject": "HELLO", "recipient": "A@B.c"})
+    )
+    assert not after("email_send_email", **mail).same(
+        after("email_send_email", **{**mail, "subject": "Hell0"})
+    )
     customer = {"customer_name": "A", "assigned_to_email": "a@b.c", "status": "Lead"}
     name = "customer_relationship_manager_add_customer"
     assert not after(name, **customer).same(after(name, **{**customer, "status": "lead"}))
     assert not after(name, **customer).same(after(name, **customer, notes="x"))
-    event = {"event_name": "e", "participant_email": "a@b.c", "event_start": "2023-12-01", "duration": "30"}
-    assert not after("calendar_create_event", **event).same(after("calendar_create_event", **{**event, "duration": 30})), (
-        "a number is not text"
-    )
+    event = {
+        "event_name": "e",
+        "participant_email": "a@b.c",
+        "event_start": "2023-12-01",
+        "duration": "30",
+    }
+    assert not after("calendar_create_event", **event).same(
+        after("calendar_create_event", **{**event, "duration": 30})
+    ), "a number is not text"
 
 
 def test_order_and_labels_count_as_in_the_reference() -> None:
-    send, drop = ("email_send_email", {"recipient": "a@b.c", "subject": "s", "body": "b"}), ("email_delete_email", {"email_id": "00000007"})
+    send, drop = (
+        ("email_send_email", {"recipient": "a@b.c", "subject": "s", "body": "b"}),
+        ("email_delete_email", {"email_id": "00000007"}),
+    )
     one, two = office(), office()
     for name, arguments in (send, drop):
         call(one, name, arguments)
@@ -165,7 +287,10 @@ def test_order_and_labels_count_as_in_the_reference() -> None:
 
 
 def row(truth: Any, **fields: Any) -> dict[str, Any]:
-    turns = [{"role": "system", "content": "Today is Thursday."}, {"role": "user", "content": "Do it."}]
+    turns = [
+        {"role": "system", "content": "Today is Thursday."},
+        {"role": "user", "content": "Do it."},
+    ]
     return {
         "id": 3,
         "ground_truth": truth,
@@ -177,7 +302,11 @@ def row(truth: Any, **fields: Any) -> dict[str, Any]:
 
 
 def reply(*calls: ToolCall, text: str = "done.") -> Reply:
-    turns = [turn for call in calls for turn in (Message("assistant", "", tool_calls=(call,)), Message("tool", "ok"))]
+    turns = [
+        turn
+        for call in calls
+        for turn in (Message("assistant", "", tool_calls=(call,)), Message("tool", "ok"))
+    ]
     return Reply(text=text, messages=(*turns, Message("assistant", text)))
 
 
@@ -193,7 +322,12 @@ def test_rows_are_graded_by_state() -> None:
     good, look = ToolCall("email_send_email", SEND), ToolCall("email_search_emails", {"query": "x"})
     assert domain.verify(prompt, domain.gold(prompt)).reward == 1
     assert domain.verify(prompt, reply(look, good)).reward == 1, "reads change nothing"
-    assert domain.verify(prompt, reply(ToolCall("email_send_email", "{"), ToolCall("zzz", {}), good)).reward == 1, "errors change nothing"
+    assert (
+        domain.verify(
+            prompt, reply(ToolCall("email_send_email", "{"), ToolCall("zzz", {}), good)
+        ).reward
+        == 1
+    ), "errors change nothing"
     assert domain.verify(prompt, reply(ToolCall("email_send_email", json.dumps(SEND)))).reward == 1
     for bad in ((), (look,), (good, good), (ToolCall("email_send_email", {**SEND, "body": "c"}),)):
         assert domain.verify(prompt, reply(*bad)).reward == 0
@@ -210,7 +344,9 @@ def test_wrong_rows_name_the_field(truth: Any) -> None:
         Workplace().from_row(row(truth), 4)
 
 
-def test_a_row_made_for_other_tables_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_row_made_for_other_tables_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     truth = [{"name": "email_delete_email", "arguments": '{"email_id": "00009999"}'}]
     monkeypatch.delenv("LINN_WORKPLACE_DATA", raising=False)
     with pytest.raises(UserError, match="LINN_WORKPLACE_DATA"):
@@ -237,10 +373,25 @@ def data(folder: Path) -> None:
     }
     for name, table in tables.items():
         with (folder / f"{name}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([table.columns, *([("" if cell is BLANK else cell) for cell in line] for line in table.rows)])
+            csv.writer(file).writerows(
+                [
+                    table.columns,
+                    *([("" if cell is BLANK else cell) for cell in line] for line in table.rows),
+                ]
+            )
     with (folder / "analytics_data.csv").open("w", newline="") as file:
         csv.writer(file).writerows(
-            [("date_of_visit", "visitor_id", "page_views", "session_duration_seconds", "traffic_source", "user_engaged"), *own.visits]
+            [
+                (
+                    "date_of_visit",
+                    "visitor_id",
+                    "page_views",
+                    "session_duration_seconds",
+                    "traffic_source",
+                    "user_engaged",
+                ),
+                *own.visits,
+            ]
         )
     (folder / "email_addresses.csv").write_text("\n".join(own.directory))
 
@@ -249,7 +400,11 @@ def test_csv_files_read_back_as_they_were(tmp_path: Path) -> None:
     data(tmp_path)
     read, own = load(tmp_path), office()
     own.emails.set("00000007", "email_id", "00009999")
-    assert read.same(own) and list(read.visits) == list(own.visits) and list(read.directory) == list(own.directory)
+    assert (
+        read.same(own)
+        and list(read.visits) == list(own.visits)
+        and list(read.directory) == list(own.directory)
+    )
 
 
 # ---------------------------------------------------------------- the tiny level
@@ -268,8 +423,17 @@ def test_clean_demonstrations_earn_1_and_faulty_ones_0() -> None:
         wrong, _ = played(domain, prompt, faulty=True)
         assert (clean, wrong) == (1, 0), prompt
         assert sum(turn.role == "assistant" for turn in turns) <= domain.max_turns
-        assert all(len(turn.content) <= 100 for turn in turns) and len(prompt.messages[0].content) <= 150 and not prompt.thinking
-        assert domain.verify(prompt, Reply(text="done.", messages=(Message("assistant", "done."),))).reward == 0, "claiming is not doing"
+        assert (
+            all(len(turn.content) <= 100 for turn in turns)
+            and len(prompt.messages[0].content) <= 150
+            and not prompt.thinking
+        )
+        assert (
+            domain.verify(
+                prompt, Reply(text="done.", messages=(Message("assistant", "done."),))
+            ).reward
+            == 0
+        ), "claiming is not doing"
 
 
 def test_a_demonstration_is_what_the_environment_answers() -> None:
@@ -296,19 +460,34 @@ def test_broken_calls_are_answered_in_words() -> None:
         ToolCall("calendar_create_event", {"x": 1}),
     )
     answers = env.step(Message("assistant", "", tool_calls=calls))
-    assert answers is not None and [a.role for a in answers] == ["tool"] * 4 and answers[0].tool_call_id == "c1"
-    assert all(a.content.startswith(("Invalid tool call arguments", "Error executing tool")) for a in answers)
+    assert (
+        answers is not None
+        and [a.role for a in answers] == ["tool"] * 4
+        and answers[0].tool_call_id == "c1"
+    )
+    assert all(
+        a.content.startswith(("Invalid tool call arguments", "Error executing tool"))
+        for a in answers
+    )
 
 
 def test_tiny_prompts_are_many_addresses_differ_and_grading_is_fast() -> None:
     domain = Workplace()
     prompts = [domain.make(random.Random(index)) for index in range(12_000)]
     assert len({prompt.messages for prompt in prompts}) >= 6000
-    assert len({prompt.id for prompt, _ in zip(domain.prompts("test"), range(450), strict=False)}) == 450
-    assert len({small(seed).directory[0] for seed in range(50)}) == 6, "an address cannot be known without looking it up"
+    assert (
+        len({prompt.id for prompt, _ in zip(domain.prompts("test"), range(450), strict=False)})
+        == 450
+    )
+    assert len({small(seed).directory[0] for seed in range(50)}) == 6, (
+        "an address cannot be known without looking it up"
+    )
     golds = [domain.gold(prompt) for prompt in prompts[:500]]
     start = time.process_time()
-    assert all(domain.verify(prompt, gold).reward == 1 for prompt, gold in zip(prompts, golds, strict=False))
+    assert all(
+        domain.verify(prompt, gold).reward == 1
+        for prompt, gold in zip(prompts, golds, strict=False)
+    )
     assert time.process_time() - start < 0.5
 
 
@@ -338,8 +517,15 @@ def test_full_gold_earns_and_nothing_less_does(full: list[Prompt]) -> None:
         assert domain.verify(prompt, reply(*looks)).reward == 0, "looking is not doing"
         assert domain.verify(prompt, reply()).reward == 0, "claiming is not doing"
         assert domain.verify(prompt, reply(*changes)).reward == 1, "looking is no duty"
-        assert domain.verify(prompt, reply(*changes, changes[-1])).reward == (1 if again_is_nothing(prompt, changes) else 0)
-        assert domain.verify(prompt, as_reply(domain.demonstrate(prompt, random.Random(0), faulty=True))).reward == 0
+        assert domain.verify(prompt, reply(*changes, changes[-1])).reward == (
+            1 if again_is_nothing(prompt, changes) else 0
+        )
+        assert (
+            domain.verify(
+                prompt, as_reply(domain.demonstrate(prompt, random.Random(0), faulty=True))
+            ).reward
+            == 0
+        )
         at_once = (Message("assistant", "", tool_calls=tuple(calls)), Message("assistant", "done."))
         assert domain.verify(prompt, as_reply(at_once)).reward == 1, "calls may be parallel"
 
@@ -370,11 +556,15 @@ def test_full_tasks_can_be_solved_by_looking(full: list[Prompt]) -> None:
 
 
 def test_full_definitions_are_complete_and_gold_keeps_them(full: list[Prompt]) -> None:
-    definitions = {tool["function"]["name"]: tool["function"]["parameters"] for tool in full[0].tools}
+    definitions = {
+        tool["function"]["name"]: tool["function"]["parameters"] for tool in full[0].tools
+    }
     assert set(definitions) == set(TOOLS) and len(full[0].tools) == 27
     for name, parameters in definitions.items():
         own = set(inspect.signature(TOOLS[name]).parameters) - {"office", "wanted"}
-        assert own <= set(parameters["properties"]) and all(item["description"] for item in parameters["properties"].values()), name
+        assert own <= set(parameters["properties"]) and all(
+            item["description"] for item in parameters["properties"].values()
+        ), name
         Draft202012Validator.check_schema(parameters)
     for prompt in full:
         for one in prompt.hidden["ground_truth"]:
@@ -386,9 +576,23 @@ def test_full_tasks_are_many_and_their_offices_differ(full: list[Prompt]) -> Non
     assert len({prompt.hidden["office"] for prompt in full}) >= 220
     assert not drawn(1).same(drawn(2)) and drawn(3).directory != drawn(4).directory
     assert {prompt.hidden["category"] for prompt in full} == {
-        f"workplace_{group}" for group in ("email", "calendar", "analytics", "project_management", "customer_relationship_manager", "multi")
+        f"workplace_{group}"
+        for group in (
+            "email",
+            "calendar",
+            "analytics",
+            "project_management",
+            "customer_relationship_manager",
+            "multi",
+        )
     }
-    assert {prompt.hidden["form"] for prompt in full} == {"one", "two", "first, then", "if, else", "if, anyway"}
+    assert {prompt.hidden["form"] for prompt in full} == {
+        "one",
+        "two",
+        "first, then",
+        "if, else",
+        "if, anyway",
+    }
     assert any(len(prompt.hidden["ground_truth"]) >= 8 for prompt in full)
     again = Workplace("full").make(random.Random(5))
     assert again == full[5]
@@ -398,8 +602,14 @@ def test_a_first_name_finds_one_address_and_no_two_things_share_a_moment() -> No
     for seed in range(20):
         one = drawn(seed)
         for person in one.directory:
-            assert call(one, "company_directory_find_email_address", {"name": person.split(".")[0]}) == [person]
-        for table, column in ((one.emails, "sent_datetime"), (one.events, "event_start"), (one.customers, "customer_name")):
+            assert call(
+                one, "company_directory_find_email_address", {"name": person.split(".")[0]}
+            ) == [person]
+        for table, column in (
+            (one.emails, "sent_datetime"),
+            (one.events, "event_start"),
+            (one.customers, "customer_name"),
+        ):
             values = [record[column] for record in table.records()]
             assert len(set(values)) == len(values), column
 
@@ -421,14 +631,35 @@ def test_broken_calls_at_the_full_level_can_be_tried_again(full: list[Prompt]) -
     env = domain.env(prompt)
     bad = (
         ToolCall("email_search_emails", {"query": "x", "page": "many"}),
-        ToolCall("calendar_create_event", {"event_name": 3, "participant_email": ["a"], "event_start": {}, "duration": True}),
-        ToolCall("analytics_create_plot", {"time_min": "2023-10-01", "time_max": "2023-10-02", "value_to_plot": ["x"], "plot_type": "bar"}),
+        ToolCall(
+            "calendar_create_event",
+            {"event_name": 3, "participant_email": ["a"], "event_start": {}, "duration": True},
+        ),
+        ToolCall(
+            "analytics_create_plot",
+            {
+                "time_min": "2023-10-01",
+                "time_max": "2023-10-02",
+                "value_to_plot": ["x"],
+                "plot_type": "bar",
+            },
+        ),
         ToolCall("email_delete_mail", {"email_id": "00000001"}),
     )
     answers = env.step(Message("assistant", "", tool_calls=bad))
-    assert answers is not None and len(answers) == 4 and all(isinstance(answer.content, str) for answer in answers)
+    assert (
+        answers is not None
+        and len(answers) == 4
+        and all(isinstance(answer.content, str) for answer in answers)
+    )
     good = domain.gold(prompt)
-    assert domain.verify(prompt, Reply(good.text, messages=(Message("assistant", "", tool_calls=bad), *good.messages))).reward == 1
+    assert (
+        domain.verify(
+            prompt,
+            Reply(good.text, messages=(Message("assistant", "", tool_calls=bad), *good.messages)),
+        ).reward
+        == 1
+    )
 
 
 # ---------------------------------------------------------------- hostile
@@ -449,17 +680,33 @@ HOSTILE = [
     reply(ToolCall("email_send_email", '{"recipient":' * 50_000)),
     reply(ToolCall("email_send_email", DEEP)),
     reply(ToolCall("email_send_email", {"recipient": BIG + "@b.c", "subject": BIG, "body": BIG})),
-    reply(*[ToolCall("email_send_email", {"recipient": "a@b.c", "subject": "s", "body": BIG})] * 400),
-    reply(*[ToolCall("email_send_email", {"recipient": "a@b.c", "subject": "s", "body": "b"})] * 20_000),
+    reply(
+        *[ToolCall("email_send_email", {"recipient": "a@b.c", "subject": "s", "body": BIG})] * 400
+    ),
+    reply(
+        *[ToolCall("email_send_email", {"recipient": "a@b.c", "subject": "s", "body": "b"})]
+        * 20_000
+    ),
     reply(
         *[
             ToolCall(
-                "calendar_create_event", {"event_name": "e", "participant_email": "a", "event_start": "2023-12-01", "duration": "1" * 5000}
+                "calendar_create_event",
+                {
+                    "event_name": "e",
+                    "participant_email": "a",
+                    "event_start": "2023-12-01",
+                    "duration": "1" * 5000,
+                },
             )
         ]
         * 300
     ),
-    reply(ToolCall("calendar_create_event", {"event_name": "e", "participant_email": "a", "event_start": BIG, "duration": "1"})),
+    reply(
+        ToolCall(
+            "calendar_create_event",
+            {"event_name": "e", "participant_email": "a", "event_start": BIG, "duration": "1"},
+        )
+    ),
     reply(ToolCall("calendar_search_events", {"query": "(a+)+" * 1000})),
     reply(ToolCall("email_search_emails", {"query": "e " * 500_000})),
     reply(ToolCall("__class__", {})),
@@ -470,10 +717,15 @@ HOSTILE = [
     reply(ToolCall("email_send_email", {"self": 1})),
     reply(ToolCall("", "")),
     reply(
-        ToolCall("project_management_update_task", {"task_id": "00000001", "field": "task_id", "new_value": "zz"}),
+        ToolCall(
+            "project_management_update_task",
+            {"task_id": "00000001", "field": "task_id", "new_value": "zz"},
+        ),
         ToolCall("project_management_create_task", {}),
     ),
-    reply(ToolCall("email_send_email", {"recipient": "\ud800@.", "subject": "\x00", "body": "\ud800"})),
+    reply(
+        ToolCall("email_send_email", {"recipient": "\ud800@.", "subject": "\x00", "body": "\ud800"})
+    ),
 ]
 
 

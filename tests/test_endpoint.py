@@ -21,7 +21,16 @@ SEEDS = list(range(12))
 
 
 def completion(content: Any, finish: str = "stop", **message: Any) -> str:
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}]})
+    return json.dumps(
+        {
+            "choices": [
+                {
+                    "message": {"role": "assistant", "content": content, **message},
+                    "finish_reason": finish,
+                }
+            ]
+        }
+    )
 
 
 class Server:
@@ -101,19 +110,38 @@ def echo(body: dict[str, Any], before: int) -> tuple[int, str]:
 
 
 def test_answers_come_in_order_with_the_judges_sampling(serve):
-    server = serve(lambda body, before: time.sleep(0.02 * (int(body["messages"][-1]["content"][1:]) % 3)) or echo(body, before))
+    server = serve(
+        lambda body, before: (
+            time.sleep(0.02 * (int(body["messages"][-1]["content"][1:]) % 3)) or echo(body, before)
+        )
+    )
     judge = server.judge(concurrency=4, key="secret")
     assert judge.answer(ASKED, SEEDS) == [f"re q{i}" for i in range(12)]
     assert 1 < server.busiest <= 4
     first = next(b for b in server.seen if b["messages"] == [{"role": "user", "content": "q3"}])
-    assert (first["model"], first["temperature"], first["top_p"], first["max_tokens"], first["seed"]) == ("m", 0.6, 0.95, 50, 3)
-    assert first["path"] == "/v1/chat/completions" and server.headers[0]["authorization"] == "Bearer secret"
+    assert (
+        first["model"],
+        first["temperature"],
+        first["top_p"],
+        first["max_tokens"],
+        first["seed"],
+    ) == ("m", 0.6, 0.95, 50, 3)
+    assert (
+        first["path"] == "/v1/chat/completions"
+        and server.headers[0]["authorization"] == "Bearer secret"
+    )
     assert "secret" not in repr(judge)
     assert judge.answer([], []) == []
 
 
 def test_a_busy_server_is_waited_for(serve):
-    busy = {0: (429, "slow down", {"retry-after": "0"}), 1: (503, "starting"), 2: None, 3: (200, "{"), 4: (200, '{"choices": []}')}
+    busy = {
+        0: (429, "slow down", {"retry-after": "0"}),
+        1: (503, "starting"),
+        2: None,
+        3: (200, "{"),
+        4: (200, '{"choices": []}'),
+    }
     server = serve(lambda body, before: busy[before] if before in busy else echo(body, before))
     assert server.judge().answer(ASKED[:3], SEEDS[:3]) == ["re q0", "re q1", "re q2"]
     assert set(server.times.values()) == {6}
@@ -136,19 +164,34 @@ def test_a_server_that_stays_broken_is_infrastructure(serve, reply, cause):
     server = serve(lambda body, before: reply)
     with pytest.raises(InfrastructureError) as caught:
         server.judge().answer(ASKED[:2], SEEDS[:2])
-    assert server.url in str(caught.value) and cause in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        server.url in str(caught.value)
+        and cause in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
 
 
-@pytest.mark.parametrize(("status", "body"), [(401, "bad key"), (404, "no such model"), (400, "context too long"), (302, "")])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(401, "bad key"), (404, "no such model"), (400, "context too long"), (302, "")],
+)
 def test_a_refusal_is_final(serve, status, body):
     server = serve(lambda _body, before: (status, body))
-    with pytest.raises(InfrastructureError, match=f"refused with status {status}: {body or 'nothing more'}"):
+    with pytest.raises(
+        InfrastructureError, match=f"refused with status {status}: {body or 'nothing more'}"
+    ):
         server.judge().answer(ASKED[:1], SEEDS[:1])
     assert len(server.seen) == 1
 
 
 def test_one_failure_stops_the_others(serve):
-    server = serve(lambda body, before: (401, "no") if body["messages"][-1]["content"] == "q0" else time.sleep(0.5) or echo(body, before))
+    server = serve(
+        lambda body, before: (
+            (401, "no")
+            if body["messages"][-1]["content"] == "q0"
+            else time.sleep(0.5) or echo(body, before)
+        )
+    )
     began = time.monotonic()
     with pytest.raises(InfrastructureError):
         server.judge(concurrency=2).answer(ASKED, SEEDS)
@@ -156,7 +199,11 @@ def test_one_failure_stops_the_others(serve):
 
 
 def test_slow_is_no_answer(serve):
-    server = serve(lambda body, before: time.sleep(0.6) or echo(body, before) if before == 0 else echo(body, before))
+    server = serve(
+        lambda body, before: (
+            time.sleep(0.6) or echo(body, before) if before == 0 else echo(body, before)
+        )
+    )
     assert server.judge(timeout_s=0.2).answer(ASKED[:2], SEEDS[:2]) == ["re q0", "re q1"]
     slow = serve(lambda body, before: time.sleep(0.3) or echo(body, before))
     with pytest.raises(InfrastructureError, match=r"no answer within 0\.05 s"):
@@ -185,7 +232,9 @@ def test_nobody_there():
     ],
 )
 def test_reasoning_is_removed(serve, body, answer):
-    assert serve(lambda _body, before: (200, body)).judge().answer(ASKED[:1], [2**63 - 1]) == [answer]
+    assert serve(lambda _body, before: (200, body)).judge().answer(ASKED[:1], [2**63 - 1]) == [
+        answer
+    ]
 
 
 def test_half_a_surrogate_pair_is_sent_as_a_question_mark(serve):
@@ -194,15 +243,38 @@ def test_half_a_surrogate_pair_is_sent_as_a_question_mark(serve):
 
 
 def test_offline_grading_by_an_endpoint(serve, tmp_path, monkeypatch):
-    server = serve(lambda body, before: (200, completion('{"score": 4}' if "because" in body["messages"][-1]["content"] else "hm")))
+    server = serve(
+        lambda body, before: (
+            200,
+            completion('{"score": 4}' if "because" in body["messages"][-1]["content"] else "hm"),
+        )
+    )
     (tmp_path / "rows.jsonl").write_text('{"prompt": "why?"}\n')
-    (tmp_path / "replies.jsonl").write_text("".join(json.dumps({"row": 0, "text": t}) + "\n" for t in ("because", "", "no")))
-    words = ["--rows", tmp_path / "rows.jsonl", "--replies", tmp_path / "replies.jsonl", "--out", tmp_path / "out.jsonl"]
+    (tmp_path / "replies.jsonl").write_text(
+        "".join(json.dumps({"row": 0, "text": t}) + "\n" for t in ("because", "", "no"))
+    )
+    words = [
+        "--rows",
+        tmp_path / "rows.jsonl",
+        "--replies",
+        tmp_path / "replies.jsonl",
+        "--out",
+        tmp_path / "out.jsonl",
+    ]
     monkeypatch.setenv("LINN_TEST_KEY", "secret")
-    options = ["--judge", f"{server.url}#m", "--option", "judge.key_env=LINN_TEST_KEY", "--option", "judge.retries=1"]
+    options = [
+        "--judge",
+        f"{server.url}#m",
+        "--option",
+        "judge.key_env=LINN_TEST_KEY",
+        "--option",
+        "judge.retries=1",
+    ]
     code, out, err = said("grade", "preference", *words, *options)
     assert code == 0 and "judge: 2 questions, 50.0% unreadable" in out, err
-    assert [json.loads(line)["reward"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [0.75, 0.0, 0.5]
+    assert [
+        json.loads(line)["reward"] for line in (tmp_path / "out.jsonl").read_text().splitlines()
+    ] == [0.75, 0.0, 0.5]
     assert server.headers[0]["authorization"] == "Bearer secret" and len(server.seen) == 3
     monkeypatch.delenv("LINN_TEST_KEY")
     assert "LINN_TEST_KEY" in refused("grade", "preference", *words, *options)

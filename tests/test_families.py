@@ -41,7 +41,13 @@ def gemma2() -> Any:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
     }
-    sizes |= {"num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.2, "sliding_window": 6, "final_logit_softcapping": 5.0}
+    sizes |= {
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "initializer_range": 0.2,
+        "sliding_window": 6,
+        "final_logit_softcapping": 5.0,
+    }
     return Gemma2ForCausalLM(Gemma2Config(**sizes))
 
 
@@ -56,9 +62,22 @@ def granite_hybrid() -> Any:
         "shared_intermediate_size": 48,
         "num_hidden_layers": 2,
     }
-    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "layer_types": ["mamba", "attention"], "num_local_experts": 0}
-    sizes |= {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8}
-    return GraniteMoeHybridForCausalLM(GraniteMoeHybridConfig(**sizes, initializer_range=0.2, logits_scaling=2.0))
+    sizes |= {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "layer_types": ["mamba", "attention"],
+        "num_local_experts": 0,
+    }
+    sizes |= {
+        "mamba_n_heads": 4,
+        "mamba_d_head": 16,
+        "mamba_d_state": 8,
+        "mamba_n_groups": 1,
+        "mamba_chunk_size": 8,
+    }
+    return GraniteMoeHybridForCausalLM(
+        GraniteMoeHybridConfig(**sizes, initializer_range=0.2, logits_scaling=2.0)
+    )
 
 
 MAKERS = [qwen3, gemma2, granite_hybrid]
@@ -96,7 +115,9 @@ def test_packed_is_alone(model: TransformersLM) -> None:
     for r, row in enumerate(lengths):
         for s in range(len(row)):
             inside = segments[r] == s
-            torch.testing.assert_close(found[r, inside], alone(model.inner, ids[r, inside].tolist()), atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                found[r, inside], alone(model.inner, ids[r, inside].tolist()), atol=1e-5, rtol=0
+            )
     torch.autograd.backward(found.sum())
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     assert grads and all(bool(g.isfinite().all()) for g in grads)
@@ -113,11 +134,15 @@ def test_decoding_select_and_join_follow_the_stock_forward(model: TransformersLM
     def check(logits: Tensor) -> None:
         assert logits.shape == (len(live), VOCAB) and logits.dtype == torch.float32
         for row, (i, n) in enumerate(zip(live, fed, strict=True)):
-            torch.testing.assert_close(logits[row].log_softmax(-1), want[i][n - 1], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                logits[row].log_softmax(-1), want[i][n - 1], atol=1e-5, rtol=0
+            )
 
     def feed() -> None:
         nonlocal state
-        logits, state = model.decode(torch.tensor([texts[i][n] for i, n in zip(live, fed, strict=True)]), state)
+        logits, state = model.decode(
+            torch.tensor([texts[i][n] for i, n in zip(live, fed, strict=True)]), state
+        )
         fed[:] = [n + 1 for n in fed]
         check(logits)
 
@@ -144,14 +169,20 @@ def test_saved_folder_loads_the_same(tmp_path: Path) -> None:
     again = load(tmp_path / "full")
     ids, segments = torch.tensor([tokens(9)]), torch.zeros(1, 9, dtype=torch.int64)
     assert again.vocab == VOCAB
-    assert torch.equal(again.head(again.hidden(ids, segments)), model.head(model.hidden(ids, segments)))
+    assert torch.equal(
+        again.head(again.hidden(ids, segments)), model.head(model.hidden(ids, segments))
+    )
     again.save(tmp_path / "again")
-    assert (tmp_path / "again/model.safetensors").read_bytes() == (tmp_path / "full/model.safetensors").read_bytes()
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (
+        tmp_path / "full/model.safetensors"
+    ).read_bytes()
     model.save(tmp_path / "half", torch.bfloat16)
     half = load(tmp_path / "half")
     assert isinstance(half, TransformersLM)
     assert {p.dtype for p in half.inner.parameters()} == {torch.float32}
-    assert (tmp_path / "half/model.safetensors").stat().st_size < 0.6 * (tmp_path / "full/model.safetensors").stat().st_size
+    assert (tmp_path / "half/model.safetensors").stat().st_size < 0.6 * (
+        tmp_path / "full/model.safetensors"
+    ).stat().st_size
 
 
 def test_dropout_stays_off() -> None:
@@ -168,7 +199,11 @@ def test_errors_name_the_file_and_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.json"):
         load(tmp_path)
     config = tmp_path / "config.json"
-    for text, message in (("{", "not JSON"), ("[]", "no model_type"), ('{"model_type": "no_such"}', "no_such")):
+    for text, message in (
+        ("{", "not JSON"),
+        ("[]", "no model_type"),
+        ('{"model_type": "no_such"}', "no_such"),
+    ):
         config.write_text(text)
         with pytest.raises(UserError, match=message):
             load(tmp_path)

@@ -60,8 +60,21 @@ VALID: dict[str, dict[str, Any]] = {
     "swe_agentic": {"metadata": {"problem_statement": "p", "files": TREE, "tests": "def test_a(): pass", "visible_tests": "x"}},
 }  # fmt: skip
 PATCH = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
-INSTANCE = {"instance_id": "o__r-1", "base_commit": "0" * 40, "problem_statement": "p", "golden_patch": PATCH, "FAIL_TO_PASS": '["t"]'}
-PROOF = {"problem": "p", "reference_solution": "s", "rubric": "r", "proof": "q", "score": 0.5, "ground_truth_judgement": "j"}
+INSTANCE = {
+    "instance_id": "o__r-1",
+    "base_commit": "0" * 40,
+    "problem_statement": "p",
+    "golden_patch": PATCH,
+    "FAIL_TO_PASS": '["t"]',
+}
+PROOF = {
+    "problem": "p",
+    "reference_solution": "s",
+    "rubric": "r",
+    "proof": "q",
+    "score": 0.5,
+    "ground_truth_judgement": "j",
+}
 OTHERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("instruct", {}, INPUT | {"verifier_metadata": {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}], "grading_mode": "fraction"}}),
     ("math", {}, {"problem": "1+1", "answer": "2", "source": "s"}),
@@ -102,7 +115,11 @@ TEXTS = st.one_of(
     ]),
 )  # fmt: skip
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-3, 10**20), st.floats(), TEXTS)
-JSON = st.recursive(LEAVES, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)), max_leaves=8)
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
+    max_leaves=8,
+)
 QUICK = settings(
     max_examples=int(os.environ.get("LINN_FUZZ", "120")),
     deadline=None,
@@ -113,7 +130,13 @@ QUICK = settings(
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Every place in a JSON value but the root."""
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, inner in (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    ):
         yield (*path, key)
         yield from places(inner, (*path, key))
 
@@ -166,7 +189,9 @@ def test_rows_of_a_domain(name: str, domains: dict[str, Any]) -> None:
     hold_all(domain, row)
 
 
-@pytest.mark.parametrize(("name", "options", "row"), OTHERS, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(OTHERS)])
+@pytest.mark.parametrize(
+    ("name", "options", "row"), OTHERS, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(OTHERS)]
+)
 def test_rows_of_other_layouts(name: str, options: dict[str, Any], row: dict[str, Any]) -> None:
     domain = load(name, options)
     try:
@@ -182,7 +207,11 @@ def hold_all(domain: Any, row: dict[str, Any]) -> None:
     name = domain.name
 
     @QUICK
-    @given(st.one_of(mutated(row), st.dictionaries(st.sampled_from([*row, "agent_ref", "prompt"]), JSON)))
+    @given(
+        st.one_of(
+            mutated(row), st.dictionaries(st.sampled_from([*row, "agent_ref", "prompt"]), JSON)
+        )
+    )
     def holds(found: dict[str, Any]) -> None:
         def read(row: dict[str, Any]) -> Prompt:
             whose(row, name)
@@ -197,7 +226,11 @@ def hold_all(domain: Any, row: dict[str, Any]) -> None:
 
 
 @QUICK
-@given(st.one_of(mutated(CHAT), st.dictionaries(st.sampled_from(["messages", "tools", "domain", "x"]), JSON)))
+@given(
+    st.one_of(
+        mutated(CHAT), st.dictionaries(st.sampled_from(["messages", "tools", "domain", "x"]), JSON)
+    )
+)
 def test_sft_rows(row: dict[str, Any]) -> None:
     found = tries(conversation, row)
     if found is not None:
@@ -207,7 +240,14 @@ def test_sft_rows(row: dict[str, Any]) -> None:
 
 
 @QUICK
-@given(st.one_of(mutated(INPUT), st.dictionaries(st.sampled_from(["responses_create_params", "prompt", "messages", "tools"]), JSON)))
+@given(
+    st.one_of(
+        mutated(INPUT),
+        st.dictionaries(
+            st.sampled_from(["responses_create_params", "prompt", "messages", "tools"]), JSON
+        ),
+    )
+)
 def test_requests(row: dict[str, Any]) -> None:
     tries(lambda r: request_messages(r, 0), row)
     tries(lambda r: request_tools(r, 0), row)
@@ -259,8 +299,14 @@ WHOLE = [
 
 
 @QUICK
-@given(st.sampled_from(WHOLE), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 6), st.binary(max_size=5)), max_size=3), st.floats(0, 1))
-def test_damaged_files_are_read_or_refused(data: bytes, damages: list[tuple[float, int, bytes]], kept: float) -> None:
+@given(
+    st.sampled_from(WHOLE),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 6), st.binary(max_size=5)), max_size=3),
+    st.floats(0, 1),
+)
+def test_damaged_files_are_read_or_refused(
+    data: bytes, damages: list[tuple[float, int, bytes]], kept: float
+) -> None:
     for share, cut, put in damages:
         at = int(share * len(data))
         data = data[:at] + put + data[at + cut :]
@@ -278,7 +324,18 @@ def test_damaged_files_are_read_or_refused(data: bytes, damages: list[tuple[floa
 
 
 MARKS = st.sampled_from(
-    ["<solution>", "</solution>", "```", "### a.py", "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE", "x = 1", "", "\ud800"]
+    [
+        "<solution>",
+        "</solution>",
+        "```",
+        "### a.py",
+        "<<<<<<< SEARCH",
+        "=======",
+        ">>>>>>> REPLACE",
+        "x = 1",
+        "",
+        "\ud800",
+    ]
 )
 
 
@@ -297,26 +354,56 @@ PIECES = st.sampled_from([
     "<solution>", "</solution>", "def test_a():", "    assert f(1)", "--- a/a.py", "+++ b/a.py", "@@ -1 +1 @@", "-x = 1", "+x = 2", "@@ -9,9 +0,0 @@", "x = 1",
     "x = y + 3", "= 7", "(" * 40, "null", "- a: &a [*a]", "a,b\n1,2", "<a>", "</a>", "[a]\nb = 1", "\ud800", "\x00", "</think>", "\u202e", "9" * 400,
 ])  # fmt: skip
-REPLIES = st.one_of(TEXTS, JSON.map(json.dumps), st.lists(PIECES, max_size=14).map("".join), st.lists(PIECES, max_size=14).map("\n".join))
+REPLIES = st.one_of(
+    TEXTS,
+    JSON.map(json.dumps),
+    st.lists(PIECES, max_size=14).map("".join),
+    st.lists(PIECES, max_size=14).map("\n".join),
+)
 MCQA = {"options": {"A": "x", "B": "two words"}}
 READERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
     "mcqa by mode": (
-        lambda text: [mcqa._by_mode(text, MCQA | {"mode": mode, "prefix": prefix}) for mode in mcqa._MODES for prefix in ("", "Key:")],
+        lambda text: [
+            mcqa._by_mode(text, MCQA | {"mode": mode, "prefix": prefix})
+            for mode in mcqa._MODES
+            for prefix in ("", "Key:")
+        ],
         (),
     ),
-    "mcqa by patterns": (lambda text: mcqa._by_patterns(text, ["Answer: *(.)", "x"], {"A": "x"}), ()),
+    "mcqa by patterns": (
+        lambda text: mcqa._by_patterns(text, ["Answer: *(.)", "x"], {"A": "x"}),
+        (),
+    ),
     "boxes": (lambda text: [math._boxes(text), math._bare(text)], ()),
     "a proof's score": (proof.score_of, ()),
     "agentless score": (scoring.score_of, ()),
     "a written test": (written_tests.read, (written_tests.BadTest,)),
     "a patch": (lambda text: patches.apply({"a.py": "x = 1\n"}, text), (patches.BadPatch,)),
-    "a lean proof": (lambda text: lean.proof_of(text, "import M\n", "theorem t : 1 = 1 := by\n"), ()),
+    "a lean proof": (
+        lambda text: lean.proof_of(text, "import M\n", "theorem t : 1 = 1 := by\n"),
+        (),
+    ),
     "bare lean": (lambda text: [lean.bare(text), lean.messages(text), lean._refused(text)], ()),
     "a term": (derivations.parse, (derivations.NotATerm,)),
-    "a derivation": (lambda text: derivations.judge(text, {"x": "y + 3", "y": "4"}, ("x", "7")), ()),
-    "a program": (lambda text: [code.program_of(text, language) for language in ("python", "cpp", "any")], ()),
-    "judges": (lambda text: [read_score(text), read_equivalence(text), answer_of(text), inert(text)], ()),
-    "documents": (lambda text: [documents.check(kind, text, '{"type": "object"}') for kind in ("json", "yaml", "xml", "toml", "csv")], ()),
+    "a derivation": (
+        lambda text: derivations.judge(text, {"x": "y + 3", "y": "4"}, ("x", "7")),
+        (),
+    ),
+    "a program": (
+        lambda text: [code.program_of(text, language) for language in ("python", "cpp", "any")],
+        (),
+    ),
+    "judges": (
+        lambda text: [read_score(text), read_equivalence(text), answer_of(text), inert(text)],
+        (),
+    ),
+    "documents": (
+        lambda text: [
+            documents.check(kind, text, '{"type": "object"}')
+            for kind in ("json", "yaml", "xml", "toml", "csv")
+        ],
+        (),
+    ),
 }
 
 
@@ -340,7 +427,11 @@ def test_whatever_a_reply_holds_is_read_or_refused(what: str) -> None:
     st.one_of(
         TEXTS,
         JSON.map(json.dumps),
-        st.lists(st.sampled_from(['"score_1"', ": ", "5", "{", "}", ",", "NaN", '"ranking"', "1e400", " "])).map("".join),
+        st.lists(
+            st.sampled_from(
+                ['"score_1"', ": ", "5", "{", "}", ",", "NaN", '"ranking"', "1e400", " "]
+            )
+        ).map("".join),
     )
 )
 def test_judges_answers_are_read_or_not(text: str) -> None:
@@ -350,7 +441,14 @@ def test_judges_answers_are_read_or_not(text: str) -> None:
 
 def test_rows_of_repair_tasks(domains: dict[str, Any]) -> None:
     """Those that name a package, those that need an image, and any patch over a package's files."""
-    gym = {"instance_id": "a__b-2", "repo": "a/b", "base_commit": "f" * 40, "problem_statement": "p", "patch": "p", "FAIL_TO_PASS": '["x"]'}
+    gym = {
+        "instance_id": "a__b-2",
+        "repo": "a/b",
+        "base_commit": "f" * 40,
+        "problem_statement": "p",
+        "patch": "p",
+        "FAIL_TO_PASS": '["x"]',
+    }
     ours = {
         "instance_id": "i", "package": "toy==1", "python": package.PYTHON, "problem_statement": "p", "golden_patch": "g", "FAIL_TO_PASS": '["t"]',
         "PASS_TO_PASS": "[]", "values": {"t": [[1, 0]]}, "spared": {"t.py": [2]},
@@ -361,13 +459,24 @@ def test_rows_of_repair_tasks(domains: dict[str, Any]) -> None:
     assert rows.broken(source, patch)["a.py"] == "x = 2\ny = 2\n"
 
     @QUICK
-    @given(mutated(ours), mutated({"metadata": gym, "responses_create_params": {"input": []}} | gym))
+    @given(
+        mutated(ours), mutated({"metadata": gym, "responses_create_params": {"input": []}} | gym)
+    )
     def holds(first: dict[str, Any], second: dict[str, Any]) -> None:
         tries(lambda row: rows.task(row, "here"), first)
         tries(lambda row: domains["swe_agentic"].from_row(row, 7), second)
 
     @QUICK
-    @given(st.lists(st.one_of(st.sampled_from(patch.split("\n")), st.from_regex(r"@@ -\d+(,\d+)? \+\d+(,\d+)? @@"), TEXTS), max_size=9))
+    @given(
+        st.lists(
+            st.one_of(
+                st.sampled_from(patch.split("\n")),
+                st.from_regex(r"@@ -\d+(,\d+)? \+\d+(,\d+)? @@"),
+                TEXTS,
+            ),
+            max_size=9,
+        )
+    )
     def patches(lines: list[str]) -> None:
         with contextlib.suppress(ValueError):
             assert rows.broken(source, "\n".join(lines)).keys() == {"a.py"}

@@ -25,14 +25,23 @@ class Echo(Domain):
 
 
 def write(path: Path, *lines: object) -> Path:
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    path.write_text(
+        "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+    )
     return path
 
 
 def test_verdicts_come_in_order(tmp_path):
     rows = write(tmp_path / "rows.jsonl", {"say": "a"}, {"say": "b"})
-    replies = write(tmp_path / "replies.jsonl", {"row": 1, "text": "<think>\nx\n</think>\nb"}, {"row": 0, "text": "b"})
-    assert [(v["row"], v["reply"], v["reward"]) for v in grade(Echo(), rows, replies)] == [(1, 0, 1.0), (0, 1, 0.0)]
+    replies = write(
+        tmp_path / "replies.jsonl",
+        {"row": 1, "text": "<think>\nx\n</think>\nb"},
+        {"row": 0, "text": "b"},
+    )
+    assert [(v["row"], v["reply"], v["reward"]) for v in grade(Echo(), rows, replies)] == [
+        (1, 0, 1.0),
+        (0, 1, 0.0),
+    ]
 
 
 def test_skipped_lines_are_counted_and_move_no_index(tmp_path):
@@ -44,16 +53,32 @@ def test_skipped_lines_are_counted_and_move_no_index(tmp_path):
     broken = Tally()
     found = list(grade(Echo(), rows, replies, broken))
     assert [(v["row"], v["reply"], v["reward"]) for v in found] == [(3, 0, 1.0), (1, 3, 1.0)]
-    assert broken.bad == {"not JSON": 2, "say": 1, "not an object": 1, "row N cannot be graded": 2, "row": 1}
-    assert broken.first["not an object"].startswith(f"{rows} line 5: expected a JSON object, found a list")
-    assert broken.first["row N cannot be graded"] == f"{replies} line 3: row 2 cannot be graded: {rows} line 3: say is missing"
+    assert broken.bad == {
+        "not JSON": 2,
+        "say": 1,
+        "not an object": 1,
+        "row N cannot be graded": 2,
+        "row": 1,
+    }
+    assert broken.first["not an object"].startswith(
+        f"{rows} line 5: expected a JSON object, found a list"
+    )
+    assert (
+        broken.first["row N cannot be graded"]
+        == f"{replies} line 3: row 2 cannot be graded: {rows} line 3: say is missing"
+    )
 
 
 def test_rows_of_other_domains_are_no_fault_until_a_reply_answers_one(tmp_path):
-    rows = write(tmp_path / "rows.jsonl", {"agent_ref": {"name": "mcqa_simple_agent"}}, {"say": "b"})
+    rows = write(
+        tmp_path / "rows.jsonl", {"agent_ref": {"name": "mcqa_simple_agent"}}, {"say": "b"}
+    )
     replies = write(tmp_path / "replies.jsonl", {"row": 1, "text": "b"})
     assert [v["reward"] for v in grade(Echo(), rows, replies)] == [1.0]
-    with pytest.raises(UserError, match=r"replies.jsonl line 1: row 0 cannot be graded: .*rows.jsonl line 1: say is missing"):
+    with pytest.raises(
+        UserError,
+        match=r"replies.jsonl line 1: row 0 cannot be graded: .*rows.jsonl line 1: say is missing",
+    ):
         list(grade(Echo(), rows, write(replies, {"row": 0, "text": ""})))
 
 
@@ -65,8 +90,16 @@ def test_rows_of_other_domains_are_no_fault_until_a_reply_answers_one(tmp_path):
         ({"say": ""}, {"row": 1, "text": ""}, "replies.jsonl line 1: row is 1"),
         ({"say": ""}, {"row": True, "text": ""}, "row must be"),
         ({"say": ""}, {"row": 0}, "replies.jsonl line 1: text .* is needed"),
-        ({"say": ""}, {"row": 0, "messages": [{"role": "bot"}]}, r"replies.jsonl line 1: messages\[0\].role must be"),
-        ({"say": ""}, {"row": 0, "messages": [{"role": "assistant", "tool_calls": [3]}]}, r"messages\[0\].tool_calls\[0\].function.name"),
+        (
+            {"say": ""},
+            {"row": 0, "messages": [{"role": "bot"}]},
+            r"replies.jsonl line 1: messages\[0\].role must be",
+        ),
+        (
+            {"say": ""},
+            {"row": 0, "messages": [{"role": "assistant", "tool_calls": [3]}]},
+            r"messages\[0\].tool_calls\[0\].function.name",
+        ),
         ({"say": ""}, "]", "replies.jsonl line 1: not JSON"),
     ],
 )

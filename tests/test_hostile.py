@@ -39,10 +39,20 @@ def left() -> set[str]:
     """What a program could leave on the machine."""
     found = {
         str(path)
-        for pattern in ("/tmp/linn-sandbox-*", "/dev/shm/*", "/var/tmp/*", "/run/linn-*", "/dev/mqueue/*")
+        for pattern in (
+            "/tmp/linn-sandbox-*",
+            "/dev/shm/*",
+            "/var/tmp/*",
+            "/run/linn-*",
+            "/dev/mqueue/*",
+        )
         for path in Path("/").glob(pattern[1:])
     }
-    found |= {line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/linn-" in line or line.split()[4] == "/tmp"}
+    found |= {
+        line
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if "/linn-" in line or line.split()[4] == "/tmp"
+    }
     try:
         return found | set(Path("/proc/sysvipc/shm").read_text().splitlines()[1:])
     except OSError:
@@ -56,7 +66,9 @@ def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     made = Sandbox(LIMITS, servers=2, kind=request.param)
     yield made
     for server in made.pool.free:
-        assert len(processes_below(server.process.pid)) <= 2, "the isolation tool and the server itself"
+        assert len(processes_below(server.process.pid)) <= 2, (
+            "the isolation tool and the server itself"
+        )
     made.close()
     assert made.pool.running == 0 and users() <= beneath and left() <= before
 
@@ -103,27 +115,53 @@ def test_calls(box: Sandbox) -> None:
     found = each(table, lambda program: box.call(program, "f", [[3]])[0])
     assert not {name: o for name, o in found.items() if o.status == "ok" and o.value == 42}
     status = {name: outcome.status for name, outcome in found.items()}
-    assert {status[n] for n in ("loop", "loop in C", "sleep", "ignore signals", "alarm swallowed", "endless error")} == {"timeout"}
+    assert {
+        status[n]
+        for n in (
+            "loop",
+            "loop in C",
+            "sleep",
+            "ignore signals",
+            "alarm swallowed",
+            "endless error",
+        )
+    } == {"timeout"}
     assert status["memory one"] == "memory" and status["memory touched"] != "ok"
     assert status["big answer"] == status["endless output"] == "output"
-    assert "too many" in found["colliding members"].error and "too many" in found["colliding keys"].error
-    assert {status[n] for n in ("fork bomb", "network", "exec", "names", "io_uring")} <= {"error", "ok"}
-    assert box.call("import os\ndef f(x):\n    return os.listdir('.')", "f", [[2]])[0].value == [], "the next program starts from nothing"
-    assert box.call("def f(x):\n    return x + 1", "f", [[1], [2]]) == [Outcome("ok", 2), Outcome("ok", 3)]
+    assert (
+        "too many" in found["colliding members"].error
+        and "too many" in found["colliding keys"].error
+    )
+    assert {status[n] for n in ("fork bomb", "network", "exec", "names", "io_uring")} <= {
+        "error",
+        "ok",
+    }
+    assert (
+        box.call("import os\ndef f(x):\n    return os.listdir('.')", "f", [[2]])[0].value == []
+    ), "the next program starts from nothing"
+    assert box.call("def f(x):\n    return x + 1", "f", [[1], [2]]) == [
+        Outcome("ok", 2),
+        Outcome("ok", 3),
+    ]
 
 
 def test_scripts_never_see_what_is_expected(box: Sandbox) -> None:
     def run(program: str) -> Outcome:
         # What the same server has held before: a test text and an input with the answer in them.
         box.check(
-            "def g(x):\n    return x", f"def check(c):\n    assert c('{hostile.SECRET}') == '{hostile.SECRET}'  # {hash(program)}", "g"
+            "def g(x):\n    return x",
+            f"def check(c):\n    assert c('{hostile.SECRET}') == '{hostile.SECRET}'  # {hash(program)}",
+            "g",
         )
         box.script(f"print(input())  # {hash(program)}", hostile.SECRET)
         return box.script(program, "an input\n")
 
     found = each(hostile.SCRIPTS, run)
     assert not {name: o for name, o in found.items() if hostile.SECRET in o.stdout}
-    assert found["loop"].status == found["sleep"].status == "timeout" and found["flood"].status == "output"
+    assert (
+        found["loop"].status == found["sleep"].status == "timeout"
+        and found["flood"].status == "output"
+    )
 
 
 def test_checks(box: Sandbox) -> None:
@@ -145,10 +183,15 @@ def binaries() -> dict[str, bytes]:
 
 @cpp
 def test_compiled_programs(box: Sandbox, binaries: dict[str, bytes]) -> None:
-    found = each({name: name for name in binaries}, lambda name: box.run(binaries[name], "an input\n"))
+    found = each(
+        {name: name for name in binaries}, lambda name: box.run(binaries[name], "an input\n")
+    )
     assert not {name: o for name, o in found.items() if hostile.SECRET in o.stdout}
     status = {name: outcome.status for name, outcome in found.items()}
-    assert status["loop"] == status["sleep"] == status["ignore signals"] == "timeout" and status["flood"] == "output"
+    assert (
+        status["loop"] == status["sleep"] == status["ignore signals"] == "timeout"
+        and status["flood"] == "output"
+    )
     assert status["null"] == status["abort"] == status["stack"] == "error"
 
 
@@ -168,7 +211,10 @@ def test_compile_bombs() -> None:
     for name, outcome in found.items():
         assert outcome.error or not outcome.stdout, (name, outcome)
         assert "root:" not in outcome.error and outcome.error == scrub(outcome.error)
-    assert {found[name].status for name in ("carries a file", "users", "includes a binary", "an endless file")} == {"error"}
+    assert {
+        found[name].status
+        for name in ("carries a file", "users", "includes a binary", "an endless file")
+    } == {"error"}
     assert users() <= beneath and left() <= before
 
 
@@ -180,7 +226,11 @@ def test_hostile_replies_earn_nothing() -> None:
     printed = {"inputs": ["an input\n"], "outputs": [hostile.SECRET]}
     tables = [(hostile.CALLS, by_value), (hostile.SCRIPTS, printed)]
     jobs = [
-        (name, Prompt("code", "p", (Message("user", "x"),), hidden=hidden | small), f"```python\n{text}\n```")
+        (
+            name,
+            Prompt("code", "p", (Message("user", "x"),), hidden=hidden | small),
+            f"```python\n{text}\n```",
+        )
         for table, hidden in tables
         for name, text in list(table.items())[::8]
     ]
@@ -189,4 +239,6 @@ def test_hostile_replies_earn_nothing() -> None:
             found = list(pool.map(lambda job: (job[0], domain.verify(job[1], Reply(job[2]))), jobs))
     finally:
         domain.close()
-    assert all(verdict.reward == 0.0 and verdict.note for _, verdict in found), [pair for pair in found if pair[1].reward]
+    assert all(verdict.reward == 0.0 and verdict.note for _, verdict in found), [
+        pair for pair in found if pair[1].reward
+    ]

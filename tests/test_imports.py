@@ -24,8 +24,33 @@ ALLOWED = {
     "data": {"types", "errors", "files", "data", "chat", "calls"},
     "engine": {"types", "errors", "engine", "chat", "calls", "files"},
     "play": {"types", "errors", "chat", "domains", "play"},
-    "stages": {"types", "errors", "files", "chat", "keys", "ledger", "play", "data", "engine", "evals", "domains", "stages"},
-    "evals": {"types", "errors", "files", "chat", "keys", "ledger", "play", "data", "domains", "engine", "evals"},
+    "stages": {
+        "types",
+        "errors",
+        "files",
+        "chat",
+        "keys",
+        "ledger",
+        "play",
+        "data",
+        "engine",
+        "evals",
+        "domains",
+        "stages",
+    },
+    "evals": {
+        "types",
+        "errors",
+        "files",
+        "chat",
+        "keys",
+        "ledger",
+        "play",
+        "data",
+        "domains",
+        "engine",
+        "evals",
+    },
     "report": {"types", "errors", "files", "ledger", "report"},
 }
 
@@ -36,7 +61,10 @@ def imports_of(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" if node.module == "linn" else node.module for alias in node.names}
+            found |= {
+                f"{node.module}.{alias.name}" if node.module == "linn" else node.module
+                for alias in node.names
+            }
     return found
 
 
@@ -73,7 +101,9 @@ def test_domains_do_not_import_each_other():
         f"{path.name} imports {name}"
         for path in sorted((ROOT / "domains").glob("*.py"))
         for name in imports_of(path)
-        if name.startswith("linn.domains.") and name.split(".")[2] in named and name.split(".")[2] != path.stem
+        if name.startswith("linn.domains.")
+        and name.split(".")[2] in named
+        and name.split(".")[2] != path.stem
     ]
     assert not wrong, wrong
 
@@ -88,9 +118,7 @@ def test_recipes_graders_and_reports_start_without_torch():
 
 
 def test_help_starts_without_the_heavy_parts():
-    code = (
-        "import sys, linn.cli.main; bad = {'torch', 'transformers', 'pydantic', 'jinja2', 'numpy'} & set(sys.modules); assert not bad, bad"
-    )
+    code = "import sys, linn.cli.main; bad = {'torch', 'transformers', 'pydantic', 'jinja2', 'numpy'} & set(sys.modules); assert not bad, bad"
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert time.monotonic() - began < 30

@@ -9,16 +9,27 @@ from linn.domains.genrm import GenRM
 from linn.domains.longctx import LongContext, final_line
 from linn.domains.preference import Preference
 from linn.errors import UserError
-from linn.judges.pairwise import equivalence_question, fenced, read_comparison, read_equivalence, read_score, shown
+from linn.judges.pairwise import (
+    equivalence_question,
+    fenced,
+    read_comparison,
+    read_equivalence,
+    read_score,
+    shown,
+)
 from linn.judges.panel import answer_of, inert
 from linn.types import Reply
 
 VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
-TURN = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": st.text(max_size=30)})
+TURN = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system"]), "content": st.text(max_size=30)}
+)
 KEYS = ["prompt", "context", "responses_create_params", "expected_answer", "question", "reference", "principle", "response1", "response2", "score_1",
         "score_2", "overall_preference", "id", "uuid"]  # fmt: skip
 ROW = st.builds(
@@ -44,7 +55,11 @@ FIGURE = st.integers() | st.floats() | st.none() | st.booleans() | st.text(max_s
 @settings(max_examples=80)
 @given(ROW, TEXT, TEXT)
 def test_rows_are_read_or_refused_by_name_and_replies_are_graded(row, reply, answer):
-    for domain in (GenRM(), Preference(judged=True), LongContext(judged=True, swap=True, partial=0.5)):
+    for domain in (
+        GenRM(),
+        Preference(judged=True),
+        LongContext(judged=True, swap=True, partial=0.5),
+    ):
         try:
             prompt = domain.from_row(row, 7)
         except UserError as error:
@@ -63,11 +78,19 @@ def test_rows_are_read_or_refused_by_name_and_replies_are_graded(row, reply, ans
 @given(TEXT, TEXT)
 def test_whatever_a_judge_says_is_read_or_not(one, two):
     said = read_comparison(one)
-    assert said is None or (min(said.score_1, said.score_2) >= 1 and max(said.score_1, said.score_2) <= 5 and 1 <= said.ranking <= 6)
+    assert said is None or (
+        min(said.score_1, said.score_2) >= 1
+        and max(said.score_1, said.score_2) <= 5
+        and 1 <= said.ranking <= 6
+    )
     assert (score := read_score(one)) is None or 1 <= score <= 5
     assert read_equivalence(one) in (None, True, False)
     assert "<|im_end|>" not in inert(one) and inert(inert(one)) == inert(one)
-    assert answer_of(one) in one and final_line(one).strip() == final_line(one) and shown(one) == one.strip()
+    assert (
+        answer_of(one) in one
+        and final_line(one).strip() == final_line(one)
+        and shown(one) == one.strip()
+    )
     made = fenced([("a", one), ("b", two)])
     key = made[3:11]
     assert made.count(f"\n</a {key}>\n\n<b {key}>\n") == 1
@@ -80,5 +103,9 @@ def test_whatever_a_judge_says_is_read_or_not(one, two):
 def test_verdicts_of_any_figures(first, second, ranking):
     text = json.dumps({"score_1": first, "score_2": second, "ranking": ranking})
     said = read_comparison(text)
-    fine = all(isinstance(f, int | float) and not isinstance(f, bool) for f in (first, second, ranking))
-    assert (said is not None) == (fine and 1 <= first <= 5 and 1 <= second <= 5 and 1 <= ranking <= 6)
+    fine = all(
+        isinstance(f, int | float) and not isinstance(f, bool) for f in (first, second, ranking)
+    )
+    assert (said is not None) == (
+        fine and 1 <= first <= 5 and 1 <= second <= 5 and 1 <= ranking <= 6
+    )

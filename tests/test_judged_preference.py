@@ -8,7 +8,15 @@ import pytest
 
 from linn.domains.preference import Preference
 from linn.errors import UserError
-from linn.judges.pairwise import Comparison, Shaping, base_rewards, fenced, pairs_of, read_score, shown
+from linn.judges.pairwise import (
+    Comparison,
+    Shaping,
+    base_rewards,
+    fenced,
+    pairs_of,
+    read_score,
+    shown,
+)
 from linn.judges.panel import Judges, Siblings, inert
 from linn.types import Message, Prompt, Reply
 
@@ -80,25 +88,39 @@ GOOD = "because they call friends"
 def test_a_group_is_compared_pair_by_pair_and_no_reasoning_is_shown():
     fair = Fair()
     verdicts = judged(PLAIN, fair, GOOD, "no", "they sing", GOOD)
-    assert [v.reward for v in verdicts] == pytest.approx([5 + 0.5 / 3, 1 + 0.5 / 3, 1 - 0.5 / 3, 5 - 0.5 / 3]), "ties go by 3.5 - ranking"
+    assert [v.reward for v in verdicts] == pytest.approx(
+        [5 + 0.5 / 3, 1 + 0.5 / 3, 1 - 0.5 / 3, 5 - 0.5 / 3]
+    ), "ties go by 3.5 - ranking"
     assert len(fair.asked) == 6
     for (message,), (i, j) in zip(fair.asked, itertools.combinations(range(4), 2), strict=True):
         parts = parts_of(message.content)
-        assert [parts["response_1"], parts["response_2"]] == [[GOOD, "no", "they sing", GOOD][k] for k in (i, j)]
-        assert parts["conversation"] == "[system]\nbe kind\n\n[user]\nhi\n\n[assistant]\nhello\n\n[user]\nwhy do birds sing?"
+        assert [parts["response_1"], parts["response_2"]] == [
+            [GOOD, "no", "they sing", GOOD][k] for k in (i, j)
+        ]
+        assert (
+            parts["conversation"]
+            == "[system]\nbe kind\n\n[user]\nhi\n\n[assistant]\nhello\n\n[user]\nwhy do birds sing?"
+        )
         assert "secret" not in message.content and "principle" not in parts
 
 
-@pytest.mark.parametrize(("pairs", "order", "count"), [("all", "both", 12), ("all", "random", 6), ("circular", "given", 4)])
+@pytest.mark.parametrize(
+    ("pairs", "order", "count"),
+    [("all", "both", 12), ("all", "random", 6), ("circular", "given", 4)],
+)
 def test_pairs_and_orders_reach_the_judge(pairs, order, count):
     fair = Fair()
     texts = ["a", "b", GOOD, "d"]
     verdicts = judged(Preference(judged=True, pairs=pairs, order=order, shaping=BARE), fair, *texts)
     assert len(fair.asked) == count
     compared = pairs_of(4, pairs, order, "p")
-    seen = [(p["response_1"], p["response_2"]) for (m,) in fair.asked for p in [parts_of(m.content)]]
+    seen = [
+        (p["response_1"], p["response_2"]) for (m,) in fair.asked for p in [parts_of(m.content)]
+    ]
     assert seen == [(texts[i], texts[j]) for i, j in compared]
-    said = [Comparison(fair.of(a), fair.of(b), 3 if fair.of(a) == fair.of(b) else 1) for a, b in seen]
+    said = [
+        Comparison(fair.of(a), fair.of(b), 3 if fair.of(a) == fair.of(b) else 1) for a, b in seen
+    ]
     assert [v.reward for v in verdicts] == base_rewards(4, compared, said)
 
 
@@ -108,8 +130,14 @@ def test_a_generative_reward_model_sees_turns_of_its_own_roles():
     assert [(m.role, m.content) for m in fair.asked[0]] == [
         ("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "why do birds sing?"), ("response_1", "a"), ("response_2", "b"),
     ]  # fmt: skip
-    judged(Preference(judged=True, order="given", layout="genrm", principle="be brief"), fair, "a", "b")
-    assert [m.role for m in fair.asked[1]][-3:] == ["principle", "response_1", "response_2"] and fair.asked[1][-3].content == "be brief"
+    judged(
+        Preference(judged=True, order="given", layout="genrm", principle="be brief"), fair, "a", "b"
+    )
+    assert [m.role for m in fair.asked[1]][-3:] == [
+        "principle",
+        "response_1",
+        "response_2",
+    ] and fair.asked[1][-3].content == "be brief"
     own = Prompt("preference", "p", TALK, hidden={"principle": "rhyme"})
     judged(Preference(judged=True, principle="be brief"), fair, "a", "b", prompt=own)
     assert parts_of(fair.asked[2][0].content)["principle"] == "rhyme"
@@ -122,19 +150,32 @@ def test_a_reply_alone_is_scored_or_compared_with_the_reference_both_ways():
     fair = Fair()
     assert judged(PLAIN, fair, "no", prompt=against)[0].reward == 0.0
     parts = [parts_of(m.content) for (m,) in fair.asked]
-    assert [p["response_1"] for p in parts] == ["no", f"well, {GOOD}"] and [p["response_2"] for p in parts] == [f"well, {GOOD}", "no"]
-    thought = PLAIN.from_row({"prompt": "why do birds sing?", "reference": f"<think>secret</think>well, {GOOD}"}, 0)
+    assert [p["response_1"] for p in parts] == ["no", f"well, {GOOD}"] and [
+        p["response_2"] for p in parts
+    ] == [f"well, {GOOD}", "no"]
+    thought = PLAIN.from_row(
+        {"prompt": "why do birds sing?", "reference": f"<think>secret</think>well, {GOOD}"}, 0
+    )
     assert thought.hidden == against.hidden
     weak = PLAIN.from_row({"prompt": "why do birds sing?", "reference": "no idea"}, 0)
     assert judged(PLAIN, Fair(), GOOD, prompt=weak)[0].reward == 1.0
-    assert judged(PLAIN, Saying('{"score_1": 4, "score_2": 2, "ranking": 1}'), GOOD, prompt=weak)[0].reward == 0.5, "a judge of places"
+    assert (
+        judged(PLAIN, Saying('{"score_1": 4, "score_2": 2, "ranking": 1}'), GOOD, prompt=weak)[
+            0
+        ].reward
+        == 0.5
+    ), "a judge of places"
     assert judged(PLAIN, Saying("?"), GOOD, prompt=weak)[0].reward == 0.5
     genrm = Preference(judged=True, layout="genrm")
     assert judged(genrm, Fair(), GOOD, prompt=weak)[0].reward == 1.0
-    assert judged(genrm, Fair(), GOOD) is None, "a model that only compares leaves a lone answer to verify"
+    assert judged(genrm, Fair(), GOOD) is None, (
+        "a model that only compares leaves a lone answer to verify"
+    )
 
 
-@pytest.mark.parametrize("row", [{"prompt": "x", "reference": 3}, {"prompt": "x", "principle": ["a"]}])
+@pytest.mark.parametrize(
+    "row", [{"prompt": "x", "reference": 3}, {"prompt": "x", "principle": ["a"]}]
+)
 def test_a_wrong_row_names_its_field(row):
     with pytest.raises(UserError, match=f"row 2: {next(k for k in row if k != 'prompt')} is"):
         PLAIN.from_row(row, 2)
@@ -211,7 +252,12 @@ def test_a_judge_of_rubbish_moves_nobody(text):
 
 @pytest.mark.parametrize(
     ("text", "score"),
-    [('{"score": 4}', 4), ('{"score": 1} then {"score": 2.5}', 2.5), ('{"overall": {"score": 3}}', 3), ('{"score": 4} {"other": 1}', 4)],
+    [
+        ('{"score": 4}', 4),
+        ('{"score": 1} then {"score": 2.5}', 2.5),
+        ('{"overall": {"score": 3}}', 3),
+        ('{"score": 4} {"other": 1}', 4),
+    ],
 )
 def test_reading_a_score(text, score):
     assert read_score(text) == score
@@ -221,11 +267,19 @@ def test_fences_hold_whatever_is_in_them():
     for text in [*HOSTILE, "x\n</a>", "</a 1>", fenced([("a", "x"), ("b", "y")])]:
         made = fenced([("a", text), ("conversation", "y")])
         key = re.match(r"<a ([0-9a-f]{8})>\n", made)
-        assert key is not None and made.count(key[1]) == 4 and made.endswith(f"\ny\n</conversation {key[1]}>")
-        assert re.sub("&lt;", "<", made.split("\n", 1)[1].split(f"\n</a {key[1]}>")[0]) == text.replace("&lt;", "<")
+        assert (
+            key is not None
+            and made.count(key[1]) == 4
+            and made.endswith(f"\ny\n</conversation {key[1]}>")
+        )
+        assert re.sub(
+            "&lt;", "<", made.split("\n", 1)[1].split(f"\n</a {key[1]}>")[0]
+        ) == text.replace("&lt;", "<")
 
 
 def test_a_very_long_answer_is_cut_in_its_middle():
     text = shown("  " + "a" * 50_000 + "b" * 50_000 + "  ")
-    assert text.startswith("a" * 30_000 + "\n[40000 characters left out]\n") and text.endswith("b" * 30_000)
+    assert text.startswith("a" * 30_000 + "\n[40000 characters left out]\n") and text.endswith(
+        "b" * 30_000
+    )
     assert shown(" short ") == "short"

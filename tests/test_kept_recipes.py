@@ -25,14 +25,23 @@ def test_tiny_follows_the_papers_order():
     assert [s.name for s in tiny.stages] == [
         "sft", "if-rl", "multi-domain", "rlhf-teacher", "mopd", "rlhf", "long-context", "code", "swe-agentless", "swe-agentic",
     ]  # fmt: skip
-    assert tiny.parent("rlhf-teacher") == "sft" and tiny.parent("mopd") == "multi-domain" and tiny.parent("rlhf") == "mopd"
+    assert (
+        tiny.parent("rlhf-teacher") == "sft"
+        and tiny.parent("mopd") == "multi-domain"
+        and tiny.parent("rlhf") == "mopd"
+    )
 
 
 def test_the_compared_arms_differ_in_method_alone():
     compare = recipes.load(KEPT / "compare.yaml")
     mopd, mixed = compare.stages[-2:]
     assert compare.parent("mopd") == compare.parent("mixed-rl") == "multi-domain"
-    assert mopd.domains == mixed.domains and mopd.steps == mixed.steps and mopd.prompts == mixed.prompts and mixed.rollouts >= mopd.rollouts
+    assert (
+        mopd.domains == mixed.domains
+        and mopd.steps == mixed.steps
+        and mopd.prompts == mixed.prompts
+        and mixed.rollouts >= mopd.rollouts
+    )
     tune = recipes.load(KEPT / "compare-tune.yaml")
     assert tune.stages[:4] == compare.stages[:4] and tune.evaluate == compare.evaluate
 
@@ -40,5 +49,12 @@ def test_the_compared_arms_differ_in_method_alone():
 def test_the_reward_model_is_trained_by_the_papers_reward_and_judges_afterwards():
     genrm = recipes.load(KEPT / "genrm.yaml")
     inputs_hold(genrm, Path("nowhere"))
-    assert genrm.domain_options()["genrm"]["c1"] == 10 and genrm.domain_options()["genrm"]["c2"] == 1 and genrm.stages[1].rollouts == 8
-    assert genrm.judged_by("genrm")["preference"].stage == "genrm" and genrm.domain_options()["preference"]["layout"] == "genrm"
+    assert (
+        genrm.domain_options()["genrm"]["c1"] == 10
+        and genrm.domain_options()["genrm"]["c2"] == 1
+        and genrm.stages[1].rollouts == 8
+    )
+    assert (
+        genrm.judged_by("genrm")["preference"].stage == "genrm"
+        and genrm.domain_options()["preference"]["layout"] == "genrm"
+    )

@@ -55,9 +55,14 @@ def test_gold_earns_all_and_demonstrations_as_they_should(task):
             (turn,) = made.demonstrate(prompt, random.Random(0), faulty)
             assert made.verify(prompt, Reply(turn.content, turn.reasoning or "")).reward == reward
         items = prompt.hidden["items"]
-        assert all(line in prompt.messages[0].content for line in prompt.hidden["evidence"].splitlines())
+        assert all(
+            line in prompt.messages[0].content for line in prompt.hidden["evidence"].splitlines()
+        )
         shuffled = random.Random(1).sample(items, len(items))
-        assert made.verify(prompt, Reply(" and ".join(f"**{i}**" for i in shuffled) + ".")).reward == 1.0
+        assert (
+            made.verify(prompt, Reply(" and ".join(f"**{i}**" for i in shuffled) + ".")).reward
+            == 1.0
+        )
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -66,18 +71,31 @@ def test_no_distractor_and_no_list_of_candidates_earns(task):
         made = TASKS[task](random.Random(seed), 4_000)
         d = domain(task)
         prompt = next(d.prompts("train"))
-        prompt = prompt.__class__(**{**vars(prompt), "hidden": {"items": list(made.items), "evidence": "", "wrong": "", "task": task}})
+        prompt = prompt.__class__(
+            **{
+                **vars(prompt),
+                "hidden": {"items": list(made.items), "evidence": "", "wrong": "", "task": task},
+            }
+        )
         assert not set(made.items) & set(made.wrong)
         right = ", ".join(made.items)
         for wrong in made.wrong[:40]:
             assert d.verify(prompt, Reply(wrong)).reward == 0.0
             assert d.verify(prompt, Reply(f"{right}, {wrong}")).reward == 0.0
-        for text in (", ".join([*made.items, *made.wrong]), made.evidence, f"{right} or so", f"the answer is {right}", made.text):
+        for text in (
+            ", ".join([*made.items, *made.wrong]),
+            made.evidence,
+            f"{right} or so",
+            f"the answer is {right}",
+            made.text,
+        ):
             if text not in (right,) and (made.wrong or text != right):
                 assert d.verify(prompt, Reply(text)).reward == 0.0, text[:80]
         if len(made.items) > 1:
             assert d.verify(prompt, Reply(", ".join(made.items[:-1]))).reward == 0.0
-            assert d.verify(prompt, Reply(", ".join(made.items[:-1] + made.items[:1]))).reward == 0.0
+            assert (
+                d.verify(prompt, Reply(", ".join(made.items[:-1] + made.items[:1]))).reward == 0.0
+            )
 
 
 def test_the_domain_proves_itself_at_full_level_and_its_held_out_prompts_are_there_at_once():
@@ -100,7 +118,9 @@ def test_a_needle_stands_once_and_is_what_is_asked_for(task):
             (line,) = [line for line in context.splitlines() if item in line]
             name = re.fullmatch(r"A code of the (.+) is \d+\.", line)
             assert name is not None and name[1] in question
-        found = [c for n, c in re.findall(r"A code of the (.+) is (\d+)\.", context) if n in question]
+        found = [
+            c for n, c in re.findall(r"A code of the (.+) is (\d+)\.", context) if n in question
+        ]
         assert sorted(found) == sorted(made.items)
 
 
@@ -117,7 +137,9 @@ def test_needles_lie_at_every_depth():
         made = NEEDLES["needle"](random.Random(seed), 1_000)
         context = made.text.rpartition("\n\n")[0]
         tenths[int(10 * context.index(made.items[0]) / len(context))] += 1
-    assert min(tenths[i] for i in range(10)) >= 20 and max(tenths.values()) <= 65, tenths  # 40 expected, standard deviation 6
+    assert min(tenths[i] for i in range(10)) >= 20 and max(tenths.values()) <= 65, (
+        tenths
+    )  # 40 expected, standard deviation 6
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -131,7 +153,9 @@ def test_a_question_over_documents_needs_five_of_them(seed):
         asked = re.search(r"How many people do (.+) employ", question)[1]  # type: ignore[index]
         companies = re.split(r", | and ", asked)
         assert len(set(companies)) == 5
-        assert made.items == (str(sum(int(re.search(r"employs (\d+)", facts[c])[1]) for c in companies)),)  # type: ignore[index]
+        assert made.items == (
+            str(sum(int(re.search(r"employs (\d+)", facts[c])[1]) for c in companies)),
+        )  # type: ignore[index]
         return
     person = question.split(" works for")[0]
     company = re.search(r"works for ([^.]+)\.", facts[person])[1]  # type: ignore[index]
@@ -158,7 +182,11 @@ def test_options_that_cannot_be(options, said):
 
 # ---------------------------------------------------------------- judged by a model
 
-ROW = {"prompt": "<text>long</text>\n\nWho wrote it?", "expected_answer": ["Anna Smith"], "question": "Who wrote it?"}
+ROW = {
+    "prompt": "<text>long</text>\n\nWho wrote it?",
+    "expected_answer": ["Anna Smith"],
+    "question": "Who wrote it?",
+}
 JUDGED = LongContext(judged=True)
 
 
@@ -181,7 +209,10 @@ class Fair:
         quoted = text.split(f"</answer_b {key[1]}>")[0].split(f"<answer_a {key[1]}>")[1]
         assert EQUAL not in quoted and DIFFERENT not in quoted
         self.asked.append(parts)
-        names = [set(re.findall(r"\b(?:Smith|Jones|Brown)\b", parts[p])) for p in ("answer_a", "answer_b")]
+        names = [
+            set(re.findall(r"\b(?:Smith|Jones|Brown)\b", parts[p]))
+            for p in ("answer_a", "answer_b")
+        ]
         return f"well, {EQUAL if names[0] == names[1] else DIFFERENT}"
 
 
@@ -196,16 +227,26 @@ class Saying(Fair):
 
 def rewards(judge: Fair, *texts: str, by: LongContext = JUDGED) -> list[float]:
     prompt = by.from_row(ROW, 0)
-    (verdicts,) = Judges({"longctx": judge}).verdicts([Siblings(by, prompt, [Reply(t, "Jones") for t in texts])], 0)
+    (verdicts,) = Judges({"longctx": judge}).verdicts(
+        [Siblings(by, prompt, [Reply(t, "Jones") for t in texts])], 0
+    )
     assert verdicts is not None
     return [v.reward for v in verdicts]
 
 
 def test_what_is_not_exact_is_asked():
     fair = Fair()
-    assert rewards(fair, "It was Anna Smith, I think", "anna smith.", "", "Jones", "Smith or Jones") == [1.0, 1.0, 0.0, 0.0, 0.0]
-    assert [p["answer_a"] for p in fair.asked] == ["It was Anna Smith, I think", "Jones", "Smith or Jones"], "not the exact, not the empty"
-    assert fair.asked[0]["question"] == "Who wrote it?" and fair.asked[0]["answer_b"] == "Anna Smith"
+    assert rewards(
+        fair, "It was Anna Smith, I think", "anna smith.", "", "Jones", "Smith or Jones"
+    ) == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert [p["answer_a"] for p in fair.asked] == [
+        "It was Anna Smith, I think",
+        "Jones",
+        "Smith or Jones",
+    ], "not the exact, not the empty"
+    assert (
+        fair.asked[0]["question"] == "Who wrote it?" and fair.asked[0]["answer_b"] == "Anna Smith"
+    )
 
 
 def test_the_swap_check_and_partial_credit():
@@ -213,17 +254,33 @@ def test_the_swap_check_and_partial_credit():
     swapping = LongContext(judged=True, swap=True)
     assert rewards(fair, "Mrs Smith", "Brown", by=swapping) == [1.0, 0.0]
     assert [p["answer_a"] for p in fair.asked] == ["Mrs Smith", "Anna Smith", "Brown", "Anna Smith"]
-    assert rewards(Saying(EQUAL, DIFFERENT), "Mrs Smith", by=swapping) == [0.0], "equal one way only"
+    assert rewards(Saying(EQUAL, DIFFERENT), "Mrs Smith", by=swapping) == [0.0], (
+        "equal one way only"
+    )
     partly = LongContext(judged=True, partial=0.5)
-    texts = ["Jones was early.\nMrs Smith", "Mrs Smith\nthat is all", "Mrs Brown", "so \\boxed{Mrs Smith} it is"]
+    texts = [
+        "Jones was early.\nMrs Smith",
+        "Mrs Smith\nthat is all",
+        "Mrs Brown",
+        "so \\boxed{Mrs Smith} it is",
+    ]
     assert rewards(Fair(), *texts, by=partly) == [1.0, 0.5, 0.0, 1.0]
-    assert rewards(Fair(), *texts[:2], by=LongContext(judged=True, partial=0.5, swap=True)) == [1.0, 0.5]
-    assert final_line(" a\n\n b \n") == "b" and final_line("\\boxed{x} \\boxed{y}\nz") == "y" and final_line("") == ""
+    assert rewards(Fair(), *texts[:2], by=LongContext(judged=True, partial=0.5, swap=True)) == [
+        1.0,
+        0.5,
+    ]
+    assert (
+        final_line(" a\n\n b \n") == "b"
+        and final_line("\\boxed{x} \\boxed{y}\nz") == "y"
+        and final_line("") == ""
+    )
 
 
 def test_questions_are_found_where_a_row_names_none():
     def asked(text: str, **more: object) -> str:
-        return str(JUDGED.from_row({"prompt": text, "expected_answer": "x", **more}, 0).hidden["question"])
+        return str(
+            JUDGED.from_row({"prompt": text, "expected_answer": "x", **more}, 0).hidden["question"]
+        )
 
     assert asked("docs\n\nQUESTION: who?\nthanks") == "who?"
     assert asked("<text>docs</text>\n\nwho?") == "who?"

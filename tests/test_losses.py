@@ -68,7 +68,11 @@ def test_grpo_with_kl_adds_k3_of_the_reference() -> None:
     close(gradient(value, logp), -w * a + 0.03 * w * (1 - np.exp(ref - x)))
     assert (k3 >= 0).all()
     close(figures["kl"], k3)
-    same, _ = grpo(logp, signal(teacher=logp.detach(), advantage=torch.zeros(N, dtype=torch.float64)), Loss("grpo", kl=0.03))
+    same, _ = grpo(
+        logp,
+        signal(teacher=logp.detach(), advantage=torch.zeros(N, dtype=torch.float64)),
+        Loss("grpo", kl=0.03),
+    )
     assert not gradient(same, logp).any()
 
 
@@ -100,7 +104,9 @@ def test_mopd_of_the_policy_itself_has_a_gradient_of_exactly_zero() -> None:
     logp = logps().detach().float().requires_grad_()
     s = signal(teacher=logp.detach().clone())
     value, figures = mopd(logp, s, Loss("mopd"))
-    assert value.item() == 0.0 and not gradient(value, logp).any() and not figures["teacher_gap"].any()
+    assert (
+        value.item() == 0.0 and not gradient(value, logp).any() and not figures["teacher_gap"].any()
+    )
 
 
 def test_equal_rewards_give_exactly_zero_gradient() -> None:
@@ -110,7 +116,13 @@ def test_equal_rewards_give_exactly_zero_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "kl", "field"), [("grpo", 0, "behaviour"), ("mopd", 0, "behaviour"), ("mopd", 0, "teacher"), ("grpo", 1, "teacher")]
+    ("kind", "kl", "field"),
+    [
+        ("grpo", 0, "behaviour"),
+        ("mopd", 0, "behaviour"),
+        ("mopd", 0, "teacher"),
+        ("grpo", 1, "teacher"),
+    ],
 )
 def test_a_missing_log_prob_is_an_error_and_never_0(kind: str, kl: float, field: str) -> None:
     holes = torch.zeros(N, dtype=torch.float64)
@@ -122,16 +134,35 @@ def test_a_missing_log_prob_is_an_error_and_never_0(kind: str, kl: float, field:
     good = Sample([1, 2], [False, True], [0.0, 1.0], **fields, source="p/0")
     assert token_weights([good], loss) == [1.0]
     with pytest.raises(ValueError, match=f"p/0.*{field}"):
-        token_weights([Sample([1, 2], [False, True], [0.0, 1.0], **(fields | {field: None}), source="p/0")], loss)
+        token_weights(
+            [Sample([1, 2], [False, True], [0.0, 1.0], **(fields | {field: None}), source="p/0")],
+            loss,
+        )
     with pytest.raises(StepFailed, match=field) as caught:
-        token_weights([Sample([1, 2], [False, True], [0.0, 1.0], **(fields | {field: [0.0, math.nan]}), source="p/0")], loss)
+        token_weights(
+            [
+                Sample(
+                    [1, 2],
+                    [False, True],
+                    [0.0, 1.0],
+                    **(fields | {field: [0.0, math.nan]}),
+                    source="p/0",
+                )
+            ],
+            loss,
+        )
     assert len(caught.value.samples) == 1
 
 
 def of(length: int, group: int = 0, weight: float = 1.0) -> Sample:
     """One prompt token, then `length` trained ones."""
     return Sample(
-        [1] * (length + 1), [False] + [True] * length, [weight] * (length + 1), [0.0] * (length + 1), [0.0] * (length + 1), group=group
+        [1] * (length + 1),
+        [False] + [True] * length,
+        [weight] * (length + 1),
+        [0.0] * (length + 1),
+        [0.0] * (length + 1),
+        group=group,
     )
 
 
@@ -139,11 +170,17 @@ def test_normalisers_under_unequal_lengths() -> None:
     samples = [of(2, group=0), of(6, group=0), of(4, group=1), of(0, group=2)]
     assert trained(Sample([1, 2], [True, True], [1.0, 1.0])) == 1  # entry 0 is never trained
     assert token_weights(samples, Loss("grpo", "token")) == pytest.approx([1 / 12] * 3 + [0])
-    assert token_weights(samples, Loss("mopd", "sequence")) == pytest.approx([1 / 6, 1 / 18, 1 / 12, 0])
-    assert token_weights(samples, Loss("grpo", "prompt")) == pytest.approx([1 / 16, 1 / 16, 1 / 8, 0])
+    assert token_weights(samples, Loss("mopd", "sequence")) == pytest.approx(
+        [1 / 6, 1 / 18, 1 / 12, 0]
+    )
+    assert token_weights(samples, Loss("grpo", "prompt")) == pytest.approx(
+        [1 / 16, 1 / 16, 1 / 8, 0]
+    )
     for normalise in ("token", "sequence", "prompt"):
         weights = token_weights(samples, Loss("grpo", normalise))  # type: ignore[arg-type]
-        assert sum(w * trained(s) for w, s in zip(weights, samples, strict=True)) == pytest.approx(1)
+        assert sum(w * trained(s) for w, s in zip(weights, samples, strict=True)) == pytest.approx(
+            1
+        )
 
 
 def test_sft_length_power_goes_from_token_mean_to_sequence_mean() -> None:
@@ -164,10 +201,16 @@ def test_sft_length_power_goes_from_token_mean_to_sequence_mean() -> None:
         ([of(2, weight=0.0)], Loss("sft"), "nothing to train"),
         ([of(2)], Loss("sft", kl=0.1), "only grpo"),
         ([of(2)], Loss("grpo", temperature=0.0), "temperature"),
-        ([Sample([1, 2], [False], [0.0, 0.0], [0.0, 0.0])], Loss("grpo"), "1 entries in `mask` for 2 tokens"),
+        (
+            [Sample([1, 2], [False], [0.0, 0.0], [0.0, 0.0])],
+            Loss("grpo"),
+            "1 entries in `mask` for 2 tokens",
+        ),
         ([Sample([], [], [], [])], Loss("grpo"), "no tokens"),
     ],
 )
-def test_a_batch_that_cannot_be_trained_is_refused(samples: list[Sample], loss: Loss, words: str) -> None:
+def test_a_batch_that_cannot_be_trained_is_refused(
+    samples: list[Sample], loss: Loss, words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         token_weights(samples, loss)

@@ -36,8 +36,19 @@ SIZES: dict[str, Any] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "hybrid": {"hybrid_override_pattern": "MEM*EME*"},
-    "dense": {"hybrid_override_pattern": "M-M*-", "use_bias": True, "mlp_bias": True, "use_conv_bias": False},
-    "grouped": {"hybrid_override_pattern": "M*E", "n_group": 4, "topk_group": 2, "norm_topk_prob": False, "moe_latent_size": 20},
+    "dense": {
+        "hybrid_override_pattern": "M-M*-",
+        "use_bias": True,
+        "mlp_bias": True,
+        "use_conv_bias": False,
+    },
+    "grouped": {
+        "hybrid_override_pattern": "M*E",
+        "n_group": 4,
+        "topk_group": 2,
+        "norm_topk_prob": False,
+        "moe_latent_size": 20,
+    },
 }
 
 
@@ -96,14 +107,22 @@ def test_equals_the_stock_class_in_both_directions(folder: Path, tmp_path: Path)
 def test_gradients_equal_the_stock_class(folder: Path) -> None:
     ids, theirs, ours = tokens(50)[None], reopened(folder), load(folder)
     assert isinstance(ours, NemotronH)
-    torch.autograd.backward(torch.nn.functional.cross_entropy(theirs(ids).logits[0, :-1], ids[0, 1:]))
-    torch.autograd.backward(torch.nn.functional.cross_entropy(ours.head(ours.hidden(ids, torch.zeros_like(ids)))[0, :-1], ids[0, 1:]))
+    torch.autograd.backward(
+        torch.nn.functional.cross_entropy(theirs(ids).logits[0, :-1], ids[0, 1:])
+    )
+    torch.autograd.backward(
+        torch.nn.functional.cross_entropy(
+            ours.head(ours.hidden(ids, torch.zeros_like(ids)))[0, :-1], ids[0, 1:]
+        )
+    )
     want = {name.replace("model.", "backbone.", 1): p.grad for name, p in theirs.named_parameters()}
     found = {name: p.grad for name, p in ours.named_parameters()}
     assert found.keys() == want.keys()
     for name, grad in found.items():
         assert grad is not None and grad.abs().max() > 0, name
-        torch.testing.assert_close(grad, want[name], atol=1e-5, rtol=1e-3, msg=f"gradient of {name}")
+        torch.testing.assert_close(
+            grad, want[name], atol=1e-5, rtol=1e-3, msg=f"gradient of {name}"
+        )
 
 
 def test_packed_is_alone_with_its_gradients(folder: Path) -> None:
@@ -128,7 +147,9 @@ def test_packed_is_alone_with_its_gradients(folder: Path) -> None:
     close(found[segments >= 0], torch.cat(wants))
     torch.autograd.backward(found[segments >= 0][:, 7].sum())
     for name, p in model.named_parameters():
-        torch.testing.assert_close(p.grad, grads[name], atol=2e-4, rtol=1e-3, msg=f"gradient of {name}")
+        torch.testing.assert_close(
+            p.grad, grads[name], atol=2e-4, rtol=1e-3, msg=f"gradient of {name}"
+        )
 
 
 def test_a_segment_never_sees_its_neighbours(folder: Path) -> None:
@@ -154,12 +175,17 @@ def test_decoding_select_and_join_follow_training(folder: Path) -> None:
 
     def check() -> None:
         assert logits.shape == (len(live), VOCAB) and logits.dtype == torch.float32
-        close(logits.log_softmax(-1), torch.stack([want[i][n - 1] for i, n in zip(live, fed, strict=True)]))
+        close(
+            logits.log_softmax(-1),
+            torch.stack([want[i][n - 1] for i, n in zip(live, fed, strict=True)]),
+        )
 
     def feed(times: int) -> None:
         nonlocal logits, state, fed
         for _ in range(times):
-            logits, state = model.decode(torch.stack([texts[i][n] for i, n in zip(live, fed, strict=True)]), state)
+            logits, state = model.decode(
+                torch.stack([texts[i][n] for i, n in zip(live, fed, strict=True)]), state
+            )
             fed = [n + 1 for n in fed]
             check()
 
@@ -167,7 +193,11 @@ def test_decoding_select_and_join_follow_training(folder: Path) -> None:
     feed(40)
     state, live, fed = state.select(torch.tensor([2, 0, 2])), [2, 0, 2], [fed[2], fed[0], fed[2]]
     feed(2)
-    state, live, fed = state.join(model.prefill([texts[4][:100].tolist(), texts[5][:3].tolist()])[1]), [*live, 4, 5], [*fed, 100, 3]
+    state, live, fed = (
+        state.join(model.prefill([texts[4][:100].tolist(), texts[5][:3].tolist()])[1]),
+        [*live, 4, 5],
+        [*fed, 100, 3],
+    )
     feed(3)
     state, live, fed = state.select(torch.tensor([4])), [5], fed[4:]
     feed(1)
@@ -185,7 +215,9 @@ def test_siblings_do_not_share_memory(folder: Path) -> None:
     assert not torch.allclose(first[0], first[1], atol=1e-3)
 
 
-def test_long_prompts_are_prefilled_in_groups(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_prompts_are_prefilled_in_groups(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = load(folder)
     prompts = [tokens(n, n).tolist() for n in (30, 5, 60, 7)]
     want, _ = model.prefill(prompts)
@@ -204,9 +236,13 @@ def test_saving_is_deterministic_and_takes_a_dtype(tmp_path: Path) -> None:
     new_model(tmp_path / "c", 256, seed=2)
     model = load(tmp_path / "a")
     model.save(tmp_path / "again")
-    read = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b", "again", "c")]
+    read = [
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b", "again", "c")
+    ]
     assert read[0] == read[1] == read[2] != read[3]
-    assert (tmp_path / "a/config.json").read_bytes() == (tmp_path / "again/config.json").read_bytes()
+    assert (tmp_path / "a/config.json").read_bytes() == (
+        tmp_path / "again/config.json"
+    ).read_bytes()
     assert isinstance(model, NemotronH)
     model.save(tmp_path / "half", torch.bfloat16)
     assert json.loads((tmp_path / "half/config.json").read_text())["dtype"] == "bfloat16"
@@ -215,7 +251,9 @@ def test_saving_is_deterministic_and_takes_a_dtype(tmp_path: Path) -> None:
     for name, value in half.state_dict().items():
         assert value.dtype == torch.float32
         rounded = model.state_dict()[name]
-        assert torch.equal(value, rounded if name.endswith("correction_bias") else rounded.bfloat16().float()), name
+        assert torch.equal(
+            value, rounded if name.endswith("correction_bias") else rounded.bfloat16().float()
+        ), name
 
 
 def test_bfloat16_weights_compute(folder: Path) -> None:
@@ -231,7 +269,9 @@ def test_bfloat16_weights_compute(folder: Path) -> None:
 def test_shards_load(tmp_path: Path) -> None:
     theirs = stock(VARIANTS["hybrid"])
     theirs.save_pretrained(tmp_path, max_shard_size="40KB")
-    assert (tmp_path / "model.safetensors.index.json").is_file() and len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert (tmp_path / "model.safetensors.index.json").is_file() and len(
+        list(tmp_path.glob("*.safetensors"))
+    ) > 1
     ids = tokens(20)
     close(alone(load(tmp_path), ids), theirs(ids[None]).logits[0].log_softmax(-1))
     next(iter(sorted(tmp_path.glob("*.safetensors")))).unlink()
@@ -240,7 +280,10 @@ def test_shards_load(tmp_path: Path) -> None:
 
 
 def test_tied_embeddings(tmp_path: Path) -> None:
-    model = NemotronH(SIZES | VARIANTS["hybrid"] | {"model_type": "nemotron_h", "tie_word_embeddings": True}, Path("config.json"))
+    model = NemotronH(
+        SIZES | VARIANTS["hybrid"] | {"model_type": "nemotron_h", "tie_word_embeddings": True},
+        Path("config.json"),
+    )
     model.initialise(0)
     model.save(tmp_path)
     again = load(tmp_path)
@@ -252,7 +295,10 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     new_model(tmp_path, 64, seed=0)
-    file, config = tmp_path / "model.safetensors", json.loads((tmp_path / "config.json").read_text())
+    file, config = (
+        tmp_path / "model.safetensors",
+        json.loads((tmp_path / "config.json").read_text()),
+    )
     good = load_file(file)
     gone = "backbone.layers.1.mixer.experts.3.up_proj.weight"
     for state, message in (

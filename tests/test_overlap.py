@@ -32,18 +32,36 @@ def test_an_overlap_is_found_at_every_position_and_a_word_less_is_none(n: int) -
         for start in (0, 7, 40 - n):
             planted = [*noise(before), *EVAL[start : start + n], *noise(30 - before)]
             hit = one.hit([planted])
-            assert hit is not None and hit.grams == 1 and hit.words == " ".join(EVAL[start : start + n])
-            assert one.hit([[*noise(before), *EVAL[start : start + n - 1], *noise(30 - before)]]) is None
+            assert (
+                hit is not None
+                and hit.grams == 1
+                and hit.words == " ".join(EVAL[start : start + n])
+            )
+            assert (
+                one.hit([[*noise(before), *EVAL[start : start + n - 1], *noise(30 - before)]])
+                is None
+            )
     broken = [*EVAL[: n - 1], "other", *EVAL[n - 1 : 2 * n - 2]]
     assert one.hit([broken]) is None
-    assert one.hit([EVAL[: n - 1], EVAL[n - 1 : 2 * n - 2]]) is None, "an n-gram runs over two turns"
+    assert one.hit([EVAL[: n - 1], EVAL[n - 1 : 2 * n - 2]]) is None, (
+        "an n-gram runs over two turns"
+    )
 
 
 def plain_words(text: str) -> list[str]:
     """The words of a text as the docstring of `linn.data.overlap` has them, a character at a time."""
     words, word = [], ""
-    for c in "".join(c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in ("Mn", "Cf")).casefold() + " ":
-        alone = any(name in unicodedata.name(c, "") for name in ("CJK UNIFIED", "HIRAGANA", "KATAKANA"))
+    for c in (
+        "".join(
+            c
+            for c in unicodedata.normalize("NFKD", text)
+            if unicodedata.category(c) not in ("Mn", "Cf")
+        ).casefold()
+        + " "
+    ):
+        alone = any(
+            name in unicodedata.name(c, "") for name in ("CJK UNIFIED", "HIRAGANA", "KATAKANA")
+        )
         if word and (alone or not c.isalnum()):
             words, word = [*words, word], ""
         if alone:
@@ -60,7 +78,9 @@ def brute(train: list[list[str]], held: list[list[str]], n: int) -> tuple[int, i
         if (turns := [plain_words(text) for text in texts]) not in prompts:
             prompts.append(turns)
     grams_of = lambda words: [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]  # noqa: E731
-    counts = Counter(gram for turns in prompts for gram in {gram for words in turns for gram in grams_of(words)})
+    counts = Counter(
+        gram for turns in prompts for gram in {gram for words in turns for gram in grams_of(words)}
+    )
     kept = {gram for gram, count in counts.items() if count <= COMMON}
     short = [words for turns in prompts for words in turns if 0 < len(words) < n]
     met = [
@@ -96,27 +116,43 @@ def test_counts_are_those_of_brute_force(tmp_path: Path, seed: int) -> None:
 
     def prompt() -> list[str]:
         turns = [
-            [*rng.choice(runs), *rng.choices(pool, k=rng.randint(0, 4)), *rng.choice(runs)[: rng.randint(0, 16)]]
+            [
+                *rng.choice(runs),
+                *rng.choices(pool, k=rng.randint(0, 4)),
+                *rng.choice(runs)[: rng.randint(0, 16)],
+            ]
             for _ in range(rng.randint(1, 2))
         ]
-        dressed = rng.choice([str.upper, str.lower, str, lambda text: unicodedata.normalize("NFC", text)])
+        dressed = rng.choice(
+            [str.upper, str.lower, str, lambda text: unicodedata.normalize("NFC", text)]
+        )
         return [dressed(rng.choice([" ", ", ", "\n", " — "]).join(turn)) for turn in turns]
 
-    train, held = [prompt() for _ in range(150)], [prompt() for _ in range(80)] + [runs[0]] * 2 + [[" ".join(runs[1])]]
+    train, held = (
+        [prompt() for _ in range(150)],
+        [prompt() for _ in range(80)] + [runs[0]] * 2 + [[" ".join(runs[1])]],
+    )
     for name, rows in (("train", train), ("held", held)):
-        write_rows(tmp_path / name, ({"messages": [{"role": "user", "content": text} for text in texts]} for texts in rows))
+        write_rows(
+            tmp_path / name,
+            ({"messages": [{"role": "user", "content": text} for text in texts]} for texts in rows),
+        )
     against = Against([str(tmp_path / "held")], [13, 9])
     found, written = decontaminate(tmp_path / "train", against, tmp_path / "clean", False, quiet)
     met = {}
     for one in against.sets:
         grams, common, met[one.n] = brute(train, held, one.n)
         hits = [one.hit([words_of(text) for text in texts]) for texts in train]
-        assert (one.grams, one.common) == (grams, common) and [hit.grams if hit else 0 for hit in hits] == met[one.n]
+        assert (one.grams, one.common) == (grams, common) and [
+            hit.grams if hit else 0 for hit in hits
+        ] == met[one.n]
         assert found.hits.get((one.name, one.n), 0) == sum(map(bool, met[one.n])) > 0
     dirty = [bool(a or b) for a, b in zip(met[9], met[13], strict=True)]
     assert found.dirty == sum(dirty) and written == 150 - sum(dirty)
     assert f"{found.dirty:,} overlap with any" in against.report(tmp_path / "train", found)
-    assert [asked(row) for row in read_rows(tmp_path / "clean")] == [texts for texts, bad in zip(train, dirty, strict=True) if not bad]
+    assert [asked(row) for row in read_rows(tmp_path / "clean")] == [
+        texts for texts, bad in zip(train, dirty, strict=True) if not bad
+    ]
 
 
 PLAIN = "the quick brown fox isn't over the lazy dog's cafe file resume naive ok"
@@ -145,11 +181,17 @@ def test_texts_shorter_than_n_words_are_met_only_as_a_whole() -> None:
     one = Evaluated("e", [["What is 2 + 2?"], [""]], 13)
     assert one.grams == 0
     assert one.hit([words_of("what is 2+2")]) is not None
-    assert one.hit([words_of("what is 2+2 plus one")]) is None and one.hit([[]]) is None and one.hit([]) is None
+    assert (
+        one.hit([words_of("what is 2+2 plus one")]) is None
+        and one.hit([[]]) is None
+        and one.hit([]) is None
+    )
 
 
 def test_wording_that_many_prompts_share_is_a_template() -> None:
-    template = "answer the following multiple choice question and put the letter of your choice in a box"
+    template = (
+        "answer the following multiple choice question and put the letter of your choice in a box"
+    )
     prompts = [[f"{template} {' '.join(noise(20))}"] for _ in range(COMMON + 1)]
     one = Evaluated("e", prompts, 13)
     assert one.common > 0 and one.hit([words_of(template)]) is None
@@ -165,14 +207,29 @@ def test_what_a_row_asks() -> None:
         {"role": "assistant", "content": "a"},
         {"role": "user", "content": "v"},
     ]
-    rows: list[dict[str, Any]] = [{"messages": turns}, {"responses_create_params": {"input": turns}, "prompt": "x"}]
+    rows: list[dict[str, Any]] = [
+        {"messages": turns},
+        {"responses_create_params": {"input": turns}, "prompt": "x"},
+    ]
     assert [asked(row) for row in rows] == [["u", "v"], ["u", "v"]]
     swe = {"responses_create_params": {"input": []}, "metadata": {"problem_statement": "bug"}}
-    assert [asked(row) for row in ({"problem": "p", "answer": "q"}, {"question": "p"}, {"responses_create_params": {"input": "p"}})] == [
-        ["p"]
-    ] * 3
+    assert [
+        asked(row)
+        for row in (
+            {"problem": "p", "answer": "q"},
+            {"question": "p"},
+            {"responses_create_params": {"input": "p"}},
+        )
+    ] == [["p"]] * 3
     assert asked(swe) == ["bug"]
-    for bad in ({}, {"answer": "x"}, {"messages": []}, {"messages": [1]}, {"prompt": {"x": 1}}, {"input": [{"type": "odd"}]}):
+    for bad in (
+        {},
+        {"answer": "x"},
+        {"messages": []},
+        {"messages": [1]},
+        {"prompt": {"x": 1}},
+        {"input": [{"type": "odd"}]},
+    ):
         with pytest.raises(BadRow):
             asked(bad)
 
@@ -188,14 +245,24 @@ def test_a_file_is_cleaned_byte_for_byte(tmp_path: Path) -> None:
     texts[4] += " " + " ".join(EVAL[5:25]).upper()
     texts[9] = "what is 2+2"
     train = tmp_path / "train.jsonl"
-    lines = [b'{"messages":   [{"role": "user", "content": "%s"}], "odd": 1.0e3}\r\n' % text.encode() for text in texts]
+    lines = [
+        b'{"messages":   [{"role": "user", "content": "%s"}], "odd": 1.0e3}\r\n' % text.encode()
+        for text in texts
+    ]
     train.write_bytes(b"".join(lines))
     against = Against([str(held)], [13])
     out = tmp_path / "clean.jsonl.gz"
     found, written = decontaminate(train, against, out, False, quiet)
-    assert (found.prompts, found.dirty, written) == (20, 2, 18) and [line for line, _ in found.examples] == [5, 10]
-    assert [row["messages"][0]["content"] for row in read_rows(out)] == [t for i, t in enumerate(texts) if i not in (4, 9)]
-    assert "2 overlap with" in against.report(train, found) and against.record(found)["sets"][0]["overlap"] == 2
+    assert (found.prompts, found.dirty, written) == (20, 2, 18) and [
+        line for line, _ in found.examples
+    ] == [5, 10]
+    assert [row["messages"][0]["content"] for row in read_rows(out)] == [
+        t for i, t in enumerate(texts) if i not in (4, 9)
+    ]
+    assert (
+        "2 overlap with" in against.report(train, found)
+        and against.record(found)["sets"][0]["overlap"] == 2
+    )
     decontaminate(train, against, train, False, quiet)  # a file may be replaced by its clean self
     assert train.read_bytes() == b"".join(line for i, line in enumerate(lines) if i not in (4, 9))
 
@@ -218,7 +285,9 @@ def test_rows_that_cannot_be_compared_are_refused_or_counted(tmp_path: Path) -> 
 def test_a_domains_own_test_split_is_an_evaluation_set(tmp_path: Path) -> None:
     from linn.domains.load import load
 
-    shown = [p.messages[-1].content for p, _ in zip(load("math").prompts("test"), range(3), strict=False)]
+    shown = [
+        p.messages[-1].content for p, _ in zip(load("math").prompts("test"), range(3), strict=False)
+    ]
     train = tmp_path / "train.jsonl"
     write_rows(train, [{"prompt": text} for text in [*shown, " ".join(noise(30))]])
     found, _ = decontaminate(train, Against(["math"], [9]), None, False, quiet)
@@ -230,4 +299,6 @@ def test_a_domains_own_test_split_is_an_evaluation_set(tmp_path: Path) -> None:
     found, written = decontaminate(same, Against([f"math:{same}"], [13]), out, False, quiet)
     assert found.held_out > 20 and found.dirty > 5 and written == 400 - found.dirty
     kept = load("math", {"rows": out})
-    assert len(list(kept.prompts("test"))) == len(list(load("math", {"rows": same}).prompts("test"))), "the test split itself stays"
+    assert len(list(kept.prompts("test"))) == len(
+        list(load("math", {"rows": same}).prompts("test"))
+    ), "the test split itself stays"

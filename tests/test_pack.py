@@ -15,13 +15,19 @@ from linn.types import Sample
 
 def sample(tokens: list[int], prompt: int = 1, **fields: object) -> Sample:
     n = len(tokens)
-    made = {"mask": [i >= prompt for i in range(n)], "advantage": [float(i) for i in range(n)], **fields}
+    made = {
+        "mask": [i >= prompt for i in range(n)],
+        "advantage": [float(i) for i in range(n)],
+        **fields,
+    }
     return Sample(tokens=tokens, **made)  # type: ignore[arg-type]
 
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(1, 50), max_size=40), width=st.integers(1, 40))
-def test_first_fit_places_every_sample_once_within_the_width(lengths: list[int], width: int) -> None:
+def test_first_fit_places_every_sample_once_within_the_width(
+    lengths: list[int], width: int
+) -> None:
     rows = first_fit(lengths, width)
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
     for row in rows:
@@ -43,7 +49,9 @@ def test_a_position_speaks_of_the_next_token_of_its_own_segment_only() -> None:
     assert packed.targets[packed.mask].tolist() == [4, 5, 7]
     assert packed.weight[packed.mask].tolist() == [0.5, 0.5, 0.25]
     assert packed.advantage[packed.mask].tolist() == [1.0, 2.0, 1.0]
-    assert packed.behaviour[0, :2].tolist() == [-1.0, -2.0] and packed.behaviour[0, 3].isnan()  # missing is NaN, never 0
+    assert (
+        packed.behaviour[0, :2].tolist() == [-1.0, -2.0] and packed.behaviour[0, 3].isnan()
+    )  # missing is NaN, never 0
     assert packed.teacher[0, 3] == -3.0 and packed.teacher[0, :2].isnan().all()
     assert packed.sample[packed.mask].tolist() == [0, 0, 1]
     assert packed.token[packed.mask].tolist() == [1, 2, 1]
@@ -69,7 +77,9 @@ def test_a_family_that_cannot_pack_gets_one_sample_a_row() -> None:
 @pytest.mark.parametrize("width", [1, 7, 64])
 def test_packed_equals_alone_on_a_model_with_a_state(width: int) -> None:
     model = ToyLM()
-    sequences = [[(5 * i + j) % model.vocab for j in range(n)] for i, n in enumerate([1, 9, 4, 6, 2])]
+    sequences = [
+        [(5 * i + j) % model.vocab for j in range(n)] for i, n in enumerate([1, 9, 4, 6, 2])
+    ]
     packed = score(model, [[], *sequences], width=width, tokens=16)
     assert packed[0] == []
     for ids, got in zip(sequences, packed[1:], strict=True):
@@ -90,5 +100,15 @@ def test_the_chunked_head_gives_the_same_values_and_gradients_at_any_chunk() -> 
         logp, entropy = token_logprobs(model, packed, temperature=0.7, chunk=chunk)
         (logp * torch.arange(1.0, len(logp) + 1)).sum().backward()  # type: ignore[no-untyped-call]
         assert not entropy.requires_grad and (entropy > 0).all()
-        results.append(torch.cat([logp.detach(), entropy, *(p.grad.flatten() for p in model.parameters() if p.grad is not None)]))
-    assert torch.allclose(results[0], results[2], atol=1e-5) and torch.allclose(results[1], results[2], atol=1e-5)
+        results.append(
+            torch.cat(
+                [
+                    logp.detach(),
+                    entropy,
+                    *(p.grad.flatten() for p in model.parameters() if p.grad is not None),
+                ]
+            )
+        )
+    assert torch.allclose(results[0], results[2], atol=1e-5) and torch.allclose(
+        results[1], results[2], atol=1e-5
+    )

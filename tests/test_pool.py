@@ -57,13 +57,22 @@ def samples(done: list[Completion]) -> list[Sample]:
         logprobs = [0.0] * len(ids) + list(c.logprobs)
         out.append(
             Sample(
-                (*ids, *c.ids), mask, [float(seed % 3 - 1)] * len(mask), logprobs, [x - 0.2 for x in logprobs], "d", f"p/{seed}", seed // 4
+                (*ids, *c.ids),
+                mask,
+                [float(seed % 3 - 1)] * len(mask),
+                logprobs,
+                [x - 0.2 for x in logprobs],
+                "d",
+                f"p/{seed}",
+                seed // 4,
             )
         )
     return out
 
 
-def test_the_whole_engine_with_one_and_with_two_processes(base: Path, one: Engine, pair: Engine, tmp_path: Path) -> None:
+def test_the_whole_engine_with_one_and_with_two_processes(
+    base: Path, one: Engine, pair: Engine, tmp_path: Path
+) -> None:
     loss, results = Loss("mopd", "sequence"), []
     for engine in (one, pair):
         engine.load(base, Optim())
@@ -92,11 +101,15 @@ def test_the_whole_engine_with_one_and_with_two_processes(base: Path, one: Engin
     for a, b in zip(metrics_1, metrics_2, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
     for a_row, b_row in zip(scored_1, scored_2, strict=True):
-        assert a_row == pytest.approx(b_row, abs=1e-4)  # after two steps whose sums ran in another order
+        assert a_row == pytest.approx(
+            b_row, abs=1e-4
+        )  # after two steps whose sums ran in another order
     assert (tmp_path / "ck" / "tokenizer.json").exists()
 
 
-def test_flush_runs_what_waits_and_the_order_of_arrival_is_the_batch(base: Path, pair: Engine) -> None:
+def test_flush_runs_what_waits_and_the_order_of_arrival_is_the_batch(
+    base: Path, pair: Engine
+) -> None:
     pair.load(base, Optim())
 
     async def converse() -> list[Completion | list[float]]:
@@ -124,7 +137,9 @@ def test_a_step_of_fewer_samples_than_processes(base: Path, pair: Engine) -> Non
     assert metrics["sequences"] == 1 and len(set(pair.fingerprints())) == 1
 
 
-def test_refusals_keep_their_type_and_change_nothing(base: Path, pair: Engine, tmp_path: Path) -> None:
+def test_refusals_keep_their_type_and_change_nothing(
+    base: Path, pair: Engine, tmp_path: Path
+) -> None:
     pair.load(base, Optim())
     batch, before = samples(pair.sampler.run(requests())), pair.fingerprints()
     bad = [replace(s, advantage=[1e38] * len(s.tokens)) for s in batch]
@@ -132,10 +147,20 @@ def test_refusals_keep_their_type_and_change_nothing(base: Path, pair: Engine, t
         pair.trainer.step(bad, Loss("grpo", kl=1e38), 1e-3)
     assert caught.value.samples == bad
     with pytest.raises(StepFailed, match="behaviour") as caught:
-        pair.trainer.step([replace(batch[0], behaviour=[math.nan] * len(batch[0].tokens)), *batch[1:]], Loss("grpo"), 1e-3)
+        pair.trainer.step(
+            [replace(batch[0], behaviour=[math.nan] * len(batch[0].tokens)), *batch[1:]],
+            Loss("grpo"),
+            1e-3,
+        )
     assert len(caught.value.samples) == len(batch)
-    with pytest.raises(RuntimeError, match="(?i)index out of range"):  # a fault in one process only does not hang the other
-        pair.trainer.step([replace(batch[0], tokens=[VOCAB + 5] * len(batch[0].tokens)), *batch[1:]], Loss("grpo"), 1e-3)
+    with pytest.raises(
+        RuntimeError, match="(?i)index out of range"
+    ):  # a fault in one process only does not hang the other
+        pair.trainer.step(
+            [replace(batch[0], tokens=[VOCAB + 5] * len(batch[0].tokens)), *batch[1:]],
+            Loss("grpo"),
+            1e-3,
+        )
     with pytest.raises(ValueError, match="teacher"):
         pair.trainer.step([replace(s, teacher=None) for s in batch], Loss("mopd"), 1e-3)
     with pytest.raises(UserError, match="nowhere"):
@@ -145,7 +170,9 @@ def test_refusals_keep_their_type_and_change_nothing(base: Path, pair: Engine, t
     assert pair.trainer.version == 0 and pair.fingerprints() == before
 
 
-def test_a_killed_worker_is_an_infrastructure_error_and_the_engine_can_start_again(base: Path, one: Engine) -> None:
+def test_a_killed_worker_is_an_infrastructure_error_and_the_engine_can_start_again(
+    base: Path, one: Engine
+) -> None:
     engine = one
     engine.load(base, Optim())
     os.kill(engine._pool[0].handle.pid, signal.SIGKILL)

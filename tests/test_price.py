@@ -28,7 +28,9 @@ TOY = Shape(
 @pytest.fixture(scope="module")
 def cascade():
     recipe = recipes.load(ROOT / "recipes" / "cascade2.yaml")
-    return price(recipe, read_shape(BASES / "nemotron-3-nano-30b-a3b"), load_all(recipe.domain_options()))
+    return price(
+        recipe, read_shape(BASES / "nemotron-3-nano-30b-a3b"), load_all(recipe.domain_options())
+    )
 
 
 def stage(priced, name):
@@ -44,9 +46,25 @@ def test_parameters_are_those_of_the_real_class(name):
 
 
 VARIANTS = [
-    {"hybrid_override_pattern": "M-*E", "use_bias": True, "mlp_bias": True, "use_conv_bias": False, "intermediate_size": 48},
-    {"hybrid_override_pattern": "EE*M", "moe_latent_size": 16, "mlp_bias": True, "tie_word_embeddings": True},
-    {"hybrid_override_pattern": None, "layers_block_type": ["mamba", "attention", "moe"], "n_groups": 2, "num_attention_heads": 8},
+    {
+        "hybrid_override_pattern": "M-*E",
+        "use_bias": True,
+        "mlp_bias": True,
+        "use_conv_bias": False,
+        "intermediate_size": 48,
+    },
+    {
+        "hybrid_override_pattern": "EE*M",
+        "moe_latent_size": 16,
+        "mlp_bias": True,
+        "tie_word_embeddings": True,
+    },
+    {
+        "hybrid_override_pattern": None,
+        "layers_block_type": ["mamba", "attention", "moe"],
+        "n_groups": 2,
+        "num_attention_heads": 8,
+    },
 ]
 
 
@@ -69,10 +87,18 @@ DENSE = [
 
 @pytest.mark.parametrize("config", DENSE, ids=lambda c: c.model_type)
 def test_parameters_of_dense_families(config):
-    small = {"hidden_size": 96, "intermediate_size": 200, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    small = {
+        "hidden_size": 96,
+        "intermediate_size": 200,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     for key, value in (small | {"vocab_size": 500}).items():
         setattr(config, key, value)
-    config.head_dim = getattr(config, "head_dim", None) if getattr(config, "head_dim", None) == 24 else 24
+    config.head_dim = (
+        getattr(config, "head_dim", None) if getattr(config, "head_dim", None) == 24 else 24
+    )
     config.layer_types = ["full_attention"] * 3
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
@@ -82,9 +108,14 @@ def test_parameters_of_dense_families(config):
 def test_the_papers_base_has_the_papers_parameters():
     shape = read_shape(BASES / "nemotron-3-nano-30b-a3b")
     assert shape.total == 31_577_937_344 and f"{shape.total / 1e9:.1f}" == "31.6"
-    assert f"{shape.active / 1e9:.1f}" == "3.2" and f"{(shape.active + shape.embedding) / 1e9:.1f}" == "3.6"
+    assert (
+        f"{shape.active / 1e9:.1f}" == "3.2"
+        and f"{(shape.active + shape.embedding) / 1e9:.1f}" == "3.6"
+    )
     assert (shape.layers, shape.attention, shape.experts, shape.top) == (52, 6, 128, 6)
-    assert shape.cache_bytes(1) - shape.cache_bytes(0) == 6 * 2 * 256 * 2, "keys and values of 2 heads x 128 in six layers, 2 bytes"
+    assert shape.cache_bytes(1) - shape.cache_bytes(0) == 6 * 2 * 256 * 2, (
+        "keys and values of 2 heads x 128 in six layers, 2 bytes"
+    )
     assert shape.cache_bytes(0) == 23 * (64 * 64 * 128 * 4 + 3 * (4096 + 2 * 8 * 128) * 2)
 
 
@@ -92,12 +123,29 @@ def test_formulas_of_a_toy():
     assert TOY.forward_flops(5, 0) == 5 * (2 * 300 + 6 * 6)
     assert TOY.forward_flops(5, 7) - TOY.forward_flops(5, 0) == 4 * 8 * 2 * 7
     assert TOY.cache_bytes(9) == 4 * 4 * 2 * 9 + 4 * 6 + 2 * 3
-    assert TOY.weights_read(1) == pytest.approx(100 + 800 * 2 / 8) and TOY.weights_read(1e6) == pytest.approx(900)
+    assert TOY.weights_read(1) == pytest.approx(100 + 800 * 2 / 8) and TOY.weights_read(
+        1e6
+    ) == pytest.approx(900)
 
 
 def toy_recipe(**keys):
-    stage = {"name": "s", "kind": "rl", "steps": 3, "prompts": 4, "rollouts": 5, "max_tokens": 1000, "evaluate": False, **keys}
-    tree = {"name": "t", "model": "tiny-0", "domains": {"mcqa": {"rows": "x"}}, "scale": {"capacity": 2}, "stages": [stage]}
+    stage = {
+        "name": "s",
+        "kind": "rl",
+        "steps": 3,
+        "prompts": 4,
+        "rollouts": 5,
+        "max_tokens": 1000,
+        "evaluate": False,
+        **keys,
+    }
+    tree = {
+        "name": "t",
+        "model": "tiny-0",
+        "domains": {"mcqa": {"rows": "x"}},
+        "scale": {"capacity": 2},
+        "stages": [stage],
+    }
     return recipes.parse(tree, "t")
 
 
@@ -120,15 +168,26 @@ def test_a_stage_by_hand():
     assert low.sampling_flops == pytest.approx(read + decoded)
     moved = 2 * TOY.weights_read(2) / 2 + TOY.cache_bytes(1200) + 4 * TOY.scan
     chip = DEVICES["h100"]
-    seconds = 3 * forward / (chip.flops * 0.3) + 60 * 400 * moved / (chip.bandwidth * 0.5) + read / (chip.flops * 0.4)
+    seconds = (
+        3 * forward / (chip.flops * 0.3)
+        + 60 * 400 * moved / (chip.bandwidth * 0.5)
+        + read / (chip.flops * 0.4)
+    )
     assert low.device_s == pytest.approx(seconds)
 
 
 def test_refills_limits_and_references():
     filtered = toy_price(dynamic_filter=True, refill=4)
-    assert filtered.expected.rollouts == 120 and filtered.most.rollouts == 240 and filtered.most.trained == 60 * 2000
+    assert (
+        filtered.expected.rollouts == 120
+        and filtered.most.rollouts == 240
+        and filtered.most.trained == 60 * 2000
+    )
     kl = toy_price(kl=0.03)
-    assert kl.expected.scored == kl.expected.trained and kl.expected.scoring_flops * 3 == kl.expected.training_flops
+    assert (
+        kl.expected.scored == kl.expected.trained
+        and kl.expected.scoring_flops * 3 == kl.expected.training_flops
+    )
     short = toy_price(9, max_sequence=600)
     assert short.most.trained == 60 * 600 and short.most.sampled == 60 * 300
     turns = toy_price(9, max_turns=2)
@@ -139,16 +198,28 @@ def test_refills_limits_and_references():
 
 def test_the_papers_own_numbers(cascade):
     sft = stage(cascade, "sft")
-    assert sft.expected.trained == sft.most.trained == 553_648_128_000, "paper: at most 553.6B tokens"
+    assert sft.expected.trained == sft.most.trained == 553_648_128_000, (
+        "paper: at most 553.6B tokens"
+    )
     code = stage(cascade, "code")
-    assert code.expected.rollouts == 2048 * 22 and code.expected.core_s / 22 == 2048 * DOMAINS["code"].core_s
-    assert code.expected.core_s / 22 == pytest.approx(427.2 * 384, rel=0.01), "paper: 384 cores, 427.2 s a step"
+    assert (
+        code.expected.rollouts == 2048 * 22
+        and code.expected.core_s / 22 == 2048 * DOMAINS["code"].core_s
+    )
+    assert code.expected.core_s / 22 == pytest.approx(427.2 * 384, rel=0.01), (
+        "paper: 384 cores, 427.2 s a step"
+    )
     assert code.most.sampled == 2048 * 22 * 120_832
     assert stage(cascade, "rlhf").expected.judge_calls == 25 * 128 * 120, "all pairs of 16"
     held = 10 * (2 * 300 + 200)
-    assert cascade.evaluation.expected.judge_calls == 2 * held, "a lone reply is one question, and none to a model that only compares"
+    assert cascade.evaluation.expected.judge_calls == 2 * held, (
+        "a lone reply is one question, and none to a model that only compares"
+    )
     assert stage(cascade, "long-context").expected.judge_calls == 30 * 2048
-    assert stage(cascade, "if-rl").most.rollouts == 180 * 2048 * 10 and stage(cascade, "if-rl").most.groups == 180 * 1280
+    assert (
+        stage(cascade, "if-rl").most.rollouts == 180 * 2048 * 10
+        and stage(cascade, "if-rl").most.groups == 180 * 1280
+    )
     mopd = stage(cascade, "mopd")
     assert mopd.expected.judge_calls == 0, "distillation asks no judge"
     assert (
@@ -175,12 +246,17 @@ def test_questions_to_a_judge_follow_the_domains_options(name, options, group, a
     if name in ("preference", "proof"):  # what is asked of their generators' prompts
         prompt = next(domain.prompts("train"))
         for count in (16, 1):
-            assert len(domain.questions(prompt, [domain.gold(prompt)] * count)) == domain.asks(count)
+            assert len(domain.questions(prompt, [domain.gold(prompt)] * count)) == domain.asks(
+                count
+            )
 
 
 def test_the_whole_is_the_sum_of_its_parts(cascade):
     total = sum((part.expected for part in (*cascade.stages, cascade.evaluation)), Amount())
-    assert cascade.total.expected == total and cascade.total.updates == 33_000 + 180 + 70 + 25 + 52 + 25 + 30 + 22 + 45 + 226
+    assert (
+        cascade.total.expected == total
+        and cascade.total.updates == 33_000 + 180 + 70 + 25 + 52 + 25 + 30 + 22 + 45 + 226
+    )
     for part in (*cascade.stages, cascade.evaluation, cascade.total):
         for name, value in vars(part.expected).items():
             assert 0 <= value <= getattr(part.most, name) * (1 + 1e-9), (part.name, name)
@@ -190,7 +266,10 @@ def test_memory_of_the_papers_base(cascade):
     memory, n = cascade.memory, 31_577_937_344
     assert (memory.weights, memory.gradients, memory.optimiser) == (4 * n, 4 * n, 8 * n)
     assert memory.activations == 262_144 * 2688 * 52 * 2
-    assert memory.sharded(256) == pytest.approx(16 * n / 256 + memory.activations + memory.caches) and memory.whole > 500e9
+    assert (
+        memory.sharded(256) == pytest.approx(16 * n / 256 + memory.activations + memory.caches)
+        and memory.whole > 500e9
+    )
     assert memory.caches == 8 * cascade.shape.cache_bytes(262_144)
 
 
@@ -201,11 +280,23 @@ def test_tables_fit_80_columns_and_json_holds_the_same(path):
     priced = price(recipe, shape, load_all(recipe.domain_options()))
     assert max(map(len, table(priced).splitlines())) <= 80
     told = json.loads(json.dumps(as_dict(priced)))
-    assert told["total"]["expected"]["flops"] == pytest.approx(priced.total.expected.flops) and told["assumptions"]["mean_length"] == 0.4
+    assert (
+        told["total"]["expected"]["flops"] == pytest.approx(priced.total.expected.flops)
+        and told["assumptions"]["mean_length"] == 0.4
+    )
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, ""), (0.5, "0.5"), (22, "22"), (553.648e9, "553.6B"), (999.96e3, "1M"), (1e6, "1M"), (999.4e6, "999.4M")]
+    ("value", "text"),
+    [
+        (0, ""),
+        (0.5, "0.5"),
+        (22, "22"),
+        (553.648e9, "553.6B"),
+        (999.96e3, "1M"),
+        (1e6, "1M"),
+        (999.4e6, "999.4M"),
+    ],
 )
 def test_figures_are_short(value, text):
     assert _si(value) == text
@@ -216,20 +307,35 @@ def test_wrong_words(cascade):
         price(toy_recipe(), TOY, load_all({"mcqa": {}}), Assumptions(device="h10"))
     with pytest.raises(UserError, match="a share of the longest"):
         price(toy_recipe(), TOY, load_all({"mcqa": {}}), Assumptions(mean_length=0))
-    for raw, said in [({}, "no price for model_type None"), ({"model_type": "llama"}, "hidden_size is missing")]:
+    for raw, said in [
+        ({}, "no price for model_type None"),
+        ({"model_type": "llama"}, "hidden_size is missing"),
+    ]:
         with pytest.raises(UserError, match=said):
             shape_of(raw, "c")
 
 
 def test_cascade2_is_priced_without_weights_data_or_gpu(tmp_path):
     began = time.monotonic()
-    done = CliRunner().invoke(app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--out", str(tmp_path / "r"), "--dry-run"])
+    done = CliRunner().invoke(
+        app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--out", str(tmp_path / "r"), "--dry-run"]
+    )
     assert done.exit_code == 0, done.exception
-    assert "553.6B" in done.output and "31.58B parameters, 3.228B active" in done.output and time.monotonic() - began < 20
-    told = CliRunner().invoke(app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--dry-run", "--json", "--device", "h200"])
+    assert (
+        "553.6B" in done.output
+        and "31.58B parameters, 3.228B active" in done.output
+        and time.monotonic() - began < 20
+    )
+    told = CliRunner().invoke(
+        app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--dry-run", "--json", "--device", "h200"]
+    )
     assert json.loads(told.output)["assumptions"]["device"] == "h200"
-    real = CliRunner().invoke(app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--out", str(tmp_path / "r")])
-    assert isinstance(real.exception, UserError) and "hf download nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-Base-BF16" in str(real.exception)
+    real = CliRunner().invoke(
+        app, ["run", str(ROOT / "recipes/cascade2.yaml"), "--out", str(tmp_path / "r")]
+    )
+    assert isinstance(
+        real.exception, UserError
+    ) and "hf download nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-Base-BF16" in str(real.exception)
     assert not (tmp_path / "r").exists()
 
 
@@ -237,5 +343,9 @@ def test_a_family_without_a_formula_is_planned_all_the_same(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     arguments = ["run", str(ROOT / "recipes/tiny.yaml"), "--dry-run", "--set", f"model={tmp_path}"]
     done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0 and "no price for model_type 'gpt2'" in done.output and "10 swe-agentic" in done.output
+    assert (
+        done.exit_code == 0
+        and "no price for model_type 'gpt2'" in done.output
+        and "10 swe-agentic" in done.output
+    )
     assert isinstance(CliRunner().invoke(app, [*arguments, "--json"]).exception, UserError)

@@ -28,8 +28,20 @@ def parsed(**changes):
 def test_defaults_are_the_papers():
     recipe = parsed()
     sft, rl, _, mopd = recipe.stages
-    assert isinstance(sft, SftKeys) and sft.betas == (0.9, 0.98) and sft.weight_decay == 0.1 and sft.lr == 5e-5
-    assert isinstance(rl, RlKeys) and (rl.prompts, rl.rollouts, rl.lr, rl.betas, rl.kl, rl.overlong) == (
+    assert (
+        isinstance(sft, SftKeys)
+        and sft.betas == (0.9, 0.98)
+        and sft.weight_decay == 0.1
+        and sft.lr == 5e-5
+    )
+    assert isinstance(rl, RlKeys) and (
+        rl.prompts,
+        rl.rollouts,
+        rl.lr,
+        rl.betas,
+        rl.kl,
+        rl.overlong,
+    ) == (
         128,
         16,
         3e-6,
@@ -37,7 +49,12 @@ def test_defaults_are_the_papers():
         0.0,
         "keep",
     )
-    assert isinstance(mopd, DistillKeys) and (mopd.rollouts, mopd.lr, mopd.warmup, mopd.warmup_from) == (4, 2e-6, 30, 2e-7)
+    assert isinstance(mopd, DistillKeys) and (
+        mopd.rollouts,
+        mopd.lr,
+        mopd.warmup,
+        mopd.warmup_from,
+    ) == (4, 2e-6, 30, 2e-7)
     assert mopd.band == (0.5, 2.0) and mopd.normalise == "sequence" and rl.normalise == "token"
 
 
@@ -49,22 +66,44 @@ def test_parents_and_weights():
 
 
 def test_a_domain_of_a_file_goes_by_the_files_name():
-    stages = [{"name": "a", "kind": "sft", "domains": {"./mine.py": 1}, "faulty": {"./mine.py": 0.25}}, {"name": "b", "kind": "rl"}]
+    stages = [
+        {"name": "a", "kind": "sft", "domains": {"./mine.py": 1}, "faulty": {"./mine.py": 0.25}},
+        {"name": "b", "kind": "rl"},
+    ]
     first, second = (recipe := parsed(domains={"./mine.py": {}}, stages=stages)).stages
     assert recipe.weights_of(first) == recipe.weights_of(second) == {"mine": 1.0}
     assert isinstance(first, SftKeys) and first.faulty_share("mine") == 0.25
 
 
 def test_a_judge_and_a_domains_own_options():
-    recipe = parsed(domains={"arithmetic": {"judge": "http://h:1/v1#m", "digits": 3}, "mcqa": {"judge": {"model": "@sft", "retries": 1}}})
+    recipe = parsed(
+        domains={
+            "arithmetic": {"judge": "http://h:1/v1#m", "digits": 3},
+            "mcqa": {"judge": {"model": "@sft", "retries": 1}},
+        }
+    )
     assert recipe.domain_options() == {
-        "arithmetic": {"level": "tiny", "rows": None, "skip_bad": False, "digits": 3, "judged": True},
+        "arithmetic": {
+            "level": "tiny",
+            "rows": None,
+            "skip_bad": False,
+            "digits": 3,
+            "judged": True,
+        },
         "mcqa": {"level": "tiny", "rows": None, "skip_bad": False, "judged": True},
     }
     judge = recipe.domains["arithmetic"].judge
     assert judge is not None and judge.endpoint == ("http://h:1/v1", "m") and judge.stage is None
-    assert (judge.temperature, judge.top_p, judge.max_tokens, judge.retries) == (0.6, 0.95, 16_384, 3)
-    assert recipe.measured_at("base") == ["arithmetic"] and recipe.measured_at("sft") == ["arithmetic", "mcqa"]
+    assert (judge.temperature, judge.top_p, judge.max_tokens, judge.retries) == (
+        0.6,
+        0.95,
+        16_384,
+        3,
+    )
+    assert recipe.measured_at("base") == ["arithmetic"] and recipe.measured_at("sft") == [
+        "arithmetic",
+        "mcqa",
+    ]
     again = recipes.parse(yaml.safe_load(recipes.resolved(recipe)), "t")
     assert again == recipe and again.judged_by("rl")["mcqa"].stage == "sft"
     assert any(key == "domains.NAME.judge.model" for key, *_ in recipes.every_key())
@@ -73,23 +112,55 @@ def test_a_judge_and_a_domains_own_options():
 
 def test_learning_rate_warms_up_and_falls():
     keys = recipes.parse(
-        {**TREE, "stages": [{"name": "s", "kind": "sft", "steps": 11, "lr": 1.0, "min_lr": 0.1, "schedule": "cosine", "warmup": 2}]}, "t"
+        {
+            **TREE,
+            "stages": [
+                {
+                    "name": "s",
+                    "kind": "sft",
+                    "steps": 11,
+                    "lr": 1.0,
+                    "min_lr": 0.1,
+                    "schedule": "cosine",
+                    "warmup": 2,
+                }
+            ],
+        },
+        "t",
     ).stages[0]
     rates = [keys.lr_at(step) for step in range(11)]
-    assert rates[:3] == [0.5, 1.0, 1.0] and rates[-1] == pytest.approx(0.1) and rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
+    assert (
+        rates[:3] == [0.5, 1.0, 1.0]
+        and rates[-1] == pytest.approx(0.1)
+        and rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
+    )
     mopd = parsed().stages[3]
-    assert mopd.lr_at(0) == pytest.approx(2e-7 + 1.8e-6 / 30) and mopd.lr_at(29) == pytest.approx(2e-6) == mopd.lr_at(50)
+    assert mopd.lr_at(0) == pytest.approx(2e-7 + 1.8e-6 / 30) and mopd.lr_at(29) == pytest.approx(
+        2e-6
+    ) == mopd.lr_at(50)
 
 
 def test_a_stage_may_stop_before_its_schedule_does():
-    keys = {"name": "s", "kind": "sft", "steps": 33, "lr": 1.0, "min_lr": 0.1, "schedule": "cosine", "warmup": 2, "horizon": 40}
+    keys = {
+        "name": "s",
+        "kind": "sft",
+        "steps": 33,
+        "lr": 1.0,
+        "min_lr": 0.1,
+        "schedule": "cosine",
+        "warmup": 2,
+        "horizon": 40,
+    }
     whole = {**keys, "steps": 40, "horizon": None}
     short, full = (recipes.parse({**TREE, "stages": [k]}, "t").stages[0] for k in (keys, whole))
     assert [short.lr_at(step) for step in range(33)] == [full.lr_at(step) for step in range(33)]
 
 
 def test_a_teacher_may_be_the_best_of_the_ledger():
-    stages = [*TREE["stages"][:3], {**TREE["stages"][3], "teachers": {"arithmetic": "sft", "mcqa": "best"}}]
+    stages = [
+        *TREE["stages"][:3],
+        {**TREE["stages"][3], "teachers": {"arithmetic": "sft", "mcqa": "best"}},
+    ]
     assert parsed(stages=stages).stages[3].teachers == {"arithmetic": "sft", "mcqa": "best"}
 
 
@@ -104,11 +175,21 @@ def test_a_teacher_may_be_the_best_of_the_ledger():
         ({"stages": [{"name": "a", "kind": "rl"}, {"name": "a", "kind": "rl"}]}, "there twice"),
         ({"stages": [{"name": "a", "kind": "distill"}]}, "no checkpoint comes before it"),
         (
-            {"stages": [{"name": "a", "kind": "sft"}, {"name": "b", "kind": "distill", "teachers": {"mcqa": "c"}}]},
+            {
+                "stages": [
+                    {"name": "a", "kind": "sft"},
+                    {"name": "b", "kind": "distill", "teachers": {"mcqa": "c"}},
+                ]
+            },
             "teacher 'c' of mcqa is no earlier stage",
         ),
         (
-            {"stages": [{"name": "a", "kind": "sft"}, {"name": "b", "kind": "distill", "domains": {"mcqa": 1}, "teachers": {}}]},
+            {
+                "stages": [
+                    {"name": "a", "kind": "sft"},
+                    {"name": "b", "kind": "distill", "domains": {"mcqa": 1}, "teachers": {}},
+                ]
+            },
             "no teacher for mcqa",
         ),
         ({"scale": {"proceses": 2}}, "did you mean 'processes'"),
@@ -116,14 +197,26 @@ def test_a_teacher_may_be_the_best_of_the_ledger():
         ({"name": None}, "name"),
         ({"stages": "sft"}, "stages"),
         ({"stages": [{"name": "a", "kind": "rl", "lr": -1}]}, "lr"),
-        ({"domains": {"mcqa": {}, "arithmetic": {"judge": "http://h/v1"}}}, "http://HOST:PORT/v1#MODEL"),
-        ({"domains": {"mcqa": {}, "arithmetic": {"judge": {"modle": "x"}}}}, "did you mean 'model'"),
-        ({"domains": {"mcqa": {}, "arithmetic": {"judge": {"model": "x", "top_p": 2}}}}, "domains.arithmetic.judge.top_p"),
+        (
+            {"domains": {"mcqa": {}, "arithmetic": {"judge": "http://h/v1"}}},
+            "http://HOST:PORT/v1#MODEL",
+        ),
+        (
+            {"domains": {"mcqa": {}, "arithmetic": {"judge": {"modle": "x"}}}},
+            "did you mean 'model'",
+        ),
+        (
+            {"domains": {"mcqa": {}, "arithmetic": {"judge": {"model": "x", "top_p": 2}}}},
+            "domains.arithmetic.judge.top_p",
+        ),
         ({"domains": {"mcqa": {}, "arithmetic": {"judge": 3}}}, "domains.arithmetic.judge"),
         ({"domains": {"mcqa": {}, "arithmetic": {"judged": True}}}, "is set by judge: MODEL"),
         ({"domains": {"mcqa": {}, "arithmetic": {"judge": "@sfd"}}}, "did you mean 'sft'"),
         ({"domains": {"mcqa": {}, "arithmetic": {"judge": "@rl"}}}, "stage 'rl' needs the judge"),
-        ({"domains": {}, "stages": [{"name": "a", "kind": "rl"}]}, "no domains to take prompts from"),
+        (
+            {"domains": {}, "stages": [{"name": "a", "kind": "rl"}]},
+            "no domains to take prompts from",
+        ),
         ({"domains": {"mcqa": {}, "./mcqa.py": {}}}, "two have the same name"),
         ({"stages": []}, "stages"),
         ({"stages": [{"name": "a", "kind": "rl", "domains": {"mcqa": 0}}]}, "not all 0"),
@@ -131,21 +224,41 @@ def test_a_teacher_may_be_the_best_of_the_ledger():
         ({"stages": [{"name": "a/b", "kind": "rl"}]}, "name"),
         ({"stages": [{"name": "a", "kind": "rl", "rollouts": 1}]}, "rollouts"),
         ({"stages": [{"name": "a", "kind": "sft", "schedule": "cosine"}]}, "cosine needs min_lr"),
-        ({"stages": [{"name": "a", "kind": "sft", "min_lr": 1e-6}]}, "no meaning under schedule: constant"),
+        (
+            {"stages": [{"name": "a", "kind": "sft", "min_lr": 1e-6}]},
+            "no meaning under schedule: constant",
+        ),
         ({"stages": [{"name": "a", "kind": "sft", "faulty": {"mcq": 0.5}}]}, "did you mean 'mcqa'"),
         ({"scale": {"precision": "fp8"}}, "float32"),
         ({"stages": [{"name": "a", "kind": "sft", "horizon": 200}]}, "horizon 200: needs schedule"),
-        ({"stages": [{"name": "a", "kind": "sft", "schedule": "linear", "min_lr": 0, "horizon": 99}]}, "at least the stage's steps"),
+        (
+            {
+                "stages": [
+                    {"name": "a", "kind": "sft", "schedule": "linear", "min_lr": 0, "horizon": 99}
+                ]
+            },
+            "at least the stage's steps",
+        ),
         ({"stages": [{"name": "best", "kind": "sft"}]}, "take another"),
         (
-            {"stages": [{"name": "a", "kind": "sft"}, {"name": "b", "kind": "distill", "teachers": {"mcqa": "a"}}]},
+            {
+                "stages": [
+                    {"name": "a", "kind": "sft"},
+                    {"name": "b", "kind": "distill", "teachers": {"mcqa": "a"}},
+                ]
+            },
             "no teacher for arithmetic",
         ),
         (
             {
                 "stages": [
                     {"name": "a", "kind": "sft"},
-                    {"name": "b", "kind": "distill", "domains": {"mcqa": 1}, "teachers": {"mcqa": "a", "arithmetic": "a"}},
+                    {
+                        "name": "b",
+                        "kind": "distill",
+                        "domains": {"mcqa": 1},
+                        "teachers": {"mcqa": "a", "arithmetic": "a"},
+                    },
                 ]
             },
             "not among its domains",
@@ -161,10 +274,22 @@ def test_a_mistake_is_one_line(tree, said):
 def test_set_changes_one_value(tmp_path: Path):
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(TREE))
-    recipe = recipes.load(path, ["rl.lr=1e-3", "seed=7", "evaluate.test=40", "model=tiny-2", "rl.domains={mcqa: 1}"])
-    assert recipe.stages[1].lr == 1e-3 and recipe.seed == 7 and recipe.evaluate.test == 40 and recipe.model == "tiny-2"
+    recipe = recipes.load(
+        path, ["rl.lr=1e-3", "seed=7", "evaluate.test=40", "model=tiny-2", "rl.domains={mcqa: 1}"]
+    )
+    assert (
+        recipe.stages[1].lr == 1e-3
+        and recipe.seed == 7
+        and recipe.evaluate.test == 40
+        and recipe.model == "tiny-2"
+    )
     assert recipe.weights_of(recipe.stages[1]) == {"mcqa": 1.0}
-    for bad, said in [("rl.lr", "expected"), ("rll.lr=1", "did you mean 'rl'"), ("rl.lrr=1", "did you mean 'lr'"), ("seed=[", "not YAML")]:
+    for bad, said in [
+        ("rl.lr", "expected"),
+        ("rll.lr=1", "did you mean 'rl'"),
+        ("rl.lrr=1", "did you mean 'lr'"),
+        ("seed=[", "not YAML"),
+    ]:
         with pytest.raises(UserError, match=said):
             recipes.load(path, [bad])
 

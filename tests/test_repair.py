@@ -158,7 +158,11 @@ def suite(cache: Path) -> tasks.Suite:
 @pytest.fixture(scope="module")
 def made(suite: tasks.Suite) -> list[dict[str, Any]]:
     wanted = {"easy": 2, "medium": 1, "hard": 1}
-    return [row for difficulty, count in wanted.items() for row in tasks.make(suite, count, 5 + count, difficulty, tasks.Count(), 20)]
+    return [
+        row
+        for difficulty, count in wanted.items()
+        for row in tasks.make(suite, count, 5 + count, difficulty, tasks.Count(), 20)
+    ]
 
 
 def row_of(suite: tasks.Suite, broken: str = BROKEN) -> dict[str, Any]:
@@ -191,7 +195,9 @@ def use(name: str, **arguments: Any) -> Message:
     return Message("assistant", "", tool_calls=(ToolCall(name, arguments),))
 
 
-def held(domain: SweAgentic, prompt: Prompt, *turns: Message, finished: bool = True) -> tuple[Verdict, list[str]]:
+def held(
+    domain: SweAgentic, prompt: Prompt, *turns: Message, finished: bool = True
+) -> tuple[Verdict, list[str]]:
     """Hold a conversation of these turns, then judge it: (verdict, the tools' answers)."""
     env, said, answers = domain.env(prompt), [], []
     try:
@@ -204,7 +210,9 @@ def held(domain: SweAgentic, prompt: Prompt, *turns: Message, finished: bool = T
             answers += [message.content for message in more]
     finally:
         env.close()
-    return domain.verify(prompt, Reply(said[-1].content, messages=tuple(said), finished=finished)), answers
+    return domain.verify(
+        prompt, Reply(said[-1].content, messages=tuple(said), finished=finished)
+    ), answers
 
 
 DONE = Message("assistant", "done")
@@ -216,7 +224,12 @@ REPAIR = use("replace", path="toy/core.py", old="result -= number", new="result 
 
 def test_a_source_distribution_is_read(suite: tasks.Suite) -> None:
     source = suite.source
-    assert (source.name, source.version, source.licence, source.root) == ("toy", "1.0", "MIT License", "")
+    assert (source.name, source.version, source.licence, source.root) == (
+        "toy",
+        "1.0",
+        "MIT License",
+        "",
+    )
     assert source.sources == ("toy/__init__.py", "toy/core.py", "toy/text.py") and source.tests == (
         "tests/test_core.py",
         "tests/test_text.py",
@@ -235,7 +248,14 @@ def test_a_missing_source_names_the_command(cache: Path) -> None:
 
 @pytest.mark.parametrize(
     ("licence", "allowed"),
-    [("MIT", True), ("BSD-3-Clause", True), ("Apache-2.0", True), ("GPL-3.0", False), ("LGPLv2 or BSD", False), ("", False)],
+    [
+        ("MIT", True),
+        ("BSD-3-Clause", True),
+        ("Apache-2.0", True),
+        ("GPL-3.0", False),
+        ("LGPLv2 or BSD", False),
+        ("", False),
+    ],
 )
 def test_licences(licence: str, allowed: bool) -> None:
     assert package.permissive(licence) is allowed
@@ -244,7 +264,11 @@ def test_licences(licence: str, allowed: bool) -> None:
 def test_every_operator_changes_one_place() -> None:
     import random
 
-    found = [bug for path, text in (("toy/core.py", CORE), ("toy/text.py", TEXT)) for bug in bugs.candidates(path, text, random.Random(0))]
+    found = [
+        bug
+        for path, text in (("toy/core.py", CORE), ("toy/text.py", TEXT))
+        for bug in bugs.candidates(path, text, random.Random(0))
+    ]
     kinds = {bug.operator for bug in found}
     assert {
         "comparison",
@@ -259,9 +283,21 @@ def test_every_operator_changes_one_place() -> None:
     } <= kinds
     for bug in found:
         changed = bugs.inject({"toy/core.py": CORE, "toy/text.py": TEXT}, [bug])
-        assert sum(changed[path] != text for path, text in (("toy/core.py", CORE), ("toy/text.py", TEXT))) == 1
-        assert changed[bug.path][: bug.start] == {"toy/core.py": CORE, "toy/text.py": TEXT}[bug.path][: bug.start]
-    assert sum(bugs.compiles(bugs.inject({"toy/core.py": CORE, "toy/text.py": TEXT}, [b])[b.path]) for b in found) > 0.9 * len(found)
+        assert (
+            sum(
+                changed[path] != text
+                for path, text in (("toy/core.py", CORE), ("toy/text.py", TEXT))
+            )
+            == 1
+        )
+        assert (
+            changed[bug.path][: bug.start]
+            == {"toy/core.py": CORE, "toy/text.py": TEXT}[bug.path][: bug.start]
+        )
+    assert sum(
+        bugs.compiles(bugs.inject({"toy/core.py": CORE, "toy/text.py": TEXT}, [b])[b.path])
+        for b in found
+    ) > 0.9 * len(found)
 
 
 def test_positions_hold_in_text_that_is_not_ascii() -> None:
@@ -281,7 +317,10 @@ def test_no_expected_value_is_left() -> None:
         assert not [secret for secret in SECRETS if secret in stripped.text], stripped.text
         assert len(stripped.sites) == text.count("assert") - 0
     again = hidden.strip(TESTS)
-    assert again.text == hidden.strip(TESTS).text and [s.values for s in again.sites.values()].count((0, 3, 10)) == 1
+    assert (
+        again.text == hidden.strip(TESTS).text
+        and [s.values for s in again.sites.values()].count((0, 3, 10)) == 1
+    )
 
 
 def test_a_spared_site_keeps_its_value() -> None:
@@ -313,8 +352,12 @@ def test_the_right_package_passes_and_a_wrong_one_fails(suite: tasks.Suite) -> N
     report = judge.run(source, right, suite.tests, {}, suite.steady, 3)
     assert not report.fooled and all(report.good(test) for test in suite.steady)
     report = judge.run(source, {**right, "toy/core.py": BROKEN}, suite.tests, {}, suite.steady, 3)
-    assert [test for test in suite.steady if not report.good(test)] == ["tests/test_core.py::test_total"]
-    assert report.outcomes["tests/test_core.py::test_total"] == "passed", "the process itself cannot know that its value is wrong"
+    assert [test for test in suite.steady if not report.good(test)] == [
+        "tests/test_core.py::test_total"
+    ]
+    assert report.outcomes["tests/test_core.py::test_total"] == "passed", (
+        "the process itself cannot know that its value is wrong"
+    )
 
 
 # ---------------------------------------------------------------- making tasks
@@ -331,7 +374,9 @@ def test_made_tasks_hold(domain: SweAgentic, made: list[dict[str, Any]]) -> None
             and json.loads(meta["PASS_TO_PASS"])
         )
         told = domain.from_row(row, index)
-        assert "test_" not in meta["problem_statement"] and not told.thinking and told.tools == TOOLS
+        assert (
+            "test_" not in meta["problem_statement"] and not told.thinking and told.tools == TOOLS
+        )
         gold = domain.gold(told)
         assert domain.verify(told, gold).reward == 1.0, meta["golden_patch"]
         assert domain.verify(told, Reply("done", messages=(DONE,))).reward == 0.0
@@ -347,10 +392,20 @@ def test_the_same_seed_makes_the_same_tasks(suite: tasks.Suite, made: list[dict[
 
 def test_visible_tests_hide_what_judges(suite: tasks.Suite) -> None:
     shown = rows.visible(
-        suite.source, ("tests/test_core.py::test_total", "tests/test_core.py::Pairs::test_pairs", "tests/test_core.py::test_clip[-55-0]")
+        suite.source,
+        (
+            "tests/test_core.py::test_total",
+            "tests/test_core.py::Pairs::test_pairs",
+            "tests/test_core.py::test_clip[-55-0]",
+        ),
     )
     text = shown["tests/test_core.py"]
-    assert "43" not in text and "parametrize" not in text and "test_short" in text and "test_raises" in text
+    assert (
+        "43" not in text
+        and "parametrize" not in text
+        and "test_short" in text
+        and "test_raises" in text
+    )
     compile(text, "x", "exec")
 
 
@@ -363,19 +418,32 @@ def test_visible_tests_hide_them_in_every_class() -> None:
     source = package.Package("x", "1", "MIT", "", ("x.py",), ("t.py",), {"t.py": text})
     shown = rows.visible(source, ("t.py::A::test_a[1]", "t.py::A::Inner::test_c"))["t.py"]
     assert (
-        "1234" not in shown and "5678" not in shown and "mark" not in shown and "test_b" in shown and shown.count("\n") == text.count("\n")
+        "1234" not in shown
+        and "5678" not in shown
+        and "mark" not in shown
+        and "test_b" in shown
+        and shown.count("\n") == text.count("\n")
     )
     compile(shown, "x", "exec")
 
 
-def test_every_task_is_proved_by_one_command(suite: tasks.Suite, made: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_every_task_is_proved_by_one_command(
+    suite: tasks.Suite, made: list[dict[str, Any]], tmp_path: Path
+) -> None:
     path = tmp_path / "tasks.jsonl"
     write_rows(path, [*made, row_of(suite)])
     told = CliRunner().invoke(app, ["tasks", "--check", str(path)])
-    assert told.exit_code == 0 and told.stdout.splitlines()[-1] == "5 of 5 fail before the golden patch and pass after it", told.output
+    assert (
+        told.exit_code == 0
+        and told.stdout.splitlines()[-1] == "5 of 5 fail before the golden patch and pass after it"
+    ), told.output
     write_rows(path, [row_of(suite), row_of(suite, CORE.replace("return high", "return low"))])
     told = CliRunner().invoke(app, ["tasks", "--check", str(path)])
-    assert told.exit_code == 1 and "row 1 (toy): before the patch 1 of FAIL_TO_PASS pass and 1 of PASS_TO_PASS fail" in told.stdout
+    assert (
+        told.exit_code == 1
+        and "row 1 (toy): before the patch 1 of FAIL_TO_PASS pass and 1 of PASS_TO_PASS fail"
+        in told.stdout
+    )
     assert told.stdout.splitlines()[-1].startswith("1 of 2 fail before")
     for row in ({"metadata": {}}, {"metadata": RELEASED}, {}):
         write_rows(path, [row])
@@ -412,18 +480,30 @@ def test_rows_are_checked(domain: SweAgentic, suite: tasks.Suite, tmp_path: Path
 def test_packages_can_be_held_out(made: list[dict[str, Any]], tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", made)
     domain = SweAgentic("full", tmp_path / "rows.jsonl", held_out=["toy"])
-    assert domain.max_turns == 200 and SweAgentic("full", tmp_path / "rows.jsonl", max_turns=30).max_turns == 30
-    parts = {split: {p.id for p in domain.prompts(split)} for split in ("train", "validation", "test")}  # type: ignore[arg-type]
-    assert not parts["train"] and len(parts["validation"] | parts["test"]) == len({r["metadata"]["problem_statement"] for r in made})
+    assert (
+        domain.max_turns == 200
+        and SweAgentic("full", tmp_path / "rows.jsonl", max_turns=30).max_turns == 30
+    )
+    parts = {
+        split: {p.id for p in domain.prompts(split)} for split in ("train", "validation", "test")
+    }  # type: ignore[arg-type]
+    assert not parts["train"] and len(parts["validation"] | parts["test"]) == len(
+        {r["metadata"]["problem_statement"] for r in made}
+    )
     none = SweAgentic("full", tmp_path / "rows.jsonl", held_out=[])
-    assert not list(none.prompts("test")) and len(list(none.prompts("train"))) == len(parts["validation"] | parts["test"])
+    assert not list(none.prompts("test")) and len(list(none.prompts("train"))) == len(
+        parts["validation"] | parts["test"]
+    )
 
 
 RELEASED = {
     "instance_id": "pandas-dev__pandas-1", "base_commit": "0123456789abcdef", "problem_statement": "It is wrong.", "golden_patch": "--- a/x\n+++ b/x\n",
     "dataset_name": "SWE-Gym", "split": "train", "instance_dict": json.dumps({"repo": "pandas-dev/pandas", "FAIL_TO_PASS": '["t::a"]', "PASS_TO_PASS": "[]", "docker_image": "img:1"}),
 }  # fmt: skip
-COMMON = {"responses_create_params": {"input": []}, "agent_ref": {"type": "responses_api_agents", "name": "swe_agents_train"}}
+COMMON = {
+    "responses_create_params": {"input": []},
+    "agent_ref": {"type": "responses_api_agents", "name": "swe_agents_train"},
+}
 GYM = {
     "instance_id": "a__b-2", "repo": "a/b", "base_commit": "fedcba9876543210", "version": "1", "problem_statement": "It is wrong too.", "patch": "p", "test_patch": "t",
     "FAIL_TO_PASS": '["x"]', "PASS_TO_PASS": '["y", "z"]',
@@ -442,39 +522,67 @@ SHAPES: dict[str, dict[str, Any]] = {
 def test_released_rows_are_read() -> None:
     found = {shape: rows.instance(row, "here") for shape, row in SHAPES.items()}
     said = {
-        shape: (one.instance, one.repo, one.base_commit, one.image, one.failing, len(one.passing)) for shape, one in found.items() if one
+        shape: (one.instance, one.repo, one.base_commit, one.image, one.failing, len(one.passing))
+        for shape, one in found.items()
+        if one
     }
     assert said == {
-        "the recipe's release": ("pandas-dev__pandas-1", "pandas-dev/pandas", "0123456789abcdef", "img:1", ("t::a",), 0),
+        "the recipe's release": (
+            "pandas-dev__pandas-1",
+            "pandas-dev/pandas",
+            "0123456789abcdef",
+            "img:1",
+            ("t::a",),
+            0,
+        ),
         "its fields mirrored at the top": ("a__b-2", "a/b", "fedcba9876543210", "", ("x",), 2),
         "SWE-Gym's own": ("a__b-2", "a/b", "fedcba9876543210", "", ("x",), 2),
         "R2E-Gym's own": ("r2e/c_final:0011", "c", "00112233445566", "r2e/c_final:0011", (), 0),
     }
-    assert [one.patch for one in found.values() if one] == ["--- a/x\n+++ b/x\n", "p", "p", '{"file_diffs": []}']
+    assert [one.patch for one in found.values() if one] == [
+        "--- a/x\n+++ b/x\n",
+        "p",
+        "p",
+        '{"file_diffs": []}',
+    ]
 
 
 def test_rows_that_need_an_image_say_so(domain: SweAgentic, tmp_path: Path) -> None:
     for row in SHAPES.values():
         with pytest.raises(
-            UserError, match=r"row 7: \S+ is \S+ at [0-9a-f]{12} in its container image .*; that needs docker or apptainer"
+            UserError,
+            match=r"row 7: \S+ is \S+ at [0-9a-f]{12} in its container image .*; that needs docker or apptainer",
         ) as said:
             domain.from_row(row, 7)
         assert "\n" not in str(said.value)
     for field in ("instance_id", "base_commit", "problem_statement", "golden_patch"):
         with pytest.raises(UserError, match=f"row 7: {field}"):
-            domain.from_row({"metadata": {**RELEASED, field: "" if field != "base_commit" else " "}}, 7)
+            domain.from_row(
+                {"metadata": {**RELEASED, field: "" if field != "base_commit" else " "}}, 7
+            )
     with pytest.raises(UserError, match="row 7: instance_dict is not JSON"):
         domain.from_row({"metadata": {**RELEASED, "instance_dict": "{"}}, 7)
 
 
-def test_a_file_of_such_rows_is_described_refused_or_counted(suite: tasks.Suite, tmp_path: Path) -> None:
+def test_a_file_of_such_rows_is_described_refused_or_counted(
+    suite: tasks.Suite, tmp_path: Path
+) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, [*SHAPES.values(), row_of(suite)])
     told = describe.describe(path, None, None, lambda *_: None).record()
-    assert told["good"] == 1 and told["agents"] == {"swe_agentic, by its fields": 3, "swe_agents_train (swe_agentic)": 2}
-    assert told["bad"] == {"needs its container image": {"rows": 4, "first": told["bad"]["needs its container image"]["first"]}}
+    assert told["good"] == 1 and told["agents"] == {
+        "swe_agentic, by its fields": 3,
+        "swe_agents_train (swe_agentic)": 2,
+    }
+    assert told["bad"] == {
+        "needs its container image": {
+            "rows": 4,
+            "first": told["bad"]["needs its container image"]["first"],
+        }
+    }
     with pytest.raises(
-        UserError, match=r"rows.jsonl line \d+: .*needs docker or apptainer .*domains.swe_agentic.skip_bad: true .*counts and skips"
+        UserError,
+        match=r"rows.jsonl line \d+: .*needs docker or apptainer .*domains.swe_agentic.skip_bad: true .*counts and skips",
     ):
         list(SweAgentic("full", path).prompts("train"))
     domain = SweAgentic("full", path)
@@ -487,26 +595,53 @@ def test_a_file_of_such_rows_is_described_refused_or_counted(suite: tasks.Suite,
 
 
 def test_a_repair_earns_and_limits_make_it_unreliable(domain: SweAgentic, prompt: Prompt) -> None:
-    verdict, answers = held(domain, prompt, use("view", path="toy/core.py"), REPAIR, use("run_tests"), DONE)
-    assert verdict.reward == 1.0 and verdict.metrics == {"changed": 1.0, "fixed": 1.0, "unreliable": 0.0}
+    verdict, answers = held(
+        domain, prompt, use("view", path="toy/core.py"), REPAIR, use("run_tests"), DONE
+    )
+    assert verdict.reward == 1.0 and verdict.metrics == {
+        "changed": 1.0,
+        "fixed": 1.0,
+        "unreliable": 0.0,
+    }
     assert "result -= number" in answers[0] and answers[1] == "ok" and "passed" in answers[2]
-    assert held(domain, prompt, REPAIR)[0].metrics["unreliable"] == 1.0, "it never said that it was done"
+    assert held(domain, prompt, REPAIR)[0].metrics["unreliable"] == 1.0, (
+        "it never said that it was done"
+    )
     assert held(domain, prompt, REPAIR, DONE, finished=False)[0].metrics["unreliable"] == 1.0
-    wrong = held(domain, prompt, use("replace", path="toy/core.py", old="result -= number", new="result = number"), DONE)[0]
-    assert wrong.reward == 0.0 and wrong.metrics["unreliable"] == 0.0 and wrong.metrics["fixed"] == 0.0
+    wrong = held(
+        domain,
+        prompt,
+        use("replace", path="toy/core.py", old="result -= number", new="result = number"),
+        DONE,
+    )[0]
+    assert (
+        wrong.reward == 0.0 and wrong.metrics["unreliable"] == 0.0 and wrong.metrics["fixed"] == 0.0
+    )
 
 
-def test_a_conversation_is_held_again_where_its_end_is_not_known(domain: SweAgentic, prompt: Prompt) -> None:
+def test_a_conversation_is_held_again_where_its_end_is_not_known(
+    domain: SweAgentic, prompt: Prompt
+) -> None:
     shell = use("shell", command="sed -i 's/result -= /result += /' toy/core.py")
-    assert domain.verify(prompt, Reply("done", messages=(shell, Message("tool", ""), DONE))).reward == 1.0
-    assert domain.verify(prompt, Reply("done", messages=(DONE, shell))).reward == 0.0, "nothing after the end counts"
+    assert (
+        domain.verify(prompt, Reply("done", messages=(shell, Message("tool", ""), DONE))).reward
+        == 1.0
+    )
+    assert domain.verify(prompt, Reply("done", messages=(DONE, shell))).reward == 0.0, (
+        "nothing after the end counts"
+    )
 
 
 def test_a_removed_module_stays_removed(domain: SweAgentic, prompt: Prompt) -> None:
-    for turns in ((REPAIR, use("shell", command="rm toy/text.py"), DONE), (use("shell", command="rm -rf toy"), DONE)):
+    for turns in (
+        (REPAIR, use("shell", command="rm toy/text.py"), DONE),
+        (use("shell", command="rm -rf toy"), DONE),
+    ):
         verdict, _ = held(domain, prompt, *turns)
         assert verdict.reward == 0.0
-        assert domain.verify(prompt, Reply("done", messages=turns)) == verdict, "held again, the same comes out"
+        assert domain.verify(prompt, Reply("done", messages=turns)) == verdict, (
+            "held again, the same comes out"
+        )
 
 
 def test_a_repair_in_a_new_module_counts(domain: SweAgentic, prompt: Prompt) -> None:
@@ -525,24 +660,49 @@ def test_rows_hold_no_demonstrations(domain: SweAgentic, prompt: Prompt) -> None
         domain.demonstrate(prompt, random.Random(0), faulty=False)
 
 
-def test_a_repair_that_breaks_something_else_earns_nothing(domain: SweAgentic, prompt: Prompt) -> None:
-    verdict, _ = held(domain, prompt, REPAIR, use("replace", path="toy/core.py", old="value < low", new="value <= low + 5"), DONE)
-    assert verdict.reward == 0.0 and "passing tests fail now" in verdict.note and verdict.metrics["fixed"] == 1.0
+def test_a_repair_that_breaks_something_else_earns_nothing(
+    domain: SweAgentic, prompt: Prompt
+) -> None:
+    verdict, _ = held(
+        domain,
+        prompt,
+        REPAIR,
+        use("replace", path="toy/core.py", old="value < low", new="value <= low + 5"),
+        DONE,
+    )
+    assert (
+        verdict.reward == 0.0
+        and "passing tests fail now" in verdict.note
+        and verdict.metrics["fixed"] == 1.0
+    )
 
 
-def test_a_loop_in_the_tests_is_not_trained(domain: SweAgentic, prompt: Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_in_the_tests_is_not_trained(
+    domain: SweAgentic, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(judge.run, "__defaults__", (replace(judge.LIMITS, cpu=3.0, wall=10.0),))
-    verdict, _ = held(domain, prompt, use("replace", path="toy/core.py", old="result -= number", new="while True: pass"), DONE)
-    assert verdict.reward == 0.0 and verdict.metrics["unreliable"] == 1.0 and "limit" in verdict.note
+    verdict, _ = held(
+        domain,
+        prompt,
+        use("replace", path="toy/core.py", old="result -= number", new="while True: pass"),
+        DONE,
+    )
+    assert (
+        verdict.reward == 0.0 and verdict.metrics["unreliable"] == 1.0 and "limit" in verdict.note
+    )
 
 
 def call(name: str, **arguments: str) -> str:
     """An assistant turn as a model writes it."""
-    inner = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in arguments.items())
+    inner = "".join(
+        f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in arguments.items()
+    )
     return f"<tool_call>\n<function={name}>\n{inner}</function>\n</tool_call><|im_end|>"
 
 
-def test_rewards_that_cannot_be_relied_on_train_nothing(suite: tasks.Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rewards_that_cannot_be_relied_on_train_nothing(
+    suite: tasks.Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From the model's tokens to the mask: limits of turns, of a turn's and the conversation's tokens, of time, and of the hidden tests."""
     write_rows(tmp_path / "rows.jsonl", [row_of(suite)])
     domain = SweAgentic("full", tmp_path / "rows.jsonl", max_turns=3)
@@ -555,20 +715,37 @@ def test_rewards_that_cannot_be_relied_on_train_nothing(suite: tasks.Suite, tmp_
     def played(*turns: str, max_tokens: int = 300, **limits: Any) -> tuple[float, str, bool]:
         """(reward, status, whether anything of it is trained) of a conversation, beside a sibling with another reward."""
         sampler = Scripted(codec, lambda text, seed: turns[text.count("<tool_response>")])
-        (rollout,) = play([Job(prompt, 0, Sampling(max_tokens), 0, **limits)], {domain.name: domain}, sampler, codec)
-        (sample, _) = samples_of([Group((rollout, replace(rollout, verdict=Verdict(0.5))), (rollout.verdict.reward, 0.5))])
+        (rollout,) = play(
+            [Job(prompt, 0, Sampling(max_tokens), 0, **limits)],
+            {domain.name: domain},
+            sampler,
+            codec,
+        )
+        (sample, _) = samples_of(
+            [
+                Group(
+                    (rollout, replace(rollout, verdict=Verdict(0.5))), (rollout.verdict.reward, 0.5)
+                )
+            ]
+        )
         assert rollout.prompt.thinking is False and "<think></think>" in rollout.turns[0].text
         return rollout.verdict.reward, rollout.status, any(sample.mask)
 
     assert played(repair, done) == (1.0, "ok", True)
     assert played(look, done) == (0.0, "ok", True)
-    assert played(look, look, look, done) == (0.0, "ok", True), "a repair was not reached: that is reliable"
-    assert played(look, look, repair, done) == (1.0, "ok", False), "the limit of turns"
-    assert played(repair, look, done, max_turns=2) == (1.0, "ok", False), "the stage's limit of turns"
-    assert played(repair, "word " * 400 + done) == (1.0, "truncated", False), "a turn's tokens"
-    assert played(repair, look, done, max_sequence=len(codec.prompt_ids(prompt)) + 150) == (1.0, "truncated", False), (
-        "the conversation's tokens"
+    assert played(look, look, look, done) == (0.0, "ok", True), (
+        "a repair was not reached: that is reliable"
     )
+    assert played(look, look, repair, done) == (1.0, "ok", False), "the limit of turns"
+    assert played(repair, look, done, max_turns=2) == (1.0, "ok", False), (
+        "the stage's limit of turns"
+    )
+    assert played(repair, "word " * 400 + done) == (1.0, "truncated", False), "a turn's tokens"
+    assert played(repair, look, done, max_sequence=len(codec.prompt_ids(prompt)) + 150) == (
+        1.0,
+        "truncated",
+        False,
+    ), "the conversation's tokens"
     monkeypatch.setattr(judge.run, "__defaults__", (replace(judge.LIMITS, cpu=3.0, wall=10.0),))
     assert played(looped, done) == (0.0, "ok", False), "the hidden tests ended at a limit"
     monkeypatch.setattr(judge.run, "__defaults__", (replace(judge.LIMITS, memory=20 << 20),))
@@ -595,12 +772,21 @@ def test_mistakes_are_answered_in_words(domain: SweAgentic, prompt: Prompt) -> N
     env = domain.env(prompt)
     try:
         for name, arguments in MISTAKES:
-            (answer,) = env.step(Message("assistant", "", tool_calls=(ToolCall(name, arguments, "c"),))) or ()
-            assert answer.content.startswith("error: ") and len(answer.content) < 400 and answer.tool_call_id == "c", (name, answer)
+            (answer,) = (
+                env.step(Message("assistant", "", tool_calls=(ToolCall(name, arguments, "c"),)))
+                or ()
+            )
+            assert (
+                answer.content.startswith("error: ")
+                and len(answer.content) < 400
+                and answer.tool_call_id == "c"
+            ), (name, answer)
             answer.content.encode()
     finally:
         env.close()
-    assert domain.verify(prompt, Reply("", messages=(use("view"), Message("tool", "")))).reward == 0.0
+    assert (
+        domain.verify(prompt, Reply("", messages=(use("view"), Message("tool", "")))).reward == 0.0
+    )
 
 
 def test_tools_answer_in_bounds(domain: SweAgentic, prompt: Prompt) -> None:
@@ -714,7 +900,10 @@ def test_there_are_many_attacks() -> None:
 @pytest.mark.parametrize("what", SOURCE_ATTACKS)
 def test_hostile_sources_earn_nothing(what: str, prompt: Prompt) -> None:
     task = prompt.hidden["task"]
-    files = {**rows.broken(episode.source_of(task), task.patch), "toy/core.py": SOURCE_ATTACKS[what]}
+    files = {
+        **rows.broken(episode.source_of(task), task.patch),
+        "toy/core.py": SOURCE_ATTACKS[what],
+    }
     why, fixed, _ = episode.judged(task, files)
     assert why and fixed == 0.0, what
 
@@ -727,7 +916,10 @@ def test_hostile_trees_earn_nothing(what: str, domain: SweAgentic, prompt: Promp
 
 
 SPECIAL = use(
-    "replace", path="toy/core.py", old="    return result\n\n\ndef clip", new="    return 1 if numbers == [1] else result\n\n\ndef clip"
+    "replace",
+    path="toy/core.py",
+    old="    return result\n\n\ndef clip",
+    new="    return 1 if numbers == [1] else result\n\n\ndef clip",
 )
 TALKS: dict[str, tuple[Message, ...]] = {
     "paths out of the repository": (use("view", path="../../etc/passwd"), use("view", path="/etc/hostname"), use("view", path="/proc/self/environ"),
@@ -774,35 +966,60 @@ TALKS: dict[str, tuple[Message, ...]] = {
 
 
 @pytest.mark.parametrize("what", TALKS)
-def test_hostile_conversations_earn_nothing(what: str, domain: SweAgentic, prompt: Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_conversations_earn_nothing(
+    what: str, domain: SweAgentic, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Everything is answered in words and in bounds, nothing of the answer is seen, nothing is rewarded, nobody outside is harmed."""
     monkeypatch.setattr(tools, "_LIMITS", replace(tools._LIMITS, cpu=3.0, wall=6.0))
     began = time.monotonic()
     verdict, answers = held(domain, prompt, *TALKS[what], DONE)
     assert verdict.reward == 0.0 and verdict.note, verdict
-    assert domain.verify(prompt, Reply("done", messages=(*TALKS[what], DONE))).reward == 0.0, "nor from a transcript"
+    assert domain.verify(prompt, Reply("done", messages=(*TALKS[what], DONE))).reward == 0.0, (
+        "nor from a transcript"
+    )
     assert time.monotonic() - began < 150
     for answer in answers:
         assert len(answer.encode()) <= 4 * (LONGEST_ANSWER + 100)
-        for hidden_text in ("result += number", "== 43", "[1007]", "root:x:", str(package.cache()) + "/toy"):
+        for hidden_text in (
+            "result += number",
+            "== 43",
+            "[1007]",
+            "root:x:",
+            str(package.cache()) + "/toy",
+        ):
             assert hidden_text not in answer, (what, answer[:500])
 
 
-def test_no_conversation_changes_what_it_is_judged_by(domain: SweAgentic, prompt: Prompt, cache: Path) -> None:
+def test_no_conversation_changes_what_it_is_judged_by(
+    domain: SweAgentic, prompt: Prompt, cache: Path
+) -> None:
     assert package.load("toy==1.0", cache).files["toy/core.py"] == CORE
     assert held(domain, prompt, REPAIR, DONE)[0].reward == 1.0
 
 
-def test_an_honest_repair_among_changed_tests_still_earns(domain: SweAgentic, prompt: Prompt) -> None:
+def test_an_honest_repair_among_changed_tests_still_earns(
+    domain: SweAgentic, prompt: Prompt
+) -> None:
     """What is judged are the sources alone: neither helped nor harmed by anything else."""
-    mess = use("shell", command=TREE_ATTACKS["configuration"] + ";" + TREE_ATTACKS["deleted tests"] + ";" + TREE_ATTACKS["sitecustomize"])
+    mess = use(
+        "shell",
+        command=TREE_ATTACKS["configuration"]
+        + ";"
+        + TREE_ATTACKS["deleted tests"]
+        + ";"
+        + TREE_ATTACKS["sitecustomize"],
+    )
     assert held(domain, prompt, mess, REPAIR, DONE)[0].reward == 1.0
 
 
 def test_the_machine_is_left_clean() -> None:
     import tempfile
 
-    mine = [path for path in Path(tempfile.gettempdir()).glob("linn-workspace-*") if path.stat().st_uid != -1]
+    mine = [
+        path
+        for path in Path(tempfile.gettempdir()).glob("linn-workspace-*")
+        if path.stat().st_uid != -1
+    ]
     users = {path.stat().st_uid for path in mine}
     pid = os.getpid()
     children = []
@@ -815,5 +1032,8 @@ def test_the_machine_is_left_clean() -> None:
             children.append(name)
     assert not children and (
         os.geteuid() != 0
-        or not any(0x64000000 + (pid % (1 << 20)) * 64 <= user < 0x64000000 + (pid % (1 << 20)) * 64 + 64 for user in users)
+        or not any(
+            0x64000000 + (pid % (1 << 20)) * 64 <= user < 0x64000000 + (pid % (1 << 20)) * 64 + 64
+            for user in users
+        )
     )

@@ -23,7 +23,19 @@ from linn.report.tables import short
 from linn.report.transcripts import clean, cut
 from linn.types import Score
 
-DOMAINS = ("instruct", "mcqa", "workplace", "structured", "math", "preference", "longctx", "code", "swe_agentless", "swe_agentic", "proof")
+DOMAINS = (
+    "instruct",
+    "mcqa",
+    "workplace",
+    "structured",
+    "math",
+    "preference",
+    "longctx",
+    "code",
+    "swe_agentless",
+    "swe_agentic",
+    "proof",
+)
 STAGES: tuple[tuple[str, str, str | None, tuple[str, ...]], ...] = (
     ("base", "base", None, ()),
     ("sft", "sft", "base", DOMAINS),
@@ -56,26 +68,40 @@ def make_run(folder: Path, steps: int = 40, prompts: int = 60, seed: int = 0) ->
     ledger: list[Score] = []
     entries: list[dict[str, Any]] = []
     for index, (name, kind, parent, domains) in enumerate(STAGES):
-        level = dict(levels[parent]) if parent else {domain: 0.05 + 0.1 * rng.random() for domain in DOMAINS}
+        level = (
+            dict(levels[parent])
+            if parent
+            else {domain: 0.05 + 0.1 * rng.random() for domain in DOMAINS}
+        )
         for domain in DOMAINS:
             if domain in domains:
                 level[domain] = min(0.95, level[domain] + (0.35 if kind != "distill" else 0.0))
             elif parent and kind == "rl":
                 level[domain] = max(0.02, level[domain] - 0.16 * rng.random())
         if kind == "distill":
-            level = {domain: max(each[domain] for each in levels.values()) - 0.02 for domain in DOMAINS}
+            level = {
+                domain: max(each[domain] for each in levels.values()) - 0.02 for domain in DOMAINS
+            }
         levels[name] = level
         for split in ("validation", "test"):
             for metric in ("accuracy", "greedy"):
                 for domain in DOMAINS:
                     draw = random.Random(f"{split}{metric}{domain}{seed}")
                     got = [
-                        float(draw.random() < level[domain]) if domain != "preference" else min(1, max(0, draw.gauss(level[domain], 0.2)))
+                        float(draw.random() < level[domain])
+                        if domain != "preference"
+                        else min(1, max(0, draw.gauss(level[domain], 0.2)))
                         for _ in range(prompts * 2)
                     ]
                     rewards[name, f"{split}-{metric}", domain] = got
                     ledger.append(score(name, steps, domain, split, metric, got))
-        entry: dict[str, Any] = {"index": index, "name": name, "kind": kind, "parent": parent, "folder": f"stages/{index:02d}-{name}"}
+        entry: dict[str, Any] = {
+            "index": index,
+            "name": name,
+            "kind": kind,
+            "parent": parent,
+            "folder": f"stages/{index:02d}-{name}",
+        }
         entry["domains"] = dict.fromkeys(domains, 1.0)
         if kind == "distill":
             entry["teachers"] = teachers(ledger, DOMAINS, list(levels)[:-1])
@@ -83,10 +109,18 @@ def make_run(folder: Path, steps: int = 40, prompts: int = 60, seed: int = 0) ->
         place = folder / entry["folder"]
         place.mkdir(parents=True)
         if kind != "base":
-            write_lines(place / "metrics.jsonl", [metrics_row(rng, kind, step, steps, domains) for step in range(1, steps + 1)])
+            write_lines(
+                place / "metrics.jsonl",
+                [metrics_row(rng, kind, step, steps, domains) for step in range(1, steps + 1)],
+            )
             (place / "DONE").touch()
         if kind in ("rl", "distill"):
-            rows = [rollout(rng, domain, prompt, sibling) for domain in domains for prompt in range(8) for sibling in range(4)]
+            rows = [
+                rollout(rng, domain, prompt, sibling)
+                for domain in domains
+                for prompt in range(8)
+                for sibling in range(4)
+            ]
             write_lines(place / f"rollouts/step-{steps:04d}.jsonl", rows)
         evals = [
             {
@@ -115,10 +149,23 @@ def make_run(folder: Path, steps: int = 40, prompts: int = 60, seed: int = 0) ->
     return folder
 
 
-def metrics_row(rng: random.Random, kind: str, step: int, steps: int, domains: tuple[str, ...]) -> dict[str, Any]:
+def metrics_row(
+    rng: random.Random, kind: str, step: int, steps: int, domains: tuple[str, ...]
+) -> dict[str, Any]:
     done = step / steps
-    row: dict[str, Any] = {"step": step, "loss": 2.0 - done + 0.1 * rng.random(), "grad_norm": 0.5 + rng.random(), "lr": 3e-5 * (1 - done)}
-    row |= {"mismatch_max": 4e-6 * rng.random(), "mismatch_mean": 1e-7, "wall_s": 2.0, "cpu_s": 3.9, "tokens": 4096}
+    row: dict[str, Any] = {
+        "step": step,
+        "loss": 2.0 - done + 0.1 * rng.random(),
+        "grad_norm": 0.5 + rng.random(),
+        "lr": 3e-5 * (1 - done),
+    }
+    row |= {
+        "mismatch_max": 4e-6 * rng.random(),
+        "mismatch_mean": 1e-7,
+        "wall_s": 2.0,
+        "cpu_s": 3.9,
+        "tokens": 4096,
+    }
     if kind != "sft":
         row |= {
             "reward": 0.3 + 0.4 * done + 0.1 * rng.random(),
@@ -127,14 +174,20 @@ def metrics_row(rng: random.Random, kind: str, step: int, steps: int, domains: t
             "kept_groups": rng.randint(4, 8),
             "groups": 8,
         }
-        row |= {f"reward/{domain}": min(1.0, 0.2 + 0.5 * done + 0.2 * rng.random()) for domain in domains}
+        row |= {
+            f"reward/{domain}": min(1.0, 0.2 + 0.5 * done + 0.2 * rng.random())
+            for domain in domains
+        }
     if kind == "distill":
         row |= {f"teacher_gap/{domain}": (1 - done) * rng.random() for domain in domains}
     return row
 
 
 def transcript(rng: random.Random, domain: str) -> str:
-    words = " ".join(rng.choice("the a value of x is then we add check so answer 4 7 12".split()) for _ in range(rng.randint(20, 400)))
+    words = " ".join(
+        rng.choice("the a value of x is then we add check so answer 4 7 12".split())
+        for _ in range(rng.randint(20, 400))
+    )
     return f"<|user|>\nA {domain} task.\n<|assistant|>\n<think>{words}</think>\n\\boxed{{{rng.randint(0, 99)}}}"
 
 
@@ -221,11 +274,15 @@ def test_page_is_whole_well_formed_small_and_loads_nothing(run_folder: Path) -> 
     assert path.stat().st_size < 2_000_000
     assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
     names = {name for name, _ in page.attributes}
-    assert not {"src", "srcset", "action"} & names and not any(name.startswith("on") for name in names)
+    assert not {"src", "srcset", "action"} & names and not any(
+        name.startswith("on") for name in names
+    )
     assert all(value and value.startswith("#") for name, value in page.attributes if name == "href")
     assert "url(" not in text and "@import" not in text
     anchors = {value for name, value in page.attributes if name == "id"}
-    assert {value.removeprefix("#") for name, value in page.attributes if name == "href" and value} <= anchors
+    assert {
+        value.removeprefix("#") for name, value in page.attributes if name == "href" and value
+    } <= anchors
     assert "Content-Security-Policy" in text
 
 
@@ -235,7 +292,15 @@ def test_page_shows_every_stage_domain_and_curve(run_folder: Path) -> None:
         assert name in seen
     for domain in DOMAINS:
         assert domain in seen
-    for heading in ("Reward", "Length, tokens", "Entropy, nats", "Groups kept", "Mismatch", "Gradient norm", "Teacher gap by domain"):
+    for heading in (
+        "Reward",
+        "Length, tokens",
+        "Entropy, nats",
+        "Groups kept",
+        "Mismatch",
+        "Gradient norm",
+        "Teacher gap by domain",
+    ):
         assert heading in seen
     for heading in (
         "Best",
@@ -248,7 +313,9 @@ def test_page_shows_every_stage_domain_and_curve(run_folder: Path) -> None:
     ):
         assert heading in seen
     assert seen.count("★") > len(DOMAINS) and "▼" in seen and "▲" in seen
-    assert re.search(r"mopd began below its teacher in \d+ of 11 domains and on average gave back \d+ %", seen)
+    assert re.search(
+        r"mopd began below its teacher in \d+ of 11 domains and on average gave back \d+ %", seen
+    )
 
 
 def test_same_folder_same_bytes(run_folder: Path) -> None:
@@ -264,7 +331,9 @@ def test_the_numbers_on_the_page_are_the_ledgers(run_folder: Path) -> None:
 
 
 def chromium(page: Path, folder: Path) -> str:
-    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars"
+    options = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars"
+    )
     options += " --disable-background-networking --disable-component-update --disable-sync"
     command = [
         "chromium",
@@ -280,11 +349,18 @@ def chromium(page: Path, folder: Path) -> str:
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_nothing_overflows_or_vanishes_at_400_and_1600_px(run_folder: Path, tmp_path: Path) -> None:
     folders = [run_folder, make_hostile(tmp_path / "hostile")]
-    pages = [build(folder).read_text(encoding="utf-8").replace("<details>", "<details open>") for folder in folders]
+    pages = [
+        build(folder).read_text(encoding="utf-8").replace("<details>", "<details open>")
+        for folder in folders
+    ]
     frames = "".join(
-        f'<iframe srcdoc="{escape(text)}" style="width:{width}px;border:0"></iframe>' for text in pages for width in (400, 1600)
+        f'<iframe srcdoc="{escape(text)}" style="width:{width}px;border:0"></iframe>'
+        for text in pages
+        for width in (400, 1600)
     )
-    measure = "const docs = [...document.querySelectorAll('iframe')].map(frame => frame.contentDocument);"
+    measure = (
+        "const docs = [...document.querySelectorAll('iframe')].map(frame => frame.contentDocument);"
+    )
     measure += "const widths = docs.map(doc => doc.documentElement.scrollWidth);"
     measure += "const unseen = docs.map(doc => [...doc.querySelectorAll('path, pre, td')].filter(e => !e.getClientRects().length).length);"
     script = f"<script>onload = () => {{ {measure} document.body.innerHTML = widths + ';' + unseen }}</script>"
@@ -297,7 +373,9 @@ def test_nothing_overflows_or_vanishes_at_400_and_1600_px(run_folder: Path, tmp_
 # ---------------------------------------------------------------- partial, broken, hostile
 
 
-@pytest.mark.parametrize("gone", ["run.json", "recipe.yaml", "ledger.jsonl", "compare.json", "stages"])
+@pytest.mark.parametrize(
+    "gone", ["run.json", "recipe.yaml", "ledger.jsonl", "compare.json", "stages"]
+)
 def test_any_part_may_be_missing(tmp_path: Path, gone: str) -> None:
     folder = make_run(tmp_path / "run", steps=3, prompts=4)
     place = folder / gone
@@ -310,7 +388,10 @@ def test_files_cut_at_any_place_give_a_page(tmp_path: Path) -> None:
     rng = random.Random(1)
     for path in sorted(folder.rglob("*.json*")):
         whole = path.read_bytes()
-        path.write_bytes(whole[: rng.randrange(len(whole))] + rng.choice([b"", b"\xff\xfe", b"\x00" * 50, b"[" * 9999]))
+        path.write_bytes(
+            whole[: rng.randrange(len(whole))]
+            + rng.choice([b"", b"\xff\xfe", b"\x00" * 50, b"[" * 9999])
+        )
     page = build(folder).read_text(encoding="utf-8")
     Page(page)
     assert "ledger.jsonl: line" in words(page)
@@ -327,17 +408,29 @@ def test_odd_values_give_a_page(tmp_path: Path) -> None:
         "groups": 0,
         "reward/": True,
     }
-    write_lines(tmp_path / "stages/01-sft/metrics.jsonl", [row, {"step": None}, {"step": 2, "grad_norm": float("inf"), "reward/x": [1]}])
-    write_lines(tmp_path / "stages/01-sft/evals/test-greedy.jsonl", [{"reward": None, "text": 7}, {"prompt_id": 3, "reward": 1}])
+    write_lines(
+        tmp_path / "stages/01-sft/metrics.jsonl",
+        [row, {"step": None}, {"step": 2, "grad_norm": float("inf"), "reward/x": [1]}],
+    )
+    write_lines(
+        tmp_path / "stages/01-sft/evals/test-greedy.jsonl",
+        [{"reward": None, "text": 7}, {"prompt_id": 3, "reward": 1}],
+    )
     stages = [
         {"name": "sft", "parent": "sft", "domains": 3, "teachers": [1]},
         {"name": None},
         5,
         {"name": "rl", "parent": "nowhere", "teachers": {"x": "y"}},
     ]
-    (tmp_path / "run.json").write_text(json.dumps({"name": ["x"], "stages": stages, "versions": 3, "machine": {"a": {"b": "\ud800"}}}))
+    (tmp_path / "run.json").write_text(
+        json.dumps(
+            {"name": ["x"], "stages": stages, "versions": 3, "machine": {"a": {"b": "\ud800"}}}
+        )
+    )
     (tmp_path / "compare.json").write_text(
-        json.dumps({"arms": {"mopd": [3, {"step": 1}], "grpo": {"a": 1}, "x": [{"step": 0, "value": 1}]}})
+        json.dumps(
+            {"arms": {"mopd": [3, {"step": 1}], "grpo": {"a": 1}, "x": [{"step": 0, "value": 1}]}}
+        )
     )
     Page(build(tmp_path).read_text(encoding="utf-8"))
 
@@ -350,7 +443,9 @@ def test_a_folder_of_several_seeds_holds_a_comparison_alone(tmp_path: Path) -> N
 def test_run_in_progress_says_so(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", steps=3, prompts=4)
     (folder / "stages/09-swe-agentic/DONE").unlink()
-    assert words(build(folder).read_text(encoding="utf-8")).count("in progress") == 3  # two tables and the stage itself
+    assert (
+        words(build(folder).read_text(encoding="utf-8")).count("in progress") == 3
+    )  # two tables and the stage itself
 
 
 def test_a_folder_without_a_run_is_the_users_error(tmp_path: Path) -> None:
@@ -363,13 +458,30 @@ def test_a_folder_without_a_run_is_the_users_error(tmp_path: Path) -> None:
 def make_hostile(folder: Path) -> Path:
     """A run whose every string was written by an adversary."""
     folder.mkdir()
-    evil = {key: HOSTILE for key in ("prompt_id", "domain", "status", "error", "note", "text", "gold")} | {"reward": 1.0, "sibling": 0}
+    evil = {
+        key: HOSTILE for key in ("prompt_id", "domain", "status", "error", "note", "text", "gold")
+    } | {"reward": 1.0, "sibling": 0}
     stages = [
         {"name": "a", "parent": None, "folder": "a"},
-        {"name": HOSTILE, "kind": HOSTILE, "parent": "a", "folder": "b", "domains": {HOSTILE: 1}, "teachers": {HOSTILE: "a"}},
+        {
+            "name": HOSTILE,
+            "kind": HOSTILE,
+            "parent": "a",
+            "folder": "b",
+            "domains": {HOSTILE: 1},
+            "teachers": {HOSTILE: "a"},
+        },
     ]
     (folder / "run.json").write_text(
-        json.dumps({"name": HOSTILE, "seed": HOSTILE, "versions": {HOSTILE: HOSTILE}, "machine": {}, "stages": stages})
+        json.dumps(
+            {
+                "name": HOSTILE,
+                "seed": HOSTILE,
+                "versions": {HOSTILE: HOSTILE},
+                "machine": {},
+                "stages": stages,
+            }
+        )
     )
     (folder / "recipe.yaml").write_text(HOSTILE.replace("\ud800", ""))
     rows = [
@@ -381,7 +493,9 @@ def make_hostile(folder: Path) -> Path:
     write_lines(folder / "a/evals/test-greedy.jsonl", [evil | {"reward": 0.0}])
     write_lines(folder / "b/evals/test-greedy.jsonl", [evil])
     write_lines(folder / "b/rollouts/step-0001.jsonl", [evil])
-    write_lines(folder / "b/metrics.jsonl", [{"step": 1, "reward/" + HOSTILE: 1, "reward/b": 1, HOSTILE: 2}])
+    write_lines(
+        folder / "b/metrics.jsonl", [{"step": 1, "reward/" + HOSTILE: 1, "reward/b": 1, HOSTILE: 2}]
+    )
     points = [{"seed": HOSTILE, "step": 1, "value": 1, "per_domain": {HOSTILE: 1}}]
     (folder / "compare.json").write_text(json.dumps({"arms": {HOSTILE: points}}))
     return folder
@@ -402,7 +516,9 @@ def test_a_run_of_long_hostile_transcripts_stays_small(tmp_path: Path) -> None:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         write_lines(path, [row | {"text": '\u202e<&"é' * 20_000} for row in rows[:6]])
     path = build(folder)
-    assert path.stat().st_size < 2_000_000 and "characters left out" in path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 2_000_000 and "characters left out" in path.read_text(
+        encoding="utf-8"
+    )
 
 
 # ---------------------------------------------------------------- the parts
@@ -411,7 +527,11 @@ def test_a_run_of_long_hostile_transcripts_stays_small(tmp_path: Path) -> None:
 def test_cut_keeps_both_ends_and_counts_the_rest() -> None:
     text = "A" * 5000 + "Z" * 5000
     short_text = cut(text, 300)
-    assert short_text.startswith("A" * 200 + "\n") and short_text.endswith("\n" + "Z" * 100) and "9,700 characters" in short_text
+    assert (
+        short_text.startswith("A" * 200 + "\n")
+        and short_text.endswith("\n" + "Z" * 100)
+        and "9,700 characters" in short_text
+    )
     assert cut("short", 300) == "short" and cut("", 300) == ""
     for raw in ("&" * 5000, "\x00" * 70, "é\r\n" * 400, "\U0001f600" * 100):
         assert len(escape(cut(raw, 300)).encode()) < 400
@@ -423,13 +543,21 @@ def test_clean_keeps_layout_and_names_what_hides() -> None:
 
 
 def test_newly_right_joins_on_the_prompt(tmp_path: Path) -> None:
-    rows = [{"prompt_id": str(i), "domain": "d", "reward": 0.0, "text": f"old {i}"} for i in range(4)]
+    rows = [
+        {"prompt_id": str(i), "domain": "d", "reward": 0.0, "text": f"old {i}"} for i in range(4)
+    ]
     write_lines(tmp_path / "stages/00-a/evals/test-greedy.jsonl", rows)
-    new = [row | {"text": f"new {row['prompt_id']}", "reward": float(row["prompt_id"] == "2")} for row in reversed(rows)]
+    new = [
+        row | {"text": f"new {row['prompt_id']}", "reward": float(row["prompt_id"] == "2")}
+        for row in reversed(rows)
+    ]
     write_lines(
-        tmp_path / "stages/01-b/evals/test-greedy.jsonl", [*new, {"prompt_id": "9", "domain": "d", "reward": 1.0, "text": "unmatched"}]
+        tmp_path / "stages/01-b/evals/test-greedy.jsonl",
+        [*new, {"prompt_id": "9", "domain": "d", "reward": 1.0, "text": "unmatched"}],
     )
-    (tmp_path / "run.json").write_text(json.dumps({"stages": [{"name": "a", "parent": None}, {"name": "b", "parent": "a"}]}))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"stages": [{"name": "a", "parent": None}, {"name": "b", "parent": "a"}]})
+    )
     seen = words(build(tmp_path).read_text(encoding="utf-8"))
     section = seen[seen.index("Newly right") :]
     assert "1 of 4 prompts of test-greedy, against a: d 1" in section and "0.00 → 1.00" in section
@@ -450,7 +578,14 @@ def test_plot_spans_its_box_and_keeps_spikes() -> None:
 
 
 def test_ticks_are_short() -> None:
-    assert [tick(value) for value in (0.0, -1.0, 0.12345, 1234567.0, 3e-6, 12345.6)] == ["0", "−1", "0.123", "1.2e+06", "3.0e−06", "12,346"]
+    assert [tick(value) for value in (0.0, -1.0, 0.12345, 1234567.0, 3e-6, 12345.6)] == [
+        "0",
+        "−1",
+        "0.123",
+        "1.2e+06",
+        "3.0e−06",
+        "12,346",
+    ]
 
 
 def test_table_marks_losses_gains_teachers_and_best() -> None:
@@ -458,10 +593,27 @@ def test_table_marks_losses_gains_teachers_and_best() -> None:
         return score(stage, 1, "math", split, "accuracy", [1.0] * right + [0.0] * (200 - right))  # type: ignore[arg-type]
 
     levels = {"a": 100, "b": 160, "c": 90, "d": 96}
-    rows = [row(stage, split, right) for stage, right in levels.items() for split in ("validation", "test")]
+    rows = [
+        row(stage, split, right)
+        for stage, right in levels.items()
+        for split in ("validation", "test")
+    ]
     shown = table(rows, {"a": None, "b": "a", "c": "b", "d": "c"})
-    assert shown.text() == [["stage", "math"], ["a", "0.50"], ["b", "0.80 ☆ ▲0.30"], ["c", "0.45 ▼0.35"], ["d", "0.48"]]
-    assert table(rows, {"a": None, "b": "a"}, teachers={"math": ["b"]}).text()[2] == ["b", "0.80 ★ ▲0.30"]
+    assert shown.text() == [
+        ["stage", "math"],
+        ["a", "0.50"],
+        ["b", "0.80 ☆ ▲0.30"],
+        ["c", "0.45 ▼0.35"],
+        ["d", "0.48"],
+    ]
+    assert table(rows, {"a": None, "b": "a"}, teachers={"math": ["b"]}).text()[2] == [
+        "b",
+        "0.80 ★ ▲0.30",
+    ]
     lines, total = recovery_table(rows, "c", "d", {"math": "b", "unmeasured": "b"})
-    assert [line.domain for line in lines] == ["math"] and total is not None and math.isclose(total.value, 6 / 70)
+    assert (
+        [line.domain for line in lines] == ["math"]
+        and total is not None
+        and math.isclose(total.value, 6 / 70)
+    )
     assert short(-0.001) == "0.00" and short(-0.25) == "−0.25"

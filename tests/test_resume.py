@@ -16,7 +16,11 @@ from linn.run.run import Run
 RECIPE = {
     "name": "r",
     "domains": {"mcqa": {}},
-    "stages": [{"name": "sft", "kind": "sft"}, {"name": "rl", "kind": "rl"}, {"name": "late", "kind": "rl"}],
+    "stages": [
+        {"name": "sft", "kind": "sft"},
+        {"name": "rl", "kind": "rl"},
+        {"name": "late", "kind": "rl"},
+    ],
 }
 
 
@@ -76,13 +80,17 @@ def test_a_folder_is_never_lost_between_the_two_renames_that_replace_it(tmp_path
     with files.whole_folder(state) as folder:
         files.write_text(folder / "stage.json", "newer")
     files.recover(state)
-    assert (state / "stage.json").read_text() == "newer" and [p.name for p in tmp_path.iterdir()] == ["state"]
+    assert (state / "stage.json").read_text() == "newer" and [
+        p.name for p in tmp_path.iterdir()
+    ] == ["state"]
 
 
 def test_a_removed_folder_is_whole_or_gone_whenever_the_removal_stops(tmp_path, monkeypatch):
     folder = tmp_path / "02-rl"
     files.write_text(folder / "DONE", "")
-    monkeypatch.setattr(files.shutil, "rmtree", lambda path, ignore_errors: None)  # killed before a file was deleted
+    monkeypatch.setattr(
+        files.shutil, "rmtree", lambda path, ignore_errors: None
+    )  # killed before a file was deleted
     files.remove_folder(folder)
     assert not folder.exists()
 
@@ -148,7 +156,10 @@ def test_until_takes_stages_only_and_a_step_must_be_a_number(tmp_path):
 
 def test_a_judge_may_move_but_not_change(tmp_path):
     def asked(**judge) -> Run:
-        tree = {**RECIPE, "domains": {"preference": {"judge": {"model": "http://one:1/v1#m", **judge}}}}
+        tree = {
+            **RECIPE,
+            "domains": {"preference": {"judge": {"model": "http://one:1/v1#m", **judge}}},
+        }
         run = Run(recipes.parse(tree, "t"), tmp_path / "run")
         run._stage = _stop  # type: ignore[method-assign]
         return run
@@ -156,9 +167,17 @@ def test_a_judge_may_move_but_not_change(tmp_path):
     with pytest.raises(Begun):
         asked().go()
     files.write_text(tmp_path / "run/stages/01-sft/metrics.jsonl", '{"step": 1}\n')
-    for change in ({"model": "http://two:2/v1#m"}, {"timeout_s": 5, "concurrency": 2, "key_env": "KEY"}):
+    for change in (
+        {"model": "http://two:2/v1#m"},
+        {"timeout_s": 5, "concurrency": 2, "key_env": "KEY"},
+    ):
         with pytest.raises(Begun):
             asked(**change).go()
-    for change in ({"model": "http://one:1/v1#other"}, {"temperature": 0.5}, {"retries": 1}, {"model": "@sft"}):
+    for change in (
+        {"model": "http://one:1/v1#other"},
+        {"temperature": 0.5},
+        {"retries": 1},
+        {"model": "@sft"},
+    ):
         with pytest.raises(UserError, match="made under another recipe|needs the judge"):
             asked(**change).go()

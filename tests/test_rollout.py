@@ -70,7 +70,10 @@ class Talk(Domain):
 
 def hold(replies: list[str], sampler=None, max_tokens: int = 30):
     """One conversation a reply; its policy always says the same."""
-    prompts = [Prompt("talk", f"p{i}", (Message("user", f"{i}"),), thinking=False) for i in range(len(replies))]
+    prompts = [
+        Prompt("talk", f"p{i}", (Message("user", f"{i}"),), thinking=False)
+        for i in range(len(replies))
+    ]
     domain = Talk()
     sampler = sampler or Scripted(Letters(), lambda text, seed: replies[int(text[0])] + END)
     jobs = [Job(p, 0, Sampling(max_tokens), seed=i) for i, p in enumerate(prompts)]
@@ -79,7 +82,12 @@ def hold(replies: list[str], sampler=None, max_tokens: int = 30):
 
 def test_turns_grow_by_appending_and_only_sampled_ones_are_trained():
     (first, second), domain, sampler = hold(["hi", "slow"])
-    assert [t.text for t in first.turns] == ["0:", "hi" + END, first.turns[2].text, "hi" + END] and "r1" in first.turns[2].text
+    assert [t.text for t in first.turns] == [
+        "0:",
+        "hi" + END,
+        first.turns[2].text,
+        "hi" + END,
+    ] and "r1" in first.turns[2].text
     (sample, _) = samples_of(grouped([first, second], 1, {"talk": domain}))
     sampled = [t for t, m in zip(sample.tokens, sample.mask, strict=True) if m]
     assert Letters().decode(sampled) == ("hi" + END) * 2
@@ -89,7 +97,11 @@ def test_turns_grow_by_appending_and_only_sampled_ones_are_trained():
 
 def test_what_breaks_an_environment_or_a_grader_is_recorded_and_not_trained():
     (stopped, odd, fine), domain, _ = hold(["stop", "nan", "hi"])
-    assert (stopped.status, stopped.error, stopped.verdict.reward) == ("failed", "environment: StopIteration: ", 0.0)
+    assert (stopped.status, stopped.error, stopped.verdict.reward) == (
+        "failed",
+        "environment: StopIteration: ",
+        0.0,
+    )
     assert (odd.status, odd.error, odd.verdict.reward) == ("failed", "grader: reward is nan", 0.0)
     masks = [any(s.mask) for s in samples_of(grouped([stopped, odd, fine], 3, {"talk": domain}))]
     assert masks == [False, False, True]
@@ -97,7 +109,12 @@ def test_what_breaks_an_environment_or_a_grader_is_recorded_and_not_trained():
 
 def test_a_turn_that_reaches_its_limit_ends_the_conversation():
     (cut,), _, _ = hold(["a long turn"], max_tokens=4)
-    assert cut.status == "truncated" and len(cut.turns) == 2 and cut.turns[1].text == "a lo" and not cut.reply.finished
+    assert (
+        cut.status == "truncated"
+        and len(cut.turns) == 2
+        and cut.turns[1].text == "a lo"
+        and not cut.reply.finished
+    )
 
 
 def test_the_prompts_own_limit_counts_only_under_the_stages():
@@ -134,7 +151,14 @@ def test_a_sampler_that_fails_is_raised_once_and_says_nothing_else(caplog):
     assert asyncio.run(asyncio.sleep(0)) is None
 
 
-CUT = [(None, 4, "ok"), (200, 4, "ok"), (2, 1, "truncated"), (4, 2, "truncated"), (5, 2, "truncated"), (20, 2, "truncated")]
+CUT = [
+    (None, 4, "ok"),
+    (200, 4, "ok"),
+    (2, 1, "truncated"),
+    (4, 2, "truncated"),
+    (5, 2, "truncated"),
+    (20, 2, "truncated"),
+]
 
 
 @pytest.mark.parametrize(("most", "turns", "status"), CUT)
@@ -142,15 +166,28 @@ def test_a_conversation_that_reaches_its_total_length_is_truncated(most, turns, 
     """`0:` is the prompt, `hi` and the mark its first turn; then the environment's turn; the last turns have what room is left."""
     domain = Talk()
     sampler = Scripted(Letters(), lambda text, seed: "hi" + END)
-    job = Job(Prompt("talk", "p", (Message("user", "0"),), thinking=False), 0, Sampling(30), 0, None, None, most)
+    job = Job(
+        Prompt("talk", "p", (Message("user", "0"),), thinking=False),
+        0,
+        Sampling(30),
+        0,
+        None,
+        None,
+        most,
+    )
     (rollout,) = play([job], {"talk": domain}, sampler, Letters())  # type: ignore[arg-type]
     length = sum(len(t.ids) for t in rollout.turns)
     assert (
-        len(rollout.turns) == turns and rollout.status == status and rollout.reply.finished == (status == "ok") and domain.closed == ["p"]
+        len(rollout.turns) == turns
+        and rollout.status == status
+        and rollout.reply.finished == (status == "ok")
+        and domain.closed == ["p"]
     )
     if most is not None:
         assert length <= most
-        assert rollout.error == ("" if status == "ok" else f"the conversation reached {most} tokens")
+        assert rollout.error == (
+            "" if status == "ok" else f"the conversation reached {most} tokens"
+        )
 
 
 def test_a_held_out_conversation_has_its_total_length_too(tmp_path):
@@ -159,7 +196,9 @@ def test_a_held_out_conversation_has_its_total_length_too(tmp_path):
             yield Prompt("talk", "p", (Message("user", "0"),), thinking=False)
 
     for most, status in ((None, "ok"), (5, "truncated")):
-        evaluation = Evaluation({"talk": Held()}, EvaluateKeys(test=1, validation=1, max_tokens=30, max_sequence=most))
+        evaluation = Evaluation(
+            {"talk": Held()}, EvaluateKeys(test=1, validation=1, max_tokens=30, max_sequence=most)
+        )
         sampler = Scripted(Letters(), lambda text, seed: "hi" + END)
         evaluation.measure("s", 1, sampler, Letters(), 0, evaluation.curve, folder=tmp_path)  # type: ignore[arg-type]
         assert json.loads((tmp_path / "test-accuracy.jsonl").read_text())["status"] == status
@@ -175,8 +214,17 @@ def test_a_stage_can_ask_for_fewer_or_more_turns_than_the_domain():
             return Endless(prompt, self.closed)
 
     for most, expected in ((None, 3), (1, 1), (7, 7)):
-        job = Job(Prompt("talk", "p", (Message("user", "0"),), thinking=False), 0, Sampling(30), 0, None, most)
-        (rollout,) = play([job], {"talk": Long()}, Scripted(Letters(), lambda text, seed: "hi" + END), Letters())  # type: ignore[arg-type]
+        job = Job(
+            Prompt("talk", "p", (Message("user", "0"),), thinking=False),
+            0,
+            Sampling(30),
+            0,
+            None,
+            most,
+        )
+        (rollout,) = play(
+            [job], {"talk": Long()}, Scripted(Letters(), lambda text, seed: "hi" + END), Letters()
+        )  # type: ignore[arg-type]
         assert sum(t.logprobs is not None for t in rollout.turns) == expected
 
 
@@ -210,11 +258,21 @@ class Slow(Domain):
 
 
 def test_replies_are_graded_while_others_are_sampled():
-    prompts = [Prompt("slow", f"p{i}", (Message("user", f"{i}"),), thinking=False) for i in (8, 0, 1, 2, 3, 4)]
+    prompts = [
+        Prompt("slow", f"p{i}", (Message("user", f"{i}"),), thinking=False)
+        for i in (8, 0, 1, 2, 3, 4)
+    ]
     domain = Slow()
     began = time.monotonic()
-    rollouts = play([Job(p, 0, Sampling(30), 0) for p in prompts], {"slow": domain}, Early(Letters(), lambda t, s: ""), Letters())  # type: ignore[arg-type]
-    assert [r.verdict.reward for r in rollouts] == [8, 0, 1, 2, 3, 4], "verdicts go to their own rollouts"
+    rollouts = play(
+        [Job(p, 0, Sampling(30), 0) for p in prompts],
+        {"slow": domain},
+        Early(Letters(), lambda t, s: ""),
+        Letters(),
+    )  # type: ignore[arg-type]
+    assert [r.verdict.reward for r in rollouts] == [8, 0, 1, 2, 3, 4], (
+        "verdicts go to their own rollouts"
+    )
     sampled = began + 0.4
     assert sum(end < sampled for _, _, end in domain.times) >= 3, "grading waited for the sampler"
     sums = domain.grading.read()
@@ -237,17 +295,30 @@ def test_a_slow_verdict_never_holds_the_sampler_up():
             super().flush()
 
     domain = Mixed()
-    prompts = [Prompt("talk", f"p{i}", (Message("user", f"{i}"),), thinking=False) for i in range(2)]
+    prompts = [
+        Prompt("talk", f"p{i}", (Message("user", f"{i}"),), thinking=False) for i in range(2)
+    ]
     sampler = Timed(Letters(), lambda text, seed: ("cut short" if text[0] == "0" else "hi") + END)
     jobs = [Job(p, 0, Sampling(4 if i == 0 else 30), seed=i) for i, p in enumerate(prompts)]
     play(jobs, {"talk": domain}, sampler, Letters())  # type: ignore[arg-type]
-    assert len(batches) == 2 and batches[1] < min(ended), "the second batch waited for the first verdict"
+    assert len(batches) == 2 and batches[1] < min(ended), (
+        "the second batch waited for the first verdict"
+    )
 
 
 def test_what_a_tool_says_opens_no_turn():
     """Else a page, a file or a program's output could speak as the user or as the model itself."""
     domain = Talk()
-    job = Job(Prompt("talk", "p", (Message("user", "x"),), thinking=False), 0, Sampling(100, 1.0), 1)
-    (rollout,) = play([job], {"talk": domain}, Scripted(Letters(), lambda text, seed: "forge" + END), Letters())
+    job = Job(
+        Prompt("talk", "p", (Message("user", "x"),), thinking=False), 0, Sampling(100, 1.0), 1
+    )
+    (rollout,) = play(
+        [job], {"talk": domain}, Scripted(Letters(), lambda text, seed: "forge" + END), Letters()
+    )
     shown = rollout.turns[2].text
-    assert "I win" in shown and shown.count(END) == 1 and shown.count("<|im_start|>") == 2 and shown.count("</tool_response>") == 1, shown
+    assert (
+        "I win" in shown
+        and shown.count(END) == 1
+        and shown.count("<|im_start|>") == 2
+        and shown.count("</tool_response>") == 1
+    ), shown

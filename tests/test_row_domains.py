@@ -30,7 +30,11 @@ def mcqa(n: int, agent: str | None = "mcqa_simple_agent", **more: Any) -> dict[s
         "uuid": f"u{n}", "responses_create_params": {"input": [{"role": "user", "content": f"question {n}"}]},
         "options": [{"A": "x"}, {"B": "y"}], "expected_answer": "B", "grading_mode": "strict_single_letter_boxed",
     }  # fmt: skip
-    return row | ({"agent_ref": {"type": "responses_api_agents", "name": agent}} if agent else {}) | more
+    return (
+        row
+        | ({"agent_ref": {"type": "responses_api_agents", "name": agent}} if agent else {})
+        | more
+    )
 
 
 def structured(n: int) -> dict[str, Any]:
@@ -43,13 +47,19 @@ def structured(n: int) -> dict[str, Any]:
 def blend(path: Path) -> Path:
     """200 mcqa rows of which 10 have no verifier signal and 5 an unknown mode; 100 structured rows; 20 of an agent nobody knows."""
     rows = [mcqa(n) for n in range(185)] + [mcqa(n, expected_answer=None) for n in range(185, 195)]
-    rows += [mcqa(n, grading_mode="by mood") for n in range(195, 200)] + [structured(n) for n in range(100)]
+    rows += [mcqa(n, grading_mode="by mood") for n in range(195, 200)] + [
+        structured(n) for n in range(100)
+    ]
     write_rows(path, rows + [mcqa(n, "chess_agent") for n in range(20)])
     return path
 
 
 def everything(domain: Any) -> list[Any]:
-    return [prompt for split in ("test", "validation", "train", "train") for prompt in domain.prompts(split)]
+    return [
+        prompt
+        for split in ("test", "validation", "train", "train")
+        for prompt in domain.prompts(split)
+    ]
 
 
 def test_a_domain_takes_its_own_rows_of_a_blend_and_counts_the_others(tmp_path: Path) -> None:
@@ -59,20 +69,33 @@ def test_a_domain_takes_its_own_rows_of_a_blend_and_counts_the_others(tmp_path: 
     assert {p.id for p in found} == {f"u{n}" for n in range(185)}
     tally = domain.tally
     assert tally.good == 185 and tally.bad == {"no verifier signal": 10, "grading_mode": 5}
-    assert tally.others == {"of other domains": 100, "of agent chess_agent, which no domain knows": 20}
-    assert tally.first["no verifier signal"] == f"{path} line 186: no verifier signal: expected_answer is missing or empty"
+    assert tally.others == {
+        "of other domains": 100,
+        "of agent chess_agent, which no domain knows": 20,
+    }
+    assert (
+        tally.first["no verifier signal"]
+        == f"{path} line 186: no verifier signal: expected_answer is missing or empty"
+    )
     again = Tally()
     again.restore(json.loads(json.dumps(tally.record())))
-    assert str(again) == str(tally) and "15 bad and skipped (10 no verifier signal, 5 grading_mode)" in str(tally)
+    assert str(again) == str(
+        tally
+    ) and "15 bad and skipped (10 no verifier signal, 5 grading_mode)" in str(tally)
     other = load("structured", {"rows": path})
     assert len({p.id for p in everything(other)}) == 100 and not other.tally.bad
     domain.close()
     other.close()
 
 
-def test_without_skip_bad_a_bad_row_is_refused_with_its_place_and_the_way_on(tmp_path: Path) -> None:
+def test_without_skip_bad_a_bad_row_is_refused_with_its_place_and_the_way_on(
+    tmp_path: Path,
+) -> None:
     domain = load("mcqa", {"rows": blend(tmp_path / "blend.jsonl")})
-    with pytest.raises(UserError, match=r"blend.jsonl line 1(8|9)\d: no verifier signal: expected_answer .*domains.mcqa.skip_bad: true"):
+    with pytest.raises(
+        UserError,
+        match=r"blend.jsonl line 1(8|9)\d: no verifier signal: expected_answer .*domains.mcqa.skip_bad: true",
+    ):
         everything(domain)
     path = tmp_path / "broken.jsonl"
     path.write_bytes(b'{"half": \n')
@@ -99,12 +122,23 @@ def test_rows_that_name_no_agent_are_anyones() -> None:
 
 
 PATCH = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
-SWE = {"instance_id": "o__r-1", "base_commit": "0" * 40, "problem_statement": "broken", "golden_patch": PATCH}
+SWE = {
+    "instance_id": "o__r-1",
+    "base_commit": "0" * 40,
+    "problem_statement": "broken",
+    "golden_patch": PATCH,
+}
 
 
 def asked(agent: str | None, **more: Any) -> dict[str, Any]:
-    request = {"responses_create_params": {"input": [{"role": "user", "content": f"question {more}"}]}}
-    return request | ({"agent_ref": {"type": "responses_api_agents", "name": agent}} if agent else {}) | more
+    request = {
+        "responses_create_params": {"input": [{"role": "user", "content": f"question {more}"}]}
+    }
+    return (
+        request
+        | ({"agent_ref": {"type": "responses_api_agents", "name": agent}} if agent else {})
+        | more
+    )
 
 
 LAYOUTS: dict[str, list[dict[str, Any]]] = {
@@ -142,7 +176,10 @@ LAYOUTS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_released_layouts_reach_their_domain_and_no_other(tmp_path: Path, name: str) -> None:
-    own, told = LAYOUTS[name], [row for rows in LAYOUTS.values() for row in rows if "agent_ref" in row]
+    own, told = (
+        LAYOUTS[name],
+        [row for rows in LAYOUTS.values() for row in rows if "agent_ref" in row],
+    )
     unnamed = [row for row in own if "agent_ref" not in row]
     path = tmp_path / "blend.jsonl"
     write_rows(path, [*told, *unnamed])
@@ -153,7 +190,9 @@ def test_released_layouts_reach_their_domain_and_no_other(tmp_path: Path, name: 
     domain.close()
 
 
-def test_agentic_rows_that_need_an_image_are_one_reason_wherever_their_fields_stand(tmp_path: Path) -> None:
+def test_agentic_rows_that_need_an_image_are_one_reason_wherever_their_fields_stand(
+    tmp_path: Path,
+) -> None:
     agent = {"agent_ref": {"name": "swe_agents_train"}}
     in_request = {"responses_create_params": {"input": [], "metadata": SWE}} | agent
     rows = [
@@ -164,7 +203,10 @@ def test_agentic_rows_that_need_an_image_are_one_reason_wherever_their_fields_st
     path = tmp_path / "rows.jsonl"
     write_rows(path, [*rows, {"responses_create_params": {"input": []}} | agent])
     domain = load("swe_agentic", {"rows": path, "skip_bad": True})
-    assert not everything(domain) and domain.tally.bad == {"needs its container image": 3, "no verifier signal": 1}
+    assert not everything(domain) and domain.tally.bad == {
+        "needs its container image": 3,
+        "no verifier signal": 1,
+    }
     domain.close()
 
 
@@ -174,17 +216,25 @@ def test_a_file_for_somebody_else_says_so_where_prompts_are_wanted(tmp_path: Pat
 
     path = tmp_path / "rows.jsonl"
     write_rows(path, [mcqa(n, "chess_agent") for n in range(30)])
-    with pytest.raises(UserError, match="no test prompts .*30 of agent chess_agent, which no domain knows"):
+    with pytest.raises(
+        UserError, match="no test prompts .*30 of agent chess_agent, which no domain knows"
+    ):
         Evaluation({"mcqa": load("mcqa", {"rows": path})}, EvaluateKeys(test=1, validation=1))
 
 
-def test_order_is_a_function_of_the_seed_and_splits_are_disjoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_is_a_function_of_the_seed_and_splits_are_disjoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("linn.data.rows.BLOCK_ROWS", 50)
     path = tmp_path / "rows.jsonl.gz"
     write_rows(path, (mcqa(n % 300) for n in range(600)))
     domain = load("mcqa", {"rows": path})
     one, two = ([p.id for p in domain.prompts("train", seed)] for seed in (1, 2))
-    assert one == [p.id for p in load("mcqa", {"rows": path}).prompts("train", 1)] and one != two and sorted(one) == sorted(two)
+    assert (
+        one == [p.id for p in load("mcqa", {"rows": path}).prompts("train", 1)]
+        and one != two
+        and sorted(one) == sorted(two)
+    )
     held = [content_key(p) for split in ("test", "validation") for p in domain.prompts(split)]  # type: ignore[arg-type]
     assert len(held) == len(set(held)) and not {split_of(key) for key in held} & {"train"}
     assert [p.id for p in domain.prompts("test", 1)] == [p.id for p in domain.prompts("test", 2)]
@@ -208,7 +258,13 @@ def test_a_long_file_starts_at_once_in_memory_that_stays_flat(tmp_path: Path) ->
     path = tmp_path / "rows.jsonl"
     write_rows(path, (mcqa(n, pad="x" * 20_000) for n in range(3000)))
     assert path.stat().st_size > 60_000_000
-    done = subprocess.run([sys.executable, "-c", STREAM, str(path)], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     first, _, _, rest, grown = done.stdout.split()
     assert float(first) < 2 and int(rest) > 2000 and int(grown) < 40, done.stdout
 
@@ -217,17 +273,28 @@ def test_a_long_file_starts_at_once_in_memory_that_stays_flat(tmp_path: Path) ->
 
 
 def chat_row(n: int) -> dict[str, Any]:
-    said = {"role": "assistant", "content": f"answer {n}"} if n % 7 else {"role": "assistant", "content": None}
+    said = (
+        {"role": "assistant", "content": f"answer {n}"}
+        if n % 7
+        else {"role": "assistant", "content": None}
+    )
     return {"messages": [{"role": "user", "content": f"question {n}"}, said]}
 
 
 def stage(path: Path, taken: dict[str, int] | None = None, skip_bad: bool = True) -> Any:
-    codec = types.SimpleNamespace(encode_spans=lambda spans, most: ([len(text) for text, _ in spans], [flag for _, flag in spans]))
+    codec = types.SimpleNamespace(
+        encode_spans=lambda spans, most: (
+            [len(text) for text, _ in spans],
+            [flag for _, flag in spans],
+        )
+    )
     run = types.SimpleNamespace(seed=3, taken=taken or {}, tally=Tally(), codec=codec)
     return run, _rows(run, SftKeys(name="sft", kind="sft", data=str(path), skip_bad=skip_bad))  # type: ignore[arg-type]
 
 
-def test_sft_rows_come_in_another_order_each_epoch_and_resume_where_they_stood(tmp_path: Path) -> None:
+def test_sft_rows_come_in_another_order_each_epoch_and_resume_where_they_stood(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, map(chat_row, range(140)))
     run, rows = stage(path)
@@ -246,10 +313,16 @@ def test_sft_rows_that_cannot_be_trained_on_are_refused_or_counted(tmp_path: Pat
     path = tmp_path / "rows.jsonl"
     write_rows(path, map(chat_row, range(10)))
     _, rows = stage(path, skip_bad=False)
-    with pytest.raises(UserError, match=r"line \d+: messages\[1\].content: expected text, found null; --set sft.skip_bad=true"):
+    with pytest.raises(
+        UserError,
+        match=r"line \d+: messages\[1\].content: expected text, found null; --set sft.skip_bad=true",
+    ):
         list(itertools.islice(rows, 20))
     path.write_bytes(b'{"messages": []}\n\xff\n')
-    with pytest.raises(UserError, match=r"holds no rows to train on: 0 good, 2 bad and skipped \(1 no messages, 1 not UTF-8\)"):
+    with pytest.raises(
+        UserError,
+        match=r"holds no rows to train on: 0 good, 2 bad and skipped \(1 no messages, 1 not UTF-8\)",
+    ):
         next(stage(path)[1])
     path.write_bytes(b"\n\n")
     with pytest.raises(UserError, match="holds no rows to train on"):
@@ -259,13 +332,17 @@ def test_sft_rows_that_cannot_be_trained_on_are_refused_or_counted(tmp_path: Pat
 # ---------------------------------------------------------------- names
 
 
-def test_names_of_the_hub_come_from_the_cache_or_say_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_the_hub_come_from_the_cache_or_say_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     name = "hf://datasets/owner/repo/IF-RL/train.jsonl"
-    with pytest.raises(UserError, match="hf download owner/repo IF-RL/train.jsonl --repo-type dataset$"):
+    with pytest.raises(
+        UserError, match="hf download owner/repo IF-RL/train.jsonl --repo-type dataset$"
+    ):
         located(name)
     with pytest.raises(UserError, match="--revision v2$"):
         located("hf://datasets/owner/repo@v2/IF-RL/train.jsonl")
@@ -313,17 +390,31 @@ READABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "row"), READABLE, ids=[f"{name}-{'-'.join(row)[:40]}" for name, row in READABLE])
-def test_every_layout_is_read_from_a_file_and_told_of(name: str, row: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "row"), READABLE, ids=[f"{name}-{'-'.join(row)[:40]}" for name, row in READABLE]
+)
+def test_every_layout_is_read_from_a_file_and_told_of(
+    name: str, row: dict[str, Any], tmp_path: Path
+) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, [row])
-    judged = {"judged": True} if name in ("preference", "proof", "swe_agentless") and "given" not in row else {}
+    judged = (
+        {"judged": True}
+        if name in ("preference", "proof", "swe_agentless") and "given" not in row
+        else {}
+    )
     domain = load(name, {"rows": path, **judged})
     try:
-        assert {p.domain for p in everything(domain)} == {name} and domain.tally.good == 1 and not domain.tally.others
+        assert (
+            {p.domain for p in everything(domain)} == {name}
+            and domain.tally.good == 1
+            and not domain.tally.others
+        )
     finally:
         domain.close()
     told = describe(path, None, name, lambda *_: None)
     assert told.tally.good == 1 and not told.tally.bad, told.tally
     if name == "proof":
-        assert Against([f"proof:{path}"], [3]).sets, "rows that only a model can grade are compared with, too"
+        assert Against([f"proof:{path}"], [3]).sets, (
+            "rows that only a model can grade are compared with, too"
+        )

@@ -19,7 +19,13 @@ import zstandard
 from linn.data.rows import Lines, read_rows, shuffled, writable, write_rows
 from linn.errors import UserError
 
-ROWS: list[dict[str, Any]] = [{"a": 1}, {"text": "é\u2028\n\"'\x00"}, {"nested": {"l": [1, None, True, 1.5]}}, {"half": "\ud800"}, {}]
+ROWS: list[dict[str, Any]] = [
+    {"a": 1},
+    {"text": "é\u2028\n\"'\x00"},
+    {"nested": {"l": [1, None, True, 1.5]}},
+    {"half": "\ud800"},
+    {},
+]
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
@@ -97,7 +103,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be opened"):
         read_rows(tmp_path)
     whole = gzip.compress(b'{"a": 1}\n' * 1000)
-    for name, data in (("cut", whole[: len(whole) // 2]), ("bad", whole[:20] + b"\x00" * 20 + whole[40:])):
+    for name, data in (
+        ("cut", whole[: len(whole) // 2]),
+        ("bad", whole[:20] + b"\x00" * 20 + whole[40:]),
+    ):
         path = tmp_path / f"{name}.jsonl.gz"
         path.write_bytes(data)
         with pytest.raises(UserError, match=f"{name}.jsonl.gz: cannot be read after line"):
@@ -108,18 +117,29 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_where_nothing_can_be_written_is_told_before_the_work(tmp_path: Path) -> None:
-    assert writable(tmp_path / "new" / "rows.jsonl").name == "rows.jsonl" and not (tmp_path / "new").exists()
+    assert (
+        writable(tmp_path / "new" / "rows.jsonl").name == "rows.jsonl"
+        and not (tmp_path / "new").exists()
+    )
     (tmp_path / "file").touch()
-    for path, says in ((tmp_path, "a folder; name the file"), (tmp_path / "file" / "x", "file is a file"), (tmp_path / "x.zst", "zst")):
+    for path, says in (
+        (tmp_path, "a folder; name the file"),
+        (tmp_path / "file" / "x", "file is a file"),
+        (tmp_path / "x.zst", "zst"),
+    ):
         with pytest.raises(UserError, match=says):
             writable(path)
 
 
-def test_zst_without_its_package_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zst_without_its_package_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "rows.jsonl.zst"
     path.write_bytes(b"\x28\xb5\x2f\xfd")
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(UserError, match=r"pip install 'linn\[domains\]', or unpack it first: zstd -d"):
+    with pytest.raises(
+        UserError, match=r"pip install 'linn\[domains\]', or unpack it first: zstd -d"
+    ):
         read_rows(path)
     with pytest.raises(UserError, match=r"name the file \.jsonl or \.jsonl\.gz"):
         write_rows(path, [])
@@ -138,27 +158,43 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 def test_a_huge_line_takes_time_in_proportion(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"text": "é" * 5_000_000}, ensure_ascii=False) + "\n" + '{"a": "' + "x" * 10_000_000 + '\n{"b": 1}\n')
+    path.write_text(
+        json.dumps({"text": "é" * 5_000_000}, ensure_ascii=False)
+        + "\n"
+        + '{"a": "'
+        + "x" * 10_000_000
+        + '\n{"b": 1}\n'
+    )
     start = time.process_time()
     rows = read_rows(path)
     assert len(next(rows)["text"]) == 5_000_000
-    with pytest.raises(UserError, match="line 2: not JSON: Invalid control character at column 10000008"):
+    with pytest.raises(
+        UserError, match="line 2: not JSON: Invalid control character at column 10000008"
+    ):
         next(rows)
     assert time.process_time() - start < 10
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress, bytes], ids=["gzip", "zstd", "plain"])
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, zstandard.compress, bytes], ids=["gzip", "zstd", "plain"]
+)
 @pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.jsonl.zst"])
-def test_packing_is_told_by_the_bytes_not_the_name(tmp_path: Path, pack: Callable[[bytes], bytes], name: str) -> None:
+def test_packing_is_told_by_the_bytes_not_the_name(
+    tmp_path: Path, pack: Callable[[bytes], bytes], name: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(pack(b'{"a": 1}\n'))
     assert list(read_rows(path)) == [{"a": 1}]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
-def test_members_and_frames_follow_each_other_and_a_cut_one_is_an_error(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+def test_members_and_frames_follow_each_other_and_a_cut_one_is_an_error(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
     rng = random.Random(0)
-    lines = [json.dumps({"n": n, "text": rng.randbytes(40).hex()}).encode() + b"\n" for n in range(5000)]
+    lines = [
+        json.dumps({"n": n, "text": rng.randbytes(40).hex()}).encode() + b"\n" for n in range(5000)
+    ]
     data = b"".join(lines)
     path = tmp_path / "rows.jsonl"
     parts = [pack(data[:100_001]), pack(b""), pack(data[100_001:])]  # a border within a line
@@ -166,7 +202,9 @@ def test_members_and_frames_follow_each_other_and_a_cut_one_is_an_error(tmp_path
     assert [row["n"] for row in read_rows(path)] == list(range(5000))
     for cut in (3, len(parts[2]) // 2, len(parts[2]) - 2):
         path.write_bytes(b"".join(parts[:2]) + parts[2][:cut])
-        with pytest.raises(UserError, match=r"cannot be read after line \d+: .*; is the file whole"):
+        with pytest.raises(
+            UserError, match=r"cannot be read after line \d+: .*; is the file whole"
+        ):
             list(read_rows(path))
     path.write_bytes(parts[0] + b"garbage")
     with pytest.raises(UserError, match="cannot be read after line"):
@@ -190,7 +228,13 @@ def test_files_without_rows(tmp_path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("head", "says"),
-    [(b"PAR1xxxx", "Parquet"), (b"PK\x03\x04x", "zip"), ("{}".encode("utf-16"), "UTF-16"), (b"BZh9x", "bunzip2"), (b"\xfd7zXZ\0", "unxz")],
+    [
+        (b"PAR1xxxx", "Parquet"),
+        (b"PK\x03\x04x", "zip"),
+        ("{}".encode("utf-16"), "UTF-16"),
+        (b"BZh9x", "bunzip2"),
+        (b"\xfd7zXZ\0", "unxz"),
+    ],
 )
 def test_other_kinds_of_file_are_named(tmp_path: Path, head: bytes, says: str) -> None:
     path = tmp_path / "rows.jsonl"
@@ -199,7 +243,9 @@ def test_other_kinds_of_file_are_named(tmp_path: Path, head: bytes, says: str) -
         read_rows(path)
 
 
-def test_a_file_without_line_ends_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_line_ends_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("linn.data.rows.MAX_LINE", 1000)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": "' + b"x" * 990 + b'"}\n' + b"[" + b"{}," * 1000)
@@ -209,12 +255,18 @@ def test_a_file_without_line_ends_is_not_read_whole(tmp_path: Path, monkeypatch:
         next(rows)
 
 
-def test_a_shuffled_file_is_whole_and_a_function_of_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shuffled_file_is_whole_and_a_function_of_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("linn.data.rows.BLOCK_ROWS", 64)
     path = tmp_path / "rows.jsonl"
     write_rows(path, ({"n": n} for n in range(1000)))
     one = list(shuffled(path, 1))
     assert one == list(shuffled(path, 1)) != list(shuffled(path, 2))
-    assert sorted(one) == list(Lines(path)) and [number for number, _ in one[:64]] != list(range(1, 65))
+    assert sorted(one) == list(Lines(path)) and [number for number, _ in one[:64]] != list(
+        range(1, 65)
+    )
     assert all(abs(place - number) <= 64 for place, (number, _) in enumerate(one))
-    assert [n % 64 for n, _ in one[:64]] != [n % 64 for n, _ in one[64:128]], "blocks share one order"
+    assert [n % 64 for n, _ in one[:64]] != [n % 64 for n, _ in one[64:128]], (
+        "blocks share one order"
+    )

@@ -42,16 +42,28 @@ def write(folder: Path, **changes) -> Path:
 
 def linn(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "linn.cli.main", *map(str, arguments)], capture_output=True, text=True, timeout=300, **options
+        [sys.executable, "-m", "linn.cli.main", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
     )
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """Hashes of what must not depend on interruptions: weights, ledger, rollouts, evaluations."""
     kept = [folder / "ledger.jsonl", folder / "recipe.yaml"]
-    for pattern in ("stages/*/checkpoints/*/*", "stages/*/rollouts/*", "stages/*/evals/*", "stages/*/DONE"):
+    for pattern in (
+        "stages/*/checkpoints/*/*",
+        "stages/*/rollouts/*",
+        "stages/*/evals/*",
+        "stages/*/DONE",
+    ):
         kept += sorted(folder.glob(pattern))
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in kept
+    }
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +80,34 @@ def finished(tmp_path_factory) -> tuple[Path, Path, float]:
 def test_a_run_leaves_what_the_design_says(finished):
     _, folder, _ = finished
     rows = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
-    assert {(r["stage"], r["step"]) for r in rows} == {("sft", 5), ("rl", 4), ("kl", 2), ("mopd", 2), ("mopd", 3)}
-    assert {(r["split"], r["metric"]) for r in rows} == {("test", "accuracy"), ("test", "greedy"), ("validation", "accuracy")}
-    metrics = [json.loads(line) for line in (folder / "stages/02-rl/metrics.jsonl").read_text().splitlines()]
+    assert {(r["stage"], r["step"]) for r in rows} == {
+        ("sft", 5),
+        ("rl", 4),
+        ("kl", 2),
+        ("mopd", 2),
+        ("mopd", 3),
+    }
+    assert {(r["split"], r["metric"]) for r in rows} == {
+        ("test", "accuracy"),
+        ("test", "greedy"),
+        ("validation", "accuracy"),
+    }
+    metrics = [
+        json.loads(line)
+        for line in (folder / "stages/02-rl/metrics.jsonl").read_text().splitlines()
+    ]
     assert [m["step"] for m in metrics] == [1, 2, 3, 4]
-    assert all(m["mismatch_max"] <= 1e-4 for m in metrics if "mismatch_max" in m), "sampler and trainer disagree"
-    assert (folder / "report.html").stat().st_size > 10_000 and not (folder / "stages/02-rl/state").exists()
+    assert all(m["mismatch_max"] <= 1e-4 for m in metrics if "mismatch_max" in m), (
+        "sampler and trainer disagree"
+    )
+    assert (folder / "report.html").stat().st_size > 10_000 and not (
+        folder / "stages/02-rl/state"
+    ).exists()
     about = json.loads((folder / "run.json").read_text())
-    assert about["stages"][4]["teachers"] == {"arithmetic": "sft", "mcqa": "rl"} and about["stages"][3]["parent"] == "sft"
+    assert (
+        about["stages"][4]["teachers"] == {"arithmetic": "sft", "mcqa": "rl"}
+        and about["stages"][3]["parent"] == "sft"
+    )
 
 
 def steps_done(folder: Path) -> int:
@@ -114,7 +146,11 @@ def test_a_finished_run_is_left_alone(finished):
 def test_another_recipe_is_refused_with_the_difference(finished):
     recipe, folder, _ = finished
     said = linn("run", recipe, "--out", folder, "--set", "rl.lr=5e-4")
-    assert said.returncode == 2 and "stage 'rl' was made under another recipe" in said.stderr and "+  lr: 0.0005" in said.stderr
+    assert (
+        said.returncode == 2
+        and "stage 'rl' was made under another recipe" in said.stderr
+        and "+  lr: 0.0005" in said.stderr
+    )
     assert "--redo" in said.stderr and "Traceback" not in said.stderr
 
 
@@ -131,7 +167,10 @@ def test_redo_makes_a_stage_and_later_ones_again(finished, tmp_path):
 
 def test_names_of_checkpoints(finished):
     _, folder, _ = finished
-    assert resolve(f"{folder}@mopd").name == "step-0003" and resolve(f"{folder}@rl:4").name == "step-0004"
+    assert (
+        resolve(f"{folder}@mopd").name == "step-0003"
+        and resolve(f"{folder}@rl:4").name == "step-0004"
+    )
     for name, said in [
         (f"{folder}@mopdd", "did you mean 'mopd'"),
         (f"{folder}@rl:9", "at step 9"),
@@ -155,7 +194,10 @@ def test_wrong_input_is_one_line_and_exit_2(tmp_path):
         (
             [
                 "run",
-                write(tmp_path / "d" if (tmp_path / "d").mkdir() is None else tmp_path, domains={"./gone.py": {}}),
+                write(
+                    tmp_path / "d" if (tmp_path / "d").mkdir() is None else tmp_path,
+                    domains={"./gone.py": {}},
+                ),
                 "--out",
                 tmp_path / "c",
             ],
@@ -165,7 +207,11 @@ def test_wrong_input_is_one_line_and_exit_2(tmp_path):
     for arguments, said in cases:
         done = linn(*arguments)
         assert done.returncode == 2, (arguments, done.returncode, done.stderr[-500:])
-        assert said in done.stderr and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert (
+            said in done.stderr
+            and "Traceback" not in done.stderr
+            and len(done.stderr.strip().splitlines()) == 1
+        ), done.stderr
 
 
 def test_a_corrupted_ledger_is_refused_and_kept(finished, tmp_path):
@@ -179,7 +225,11 @@ def test_a_corrupted_ledger_is_refused_and_kept(finished, tmp_path):
         file.write('{"stage": "rl", "step"')
     before = (copy / "ledger.jsonl").read_bytes()
     said = linn("run", recipe, "--out", copy)
-    assert said.returncode == 2 and "ledger.jsonl: line" in said.stderr and (copy / "ledger.jsonl").read_bytes() == before
+    assert (
+        said.returncode == 2
+        and "ledger.jsonl: line" in said.stderr
+        and (copy / "ledger.jsonl").read_bytes() == before
+    )
 
 
 def test_a_teacher_that_is_not_there_yet(tmp_path):
@@ -200,7 +250,15 @@ def test_two_at_once_are_refused(finished):
 
 
 def test_a_batch_that_is_not_finite_stops_the_run_and_keeps_the_batch(tmp_path):
-    recipe = recipes.parse({**RECIPE, "stages": [{**RECIPE["stages"][0], "lr": 1e30, "steps": 6, "save_every": 1, "clip": 1e30}]}, "t")
+    recipe = recipes.parse(
+        {
+            **RECIPE,
+            "stages": [
+                {**RECIPE["stages"][0], "lr": 1e30, "steps": 6, "save_every": 1, "clip": 1e30}
+            ],
+        },
+        "t",
+    )
     run = Run(recipe, tmp_path / "run")
     with pytest.raises(RunFailed, match="batch kept in .*failed-step"):
         run.go()

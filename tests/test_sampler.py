@@ -34,7 +34,9 @@ def first_token_counts(model: ToyLM, how: Sampling, n: int) -> torch.Tensor:
 def chi_square(counts: torch.Tensor, probs: torch.Tensor) -> float:
     expected = probs.double() * counts.sum()
     kept = expected > 5
-    return float((((counts - expected) ** 2) / expected)[kept].sum()) / math.sqrt(2 * int(kept.sum()))
+    return float((((counts - expected) ** 2) / expected)[kept].sum()) / math.sqrt(
+        2 * int(kept.sum())
+    )
 
 
 @pytest.mark.parametrize("vocab", [17, 70])  # within one block of the inverse CDF, and over several
@@ -45,7 +47,9 @@ def test_samples_follow_the_tempered_distribution(vocab: int, temperature: float
     probs = (logits[0] / temperature).softmax(-1)
     counts = first_token_counts(model, Sampling(1, temperature), 20000)
     n = int((probs * 20000 > 5).sum())
-    assert chi_square(counts, probs) < n / math.sqrt(2 * n) + 4.5  # mean of the statistic plus 4.5 deviations
+    assert (
+        chi_square(counts, probs) < n / math.sqrt(2 * n) + 4.5
+    )  # mean of the statistic plus 4.5 deviations
 
 
 def test_top_p_keeps_the_smallest_set_and_leaves_log_probs_untruncated() -> None:
@@ -64,10 +68,14 @@ def test_top_p_keeps_the_smallest_set_and_leaves_log_probs_untruncated() -> None
 
 def test_temperature_0_and_tiny_top_p_are_greedy() -> None:
     model = ToyLM(70)
-    greedy, nucleus = BatchSampler(model).generate([(PROMPT, Sampling(20, 0.0), 1), (PROMPT, Sampling(20, 1.0, 1e-6), 2)])
+    greedy, nucleus = BatchSampler(model).generate(
+        [(PROMPT, Sampling(20, 0.0), 1), (PROMPT, Sampling(20, 1.0, 1e-6), 2)]
+    )
     assert greedy.ids == nucleus.ids
     logits, _ = model.prefill([PROMPT])
-    assert greedy.ids[0] == int(logits.argmax()) and greedy.logprobs[0] == pytest.approx(float(logits.log_softmax(-1).max()), abs=1e-5)
+    assert greedy.ids[0] == int(logits.argmax()) and greedy.logprobs[0] == pytest.approx(
+        float(logits.log_softmax(-1).max()), abs=1e-5
+    )
 
 
 def mixed_requests() -> list[Request]:
@@ -75,7 +83,18 @@ def mixed_requests() -> list[Request]:
     out: list[Request] = []
     for i in range(60):
         prompt = [(i % 7) + j for j in range(1 + i % 7)]
-        out.append((prompt, Sampling(1 + (i * 13) % 40, [1.0, 0.7, 0.0][i % 3], [1.0, 0.9][i % 2], (3, 9) if i % 4 else ()), i * 1000 - 7))
+        out.append(
+            (
+                prompt,
+                Sampling(
+                    1 + (i * 13) % 40,
+                    [1.0, 0.7, 0.0][i % 3],
+                    [1.0, 0.9][i % 2],
+                    (3, 9) if i % 4 else (),
+                ),
+                i * 1000 - 7,
+            )
+        )
     return out
 
 
@@ -97,7 +116,10 @@ def test_siblings_share_one_prefill_and_a_repeat_gives_the_same_bits() -> None:
             Counting.prefilled += len(prompts)
             return super().prefill(prompts)
 
-    sampler, requests = BatchSampler(Counting()), [((1 + i // 8, 2), Sampling(12), i) for i in range(32)]
+    sampler, requests = (
+        BatchSampler(Counting()),
+        [((1 + i // 8, 2), Sampling(12), i) for i in range(32)],
+    )
     first = sampler.generate(requests)
     assert Counting.prefilled == 4
     assert sampler.generate(requests) == first
@@ -107,7 +129,9 @@ def test_siblings_share_one_prefill_and_a_repeat_gives_the_same_bits() -> None:
 
 def test_stop_and_length_ends() -> None:
     model = ToyLM()
-    done = BatchSampler(model).generate([(PROMPT, Sampling(30, stop=(3, 9)), seed) for seed in range(50)])
+    done = BatchSampler(model).generate(
+        [(PROMPT, Sampling(30, stop=(3, 9)), seed) for seed in range(50)]
+    )
     for completion in done:
         body, last = completion.ids[:-1], completion.ids[-1]
         assert not {3, 9} & set(body)
@@ -122,8 +146,15 @@ def test_sampler_and_trainer_agree_on_every_log_prob(temperature: float) -> None
     sampler = BatchSampler(ToyLM(), width=64)
     requests: list[Request] = [((i % 5, 2, 3), Sampling(20, temperature), i) for i in range(40)]
     done = sampler.generate(requests)
-    scored = sampler.score([list(ids) + list(c.ids) for (ids, _, _), c in zip(requests, done, strict=True)], temperature)
-    gaps = [abs(a - b) for c, row in zip(done, scored, strict=True) for a, b in zip(c.logprobs, row[3:], strict=True)]
+    scored = sampler.score(
+        [list(ids) + list(c.ids) for (ids, _, _), c in zip(requests, done, strict=True)],
+        temperature,
+    )
+    gaps = [
+        abs(a - b)
+        for c, row in zip(done, scored, strict=True)
+        for a, b in zip(c.logprobs, row[3:], strict=True)
+    ]
     assert max(gaps) <= 1e-4 and sum(gaps) / len(gaps) <= 1e-5
 
 
@@ -131,7 +162,11 @@ def test_uniforms_are_uniform_and_a_function_of_seed_and_position() -> None:
     keys = _mix(torch.arange(-200, 200)).repeat_interleave(500)
     positions = torch.arange(500).repeat(400)
     u = uniform(keys, positions)
-    assert torch.equal(u, uniform(keys.clone(), positions)) and float(u.min()) >= 0 and float(u.max()) < 1
+    assert (
+        torch.equal(u, uniform(keys.clone(), positions))
+        and float(u.min()) >= 0
+        and float(u.max()) < 1
+    )
     n = len(u)
     assert abs(float(u.mean()) - 0.5) < 5 / math.sqrt(12 * n)
     counts = torch.histc(u, 100, 0, 1)
@@ -147,7 +182,12 @@ def test_broken_weights_and_impossible_requests_are_refused() -> None:
         model.out[4] = torch.nan
     with pytest.raises(RunFailed, match="not finite"):
         BatchSampler(model).generate([(PROMPT, Sampling(3), 0)])
-    for bad in ((), Sampling(3)), (PROMPT, Sampling(0)), (PROMPT, Sampling(3, -1.0)), (PROMPT, Sampling(3, 1.0, 0.0)):
+    for bad in (
+        ((), Sampling(3)),
+        (PROMPT, Sampling(0)),
+        (PROMPT, Sampling(3, -1.0)),
+        (PROMPT, Sampling(3, 1.0, 0.0)),
+    ):
         with pytest.raises(ValueError, match="cannot sample"):
             BatchSampler(ToyLM()).generate([(*bad, 0)])
 
@@ -162,7 +202,10 @@ def second_turns(first, done):
 
 @pytest.mark.parametrize("capacity", [4, 64])
 def test_a_conversation_goes_on_from_its_kept_state(tiny_model, capacity):
-    first = [((1, 2 + i % 3, 3, *range(4, 4 + i % 5)), Sampling(3 + i % 4, more=True), i) for i in range(11)]
+    first = [
+        ((1, 2 + i % 3, 3, *range(4, 4 + i % 5)), Sampling(3 + i % 4, more=True), i)
+        for i in range(11)
+    ]
     sampler = BatchSampler(tiny_model, capacity)
     done = sampler.generate(first)
     second = second_turns(first, done)

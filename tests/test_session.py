@@ -28,7 +28,9 @@ def quick() -> Iterator[Session]:
 
 def left_behind() -> str:
     """Processes that a session of this test could have left."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+    ).stdout
     return "\n".join(line for line in listed.splitlines() if "left_by_a_session" in line)
 
 
@@ -46,7 +48,10 @@ def test_state_lasts_from_call_to_call(session: Session) -> None:
         ("def", "SyntaxError"),
         ("raise SystemExit(0)", "SystemExit: 0"),
         ("def f(n): return f(n + 1)\nf(0)", "RecursionError"),
-        ("class E(Exception):\n    def __str__(self): raise self\nraise E()", "E: <exception str() failed>"),
+        (
+            "class E(Exception):\n    def __str__(self): raise self\nraise E()",
+            "E: <exception str() failed>",
+        ),
         ("import socket; socket.create_connection(('127.0.0.1', 80), 1)", "Error"),
         ("open('/etc/passwd', 'w')", "Error"),
         ("input()", "EOFError"),
@@ -65,12 +70,22 @@ def test_an_error_is_text_and_costs_no_state(session: Session, code: str, part: 
 
 def test_the_traceback_shows_the_callers_own_code_and_no_folders(session: Session) -> None:
     text = session.run("import json\n\njson.loads('{')").text
-    assert "line 3" in text and "json.loads('{')" in text and "interpreter" not in text and "/" not in text
+    assert (
+        "line 3" in text
+        and "json.loads('{')" in text
+        and "interpreter" not in text
+        and "/" not in text
+    )
 
 
 def test_long_output_keeps_its_ends(session: Session) -> None:
     text = session.run("print('a' * 10**6 + 'z')\n'b' * 10**6").text
-    assert len(text) < 10_200 and text.startswith("aaa") and text.endswith("bbb'") and "characters left out" in text
+    assert (
+        len(text) < 10_200
+        and text.startswith("aaa")
+        and text.endswith("bbb'")
+        and "characters left out" in text
+    )
 
 
 def test_the_same_calls_say_the_same() -> None:
@@ -97,7 +112,9 @@ def test_the_same_calls_say_the_same() -> None:
         ("import os\nwhile True:\n    for fd in range(3, 20):\n        try: os.write(fd, b'[]\\n{}\\n')\n        except OSError: pass", "timeout", "anew"),
     ],
 )  # fmt: skip
-def test_what_overruns_is_ended_and_the_next_call_starts_anew(quick: Session, code: str, status: str, part: str) -> None:
+def test_what_overruns_is_ended_and_the_next_call_starts_anew(
+    quick: Session, code: str, status: str, part: str
+) -> None:
     began = time.monotonic()
     answer = quick.run(code)
     assert time.monotonic() - began < 20
@@ -124,9 +141,15 @@ def test_folders_can_be_made_readable(tmp_path: Path) -> None:
 
 def test_closing_ends_everything_even_in_a_call() -> None:
     session = Session(seconds=60.0)
-    session.run("import subprocess, sys, threading, time\nthreading.Thread(target=time.sleep, args=(300,)).start()")
-    session.run("p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)', 'left_by_a_session'], start_new_session=True)")
-    assert left_behind() or session.run("p.poll()").text  # under an own process space it may not be seen from here
+    session.run(
+        "import subprocess, sys, threading, time\nthreading.Thread(target=time.sleep, args=(300,)).start()"
+    )
+    session.run(
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)', 'left_by_a_session'], start_new_session=True)"
+    )
+    assert (
+        left_behind() or session.run("p.poll()").text
+    )  # under an own process space it may not be seen from here
     workspace = session._workspace
     assert workspace is not None
     said = []
@@ -136,6 +159,11 @@ def test_closing_ends_everything_even_in_a_call() -> None:
     began = time.monotonic()
     session.close()
     call.join(timeout=10)
-    assert time.monotonic() - began < 10 and said[0].status == "ended" and not left_behind() and not workspace.folder.exists()
+    assert (
+        time.monotonic() - began < 10
+        and said[0].status == "ended"
+        and not left_behind()
+        and not workspace.folder.exists()
+    )
     assert session.run("1").text == "the interpreter is closed"
     session.close()

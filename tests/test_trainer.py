@@ -56,17 +56,30 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "loss", [Loss("grpo"), Loss("grpo", "prompt", kl=0.03), Loss("mopd", "sequence"), Loss("sft", length_power=0.5)], ids=str
+    "loss",
+    [
+        Loss("grpo"),
+        Loss("grpo", "prompt", kl=0.03),
+        Loss("mopd", "sequence"),
+        Loss("sft", length_power=0.5),
+    ],
+    ids=str,
 )
 def test_packing_and_micro_batches_do_not_change_the_gradient(loss: Loss) -> None:
     samples, grads = rollouts(ToyLM()), []
-    samples = [replace(s, advantage=[abs(a) for a in s.advantage]) for s in samples] if loss.kind == "sft" else samples
+    samples = (
+        [replace(s, advantage=[abs(a) for a in s.advantage]) for s in samples]
+        if loss.kind == "sft"
+        else samples
+    )
     for width, tokens in ((1, 1), (32, 32), (64, 4096)):
         t = trainer(width, tokens, clip=1e9)
         metrics = t.step(samples, loss, lr=0.0)
         grads.append(t._flat[:-2].clone())
         assert metrics["grad_norm"] == pytest.approx(float(grads[-1].norm()), rel=1e-5)
-    assert torch.allclose(grads[0], grads[1], atol=1e-6) and torch.allclose(grads[0], grads[2], atol=1e-6)
+    assert torch.allclose(grads[0], grads[1], atol=1e-6) and torch.allclose(
+        grads[0], grads[2], atol=1e-6
+    )
     assert grads[0].abs().max() > 1e-4
 
 
@@ -80,9 +93,17 @@ def test_the_gradient_is_that_of_the_loss_by_finite_differences() -> None:
     def objective() -> float:  # -Σ weight·Â·log p
         total = 0.0
         for s, w in zip(samples, weights, strict=True):
-            logits = t.model.head(t.model.hidden(torch.tensor([s.tokens]), torch.zeros(1, len(s.tokens), dtype=torch.int64)))[0]
+            logits = t.model.head(
+                t.model.hidden(
+                    torch.tensor([s.tokens]), torch.zeros(1, len(s.tokens), dtype=torch.int64)
+                )
+            )[0]
             logp = logits.double().log_softmax(-1)
-            total -= sum(w * s.advantage[i] * float(logp[i - 1, s.tokens[i]]) for i in range(1, len(s.tokens)) if s.mask[i])
+            total -= sum(
+                w * s.advantage[i] * float(logp[i - 1, s.tokens[i]])
+                for i in range(1, len(s.tokens))
+                if s.mask[i]
+            )
         return total
 
     start = 0
@@ -103,14 +124,26 @@ def test_a_teacher_with_the_policys_own_log_probs_gives_no_gradient() -> None:
     t = trainer()
     samples = rollouts(ToyLM())
     scored = t.score([s.tokens for s in samples])
-    metrics = t.step([replace(s, teacher=row) for s, row in zip(samples, scored, strict=True)], Loss("mopd", "sequence"), lr=1e-2)
+    metrics = t.step(
+        [replace(s, teacher=row) for s, row in zip(samples, scored, strict=True)],
+        Loss("mopd", "sequence"),
+        lr=1e-2,
+    )
     assert metrics["grad_norm"] < 1e-6 and metrics["teacher_gap"] == pytest.approx(0, abs=1e-6)
 
 
 def test_tool_tokens_carry_nothing() -> None:
     samples = rollouts(ToyLM())
-    noisy = [replace(s, advantage=[a if m else 50.0 for a, m in zip(s.advantage, s.mask, strict=True)]) for s in samples]
-    noisy = [replace(s, behaviour=[b if m else -99.0 for b, m in zip(s.behaviour or (), s.mask, strict=True)]) for s in noisy]
+    noisy = [
+        replace(s, advantage=[a if m else 50.0 for a, m in zip(s.advantage, s.mask, strict=True)])
+        for s in samples
+    ]
+    noisy = [
+        replace(
+            s, behaviour=[b if m else -99.0 for b, m in zip(s.behaviour or (), s.mask, strict=True)]
+        )
+        for s in noisy
+    ]
     a, b = trainer(), trainer()
     assert a.step(samples, Loss("grpo"), 1e-2) == b.step(noisy, Loss("grpo"), 1e-2)
     assert same(state(a), state(b))
@@ -139,7 +172,9 @@ def test_a_step_that_is_not_finite_changes_nothing_and_hands_the_batch_back(pois
     if poison == "weights":
         weights[0] = math.inf
     else:
-        samples[3] = replace(samples[3], advantage=[1e38 * 1e38 if m else 0.0 for m in samples[3].mask])
+        samples[3] = replace(
+            samples[3], advantage=[1e38 * 1e38 if m else 0.0 for m in samples[3].mask]
+        )
     with pytest.raises(StepFailed, match="not finite|gradient norm") as caught:
         t.step(samples, Loss("grpo"), 1e-2, weights)
     assert caught.value.samples == samples and t.version == 1
@@ -152,11 +187,24 @@ def test_metrics_name_what_a_person_watches() -> None:
     metrics = trainer().step(rollouts(ToyLM()), Loss("mopd", "sequence"), 1e-3)
     assert metrics["mismatch_max"] <= 1e-4 and metrics["mismatch_mean"] <= 1e-5
     assert metrics["ratio"] == pytest.approx(1, abs=1e-4) and metrics["out_of_band"] == 0
-    assert metrics["teacher_gap/a"] == pytest.approx(-0.1, abs=1e-4) and metrics["teacher_gap/b"] == pytest.approx(-0.1, abs=1e-4)
-    assert metrics["tokens"] == 72 and metrics["sequences"] == 12 and 0 < metrics["entropy"] < math.log(17)
-    stale = [replace(s, behaviour=[b - m for b, m in zip(s.behaviour or (), s.mask, strict=True)]) for s in rollouts(ToyLM())]
+    assert metrics["teacher_gap/a"] == pytest.approx(-0.1, abs=1e-4) and metrics[
+        "teacher_gap/b"
+    ] == pytest.approx(-0.1, abs=1e-4)
+    assert (
+        metrics["tokens"] == 72
+        and metrics["sequences"] == 12
+        and 0 < metrics["entropy"] < math.log(17)
+    )
+    stale = [
+        replace(s, behaviour=[b - m for b, m in zip(s.behaviour or (), s.mask, strict=True)])
+        for s in rollouts(ToyLM())
+    ]
     metrics = trainer().step(stale, Loss("mopd", "sequence"), 1e-3)
-    assert metrics["mismatch_max"] == pytest.approx(1, abs=1e-4) and metrics["out_of_band"] == 1 and metrics["grad_norm"] == 0
+    assert (
+        metrics["mismatch_max"] == pytest.approx(1, abs=1e-4)
+        and metrics["out_of_band"] == 1
+        and metrics["grad_norm"] == 0
+    )
 
 
 def test_clip_scales_to_the_norm_and_decay_spares_vectors() -> None:
@@ -167,7 +215,9 @@ def test_clip_scales_to_the_norm_and_decay_spares_vectors() -> None:
     still = [replace(s, advantage=[0.0] * len(s.tokens)) for s in samples]
     t, start = trainer(weight_decay=0.5), ToyLM()
     t.step(still, Loss("grpo"), 0.1)
-    assert torch.allclose(t._names["embed"], start.embed * 0.95) and torch.equal(t._names["decay"], start.decay)
+    assert torch.allclose(t._names["embed"], start.embed * 0.95) and torch.equal(
+        t._names["decay"], start.decay
+    )
 
 
 def test_saved_and_restored_continues_bit_for_bit(tmp_path: Path) -> None:
@@ -182,9 +232,17 @@ def test_saved_and_restored_continues_bit_for_bit(tmp_path: Path) -> None:
     a.save(tmp_path / "c" / "two")
     a.save(tmp_path / "again")
     files = sorted(p.name for p in (tmp_path / "again").iterdir())
-    assert files == ["config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json", "trainer.json"]
+    assert files == [
+        "config.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "tokenizer.json",
+        "trainer.json",
+    ]
     for name in files:
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "c" / "two" / name).read_bytes()
+        assert (tmp_path / "again" / name).read_bytes() == (
+            tmp_path / "c" / "two" / name
+        ).read_bytes()
     b = Trainer(ToyLM(seed=9), Optim(), load=toy_lm.load)
     b.restore(tmp_path / "c" / "two")
     assert b.version == 2
@@ -196,7 +254,9 @@ def test_saved_and_restored_continues_bit_for_bit(tmp_path: Path) -> None:
     assert b.version == 4 and sorted(p.name for p in tmp_path.iterdir()) == ["again", "base", "c"]
 
 
-def test_a_save_cut_short_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_cut_short_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     t = trainer()
     t.save(tmp_path / "ck")
     old = (tmp_path / "ck" / "model.safetensors").read_bytes()
@@ -211,7 +271,9 @@ def test_a_save_cut_short_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch:
 
 
 def test_restoring_the_wrong_folder_is_the_users_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a checkpoint of a training run: it has no trainer.json"):
+    with pytest.raises(
+        UserError, match="not a checkpoint of a training run: it has no trainer.json"
+    ):
         trainer().restore(tmp_path)
     small = Trainer(ToyLM(), Optim(), load=toy_lm.load)
     small.save(tmp_path / "ck")
@@ -228,7 +290,12 @@ def test_training_raises_what_is_rewarded() -> None:
         rewards = [c.ids.count(7) / 6 for c in done]
         mean = sum(rewards) / 64
         samples = [
-            Sample((1, 2, *c.ids), [False] * 2 + [True] * 6, [0.0] * 2 + [r - mean] * 6, [0.0, 0.0, *c.logprobs])
+            Sample(
+                (1, 2, *c.ids),
+                [False] * 2 + [True] * 6,
+                [0.0] * 2 + [r - mean] * 6,
+                [0.0, 0.0, *c.logprobs],
+            )
             for c, r in zip(done, rewards, strict=True)
         ]
         metrics = t.step(samples, loss, 5e-2)

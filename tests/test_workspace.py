@@ -14,7 +14,16 @@ from linn.errors import InfrastructureError
 from linn.sandbox import Ran, Workspace, WorkspaceLimits, isolation
 from linn.sandbox.workspace import DEEPEST
 
-LIMITS = WorkspaceLimits(cpu=1.0, wall=4.0, memory=200 << 20, address=1 << 30, processes=16, file=4 << 20, disk=16 << 20, output=1 << 16)
+LIMITS = WorkspaceLimits(
+    cpu=1.0,
+    wall=4.0,
+    memory=200 << 20,
+    address=1 << 30,
+    processes=16,
+    file=4 << 20,
+    disk=16 << 20,
+    output=1 << 16,
+)
 KINDS = [kind for kind in isolation.kinds() if kind != "plain"]
 
 
@@ -47,11 +56,15 @@ def test_files_in_and_out(work: Workspace) -> None:
     work.write("a/b/c.txt", "é\n")
     work.write("a/b/c.txt", "bytes \udcff kept")
     assert work.read("a/b/c.txt") == "bytes \udcff kept"
-    assert work.run(["sh", "-c", "cat a/b/c.txt | wc -c; echo made > a/d.txt"]).stdout.strip() == "12"
+    assert (
+        work.run(["sh", "-c", "cat a/b/c.txt | wc -c; echo made > a/d.txt"]).stdout.strip() == "12"
+    )
     assert work.read("a/d.txt") == "made\n" and {"a/b/c.txt", "a/d.txt"} <= set(work.files())
 
 
-@pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a/../../x", "a//b", ".", "a/.", "a\0b", "x" * 300, "a/"])
+@pytest.mark.parametrize(
+    "path", ["", "/etc/passwd", "../x", "a/../../x", "a//b", ".", "a/.", "a\0b", "x" * 300, "a/"]
+)
 def test_paths_stay_inside(work: Workspace, path: str) -> None:
     with pytest.raises(ValueError):
         work.write(path, "x")
@@ -60,7 +73,13 @@ def test_paths_stay_inside(work: Workspace, path: str) -> None:
 
 
 def test_links_and_odd_files_are_refused(work: Workspace) -> None:
-    work.run(["sh", "-c", "ln -s / out; ln -s /etc/passwd link; mkfifo pipe; mkdir folder; ln -s folder inner"])
+    work.run(
+        [
+            "sh",
+            "-c",
+            "ln -s / out; ln -s /etc/passwd link; mkfifo pipe; mkdir folder; ln -s folder inner",
+        ]
+    )
     for path in ("out/etc/passwd", "link", "pipe", "folder", "inner/x", "absent"):
         with pytest.raises(ValueError):
             work.read(path)
@@ -76,7 +95,11 @@ def test_endings(work: Workspace) -> None:
     assert work.run(["cat"], stdin="in").stdout == "in"
     assert work.run(["sh", "-c", "echo e >&2; exit 3"]) == Ran("error", 3, "", "e\n")
     assert work.run(["sh", "-c", "kill -9 $$"]).code == -9
-    assert work.run(["nonesuch"]).code == 127 and work.run(["./nonesuch"]).status == "error" and work.run(["/tmp"]).code == 127
+    assert (
+        work.run(["nonesuch"]).code == 127
+        and work.run(["./nonesuch"]).status == "error"
+        and work.run(["/tmp"]).code == 127
+    )
     for bad in ([], ["a\0b"]):
         with pytest.raises(ValueError):
             work.run(bad)
@@ -87,13 +110,19 @@ HOSTILE = {
     "sleeper": ("import time; time.sleep(60)", {"timeout"}),
     "busy children": ("import os\nfor _ in range(4): os.fork()\nwhile True: pass", {"timeout"}),
     "memory": ("x = bytearray(900 << 20)", {"memory"}),
-    "memory of children": ("import os, time\nfor _ in range(3): os.fork()\nx = bytearray(90 << 20)\ntime.sleep(3)", {"memory"}),
+    "memory of children": (
+        "import os, time\nfor _ in range(3): os.fork()\nx = bytearray(90 << 20)\ntime.sleep(3)",
+        {"memory"},
+    ),
     "more address space than there may be": ("x = bytearray(1 << 40)", {"error"}),
     "fork bomb": ("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", {"timeout"}),
     "output": ("while True: print('x' * 1000)", {"output"}),
     "output on stderr": ("import sys\nwhile True: sys.stderr.write('x' * 1000)", {"output"}),
     "one large file": ("open('f', 'wb').write(b'x' * (64 << 20))", {"error"}),
-    "many files": ("i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'wb').write(b'x' * 100000)", {"output", "timeout"}),
+    "many files": (
+        "i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'wb').write(b'x' * 100000)",
+        {"output", "timeout"},
+    ),
     "files below too long a path": (
         "import os\nfor i in range(50):\n  os.mkdir('d' * 100); os.chdir('d' * 100)\nfor i in range(5): open(f'{i}', 'wb').write(b'x' * (4 << 20))",
         {"output"},
@@ -108,16 +137,28 @@ HOSTILE = {
         "  held.append(mmap.mmap(f.fileno(), 2 << 20)); f.close(); held[-1].write(b'x' * (2 << 20))\ntime.sleep(2)",
         {"output"},
     ),
-    "files in memory": ("import os\nos.chdir('/tmp')\nfor i in range(10 ** 6): os.symlink('x', str(i))", {"output", "timeout"}),
-    "files rewritten": ("import os\nfor i in range(60):\n  open('t', 'wb').write(b'x' * (2 << 20)); os.unlink('t')", {"ok"}),
-    "many empty files": ("import os\nfor i in range(9000): open(f'e{i}', 'w').close()", {"output", "timeout"}),
+    "files in memory": (
+        "import os\nos.chdir('/tmp')\nfor i in range(10 ** 6): os.symlink('x', str(i))",
+        {"output", "timeout"},
+    ),
+    "files rewritten": (
+        "import os\nfor i in range(60):\n  open('t', 'wb').write(b'x' * (2 << 20)); os.unlink('t')",
+        {"ok"},
+    ),
+    "many empty files": (
+        "import os\nfor i in range(9000): open(f'e{i}', 'w').close()",
+        {"output", "timeout"},
+    ),
     "a daemon": (
         "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n    time.sleep(60)\n  os._exit(0)\nprint('left')",
         {"ok"},
     ),
     "closing every descriptor": ("import os\nos.closerange(0, 500)\nos._exit(5)", {"error"}),
     "killing everything": ("import os\nos.kill(-1, 9)", {"error"}),
-    "killing its supervisor": ("import os\nos.kill(1, 9); os.kill(os.getppid(), 9)", {"ok", "error"}),
+    "killing its supervisor": (
+        "import os\nos.kill(1, 9); os.kill(os.getppid(), 9)",
+        {"ok", "error"},
+    ),
     "ignoring signals": (
         "import signal, time\nfor s in range(1, 32):\n  try: signal.signal(s, signal.SIG_IGN)\n  except OSError: pass\ntime.sleep(60)",
         {"timeout"},
@@ -131,7 +172,11 @@ def test_limits_hold(work: Workspace, what: str) -> None:
     began = time.monotonic()
     ran = python(work, text)
     assert ran.status in allowed, ran
-    assert time.monotonic() - began < LIMITS.wall + 20.0 and len(ran.stdout) <= LIMITS.output and len(ran.stderr) <= LIMITS.output
+    assert (
+        time.monotonic() - began < LIMITS.wall + 20.0
+        and len(ran.stdout) <= LIMITS.output
+        and len(ran.stderr) <= LIMITS.output
+    )
     if work.uid:
         assert not survivors(work.uid)
     work.run(["sh", "-c", "rm -rf *"])
@@ -156,7 +201,11 @@ REACHES = {
 def test_the_second_kind_holds_too() -> None:
     for kind in KINDS:
         with Workspace(LIMITS, kind=kind) as work:
-            for text, status in (*[(text, "error") for text in REACHES.values()], HOSTILE["memory"], HOSTILE["a daemon"]):
+            for text, status in (
+                *[(text, "error") for text in REACHES.values()],
+                HOSTILE["memory"],
+                HOSTILE["a daemon"],
+            ):
                 if "environ" not in text:
                     assert python(work, text).status in status, (kind, text)
             assert not work.uid or not survivors(work.uid)
@@ -164,7 +213,9 @@ def test_the_second_kind_holds_too() -> None:
 
 
 @pytest.mark.parametrize("what", REACHES)
-def test_reaches_nothing_outside(work: Workspace, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reaches_nothing_outside(
+    work: Workspace, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LINN_SECRET", "x")
     assert python(work, REACHES[what]).status == "error"
 
@@ -180,7 +231,10 @@ def test_only_the_systems_folders_are_in_sight() -> None:
     for kind in KINDS:
         with Workspace(LIMITS, kind=kind) as work:
             for path in (pytest.__file__, __file__):
-                assert path.startswith("/usr") or work.run(["cat", path]).status == "error", (kind, path)
+                assert path.startswith("/usr") or work.run(["cat", path]).status == "error", (
+                    kind,
+                    path,
+                )
 
 
 def test_readable_folders(tmp_path: Path) -> None:
@@ -207,7 +261,9 @@ def test_long_lived(work: Workspace) -> None:
     for word in (b"one\n", b"two\n"):
         held.stdin.write(word)
         assert held.stdout.read(4) == word
-    assert work.run(["true"]).status == "ok" and held.alive(), "a command beside it neither ends it nor waits"
+    assert work.run(["true"]).status == "ok" and held.alive(), (
+        "a command beside it neither ends it nor waits"
+    )
     held.kill()
     held.kill()
     assert not held.alive()
@@ -223,7 +279,10 @@ def test_closing_kills_what_runs() -> None:
 
 
 def test_deep_trees_are_listed_so_far(work: Workspace) -> None:
-    python(work, "import os\nopen('a', 'w').close()\nfor _ in range(1500):\n  os.mkdir('d'); os.chdir('d'); open('b', 'w').close()")
+    python(
+        work,
+        "import os\nopen('a', 'w').close()\nfor _ in range(1500):\n  os.mkdir('d'); os.chdir('d'); open('b', 'w').close()",
+    )
     assert work.files() == ["a", *sorted("d/" * depth + "b" for depth in range(1, DEEPEST + 1))]
     for path in ("d/" * (DEEPEST + 1) + "b", "x/" * 3000 + "y"):
         with pytest.raises(ValueError, match="through more than"):
@@ -241,7 +300,10 @@ def test_folders_shut_to_us_are_removed() -> None:
 def test_a_machine_that_cannot_isolate_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (("false",), ("sh", "-c", "echo no room >&2; exit 1"), ("/nonesuch",)):
         monkeypatch.setattr(isolation, "supervised", lambda *_, words=words: words)
-        with pytest.raises(InfrastructureError, match="sandbox"), Workspace(LIMITS, kind="bwrap") as work:
+        with (
+            pytest.raises(InfrastructureError, match="sandbox"),
+            Workspace(LIMITS, kind="bwrap") as work,
+        ):
             work.run(["true"])
         assert not work.folder.exists()
 
@@ -250,5 +312,10 @@ def test_no_scratch_folder_is_left(tmp_path: Path) -> None:
     import subprocess
 
     code = "from linn.sandbox import Workspace\nw = Workspace(files={'a': 'b'})\nh = w.start(['sleep', '60'])"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TMPDIR": str(tmp_path)}, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        timeout=60,
+    )
     assert not list(tmp_path.iterdir())

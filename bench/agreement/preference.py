@@ -15,7 +15,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.agreement.reference import Tally, arguments, load, report
-from linn.judges.pairwise import Comparison, Shaping, base_rewards, group_rewards, pairs_of, read_comparison
+from linn.judges.pairwise import (
+    Comparison,
+    Shaping,
+    base_rewards,
+    group_rewards,
+    pairs_of,
+    read_comparison,
+)
 
 _FRAMES = (
     "%s",
@@ -33,7 +40,10 @@ _ODD = (None, "4", "four", True, 0, 9, -1, 2.5, float("nan"), 1e400, [], {})
 def _group(rng: random.Random) -> tuple[list[str], list[str]]:
     count = rng.randint(2, 16)
     texts = [
-        " " * rng.randint(0, 2) + "x" * rng.choice((0, 1, 5, 5, rng.randint(0, 200))) + "\n" * rng.randint(0, 1) for _ in range(2 * count)
+        " " * rng.randint(0, 2)
+        + "x" * rng.choice((0, 1, 5, 5, rng.randint(0, 200)))
+        + "\n" * rng.randint(0, 1)
+        for _ in range(2 * count)
     ]
     return texts[:count], texts[count:]
 
@@ -42,11 +52,18 @@ def _rewards(rng: random.Random, module: Any, tally: Tally) -> None:
     thoughts, answers = _group(rng)
     kind = rng.choice(("all", "circular"))
     pairs = pairs_of(len(answers), kind, "given")  # type: ignore[arg-type]
-    theirs_pairs = module.generate_comparison_pairs({"all": "all_pairs"}.get(kind, kind), len(answers))
-    said = [Comparison(rng.randint(1, 5), rng.randint(1, 5), rng.choice((1, 2, 3, 3.5, 4, 5, 6))) for _ in pairs]
+    theirs_pairs = module.generate_comparison_pairs(
+        {"all": "all_pairs"}.get(kind, kind), len(answers)
+    )
+    said = [
+        Comparison(rng.randint(1, 5), rng.randint(1, 5), rng.choice((1, 2, 3, 3.5, 4, 5, 6)))
+        for _ in pairs
+    ]
     weights = [rng.choice((0.0, 0.5, 0.3, 1.0)) for _ in range(4)]
     top = rng.choice((0.2, 0.2, 0.1, 0.5, 1.0))
-    ours = group_rewards(base_rewards(len(answers), pairs, said), thoughts, answers, Shaping(*weights, top))
+    ours = group_rewards(
+        base_rewards(len(answers), pairs, said), thoughts, answers, Shaping(*weights, top)
+    )
     output = [
         {
             "output": [
@@ -65,7 +82,11 @@ def _rewards(rng: random.Random, module: Any, tally: Tally) -> None:
 
 
 def _verdict(rng: random.Random, odd: bool) -> dict[str, Any]:
-    verdict: dict[str, Any] = {"score_1": rng.randint(1, 5), "score_2": rng.randint(1, 5), "ranking": rng.randint(1, 6)}
+    verdict: dict[str, Any] = {
+        "score_1": rng.randint(1, 5),
+        "score_2": rng.randint(1, 5),
+        "ranking": rng.randint(1, 6),
+    }
     if odd:
         key = rng.choice(list(verdict))
         verdict[key] = rng.choice(_ODD)
@@ -91,9 +112,13 @@ def _reading(rng: random.Random, module: Any, tally: Tally, odd: bool) -> None:
 def _why(text: str, ours: Any, theirs: Any, verdicts: list[Mapping[str, Any]]) -> str | None:
     known = [verdict.get("overall", verdict) for verdict in verdicts]
     fields = [v.get(key) for v in known for key in ("score_1", "score_2", "ranking")]
-    if theirs is not None and not all(isinstance(field, int | float) and not isinstance(field, bool) for field in fields):
+    if theirs is not None and not all(
+        isinstance(field, int | float) and not isinstance(field, bool) for field in fields
+    ):
         return "a field is missing or no number: linn asks again, the reference fills it in or reads its text"
-    if theirs is not None and not all(1 <= v["score_1"] <= 5 and 1 <= v["score_2"] <= 5 and 1 <= v["ranking"] <= 6 for v in known):
+    if theirs is not None and not all(
+        1 <= v["score_1"] <= 5 and 1 <= v["score_2"] <= 5 and 1 <= v["ranking"] <= 6 for v in known
+    ):
         return "a number is out of range: linn asks again, the reference takes it"
     if "```json" in text and len(verdicts) > 1:
         return "two verdicts: linn takes the last, the reference the first in a block marked json"
@@ -106,7 +131,10 @@ def main() -> int:
     folder, cases, rng = arguments(__doc__, 5_000)
     module = load(folder, "genrm_compare", "utils")
     logging.disable()
-    rewards, formed, odd = (Tally(f"preference, {what}") for what in ("group rewards", "well-formed verdicts", "odd verdicts"))
+    rewards, formed, odd = (
+        Tally(f"preference, {what}")
+        for what in ("group rewards", "well-formed verdicts", "odd verdicts")
+    )
     for _ in range(cases):
         _rewards(rng, module, rewards)
         _reading(rng, module, formed, odd=False)

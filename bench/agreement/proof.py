@@ -23,21 +23,42 @@ _BODIES = (
 )  # fmt: skip
 
 
-def _replies(folder: Path, rng: random.Random, cases: int) -> Iterator[tuple[Mapping[str, Any], str, str]]:
+def _replies(
+    folder: Path, rng: random.Random, cases: int
+) -> Iterator[tuple[Mapping[str, Any], str, str]]:
     """(row, reply, where from): recorded ones, then bodies and whole statements for the statements of miniF2F."""
-    rows = [row for name in ("example", "minif2f_test") for row in examples(folder, "math_formal_lean", name)]
+    rows = [
+        row
+        for name in ("example", "minif2f_test")
+        for row in examples(folder, "math_formal_lean", name)
+    ]
     for name in ("example_rollouts", "multi_turn_success_examples", "multi_turn_full_example"):
         for rollout in examples(folder, "math_formal_lean", name):
             for row in [row for row in rows if asked(row) == asked(rollout)][:1]:
-                yield row, "".join(turn["content"] for turn in replies_of(rollout)["messages"]), "recorded"
+                yield (
+                    row,
+                    "".join(turn["content"] for turn in replies_of(rollout)["messages"]),
+                    "recorded",
+                )
     for _ in range(cases if rows else 0):
         row, body = rng.choice(rows), rng.choice(_BODIES)
         whole = row["formal_statement"].replace("sorry", "").rstrip()
         said = rng.choice(
-            (body, f"{whole}\n  {body}", f"{row['header']}{whole}\n  {body}", f"{whole.replace('theorem', 'lemma', 1)} {body}")
+            (
+                body,
+                f"{whole}\n  {body}",
+                f"{row['header']}{whole}\n  {body}",
+                f"{whole.replace('theorem', 'lemma', 1)} {body}",
+            )
         )
         frame = rng.choice(
-            ("```lean4\n%s\n```", "```lean\n%s\n```", "I try.\n```lean4\nsorry\n```\nBetter:\n```lean4\n%s\n```", "```\n%s\n```", "%s")
+            (
+                "```lean4\n%s\n```",
+                "```lean\n%s\n```",
+                "I try.\n```lean4\nsorry\n```\nBetter:\n```lean4\n%s\n```",
+                "```\n%s\n```",
+                "%s",
+            )
         )
         yield row, frame.replace("%s", said), "made"
 
@@ -45,7 +66,9 @@ def _replies(folder: Path, rng: random.Random, cases: int) -> Iterator[tuple[Map
 def _ours(row: Mapping[str, Any], text: str) -> tuple[str, str]:
     """(what linn compiles, "") or ("", why it doesn't)."""
     proof, why = lean.proof_of(lean.code_of(text), row["header"], row["formal_statement"])
-    return ("", why) if why else (f"{row['header']}{lean.core(row['formal_statement'])} :={proof}", "")
+    return (
+        ("", why) if why else (f"{row['header']}{lean.core(row['formal_statement'])} :={proof}", "")
+    )
 
 
 def _plain(text: str) -> str:
@@ -62,7 +85,11 @@ def main() -> int:
 
         def why(ours: str = ours, theirs: str = theirs, refused: str = refused) -> str | None:
             if not refused:
-                return "a bare body that begins with by: the reference writes by twice" if " by by" in _plain(theirs) else None
+                return (
+                    "a bare body that begins with by: the reference writes by twice"
+                    if " by by" in _plain(theirs)
+                    else None
+                )
             return f"refused: {refused}" if "sorry" not in theirs else "refused: sorry"
 
         tallies[kind].add(_plain(ours), _plain(theirs), why, (text, ours, theirs))

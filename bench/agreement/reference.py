@@ -81,12 +81,16 @@ class _StandIns(MetaPathFinder, Loader):
 def load(folder: Path, server: str, module: str = "app") -> Any:
     """A module of a resource server of the unpacked wheel."""
     if not (folder / "resources_servers" / server).is_dir():
-        sys.exit(f"{folder} holds no resources_servers/{server}: unpack the nemo-gym wheel there (see bench/agreement/reference.py)")
+        sys.exit(
+            f"{folder} holds no resources_servers/{server}: unpack the nemo-gym wheel there (see bench/agreement/reference.py)"
+        )
     if "resources_servers" not in sys.modules:
         sys.meta_path.insert(0, _StandIns())
         package = sys.modules["resources_servers"] = types.ModuleType("resources_servers")
         package.__path__ = [str(folder / "resources_servers")]
-        sys.path.append(str(folder / "resources_servers" / "code_gen"))  # its modules name each other from there
+        sys.path.append(
+            str(folder / "resources_servers" / "code_gen")
+        )  # its modules name each other from there
     return importlib.import_module(f"resources_servers.{server}.{module}")
 
 
@@ -98,24 +102,41 @@ def server(module: Any, name: str, **config: Any) -> Any:
 def message(text: str) -> Body:
     """A response that says one text."""
     part = Body(type="output_text", text=text)
-    return Body(output_text=text, output=[Body(type="message", role="assistant", content=[part])], error=None)
+    return Body(
+        output_text=text,
+        output=[Body(type="message", role="assistant", content=[part])],
+        error=None,
+    )
 
 
 def call(*calls: tuple[str, Any]) -> Body:
     """A response that makes these calls, (name, arguments as text)."""
-    return Body(output_text="", output=[Body(type="function_call", name=name, arguments=text) for name, text in calls], error=None)
+    return Body(
+        output_text="",
+        output=[Body(type="function_call", name=name, arguments=text) for name, text in calls],
+        error=None,
+    )
 
 
 def examples(folder: Path, server: str, name: str = "example") -> list[dict[str, Any]]:
     """The rows of a server's example file; none where the wheel has no such file."""
     path = folder / "resources_servers" / server / "data" / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.is_file() else []
+    return (
+        [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        if path.is_file()
+        else []
+    )
 
 
 def arguments(description: str | None, cases: int) -> tuple[Path, int, random.Random]:
     """The reference's folder, the number of cases, the randomness, from the command line."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("--reference", type=Path, required=True, help="folder into which the nemo-gym wheel was unpacked")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        required=True,
+        help="folder into which the nemo-gym wheel was unpacked",
+    )
     parser.add_argument("--cases", type=int, default=cases)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -131,7 +152,9 @@ class Tally:
         self.classes: Counter[str] = Counter()
         self.unexplained: list[Any] = []
 
-    def add(self, ours: Any, theirs: Any, why: Callable[[], str | None] = lambda: None, case: Any = None) -> None:
+    def add(
+        self, ours: Any, theirs: Any, why: Callable[[], str | None] = lambda: None, case: Any = None
+    ) -> None:
         """One case. `why` is asked only where the two differ; it gives the reason, or None where it knows none."""
         self.cases += 1
         self.positive += bool(theirs)
@@ -146,9 +169,17 @@ class Tally:
 
 def report(folder: Path, tallies: Sequence[Tally]) -> int:
     """Print the tables; 1 where a difference is unexplained."""
-    release = next((p.name.removesuffix(".dist-info").replace("_", "-") for p in folder.glob("nemo_gym-*.dist-info")), folder.name)
+    release = next(
+        (
+            p.name.removesuffix(".dist-info").replace("_", "-")
+            for p in folder.glob("nemo_gym-*.dist-info")
+        ),
+        folder.name,
+    )
     for tally in tallies:
-        print(f"{tally.what} against {release}: {tally.cases:,} cases, {tally.equal:,} equal ({tally.positive:,} positive)")
+        print(
+            f"{tally.what} against {release}: {tally.cases:,} cases, {tally.equal:,} equal ({tally.positive:,} positive)"
+        )
         for reason, count in tally.classes.most_common():
             print(f"  {count:6,}  {reason}")
         for case, ours, theirs in tally.unexplained[:5]:
@@ -170,11 +201,21 @@ def replies_of(rollout: Mapping[str, Any]) -> dict[str, Any]:
             turns.append({"role": "assistant", "content": _text(item["content"])})
         elif item["type"] == "function_call":
             function = {"name": item["name"], "arguments": item["arguments"]}
-            turns.append({"role": "assistant", "content": "", "tool_calls": [{"id": item["call_id"], "function": function}]})
+            turns.append(
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "tool_calls": [{"id": item["call_id"], "function": function}],
+                }
+            )
         elif item["type"] == "function_call_output":
-            turns.append({"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]})
+            turns.append(
+                {"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]}
+            )
     return {"messages": turns}
 
 
 def _text(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    return (
+        content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    )

@@ -58,14 +58,21 @@ def _recorded(folder: Path, domain: str, server: str, rows_name: str, rollouts_n
     rollouts = examples(folder, server, rollouts_name)
     places = {asked(row): index for index, row in enumerate(rows)}
     known = [rollout for rollout in rollouts if asked(rollout) in places]
-    tally = Tally(f"{domain}, {rollouts_name} ({len(rollouts) - len(known)} of {len(rollouts)} without their row)")
+    tally = Tally(
+        f"{domain}, {rollouts_name} ({len(rollouts) - len(known)} of {len(rollouts)} without their row)"
+    )
     replies = [{"row": places[asked(rollout)], **replies_of(rollout)} for rollout in known]
     texts = [{"row": reply["row"], "text": reply["messages"][-1]["content"]} for reply in replies]
     verdicts = _grade(domain, rows, replies + texts) if known else []
     for verdict, rollout in zip(verdicts, known * 2, strict=True):
         reward = rollout.get("library_reward", rollout["reward"])
         reward = float(rollout["model_patch"] is not None) if domain == "swe_agentless" else reward
-        tally.add(verdict["reward"], reward, lambda rollout=rollout: _why(domain, rollout), (verdict, asked(rollout)[-1][-300:]))  # type: ignore[misc]
+        tally.add(
+            verdict["reward"],
+            reward,
+            lambda rollout=rollout: _why(domain, rollout),
+            (verdict, asked(rollout)[-1][-300:]),
+        )  # type: ignore[misc]
     return tally
 
 
@@ -82,12 +89,26 @@ def _workplace(folder: Path) -> Tally:
     replies: list[dict[str, Any]] = []
     wanted: list[float] = []
     for index, row in enumerate(rows):
-        true = [{"name": call["name"], "arguments": call["arguments"]} for call in row["ground_truth"]]
+        true = [
+            {"name": call["name"], "arguments": call["arguments"]} for call in row["ground_truth"]
+        ]
         broken = {**true[-1], "arguments": true[-1]["arguments"][:-1]}
         search = {"name": "email_search_emails", "arguments": '{"query": "x"}'}
-        for calls, reward in ((true, 1), ([search, *true], 1), ([*true, broken], 1), (true[:-1], 0), ([*true[:-1], broken], 0), ([], 0)):
-            turns = [{"role": "assistant", "tool_calls": [{"id": str(at), "function": call}]} for at, call in enumerate(calls)]
-            replies.append({"row": index, "messages": [*turns, {"role": "assistant", "content": "done"}]})
+        for calls, reward in (
+            (true, 1),
+            ([search, *true], 1),
+            ([*true, broken], 1),
+            (true[:-1], 0),
+            ([*true[:-1], broken], 0),
+            ([], 0),
+        ):
+            turns = [
+                {"role": "assistant", "tool_calls": [{"id": str(at), "function": call}]}
+                for at, call in enumerate(calls)
+            ]
+            replies.append(
+                {"row": index, "messages": [*turns, {"role": "assistant", "content": "done"}]}
+            )
             wanted.append(float(reward))
     for verdict, reward in zip(_grade("workplace", rows, replies), wanted, strict=True):
         tally.add(verdict["reward"], reward, case=verdict)
@@ -101,9 +122,24 @@ def _structured(folder: Path) -> Tally:
     replies: list[dict[str, Any]] = []
     for index, row in enumerate(rows):
         name = row["tool_name"]
-        for calls in ([], [(name, '{"a": ')], [("other", "{}")], [(name, "{}"), (name, "{}")], [(name, "{}")], [(name, '{"nothing": 1}')]):
-            told = [{"id": "1", "function": {"name": called, "arguments": text}} for called, text in calls]
-            replies.append({"row": index, "messages": [{"role": "assistant", "content": "{}", "tool_calls": told}]})
+        for calls in (
+            [],
+            [(name, '{"a": ')],
+            [("other", "{}")],
+            [(name, "{}"), (name, "{}")],
+            [(name, "{}")],
+            [(name, '{"nothing": 1}')],
+        ):
+            told = [
+                {"id": "1", "function": {"name": called, "arguments": text}}
+                for called, text in calls
+            ]
+            replies.append(
+                {
+                    "row": index,
+                    "messages": [{"role": "assistant", "content": "{}", "tool_calls": told}],
+                }
+            )
     for verdict in _grade("structured", rows, replies):
         tally.add(verdict["reward"], 0.0, case=verdict)
     return tally
@@ -116,7 +152,10 @@ def _labels(folder: Path) -> Tally:
         for rollout in examples(folder, "equivalence_llm_judge", name):
             for evaluation in rollout["judge_evaluations"]:
                 text = "".join(
-                    part["text"] for item in evaluation["response"]["output"] if item["type"] == "message" for part in item["content"]
+                    part["text"]
+                    for item in evaluation["response"]["output"]
+                    if item["type"] == "message"
+                    for part in item["content"]
                 )
                 label = {True: EQUAL, False: DIFFERENT, None: None}[read_equivalence(text)]
                 tally.add(label, evaluation["verdict_label"], case=text)
@@ -125,8 +164,18 @@ def _labels(folder: Path) -> Tally:
 
 def main() -> int:
     folder, _, _ = arguments(__doc__, 0)
-    os.environ["LINN_WORKPLACE_DATA"] = str(folder / "resources_servers" / "workplace_assistant" / "csv_data")
-    return report(folder, [*(_recorded(folder, *files) for files in _FILES), _workplace(folder), _structured(folder), _labels(folder)])
+    os.environ["LINN_WORKPLACE_DATA"] = str(
+        folder / "resources_servers" / "workplace_assistant" / "csv_data"
+    )
+    return report(
+        folder,
+        [
+            *(_recorded(folder, *files) for files in _FILES),
+            _workplace(folder),
+            _structured(folder),
+            _labels(folder),
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,17 @@ import sys
 from typing import Any
 from xml.sax.saxutils import escape
 
-from bench.agreement.reference import Body, Tally, arguments, call, examples, load, message, report, server
+from bench.agreement.reference import (
+    Body,
+    Tally,
+    arguments,
+    call,
+    examples,
+    load,
+    message,
+    report,
+    server,
+)
 from linn.domains.structured import Structured
 from linn.errors import UserError
 from linn.offline.grade import reply_from
@@ -51,13 +61,17 @@ _FORMATS = ("date", "email", "uri")
 
 def _schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
     kind = rng.choice(
-        ("object", "array", "string", "integer", "number", "boolean", "null") if depth < 3 else ("string", "integer", "boolean")
+        ("object", "array", "string", "integer", "number", "boolean", "null")
+        if depth < 3
+        else ("string", "integer", "boolean")
     )
     if depth == 0:
         kind = rng.choice(("object", "object", "object", "array"))
     made: dict[str, Any] = {"type": kind}
     if kind == "object":
-        made["properties"] = {rng.choice(_KEYS): _schema(rng, depth + 1) for _ in range(rng.randint(0, 4))}
+        made["properties"] = {
+            rng.choice(_KEYS): _schema(rng, depth + 1) for _ in range(rng.randint(0, 4))
+        }
         if rng.random() < 0.3:
             made |= rng.choice(
                 (
@@ -73,13 +87,37 @@ def _schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
         made |= rng.choice(({}, {}, {"minItems": 1}, {"maxItems": 1}, {"uniqueItems": True}))
     elif kind == "string":
         made |= rng.choice(
-            ({}, {}, {"enum": ["ana", "12"]}, {"minLength": 2}, {"pattern": "^[a-z]+$"}, {"format": rng.choice(_FORMATS)}, {"const": "ana"})
+            (
+                {},
+                {},
+                {"enum": ["ana", "12"]},
+                {"minLength": 2},
+                {"pattern": "^[a-z]+$"},
+                {"format": rng.choice(_FORMATS)},
+                {"const": "ana"},
+            )
         )
     elif kind in ("integer", "number"):
-        made |= rng.choice(({}, {}, {"minimum": 0}, {"maximum": 10}, {"multipleOf": 3}, {"enum": [1, 2, "1"]}))
+        made |= rng.choice(
+            ({}, {}, {"minimum": 0}, {"maximum": 10}, {"multipleOf": 3}, {"enum": [1, 2, "1"]})
+        )
     if rng.random() < 0.1:
         other, copy = _schema(rng, depth + 1), dict(made)
-        word = rng.choice(("anyOf", "oneOf", "allOf", "not", "nullable", "type", "$ref", "$defs", "if", "contains", "strange"))
+        word = rng.choice(
+            (
+                "anyOf",
+                "oneOf",
+                "allOf",
+                "not",
+                "nullable",
+                "type",
+                "$ref",
+                "$defs",
+                "if",
+                "contains",
+                "strange",
+            )
+        )
         odd = {
             "anyOf": [copy, other],
             "oneOf": [copy, other],
@@ -89,7 +127,11 @@ def _schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
             "type": [kind, "null"],
             "$ref": "#/$defs/a",
         }
-        made |= {word: {**odd, "$defs": {"a": other}, "if": other, "contains": other, "strange": other}[word]}
+        made |= {
+            word: {**odd, "$defs": {"a": other}, "if": other, "contains": other, "strange": other}[
+                word
+            ]
+        }
     if rng.random() < 0.02:
         made |= rng.choice(
             (
@@ -115,7 +157,10 @@ def _value(rng: random.Random, schema: Any) -> Any:
     kind = rng.choice(kind) if isinstance(kind, list) else kind
     if kind == "object":
         properties = schema.get("properties")
-        found = {key: _value(rng, part) for key, part in (properties.items() if isinstance(properties, dict) else ())}
+        found = {
+            key: _value(rng, part)
+            for key, part in (properties.items() if isinstance(properties, dict) else ())
+        }
         if found and rng.random() < 0.05:
             found.pop(rng.choice(list(found)))
         return found | ({"extra": 1} if rng.random() < 0.04 else {})
@@ -140,7 +185,9 @@ def _xml(name: str, value: Any) -> str:
             else "".join(_xml(name, part) for part in value)
         )
     else:
-        inner = "" if value is None else escape(value if isinstance(value, str) else json.dumps(value))
+        inner = (
+            "" if value is None else escape(value if isinstance(value, str) else json.dumps(value))
+        )
     return f"<{name}>{inner}</{name}>"
 
 
@@ -149,7 +196,13 @@ def _csv(rng: random.Random, value: Any) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, list({key: None for row in rows for key in row}), restval="")
     writer.writeheader()
-    writer.writerows({key: json.dumps(part) if isinstance(part, (dict, list, bool)) else part for key, part in row.items()} for row in rows)
+    writer.writerows(
+        {
+            key: json.dumps(part) if isinstance(part, (dict, list, bool)) else part
+            for key, part in row.items()
+        }
+        for row in rows
+    )
     return out.getvalue() + ("1,2,3,4,5,6\n" if rng.random() < 0.05 else "")
 
 
@@ -159,14 +212,25 @@ def _document(rng: random.Random, kind: str, value: Any) -> str:
     elif kind == "yaml":
         import yaml
 
-        text = yaml.safe_dump(value, allow_unicode=True, default_flow_style=rng.choice((True, False, None)), sort_keys=False)
+        text = yaml.safe_dump(
+            value,
+            allow_unicode=True,
+            default_flow_style=rng.choice((True, False, None)),
+            sort_keys=False,
+        )
         text = text.replace("'", "") if rng.random() < 0.3 else text
     elif kind == "toml":
         text = (
-            "\n".join(f"{json.dumps(key)} = {_inline(part)}" for key, part in value.items()) if isinstance(value, dict) else _inline(value)
+            "\n".join(f"{json.dumps(key)} = {_inline(part)}" for key, part in value.items())
+            if isinstance(value, dict)
+            else _inline(value)
         )
     elif kind == "xml":
-        root, part = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else ("root", value)
+        root, part = (
+            next(iter(value.items()))
+            if isinstance(value, dict) and len(value) == 1
+            else ("root", value)
+        )
         text = _xml(root, part)
     else:
         text = _csv(rng, value)
@@ -186,13 +250,23 @@ def _document(rng: random.Random, kind: str, value: Any) -> str:
 
 def _inline(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_inline(part)}" for key, part in value.items()) + "}"
-    return "[" + ", ".join(map(_inline, value)) + "]" if isinstance(value, list) else json.dumps(value)
+        return (
+            "{"
+            + ", ".join(f"{json.dumps(key)} = {_inline(part)}" for key, part in value.items())
+            + "}"
+        )
+    return (
+        "[" + ", ".join(map(_inline, value)) + "]" if isinstance(value, list) else json.dumps(value)
+    )
 
 
 def main() -> int:
     folder, cases, rng = arguments(__doc__, 10_000)
-    grader = server(load(folder, "structured_outputs"), "StructuredOutputsResourcesServer", xml_coerce_types=True)
+    grader = server(
+        load(folder, "structured_outputs"),
+        "StructuredOutputsResourcesServer",
+        xml_coerce_types=True,
+    )
     domain = Structured()
     tallies = {kind: Tally(f"structured, {kind}") for kind in _KINDS}
     rows = [
@@ -201,12 +275,26 @@ def main() -> int:
         for row in examples(folder, "structured_outputs", name)
     ]
     for index in range(cases):
-        schema = json.loads(rng.choice(rows)["schema_str"]) if rows and rng.random() < 0.1 else _schema(rng)
+        schema = (
+            json.loads(rng.choice(rows)["schema_str"])
+            if rows and rng.random() < 0.1
+            else _schema(rng)
+        )
         kind = rng.choice(_KINDS)
-        row = {"schema_str": json.dumps(schema), "schema_type": "json" if kind == "tool_call" else kind, "response_mode": "text"}
+        row = {
+            "schema_str": json.dumps(schema),
+            "schema_type": "json" if kind == "tool_call" else kind,
+            "response_mode": "text",
+        }
         if kind == "csv" and rng.random() < 0.7:  # what a table can hold
             row["schema_str"] = json.dumps(
-                schema := {"type": "array", "items": {"type": "object", "properties": {k: _schema(rng, 3) for k in _KEYS[:3]}}}
+                schema := {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {k: _schema(rng, 3) for k in _KEYS[:3]},
+                    },
+                }
             )
         value = _value(rng, schema)
         if kind == "tool_call":
@@ -217,13 +305,23 @@ def main() -> int:
             }
             called = _calls(rng, row, value)
             turn = [
-                {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": name, "arguments": text}} for name, text in called]}
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {"id": "1", "function": {"name": name, "arguments": text}}
+                        for name, text in called
+                    ],
+                }
             ]
             entry, response = {"messages": turn}, call(*called)
         else:
             text = _document(rng, kind, value)
             entry, response = {"text": text}, message(text)
-        tallies[kind].add(*_graded(domain, grader, row, entry, response, index), lambda row=row: _why(grader, row), case=(row, entry))  # type: ignore[misc]
+        tallies[kind].add(
+            *_graded(domain, grader, row, entry, response, index),
+            lambda row=row: _why(grader, row),
+            case=(row, entry),
+        )  # type: ignore[misc]
     domain.close()
     return report(folder, list(tallies.values()))
 
@@ -232,13 +330,26 @@ def _calls(rng: random.Random, row: dict[str, Any], value: Any) -> list[tuple[st
     payload = {row["tool_payload_key"]: value} if row["tool_payload_key"] else value
     text = json.dumps(payload)
     text = rng.choice(
-        (text,) * 12 + (text[:-1], "", "null", "[]", '"{}"', json.dumps({"other": value}), "NaN", text + "}", '{"a": 1, "a": 2}')
+        (text,) * 12
+        + (
+            text[:-1],
+            "",
+            "null",
+            "[]",
+            '"{}"',
+            json.dumps({"other": value}),
+            "NaN",
+            text + "}",
+            '{"a": 1, "a": 2}',
+        )
     )
     names = rng.choice((["save"],) * 10 + ([], ["save", "save"], ["keep"], ["Save"]))
     return [(name, text) for name in names]
 
 
-def _graded(domain: Structured, grader: Any, row: Any, entry: Any, response: Body, index: int) -> tuple[Any, Any]:
+def _graded(
+    domain: Structured, grader: Any, row: Any, entry: Any, response: Body, index: int
+) -> tuple[Any, Any]:
     """(linn's reward, the reference's), or the words for that the row cannot be graded."""
     request = Body(**row, response=response)
     try:
@@ -246,7 +357,9 @@ def _graded(domain: Structured, grader: Any, row: Any, entry: Any, response: Bod
     except Exception:
         theirs = "raises"
     try:
-        prompt = domain.from_row({"responses_create_params": {"input": [{"role": "user", "content": "?"}]}, **row}, index)
+        prompt = domain.from_row(
+            {"responses_create_params": {"input": [{"role": "user", "content": "?"}]}, **row}, index
+        )
     except UserError:
         return "raises", theirs
     return domain.verify(prompt, reply_from({"row": 0, **entry})[1]).reward, theirs

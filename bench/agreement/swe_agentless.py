@@ -36,7 +36,9 @@ _LINES = (
 
 def _files(rng: random.Random) -> dict[str, str]:
     def content() -> str:
-        text = "\n".join(rng.choice(_LINES) for _ in range(rng.randint(1, 12))) + rng.choice(("", "\n"))
+        text = "\n".join(rng.choice(_LINES) for _ in range(rng.randint(1, 12))) + rng.choice(
+            ("", "\n")
+        )
         return text.replace("\n", "\r\n") if rng.random() < 0.05 else text
 
     return {path: content() for path in ("a.py", "b/c.py")}
@@ -48,15 +50,32 @@ def _edit(rng: random.Random, files: Mapping[str, str]) -> str:
     start = rng.randrange(len(lines))
     old = lines[start : start + rng.randint(1, 3)]
     if rng.random() < 0.1:
-        old = rng.choice(([""], [], ["", ""], ["    "], [old[0][:-1]], ["not there"], [*old, "=======", "y"]))
+        old = rng.choice(
+            ([""], [], ["", ""], ["    "], [old[0][:-1]], ["not there"], [*old, "=======", "y"])
+        )
     new = rng.choice(
-        ([*old, "y = 2"], ["y = 2"], ["y = 2", "z"], old, [""], [], ["    return 2"], ["<<<<<<< SEARCH"], [line + " " for line in old])
+        (
+            [*old, "y = 2"],
+            ["y = 2"],
+            ["y = 2", "z"],
+            old,
+            [""],
+            [],
+            ["    return 2"],
+            ["<<<<<<< SEARCH"],
+            [line + " " for line in old],
+        )
     )
     parts = ["### " + path, "<<<<<<< SEARCH", *old, "=======", *new, ">>>>>>> REPLACE"]
     if rng.random() < 0.12:
         at = rng.randrange(len(parts))
-        parts[at] = rng.choice(("", parts[at] + " ", "  " + parts[at], parts[at] + "\n", parts[at][:-1], "### a.py"))
-    opening, closing = rng.choice((("```python", "```"),) * 9 + (("```", "\n```"), ("text ```py", "```"), ("", ""), ("```diff", "")))
+        parts[at] = rng.choice(
+            ("", parts[at] + " ", "  " + parts[at], parts[at] + "\n", parts[at][:-1], "### a.py")
+        )
+    opening, closing = rng.choice(
+        (("```python", "```"),) * 9
+        + (("```", "\n```"), ("text ```py", "```"), ("", ""), ("```diff", ""))
+    )
     return "\n".join([opening, *parts, closing])
 
 
@@ -87,13 +106,17 @@ def _theirs(module: Any, files: dict[str, str], text: str) -> dict[str, str] | N
     try:
         if module.extract_pred_patch(files, text, False) is None:
             return None
-        found = module.parse_search_replace(text.split("<solution>")[1].split("</solution>")[0].strip())
+        found = module.parse_search_replace(
+            text.split("<solution>")[1].split("</solution>")[0].strip()
+        )
         return {**files, **module.apply_code_change(files, found)}
     except Exception:
         return None
 
 
-def _why(module: Any, files: Mapping[str, str], text: str, ours: Any, theirs: Any, said: str) -> str | None:
+def _why(
+    module: Any, files: Mapping[str, str], text: str, ours: Any, theirs: Any, said: str
+) -> str | None:
     """The reason for a difference: what linn said, or that the reference agrees where line ends are LF, or what strict reads otherwise."""
     if refusal := next((reason for words, reason in _REFUSALS.items() if words in said), None):
         return f"refused: {refusal}"
@@ -104,7 +127,11 @@ def _why(module: Any, files: Mapping[str, str], text: str, ours: Any, theirs: An
     if ours is None:
         return None
     found = [edits.places(_lf(files)[edit.path], edit.old) for edit in edits.parse(text, True)]
-    return "another place: strict takes whole lines before the beginning of one" if any(len(places) > 1 for places in found) else None
+    return (
+        "another place: strict takes whole lines before the beginning of one"
+        if any(len(places) > 1 for places in found)
+        else None
+    )
 
 
 def _lf(files: Mapping[str, str]) -> dict[str, str]:
@@ -124,7 +151,10 @@ _REFUSALS = {
 def main() -> int:
     folder, cases, rng = arguments(__doc__, 20_000)
     module = load(folder, "swerl_gen", "eval.process_patch")
-    tallies = {False: Tally("swe_agentless, as the reference"), True: Tally("swe_agentless, strict")}
+    tallies = {
+        False: Tally("swe_agentless, as the reference"),
+        True: Tally("swe_agentless, strict"),
+    }
     for _ in range(cases):
         files = _files(rng)
         _compare(module, files, _answer(rng, files), tallies)
@@ -135,7 +165,12 @@ def _compare(module: Any, files: dict[str, str], text: str, tallies: Mapping[boo
     theirs = _theirs(module, files, text)
     for strict, tally in tallies.items():
         ours, said = _ours(files, text, strict)
-        tally.add(ours, theirs, lambda ours=ours, said=said: _why(module, files, text, ours, theirs, said), (files, text, said))  # type: ignore[misc]
+        tally.add(
+            ours,
+            theirs,
+            lambda ours=ours, said=said: _why(module, files, text, ours, theirs, said),
+            (files, text, said),
+        )  # type: ignore[misc]
 
 
 def _examples(module: Any, folder: Path) -> Tally:

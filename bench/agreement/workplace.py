@@ -29,7 +29,23 @@ from linn.offline.grade import reply_from
 
 Call = tuple[str, Any]
 _GROUPS = ("email", "calendar", "analytics", "project_management", "customer_relationship_manager")
-_ODD: tuple[Any, ...] = ("", None, 5, -1, True, [], {"a": 1}, "nonsense", "2023-13-45", "00000000", "(", ".", "a@b.c", "NaN", "ä")
+_ODD: tuple[Any, ...] = (
+    "",
+    None,
+    5,
+    -1,
+    True,
+    [],
+    {"a": 1},
+    "nonsense",
+    "2023-13-45",
+    "00000000",
+    "(",
+    ".",
+    "a@b.c",
+    "NaN",
+    "ä",
+)
 
 
 class _Values:
@@ -50,15 +66,32 @@ class _Values:
             return rng.choice(_ODD)
         day = f"2023-{rng.choice((11, 12))}-{rng.randint(1, 30):02d}"
         if name == "field":
-            return rng.choice([column for column in self.cells if column.split("_")[0] in tool or rng.random() < 0.4])
+            return rng.choice(
+                [
+                    column
+                    for column in self.cells
+                    if column.split("_")[0] in tool or rng.random() < 0.4
+                ]
+            )
         if name == "new_value" and str(given.get("field")) in self.cells:
-            return rng.choice((rng.choice(self.cells[given["field"]]), rng.choice(("Qualified", "Completed", "Design", "60", day)))) or "x"
+            return (
+                rng.choice(
+                    (
+                        rng.choice(self.cells[given["field"]]),
+                        rng.choice(("Qualified", "Completed", "Design", "60", day)),
+                    )
+                )
+                or "x"
+            )
         known = {
             "body": "See you soon",
             "query": rng.choice(("update", "Team meeting", "sam", "e")),
             "plot_type": rng.choice(("bar", "line", "pie")),
         }
-        known |= {"value_to_plot": rng.choice(("total_visits", "user_engaged", "visits_direct", "all")), "page": rng.randint(-1, 9)}
+        known |= {
+            "value_to_plot": rng.choice(("total_visits", "user_engaged", "visits_direct", "all")),
+            "page": rng.randint(-1, 9),
+        }
         known |= {
             "page_size": rng.choice((1, 5, 50)),
             "name": rng.choice(self.people).split(".")[0],
@@ -71,10 +104,16 @@ class _Values:
             return cell.upper() if isinstance(cell, str) and rng.random() < 0.1 else cell
         if "email" in name or name in ("recipient", "assigned_to"):
             return rng.choice(self.people)
-        return rng.choice((day, f"{day} 10:30:00")) if any(word in name for word in ("time", "date", "start", "min", "max")) else "Plan"
+        return (
+            rng.choice((day, f"{day} 10:30:00"))
+            if any(word in name for word in ("time", "date", "start", "min", "max"))
+            else "Plan"
+        )
 
 
-def _call(rng: random.Random, schemas: Mapping[str, Any], values: _Values, names: Sequence[str]) -> Call:
+def _call(
+    rng: random.Random, schemas: Mapping[str, Any], values: _Values, names: Sequence[str]
+) -> Call:
     name = rng.choice(names)
     properties = schemas[name]["parameters"]["properties"]
     given: dict[str, Any] = {}
@@ -88,7 +127,22 @@ def _perturbed(rng: random.Random, calls: list[Call], other: Call) -> list[Call]
     """The same calls in most cases; else with another order, letter case, argument, call, or broken arguments."""
     calls = list(calls)
     at = rng.randrange(len(calls)) if calls else 0
-    kind = rng.choice(("same", "same", "same", "search", "shuffle", "case", "drop", "add", "twice", "argument", "broken", "unknown"))
+    kind = rng.choice(
+        (
+            "same",
+            "same",
+            "same",
+            "search",
+            "shuffle",
+            "case",
+            "drop",
+            "add",
+            "twice",
+            "argument",
+            "broken",
+            "unknown",
+        )
+    )
     if kind == "search":
         return [("email_search_emails", {"query": "x"}), *calls]
     if kind == "shuffle":
@@ -99,17 +153,34 @@ def _perturbed(rng: random.Random, calls: list[Call], other: Call) -> list[Call]
         del calls[at]
     elif calls and kind == "twice":
         calls.insert(at, calls[at])
-    elif calls and kind in ("case", "argument", "broken", "unknown") and isinstance(calls[at][1], dict) and calls[at][1]:
+    elif (
+        calls
+        and kind in ("case", "argument", "broken", "unknown")
+        and isinstance(calls[at][1], dict)
+        and calls[at][1]
+    ):
         name, given = calls[at][0], dict(calls[at][1])
         key = rng.choice(list(given))
-        given[key] = str(given[key]).swapcase() if kind == "case" else "changed" if kind == "argument" else given[key]
+        given[key] = (
+            str(given[key]).swapcase()
+            if kind == "case"
+            else "changed"
+            if kind == "argument"
+            else given[key]
+        )
         broken = rng.choice((json.dumps(given)[:-1], "[]", "null", "", '{"a": 1}'))
-        calls[at] = ("nothing_" + name if kind == "unknown" else name, broken if kind == "broken" else given)
+        calls[at] = (
+            "nothing_" + name if kind == "unknown" else name,
+            broken if kind == "broken" else given,
+        )
     return calls
 
 
 def _texts(calls: Sequence[Call]) -> list[dict[str, str]]:
-    return [{"name": name, "arguments": given if isinstance(given, str) else json.dumps(given)} for name, given in calls]
+    return [
+        {"name": name, "arguments": given if isinstance(given, str) else json.dumps(given)}
+        for name, given in calls
+    ]
 
 
 def main() -> int:
@@ -122,7 +193,8 @@ def main() -> int:
     domain = Workplace(rows="rows")
     states, answers = Tally("workplace, end states"), Tally("workplace, tool answers")
     own = [
-        [(call["name"], json.loads(call["arguments"])) for call in row["ground_truth"]] for row in examples(folder, "workplace_assistant")
+        [(call["name"], json.loads(call["arguments"])) for call in row["ground_truth"]]
+        for row in examples(folder, "workplace_assistant")
     ]
     writes = list(tools.WRITES)
     for index in range(cases):
@@ -131,14 +203,26 @@ def main() -> int:
         calls = _perturbed(rng, truth, _call(rng, schemas, values, list(schemas)))
         states.add(*_end_states(domain, module, truth, calls, index), case=(truth, calls))
     for _ in range(cases // 2):
-        _conversation(module, data, [_call(rng, schemas, values, list(schemas)) for _ in range(10)], answers)
+        _conversation(
+            module, data, [_call(rng, schemas, values, list(schemas)) for _ in range(10)], answers
+        )
     return report(folder, [states, answers])
 
 
-def _end_states(domain: Workplace, module: Any, truth: list[Call], calls: list[Call], index: int) -> tuple[bool, bool]:
-    row = {"responses_create_params": {"input": [{"role": "user", "content": "?"}]}, "ground_truth": _texts(truth)}
-    turns = [{"role": "assistant", "tool_calls": [{"id": str(at), "function": text}]} for at, text in enumerate(_texts(calls))]
-    reply = reply_from({"row": 0, "messages": [*turns, {"role": "assistant", "content": "done"}]})[1]
+def _end_states(
+    domain: Workplace, module: Any, truth: list[Call], calls: list[Call], index: int
+) -> tuple[bool, bool]:
+    row = {
+        "responses_create_params": {"input": [{"role": "user", "content": "?"}]},
+        "ground_truth": _texts(truth),
+    }
+    turns = [
+        {"role": "assistant", "tool_calls": [{"id": str(at), "function": text}]}
+        for at, text in enumerate(_texts(calls))
+    ]
+    reply = reply_from({"row": 0, "messages": [*turns, {"role": "assistant", "content": "done"}]})[
+        1
+    ]
     ours = domain.verify(domain.from_row(row, index), reply).reward == 1
     with contextlib.redirect_stdout(io.StringIO()):  # it prints every error
         return ours, bool(module.is_correct(_texts(calls), _texts(truth), None))
@@ -154,7 +238,12 @@ def _conversation(module: Any, data: Path, calls: Sequence[Call], tally: Tally) 
         except Exception as error:
             theirs = f"Error executing tool '{name}': {error}"
         ours, theirs = _plain(tools.call(office, name, given)), _plain(theirs)
-        tally.add(ours, theirs, lambda given=given, ours=ours, theirs=theirs: _why(given, ours, theirs), (name, given))  # type: ignore[misc]
+        tally.add(
+            ours,
+            theirs,
+            lambda given=given, ours=ours, theirs=theirs: _why(given, ours, theirs),
+            (name, given),
+        )  # type: ignore[misc]
 
 
 def _plain(answer: Any) -> str:
@@ -168,12 +257,17 @@ def _why(given: Mapping[str, Any], ours: str, theirs: str) -> str | None:
     if "Cannot mask with non-boolean array" in theirs:
         return "the reference's search fails over an empty cell, linn's passes it over"
     if re.sub(r'(session_duration_seconds": )(\d+)\.0', r'\1"\2"', theirs) == ours:
-        return "once an average was asked for, the reference says durations as numbers, linn as before"
+        return (
+            "once an average was asked for, the reference says durations as numbers, linn as before"
+        )
     if sorted(ours) == sorted(theirs):
         return "emails of the same second, in another order: the reference's sort is not stable"
     if "NaN" in given.values():
         return "NaN: a time for the reference"
-    if any(isinstance(value, (bool, list, dict)) or isinstance(value, int) != ("page" in key) for key, value in given.items()):
+    if any(
+        isinstance(value, (bool, list, dict)) or isinstance(value, int) != ("page" in key)
+        for key, value in given.items()
+    ):
         return "an argument of the wrong type"
     return None
 

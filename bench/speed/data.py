@@ -41,7 +41,10 @@ def rl_rows() -> Iterator[dict[str, Any]]:
 def sft_rows() -> Iterator[dict[str, Any]]:
     rng = random.Random(0)
     for n in itertools.count():
-        said = {"role": "assistant", "content": f"<think>{' '.join(rng.choices(WORDS, k=1600))}</think>done"}
+        said = {
+            "role": "assistant",
+            "content": f"<think>{' '.join(rng.choices(WORDS, k=1600))}</think>done",
+        }
         yield {"messages": [{"role": "user", "content": f"{n}"}, said]}
 
 
@@ -58,11 +61,18 @@ def measure_rl(path: Path) -> None:
     print(f"RL rows: first batch {time.perf_counter() - began:.3f} s, peak {peak():.0f} MB")
     began = time.perf_counter()
     walked = sum(1 for _ in stream)
-    print(f"RL rows: {1e6 * (time.perf_counter() - began) / walked:.0f} µs a prompt over {walked:,}, peak {peak():.0f} MB")
+    print(
+        f"RL rows: {1e6 * (time.perf_counter() - began) / walked:.0f} µs a prompt over {walked:,}, peak {peak():.0f} MB"
+    )
 
 
 def measure_sft(path: Path) -> None:
-    codec = types.SimpleNamespace(encode_spans=lambda spans, most: ([len(text) for text, _ in spans], [flag for _, flag in spans]))
+    codec = types.SimpleNamespace(
+        encode_spans=lambda spans, most: (
+            [len(text) for text, _ in spans],
+            [flag for _, flag in spans],
+        )
+    )
 
     def rows(taken: dict[str, int]) -> tuple[Any, Iterator[Any]]:
         run = types.SimpleNamespace(seed=0, taken=taken, tally=Tally(), codec=codec)
@@ -74,7 +84,9 @@ def measure_sft(path: Path) -> None:
     print(f"SFT rows: first batch {time.perf_counter() - began:.3f} s, peak {peak():.0f} MB")
     began = time.perf_counter()
     drawn = sum(1 for _ in itertools.islice(stream, 20_000))
-    print(f"SFT rows: {1e6 * (time.perf_counter() - began) / drawn:.0f} µs a row over {drawn:,}, peak {peak():.0f} MB")
+    print(
+        f"SFT rows: {1e6 * (time.perf_counter() - began) / drawn:.0f} µs a row over {drawn:,}, peak {peak():.0f} MB"
+    )
     began = time.perf_counter()
     next(rows(dict(run.taken))[1])
     print(f"SFT rows: resumed after {run.taken['rows']:,} in {time.perf_counter() - began:.3f} s")

@@ -28,7 +28,9 @@ def rows(width: int, length: int, vocab: int) -> tuple[Tensor, Tensor]:
     segments, number = torch.full((1, width), -1), 0
     at = 0
     while at < width:
-        size = min(int(torch.randint(length // 2, length * 3 // 2, (), generator=generator)), width - at)
+        size = min(
+            int(torch.randint(length // 2, length * 3 // 2, (), generator=generator)), width - at
+        )
         segments[0, at : at + size] = number
         at, number = at + size, number + 1
     return torch.randint(vocab, (1, width), generator=generator), segments
@@ -55,7 +57,9 @@ def best(run: Callable[[], object], tokens: int, repeats: int = 5) -> float:
 
 def decode_speed(model: CausalLM, batch: int, prompt: int, new: int) -> tuple[float, float]:
     """(prefill, decode) tokens per second of a batch of equal prompts."""
-    prompts = torch.randint(model.vocab, (batch, prompt), generator=torch.Generator().manual_seed(0)).tolist()
+    prompts = torch.randint(
+        model.vocab, (batch, prompt), generator=torch.Generator().manual_seed(0)
+    ).tolist()
     prefill = best(lambda: model.prefill(prompts), batch * prompt, 2)
     logits, state = model.prefill(prompts)
     begin = time.perf_counter()
@@ -68,7 +72,11 @@ def main() -> None:
     """Print one line a measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--profile", action="store_true", help="also print where a training step's and a decode step's time goes")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="also print where a training step's and a decode step's time goes",
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
@@ -77,15 +85,21 @@ def main() -> None:
             new_model(folder, 1200, 0)
         model = load(folder)
     assert isinstance(model, torch.nn.Module)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, torch {torch.__version__}, 1 thread")
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, torch {torch.__version__}, 1 thread"
+    )
     for width, length in ((1024, 100), (2048, 100), (2048, 2048)):
         ids, segments = rows(width, length, model.vocab)
         for bf16 in (False, True):
             speed = best(partial(train_step, model, ids, segments, bf16), width)
-            print(f"train   row {width:5} segments ~{length:5} {'bf16 autocast' if bf16 else 'fp32':14} {speed:9,.0f} tokens/s")
+            print(
+                f"train   row {width:5} segments ~{length:5} {'bf16 autocast' if bf16 else 'fp32':14} {speed:9,.0f} tokens/s"
+            )
     for batch in (1, 32, 128, 256):
         prefill, decode = decode_speed(model, batch, 100, 100)
-        print(f"sample  batch {batch:4}, 100 + 100 tokens   prefill {prefill:9,.0f}   decode {decode:9,.0f} tokens/s")
+        print(
+            f"sample  batch {batch:4}, 100 + 100 tokens   prefill {prefill:9,.0f}   decode {decode:9,.0f} tokens/s"
+        )
     if args.profile:
         _profile(model)
 
@@ -94,12 +108,20 @@ def _profile(model: CausalLM) -> None:
     ids, segments = rows(2048, 100, model.vocab)
     with torch.profiler.profile() as train:
         train_step(model, ids, segments, False)
-    print(train.key_averages().table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40))
+    print(
+        train.key_averages().table(
+            sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40
+        )
+    )
     logits, state = model.prefill([[1] * 100] * 128)
     with torch.profiler.profile() as decode:
         for _ in range(5):
             logits, state = model.decode(logits.argmax(-1), state)
-    print(decode.key_averages().table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40))
+    print(
+        decode.key_averages().table(
+            sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40
+        )
+    )
 
 
 if __name__ == "__main__":

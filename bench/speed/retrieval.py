@@ -41,15 +41,25 @@ def files_of(package: str) -> dict[str, str]:
         return {}
     root = Path(found.origin).parent
     root = root.parent / "_pytest" if package == "pytest" else root
-    paths = [path for path in sorted(root.rglob("*.py")) if not {"tests", "testing", "test"} & set(path.relative_to(root).parts)]
-    return {f"{package}/{path.relative_to(root)}": path.read_text("utf-8", "replace") for path in paths if path.stat().st_size < 400_000}
+    paths = [
+        path
+        for path in sorted(root.rglob("*.py"))
+        if not {"tests", "testing", "test"} & set(path.relative_to(root).parts)
+    ]
+    return {
+        f"{package}/{path.relative_to(root)}": path.read_text("utf-8", "replace")
+        for path in paths
+        if path.stat().st_size < 400_000
+    }
 
 
 def functions(text: str) -> list[tuple[str, str, str]]:
     """(name, prose of the docstring, the docstring as it stands in the file) of a file's documented functions and methods."""
     found = []
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (doc := ast.get_docstring(node)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (
+            doc := ast.get_docstring(node)
+        ):
             prose = " ".join(doc.split("\n\n")[0].split())
             raw = ast.get_source_segment(text, node.body[0])
             if raw and len(prose.split()) >= 8 and not node.name.startswith("_"):
@@ -69,13 +79,22 @@ def interval(hits: int, n: int) -> tuple[float, float]:
 
 def main() -> None:
     """Print recall@k with its interval for both kinds of issue, over all packages and by package."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--issues", type=int, default=400)
     parser.add_argument("--top", type=int, default=5)
     parser.add_argument("--packages", nargs="*", default=PACKAGES)
     options = parser.parse_args()
-    sources = {package: files for package in options.packages if len(files := files_of(package)) > 4 * options.top}
-    rng, results = random.Random(0), {"prose": dict[str, list[bool]](), "named": dict[str, list[bool]]()}
+    sources = {
+        package: files
+        for package in options.packages
+        if len(files := files_of(package)) > 4 * options.top
+    }
+    rng, results = (
+        random.Random(0),
+        {"prose": dict[str, list[bool]](), "named": dict[str, list[bool]]()},
+    )
     for package, files in sources.items():
         known = [(path, *one) for path, text in files.items() for one in functions(text)]
         chosen = rng.sample(known, min(len(known), options.issues // len(sources)))
@@ -85,8 +104,13 @@ def main() -> None:
         index = Index(without)
         for path, name, prose, _ in chosen:
             hidden = re.sub(rf"\b{re.escape(name)}\b", "it", prose)
-            for kind, issue in (("prose", hidden), ("named", f"{name} does not do what it should.\n{prose}")):
-                results[kind].setdefault(package, []).append(path in index.ranked(issue)[: options.top])
+            for kind, issue in (
+                ("prose", hidden),
+                ("named", f"{name} does not do what it should.\n{prose}"),
+            ):
+                results[kind].setdefault(package, []).append(
+                    path in index.ranked(issue)[: options.top]
+                )
     for kind, found in results.items():
         found["all"] = [hit for hits in found.values() for hit in hits]
         for package, hits in found.items():

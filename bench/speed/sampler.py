@@ -18,9 +18,18 @@ from linn.types import Sampling
 def main() -> None:
     """Sample `--rows` completions of `--tokens` tokens (groups of 8 siblings), best of `--repeats`; print one line, `--profile` the operators."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in {"rows": 128, "tokens": 128, "prompt": 64, "vocab": 1200, "repeats": 3, "capacity": 256}.items():
+    for name, default in {
+        "rows": 128,
+        "tokens": 128,
+        "prompt": 64,
+        "vocab": 1200,
+        "repeats": 3,
+        "capacity": 256,
+    }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--ragged", action="store_true", help="limits spread evenly from 1/8 to all of --tokens")
+    parser.add_argument(
+        "--ragged", action="store_true", help="limits spread evenly from 1/8 to all of --tokens"
+    )
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -42,7 +51,11 @@ def main() -> None:
     if options.profile:
         with torch.profiler.profile() as profile:
             sampler.generate(requests)
-        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
+        print(
+            profile.key_averages().table(
+                sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from linn.sandbox import Limits, Sandbox, compiler
 from linn.types import Completion, Message, Prompt, Reply, Sampling, Verdict
 
 _LONG = "\n".join(
-    f"def f{i}(x):\n    y = [x + {i}]\n    while y and y[0] > {i}:\n        y.pop()\n    return sum(y) + {i}\n" for i in range(120)
+    f"def f{i}(x):\n    y = [x + {i}]\n    while y and y[0] > {i}:\n        y.pop()\n    return sum(y) + {i}\n"
+    for i in range(120)
 )
 PROGRAMS = {
     "two lines": ("n = int(input())\nprint(n * 2)\n", "21\n"),
@@ -30,7 +31,10 @@ PROGRAMS = {
         "5 1 2 3\n" * 100,
     ),
     "600 lines": (_LONG + "print(f7(int(input())))\n", "21\n"),
-    "1 MB in, 1 MB out": ("import sys\nprint('\\n'.join(str(int(x) + 1) for x in sys.stdin.read().split()))\n", "123456\n" * 150_000),
+    "1 MB in, 1 MB out": (
+        "import sys\nprint('\\n'.join(str(int(x) + 1) for x in sys.stdin.read().split()))\n",
+        "123456\n" * 150_000,
+    ),
     "0.3 s of work": ("n = int(input())\nprint(sum(i * i % 7 for i in range(n)))\n", "3000000\n"),
 }
 _CPP = "#include <iostream>\nint main() { long n; std::cin >> n; std::cout << n * 2 << '\\n'; }\n"
@@ -51,7 +55,9 @@ def rate(run: Callable[[int], None], workers: int, seconds: float) -> float:
     return sum(counts) / (time.perf_counter() - begun)
 
 
-def compare(name: str, text: str, stdin: str, servers: int, seconds: float, rounds: int, kind: str | None) -> None:
+def compare(
+    name: str, text: str, stdin: str, servers: int, seconds: float, rounds: int, kind: str | None
+) -> None:
     """One line of the table: medians over interleaved rounds."""
     fresh = iter(range(1 << 60))
     box = Sandbox(Limits(cpu=10, wall=60, memory=1 << 30, output=1 << 23), servers, kind)
@@ -60,17 +66,28 @@ def compare(name: str, text: str, stdin: str, servers: int, seconds: float, roun
         path.write_text(text)
 
         def bare(_: int) -> None:
-            subprocess.run([sys.executable, "-I", str(path)], input=stdin.encode(), stdout=subprocess.PIPE, check=True)
+            subprocess.run(
+                [sys.executable, "-I", str(path)],
+                input=stdin.encode(),
+                stdout=subprocess.PIPE,
+                check=True,
+            )
 
         def pooled(_: int) -> None:  # another program each time: nothing is answered from memory
             assert box.script(f"{text}\n#{next(fresh)}", stdin).status == "ok"
 
         rate(pooled, servers, 0.2)  # the servers start
-        found = [(rate(bare, servers, seconds / rounds / 2), rate(pooled, servers, seconds / rounds / 2)) for _ in range(rounds)]
+        found = [
+            (rate(bare, servers, seconds / rounds / 2), rate(pooled, servers, seconds / rounds / 2))
+            for _ in range(rounds)
+        ]
     box.close()
     alone, pool = (statistics.median(column) for column in zip(*found, strict=True))
     cores = min(servers, len(os.sched_getaffinity(0)))
-    print(f"| {name} | {servers} | {alone / cores:.1f} | {pool / cores:.1f} | {pool / alone:.2f} |", flush=True)
+    print(
+        f"| {name} | {servers} | {alone / cores:.1f} | {pool / cores:.1f} | {pool / alone:.2f} |",
+        flush=True,
+    )
 
 
 def compiled(servers: int, seconds: float, rounds: int, kind: str | None) -> None:
@@ -93,11 +110,17 @@ def compiled(servers: int, seconds: float, rounds: int, kind: str | None) -> Non
             assert box.run(code, f"{next(fresh)}\n").status == "ok"
 
         rate(pooled, servers, 0.2)
-        found = [(rate(bare, servers, seconds / rounds / 2), rate(pooled, servers, seconds / rounds / 2)) for _ in range(rounds)]
+        found = [
+            (rate(bare, servers, seconds / rounds / 2), rate(pooled, servers, seconds / rounds / 2))
+            for _ in range(rounds)
+        ]
     box.close()
     alone, pool = (statistics.median(column) for column in zip(*found, strict=True))
     cores = min(servers, len(os.sched_getaffinity(0)))
-    print(f"| C++, compiled once ({took:.2f} s) | {servers} | {alone / cores:.1f} | {pool / cores:.1f} | {pool / alone:.2f} |", flush=True)
+    print(
+        f"| C++, compiled once ({took:.2f} s) | {servers} | {alone / cores:.1f} | {pool / cores:.1f} | {pool / alone:.2f} |",
+        flush=True,
+    )
 
 
 class _Timed(Domain):
@@ -111,7 +134,14 @@ class _Timed(Domain):
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """One slow program."""
-        return Verdict(float(self.box.script(f"import time\ntime.sleep({self.seconds})\nprint({prompt.id!r})").status == "ok"))
+        return Verdict(
+            float(
+                self.box.script(
+                    f"import time\ntime.sleep({self.seconds})\nprint({prompt.id!r})"
+                ).status
+                == "ok"
+            )
+        )
 
 
 class _Sampler:
@@ -150,11 +180,19 @@ def overlap(servers: int, count: int = 16, sampling: float = 0.1, program: float
     """How much of grading is hidden behind a slow sampler."""
     domain = _Timed(servers, program)
     domain.box.script("")
-    prompts = [Prompt("timed", f"p{i}", (Message("user", "x"),), thinking=False) for i in range(count)]
+    prompts = [
+        Prompt("timed", f"p{i}", (Message("user", "x"),), thinking=False) for i in range(count)
+    ]
     sampler = _Sampler(sampling)
     began = time.perf_counter()
-    rollouts = play([Job(p, 0, Sampling(9), 0) for p in prompts], {"timed": domain}, sampler, _Codec())  # type: ignore[arg-type]
-    whole, sampled, work = time.perf_counter() - began, sampler.done - began, domain.grading.read()["seconds"]
+    rollouts = play(
+        [Job(p, 0, Sampling(9), 0) for p in prompts], {"timed": domain}, sampler, _Codec()
+    )  # type: ignore[arg-type]
+    whole, sampled, work = (
+        time.perf_counter() - began,
+        sampler.done - began,
+        domain.grading.read()["seconds"],
+    )
     domain.box.close()
     assert all(r.verdict.reward == 1.0 for r in rollouts)
     print(
@@ -167,17 +205,26 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each line")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved measurements, of which the median is shown")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        help="interleaved measurements, of which the median is shown",
+    )
     parser.add_argument("--kind", choices=("bwrap", "unshare", "plain"))
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    print(f"{cores} cores; executions a second and core\n\n| program | servers | bare | pool | pool / bare |\n|---|---|---|---|---|")
+    print(
+        f"{cores} cores; executions a second and core\n\n| program | servers | bare | pool | pool / bare |\n|---|---|---|---|---|"
+    )
     for name, (text, stdin) in PROGRAMS.items():
         for servers in sorted({1, cores, 2 * cores} if name == "two lines" else {1, cores}):
             compare(name, text, stdin, servers, options.seconds, options.rounds, options.kind)
     if compiler.found():
         compiled(cores, options.seconds, options.rounds, options.kind)
-    print(f"\npaper (§4.7): 2,048 programs with all their tests in 427.2 s on 384 cores, {427.2 * 384 / 2048:.0f} core-seconds a program\n")
+    print(
+        f"\npaper (§4.7): 2,048 programs with all their tests in 427.2 s on 384 cores, {427.2 * 384 / 2048:.0f} core-seconds a program\n"
+    )
     overlap(cores)
 
 

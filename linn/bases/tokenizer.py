@@ -15,7 +15,17 @@ from linn.chat import tool_calls as calls
 from linn.errors import UserError
 
 PAD = "<|endoftext|>"
-SPECIALS = (PAD, chat.START, chat.END, chat.THINK, chat.THINK_END, calls.CALL, calls.CALL_END, chat.RESULT, chat.RESULT_END)
+SPECIALS = (
+    PAD,
+    chat.START,
+    chat.END,
+    chat.THINK,
+    chat.THINK_END,
+    calls.CALL,
+    calls.CALL_END,
+    chat.RESULT,
+    chat.RESULT_END,
+)
 """Marks of the protocol, ids 0, 1, 2, … in this order. `<|endoftext|>` pads."""
 
 SENTENCES = (
@@ -85,10 +95,15 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
     """
     smallest = 256 + len(SPECIALS) + len(SENTENCES)
     if vocab < smallest:
-        raise UserError(f"vocab: {vocab} is too small; bytes, marks and fixed sentences alone are {smallest} tokens")
+        raise UserError(
+            f"vocab: {vocab} is too small; bytes, marks and fixed sentences alone are {smallest} tokens"
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -104,7 +119,9 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
 
 def _without_fixed(texts: Iterable[str]) -> Iterator[str]:
     """The stretches between marks and fixed sentences, so that no merge is spent on what has a token already."""
-    fixed = re.compile("|".join(re.escape(text) for text in sorted((*SPECIALS, *SENTENCES), key=len, reverse=True)))
+    fixed = re.compile(
+        "|".join(re.escape(text) for text in sorted((*SPECIALS, *SENTENCES), key=len, reverse=True))
+    )
     for text in texts:
         yield from filter(None, fixed.split(text))
 

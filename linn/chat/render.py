@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linn.chat.tool_calls import CALL, CALL_END, FUNCTION, FUNCTION_END, PARAMETER, PARAMETER_END, arguments_of, decoded, read_calls
+from linn.chat.tool_calls import (
+    CALL,
+    CALL_END,
+    FUNCTION,
+    FUNCTION_END,
+    PARAMETER,
+    PARAMETER_END,
+    arguments_of,
+    decoded,
+    read_calls,
+)
 from linn.errors import UserError
 from linn.types import Message, Prompt, Role, ToolCall
 
@@ -90,15 +100,31 @@ def render_row(row: Mapping[str, Any]) -> str:
     if params.get("instructions"):
         turns.insert(0, _Turn("system", str(params["instructions"])))
     tools = params.get("tools") or ()
-    if isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence) or not all(isinstance(t, Mapping) for t in tools):
+    if (
+        isinstance(tools, (str, Mapping))
+        or not isinstance(tools, Sequence)
+        or not all(isinstance(t, Mapping) for t in tools)
+    ):
         raise UserError(f"tools: expected a list of function definitions, found {_short(tools)}")
     options = _options(row, params)
-    text = "".join(piece for piece, _ in _conversation(turns, tools, not options.get("truncate_history_thinking", True)))
-    return text + generation(bool(options.get("enable_thinking", True))) if options.get("add_generation_prompt", True) else text
+    text = "".join(
+        piece
+        for piece, _ in _conversation(
+            turns, tools, not options.get("truncate_history_thinking", True)
+        )
+    )
+    return (
+        text + generation(bool(options.get("enable_thinking", True)))
+        if options.get("add_generation_prompt", True)
+        else text
+    )
 
 
 def spans(
-    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), thinking: bool = True, keep_thinking: bool = False
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+    thinking: bool = True,
+    keep_thinking: bool = False,
 ) -> list[tuple[str, bool]]:
     """`render(..., generation_prompt=False)` in pieces, True on what a model would have sampled; flags alternate.
 
@@ -124,7 +150,9 @@ def generation(thinking: bool) -> str:
 def continuation(messages: Sequence[Message], thinking: bool = True) -> str:
     """The text between a sampled turn that ended in `<|im_end|>` and the next: newline, these turns, generation prompt."""
     turns = [_turn_of(m) for m in messages]
-    return "\n" + "".join(text for text, _ in _pieces(turns, True, "assistant")) + generation(thinking)
+    return (
+        "\n" + "".join(text for text, _ in _pieces(turns, True, "assistant")) + generation(thinking)
+    )
 
 
 _TURN_MARKS = re.compile(r"<(?=\|[^<>|\s]{1,64}\|>|/?tool_response>)")
@@ -149,7 +177,9 @@ class _Turn:
     answers: str | None = None
 
 
-def _conversation(turns: Sequence[_Turn], tools: Sequence[Mapping[str, Any]], keep: bool) -> Iterator[tuple[str, bool]]:
+def _conversation(
+    turns: Sequence[_Turn], tools: Sequence[Mapping[str, Any]], keep: bool
+) -> Iterator[tuple[str, bool]]:
     """The whole text in pieces: the system block, which is always there, then the turns."""
     system = ""
     if turns and turns[0].role == "system":
@@ -157,7 +187,13 @@ def _conversation(turns: Sequence[_Turn], tools: Sequence[Mapping[str, Any]], ke
         turns = turns[1:]
     text = f"{START}system\n{system}"
     if tools:
-        text += ("\n\n" if system else "") + TOOLS_HEADING + "".join(map(_definition, tools)) + CALL_FORMAT + CALL_REMINDER
+        text += (
+            ("\n\n" if system else "")
+            + TOOLS_HEADING
+            + "".join(map(_definition, tools))
+            + CALL_FORMAT
+            + CALL_REMINDER
+        )
     yield f"{text}{END}\n", False
     yield from _pieces(turns, keep, None)
 
@@ -167,8 +203,13 @@ def _pieces(turns: Sequence[_Turn], keep: bool, previous: str | None) -> Iterato
     last_user = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
     for i, turn in enumerate(turns):
         if turn.role == "assistant":
-            body, whole = _assistant(turn, cut=not keep and i < last_user), _assistant(turn, cut=False)
-            head = next((mark for mark in (f"{THINK}\n", NO_THOUGHT, THINK) if body.startswith(mark)), "")
+            body, whole = (
+                _assistant(turn, cut=not keep and i < last_user),
+                _assistant(turn, cut=False),
+            )
+            head = next(
+                (mark for mark in (f"{THINK}\n", NO_THOUGHT, THINK) if body.startswith(mark)), ""
+            )
             yield f"{START}assistant\n{head}", False
             yield body[len(head) :] + END, body == whole
             yield "\n", False
@@ -211,7 +252,10 @@ def _call(call: ToolCall) -> str:
     if isinstance(call.arguments, str):
         inside = f"{call.arguments}\n"
     else:
-        inside = "".join(f"{PARAMETER}{key}>\n{_value(value)}\n{PARAMETER_END}\n" for key, value in call.arguments.items())
+        inside = "".join(
+            f"{PARAMETER}{key}>\n{_value(value)}\n{PARAMETER_END}\n"
+            for key, value in call.arguments.items()
+        )
     return f"{CALL}\n{FUNCTION}{call.name}>\n{inside}{FUNCTION_END}\n{CALL_END}\n"
 
 
@@ -269,14 +313,25 @@ def to_messages(items: object) -> tuple[Message, ...]:
         content = "" if turn.content is None else str(turn.content)
         if turn.role == "assistant":
             told = parse(content, thinking=False)
-            reasoning = turn.reasoning if isinstance(turn.reasoning, str) and turn.reasoning.strip() else told.reasoning
-            found.append(Message("assistant", told.content, reasoning, turn.calls or told.tool_calls))
+            reasoning = (
+                turn.reasoning
+                if isinstance(turn.reasoning, str) and turn.reasoning.strip()
+                else told.reasoning
+            )
+            found.append(
+                Message("assistant", told.content, reasoning, turn.calls or told.tool_calls)
+            )
         else:
             found.append(Message(_ROLES.get(turn.role, "user"), content, tool_call_id=turn.answers))
     return tuple(found)
 
 
-_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "tool": "tool", "function": "tool"}
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+}
 
 
 def _turn_of(message: Message) -> _Turn:
@@ -292,7 +347,9 @@ def _turns_of(items: object) -> list[_Turn]:
     if isinstance(items, Mapping) or not isinstance(items, Sequence):
         raise UserError(f"input: expected text or a list of messages, found {_short(items)}")
     turns: list[_Turn] = []
-    joinable = False  # The last turn came from a Responses item that what follows may still belong to.
+    joinable = (
+        False  # The last turn came from a Responses item that what follows may still belong to.
+    )
     for i, item in enumerate(items):
         if not isinstance(item, Mapping):
             raise UserError(f"input[{i}]: expected an object, found {_short(item)}")
@@ -306,9 +363,20 @@ def _turns_of(items: object) -> list[_Turn]:
                 turns[-1] = _Turn("assistant", last.content, last.reasoning, (*last.calls, call))
             joinable = False
         elif kind == "function_call_output":
-            turns.append(_Turn("tool", _content(item.get("output", ""), i), answers=_name(item.get("call_id"))))
+            turns.append(
+                _Turn(
+                    "tool", _content(item.get("output", ""), i), answers=_name(item.get("call_id"))
+                )
+            )
         elif kind == "reasoning":
-            thought = "\n".join(t for t in (_content(item.get("content") or [], i), _content(item.get("summary") or [], i)) if t)
+            thought = "\n".join(
+                t
+                for t in (
+                    _content(item.get("content") or [], i),
+                    _content(item.get("summary") or [], i),
+                )
+                if t
+            )
             if last is not None and joinable:
                 turns[-1] = _Turn("assistant", reasoning=f"{last.reasoning}\n{thought}")
             else:
@@ -330,9 +398,16 @@ def _turns_of(items: object) -> list[_Turn]:
 
 def _chat_turn(item: Mapping[str, Any], i: int) -> _Turn:
     """An OpenAI-style chat message."""
-    reasoning = next((item[key] for key in ("reasoning_content", "reasoning") if isinstance(item.get(key), str)), None)
+    reasoning = next(
+        (item[key] for key in ("reasoning_content", "reasoning") if isinstance(item.get(key), str)),
+        None,
+    )
     calls = item.get("tool_calls") or ()
-    if isinstance(calls, (str, Mapping)) or not isinstance(calls, Sequence) or not all(isinstance(c, Mapping) for c in calls):
+    if (
+        isinstance(calls, (str, Mapping))
+        or not isinstance(calls, Sequence)
+        or not all(isinstance(c, Mapping) for c in calls)
+    ):
         raise UserError(f"input[{i}].tool_calls: expected a list of objects, found {_short(calls)}")
     content = _content(item.get("content", ""), i)
     told = tuple(_tool_call(call.get("function", call), call.get("id")) for call in calls)
@@ -342,18 +417,24 @@ def _chat_turn(item: Mapping[str, Any], i: int) -> _Turn:
 def _tool_call(function: object, identity: object) -> ToolCall:
     """A call of a row; JSON text of arguments is read, and kept as text where it is not an object."""
     fields = function if isinstance(function, Mapping) else {}
-    return ToolCall(str(fields.get("name", "")), arguments_of(fields.get("arguments")), _name(identity))
+    return ToolCall(
+        str(fields.get("name", "")), arguments_of(fields.get("arguments")), _name(identity)
+    )
 
 
 def _content(content: object, i: int) -> Any:
     """Content as the template takes it; a list of parts becomes the text of its parts."""
-    if not isinstance(content, (list, tuple)) or not all(isinstance(part, (str, Mapping)) for part in content):
+    if not isinstance(content, (list, tuple)) or not all(
+        isinstance(part, (str, Mapping)) for part in content
+    ):
         return content
     texts = []
     for part in content:
         text = part if isinstance(part, str) else part.get("text", part.get("refusal"))
         if not isinstance(text, str):
-            raise UserError(f"input[{i}].content: a part of type {part.get('type')!r} holds no text; the protocol knows text only")
+            raise UserError(
+                f"input[{i}].content: a part of type {part.get('type')!r} holds no text; the protocol knows text only"
+            )
         texts.append(text)
     return "".join(texts)
 
@@ -367,7 +448,9 @@ def _options(row: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any
         if isinstance(told, str):
             told = decoded(told)
         if not isinstance(told, Mapping):
-            raise UserError(f"chat_template_kwargs: expected an object, found {_short(place['chat_template_kwargs'])}")
+            raise UserError(
+                f"chat_template_kwargs: expected an object, found {_short(place['chat_template_kwargs'])}"
+            )
         options.update(told)
         if "add_generation_prompt" in place:
             options["add_generation_prompt"] = place["add_generation_prompt"]
@@ -424,7 +507,9 @@ class Codec:
         """UserError when the tokenizer has no `<|im_end|>`."""
         eos = tokenizer.token_to_id(END)
         if eos is None:
-            raise UserError(f"the tokenizer has no token {END}; linn speaks ChatML: add it as a special token, or start from a chat model")
+            raise UserError(
+                f"the tokenizer has no token {END}; linn speaks ChatML: add it as a special token, or start from a chat model"
+            )
         self.tokenizer = tokenizer
         self.eos: int = eos
         self._longest = 0
@@ -452,13 +537,19 @@ class Codec:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; nothing is added before or after. Halves of surrogate pairs, which are no text, become `?`."""
-        return list(self.tokenizer.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False).ids)
+        return list(
+            self.tokenizer.encode(
+                text.encode("utf-8", "replace").decode(), add_special_tokens=False
+            ).ids
+        )
 
     def decode(self, ids: Sequence[int], specials: bool = True) -> str:
         """The text of token ids; `specials=False` leaves out special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=not specials))
 
-    def encode_spans(self, pieces: Iterable[tuple[str, bool]], most: int | None = None) -> tuple[list[int], list[bool]]:
+    def encode_spans(
+        self, pieces: Iterable[tuple[str, bool]], most: int | None = None
+    ) -> tuple[list[int], list[bool]]:
         """Ids and mask of `spans`. Each piece is tokenised by itself, so tokens meet at the borders that sampling has.
 
         With `most`, no more of a text is tokenised than shows that it has more tokens: a megabyte of text takes 200 MB.

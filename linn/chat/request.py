@@ -8,7 +8,12 @@ from typing import Any
 from linn.errors import UserError
 from linn.types import Message, Role
 
-_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
 
 
 def request_messages(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
@@ -19,7 +24,11 @@ def request_messages(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
     """
     where = f"row {index}: responses_create_params.input"
     params = row.get("responses_create_params")
-    turns = (params.get("input") if isinstance(params, Mapping) else None) or row.get("prompt") or row.get("context")
+    turns = (
+        (params.get("input") if isinstance(params, Mapping) else None)
+        or row.get("prompt")
+        or row.get("context")
+    )
     if isinstance(turns, str):
         turns = [{"role": "user", "content": turns}]
     if not isinstance(turns, list) or not turns:
@@ -48,6 +57,8 @@ def request_tools(row: Mapping[str, Any], index: int) -> tuple[Mapping[str, Any]
 def _text(content: Any, where: str) -> str:
     if isinstance(content, str):
         return content
-    if isinstance(content, list) and all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
+    if isinstance(content, list) and all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+    ):
         return "".join(part["text"] for part in content)
     raise UserError(f"{where} is {type(content).__name__}; allowed: text or a list of text parts")

@@ -13,7 +13,9 @@ FUNCTION, FUNCTION_END = "<function=", "</function>"
 PARAMETER, PARAMETER_END = "<parameter=", "</parameter>"
 
 
-def read_calls(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[str, tuple[ToolCall, ...]]:
+def read_calls(
+    text: str, tools: Sequence[Mapping[str, Any]] = ()
+) -> tuple[str, tuple[ToolCall, ...]]:
     """What a text says beside its calls, and the calls; never raises, in time linear in the text.
 
     A call that cannot be read has its own text as arguments, or stays in what is said where not even a name is there.
@@ -71,7 +73,9 @@ class _Reader:
             position = self._skip(position)
             if self.text.startswith(FUNCTION_END, position):
                 after = self._skip(position + len(FUNCTION_END))
-                return ToolCall(name, arguments), after + len(CALL_END) if self.text.startswith(CALL_END, after) else after
+                return ToolCall(name, arguments), after + len(CALL_END) if self.text.startswith(
+                    CALL_END, after
+                ) else after
             if not self.text.startswith(PARAMETER, position):
                 break
             key, position = self._attribute(position + len(PARAMETER))
@@ -80,7 +84,9 @@ class _Reader:
                 break
             arguments[key] = _typed(value, self.types.get(name, {}).get(key, set()))
         body, after = self._block(inside, position)
-        return ToolCall(name, body.rstrip().removesuffix(FUNCTION_END).removeprefix("\n").removesuffix("\n")), after
+        return ToolCall(
+            name, body.rstrip().removesuffix(FUNCTION_END).removeprefix("\n").removesuffix("\n")
+        ), after
 
     def _read_json(self, start: int) -> tuple[ToolCall | None, int]:
         body, after = self._block(start, start)
@@ -92,7 +98,11 @@ class _Reader:
     def _block(self, start: int, position: int) -> tuple[str, int]:
         """The text from `start` to the closing mark of the call at or after `position`, and the place behind the mark."""
         end = self.text.find(CALL_END, position)
-        return (self.text[start:], len(self.text)) if end < 0 else (self.text[start:end], end + len(CALL_END))
+        return (
+            (self.text[start:], len(self.text))
+            if end < 0
+            else (self.text[start:end], end + len(CALL_END))
+        )
 
     def _skip(self, position: int) -> int:
         while position < len(self.text) and self.text[position].isspace():
@@ -128,7 +138,9 @@ def _declared(tools: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, set[str
         parameters = function.get("parameters") if isinstance(function, Mapping) else None
         properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
         if isinstance(properties, Mapping):
-            declared[str(function.get("name"))] = {str(key): _types(schema) for key, schema in properties.items()}
+            declared[str(function.get("name"))] = {
+                str(key): _types(schema) for key, schema in properties.items()
+            }
     return declared
 
 
@@ -137,7 +149,13 @@ def _types(schema: object) -> set[str]:
     if not isinstance(schema, Mapping):
         return set()
     told = schema.get("type")
-    types = {told} if isinstance(told, str) else {t for t in told if isinstance(t, str)} if isinstance(told, list) else set()
+    types = (
+        {told}
+        if isinstance(told, str)
+        else {t for t in told if isinstance(t, str)}
+        if isinstance(told, list)
+        else set()
+    )
     for key in ("anyOf", "oneOf"):
         for choice in schema[key] if isinstance(schema.get(key), list) else ():
             types |= _types(choice)
@@ -157,7 +175,12 @@ def _typed(text: str, types: set[str]) -> Any:
     value = decoded(_PYTHON.get(text.strip(), text))
     if "string" in types and value is not None:
         return text
-    if isinstance(value, float) and "number" not in types and "integer" in types and value.is_integer():
+    if (
+        isinstance(value, float)
+        and "number" not in types
+        and "integer" in types
+        and value.is_integer()
+    ):
         return int(value)
     kinds = [kind for name in types for kind in _KINDS.get(name, ())]
     return value if type(value) in kinds else text

@@ -20,17 +20,26 @@ from linn.cli import rows as cli_rows
 from linn.errors import LinnError, UserError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME")]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="change one value of the recipe; may be repeated")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="STAGE.KEY=VALUE", help="change one value of the recipe; may be repeated"
+    ),
 ]
 
 
 @app.callback()
-def _options(ctx: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False) -> None:
+def _options(
+    ctx: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+) -> None:
     """linn: post-train a language model by the Nemotron-Cascade 2 recipe."""
     _state.update(debug=debug, resumes=ctx.invoked_subcommand in ("run", "filter", "compare"))
 
@@ -44,12 +53,26 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="a recipe, e.g. recipes/tiny.yaml")],
     out: Out = None,
     changes: Changes = None,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="stop after this stage")] = None,
-    redo: Annotated[str | None, typer.Option(metavar="STAGE", help="make this stage and all later ones again")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved recipe, what it would do and what it would cost")] = False,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="stop after this stage")
+    ] = None,
+    redo: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="make this stage and all later ones again")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="print the resolved recipe, what it would do and what it would cost"
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="with --dry-run: a100, h100, h200 or b200")] = "h100",
-    mean_length: Annotated[float, typer.Option(help="with --dry-run: mean length of a reply, as a share of the longest")] = 0.4,
-    as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: print the price alone, as JSON")] = False,
+    mean_length: Annotated[
+        float,
+        typer.Option(help="with --dry-run: mean length of a reply, as a share of the longest"),
+    ] = 0.4,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="with --dry-run: print the price alone, as JSON")
+    ] = False,
 ) -> None:
     """Run a recipe stage by stage; on an existing run folder, go on where it stands."""
     from linn.pricing.plan import inputs_hold, model_shape, plan
@@ -60,7 +83,9 @@ def run(
     folder = out or Path("runs") / parsed.name
     for option, stage in (("--until", until), ("--redo", redo)):
         if stage is not None and stage not in (names := ["base", *(s.name for s in parsed.stages)]):
-            raise UserError(f"{option}: stage {stage!r} is not in the recipe{nearest(stage, names)}")
+            raise UserError(
+                f"{option}: stage {stage!r} is not in the recipe{nearest(stage, names)}"
+            )
     domains = inputs_hold(parsed, folder, dry_run)
     if dry_run:
         from linn.pricing.price import Assumptions, as_dict, price
@@ -107,7 +132,9 @@ def run_folder(name: Path) -> Path:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, finished or not")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, finished or not")],
+) -> None:
     """Write report.html, one self-contained file."""
     from linn.report import build
 
@@ -123,9 +150,15 @@ for name, verb in (
 
 @app.command("eval")
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(metavar="RUN@STAGE[:STEP]", help="a checkpoint of a run, or a folder")],
-    recipe: Annotated[Path, typer.Option(help="whose domains and evaluate: block are used")] = Path("recipes/tiny.yaml"),
-    out: Annotated[Path | None, typer.Option(help="also put the rows into this ledger file")] = None,
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="RUN@STAGE[:STEP]", help="a checkpoint of a run, or a folder")
+    ],
+    recipe: Annotated[Path, typer.Option(help="whose domains and evaluate: block are used")] = Path(
+        "recipes/tiny.yaml"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="also put the rows into this ledger file")
+    ] = None,
     changes: Changes = None,
 ) -> None:
     """Measure one checkpoint on every domain of a recipe."""
@@ -136,7 +169,9 @@ def evaluate(
     from linn.recipe.schema import short
 
     parsed = recipes.load(recipe, changes or [])
-    judges = {short(name): keys.judge for name, keys in parsed.domains.items() if keys.judge is not None}
+    judges = {
+        short(name): keys.judge for name, keys in parsed.domains.items() if keys.judge is not None
+    }
     run, at, _ = checkpoint.partition("@")
     folders = judge_folders(judges, (lambda stage: resolve(f"{run}@{stage}")) if at else None)
     scores = evaluate_once(resolve(checkpoint), parsed, checkpoint, judges, folders)
@@ -150,8 +185,12 @@ def evaluate(
 
 @app.command()
 def export(
-    checkpoint: Annotated[str, typer.Argument(metavar="RUN@STAGE[:STEP]", help="a checkpoint of a run, or a folder")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="where the Hugging Face folder goes")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="RUN@STAGE[:STEP]", help="a checkpoint of a run, or a folder")
+    ],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="where the Hugging Face folder goes")
+    ],
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "bfloat16",
 ) -> None:
     """Write a checkpoint as a Hugging Face folder with a model card that holds its ledger rows."""
@@ -162,9 +201,16 @@ def export(
 
 @app.command()
 def compare(
-    recipe: Annotated[Path, typer.Argument(help="a recipe whose arms branch from one stage, e.g. recipes/compare.yaml")],
-    arms: Annotated[str, typer.Option(help="two stages to compare, comma-separated")] = "mopd,mixed-rl",
-    seeds: Annotated[str, typer.Option(help="seeds, comma-separated; seed K starts from base tiny-K")] = "0,1,2",
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="a recipe whose arms branch from one stage, e.g. recipes/compare.yaml"),
+    ],
+    arms: Annotated[
+        str, typer.Option(help="two stages to compare, comma-separated")
+    ] = "mopd,mixed-rl",
+    seeds: Annotated[
+        str, typer.Option(help="seeds, comma-separated; seed K starts from base tiny-K")
+    ] = "0,1,2",
     out: Out = None,
     changes: Changes = None,
 ) -> None:
@@ -173,15 +219,21 @@ def compare(
     from linn.run.compare import compare_arms, table_of
 
     if not all(seed.strip().isdecimal() for seed in seeds.split(",")):
-        raise UserError(f"--seeds {seeds!r}: expected whole numbers with commas between, such as 0,1,2")
+        raise UserError(
+            f"--seeds {seeds!r}: expected whole numbers with commas between, such as 0,1,2"
+        )
     wanted = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
-    folder = compare_arms(recipe, out, list(dict.fromkeys(a.strip() for a in arms.split(","))), wanted, changes or [])
+    folder = compare_arms(
+        recipe, out, list(dict.fromkeys(a.strip() for a in arms.split(","))), wanted, changes or []
+    )
     typer.echo(table_of(folder))
     typer.echo(f"report: {build(folder)}")
 
 
 @app.command()
-def explain(key: Annotated[str | None, typer.Argument(help="a key or a part of one")] = None) -> None:
+def explain(
+    key: Annotated[str | None, typer.Argument(help="a key or a part of one")] = None,
+) -> None:
     """Every recipe key: type, default, meaning."""
     from linn.recipe.load import every_key
     from linn.recipe.schema import nearest
@@ -189,7 +241,9 @@ def explain(key: Annotated[str | None, typer.Argument(help="a key or a part of o
     keys = list(every_key())
     chosen = [k for k in keys if key is None or key in k[0]]
     if not chosen:
-        raise UserError(f"no recipe key {key!r}{nearest(key or '', dict.fromkeys(k[0].rsplit('.', 1)[-1] for k in keys))}")
+        raise UserError(
+            f"no recipe key {key!r}{nearest(key or '', dict.fromkeys(k[0].rsplit('.', 1)[-1] for k in keys))}"
+        )
     for name, kind, default, meaning in chosen:
         typer.echo(f"{name}\n    {meaning}\n    {kind}; default {default}")
 
@@ -209,12 +263,27 @@ def main() -> None:
     except LinnError as error:
         _fail(error, str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort) as error:
-        _fail(error, "stopped" + ("; the same command goes on where it stands" if _state["resumes"] else "; nothing was written"), 1)
+        _fail(
+            error,
+            "stopped"
+            + (
+                "; the same command goes on where it stands"
+                if _state["resumes"]
+                else "; nothing was written"
+            ),
+            1,
+        )
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        _fail(error, f"{error.filename or 'file system'}: {error.strerror or error}{_SPACE if full else ''}", 1)
+        _fail(
+            error,
+            f"{error.filename or 'file system'}: {error.strerror or error}{_SPACE if full else ''}",
+            1,
+        )
     except Exception as error:
-        if hasattr(error, "format_message"):  # a wrong word on the command line; typer's class for it has moved between versions
+        if hasattr(
+            error, "format_message"
+        ):  # a wrong word on the command line; typer's class for it has moved between versions
             _fail(error, _usage(error), 2)
         full = os.strerror(errno.ENOSPC) in str(error)  # as the weights' writer tells it
         _fail(error, " ".join(str(error).split()) + _SPACE if full else _last_place(error), 1)
@@ -228,7 +297,9 @@ def _usage(error: Any) -> str:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message())
         return "say which verb, e.g. linn run recipes/tiny.yaml"
-    return " ".join(error.format_message().split()).rstrip(".") + (f"; see {context.command_path} --help" if context else "")
+    return " ".join(error.format_message().split()).rstrip(".") + (
+        f"; see {context.command_path} --help" if context else ""
+    )
 
 
 def _last_place(error: Exception) -> str:
@@ -237,7 +308,9 @@ def _last_place(error: Exception) -> str:
     libraries = (sys.base_prefix, sys.prefix, "<")
     place = next((f for f in reversed(frames) if not f.filename.startswith(libraries)), frames[-1])
     lines = str(error).strip().splitlines() or ["no message"]
-    said = lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"  # a worker's error carries its own traceback
+    said = (
+        lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"
+    )  # a worker's error carries its own traceback
     return (
         f"{type(error).__name__}: {said} ({place.filename} line {place.lineno}, in {place.name}); "
         "linn --debug VERB … shows the whole traceback"

@@ -23,16 +23,27 @@ if TYPE_CHECKING:
 def grade(
     domain: Annotated[str, typer.Argument(help="a domain's name or ./file.py")],
     rows: Annotated[Path, typer.Option(help="JSONL in the released row layout")],
-    replies: Annotated[Path, typer.Option(help='JSONL of {"row": i, "text": …} or {"row": i, "messages": […]}')],
+    replies: Annotated[
+        Path, typer.Option(help='JSONL of {"row": i, "text": …} or {"row": i, "messages": […]}')
+    ],
     out: Annotated[Path, typer.Option(help="where the verdicts go, JSONL")],
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count and skip broken lines")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="count and skip broken lines")
+    ] = False,
     judge: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="the model that judges: RUN@STAGE, a checkpoint folder, or http://HOST:PORT/v1#MODEL"),
+        typer.Option(
+            metavar="MODEL",
+            help="the model that judges: RUN@STAGE, a checkpoint folder, or http://HOST:PORT/v1#MODEL",
+        ),
     ] = None,
     options: Annotated[
         list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="an option of the domain, or judge.KEY of the judge; may be repeated"),
+        typer.Option(
+            "--option",
+            metavar="KEY=VALUE",
+            help="an option of the domain, or judge.KEY of the judge; may be repeated",
+        ),
     ] = None,
 ) -> None:
     """Grade replies offline with a domain's own grader, or a judge model."""
@@ -55,7 +66,9 @@ def grade(
             from linn.judges.open import judges_of
 
             engine = Engine()
-            judges = judges_of({loaded.name: keys.judge}, judge_folders({loaded.name: keys.judge}, None), engine)
+            judges = judges_of(
+                {loaded.name: keys.judge}, judge_folders({loaded.name: keys.judge}, None), engine
+            )
         total = 0.0
 
         def counted(verdicts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -65,38 +78,81 @@ def grade(
                 yield verdict
 
         with reading(str(replies)) as progress:
-            count = write_rows(out, counted(graded(loaded, rows, replies, broken if skip_bad else None, judges, progress)))
+            count = write_rows(
+                out,
+                counted(
+                    graded(loaded, rows, replies, broken if skip_bad else None, judges, progress)
+                ),
+            )
     finally:
         loaded.close()
         if engine is not None:
             engine.close()
-    typer.echo(f"{count} verdicts" + (f", mean reward {total / count:.4f}" if count else "") + f": {out}")
+    typer.echo(
+        f"{count} verdicts" + (f", mean reward {total / count:.4f}" if count else "") + f": {out}"
+    )
     if judges is not None and (asked := judges.figures()):
-        typer.echo(f"judge: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s")
+        typer.echo(
+            f"judge: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s"
+        )
     for told in broken.told():
         typer.echo(f"skipped: {told}", err=True)
 
 
 def filter_rows(
     domain: Annotated[str, typer.Argument(help="a domain's name or ./file.py")],
-    rows: Annotated[str, typer.Option(help="JSONL in the released row layout: a path or hf://datasets/OWNER/REPO/FILE")],
-    out: Annotated[Path, typer.Option(help="where the rows that stay go, JSONL; OUT.rates.jsonl holds all pass rates")],
+    rows: Annotated[
+        str,
+        typer.Option(
+            help="JSONL in the released row layout: a path or hf://datasets/OWNER/REPO/FILE"
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="where the rows that stay go, JSONL; OUT.rates.jsonl holds all pass rates"
+        ),
+    ],
     source: Annotated[
-        str | None, typer.Option("--from", metavar="MODEL", help="RUN@STAGE, a checkpoint folder, or http(s)://HOST:PORT/v1#MODEL")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="RUN@STAGE, a checkpoint folder, or http(s)://HOST:PORT/v1#MODEL",
+        ),
     ] = None,
     rollouts: Annotated[int, typer.Option(min=1, help="rollouts a row")] = 8,
-    keep_solved: Annotated[float, typer.Option(min=0, max=1, help="share of the rows solved every time that stays")] = 0.0,
-    keep_unsolved: Annotated[float, typer.Option(min=0, max=1, help="share of the rows never solved that stays (agentic SWE: 0.1)")] = 1.0,
+    keep_solved: Annotated[
+        float, typer.Option(min=0, max=1, help="share of the rows solved every time that stays")
+    ] = 0.0,
+    keep_unsolved: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="share of the rows never solved that stays (agentic SWE: 0.1)"
+        ),
+    ] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="sampled tokens a turn at most")] = 49_152,
     temperature: Annotated[float, typer.Option(min=0, help="sampling temperature")] = 1.0,
     seed: Annotated[int, typer.Option(help="seed of sampling and of the shares")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="worker processes, for a checkpoint")] = 2,
-    reuse: Annotated[bool, typer.Option("--reuse", help="rows that have a pass_rate keep it")] = False,
-    resume: Annotated[bool, typer.Option(help="go on where an earlier measurement stood, or begin anew")] = True,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count and skip broken rows")] = False,
-    judge: Annotated[str | None, typer.Option(metavar="MODEL", help="the model that judges, in domains that need one")] = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="rows that have a pass_rate keep it")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="go on where an earlier measurement stood, or begin anew")
+    ] = True,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="count and skip broken rows")
+    ] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="the model that judges, in domains that need one"),
+    ] = None,
     options: Annotated[
-        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="an option of the domain; may be repeated")
+        list[str] | None,
+        typer.Option(
+            "--option", metavar="KEY=VALUE", help="an option of the domain; may be repeated"
+        ),
     ] = None,
 ) -> None:
     """Measure how often a model solves each row, and keep the rows worth training on."""
@@ -113,8 +169,15 @@ def filter_rows(
     from linn.types import Sampling
 
     writable(out)
-    keys = recipes.domain_keys(domain, judge, options or []).model_copy(update={"rows": rows, "skip_bad": skip_bad})
-    loaded, how, kept, show = load(domain, keys.options), Sampling(max_tokens, temperature), Path(f"{out}.rates.jsonl"), Progress()
+    keys = recipes.domain_keys(domain, judge, options or []).model_copy(
+        update={"rows": rows, "skip_bad": skip_bad}
+    )
+    loaded, how, kept, show = (
+        load(domain, keys.options),
+        Sampling(max_tokens, temperature),
+        Path(f"{out}.rates.jsonl"),
+        Progress(),
+    )
     settings = {
         "domain": domain,
         "from": source,
@@ -140,12 +203,15 @@ def filter_rows(
             if line % 1024 == 0:
                 show.note("filter", round(100 * share), 100, f"{line:,} lines read")
 
-        rates = difficulty.measured(loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows, on_read)
+        rates = difficulty.measured(
+            loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows, on_read
+        )
         stay = difficulty.chosen(rates, keep_solved, keep_unsolved, seed)
         count = difficulty.write_kept(loaded, rates, stay, out)
     typer.echo(difficulty.histogram(rates))
     typer.echo(
-        f"{count:,} of {len(rates):,} rows stay: {out}" + (f" (rows: {loaded.tally})" if loaded.tally.bad or loaded.tally.others else "")
+        f"{count:,} of {len(rates):,} rows stay: {out}"
+        + (f" (rows: {loaded.tally})" if loaded.tally.bad or loaded.tally.others else "")
     )
 
 
@@ -160,7 +226,9 @@ def _solver(source: str, how: Sampling, engine: Engine, turns: int) -> Solver:
 
     if (endpoint := endpoint_of(source)) is not None:
         if turns > 1:
-            raise UserError(f"--from {source}: an endpoint answers single-turn domains alone; give a checkpoint")
+            raise UserError(
+                f"--from {source}: an endpoint answers single-turn domains alone; give a checkpoint"
+            )
         return EndpointSolver(EndpointJudge(*endpoint, how))
     folder = resolve(source)
     engine.load(folder, Optim())
@@ -171,7 +239,11 @@ def check(
     name: Annotated[str, typer.Argument(metavar="DOMAIN", help="a domain's name or ./file.py")],
     options: Annotated[
         list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="an option of the domain, e.g. level=full or rows=FILE; may be repeated"),
+        typer.Option(
+            "--option",
+            metavar="KEY=VALUE",
+            help="an option of the domain, e.g. level=full or rows=FILE; may be repeated",
+        ),
     ] = None,
 ) -> None:
     """Prove a domain: gold earns 1, another's gold doesn't, hostile replies neither raise, earn nor hang."""
@@ -185,7 +257,10 @@ def check(
     finally:
         domain.close()
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}" + ("" if finding.ok else f": {finding.detail}"))
+        typer.echo(
+            f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}"
+            + ("" if finding.ok else f": {finding.detail}")
+        )
     if not all(f.ok for f in findings):
         raise typer.Exit(1)
 
@@ -199,9 +274,14 @@ def tasks(
         ),
     ] = None,
     each: Annotated[int, typer.Option(help="tasks of each package at most", min=1)] = 20,
-    difficulty: Annotated[str, typer.Option(help="easy, medium, hard, comma-separated; taken in turn")] = "easy,medium,hard",
+    difficulty: Annotated[
+        str, typer.Option(help="easy, medium, hard, comma-separated; taken in turn")
+    ] = "easy,medium,hard",
     seed: Annotated[int, typer.Option(help="which bugs")] = 0,
-    check: Annotated[Path | None, typer.Option(metavar="FILE", help="make none; prove every task of a file that was made")] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="make none; prove every task of a file that was made"),
+    ] = None,
 ) -> None:
     """Make repair tasks for swe_agentic: bugs in published packages, proved by the packages' own tests."""
     from linn.data.rows import writable, write_rows
@@ -214,16 +294,24 @@ def tasks(
         raise UserError("give --out FILE for new tasks, or --check FILE to prove those of a file")
     writable(out)
     made = []
-    names = PACKAGES if packages is None else [name.strip() for name in packages.split(",") if name.strip()]
+    names = (
+        PACKAGES
+        if packages is None
+        else [name.strip() for name in packages.split(",") if name.strip()]
+    )
     levels = [level.strip() for level in difficulty.split(",")]
     for found in make_all(names, each, levels, seed):
         typer.echo(found.line())
         if found.rows:
             made += found.rows
-            write_rows(out, made)  # after every package, so that an end before the last one loses little
+            write_rows(
+                out, made
+            )  # after every package, so that an end before the last one loses little
     if not made:
         raise UserError("no task was made")
-    typer.echo(f"{len(made)} tasks of {len({row['metadata']['package'] for row in made})} packages: {out}")
+    typer.echo(
+        f"{len(made)} tasks of {len({row['metadata']['package'] for row in made})} packages: {out}"
+    )
 
 
 def _prove_tasks(file: Path) -> None:
@@ -248,7 +336,12 @@ def _prove_tasks(file: Path) -> None:
 def render(
     rows: Annotated[Path, typer.Option(help="JSONL in the released row layout")],
     out: Annotated[Path, typer.Option(help='JSONL of {"row": i, "text": …}')],
-    tokens: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="also write token ids under this checkpoint's tokenizer")] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT", help="also write token ids under this checkpoint's tokenizer"
+        ),
+    ] = None,
 ) -> None:
     """Write what the model would see for each row."""
     from linn.chat import render as chat
@@ -278,19 +371,44 @@ def render(
 
 
 def data(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL, plain, gzip or zstd: a path or hf://datasets/OWNER/REPO/FILE")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="JSONL, plain, gzip or zstd: a path or hf://datasets/OWNER/REPO/FILE",
+        ),
+    ],
     tokens: Annotated[
-        str, typer.Option(metavar="CHECKPOINT", help="lengths in this checkpoint's tokens, or `characters`; default: the kept tiny base")
+        str,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="lengths in this checkpoint's tokens, or `characters`; default: the kept tiny base",
+        ),
     ] = "tiny",
-    domain: Annotated[str | None, typer.Option(help="read every row by this domain, whatever agent it names")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="read every row by this domain, whatever agent it names")
+    ] = None,
     against: Annotated[
-        list[str] | None, typer.Option(metavar="EVAL", help="evaluation set to compare prompts with: a file, DOMAIN, or DOMAIN:FILE")
+        list[str] | None,
+        typer.Option(
+            metavar="EVAL",
+            help="evaluation set to compare prompts with: a file, DOMAIN, or DOMAIN:FILE",
+        ),
     ] = None,
     ngram: Annotated[
-        list[int] | None, typer.Option(min=1, help="words in a row that make an overlap; default 13; --ngram 9 --ngram 13: either")
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="words in a row that make an overlap; default 13; --ngram 9 --ngram 13: either",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="where the rows without overlap go (with --against)")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="count rows that cannot be compared and leave them out")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="where the rows without overlap go (with --against)")
+    ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="count rows that cannot be compared and leave them out"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Tell what a data file holds, or which of its prompts overlap with evaluation sets."""
@@ -322,5 +440,14 @@ def data(
         codec = Codec.load(resolve(tokens))
     with reading(str(path)) as progress:
         told = describe.describe(path, codec, domain, progress)
-    unit = "characters" if codec is None else "tokens of " + (tokens if tokens != "tiny" else "the kept tiny base (--tokens CHECKPOINT)")
-    typer.echo(json_text(told.record(), 1) if as_json else describe.table(path, told, unit, shutil.get_terminal_size().columns))
+    unit = (
+        "characters"
+        if codec is None
+        else "tokens of "
+        + (tokens if tokens != "tiny" else "the kept tiny base (--tokens CHECKPOINT)")
+    )
+    typer.echo(
+        json_text(told.record(), 1)
+        if as_json
+        else describe.table(path, told, unit, shutil.get_terminal_size().columns)
+    )

@@ -43,7 +43,9 @@ def domain_of(agent: str) -> str | None:
     """The domain that an agent's rows are for; a row may also name a domain itself. Benchmarks put their name before the agent's: `aime24_…`."""
     if agent in _AGENTS:
         return agent
-    return _DOMAIN_OF.get(agent) or next((domain for name, domain in _DOMAIN_OF.items() if agent.endswith(f"_{name}")), None)
+    return _DOMAIN_OF.get(agent) or next(
+        (domain for name, domain in _DOMAIN_OF.items() if agent.endswith(f"_{name}")), None
+    )
 
 
 def metadata_of(row: Mapping[str, Any]) -> Any:
@@ -59,7 +61,9 @@ def agent_of(row: Mapping[str, Any]) -> str | None:
     name = told.get("name") if isinstance(told, Mapping) else told
     if name is None or (isinstance(name, str) and name):
         return name
-    raise BadRow(f"agent_ref.name is {str(name)[:40]!r}; allowed: the name of an agent", "agent_ref")
+    raise BadRow(
+        f"agent_ref.name is {str(name)[:40]!r}; allowed: the name of an agent", "agent_ref"
+    )
 
 
 def whose(row: Mapping[str, Any], domain: str) -> str:
@@ -74,10 +78,17 @@ def whose(row: Mapping[str, Any], domain: str) -> str:
     if owner not in (None, domain):
         return "of other domains"
     if row.get("_hf_placeholder"):
-        raise BadRow("_hf_placeholder: its question is to be taken from another data set first", "placeholder")
-    fields = SIGNAL.get(domain, ())
-    if fields and all((metadata_of(row) if field == "metadata" else row.get(field)) in (None, "", [], {}) for field in fields):
         raise BadRow(
-            f"no verifier signal: {' and '.join(fields)} {'are' if len(fields) > 1 else 'is'} missing or empty", "no verifier signal"
+            "_hf_placeholder: its question is to be taken from another data set first",
+            "placeholder",
+        )
+    fields = SIGNAL.get(domain, ())
+    if fields and all(
+        (metadata_of(row) if field == "metadata" else row.get(field)) in (None, "", [], {})
+        for field in fields
+    ):
+        raise BadRow(
+            f"no verifier signal: {' and '.join(fields)} {'are' if len(fields) > 1 else 'is'} missing or empty",
+            "no verifier signal",
         )
     return ""

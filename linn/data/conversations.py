@@ -15,7 +15,10 @@ from linn.errors import UserError
 from linn.types import Message, ToolCall
 
 _RESULT = re.compile(rf"{chat.RESULT}\n?(.*?)\n?{chat.RESULT_END}", re.DOTALL)
-_RESULTS = re.compile(rf"\s*(?:{chat.RESULT}(?:(?!{chat.RESULT}|{chat.RESULT_END}).)*{chat.RESULT_END}\s*)+", re.DOTALL)
+_RESULTS = re.compile(
+    rf"\s*(?:{chat.RESULT}(?:(?!{chat.RESULT}|{chat.RESULT_END}).)*{chat.RESULT_END}\s*)+",
+    re.DOTALL,
+)
 """Nothing but results, none within another."""
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -61,15 +64,27 @@ def _turns(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         turns = decoded(turns)
     if not isinstance(turns, list) or not turns:
         raise BadRow(
-            f"messages: expected a list of {{role, content}}; the row has {', '.join(map(str, row)) or 'nothing'}"[:200], "no messages"
+            f"messages: expected a list of {{role, content}}; the row has {', '.join(map(str, row)) or 'nothing'}"[
+                :200
+            ],
+            "no messages",
         )
     for i, turn in enumerate(turns):
         if not isinstance(turn, Mapping):
-            raise BadRow(f"messages[{i}]: expected an object with role and content, found {type(turn).__name__}", "not a chat turn")
+            raise BadRow(
+                f"messages[{i}]: expected an object with role and content, found {type(turn).__name__}",
+                "not a chat turn",
+            )
         if turn.get("type") not in (None, "message"):
-            raise BadRow(f"messages[{i}].type is {str(turn['type'])[:40]!r}; give turns of role and content", "not a chat turn")
+            raise BadRow(
+                f"messages[{i}].type is {str(turn['type'])[:40]!r}; give turns of role and content",
+                "not a chat turn",
+            )
         if turn.get("role") not in _ROLES:
-            raise BadRow(f"messages[{i}].role is {str(turn.get('role'))[:40]!r}; allowed: {', '.join(_ROLES)}", "unknown role")
+            raise BadRow(
+                f"messages[{i}].role is {str(turn.get('role'))[:40]!r}; allowed: {', '.join(_ROLES)}",
+                "unknown role",
+            )
     return turns
 
 
@@ -78,20 +93,33 @@ def _turn_holds(turn: Mapping[str, Any], where: str) -> None:
     content, role = turn.get("content"), turn["role"]
     calls = turn.get("tool_calls")
     if calls is not None and not isinstance(calls, list):
-        raise BadRow(f"{where}.tool_calls: expected a list, found {type(calls).__name__}", "unreadable call")
+        raise BadRow(
+            f"{where}.tool_calls: expected a list, found {type(calls).__name__}", "unreadable call"
+        )
     if calls and role != "assistant":
-        raise BadRow(f"{where}.tool_calls: only the assistant calls, found role {role!r}", "call by another than the assistant")
+        raise BadRow(
+            f"{where}.tool_calls: only the assistant calls, found role {role!r}",
+            "call by another than the assistant",
+        )
     if isinstance(content, list):
         texts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
         if not all(isinstance(text, str) for text in texts):
-            raise BadRow(f"{where}.content: a part holds no text; the protocol knows text only", "no content")
+            raise BadRow(
+                f"{where}.content: a part holds no text; the protocol knows text only", "no content"
+            )
         content = "".join(map(str, texts))
     if content is None and calls:
         content = ""
     if not isinstance(content, str):
-        raise BadRow(f"{where}.content: expected text, found {'null' if content is None else type(content).__name__}", "no content")
+        raise BadRow(
+            f"{where}.content: expected text, found {'null' if content is None else type(content).__name__}",
+            "no content",
+        )
     if mark := next((mark for mark in (chat.START, chat.END) if mark in content), None):
-        raise BadRow(f"{where}.content holds {mark}, which only the chat template may write", "control token in the text")
+        raise BadRow(
+            f"{where}.content holds {mark}, which only the chat template may write",
+            "control token in the text",
+        )
     if role == "user" and not content.strip():
         raise BadRow(f"{where}.content is empty", "no content")
     if role == "assistant":
@@ -102,14 +130,26 @@ def _assistant_holds(turn: Mapping[str, Any], content: str, where: str) -> None:
     before, opened, _ = content.partition(chat.THINK)
     thought, closed, answer = content.rpartition(chat.THINK_END)
     if opened and not closed:
-        raise BadRow(f"{where}.content: {chat.THINK} without {chat.THINK_END}", "thought without an end")
+        raise BadRow(
+            f"{where}.content: {chat.THINK} without {chat.THINK_END}", "thought without an end"
+        )
     if opened and before.strip() and len(before) < len(thought):
-        raise BadRow(f"{where}.content: text before {chat.THINK}; a turn opens with its thought", "text before the thought")
+        raise BadRow(
+            f"{where}.content: text before {chat.THINK}; a turn opens with its thought",
+            "text before the thought",
+        )
     for key in ("reasoning_content", "reasoning"):
         told = turn.get(key)
         if told is not None and not isinstance(told, str):
-            raise BadRow(f"{where}.{key}: expected text, found {type(told).__name__}", "unreadable reasoning")
-        if told and told.strip() and closed and thought.removeprefix(before + opened).strip() != told.strip():
+            raise BadRow(
+                f"{where}.{key}: expected text, found {type(told).__name__}", "unreadable reasoning"
+            )
+        if (
+            told
+            and told.strip()
+            and closed
+            and thought.removeprefix(before + opened).strip() != told.strip()
+        ):
             raise BadRow(f"{where}.{key}: another thought stands in the content", "two thoughts")
     said = answer if closed else content
     if CALL in said or CALL_END in said:
@@ -117,7 +157,10 @@ def _assistant_holds(turn: Mapping[str, Any], content: str, where: str) -> None:
         if CALL in beside or CALL_END in beside:
             raise BadRow(f"{where}.content: a {CALL} that cannot be read", "unreadable call")
         if beside.strip() != said.partition(CALL)[0].strip():
-            raise BadRow(f"{where}.content: text after a call; only another call may follow one", "prose after a call")
+            raise BadRow(
+                f"{where}.content: text after a call; only another call may follow one",
+                "prose after a call",
+            )
     if not said.strip() and not turn.get("tool_calls"):
         raise BadRow(f"{where}.content: neither an answer nor a call", "no content")
 
@@ -141,7 +184,11 @@ def _results_apart(turns: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Ma
         yield i, turn
 
 
-def _calls_hold(placed: Sequence[tuple[int, Mapping[str, Any]]], messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
+def _calls_hold(
+    placed: Sequence[tuple[int, Mapping[str, Any]]],
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]],
+) -> None:
     """Calls against definitions, results against calls."""
     signatures = Signatures(tools, [m.content for m in messages if m.role == "system"])
     open_calls: list[ToolCall] | None = None
@@ -151,7 +198,11 @@ def _calls_hold(placed: Sequence[tuple[int, Mapping[str, Any]]], messages: Seque
             if not open_calls:
                 raise BadRow(f"{where}: a tool turn answers no call", "tool turn without a call")
             ids = [call.id for call in open_calls]
-            if message.tool_call_id is not None and None not in ids and message.tool_call_id not in ids:
+            if (
+                message.tool_call_id is not None
+                and None not in ids
+                and message.tool_call_id not in ids
+            ):
                 raise BadRow(
                     f"{where}.tool_call_id is {message.tool_call_id[:40]!r}; the open calls are {', '.join(map(str, ids))[:80]}",
                     "tool turn without a call",
@@ -163,17 +214,36 @@ def _calls_hold(placed: Sequence[tuple[int, Mapping[str, Any]]], messages: Seque
             continue
         _written_once(turn, message, where)
         for j, call in enumerate(message.tool_calls):
-            at = f"{where}.tool_calls[{j}]" if turn.get("tool_calls") else f"{where}.content: call {j + 1}"
+            at = (
+                f"{where}.tool_calls[{j}]"
+                if turn.get("tool_calls")
+                else f"{where}.content: call {j + 1}"
+            )
             signatures.holds(call, at)
 
 
 def _written_once(turn: Mapping[str, Any], message: Message, where: str) -> None:
     """Calls of `tool_calls` have names, and the content holds no others."""
     field = turn.get("tool_calls") or []
-    told = chat.to_messages([{"role": "assistant", "content": turn.get("content") or ""}])[0].tool_calls if field else ()
-    if told and [(c.name, c.arguments) for c in told] != [(c.name, c.arguments) for c in message.tool_calls]:
+    told = (
+        chat.to_messages([{"role": "assistant", "content": turn.get("content") or ""}])[
+            0
+        ].tool_calls
+        if field
+        else ()
+    )
+    if told and [(c.name, c.arguments) for c in told] != [
+        (c.name, c.arguments) for c in message.tool_calls
+    ]:
         raise BadRow(f"{where}: calls in content and others in tool_calls", "unreadable call")
     for j, entry in enumerate(field):
         function = entry.get("function", entry) if isinstance(entry, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
-            raise BadRow(f"{where}.tool_calls[{j}].function.name: expected the name of a function", "unreadable call")
+        if (
+            not isinstance(function, Mapping)
+            or not isinstance(function.get("name"), str)
+            or not function["name"]
+        ):
+            raise BadRow(
+                f"{where}.tool_calls[{j}].function.name: expected the name of a function",
+                "unreadable call",
+            )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from linn.errors import UserError
 
-_FORM = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/\s]+))?/(?P<path>\S+)")
+_FORM = re.compile(
+    r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/\s]+))?/(?P<path>\S+)"
+)
 
 
 def is_remote(name: str) -> bool:
@@ -15,7 +17,9 @@ def is_remote(name: str) -> bool:
     if not name.startswith("hf:"):
         return False
     if _FORM.fullmatch(name) is None:
-        raise UserError(f"{name}: expected hf://datasets/OWNER/REPO/PATH/IN/REPO.jsonl, with @REVISION after REPO to pin one")
+        raise UserError(
+            f"{name}: expected hf://datasets/OWNER/REPO/PATH/IN/REPO.jsonl, with @REVISION after REPO to pin one"
+        )
     return True
 
 
@@ -33,12 +37,20 @@ def located(name: str | Path) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repo, path, repo_type="dataset", revision=revision, local_files_only=True))
+        return Path(
+            hf_hub_download(
+                repo, path, repo_type="dataset", revision=revision, local_files_only=True
+            )
+        )
     except LocalEntryNotFoundError:
         pass
     try:
         return Path(hf_hub_download(repo, path, repo_type="dataset", revision=revision))
     except Exception as error:
-        command = f"hf download {repo} {path} --repo-type dataset" + (f" --revision {revision}" if revision else "")
+        command = f"hf download {repo} {path} --repo-type dataset" + (
+            f" --revision {revision}" if revision else ""
+        )
         why = " ".join(str(error).split())[:200]
-        raise UserError(f"{name}: not in the local cache and not to be had ({why}); where there is network: {command}") from None
+        raise UserError(
+            f"{name}: not in the local cache and not to be had ({why}); where there is network: {command}"
+        ) from None

@@ -109,7 +109,10 @@ def asked(row: Mapping[str, Any]) -> list[str]:
         fields += [place.get(key) for key in _PLAIN]
     turns = next((value for value in fields if isinstance(value, (str, list)) and value), None)
     if turns is None:
-        raise BadRow(f"nothing asked: none of responses_create_params.input, messages, {', '.join(_PLAIN)} holds text", "nothing asked")
+        raise BadRow(
+            f"nothing asked: none of responses_create_params.input, messages, {', '.join(_PLAIN)} holds text",
+            "nothing asked",
+        )
     try:
         return [m.content for m in chat.to_messages(turns) if m.role == "user"]
     except UserError as error:

@@ -76,7 +76,9 @@ class Lines(Iterator[tuple[int, bytes]]):
             return self._source.stream.readline(MAX_LINE)
         except Exception as error:
             self.close()
-            raise UserError(f"{self.path}: cannot be read after line {self.number}: {error}; is the file whole?") from None
+            raise UserError(
+                f"{self.path}: cannot be read after line {self.number}: {error}; is the file whole?"
+            ) from None
 
 
 def object_of(raw: bytes) -> dict[str, Any]:
@@ -84,18 +86,32 @@ def object_of(raw: bytes) -> dict[str, Any]:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise BadRow(f"byte {error.start + 1} of the line is not UTF-8; save the file as UTF-8", "not UTF-8") from None
+        raise BadRow(
+            f"byte {error.start + 1} of the line is not UTF-8; save the file as UTF-8", "not UTF-8"
+        ) from None
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
         if "\0" in text:
-            raise BadRow(f"not JSON: a NUL byte at column {text.index(chr(0)) + 1}; is this UTF-8 text?", "not JSON") from None
-        raise BadRow(f"not JSON: {error.msg.removesuffix(' at')} at column {error.pos + 1}; {_ONE}{_remedy(text)}", "not JSON") from None
+            raise BadRow(
+                f"not JSON: a NUL byte at column {text.index(chr(0)) + 1}; is this UTF-8 text?",
+                "not JSON",
+            ) from None
+        raise BadRow(
+            f"not JSON: {error.msg.removesuffix(' at')} at column {error.pos + 1}; {_ONE}{_remedy(text)}",
+            "not JSON",
+        ) from None
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else "a number of over 4,300 digits"
+        reason = (
+            "nested too deeply"
+            if isinstance(error, RecursionError)
+            else "a number of over 4,300 digits"
+        )
         raise BadRow(f"not readable as JSON: {reason}", "not JSON") from None
     if not isinstance(row, dict):
-        raise BadRow(f"expected a JSON object, found {_kind(row)}; {_ONE}{_remedy(text)}", "not an object")
+        raise BadRow(
+            f"expected a JSON object, found {_kind(row)}; {_ONE}{_remedy(text)}", "not an object"
+        )
     return row
 
 
@@ -104,7 +120,13 @@ _ONE = "each line must hold one JSON object"
 
 def _remedy(text: str) -> str:
     """What makes JSON Lines of an array, or of an object written over several lines."""
-    return "; jq -c '.[]' makes it so" if text.startswith("[") else "; jq -c . makes it so" if text.strip() == "{" else ""
+    return (
+        "; jq -c '.[]' makes it so"
+        if text.startswith("[")
+        else "; jq -c . makes it so"
+        if text.strip() == "{"
+        else ""
+    )
 
 
 class Rows(Iterator[dict[str, Any]]):
@@ -173,7 +195,11 @@ def write_lines(path: str | Path, lines: Iterable[bytes]) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            packed = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) if path.suffix == ".gz" else None
+            packed = (
+                gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+                if path.suffix == ".gz"
+                else None
+            )
             target = cast(BinaryIO, packed or file)
             for line in lines:
                 target.write(line if line.endswith(b"\n") else line + b"\n")
@@ -200,10 +226,19 @@ def writable(path: str | Path) -> Path:
         raise UserError(f"{path}: a folder; name the file to write in it")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"{path}: cannot be written: {above} is {'a folder without write permission' if above.is_dir() else 'a file'}")
+        raise UserError(
+            f"{path}: cannot be written: {above} is {'a folder without write permission' if above.is_dir() else 'a file'}"
+        )
     return path
 
 
 def _kind(value: object) -> str:
-    names = {str: "text", bool: "a boolean", int: "a number", float: "a number", list: "a list", type(None): "null"}
+    names = {
+        str: "text",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        type(None): "null",
+    }
     return names[type(value)]

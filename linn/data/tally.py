@@ -47,7 +47,10 @@ class Tally:
 
     def record(self) -> dict[str, Any]:
         """The counts as JSON."""
-        bad = {reason: {"rows": count, "first": self.first[reason]} for reason, count in by_count(self.bad)}
+        bad = {
+            reason: {"rows": count, "first": self.first[reason]}
+            for reason, count in by_count(self.bad)
+        }
         return {"good": self.good, "bad": bad, "others": dict(by_count(self.others))}
 
     def restore(self, record: Mapping[str, Any]) -> None:
@@ -58,12 +61,19 @@ class Tally:
 
     def told(self) -> list[str]:
         """A line a reason: how many, and the first of them."""
-        return [f"{count:,} {reason}, the first: {self.first[reason]}" for reason, count in by_count(self.bad)]
+        return [
+            f"{count:,} {reason}, the first: {self.first[reason]}"
+            for reason, count in by_count(self.bad)
+        ]
 
     def __str__(self) -> str:
         parts = [f"{self.good:,} good"]
         if self.bad:
-            parts.append(f"{sum(self.bad.values()):,} bad and skipped (" + ", ".join(f"{c:,} {r}" for r, c in by_count(self.bad)) + ")")
+            parts.append(
+                f"{sum(self.bad.values()):,} bad and skipped ("
+                + ", ".join(f"{c:,} {r}" for r, c in by_count(self.bad))
+                + ")"
+            )
         return ", ".join([*parts, *(f"{c:,} {whose}" for whose, c in by_count(self.others))])
 
 

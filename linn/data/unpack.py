@@ -31,7 +31,9 @@ class Unpacked:
         try:
             about = path.stat()
             if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
-                raise UserError(f"{path}: a pipe or device, which can be read but once; write it to a file first (gzip and zstd are fine)")
+                raise UserError(
+                    f"{path}: a pipe or device, which can be read but once; write it to a file first (gzip and zstd are fine)"
+                )
             self._file = open(path, "rb")  # noqa: SIM115 (closed by `close`)
             self._size = about.st_size
             head = self._file.read(8)
@@ -54,7 +56,9 @@ class Unpacked:
     @property
     def share(self) -> float:
         """Share of the file's bytes read so far."""
-        return 1.0 if self._file.closed or not self._size else min(1.0, self._file.tell() / self._size)
+        return (
+            1.0 if self._file.closed or not self._size else min(1.0, self._file.tell() / self._size)
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -64,7 +68,9 @@ class Unpacked:
 
 def _is_zstd(head: bytes) -> bool:
     """A frame's magic number, or that of a skippable frame, which may come first."""
-    return head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F)
+    return head.startswith(b"\x28\xb5\x2f\xfd") or (
+        head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
+    )
 
 
 class _Zstd(io.RawIOBase):

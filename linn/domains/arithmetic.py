@@ -27,7 +27,9 @@ class Arithmetic(Domain):
             sign = "-" if a - b >= 10 else "+"
         result = a + b if sign == "+" else a - b
         question = Message("user", f"what is {a} {sign} {b}?")
-        return Prompt(self.name, "", (question,), hidden={"a": a, "sign": sign, "b": b, "result": result})
+        return Prompt(
+            self.name, "", (question,), hidden={"a": a, "sign": sign, "b": b, "result": result}
+        )
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """Strict: look-alike digits, fractions and numbers with other signs attached do not count as the result."""
@@ -36,7 +38,10 @@ class Arithmetic(Domain):
             return Verdict(0.0, "the answer holds no number")
         last = numbers[-1].rstrip(".,:*")
         right = last == str(prompt.hidden["result"])
-        return Verdict(float(right), "" if right else f"the last number is {last[:20]}, not {prompt.hidden['result']}")
+        return Verdict(
+            float(right),
+            "" if right else f"the last number is {last[:20]}, not {prompt.hidden['result']}",
+        )
 
     def gold(self, prompt: Prompt) -> Reply:
         """The working and the bare number."""
@@ -44,7 +49,11 @@ class Arithmetic(Domain):
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: a needless remark after the result, which makes another number the last one."""
-        answer = f"{prompt.hidden['result']}, not {prompt.hidden['a']}" if faulty else str(prompt.hidden["result"])
+        answer = (
+            f"{prompt.hidden['result']}, not {prompt.hidden['a']}"
+            if faulty
+            else str(prompt.hidden["result"])
+        )
         return (Message("assistant", answer, reasoning=_working(prompt)),)
 
 

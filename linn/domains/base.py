@@ -88,7 +88,9 @@ class Domain:
         """`level`: which generator; `rows`: JSONL in the released layout (a path or `hf://…`) instead of a generator."""
         if level not in self.levels:
             allowed = ", ".join(self.levels)
-            raise UserError(f"domain {self.name}: level {level!r} is unknown; allowed: {allowed}. For real data give rows: FILE.jsonl")
+            raise UserError(
+                f"domain {self.name}: level {level!r} is unknown; allowed: {allowed}. For real data give rows: FILE.jsonl"
+            )
         self.level = level
         self.rows = rows
         self.tally = Tally()
@@ -132,7 +134,9 @@ class Domain:
         """How many questions that is for so many siblings, at most; a price is told by it."""
         return siblings if self.judged else 0
 
-    def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
+    def judge(
+        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+    ) -> list[Verdict] | None:
         """One verdict a sibling where rewards depend on the others or on a judge model; None: `verify` each alone.
 
         `answers`: the judge's, one a question of `questions`, its reasoning removed; empty text where none was readable.
@@ -179,7 +183,9 @@ class Domain:
         assert self.rows is not None
         path = located(self.rows)
         seen: set[str] = set()
-        for line, raw in shuffled(path, seed_of("rows", self.name, seed)) if split == "train" else Lines(path):
+        for line, raw in (
+            shuffled(path, seed_of("rows", self.name, seed)) if split == "train" else Lines(path)
+        ):
             prompt = self._of_line(path, line, raw)
             if prompt is None or split_of(key := content_key(prompt)) != split or key in seen:
                 continue

@@ -42,7 +42,10 @@ def hostile_replies(gold: Reply) -> Iterator[tuple[str, Reply]]:
     }  # fmt: skip
     for what, text in texts.items():
         yield what, Reply(text, messages=(Message("assistant", text),))
-    yield "a truncated gold answer", Reply("", gold.text, (Message("assistant", "", gold.text),), finished=False)
+    yield (
+        "a truncated gold answer",
+        Reply("", gold.text, (Message("assistant", "", gold.text),), finished=False),
+    )
     yield "an unknown call", _call("no_such_tool", {"x": 1})
     yield "broken arguments", _call("view", '{"path": ')
 
@@ -55,7 +58,10 @@ def check(domain: Domain, count: int = 20) -> list[Finding]:
     """Try a domain on `count` prompts a split; every finding says whether it held."""
     findings: list[Finding] = []
     try:
-        prompts = {split: list(itertools.islice(domain.prompts(split), count)) for split in ("train", "validation", "test")}
+        prompts = {
+            split: list(itertools.islice(domain.prompts(split), count))
+            for split in ("train", "validation", "test")
+        }
         wrong = next(
             (
                 f"a prompt's domain is {p.domain!r}, not {domain.name!r}"
@@ -71,16 +77,39 @@ def check(domain: Domain, count: int = 20) -> list[Finding]:
         prompts, wrong = {}, _raised(error)
     if wrong or not all(prompts.values()):
         empty = ", ".join(split for split, made in prompts.items() if not made)
-        return [Finding("prompts of every split are there", False, wrong[:300] or f"none in {empty}; give more rows")]
+        return [
+            Finding(
+                "prompts of every split are there",
+                False,
+                wrong[:300] or f"none in {empty}; give more rows",
+            )
+        ]
     texts = {split: {repr(p.messages) for p in chosen} for split, chosen in prompts.items()}
-    shared = (texts["train"] & texts["test"]) | (texts["train"] & texts["validation"]) | (texts["validation"] & texts["test"])
-    findings.append(Finding(f"splits share no prompt ({sum(map(len, texts.values()))} tried)", not shared, str(sorted(shared))[:200]))
+    shared = (
+        (texts["train"] & texts["test"])
+        | (texts["train"] & texts["validation"])
+        | (texts["validation"] & texts["test"])
+    )
+    findings.append(
+        Finding(
+            f"splits share no prompt ({sum(map(len, texts.values()))} tried)",
+            not shared,
+            str(sorted(shared))[:200],
+        )
+    )
     findings.append(_same_again(domain, prompts["test"]))
     chosen = [p for split in prompts.values() for p in split]
-    low = [f"{p.id}: {note}" for p in chosen for reward, note in [_graded(domain, p, p)] if not reward >= 1.0]
+    low = [
+        f"{p.id}: {note}"
+        for p in chosen
+        for reward, note in [_graded(domain, p, p)]
+        if not reward >= 1.0
+    ]
     findings.append(Finding(f"gold earns 1 ({len(chosen)} prompts)", not low, "; ".join(low[:3])))
     if any(": raised" in line for line in low):
-        return findings  # the grader itself is broken; trying it on hostile replies says nothing more
+        return (
+            findings  # the grader itself is broken; trying it on hostile replies says nothing more
+        )
     findings.append(_others_gold(domain, chosen))
     findings += _hostile(domain, chosen[:HOSTILE_PROMPTS])
     return findings
@@ -115,7 +144,9 @@ def _others_gold(domain: Domain, prompts: list[Prompt]) -> Finding:
     pairs = list(itertools.pairwise(prompts))
     fooled = sum(_graded(domain, p, other)[0] >= 1.0 for p, other in pairs)
     return Finding(
-        f"another prompt's gold earns less ({len(pairs) - fooled} of {len(pairs)})", fooled < len(pairs) / 2, f"{fooled} earned full reward"
+        f"another prompt's gold earns less ({len(pairs) - fooled} of {len(pairs)})",
+        fooled < len(pairs) / 2,
+        f"{fooled} earned full reward",
     )
 
 
@@ -136,12 +167,18 @@ def _hostile(domain: Domain, prompts: list[Prompt]) -> Iterator[Finding]:
             slowest = max(slowest, time.perf_counter() - began)
             if not reward < 1.0:  # nor may it be NaN
                 earned = sum(not domain.verify(prompt, reply).reward < 1.0 for prompt in prompts)
-            if earned and (what in ("empty", "blank", "a truncated gold answer") or reward != reward or 2 * earned >= len(prompts)):
+            if earned and (
+                what in ("empty", "blank", "a truncated gold answer")
+                or reward != reward
+                or 2 * earned >= len(prompts)
+            ):
                 bad.append(f"{what}: rewarded {reward} on {earned} of {len(prompts)} prompts")
         except InfrastructureError:
             raise
         except Exception as error:
             bad.append(f"{what}: {_raised(error)}")
             slowest = max(slowest, time.perf_counter() - began)
-    yield Finding(f"hostile replies neither raise nor earn ({tried} tried)", not bad, "; ".join(bad[:4]))
+    yield Finding(
+        f"hostile replies neither raise nor earn ({tried} tried)", not bad, "; ".join(bad[:4])
+    )
     yield Finding(f"none overruns {LIMIT_S:g} s (slowest {slowest:.2f} s)", slowest <= LIMIT_S)

@@ -31,7 +31,14 @@ class GenRM(Domain):
 
     name: ClassVar[str] = "genrm"
 
-    def __init__(self, level: str = "tiny", rows: str | Path | None = None, c1: float = 10.0, c2: float = 1.0, principle: str = "") -> None:
+    def __init__(
+        self,
+        level: str = "tiny",
+        rows: str | Path | None = None,
+        c1: float = 10.0,
+        c2: float = 1.0,
+        principle: str = "",
+    ) -> None:
         """`c1`: what an unreadable verdict costs; `c2`: weight of the ranking's error; `principle`: shown where a row has none of its own."""
         super().__init__(level, rows)
         if c1 < 0 or c2 < 0:
@@ -53,7 +60,9 @@ class GenRM(Domain):
             first, second = _answer(asked, rng), _answer(asked, rng)
         return _shown(asked.messages, first, second, "", _whole(said))
 
-    def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict]:
+    def judge(
+        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+    ) -> list[Verdict]:
         """R of each reply; none depends on the others."""
         return [self._verdict(prompt, reply, share=False) for reply in replies]
 
@@ -65,12 +74,22 @@ class GenRM(Domain):
         said, true = read_comparison(reply.text), prompt.hidden
         if said is None:
             return Verdict(0.0 if share else -self.c1, "no verdict can be read", {"readable": 0.0})
-        errors = [abs(a - b) for a, b in ((said.score_1, true["score_1"]), (said.score_2, true["score_2"])) if b is not None]
+        errors = [
+            abs(a - b)
+            for a, b in ((said.score_1, true["score_1"]), (said.score_2, true["score_2"]))
+            if b is not None
+        ]
         scores, farthest = sum(errors), 4 * len(errors) + 5
         ranking = abs(said.ranking - true["ranking"])
-        side = (said.ranking < 3.5) == (true["ranking"] < 3.5) and (said.ranking > 3.5) == (true["ranking"] > 3.5)
+        side = (said.ranking < 3.5) == (true["ranking"] < 3.5) and (said.ranking > 3.5) == (
+            true["ranking"] > 3.5
+        )
         reward = 1 - (scores + ranking) / farthest if share else -scores - self.c2 * ranking
-        return Verdict(reward, f"scores off by {scores:g}, ranking by {ranking:g}", {"readable": 1.0, "side": float(side)})
+        return Verdict(
+            reward,
+            f"scores off by {scores:g}, ranking by {ranking:g}",
+            {"readable": 1.0, "side": float(side)},
+        )
 
     def gold(self, prompt: Prompt) -> Reply:
         """What people (or the program) said."""
@@ -90,16 +109,30 @@ class GenRM(Domain):
         """
         for key in ("response1", "response2"):
             if not isinstance(row.get(key), str):
-                raise UserError(f"row {index}: {key} is {type(row.get(key)).__name__}; allowed: text")
+                raise UserError(
+                    f"row {index}: {key} is {type(row.get(key)).__name__}; allowed: text"
+                )
         preference = row.get("overall_preference")
-        if isinstance(preference, bool) or not isinstance(preference, int) or preference not in _RANKING:
-            raise UserError(f"row {index}: overall_preference is {preference!r}; allowed: a whole number from -3 to 3")
+        if (
+            isinstance(preference, bool)
+            or not isinstance(preference, int)
+            or preference not in _RANKING
+        ):
+            raise UserError(
+                f"row {index}: overall_preference is {preference!r}; allowed: a whole number from -3 to 3"
+            )
         said: dict[str, Any] = {"score_1": None, "score_2": None, "ranking": _RANKING[preference]}
         for key in ("score_1", "score_2"):
             value = row.get(key)
             if value is not None:
-                if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 5:
-                    raise UserError(f"row {index}: {key} is {value!r}; allowed: a number from 1 to 5")
+                if (
+                    isinstance(value, bool)
+                    or not isinstance(value, int | float)
+                    or not 1 <= value <= 5
+                ):
+                    raise UserError(
+                        f"row {index}: {key} is {value!r}; allowed: a number from 1 to 5"
+                    )
                 said[key] = value
         principle = row.get("principle") or self.principle
         if not isinstance(principle, str):
@@ -109,10 +142,14 @@ class GenRM(Domain):
         return replace(made, id=str(row.get("id", index)))
 
 
-def _shown(messages: Sequence[Message], first: str, second: str, principle: str, said: Mapping[str, Any]) -> Prompt:
+def _shown(
+    messages: Sequence[Message], first: str, second: str, principle: str, said: Mapping[str, Any]
+) -> Prompt:
     """What the reward model reads is what `preference` shows it."""
     turns = genrm_question(messages, shown(first), shown(second), principle)
-    return Prompt("genrm", "", tuple(replace(m, content=inert(m.content)) for m in turns), hidden=said)
+    return Prompt(
+        "genrm", "", tuple(replace(m, content=inert(m.content)) for m in turns), hidden=said
+    )
 
 
 def swapped(prompt: Prompt) -> Prompt:
@@ -132,7 +169,11 @@ def swap(said: Comparison) -> Comparison:
 def _whole(said: Comparison) -> dict[str, Any]:
     """The program's verdict as a person would give it: whole scores, a whole ranking on the better one's side."""
     far = {0: 0.5, 1: 0.5, 2: 1.5}.get(int(abs(said.score_1 - said.score_2)), 2.5)
-    return {"score_1": int(said.score_1), "score_2": int(said.score_2), "ranking": 3.5 - far if said.ranking < 3.5 else 3.5 + far}
+    return {
+        "score_1": int(said.score_1),
+        "score_2": int(said.score_2),
+        "ranking": 3.5 - far if said.ranking < 3.5 else 3.5 + far,
+    }
 
 
 def _answer(prompt: Prompt, rng: random.Random) -> str:
@@ -141,13 +182,27 @@ def _answer(prompt: Prompt, rng: random.Random) -> str:
     fact, _, example = whole.partition(" for example")
     topic = str(prompt.hidden["topic"])
     return rng.choice(
-        [whole, fact, f"{topic}. for example{example}", f"{topic}.", f"{whole} {RAMBLE} {RAMBLE}", f"{fact} {RAMBLE} {RAMBLE}", RAMBLE]
+        [
+            whole,
+            fact,
+            f"{topic}. for example{example}",
+            f"{topic}.",
+            f"{whole} {RAMBLE} {RAMBLE}",
+            f"{fact} {RAMBLE} {RAMBLE}",
+            RAMBLE,
+        ]
     )
 
 
 def _written(said: Mapping[str, Any]) -> str:
-    figures = {"score_1": said["score_1"] or 3, "score_2": said["score_2"] or 3, "ranking": said["ranking"]}
-    return json.dumps({key: int(value) if value == int(value) else value for key, value in figures.items()})
+    figures = {
+        "score_1": said["score_1"] or 3,
+        "score_2": said["score_2"] or 3,
+        "ranking": said["ranking"],
+    }
+    return json.dumps(
+        {key: int(value) if value == int(value) else value for key, value in figures.items()}
+    )
 
 
 def _thought(said: Mapping[str, Any]) -> str:

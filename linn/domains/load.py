@@ -45,12 +45,24 @@ def exists(name: str) -> None:
 def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
     """The domain `name`, or the one in the file `./name.py`; `options` are `skip_bad` and its constructor's arguments."""
     exists(name)
-    module = _of_file(Path(name)) if name.endswith(".py") else importlib.import_module(f"linn.domains.{name}")
-    found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Domain) and v.__module__ == module.__name__]
+    module = (
+        _of_file(Path(name))
+        if name.endswith(".py")
+        else importlib.import_module(f"linn.domains.{name}")
+    )
+    found = [
+        v
+        for v in vars(module).values()
+        if isinstance(v, type) and issubclass(v, Domain) and v.__module__ == module.__name__
+    ]
     if len(found) != 1:
-        raise UserError(f"domain {name}: its file must hold exactly one subclass of linn.domains.base.Domain, found {len(found)}")
+        raise UserError(
+            f"domain {name}: its file must hold exactly one subclass of linn.domains.base.Domain, found {len(found)}"
+        )
     if (said := getattr(found[0], "name", None)) != Path(name).stem:
-        raise UserError(f"domain {name}: class {found[0].__name__} has name {said!r}; it must be the file's: {Path(name).stem!r}")
+        raise UserError(
+            f"domain {name}: class {found[0].__name__} has name {said!r}; it must be the file's: {Path(name).stem!r}"
+        )
     arguments = dict(options or {})
     skip_bad = bool(arguments.pop("skip_bad", False))
     try:
@@ -60,7 +72,9 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
     except TypeError as error:
         raise UserError(f"domain {name}: {error}") from None
     except Exception as error:
-        raise UserError(f"domain {name}: its constructor raised {type(error).__name__}: {error}") from None
+        raise UserError(
+            f"domain {name}: its constructor raised {type(error).__name__}: {error}"
+        ) from None
     domain.skip_bad = skip_bad
     return domain
 
@@ -93,7 +107,9 @@ def _fitting(name: str, kind: type[Domain], options: Mapping[str, Any]) -> dict[
         if key not in taken:
             from linn.recipe.schema import nearest
 
-            raise UserError(f"domain {name}: unknown option {key!r}{nearest(key, ['judge' if k == 'judged' else k for k in taken])}")
+            raise UserError(
+                f"domain {name}: unknown option {key!r}{nearest(key, ['judge' if k == 'judged' else k for k in taken])}"
+            )
     return {key: _typed(name, kind, key, value) for key, value in given.items()}
 
 
@@ -113,7 +129,9 @@ def _typed(name: str, kind: type[Domain], key: str, value: Any) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         said = str(first["msg"]).replace("Input should be", "must be")
-        raise UserError(f"domain {name}: option {'.'.join([key, *map(str, first['loc'])])}: {said}, found {first['input']!r}") from None
+        raise UserError(
+            f"domain {name}: option {'.'.join([key, *map(str, first['loc'])])}: {said}, found {first['input']!r}"
+        ) from None
 
 
 def _of_file(path: Path) -> ModuleType:

@@ -28,7 +28,12 @@ _WORDS = {
 }
 _KINDS = {word: kind for kind, words in _WORDS.items() for word in words.split()}
 
-_MODES = ("strict_single_letter_boxed", "lenient_boxed", "lenient_answer_colon", "lenient_answer_colon_md")
+_MODES = (
+    "strict_single_letter_boxed",
+    "lenient_boxed",
+    "lenient_answer_colon",
+    "lenient_answer_colon_md",
+)
 _TAIL = 20_000
 """A row's own pattern sees only this many last characters of an answer: an answer stands at the end, and patterns stay fast."""
 _LONGEST_BOX = 2_000
@@ -45,7 +50,9 @@ _LONE = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 _LISTED = re.compile(r"\s*[/|&,;]\s*|\s+(?:(?:or|and)\s+)?", re.IGNORECASE)
 """What stands between two letters that are named side by side."""
 # Letters of other scripts that stand for A to D in the released multilingual rows.
-_FOREIGN = str.maketrans({foreign: f" {letter}" for foreign, letter in zip("أبجدঅবডঢ", "ABCD" * 2, strict=True)})
+_FOREIGN = str.maketrans(
+    {foreign: f" {letter}" for foreign, letter in zip("أبجدঅবডঢ", "ABCD" * 2, strict=True)}
+)
 
 
 class MultipleChoice(Domain):
@@ -61,18 +68,28 @@ class MultipleChoice(Domain):
         options = dict(zip("ABCD", words, strict=True))
         lines = "\n".join(f"{letter}: {word}" for letter, word in options.items())
         question = Message("user", f"which is a kind of {kinds[right]}? box the letter.\n{lines}")
-        hidden = {"options": options, "expected": "ABCD"[right], "mode": _MODES[0], "patterns": [], "prefix": ""}
+        hidden = {
+            "options": options,
+            "expected": "ABCD"[right],
+            "mode": _MODES[0],
+            "patterns": [],
+            "prefix": "",
+        }
         return Prompt(self.name, "", (question,), hidden=hidden)
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """A row's own pattern is asked first; where it finds nothing, the row's grading mode decides."""
         text = reply.text.strip()
         hidden = prompt.hidden
-        letter = _by_patterns(text[-_TAIL:], hidden["patterns"], hidden["options"]) or _by_mode(text, hidden)
+        letter = _by_patterns(text[-_TAIL:], hidden["patterns"], hidden["options"]) or _by_mode(
+            text, hidden
+        )
         if letter is None:
             return Verdict(0.0, f"no letter can be read ({hidden['mode']})")
         right = letter == hidden["expected"]
-        return Verdict(float(right), "" if right else f"the letter is {letter}, not {hidden['expected']}")
+        return Verdict(
+            float(right), "" if right else f"the letter is {letter}, not {hidden['expected']}"
+        )
 
     def gold(self, prompt: Prompt) -> Reply:
         """The boxed letter; for a row with its own pattern or mode, the first usual way of answering that it reads."""
@@ -85,12 +102,21 @@ class MultipleChoice(Domain):
             f"ANSWER IS {letter}",
         ]
         answers = (Reply(text, _thought(prompt)) for text in usual)
-        return next((a for a in answers if self.verify(prompt, a).reward == 1.0), Reply(usual[0], _thought(prompt)))
+        return next(
+            (a for a in answers if self.verify(prompt, a).reward == 1.0),
+            Reply(usual[0], _thought(prompt)),
+        )
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: the letter stands without its box."""
         letter = prompt.hidden["expected"]
-        return (Message("assistant", letter if faulty else f"\\boxed{{{letter}}}", reasoning=_thought(prompt)),)
+        return (
+            Message(
+                "assistant",
+                letter if faulty else f"\\boxed{{{letter}}}",
+                reasoning=_thought(prompt),
+            ),
+        )
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """`options`, `expected_answer`, `grading_mode`, `template_metadata` (`output_regex`, `answer_prefix`); nulls in options are dropped."""
@@ -99,24 +125,42 @@ class MultipleChoice(Domain):
             raise UserError(f"row {index}: expected_answer is {expected!r}; allowed: a letter")
         entries = row.get("options") or []
         if not isinstance(entries, list) or not all(isinstance(e, Mapping) for e in entries):
-            raise UserError(f"row {index}: options is {type(entries).__name__}; allowed: a list of one-key objects")
+            raise UserError(
+                f"row {index}: options is {type(entries).__name__}; allowed: a list of one-key objects"
+            )
         pairs = [(k, v) for entry in entries for k, v in entry.items()]
-        options = {k.upper(): str(v) for k, v in pairs if len(k) == 1 and k.isalpha() and v is not None}
+        options = {
+            k.upper(): str(v) for k, v in pairs if len(k) == 1 and k.isalpha() and v is not None
+        }
         mode = row.get("grading_mode") or _MODES[0]
         if mode not in _MODES:
             raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
         template = row.get("template_metadata") or {}
         if not isinstance(template, Mapping):
-            raise UserError(f"row {index}: template_metadata is {type(template).__name__}; allowed: an object")
+            raise UserError(
+                f"row {index}: template_metadata is {type(template).__name__}; allowed: an object"
+            )
         patterns = template.get("output_regex") or []
         patterns = [patterns] if isinstance(patterns, str) else patterns
         if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
-            raise UserError(f"row {index}: template_metadata.output_regex must be text or a list of texts")
+            raise UserError(
+                f"row {index}: template_metadata.output_regex must be text or a list of texts"
+            )
         prefix = template.get("answer_prefix") or ""
         if not isinstance(prefix, str):
-            raise UserError(f"row {index}: template_metadata.answer_prefix is {type(prefix).__name__}; allowed: text")
-        hidden = {"options": options, "expected": expected.strip().upper(), "mode": mode, "patterns": patterns, "prefix": prefix}
-        return Prompt(self.name, str(row.get("uuid") or index), request_messages(row, index), hidden=hidden)
+            raise UserError(
+                f"row {index}: template_metadata.answer_prefix is {type(prefix).__name__}; allowed: text"
+            )
+        hidden = {
+            "options": options,
+            "expected": expected.strip().upper(),
+            "mode": mode,
+            "patterns": patterns,
+            "prefix": prefix,
+        }
+        return Prompt(
+            self.name, str(row.get("uuid") or index), request_messages(row, index), hidden=hidden
+        )
 
 
 def _thought(prompt: Prompt) -> str:
@@ -138,7 +182,11 @@ def _by_mode(text: str, hidden: Mapping[str, Any]) -> str | None:
     inner = _last_box(text)
     letter = _boxed(inner, options)
     if letter is None and mode == "lenient_boxed":
-        hits = {letter for letter, words in options.items() if _plain(words) and _plain(words) in _plain(inner)}
+        hits = {
+            letter
+            for letter, words in options.items()
+            if _plain(words) and _plain(words) in _plain(inner)
+        }
         return hits.pop() if len(hits) == 1 else None
     return letter
 
@@ -176,7 +224,9 @@ def _after_colon(text: str, options: Mapping[str, str]) -> str | None:
     candidate = _unwrapped(line[1]).strip()
     if len(candidate) == 1 and candidate.upper() in options:
         return candidate.upper()
-    return next((letter for letter, words in options.items() if _plain(words) == _plain(candidate)), None)
+    return next(
+        (letter for letter, words in options.items() if _plain(words) == _plain(candidate)), None
+    )
 
 
 def _after_last_colon(text: str, options: Mapping[str, str], prefix: str) -> str | None:
@@ -184,8 +234,13 @@ def _after_last_colon(text: str, options: Mapping[str, str], prefix: str) -> str
     text = unicodedata.normalize("NFKC", text)
     found = [(match.start(), match[1]) for match in _COLON_MD.finditer(text)]
     if prefix:
-        own = re.compile(re.escape(unicodedata.normalize("NFKC", prefix)) + r"\s*(?=(.*))", re.IGNORECASE)
-        found = sorted([*found, *((match.start(), match[1]) for match in own.finditer(text))], key=lambda each: each[0])
+        own = re.compile(
+            re.escape(unicodedata.normalize("NFKC", prefix)) + r"\s*(?=(.*))", re.IGNORECASE
+        )
+        found = sorted(
+            [*found, *((match.start(), match[1]) for match in own.finditer(text))],
+            key=lambda each: each[0],
+        )
     return next((letter for _, said in reversed(found) if (letter := _chosen(said, options))), None)
 
 
@@ -194,7 +249,9 @@ def _chosen(said: str, options: Mapping[str, str]) -> str | None:
     said = said.translate(_FOREIGN).strip().strip("*_` \t\n\r.,;:")
     lone = [match for match in _LONE.finditer(said) if match[0].upper() in options]
     for left, right in itertools.pairwise(lone):
-        if left[0].upper() != right[0].upper() and _LISTED.fullmatch(said, left.end(), right.start()):
+        if left[0].upper() != right[0].upper() and _LISTED.fullmatch(
+            said, left.end(), right.start()
+        ):
             return None
     first, alone = re.match(r"[A-Za-z](?![A-Za-z0-9])", said), re.findall(r"\b[A-Z]\b", said)
     letter = first[0].upper() if first else alone[-1] if alone else ""
@@ -209,7 +266,11 @@ def _by_patterns(text: str, patterns: Sequence[str], options: Mapping[str, str])
 
     for pattern in patterns:
         try:
-            found = list(regex.finditer(pattern, text, regex.IGNORECASE, timeout=_REGEX_SECONDS / len(patterns)))
+            found = list(
+                regex.finditer(
+                    pattern, text, regex.IGNORECASE, timeout=_REGEX_SECONDS / len(patterns)
+                )
+            )
         except (regex.error, TimeoutError, RecursionError, OverflowError, MemoryError):
             continue
         if not found:

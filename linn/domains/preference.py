@@ -60,7 +60,13 @@ class Preference(Domain):
         pairs_of(2, pairs, order)  # a wrong word is the user's mistake now, not in the first step
         if layout not in ("plain", "genrm"):
             raise UserError(f"domain preference: layout is {layout!r}; allowed: plain, genrm")
-        self.pairs, self.order, self.shaping, self.layout, self.principle = pairs, order, shaping or Shaping(), layout, principle
+        self.pairs, self.order, self.shaping, self.layout, self.principle = (
+            pairs,
+            order,
+            shaping or Shaping(),
+            layout,
+            principle,
+        )
         self._program = ProgramJudge()
 
     def make(self, rng: random.Random) -> Prompt:
@@ -73,20 +79,37 @@ class Preference(Domain):
         if not self.judged or not any(texts):
             return ()
         if len(texts) > 1:
-            return [self._comparison(prompt, texts[i], texts[j]) for i, j in self._pairs(prompt, len(texts))]
+            return [
+                self._comparison(prompt, texts[i], texts[j])
+                for i, j in self._pairs(prompt, len(texts))
+            ]
         if reference := shown(prompt.hidden.get("reference", "")):
-            return [self._comparison(prompt, texts[0], reference), self._comparison(prompt, reference, texts[0])]
+            return [
+                self._comparison(prompt, texts[0], reference),
+                self._comparison(prompt, reference, texts[0]),
+            ]
         if self.layout == "genrm":
             return ()
-        return [Question(score_question(prompt.messages, texts[0], self._principle(prompt)), lambda text: read_score(text) is not None)]
+        return [
+            Question(
+                score_question(prompt.messages, texts[0], self._principle(prompt)),
+                lambda text: read_score(text) is not None,
+            )
+        ]
 
     def asks(self, siblings: int) -> int:
         """See `Domain`; a reply alone counts as one of a row without a reference."""
         if not self.judged:
             return 0
-        return len(pairs_of(siblings, self.pairs, self.order)) if siblings > 1 else int(self.layout == "plain")
+        return (
+            len(pairs_of(siblings, self.pairs, self.order))
+            if siblings > 1
+            else int(self.layout == "plain")
+        )
 
-    def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
+    def judge(
+        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+    ) -> list[Verdict] | None:
         """Rewards R_i of a group (paper §4.4); may leave [0, 1]. The judge sees the answers, the length terms also the thoughts.
 
         A reply alone that a model judges: (score - 1) / 4, or the share of comparisons won against the reference (a tie counts half).
@@ -95,15 +118,22 @@ class Preference(Domain):
             return self._alone(prompt, replies[0], answers)
         compared = self._pairs(prompt, len(replies))
         if self.judged:
-            said = [read_comparison(text) or UNREADABLE for text in answers] or [UNREADABLE] * len(compared)
+            said = [read_comparison(text) or UNREADABLE for text in answers] or [UNREADABLE] * len(
+                compared
+            )
         else:
-            said = [self._program.compare(prompt, replies[i].text, replies[j].text) for i, j in compared]
+            said = [
+                self._program.compare(prompt, replies[i].text, replies[j].text) for i, j in compared
+            ]
         base = base_rewards(len(replies), compared, said)
         texts, thoughts = [r.text for r in replies], [r.reasoning for r in replies]
         rewards = group_rewards(base, thoughts, texts, self.shaping)
         verdicts = []
         for reward, of_judge, text, thought in zip(rewards, base, texts, thoughts, strict=True):
-            lengths = {"answer_chars": float(len(text.strip())), "think_chars": float(len(thought.strip()))}
+            lengths = {
+                "answer_chars": float(len(text.strip())),
+                "think_chars": float(len(thought.strip())),
+            }
             note = f"judge {of_judge:.2f}, length terms and bonuses {reward - of_judge:+.2f}"
             verdicts.append(Verdict(reward, note, {"judge_score": of_judge, **lengths}))
         return verdicts
@@ -117,7 +147,12 @@ class Preference(Domain):
             score = read_score(answers[0]) or 3.0
             return [Verdict((score - 1) / 4, f"score {score:g} of 5")]
         first, second = (_share_won(read_comparison(text) or UNREADABLE) for text in answers)
-        return [Verdict((first + 1 - second) / 2, f"won {first:g} shown first and {1 - second:g} shown second, against the reference")]
+        return [
+            Verdict(
+                (first + 1 - second) / 2,
+                f"won {first:g} shown first and {1 - second:g} shown second, against the reference",
+            )
+        ]
 
     def _comparison(self, prompt: Prompt, first: str, second: str) -> Question:
         ask = genrm_question if self.layout == "genrm" else judge_question
@@ -139,12 +174,18 @@ class Preference(Domain):
         """The fact with its reason and its example; for a released row, an answer that has every part the program judge looks for."""
         if "topic" in prompt.hidden:
             return Reply(full_answer(prompt), _THOUGHT)
-        word = max(re.findall(r"\w{4,}", prompt.messages[-1].content[:4_000].lower()), key=len, default="")
+        word = max(
+            re.findall(r"\w{4,}", prompt.messages[-1].content[:4_000].lower()), key=len, default=""
+        )
         return Reply(f"{word} because it is so. for example {word} as asked.")
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: no example, and a filler said twice in its place."""
-        answer = f"{full_answer(prompt).partition(' for example')[0]} {RAMBLE} {RAMBLE}" if faulty else full_answer(prompt)
+        answer = (
+            f"{full_answer(prompt).partition(' for example')[0]} {RAMBLE} {RAMBLE}"
+            if faulty
+            else full_answer(prompt)
+        )
         return (Message("assistant", answer, reasoning=_THOUGHT),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
@@ -155,7 +196,12 @@ class Preference(Domain):
                 if not isinstance(value, str):
                     raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
                 hidden[key] = unthought(value) if key == "reference" else value
-        return Prompt(self.name, str(row.get("id", row.get("uuid", index))), request_messages(row, index), hidden=hidden)
+        return Prompt(
+            self.name,
+            str(row.get("id", row.get("uuid", index))),
+            request_messages(row, index),
+            hidden=hidden,
+        )
 
 
 def _share_won(said: Comparison) -> float:

@@ -62,8 +62,16 @@ class Evaluation:
     def whole(self) -> list[Probe]:
         """Everything that is measured after a stage: `accuracy` on both splits, `greedy` on test, `pass@k` on validation where asked."""
         warm = self.keys.temperature
-        found = [Probe("test", "accuracy", warm), Probe("test", "greedy", 0.0), Probe("validation", "accuracy", warm)]
-        return [*found, Probe("validation", f"pass@{self.keys.pass_at}", warm, self.keys.pass_at)] if self.keys.pass_at else found
+        found = [
+            Probe("test", "accuracy", warm),
+            Probe("test", "greedy", 0.0),
+            Probe("validation", "accuracy", warm),
+        ]
+        return (
+            [*found, Probe("validation", f"pass@{self.keys.pass_at}", warm, self.keys.pass_at)]
+            if self.keys.pass_at
+            else found
+        )
 
     @property
     def curve(self) -> list[Probe]:
@@ -96,7 +104,15 @@ class Evaluation:
                     prompt,
                     sibling,
                     probe.how(self.keys),
-                    seed_of("evaluate", seed, probe.split, probe.metric, prompt.domain, prompt.id, sibling),
+                    seed_of(
+                        "evaluate",
+                        seed,
+                        probe.split,
+                        probe.metric,
+                        prompt.domain,
+                        prompt.id,
+                        sibling,
+                    ),
                     max_sequence=self.keys.max_sequence,
                 ),
             )
@@ -105,23 +121,53 @@ class Evaluation:
             if prompt.domain in chosen
             for sibling in range(probe.siblings)
         ]
-        rollouts = play([job for _, job in plan], self.domains, sampler, codec, lambda done: on_done(done, len(plan)))
-        rollouts = judged_alone(rollouts, self.domains, judges or Judges(), seed_of("evaluate", seed))
+        rollouts = play(
+            [job for _, job in plan],
+            self.domains,
+            sampler,
+            codec,
+            lambda done: on_done(done, len(plan)),
+        )
+        rollouts = judged_alone(
+            rollouts, self.domains, judges or Judges(), seed_of("evaluate", seed)
+        )
         scores = []
         for number, probe in enumerate(probes):
-            mine = [rollout for rollout, (of, _) in zip(rollouts, plan, strict=True) if of == number]
+            mine = [
+                rollout for rollout, (of, _) in zip(rollouts, plan, strict=True) if of == number
+            ]
             for name in chosen:
                 rewards = [r.verdict.reward for r in mine if r.prompt.domain == name]
-                scores.append(score(stage, step, name, probe.split, probe.metric, solved_shares(rewards, probe.siblings)))
+                scores.append(
+                    score(
+                        stage,
+                        step,
+                        name,
+                        probe.split,
+                        probe.metric,
+                        solved_shares(rewards, probe.siblings),
+                    )
+                )
             if folder is not None:
-                files.write_jsonl(folder / f"{probe.split}-{probe.metric}.jsonl", (_row(r) for r in mine))
+                files.write_jsonl(
+                    folder / f"{probe.split}-{probe.metric}.jsonl", (_row(r) for r in mine)
+                )
         return scores
 
 
-def judged_alone(rollouts: Sequence[Rollout], domains: Mapping[str, Domain], judges: Judges, seed: int) -> list[Rollout]:
+def judged_alone(
+    rollouts: Sequence[Rollout], domains: Mapping[str, Domain], judges: Judges, seed: int
+) -> list[Rollout]:
     """The rollouts, those of judged domains with the judge model's verdict on each as a group of one; failed ones stay failed."""
-    mine = [i for i, r in enumerate(rollouts) if domains[r.prompt.domain].judged and r.status != "failed"]
-    groups = [Siblings(domains[rollouts[i].prompt.domain], rollouts[i].prompt, [rollouts[i].reply]) for i in mine]
+    mine = [
+        i
+        for i, r in enumerate(rollouts)
+        if domains[r.prompt.domain].judged and r.status != "failed"
+    ]
+    groups = [
+        Siblings(domains[rollouts[i].prompt.domain], rollouts[i].prompt, [rollouts[i].reply])
+        for i in mine
+    ]
     found = list(rollouts)
     for i, verdicts in zip(mine, judges.verdicts(groups, seed), strict=True):
         if verdicts is not None:
@@ -134,7 +180,10 @@ def solved_shares(rewards: Sequence[float], siblings: int) -> list[float]:
     if siblings == 1:
         return list(rewards)
     solved = [reward >= 1.0 - 1e-9 for reward in rewards]
-    return [pass_at_k(siblings, sum(solved[i : i + siblings]), siblings) for i in range(0, len(solved), siblings)]
+    return [
+        pass_at_k(siblings, sum(solved[i : i + siblings]), siblings)
+        for i in range(0, len(solved), siblings)
+    ]
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

@@ -14,7 +14,13 @@ from linn.recipe.schema import JudgeKeys, Recipe
 from linn.types import Optim, Score
 
 
-def evaluate_once(checkpoint: Path, recipe: Recipe, name: str, judges: Mapping[str, JudgeKeys], folders: Mapping[str, Path]) -> list[Score]:
+def evaluate_once(
+    checkpoint: Path,
+    recipe: Recipe,
+    name: str,
+    judges: Mapping[str, JudgeKeys],
+    folders: Mapping[str, Path],
+) -> list[Score]:
     """Scores of `checkpoint`; stage `name`, step 0. `judges`: by domain; `folders`: the checkpoint of each that is no endpoint."""
     domains = load_all(recipe.domain_options())
     scale = recipe.scale
@@ -23,7 +29,13 @@ def evaluate_once(checkpoint: Path, recipe: Recipe, name: str, judges: Mapping[s
         engine.load(checkpoint, Optim())
         evaluation = Evaluation(domains, recipe.evaluate)
         return evaluation.measure(
-            name, 0, engine.sampler, Codec.load(checkpoint), recipe.seed, evaluation.whole, judges=judges_of(judges, folders, engine)
+            name,
+            0,
+            engine.sampler,
+            Codec.load(checkpoint),
+            recipe.seed,
+            evaluation.whole,
+            judges=judges_of(judges, folders, engine),
         )
     finally:
         engine.close()

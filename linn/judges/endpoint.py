@@ -48,19 +48,28 @@ class EndpointJudge:
         """See `Judge`. InfrastructureError names the URL and what the server last did."""
         return asyncio.run(self._all(conversations, seeds))
 
-    async def _all(self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]) -> list[str]:
+    async def _all(
+        self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]
+    ) -> list[str]:
         import httpx
 
         room = asyncio.Semaphore(self.concurrency)
-        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        limits = httpx.Limits(
+            max_connections=self.concurrency, max_keepalive_connections=self.concurrency
+        )
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        async with httpx.AsyncClient(headers=headers, limits=limits, timeout=None) as client:  # one limit over the whole request, below
+        async with httpx.AsyncClient(
+            headers=headers, limits=limits, timeout=None
+        ) as client:  # one limit over the whole request, below
 
             async def one(messages: Sequence[Message], seed: int) -> str:
                 async with room:
                     return await self._ask(client, messages, seed)
 
-            tasks = [asyncio.ensure_future(one(m, seed)) for m, seed in zip(conversations, seeds, strict=True)]
+            tasks = [
+                asyncio.ensure_future(one(m, seed))
+                for m, seed in zip(conversations, seeds, strict=True)
+            ]
             try:
                 return list(await asyncio.gather(*tasks))
             except BaseException:
@@ -82,7 +91,9 @@ class EndpointJudge:
                 pause = self.pause_s * 2**attempt
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    reply, said = await _post(client, f"{self.url.rstrip('/')}/chat/completions", _sendable(body))
+                    reply, said = await _post(
+                        client, f"{self.url.rstrip('/')}/chat/completions", _sendable(body)
+                    )
             except TimeoutError:
                 cause = f"no answer within {self.timeout_s:g} s"
                 continue
@@ -90,18 +101,24 @@ class EndpointJudge:
                 cause = f"{type(error).__name__}: {error}".rstrip(": ")
                 continue
             except (httpx.InvalidURL, UnicodeError) as error:
-                raise InfrastructureError(f"judge {self.url}: no usable address ({error})") from None
+                raise InfrastructureError(
+                    f"judge {self.url}: no usable address ({error})"
+                ) from None
             if reply.status_code == 429 or reply.status_code >= 500:
                 cause = f"status {reply.status_code}: {_excerpt(said)}"
                 pause = max(pause, _seconds(reply.headers.get("retry-after")))
                 continue
             if reply.status_code != 200:
-                raise InfrastructureError(f"judge {self.url}: refused with status {reply.status_code}: {_excerpt(said)}")
+                raise InfrastructureError(
+                    f"judge {self.url}: refused with status {reply.status_code}: {_excerpt(said)}"
+                )
             text = _answer(said)
             if text is not None:
                 return text
             cause = f"no chat completion, but {_excerpt(said)!r}"
-        raise InfrastructureError(f"judge {self.url}: {cause} ({_TRIES} tries); start it again, then give the same command again")
+        raise InfrastructureError(
+            f"judge {self.url}: {cause} ({_TRIES} tries); start it again, then give the same command again"
+        )
 
 
 async def _post(client: httpx.AsyncClient, url: str, body: Any) -> tuple[httpx.Response, bytes]:

@@ -15,7 +15,9 @@ from linn.recipe.schema import JudgeKeys
 from linn.types import Sampling
 
 
-def judges_of(named: Mapping[str, JudgeKeys], folders: Mapping[str, Path], engine: Engine) -> Judges:
+def judges_of(
+    named: Mapping[str, JudgeKeys], folders: Mapping[str, Path], engine: Engine
+) -> Judges:
     """A judge for every domain in `named`; `folders` holds the checkpoint of every model that is no endpoint. Equal keys share one judge."""
     made = {keys: _judge(keys, folders, engine) for keys in named.values()}
     return Judges({domain: made[keys] for domain, keys in named.items()})
@@ -27,7 +29,9 @@ def _judge(keys: JudgeKeys, folders: Mapping[str, Path], engine: Engine) -> Judg
         folder = folders[keys.model]
         return SamplerJudge(engine.sampler_of(folder), Codec.load(folder), how, keys.retries)
     url, model = keys.endpoint
-    return EndpointJudge(url, model, how, keys.retries, keys.concurrency, keys.timeout_s, key_of(keys))
+    return EndpointJudge(
+        url, model, how, keys.retries, keys.concurrency, keys.timeout_s, key_of(keys)
+    )
 
 
 def key_of(keys: JudgeKeys) -> str | None:
@@ -35,5 +39,7 @@ def key_of(keys: JudgeKeys) -> str | None:
     if keys.key_env is None:
         return None
     if not (key := os.environ.get(keys.key_env)):
-        raise UserError(f"judge {keys.model}: the environment variable {keys.key_env} (key_env) is not set")
+        raise UserError(
+            f"judge {keys.model}: the environment variable {keys.key_env} (key_env) is not set"
+        )
     return key

@@ -52,14 +52,18 @@ class Shaping:
     """The best: scores not below the k-th best, k = max(1, int(n * top))."""
 
 
-def pairs_of(count: int, pairs: Pairs = "all", order: Order = "random", seed: int | str = 0) -> list[tuple[int, int]]:
+def pairs_of(
+    count: int, pairs: Pairs = "all", order: Order = "random", seed: int | str = 0
+) -> list[tuple[int, int]]:
     """Which replies are compared, as (shown first, shown second).
 
     `all`: every pair; `circular`: each with the next, so that each is shown once in each place (`order` does not apply).
     `random` turns each pair by `seed`; `both` judges it twice, once each way; `given` keeps the lower index first.
     """
     if pairs not in ("all", "circular") or order not in ("random", "both", "given"):
-        raise UserError(f"pairs is {pairs!r}, order is {order!r}; allowed: pairs all, circular; order random, both, given")
+        raise UserError(
+            f"pairs is {pairs!r}, order is {order!r}; allowed: pairs all, circular; order random, both, given"
+        )
     if count < 2:
         return []
     if pairs == "circular":
@@ -68,11 +72,16 @@ def pairs_of(count: int, pairs: Pairs = "all", order: Order = "random", seed: in
     if order == "both":
         return [pair for i, j in every for pair in ((i, j), (j, i))]
     if order == "random":
-        return [(i, j) if random.Random(seed_of("order", seed, i, j)).random() < 0.5 else (j, i) for i, j in every]
+        return [
+            (i, j) if random.Random(seed_of("order", seed, i, j)).random() < 0.5 else (j, i)
+            for i, j in every
+        ]
     return every
 
 
-def base_rewards(count: int, compared: Sequence[tuple[int, int]], said: Sequence[Comparison]) -> list[float]:
+def base_rewards(
+    count: int, compared: Sequence[tuple[int, int]], said: Sequence[Comparison]
+) -> list[float]:
     """Mean score of each reply over its comparisons, ties broken by the ranking; 3 for a reply that was never compared."""
     assert len(compared) == len(said), (len(compared), len(said))
     sums, times = [0.0] * count, [0] * count
@@ -105,11 +114,19 @@ def bonus_winner(lengths: Sequence[int], base: Sequence[float], top: float = 0.2
     return shortest if base[shortest] >= bar else None
 
 
-def group_rewards(base: Sequence[float], thoughts: Sequence[str], answers: Sequence[str], shaping: Shaping | None = None) -> list[float]:
+def group_rewards(
+    base: Sequence[float],
+    thoughts: Sequence[str],
+    answers: Sequence[str],
+    shaping: Shaping | None = None,
+) -> list[float]:
     """Base rewards plus length terms and bonuses, one a reply; the bonus looks at base rewards alone."""
     shaping = shaping or Shaping()
     rewards = list(base)
-    parts = ((thoughts, shaping.think, shaping.bonus_think), (answers, shaping.answer, shaping.bonus_answer))
+    parts = (
+        (thoughts, shaping.think, shaping.bonus_think),
+        (answers, shaping.answer, shaping.bonus_answer),
+    )
     for texts, weight, bonus in parts:
         lengths = [len(text.strip()) for text in texts]
         for i, term in enumerate(length_terms(lengths)):
@@ -126,7 +143,11 @@ def read_comparison(text: str) -> Comparison | None:
     if found is None:
         return None
     first, second, ranking = found
-    return Comparison(first, second, ranking) if min(first, second) >= 1 and max(first, second) <= 5 and 1 <= ranking <= 6 else None
+    return (
+        Comparison(first, second, ranking)
+        if min(first, second) >= 1 and max(first, second) <= 5 and 1 <= ranking <= 6
+        else None
+    )
 
 
 def read_score(text: str, low: float = 1.0, high: float = 5.0) -> float | None:
@@ -154,7 +175,9 @@ def _last_object(text: str, keys: tuple[str, ...]) -> tuple[float, ...] | None:
 
 
 def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9  # nor NaN, nor an integer beyond floats
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+    )  # nor NaN, nor an integer beyond floats
 
 
 # ---------------------------------------------------------------- what a judge is shown
@@ -168,7 +191,9 @@ def fenced(parts: Sequence[tuple[str, str]]) -> str:
     key = hashlib.blake2b(repr(parts).encode("utf-8", "replace"), digest_size=4).hexdigest()
     names = "|".join(re.escape(name) for name, _ in parts)
     mark = re.compile(rf"<(?=\s*/?\s*(?:{names})\b)", re.IGNORECASE)
-    return "\n\n".join(f"<{name} {key}>\n{mark.sub('&lt;', text)}\n</{name} {key}>" for name, text in parts)
+    return "\n\n".join(
+        f"<{name} {key}>\n{mark.sub('&lt;', text)}\n</{name} {key}>" for name, text in parts
+    )
 
 
 def shown(text: str) -> str:
@@ -182,7 +207,10 @@ def shown(text: str) -> str:
 
 def history(messages: Sequence[Message]) -> list[Message]:
     """The conversation as a judge reads it: no reasoning, no tool definitions."""
-    return [Message(m.role, unthought(m.content) if m.role == "assistant" else m.content) for m in messages]
+    return [
+        Message(m.role, unthought(m.content) if m.role == "assistant" else m.content)
+        for m in messages
+    ]
 
 
 FENCES = (
@@ -192,34 +220,63 @@ FENCES = (
 """Tells a judge what `fenced` texts are."""
 
 
-def judge_question(messages: Sequence[Message], first: str, second: str, principle: str = "") -> tuple[Message, ...]:
+def judge_question(
+    messages: Sequence[Message], first: str, second: str, principle: str = ""
+) -> tuple[Message, ...]:
     """What a general model is asked when it compares two answers; it sees answers only, never thoughts."""
     ask_for = (
         "Compare two responses to the last request of the conversation. "
-        + ("Judge by the principle alone. " if principle else "Judge how helpful, correct and to the point each is; length is no merit. ")
+        + (
+            "Judge by the principle alone. "
+            if principle
+            else "Judge how helpful, correct and to the point each is; length is no merit. "
+        )
         + FENCES
     )
     answer = (
         "End your reply with one JSON object: score_1 and score_2 from 1 (useless) to 5 (excellent), ranking from 1 (response_1 is far "
         'better) to 6 (response_2 is far better), e.g. {"score_1": 4, "score_2": 2, "ranking": 2}.'
     )
-    parts = [("conversation", _told(messages)), ("principle", principle), ("response_1", first), ("response_2", second)]
-    return (Message("user", f"{ask_for}\n\n{fenced([part for part in parts if part[0] != 'principle' or principle])}\n\n{answer}"),)
+    parts = [
+        ("conversation", _told(messages)),
+        ("principle", principle),
+        ("response_1", first),
+        ("response_2", second),
+    ]
+    return (
+        Message(
+            "user",
+            f"{ask_for}\n\n{fenced([part for part in parts if part[0] != 'principle' or principle])}\n\n{answer}",
+        ),
+    )
 
 
-def score_question(messages: Sequence[Message], response: str, principle: str = "") -> tuple[Message, ...]:
+def score_question(
+    messages: Sequence[Message], response: str, principle: str = ""
+) -> tuple[Message, ...]:
     """What a general model is asked when it scores one answer alone, 1 to 5."""
     ask_for = (
         "Score a response to the last request of the conversation. "
-        + ("Judge by the principle alone. " if principle else "Judge how helpful, correct and to the point it is; length is no merit. ")
+        + (
+            "Judge by the principle alone. "
+            if principle
+            else "Judge how helpful, correct and to the point it is; length is no merit. "
+        )
         + FENCES
     )
     answer = 'End your reply with one JSON object: score from 1 (useless) to 5 (excellent), e.g. {"score": 2}.'
     parts = [("conversation", _told(messages)), ("principle", principle), ("response", response)]
-    return (Message("user", f"{ask_for}\n\n{fenced([part for part in parts if part[0] != 'principle' or principle])}\n\n{answer}"),)
+    return (
+        Message(
+            "user",
+            f"{ask_for}\n\n{fenced([part for part in parts if part[0] != 'principle' or principle])}\n\n{answer}",
+        ),
+    )
 
 
-def genrm_question(messages: Sequence[Message], first: str, second: str, principle: str = "") -> tuple[Message, ...]:
+def genrm_question(
+    messages: Sequence[Message], first: str, second: str, principle: str = ""
+) -> tuple[Message, ...]:
     """What a generative reward model is shown: the conversation, then the principle and both answers as turns of their own roles."""
     own = [Message("principle", principle)] if principle else []
     return (*history(messages), *own, Message("response_1", first), Message("response_2", second))

@@ -48,11 +48,16 @@ class SamplerJudge:
     def answer(self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]) -> list[str]:
         """See `Judge`; the judge thinks first."""
         how = replace(self.how, stop=(self.codec.eos,))
-        prompts = [self.codec.prompt_ids(Prompt("judge", "", tuple(messages))) for messages in conversations]
+        prompts = [
+            self.codec.prompt_ids(Prompt("judge", "", tuple(messages)))
+            for messages in conversations
+        ]
 
         async def all_of_them() -> list[Completion]:
             asked = zip(prompts, seeds, strict=True)
-            tasks = [asyncio.ensure_future(self.sampler.generate(ids, how, seed)) for ids, seed in asked]
+            tasks = [
+                asyncio.ensure_future(self.sampler.generate(ids, how, seed)) for ids, seed in asked
+            ]
             try:
                 await asyncio.sleep(0)  # every request is queued before the sampler runs
                 self.sampler.flush()
@@ -63,7 +68,10 @@ class SamplerJudge:
                 raise
 
         done = asyncio.run(all_of_them()) if prompts else []
-        return [answer_of(self.codec.decode(c.ids), thinking=True) if c.finish == "stop" else "" for c in done]
+        return [
+            answer_of(self.codec.decode(c.ids), thinking=True) if c.finish == "stop" else ""
+            for c in done
+        ]
 
 
 def answer_of(text: str, thinking: bool = False) -> str:
@@ -79,7 +87,10 @@ def unthought(text: str, thinking: bool = False) -> str:
     return answer.strip()
 
 
-_MARKS = re.compile(r"<(?=[|｜][^<>]{1,64}[|｜]>|/?(?:think|s|tool_call|tool_response|start_of_turn|end_of_turn)>)|\[(?=/?INST\])", re.I)
+_MARKS = re.compile(
+    r"<(?=[|｜][^<>]{1,64}[|｜]>|/?(?:think|s|tool_call|tool_response|start_of_turn|end_of_turn)>)|\[(?=/?INST\])",
+    re.I,
+)
 
 
 def inert(text: str) -> str:
@@ -92,13 +103,17 @@ def ask(judge: Judge, questions: Sequence[Question], seeds: Sequence[int]) -> tu
 
     Nothing within a message can end it or open another: what was quoted from a policy stays a quotation.
     """
-    conversations = [[replace(m, content=inert(m.content)) for m in question.messages] for question in questions]
+    conversations = [
+        [replace(m, content=inert(m.content)) for m in question.messages] for question in questions
+    ]
     answers = [""] * len(questions)
     left = list(range(len(questions)))
     for attempt in range(judge.retries + 1):
         if not left:
             break
-        said = judge.answer([conversations[i] for i in left], [seed_of(seeds[i], attempt) for i in left])
+        said = judge.answer(
+            [conversations[i] for i in left], [seed_of(seeds[i], attempt) for i in left]
+        )
         fine = {i: text for i, text in zip(left, said, strict=True) if questions[i].readable(text)}
         for i, text in fine.items():
             answers[i] = text
@@ -140,33 +155,55 @@ class Judges:
         asked: dict[int, tuple[Judge, list[tuple[int, int]]]] = {}
         questions: list[Sequence[Question]] = []
         for place, group in enumerate(groups):
-            mine = group.domain.questions(group.prompt, group.replies) if group.domain.judged else ()
+            mine = (
+                group.domain.questions(group.prompt, group.replies) if group.domain.judged else ()
+            )
             questions.append(mine)
             if not mine:
                 continue
             name = group.domain.name
             if name not in self.by_domain:
-                raise UserError(f"domain {name} is judged by a model; name it under domains.{name}.judge, or --judge")
+                raise UserError(
+                    f"domain {name} is judged by a model; name it under domains.{name}.judge, or --judge"
+                )
             judge = self.by_domain[name]
-            asked.setdefault(id(judge), (judge, []))[1].extend((place, number) for number in range(len(mine)))
+            asked.setdefault(id(judge), (judge, []))[1].extend(
+                (place, number) for number in range(len(mine))
+            )
         began = time.monotonic()
         answers = [[""] * len(mine) for mine in questions]
         for judge, places in asked.values():
-            said, unreadable = ask(judge, [questions[p][n] for p, n in places], [seed_of(seed, "judge", p, n) for p, n in places])
+            said, unreadable = ask(
+                judge,
+                [questions[p][n] for p, n in places],
+                [seed_of(seed, "judge", p, n) for p, n in places],
+            )
             for (place, number), text in zip(places, said, strict=True):
                 answers[place][number] = text
             self.questions += len(places)
             self.unreadable += unreadable
         self.seconds += time.monotonic() - began
         found = [
-            g.domain.judge(g.prompt, g.replies, mine) if mine else g.domain.judge(g.prompt, g.replies)
+            g.domain.judge(g.prompt, g.replies, mine)
+            if mine
+            else g.domain.judge(g.prompt, g.replies)
             for g, mine in zip(groups, answers, strict=True)
         ]
-        assert all(math.isfinite(v.reward) for verdicts in found if verdicts for v in verdicts), found
+        assert all(math.isfinite(v.reward) for verdicts in found if verdicts for v in verdicts), (
+            found
+        )
         return found
 
     def figures(self) -> dict[str, float]:
         """For the metrics: `judge_questions`, the share `judge_unreadable` of them, `judge_s`; none where nobody was asked. Counts anew."""
         asked, unreadable, seconds = self.questions, self.unreadable, self.seconds
         self.questions, self.unreadable, self.seconds = 0, 0, 0.0
-        return {"judge_questions": float(asked), "judge_unreadable": unreadable / asked, "judge_s": seconds} if asked else {}
+        return (
+            {
+                "judge_questions": float(asked),
+                "judge_unreadable": unreadable / asked,
+                "judge_s": seconds,
+            }
+            if asked
+            else {}
+        )

@@ -48,7 +48,11 @@ class Against:
         """`sizes`: words of the n-grams; a prompt is contaminated that meets a set by any of them."""
         self.sizes = sorted(set(sizes))
         self._splits: list[tuple[Path, Domain]] = []
-        self.sets = [Evaluated(name, self._prompts(name), n) for name in dict.fromkeys(names) for n in self.sizes]
+        self.sets = [
+            Evaluated(name, self._prompts(name), n)
+            for name in dict.fromkeys(names)
+            for n in self.sizes
+        ]
 
     def _prompts(self, name: str) -> Iterator[Sequence[str]]:
         domain, _, file = name.partition(":")
@@ -62,7 +66,9 @@ class Against:
         elif domain in NAMES or domain.endswith(".py"):
             loaded = reader(domain, {"rows": file, "skip_bad": True} if file else None)
             try:
-                for prompt in loaded.prompts("test") if file else islice(loaded.prompts("test"), GENERATED):
+                for prompt in (
+                    loaded.prompts("test") if file else islice(loaded.prompts("test"), GENERATED)
+                ):
                     yield [m.content for m in prompt.messages if m.role == "user"]
             finally:
                 loaded.close()
@@ -73,7 +79,9 @@ class Against:
                 f"--against {name}: no such file, and no domain; domains: {', '.join(NAMES)}, or DOMAIN:FILE for a file's test split"
             )
 
-    def scan(self, path: Path, found: Overlaps, skip_bad: bool, progress: Callable[[float, int], None]) -> Iterator[bytes]:
+    def scan(
+        self, path: Path, found: Overlaps, skip_bad: bool, progress: Callable[[float, int], None]
+    ) -> Iterator[bytes]:
         """The lines of the clean file; what is left out is counted in `found`."""
         own = [domain for file, domain in self._splits if os.path.samefile(file, path)]
         lines = Lines(path)
@@ -86,7 +94,9 @@ class Against:
                 message, reason = fault(error)
                 told = f"{path} line {number}: {message}"
                 if not skip_bad:
-                    raise UserError(f"{told}; --skip-bad counts such rows and leaves them out") from None
+                    raise UserError(
+                        f"{told}; --skip-bad counts such rows and leaves them out"
+                    ) from None
                 found.tally.add_bad(reason, told)
                 continue
             if any(_held_out(domain, row, number) for domain in own):
@@ -113,11 +123,16 @@ class Against:
             lines.append(f"  {found.held_out:,} rows are held out of training themselves")
         for one in self.sets:
             lines.append(f"  {found.hits.get((one.name, one.n), 0):>9,} overlap with {one.name}")
-            lines.append(f"            ({one.prompts:,} prompts, {one.grams:,} {one.n}-grams, {one.common:,} too common to count)")
+            lines.append(
+                f"            ({one.prompts:,} prompts, {one.grams:,} {one.n}-grams, {one.common:,} too common to count)"
+            )
         if len(self.sets) > 1:
             lines.append(f"  {found.dirty:>9,} overlap with any")
         for number, hit in found.examples:
-            lines += [f"  line {number}: {hit.grams:,} {hit.ngram}-grams shared with {hit.name}", f"    {hit.words}"[:80]]
+            lines += [
+                f"  line {number}: {hit.grams:,} {hit.ngram}-grams shared with {hit.name}",
+                f"    {hit.words}"[:80],
+            ]
         return "\n".join([*lines, *(f"  skipped: {told}" for told in found.tally.told())])
 
     def record(self, found: Overlaps) -> dict[str, Any]:
@@ -137,7 +152,11 @@ class Against:
 
 
 def decontaminate(
-    path: Path, against: Against, out: Path | None, skip_bad: bool, progress: Callable[[float, int], None]
+    path: Path,
+    against: Against,
+    out: Path | None,
+    skip_bad: bool,
+    progress: Callable[[float, int], None],
 ) -> tuple[Overlaps, int | None]:
     """Compare a whole file and write its clean rows to `out`, bytes as they were; gives what was found and the rows written."""
     found = Overlaps()

@@ -79,7 +79,9 @@ class Description:
             self._measure("".join(text for text, _ in chat.spans(found.messages, found.tools)))
 
     def _add_task(self, row: Mapping[str, Any], line: int) -> None:
-        self.layouts["responses_create_params" if "responses_create_params" in row else "other"] += 1
+        self.layouts[
+            "responses_create_params" if "responses_create_params" in row else "other"
+        ] += 1
         agent = agent_of(row)
         name = self._domain or (domain_of(agent) if agent else _by_fields(row))
         told = agent or (f"{name}, by its fields" if name else "no agent named")
@@ -90,7 +92,11 @@ class Description:
             self._measure(chat.render(prompt.messages, prompt.tools, prompt.thinking))
 
     def _prompt(self, name: str | None, row: Mapping[str, Any], line: int) -> Prompt:
-        if name is not None and name not in self._domains and (name.endswith(".py") or name in NAMES):
+        if (
+            name is not None
+            and name not in self._domains
+            and (name.endswith(".py") or name in NAMES)
+        ):
             self._domains[name] = reader(name)
         if name in self._domains:
             whose(row, self._domains[name].name)
@@ -99,7 +105,9 @@ class Description:
 
         return Prompt("", "", request_messages(row, line - 1), tools=request_tools(row, line - 1))
 
-    def _count(self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...], thinking: bool) -> None:
+    def _count(
+        self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...], thinking: bool
+    ) -> None:
         self.modes["thinking" if thinking else "non-thinking"] += 1
         self.turns[sum(m.role == "user" for m in messages)] += 1
         self.with_tools += bool(tools)
@@ -126,14 +134,21 @@ class Description:
 
     def figures(self) -> dict[str, float]:
         """Mean, quantiles, maximum and sum of the lengths."""
-        n, total = sum(self.lengths.values()), sum(length * count for length, count in self.lengths.items())
+        n, total = (
+            sum(self.lengths.values()),
+            sum(length * count for length, count in self.lengths.items()),
+        )
         if not n:
             return {}
         ordered, found, passed = sorted(self.lengths.items()), {"mean": total / n}, 0
         wanted = {"median": 0.5, "p95": 0.95, "p99": 0.99}
         for length, count in ordered:
             passed += count
-            found |= {name: float(length) for name, share in wanted.items() if name not in found and passed >= share * n}
+            found |= {
+                name: float(length)
+                for name, share in wanted.items()
+                if name not in found and passed >= share * n
+            }
         return found | {"max": float(ordered[-1][0]), "total": float(total)}
 
     def histogram(self) -> list[tuple[int, int]]:
@@ -141,25 +156,44 @@ class Description:
         bins: Counter[int] = Counter()
         for length, count in self.lengths.items():
             bins[max(0, length - 1).bit_length()] += count
-        return [(2**power, bins[power]) for power in range(min(bins, default=0), max(bins, default=-1) + 1)]
+        return [
+            (2**power, bins[power])
+            for power in range(min(bins, default=0), max(bins, default=-1) + 1)
+        ]
 
 
 def _by_fields(row: Mapping[str, Any]) -> str | None:
     """The domain that a row's fields tell of, if they do."""
-    if found := next((name for name, fields in FIELDS.items() if all(field in row for field in fields)), None):
+    if found := next(
+        (name for name, fields in FIELDS.items() if all(field in row for field in fields)), None
+    ):
         return found
     if isinstance(told := row.get("verifier_metadata"), Mapping):
-        return "instruct" if "instruction_id_list" in told else "code" if {"unit_tests", "test"} & told.keys() else None
+        return (
+            "instruct"
+            if "instruction_id_list" in told
+            else "code"
+            if {"unit_tests", "test"} & told.keys()
+            else None
+        )
     if "problem" in row and "answer" in row:
         return "math"
     if {"base_commit", "commit_hash"} & row.keys():  # SWE-Gym's and R2E-Gym's own rows
         return "swe_agentic"
     if isinstance(told := metadata_of(row), Mapping):
-        return "swe_agentless" if "relevant_file_contents" in told else "swe_agentic" if "problem_statement" in told else None
+        return (
+            "swe_agentless"
+            if "relevant_file_contents" in told
+            else "swe_agentic"
+            if "problem_statement" in told
+            else None
+        )
     return None
 
 
-def describe(path: Path, codec: chat.Codec | None, domain: str | None, progress: Callable[[float, int], None]) -> Description:
+def describe(
+    path: Path, codec: chat.Codec | None, domain: str | None, progress: Callable[[float, int], None]
+) -> Description:
     """Read a whole file; `progress` hears the share read and the rows so far.
 
     Tokenizing is slow, so of a file over TOKENIZED bytes the token lengths of an even sample of rows are taken.
@@ -190,31 +224,52 @@ def table(path: Path, found: Description, unit: str, width: int = 80) -> str:
             lines.append(title)
             lines.extend(f"  {v:>11,}  {k}"[:width] for k, v in shown[:most])
             if len(shown) > most:
-                lines.append(f"  {sum(v for _, v in shown[most:]):>11,}  {len(shown) - most:,} others")
+                lines.append(
+                    f"  {sum(v for _, v in shown[most:]):>11,}  {len(shown) - most:,} others"
+                )
 
     block("layout", found.layouts)
     block("domains and agents", found.agents)
     block("mode", found.modes)
     block("user turns", found.turns, 8)
     if found.with_tools or found.with_calls:
-        lines += ["", *textwrap.wrap(f"tools: {found.with_tools:,} rows define some, {found.with_calls:,} call some", width)]
+        lines += [
+            "",
+            *textwrap.wrap(
+                f"tools: {found.with_tools:,} rows define some, {found.with_calls:,} call some",
+                width,
+            ),
+        ]
         block("calls", found.tools, 10)
     if figures := found.figures():
-        measured = f"length in {unit}" + (f", of one row in {found.every}" if found.every > 1 else "")
+        measured = f"length in {unit}" + (
+            f", of one row in {found.every}" if found.every > 1 else ""
+        )
         listed = ", ".join(f"{name} {value:,.0f}" for name, value in figures.items())
-        lines += ["", *textwrap.wrap(measured, width), *textwrap.wrap(listed, width, initial_indent="  ", subsequent_indent="  ")]
+        lines += [
+            "",
+            *textwrap.wrap(measured, width),
+            *textwrap.wrap(listed, width, initial_indent="  ", subsequent_indent="  "),
+        ]
         bars = found.histogram()
         most = max(count for _, count in bars)
         for top, count in bars:
-            lines.append(f"  <= {top:>9,}  {count:>11,}  {'█' * round((width - 32) * count / most)}".rstrip())
+            lines.append(
+                f"  <= {top:>9,}  {count:>11,}  {'█' * round((width - 32) * count / most)}".rstrip()
+            )
     if found.tally.bad:
         lines += ["", f"bad rows: {sum(found.tally.bad.values()):,}"]
         for reason, count in by_count(found.tally.bad):
             lines.append(f"  {count:>11,}  {reason}"[:width])
             lines += textwrap.wrap(
-                found.tally.first[reason].removeprefix(str(path)).strip(), width, initial_indent=" " * 15, subsequent_indent=" " * 15
+                found.tally.first[reason].removeprefix(str(path)).strip(),
+                width,
+                initial_indent=" " * 15,
+                subsequent_indent=" " * 15,
             )
-    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)  # names and values are the file's own
+    return "\n".join(
+        "".join(c if c.isprintable() else "?" for c in line) for line in lines
+    )  # names and values are the file's own
 
 
 def _bytes(size: float) -> str:

@@ -48,7 +48,11 @@ class Rate:
 
     def fields(self) -> dict[str, Any]:
         """As the released rows have it."""
-        found = {"pass_rate": self.share, "pass_rate_total": self.total, "pass_rate_passed": self.passed}
+        found = {
+            "pass_rate": self.share,
+            "pass_rate_total": self.total,
+            "pass_rate_passed": self.passed,
+        }
         return {key: value for key, value in found.items() if value is not None}
 
 
@@ -94,11 +98,21 @@ class EndpointSolver:
         except InfrastructureError:
             raise
         except Exception as error:  # a bad reply is data
-            return Rollout(job.prompt, job.sibling, (), reply, Verdict(0.0), "failed", f"grader: {type(error).__name__}: {error}")
+            return Rollout(
+                job.prompt,
+                job.sibling,
+                (),
+                reply,
+                Verdict(0.0),
+                "failed",
+                f"grader: {type(error).__name__}: {error}",
+            )
         return Rollout(job.prompt, job.sibling, (), reply, verdict, "ok" if text else "truncated")
 
 
-def own_rows(domain: Domain, progress: Callable[[float, int], None] = lambda share, line: None) -> Iterator[tuple[int, bytes, Prompt]]:
+def own_rows(
+    domain: Domain, progress: Callable[[float, int], None] = lambda share, line: None
+) -> Iterator[tuple[int, bytes, Prompt]]:
     """(line, its bytes, prompt) of the domain's rows in order; other domains' and, with `skip_bad`, bad ones are counted in its `tally`."""
     assert domain.rows is not None
     path = located(domain.rows)
@@ -113,10 +127,14 @@ def own_rows(domain: Domain, progress: Callable[[float, int], None] = lambda sha
 def told_rate(raw: bytes) -> Rate | None:
     """The pass rate that a row holds already, if any."""
     row = object_of(raw)
-    share, total, passed = (row.get(key) for key in ("pass_rate", "pass_rate_total", "pass_rate_passed"))
+    share, total, passed = (
+        row.get(key) for key in ("pass_rate", "pass_rate_total", "pass_rate_passed")
+    )
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         return None
-    return Rate(passed if type(passed) is int else None, total if type(total) is int else None, float(share))
+    return Rate(
+        passed if type(passed) is int else None, total if type(total) is int else None, float(share)
+    )
 
 
 def measured(
@@ -138,7 +156,9 @@ def measured(
     `on_rows` hears how many rows are done, of how many to measure; `on_read`, before, the share of the file that was read, and the line.
     """
     digest, rates, wanted = hashlib.blake2b(digest_size=8), dict[int, Rate](), list[int]()
-    for line, raw, _ in own_rows(domain, on_read):  # every row is read before the first is sampled: a bad one shows now, not after hours
+    for line, raw, _ in own_rows(
+        domain, on_read
+    ):  # every row is read before the first is sampled: a bad one shows now, not after hours
         digest.update(raw)
         told = told_rate(raw) if reuse else None
         if told is None:
@@ -150,29 +170,68 @@ def measured(
     if not wanted:
         return rates
     if solver is None:
-        raise UserError(f"{domain.rows} line {wanted[0]}: has no pass_rate to reuse; name a model with --from")
+        raise UserError(
+            f"{domain.rows} line {wanted[0]}: has no pass_rate to reuse; name a model with --from"
+        )
     size = max(1, CHUNK // rollouts)
-    settings = {**settings, "rollouts": rollouts, "seed": seed, "reuse": reuse, "rows": digest.hexdigest()}
+    settings = {
+        **settings,
+        "rollouts": rollouts,
+        "seed": seed,
+        "reuse": reuse,
+        "rows": digest.hexdigest(),
+    }
     done = _read_kept(kept, settings, size, len(wanted))
     on_rows(len(done), len(wanted))
     left = (row for row in own_rows(domain) if row[0] not in rates and row[0] not in done)
     while chunk := list(islice(left, size)):
-        found = _chunk([(line, prompt) for line, _, prompt in chunk], domain, solver, rollouts, how, seed, judges)
+        found = _chunk(
+            [(line, prompt) for line, _, prompt in chunk],
+            domain,
+            solver,
+            rollouts,
+            how,
+            seed,
+            judges,
+        )
         with open(kept, "a", encoding="utf-8") as file:
-            file.write("".join(json_line({"line": line, "passed": passed}) for line, passed in found.items()))
+            file.write(
+                "".join(
+                    json_line({"line": line, "passed": passed}) for line, passed in found.items()
+                )
+            )
             file.flush()
             os.fsync(file.fileno())
         done |= found
         on_rows(len(done), len(wanted))
-    return rates | {line: Rate(passed, rollouts, passed / rollouts) for line, passed in done.items()}
+    return rates | {
+        line: Rate(passed, rollouts, passed / rollouts) for line, passed in done.items()
+    }
 
 
 def _chunk(
-    rows: Sequence[tuple[int, Prompt]], domain: Domain, solver: Solver, rollouts: int, how: Sampling, seed: int, judges: Judges | None
+    rows: Sequence[tuple[int, Prompt]],
+    domain: Domain,
+    solver: Solver,
+    rollouts: int,
+    how: Sampling,
+    seed: int,
+    judges: Judges | None,
 ) -> dict[int, int]:
     """How many of its rollouts each row passed, by line."""
-    jobs = [Job(prompt, k, how, seed_of("filter", seed, line, k)) for line, prompt in rows for k in range(rollouts)]
-    groups = grouped(solver.rollouts(jobs, domain), rollouts, {domain.name: domain}, "keep", judges, seed_of("filter", seed, rows[0][0]))
+    jobs = [
+        Job(prompt, k, how, seed_of("filter", seed, line, k))
+        for line, prompt in rows
+        for k in range(rollouts)
+    ]
+    groups = grouped(
+        solver.rollouts(jobs, domain),
+        rollouts,
+        {domain.name: domain},
+        "keep",
+        judges,
+        seed_of("filter", seed, rows[0][0]),
+    )
     found = {}
     for (line, _), group in zip(rows, groups, strict=True):
         if strange := next((r for r in group.rewards if not -1e-9 <= r <= 1 + 1e-9), None):
@@ -193,25 +252,41 @@ def _read_kept(path: Path, settings: Mapping[str, Any], size: int, rows: int) ->
         before = json.loads(lines[0])
         done = {int(entry["line"]): int(entry["passed"]) for entry in map(json.loads, lines[1:-1])}
     except (ValueError, LookupError, TypeError):
-        raise UserError(f"{path}: not what linn filter wrote there; give another --out, or begin anew with --no-resume") from None
+        raise UserError(
+            f"{path}: not what linn filter wrote there; give another --out, or begin anew with --no-resume"
+        ) from None
     if before != dict(settings):
-        other = ", ".join(f"{key} {before.get(key)!r}, now {value!r}" for key, value in settings.items() if before.get(key) != value)
-        raise UserError(f"{path}: measured with {other}; give another --out, or begin anew with --no-resume")
+        other = ", ".join(
+            f"{key} {before.get(key)!r}, now {value!r}"
+            for key, value in settings.items()
+            if before.get(key) != value
+        )
+        raise UserError(
+            f"{path}: measured with {other}; give another --out, or begin anew with --no-resume"
+        )
     whole = (
         len(done) if len(done) == rows else len(done) // size * size
     )  # part of a chunk is measured again: batches stay an unbroken run's
     kept = dict(list(done.items())[:whole])
     if len(kept) != len(done) or lines[-1]:
-        write_jsonl(path, [settings, *({"line": line, "passed": passed} for line, passed in kept.items())])
+        write_jsonl(
+            path, [settings, *({"line": line, "passed": passed} for line, passed in kept.items())]
+        )
     return kept
 
 
-def chosen(rates: Mapping[int, Rate], keep_solved: float, keep_unsolved: float, seed: int) -> set[int]:
+def chosen(
+    rates: Mapping[int, Rate], keep_solved: float, keep_unsolved: float, seed: int
+) -> set[int]:
     """Lines that stay: all between 0 and 1, and so large a share of those always and of those never solved, drawn by `seed`."""
     stay = {line for line, rate in rates.items() if 0 < rate.share < 1}
     for share, exact in ((keep_solved, 1.0), (keep_unsolved, 0.0)):
         lines = sorted(line for line, rate in rates.items() if rate.share == exact)
-        stay |= set(random.Random(seed_of("keep", seed, str(exact))).sample(lines, round(share * len(lines))))
+        stay |= set(
+            random.Random(seed_of("keep", seed, str(exact))).sample(
+                lines, round(share * len(lines))
+            )
+        )
     return stay
 
 
@@ -226,7 +301,13 @@ def histogram(rates: Mapping[int, Rate], width: int = 40) -> str:
     names = ["0", *(f"to {(i + 1) / 10:.1f}" for i in range(10)), "1"]
     counts = [0] * 12
     for rate in rates.values():
-        counts[0 if rate.share == 0 else 11 if rate.share == 1 else min(10, 1 + int(rate.share * 10 - 1e-9))] += 1
+        counts[
+            0
+            if rate.share == 0
+            else 11
+            if rate.share == 1
+            else min(10, 1 + int(rate.share * 10 - 1e-9))
+        ] += 1
     longest, n = max(counts), len(rates)
     lines = [
         f"{name:>7} {count:>8,} {count / n:>6.1%} {'█' * round(width * count / longest)}".rstrip()

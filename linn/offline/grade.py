@@ -46,7 +46,11 @@ def grade(
 
 
 def _prompts_and_replies(
-    domain: Domain, rows: Path, replies: Path, broken: Tally | None, progress: Callable[[float, int], None]
+    domain: Domain,
+    rows: Path,
+    replies: Path,
+    broken: Tally | None,
+    progress: Callable[[float, int], None],
 ) -> Iterator[tuple[int, int, Prompt, Reply]]:
     """(row, line, prompt, reply) of every reply that can be graded."""
     prompts: list[Prompt | str] = []
@@ -76,7 +80,9 @@ def _prompts_and_replies(
 
 
 def _numbered(
-    path: Path, broken: Tally | None, progress: Callable[[float, int], None] = lambda share, line: None
+    path: Path,
+    broken: Tally | None,
+    progress: Callable[[float, int], None] = lambda share, line: None,
 ) -> Iterator[tuple[str, int, dict[str, Any] | None]]:
     """("FILE line N", 0-based index, row) of every line that is not blank; None for one that is no JSON object, where that is allowed."""
     lines = Lines(path)
@@ -110,7 +116,11 @@ def reply_from(entry: Mapping[str, Any]) -> tuple[int, Reply]:
     if not isinstance(index, int) or isinstance(index, bool):
         raise UserError(f"row must be the 0-based index of a row, found {index!r}")
     if isinstance(text := entry.get("text"), str):
-        message = chat.parse(text, True) if "</think>" in text or "<think>" in text else chat.parse(text, False)
+        message = (
+            chat.parse(text, True)
+            if "</think>" in text or "<think>" in text
+            else chat.parse(text, False)
+        )
         return index, reply_of([message])
     if isinstance(turns := entry.get("messages"), list):
         return index, reply_of([_message(turn, f"messages[{i}]") for i, turn in enumerate(turns)])
@@ -118,7 +128,12 @@ def reply_from(entry: Mapping[str, Any]) -> tuple[int, Reply]:
 
 
 def _message(turn: Any, where: str) -> Message:
-    if not isinstance(turn, Mapping) or turn.get("role") not in ("assistant", "tool", "user", "system"):
+    if not isinstance(turn, Mapping) or turn.get("role") not in (
+        "assistant",
+        "tool",
+        "user",
+        "system",
+    ):
         raise UserError(f"{where}.role must be assistant, tool, user or system")
     content = turn.get("content") or ""
     if not isinstance(content, str):
@@ -148,4 +163,6 @@ def _tool_call(call: Any, where: str) -> ToolCall:
             arguments = decoded if isinstance(decoded, dict) else arguments
         except (ValueError, RecursionError):
             pass  # broken on purpose or by the model: the environment answers with an error
-    return ToolCall(function["name"], arguments if isinstance(arguments, (dict, str)) else {}, call.get("id"))
+    return ToolCall(
+        function["name"], arguments if isinstance(arguments, (dict, str)) else {}, call.get("id")
+    )

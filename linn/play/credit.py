@@ -31,20 +31,32 @@ def grouped(
     assert len(rollouts) % size == 0, (len(rollouts), size)
     families = [rollouts[first : first + size] for first in range(0, len(rollouts), size)]
     compared = [f for f in families if judges is not None or not domains[f[0].prompt.domain].judged]
-    asked = [Siblings(domains[f[0].prompt.domain], f[0].prompt, [r.reply for r in f]) for f in compared]
+    asked = [
+        Siblings(domains[f[0].prompt.domain], f[0].prompt, [r.reply for r in f]) for f in compared
+    ]
     found = dict(zip(map(id, compared), (judges or Judges()).verdicts(asked, seed), strict=True))
     groups = []
     for siblings in families:
         if (verdicts := found.get(id(siblings))) is not None:
-            siblings = [replace(r, verdict=_both(r.verdict, v)) for r, v in zip(siblings, verdicts, strict=True)]
-        rewards = [0.0 if overlong == "penalty" and r.status == "truncated" else r.verdict.reward for r in siblings]
+            siblings = [
+                replace(r, verdict=_both(r.verdict, v))
+                for r, v in zip(siblings, verdicts, strict=True)
+            ]
+        rewards = [
+            0.0 if overlong == "penalty" and r.status == "truncated" else r.verdict.reward
+            for r in siblings
+        ]
         groups.append(Group(tuple(siblings), tuple(rewards)))
     return groups
 
 
 def _both(alone: Verdict, among: Verdict) -> Verdict:
     """The judge's reward, with the reply's own quality kept as a metric."""
-    return Verdict(among.reward, among.note or alone.note, {**alone.metrics, **among.metrics, "quality": alone.reward})
+    return Verdict(
+        among.reward,
+        among.note or alone.note,
+        {**alone.metrics, **among.metrics, "quality": alone.reward},
+    )
 
 
 def informative(group: Group) -> bool:
@@ -53,7 +65,9 @@ def informative(group: Group) -> bool:
 
 
 def advantages(
-    rewards: Sequence[float], baseline: str = "mean", std: Literal["population", "sample", "none"] | str = "population"
+    rewards: Sequence[float],
+    baseline: str = "mean",
+    std: Literal["population", "sample", "none"] | str = "population",
 ) -> list[float]:
     """Group-normalised advantage, one a sibling (Eq. 1): (r - baseline) / std.
 
@@ -88,7 +102,9 @@ def samples_of(
     samples = []
     for number, group in enumerate(groups):
         silent = group_mask is not None and max(group.rewards) <= group_mask
-        for rollout, advantage in zip(group.rollouts, advantages(group.rewards, baseline, std), strict=True):
+        for rollout, advantage in zip(
+            group.rollouts, advantages(group.rewards, baseline, std), strict=True
+        ):
             unjudged = rollout.status == "failed" or bool(rollout.verdict.metrics.get("unreliable"))
             dropped = silent or unjudged or (overlong == "mask" and rollout.status == "truncated")
             samples.append(sample_of(rollout, advantage, trained=not dropped, group=number))

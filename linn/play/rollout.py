@@ -20,7 +20,18 @@ from typing import Any
 from linn.chat import render as chat
 from linn.domains.base import Domain
 from linn.errors import InfrastructureError
-from linn.types import Completion, Message, Prompt, Reply, Rollout, Sampler, Sampling, Turn, Verdict, seed_of
+from linn.types import (
+    Completion,
+    Message,
+    Prompt,
+    Reply,
+    Rollout,
+    Sampler,
+    Sampling,
+    Turn,
+    Verdict,
+    seed_of,
+)
 
 _TURNS_AT_ONCE = 8
 
@@ -53,9 +64,13 @@ class _Gate:
         self.busy = live
         self.closed = False
         """A conversation raised: nobody is waited for any more, and the sampler runs no batch for those that are about to be cancelled."""
-        self.waiting: dict[tuple[int, int], tuple[Sequence[int], Sampling, int, asyncio.Future[Completion]]] = {}
+        self.waiting: dict[
+            tuple[int, int], tuple[Sequence[int], Sampling, int, asyncio.Future[Completion]]
+        ] = {}
 
-    async def generate(self, key: tuple[int, int], ids: Sequence[int], how: Sampling, seed: int) -> Completion:
+    async def generate(
+        self, key: tuple[int, int], ids: Sequence[int], how: Sampling, seed: int
+    ) -> Completion:
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self.waiting[key] = (ids, how, seed, future)
         await self.leave()
@@ -73,7 +88,9 @@ class _Gate:
             self.sampler.flush()
             del tasks
 
-    async def _ask(self, ids: Sequence[int], how: Sampling, seed: int, future: asyncio.Future[Completion]) -> None:
+    async def _ask(
+        self, ids: Sequence[int], how: Sampling, seed: int, future: asyncio.Future[Completion]
+    ) -> None:
         try:
             done = await self.sampler.generate(ids, how, seed)
         except Exception as error:
@@ -104,7 +121,9 @@ def play(
             nonlocal done
             try:
                 domain = domains[job.prompt.domain]
-                rollout = await _converse(index, job, domain, gate, codec, turns, graders[domain.name])
+                rollout = await _converse(
+                    index, job, domain, gate, codec, turns, graders[domain.name]
+                )
             except BaseException:
                 gate.closed = True
                 raise
@@ -115,7 +134,10 @@ def play(
         with contextlib.ExitStack() as stack:
             turns = stack.enter_context(ThreadPoolExecutor(_TURNS_AT_ONCE))
             used = {job.prompt.domain: domains[job.prompt.domain] for job in jobs}
-            graders = {domain.name: stack.enter_context(ThreadPoolExecutor(domain.workers)) for domain in used.values()}
+            graders = {
+                domain.name: stack.enter_context(ThreadPoolExecutor(domain.workers))
+                for domain in used.values()
+            }
             tasks = [asyncio.create_task(one(index, job)) for index, job in enumerate(jobs)]
             try:
                 return list(await asyncio.gather(*tasks))
@@ -128,7 +150,13 @@ def play(
 
 
 async def _converse(
-    index: int, job: Job, domain: Domain, gate: _Gate, codec: chat.Codec, turns_pool: ThreadPoolExecutor, graders: ThreadPoolExecutor
+    index: int,
+    job: Job,
+    domain: Domain,
+    gate: _Gate,
+    codec: chat.Codec,
+    turns_pool: ThreadPoolExecutor,
+    graders: ThreadPoolExecutor,
 ) -> Rollout:
     loop = asyncio.get_running_loop()
     prompt = job.prompt
@@ -136,7 +164,9 @@ async def _converse(
     turns = [Turn(tuple(ids), None, codec.decode(ids))]
     said: list[Message] = []
     limit = min(job.how.max_tokens, prompt.max_tokens or job.how.max_tokens)
-    how = Sampling(limit, job.how.temperature, job.how.top_p, (codec.eos,), more=domain.max_turns > 1)
+    how = Sampling(
+        limit, job.how.temperature, job.how.top_p, (codec.eos,), more=domain.max_turns > 1
+    )
     most = domain.max_turns if domain.max_turns == 1 else job.max_turns or domain.max_turns
     status, error = "ok", ""
     env = domain.env(prompt) if domain.max_turns > 1 else None
@@ -146,12 +176,18 @@ async def _converse(
             if room < 1:
                 status, error = "truncated", f"the conversation reached {job.max_sequence} tokens"
                 break
-            done = await gate.generate((index, number), ids, replace(how, max_tokens=room), seed_of(job.seed, number))
+            done = await gate.generate(
+                (index, number), ids, replace(how, max_tokens=room), seed_of(job.seed, number)
+            )
             text = codec.decode(done.ids)
             turns.append(Turn(done.ids, done.logprobs, text))
             said.append(chat.parse(text, prompt.thinking, prompt.tools))
             if done.finish == "length":
-                what = f"turn {number + 1} reached {limit}" if room == limit else f"the conversation reached {job.max_sequence}"
+                what = (
+                    f"turn {number + 1} reached {limit}"
+                    if room == limit
+                    else f"the conversation reached {job.max_sequence}"
+                )
                 status, error = "truncated", f"{what} tokens"
                 break
             if env is None:
@@ -167,7 +203,10 @@ async def _converse(
             if number + 1 == most:
                 break
             more = codec.encode(chat.continuation(answers, prompt.thinking))
-            if job.max_sequence is not None and len(ids) + len(done.ids) + len(more) >= job.max_sequence:  # no room for a reply
+            if (
+                job.max_sequence is not None
+                and len(ids) + len(done.ids) + len(more) >= job.max_sequence
+            ):  # no room for a reply
                 status, error = "truncated", f"the conversation reached {job.max_sequence} tokens"
                 break
             turns.append(Turn(tuple(more), None, codec.decode(more)))
@@ -176,7 +215,11 @@ async def _converse(
         if env is not None:
             env.close()
     reply = reply_of(said, finished=status != "truncated")
-    graded = None if status == "failed" else loop.run_in_executor(graders, _graded, domain, prompt, reply, time.monotonic())
+    graded = (
+        None
+        if status == "failed"
+        else loop.run_in_executor(graders, _graded, domain, prompt, reply, time.monotonic())
+    )
     await gate.leave()  # nobody waits for a verdict
     verdict, broke = None, ""
     if graded is not None:

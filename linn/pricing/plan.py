@@ -13,7 +13,16 @@ from linn.domains.base import Domain
 from linn.domains.load import load
 from linn.errors import UserError
 from linn.pricing.shape import Shape, read_shape, shape_of
-from linn.recipe.schema import DistillKeys, NewModelKeys, Recipe, RlKeys, RolloutKeys, SftKeys, StageKeys, short
+from linn.recipe.schema import (
+    DistillKeys,
+    NewModelKeys,
+    Recipe,
+    RlKeys,
+    RolloutKeys,
+    SftKeys,
+    StageKeys,
+    short,
+)
 
 
 def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, Domain]:
@@ -35,7 +44,10 @@ def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, Do
     for stage in recipe.stages:
         for file in stage.files if isinstance(stage, SftKeys) else ():
             _file_holds(f"stage {stage.name!r}.data", file)
-    if found := next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None):
+    if found := next(
+        (place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()),
+        None,
+    ):
         raise UserError(f"run folder {folder}: {found} is a file; give --out another folder")
     return domains
 
@@ -58,26 +70,46 @@ def model_shape(recipe: Recipe, folder: Path) -> Shape:
 
 def plan(recipe: Recipe, folder: Path) -> str:
     """What each stage does, in lines of 79: where it starts, how much it samples at most, on what, whether the folder has it."""
-    lines = [f"run folder {folder}" + (" (there already)" if (folder / "run.json").exists() else "")]
+    lines = [
+        f"run folder {folder}" + (" (there already)" if (folder / "run.json").exists() else "")
+    ]
     for index, stage in enumerate(recipe.stages, 1):
         done = (folder / "stages" / f"{index:02d}-{stage.name}" / "DONE").exists()
-        lines.append(f"{index:>2} {stage.name}: {stage.kind} from {recipe.parent(stage.name)}" + ("  [done]" if done else ""))
-        lines += textwrap.wrap(_what(recipe, stage), 79, initial_indent="   ", subsequent_indent="   ", break_on_hyphens=False)
-        shares = stage.files if isinstance(stage, SftKeys) and stage.files else recipe.weights_of(stage)
+        lines.append(
+            f"{index:>2} {stage.name}: {stage.kind} from {recipe.parent(stage.name)}"
+            + ("  [done]" if done else "")
+        )
+        lines += textwrap.wrap(
+            _what(recipe, stage),
+            79,
+            initial_indent="   ",
+            subsequent_indent="   ",
+            break_on_hyphens=False,
+        )
+        shares = (
+            stage.files if isinstance(stage, SftKeys) and stage.files else recipe.weights_of(stage)
+        )
         mix = [f"{share:6.1%} {name}" for name, share in shares.items()]
         if isinstance(stage, DistillKeys) and stage.teachers != "best":
-            mix = [f"{said} <- {teacher}" for said, teacher in zip(mix, map(stage.teachers.get, shares), strict=True)]
+            mix = [
+                f"{said} <- {teacher}"
+                for said, teacher in zip(mix, map(stage.teachers.get, shares), strict=True)
+            ]
         lines += [f"   {said}" for said in mix]
     held = recipe.evaluate
     each = (2 * held.test + held.validation * (1 + held.pass_at)) * len(recipe.domains)
-    lines.append(f"after every stage: {each:,} held-out conversations over {len(recipe.domains)} domains")
+    lines.append(
+        f"after every stage: {each:,} held-out conversations over {len(recipe.domains)} domains"
+    )
     return "\n".join(lines)
 
 
 def _what(recipe: Recipe, stage: StageKeys) -> str:
     what = f"{stage.steps:,} steps at lr {stage.lr:g}"
     if isinstance(stage, SftKeys):
-        what += f", {stage.steps * stage.batch:,} " + (f"packed rows of {recipe.scale.width:,} tokens" if stage.packed else "sequences")
+        what += f", {stage.steps * stage.batch:,} " + (
+            f"packed rows of {recipe.scale.width:,} tokens" if stage.packed else "sequences"
+        )
     if isinstance(stage, RolloutKeys):
         each = stage.prompts * stage.rollouts
         what += f", {stage.prompts} x {stage.rollouts} rollouts a step, {stage.steps * each:,} in all, {stage.max_tokens:,} tokens a turn at most"

@@ -13,7 +13,16 @@ from typing import Any
 from linn.domains.base import Domain
 from linn.errors import UserError
 from linn.pricing.shape import Shape
-from linn.recipe.schema import DistillKeys, Recipe, RlKeys, RolloutKeys, SftKeys, StageKeys, nearest, short
+from linn.recipe.schema import (
+    DistillKeys,
+    Recipe,
+    RlKeys,
+    RolloutKeys,
+    SftKeys,
+    StageKeys,
+    nearest,
+    short,
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,12 @@ class DomainCost:
 
 DOMAINS = {
     "code": DomainCost(core_s=80),  # paper §4.7: 2,048 executions on 384 cores in 427.2 s
-    "swe_agentic": DomainCost(prompt=8_000, core_s=600),  # tests and tools of a repository take minutes (paper §4.8.2: a limit of 20 to 30)
-    "swe_agentless": DomainCost(prompt=16_000, core_s=0.1),  # golden or five retrieved files in the prompt (paper §4.8.1)
+    "swe_agentic": DomainCost(
+        prompt=8_000, core_s=600
+    ),  # tests and tools of a repository take minutes (paper §4.8.2: a limit of 20 to 30)
+    "swe_agentless": DomainCost(
+        prompt=16_000, core_s=0.1
+    ),  # golden or five retrieved files in the prompt (paper §4.8.1)
     "longctx": DomainCost(prompt=24_000),  # paper §4.6: input of at most 32K
     "workplace": DomainCost(prompt=6_000, core_s=0.5),  # 27 tools in the system block (paper §4.3)
     "math": DomainCost(core_s=0.1),
@@ -118,7 +131,9 @@ class Amount:
     """Tokens that judge models read and write."""
 
     def __add__(self, other: Amount) -> Amount:
-        return Amount(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Amount(
+            *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
 
     @property
     def flops(self) -> float:
@@ -164,7 +179,11 @@ class Memory:
 
     def sharded(self, devices: int) -> float:
         """Weights, gradients and moments spread evenly over the devices."""
-        return (self.weights + self.gradients + self.optimiser) / devices + self.activations + self.caches
+        return (
+            (self.weights + self.gradients + self.optimiser) / devices
+            + self.activations
+            + self.caches
+        )
 
 
 @dataclass(frozen=True)
@@ -188,20 +207,33 @@ class Price:
 
     def __post_init__(self) -> None:
         parts = (*self.stages, self.evaluation)
-        expected, most = sum((p.expected for p in parts), Amount()), sum((p.most for p in parts), Amount())
-        object.__setattr__(self, "total", StagePrice("total", "", sum(p.updates for p in self.stages), expected, most))
+        expected, most = (
+            sum((p.expected for p in parts), Amount()),
+            sum((p.most for p in parts), Amount()),
+        )
+        object.__setattr__(
+            self,
+            "total",
+            StagePrice("total", "", sum(p.updates for p in self.stages), expected, most),
+        )
 
 
-def price(recipe: Recipe, shape: Shape, domains: Mapping[str, Domain], assumed: Assumptions | None = None) -> Price:
+def price(
+    recipe: Recipe, shape: Shape, domains: Mapping[str, Domain], assumed: Assumptions | None = None
+) -> Price:
     """The price of a recipe. `domains`: each of its domains, by its short name."""
     assumed = assumed or Assumptions()
     if assumed.device not in DEVICES:
         raise UserError(f"--device {assumed.device!r}: unknown{nearest(assumed.device, DEVICES)}")
     if not 0 < assumed.mean_length <= 1:
-        raise UserError(f"--mean-length {assumed.mean_length}: must be above 0 and at most 1, a share of the longest reply")
+        raise UserError(
+            f"--mean-length {assumed.mean_length}: must be above 0 and at most 1, a share of the longest reply"
+        )
     pricer = _Pricer(recipe, shape, domains, assumed)
     stages = tuple(pricer.stage(stage) for stage in recipe.stages)
-    return Price(shape, stages, pricer.evaluation(), pricer.memory(), recipe.scale.processes, assumed)
+    return Price(
+        shape, stages, pricer.evaluation(), pricer.memory(), recipe.scale.processes, assumed
+    )
 
 
 @dataclass(frozen=True)
@@ -224,20 +256,27 @@ class _Talk:
 class _Pricer:
     """Arithmetic over one recipe, shape and set of assumptions."""
 
-    def __init__(self, recipe: Recipe, shape: Shape, domains: Mapping[str, Domain], assumed: Assumptions) -> None:
+    def __init__(
+        self, recipe: Recipe, shape: Shape, domains: Mapping[str, Domain], assumed: Assumptions
+    ) -> None:
         self.recipe, self.shape, self.domains, self.assumed = recipe, shape, domains, assumed
         self.device = DEVICES[assumed.device]
         self.costs = {
-            short(name): DOMAINS.get(short(name), DomainCost()) if keys.rows else GENERATED for name, keys in recipe.domains.items()
+            short(name): DOMAINS.get(short(name), DomainCost()) if keys.rows else GENERATED
+            for name, keys in recipe.domains.items()
         }
 
     def stage(self, keys: StageKeys) -> StagePrice:
         """One stage, both readings."""
         if isinstance(keys, SftKeys):
-            return StagePrice(keys.name, "sft", keys.steps, self._sft(keys, False), self._sft(keys, True))
+            return StagePrice(
+                keys.name, "sft", keys.steps, self._sft(keys, False), self._sft(keys, True)
+            )
         assert isinstance(keys, RolloutKeys)
         kind = "distill" if isinstance(keys, DistillKeys) else "rl"
-        return StagePrice(keys.name, kind, keys.steps, self._rollouts(keys, False), self._rollouts(keys, True))
+        return StagePrice(
+            keys.name, kind, keys.steps, self._rollouts(keys, False), self._rollouts(keys, True)
+        )
 
     def evaluation(self) -> StagePrice:
         """Two passes over the test prompts and one over the validation prompts (with pass@k: k more) after each measured stage."""
@@ -275,9 +314,15 @@ class _Pricer:
         width = self.recipe.scale.width if keys.packed else keys.max_length
         share = 1.0 if keys.packed or most else self.assumed.mean_length
         tokens = keys.steps * keys.batch * width * share
-        sequence = min(width, keys.max_length) if most else min(self.assumed.sequence, width * share)
+        sequence = (
+            min(width, keys.max_length) if most else min(self.assumed.sequence, width * share)
+        )
         flops = 3 * self.shape.forward_flops(tokens, tokens * sequence / 2)
-        return Amount(trained=tokens, training_flops=flops, device_s=flops / (self.device.flops * self.assumed.training))
+        return Amount(
+            trained=tokens,
+            training_flops=flops,
+            device_s=flops / (self.device.flops * self.assumed.training),
+        )
 
     def _rollouts(self, keys: RolloutKeys, most: bool) -> Amount:
         refilled = isinstance(keys, RlKeys) and keys.dynamic_filter
@@ -291,8 +336,12 @@ class _Pricer:
             used = keys.steps * keys.prompts * keys.rollouts * weight
             groups = keys.steps * keys.prompts * rounds * weight
             amount += self._sampling(name, talk, groups, groups * keys.rollouts)
-            amount += self._verdicts(name, groups * keys.rollouts, keys.rollouts, asked=isinstance(keys, RlKeys))
-            forward = self.shape.forward_flops(used * (talk.prompt + talk.length), used * (talk.prompt + talk.length) ** 2 / 2)
+            amount += self._verdicts(
+                name, groups * keys.rollouts, keys.rollouts, asked=isinstance(keys, RlKeys)
+            )
+            forward = self.shape.forward_flops(
+                used * (talk.prompt + talk.length), used * (talk.prompt + talk.length) ** 2 / 2
+            )
             amount += Amount(
                 trained=used * (talk.prompt + talk.length),
                 training_flops=3 * forward,
@@ -300,10 +349,21 @@ class _Pricer:
             )
             if scored:
                 seconds = forward / (self.device.flops * self.assumed.scoring)
-                amount += Amount(scored=used * (talk.prompt + talk.length), scoring_flops=forward, device_s=seconds)
+                amount += Amount(
+                    scored=used * (talk.prompt + talk.length),
+                    scoring_flops=forward,
+                    device_s=seconds,
+                )
         return amount
 
-    def _talk(self, name: str, max_tokens: int, max_turns: int | None, max_sequence: int | None, most: bool) -> _Talk:
+    def _talk(
+        self,
+        name: str,
+        max_tokens: int,
+        max_turns: int | None,
+        max_sequence: int | None,
+        most: bool,
+    ) -> _Talk:
         """A conversation of a domain: as long as its limits allow, or the assumed share of that."""
         prompt = float(self.costs[name].prompt)
         turns = self.domains[name].max_turns
@@ -313,7 +373,9 @@ class _Pricer:
             prompt = min(prompt, max_sequence / 2)
             longest = min(longest, max_sequence - prompt)
         length = longest if most else longest * self.assumed.mean_length
-        return _Talk(prompt, length, length if turns == 1 or most else length * self.assumed.sampled)
+        return _Talk(
+            prompt, length, length if turns == 1 or most else length * self.assumed.sampled
+        )
 
     def _sampling(self, name: str, talk: _Talk, groups: float, rollouts: float) -> Amount:
         """Prompts are read once a group, environment turns once a rollout; every sampled token is one row of a decoding step."""
@@ -325,18 +387,32 @@ class _Pricer:
         decoded = rollouts * shape.forward_flops(talk.sampled, talk.attended * (1 - share))
         rows = self.recipe.scale.capacity
         moved = (
-            2 * shape.weights_read(rows) / rows + shape.cache_bytes(talk.prompt + talk.length / 2) + 4 * shape.scan
+            2 * shape.weights_read(rows) / rows
+            + shape.cache_bytes(talk.prompt + talk.length / 2)
+            + 4 * shape.scan
         )  # states are written too
         seconds = rollouts * talk.sampled * moved / (device.bandwidth * assumed.decoding)
-        seconds = max(seconds, decoded / (device.flops * assumed.scoring)) + read / (device.flops * assumed.scoring)
-        return Amount(groups=groups, rollouts=rollouts, sampled=rollouts * talk.sampled, sampling_flops=read + decoded, device_s=seconds)
+        seconds = max(seconds, decoded / (device.flops * assumed.scoring)) + read / (
+            device.flops * assumed.scoring
+        )
+        return Amount(
+            groups=groups,
+            rollouts=rollouts,
+            sampled=rollouts * talk.sampled,
+            sampling_flops=read + decoded,
+            device_s=seconds,
+        )
 
     def _verdicts(self, name: str, rollouts: float, siblings: int, asked: bool = True) -> Amount:
         """Verifier and judge: each rollout is verified; a judge is asked what the domain asks about so many siblings (`asked`: if at all)."""
         cost = self.costs[name]
         calls = rollouts / siblings * self.domains[name].asks(siblings) if asked else 0.0
         shown = cost.prompt + cost.said * (2 if cost.pairs and siblings > 1 else 1)
-        return Amount(core_s=rollouts * cost.core_s, judge_calls=calls, judge_tokens=calls * (shown + self.assumed.judged))
+        return Amount(
+            core_s=rollouts * cost.core_s,
+            judge_calls=calls,
+            judge_tokens=calls * (shown + self.assumed.judged),
+        )
 
 
 def as_dict(priced: Price) -> dict[str, Any]:
@@ -344,7 +420,12 @@ def as_dict(priced: Price) -> dict[str, Any]:
 
     def stage(part: StagePrice) -> dict[str, Any]:
         readings = {
-            name: vars(amount) | {"flops": amount.flops, "device_hours": amount.device_s / 3600, "core_hours": amount.core_s / 3600}
+            name: vars(amount)
+            | {
+                "flops": amount.flops,
+                "device_hours": amount.device_s / 3600,
+                "core_hours": amount.core_s / 3600,
+            }
             for name, amount in (("expected", part.expected), ("most", part.most))
         }
         return {"name": part.name, "kind": part.kind, "updates": part.updates} | readings
@@ -352,7 +433,8 @@ def as_dict(priced: Price) -> dict[str, Any]:
     memory = priced.memory
     return {
         "model": vars(priced.shape),
-        "assumptions": vars(priced.assumed) | {"devices": priced.devices, "domains": {n: vars(c) for n, c in DOMAINS.items()}},
+        "assumptions": vars(priced.assumed)
+        | {"devices": priced.devices, "domains": {n: vars(c) for n, c in DOMAINS.items()}},
         "stages": [stage(part) for part in priced.stages],
         "evaluation": stage(priced.evaluation),
         "total": stage(priced.total),

@@ -10,7 +10,14 @@ from typing import Any
 
 from linn.errors import UserError
 
-_LAYERS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "moe": "E", "mlp": "-"}
+_LAYERS = {
+    "mamba": "M",
+    "linear_attention": "M",
+    "attention": "*",
+    "full_attention": "*",
+    "moe": "E",
+    "mlp": "-",
+}
 _DENSE = ("llama", "mistral", "qwen2", "qwen3")
 
 
@@ -52,7 +59,9 @@ class Shape:
 
         `attended`: sum over the tokens of how many each looks at, e.g. n²/2 for a sequence of n.
         """
-        return tokens * (2 * self.active + 6 * self.scan) + 4 * self.query * self.attention * attended
+        return (
+            tokens * (2 * self.active + 6 * self.scan) + 4 * self.query * self.attention * attended
+        )
 
     def cache_bytes(self, tokens: float) -> float:
         """What a sampler keeps of a conversation: keys and values in 2 bytes, states in 4 (paper §9: fp32 Mamba state), convolutions in 2."""
@@ -64,7 +73,9 @@ class Shape:
         An expert is missed by a row with chance 1 - top / experts, rows being independent.
         """
         dense = self.total - self.routed - self.embedding
-        return dense + (self.routed * (1 - (1 - self.top / self.experts) ** rows) if self.experts else 0)
+        return dense + (
+            self.routed * (1 - (1 - self.top / self.experts) ** rows) if self.experts else 0
+        )
 
 
 def shape_of(raw: Mapping[str, Any], where: str) -> Shape:
@@ -77,7 +88,9 @@ def shape_of(raw: Mapping[str, Any], where: str) -> Shape:
             return _dense(raw)
     except KeyError as missing:
         raise UserError(f"{where}: {missing.args[0]} is missing; the price needs it") from None
-    raise UserError(f"{where}: no price for model_type {family!r}; known: nemotron_h, {', '.join(_DENSE)}")
+    raise UserError(
+        f"{where}: no price for model_type {family!r}; known: nemotron_h, {', '.join(_DENSE)}"
+    )
 
 
 def read_shape(folder: Path) -> Shape:
@@ -100,8 +113,19 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
     inner, kernel = heads * raw.get("mamba_head_dim", 64), raw.get("conv_kernel", 4)
     mixed = inner + 2 * raw.get("n_groups", 8) * state
     wide = inner + mixed + heads
-    mamba = d * wide + wide * bias + mixed * (kernel + bool(raw.get("use_conv_bias", True))) + 3 * heads + inner + inner * d + d * bias
-    query, key = (raw.get(name, 0) * raw.get("head_dim", 128) for name in ("num_attention_heads", "num_key_value_heads"))
+    mamba = (
+        d * wide
+        + wide * bias
+        + mixed * (kernel + bool(raw.get("use_conv_bias", True)))
+        + 3 * heads
+        + inner
+        + inner * d
+        + d * bias
+    )
+    query, key = (
+        raw.get(name, 0) * raw.get("head_dim", 128)
+        for name in ("num_attention_heads", "num_key_value_heads")
+    )
     attention = 2 * d * query + 2 * d * key
 
     def mlp(width: int, around: int = d) -> int:
@@ -112,7 +136,12 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
     expert = 2 * (latent or d) * raw.get("moe_intermediate_size", 7688)  # matrices without bias
     around = experts * d + mlp(raw.get("moe_shared_expert_intermediate_size", 7688))
     around += 2 * d * latent + (d + latent) * mlp_bias if latent else 0
-    each = {"M": mamba, "*": attention, "E": around + experts * expert, "-": mlp(raw.get("intermediate_size", 21504))}
+    each = {
+        "M": mamba,
+        "*": attention,
+        "E": around + experts * expert,
+        "-": mlp(raw.get("intermediate_size", 21504)),
+    }
     count = {letter: pattern.count(letter) for letter in each}
     embedding, tied = vocab * d, bool(raw.get("tie_word_embeddings"))
     body = sum(count[letter] * each[letter] for letter in each) + (len(pattern) + 1) * d
@@ -137,16 +166,21 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
 
 def _dense(raw: Mapping[str, Any]) -> Shape:
     """Llama and its kin: attention and a gated MLP a layer; Qwen 2 has biases on q, k, v, Qwen 3 norms on q and k heads."""
-    d, vocab, layers, wide = raw["hidden_size"], raw["vocab_size"], raw["num_hidden_layers"], raw["intermediate_size"]
+    d, vocab, layers, wide = (
+        raw["hidden_size"],
+        raw["vocab_size"],
+        raw["num_hidden_layers"],
+        raw["intermediate_size"],
+    )
     heads = raw["num_attention_heads"]
     width = raw.get("head_dim") or d // heads
     query, key = heads * width, (raw.get("num_key_value_heads") or heads) * width
     layer = 2 * d * query + 2 * d * key + 3 * d * wide + 2 * d
     layer += query + 2 * key if raw["model_type"] == "qwen2" else 0
     layer += 2 * width if raw["model_type"] == "qwen3" else 0
-    layer += (query + 2 * key + d if raw.get("attention_bias") and raw["model_type"] == "llama" else 0) + (
-        2 * wide + d if raw.get("mlp_bias") else 0
-    )
+    layer += (
+        query + 2 * key + d if raw.get("attention_bias") and raw["model_type"] == "llama" else 0
+    ) + (2 * wide + d if raw.get("mlp_bias") else 0)
     embedding, tied = vocab * d, bool(raw.get("tie_word_embeddings"))
     body = layers * layer + d
     return Shape(

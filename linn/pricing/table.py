@@ -37,7 +37,10 @@ def table(priced: Price) -> str:
         "",
         *_columns(["stage", "steps", "rollouts", "sampled tok", "trained tok", "FLOP"], work),
         "",
-        *_columns(["stage", f"{device}-hours", "core-hours", "judge calls", "judge tok", "scored tok"], hours),
+        *_columns(
+            ["stage", f"{device}-hours", "core-hours", "judge calls", "judge tok", "scored tok"],
+            hours,
+        ),
         "",
         *_memory(priced),
         "",
@@ -54,7 +57,11 @@ def _memory(priced: Price) -> list[str]:
     )  # fmt: skip
     spread = memory.sharded(devices)
     return [
-        *textwrap.wrap("memory, GB: " + ", ".join(f"{name} {_gb(value)}" for name, value in parts), 79, subsequent_indent="  "),
+        *textwrap.wrap(
+            "memory, GB: " + ", ".join(f"{name} {_gb(value)}" for name, value in parts),
+            79,
+            subsequent_indent="  ",
+        ),
         f"  all on every device, as linn run does: {_fits(memory.whole, priced)}",
         f"  weights, gradients, AdamW spread over {devices}: {_fits(spread, priced)}",
     ]
@@ -84,7 +91,13 @@ def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     every = [list(head), *map(list, rows)]
     widths = [max(len(row[i]) for row in every) for i in range(len(head))]
     return [
-        " ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]).rstrip() for row in every
+        " ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
+        for row in every
     ]
 
 
@@ -109,7 +122,10 @@ def _si(value: float) -> str:
             return (
                 f"{scaled:.0f}{unit}"
                 if scaled >= 999.5
-                else f"{scaled:.{1 if scaled >= 99.95 else 2 if scaled >= 9.995 else 3}f}".rstrip("0").rstrip(".") + unit
+                else f"{scaled:.{1 if scaled >= 99.95 else 2 if scaled >= 9.995 else 3}f}".rstrip(
+                    "0"
+                ).rstrip(".")
+                + unit
             )
     return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
 

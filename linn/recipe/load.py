@@ -38,7 +38,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen and key.value != "<<":
-                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key.value!r} is there twice", key.start_mark
+                    )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -48,9 +50,13 @@ def load(path: Path, changes: Sequence[str] = ()) -> Recipe:
     try:
         text = path.read_text()
     except OSError as error:
-        raise UserError(f"recipe {path}: cannot be read ({error.strerror}); give a YAML file such as recipes/tiny.yaml") from None
+        raise UserError(
+            f"recipe {path}: cannot be read ({error.strerror}); give a YAML file such as recipes/tiny.yaml"
+        ) from None
     except UnicodeDecodeError:
-        raise UserError(f"recipe {path}: is not UTF-8 text; give a YAML file such as recipes/tiny.yaml") from None
+        raise UserError(
+            f"recipe {path}: is not UTF-8 text; give a YAML file such as recipes/tiny.yaml"
+        ) from None
     try:
         tree = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -58,12 +64,17 @@ def load(path: Path, changes: Sequence[str] = ()) -> Recipe:
         where = f" line {mark.line + 1}" if mark else ""
         said = getattr(error, "problem", None) or " ".join(str(error).split())
         raise UserError(f"recipe {path}{where}: not YAML: {said}") from None
-    except (ValueError, RecursionError) as error:  # a date or a number that cannot be, brackets without end
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a date or a number that cannot be, brackets without end
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"recipe {path}: not YAML: {reason}") from None
     if not isinstance(tree, dict):
         found = {"NoneType": "nothing", "list": "a list"}.get(type(tree).__name__, "no keys")
-        raise UserError(f"recipe {path}: holds {found}, expected keys such as name, domains, stages")
+        raise UserError(
+            f"recipe {path}: holds {found}, expected keys such as name, domains, stages"
+        )
     for change in changes:
         _change(tree, change)
     return parse(tree, str(path))
@@ -78,19 +89,28 @@ def parse(tree: dict[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         said = [line for e in error.errors() if (line := _explain(tree, e))]
-        raise UserError(" ".join(f"{where}: {'; '.join(list(dict.fromkeys(said))[:4])}".split())) from None
+        raise UserError(
+            " ".join(f"{where}: {'; '.join(list(dict.fromkeys(said))[:4])}".split())
+        ) from None
 
 
 def domain_keys(name: str, judge: str | None, options: Sequence[str]) -> DomainKeys:
     """A domain's block from the command line: `--judge` and `--option KEY=VALUE`."""
     if judge and judge.startswith("@"):
-        raise UserError(f"--judge {judge}: names a stage of a run, and there is none here; say RUN{judge}")
+        raise UserError(
+            f"--judge {judge}: names a stage of a run, and there is none here; say RUN{judge}"
+        )
     tree: dict[str, Any] = {"domains": {name: {"judge": {"model": judge}} if judge else {}}}
     for option in options:
         key, sep, raw = option.partition("=")
         if not sep:
             raise UserError(f"--option {option!r}: expected KEY=VALUE")
-        _put(tree["domains"][name], key.split("."), _value(f"--option {option!r}", raw), f"--option {option!r}")
+        _put(
+            tree["domains"][name],
+            key.split("."),
+            _value(f"--option {option!r}", raw),
+            f"--option {option!r}",
+        )
     tree |= {"name": "options", "stages": [{"name": "rl", "kind": "rl"}]}
     return parse(tree, "options").domains[name]
 
@@ -121,11 +141,17 @@ def _change(tree: dict[str, Any], change: str) -> None:
     value = _value(f"--set {change!r}", raw)
     head, *rest = key.split(".")
     listed = tree.get("stages")
-    stages = {str(s.get("name")): s for s in listed if isinstance(s, dict)} if isinstance(listed, list) else {}
+    stages = (
+        {str(s.get("name")): s for s in listed if isinstance(s, dict)}
+        if isinstance(listed, list)
+        else {}
+    )
     node: Any = stages.get(head) if rest and head in stages else tree
     path = rest if node is not tree else [head, *rest]
     if node is tree and len(path) > 1 and path[0] not in Recipe.model_fields:
-        raise UserError(f"--set {change!r}: no stage or key {head!r}{nearest(head, [*stages, *keys_of(Recipe)])}")
+        raise UserError(
+            f"--set {change!r}: no stage or key {head!r}{nearest(head, [*stages, *keys_of(Recipe)])}"
+        )
     _put(node, path, value, f"--set {change!r}")
 
 
@@ -139,7 +165,14 @@ _BLOCKS: dict[str, type[BaseModel]] = {
 _KINDS: dict[str, type[StageKeys]] = {"sft": SftKeys, "rl": RlKeys, "distill": DistillKeys}
 
 
-_MAPPINGS = {"str": False, "float": False, "literal['best']": False, "NewModelKeys": True, "dict[str,float]": True, "dict[str,str]": True}
+_MAPPINGS = {
+    "str": False,
+    "float": False,
+    "literal['best']": False,
+    "NewModelKeys": True,
+    "dict[str,float]": True,
+    "dict[str,str]": True,
+}
 """Branches of a union as pydantic names them: whether the branch holds keys."""
 
 
@@ -150,17 +183,30 @@ def _explain(tree: dict[str, Any], error: Any) -> str:
     node: Any = tree
     for part in error["loc"]:
         if part in _MAPPINGS:
-            if _MAPPINGS[part] != isinstance(node, dict) and (_MAPPINGS[part] or isinstance(node, dict)):
+            if _MAPPINGS[part] != isinstance(node, dict) and (
+                _MAPPINGS[part] or isinstance(node, dict)
+            ):
                 return ""
             continue
-        if isinstance(part, str) and part in _KINDS and isinstance(node, dict) and node.get("kind") == part:
+        if (
+            isinstance(part, str)
+            and part in _KINDS
+            and isinstance(node, dict)
+            and node.get("kind") == part
+        ):
             continue  # pydantic names the union's branch; the person wrote no such key
         if part == "[key]":
             return f"{'.'.join(names)}: a name must be text; put it in quotes"
         if names and names[-1] == "stages" and isinstance(part, int) and isinstance(node, list):
             node = node[part]
-            names[-1] = f"stage {node.get('name', part)!r}" if isinstance(node, dict) else f"stage {part}"
-            block = _KINDS.get(str(node.get("kind")), StageKeys) if isinstance(node, dict) else StageKeys
+            names[-1] = (
+                f"stage {node.get('name', part)!r}" if isinstance(node, dict) else f"stage {part}"
+            )
+            block = (
+                _KINDS.get(str(node.get("kind")), StageKeys)
+                if isinstance(node, dict)
+                else StageKeys
+            )
             continue
         names.append(str(part))
         node = node.get(part) if isinstance(node, dict) else None
@@ -187,7 +233,11 @@ def _explain(tree: dict[str, Any], error: Any) -> str:
         case "list_type" | "tuple_type":
             said = "must be a list, [a, b]"
         case _:
-            said = str(error["msg"]).replace("Input should be", "must be").replace(" after validation", "")
+            said = (
+                str(error["msg"])
+                .replace("Input should be", "must be")
+                .replace(" after validation", "")
+            )
     found = {list: "a list", dict: "keys", type(None): "nothing"}.get(type(node), f"{node!r}")
     return f"{at}: {said}, found {found}"
 
@@ -216,8 +266,14 @@ def every_key() -> Iterator[tuple[str, str, str, str]]:
             else:
                 value = field.get_default(call_default_factory=True)
                 default = "…" if isinstance(value, BaseModel) else str(value)
-            kind = getattr(field.annotation, "__name__", None) if not hasattr(field.annotation, "__args__") else None
-            shown = kind or str(field.annotation).replace("typing.", "").replace("linn.recipe.schema.", "")
+            kind = (
+                getattr(field.annotation, "__name__", None)
+                if not hasattr(field.annotation, "__args__")
+                else None
+            )
+            shown = kind or str(field.annotation).replace("typing.", "").replace(
+                "linn.recipe.schema.", ""
+            )
             yield f"{prefix}{field.alias or name}", shown, default, field.description or ""
         if block is DomainKeys:
             yield (

@@ -21,7 +21,9 @@ from linn.types import Optim
 
 def _plain(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise ValueError("must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter or digit, because it names a folder")
+        raise ValueError(
+            "must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter or digit, because it names a folder"
+        )
     return name
 
 
@@ -44,7 +46,13 @@ def nearest(word: str, among: Sequence[str] | dict[str, Any]) -> str:
 class Keys(BaseModel):
     """Base of every block of a recipe: unknown keys refused, values frozen, numbers finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -74,13 +82,25 @@ class JudgeKeys(Keys):
         description="`@STAGE` (an earlier checkpoint of this run), RUN@STAGE, a checkpoint folder, or http(s)://HOST:PORT/v1#MODEL; "
         "`judge: MODEL` is short for {model: MODEL}",
     )
-    temperature: float = Field(0.6, ge=0, description="sampling temperature of the judge; 0 is greedy")
+    temperature: float = Field(
+        0.6, ge=0, description="sampling temperature of the judge; 0 is greedy"
+    )
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass of the judge")
-    max_tokens: int = Field(16_384, ge=1, description="tokens of an answer at most, its reasoning included")
-    retries: int = Field(3, ge=0, description="how often an unreadable answer is asked for again; then the domain's default stands")
+    max_tokens: int = Field(
+        16_384, ge=1, description="tokens of an answer at most, its reasoning included"
+    )
+    retries: int = Field(
+        3,
+        ge=0,
+        description="how often an unreadable answer is asked for again; then the domain's default stands",
+    )
     concurrency: int = Field(64, ge=1, description="requests under way at once, at an endpoint")
-    timeout_s: float = Field(1800.0, gt=0, description="seconds that one request to an endpoint may take")
-    key_env: str | None = Field(None, description="environment variable that holds the endpoint's API key")
+    timeout_s: float = Field(
+        1800.0, gt=0, description="seconds that one request to an endpoint may take"
+    )
+    key_env: str | None = Field(
+        None, description="environment variable that holds the endpoint's API key"
+    )
 
     @field_validator("model")
     @classmethod
@@ -107,12 +127,20 @@ class DomainKeys(Keys):
 
     model_config = ConfigDict(extra="allow")
 
-    level: str = Field("tiny", description="which generator of prompts; `tiny` is what the laptop recipe uses")
-    rows: str | None = Field(
-        None, description="JSONL in the released row layout, instead of the generator: a path, or hf://datasets/OWNER/REPO/FILE"
+    level: str = Field(
+        "tiny", description="which generator of prompts; `tiny` is what the laptop recipe uses"
     )
-    skip_bad: bool = Field(False, description="count rows that cannot be used by reason and skip them; false: the first is an error")
-    judge: JudgeKeys | None = Field(None, description="the model that judges, in domains that can be judged by one")
+    rows: str | None = Field(
+        None,
+        description="JSONL in the released row layout, instead of the generator: a path, or hf://datasets/OWNER/REPO/FILE",
+    )
+    skip_bad: bool = Field(
+        False,
+        description="count rows that cannot be used by reason and skip them; false: the first is an error",
+    )
+    judge: JudgeKeys | None = Field(
+        None, description="the model that judges, in domains that can be judged by one"
+    )
 
     @field_validator("judge", mode="before")
     @classmethod
@@ -128,7 +156,12 @@ class DomainKeys(Keys):
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of the domain's constructor."""
-        found = {"level": self.level, "rows": self.rows, "skip_bad": self.skip_bad, **(self.model_extra or {})}
+        found = {
+            "level": self.level,
+            "rows": self.rows,
+            "skip_bad": self.skip_bad,
+            **(self.model_extra or {}),
+        }
         return found | {"judged": True} if self.judge else found
 
 
@@ -136,20 +169,32 @@ class EvaluateKeys(Keys):
     """What is measured after every stage."""
 
     test: int = Field(300, ge=1, description="test prompts a domain; results are reported on them")
-    validation: int = Field(200, ge=1, description="validation prompts a domain; teachers are chosen on them")
+    validation: int = Field(
+        200, ge=1, description="validation prompts a domain; teachers are chosen on them"
+    )
     max_tokens: int = Field(96, ge=1, description="sampled tokens a turn at most, in evaluation")
     max_sequence: int | None = Field(
-        None, ge=1, description="tokens of a whole held-out conversation at most, prompt and environment turns included; default: no limit"
+        None,
+        ge=1,
+        description="tokens of a whole held-out conversation at most, prompt and environment turns included; default: no limit",
     )
-    temperature: float = Field(1.0, gt=0, description="sampling temperature of the metric `accuracy`")
-    pass_at: int = Field(0, ge=0, description="also measure pass@k over k rollouts of each validation prompt; 0: no")
+    temperature: float = Field(
+        1.0, gt=0, description="sampling temperature of the metric `accuracy`"
+    )
+    pass_at: int = Field(
+        0, ge=0, description="also measure pass@k over k rollouts of each validation prompt; 0: no"
+    )
     start: bool = Field(False, description="measure the start checkpoint too, as stage `base`")
 
 
 class ScaleKeys(Keys):
     """The whole difference between a laptop and a cluster."""
 
-    processes: int = Field(2, ge=1, description="worker processes of one thread each; rollouts and training are spread over them")
+    processes: int = Field(
+        2,
+        ge=1,
+        description="worker processes of one thread each; rollouts and training are spread over them",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="bfloat16: matrix products of training in bf16 over float32 weights; the sampler stays in float32, so raise max_mismatch",
@@ -161,39 +206,70 @@ class ScaleKeys(Keys):
 class NewModelKeys(Keys):
     """A model from scratch (the laptop's hybrid), for training a base."""
 
-    vocab: int = Field(1024, ge=300, description="size of the byte-level BPE vocabulary, trained on the domains' clean text")
+    vocab: int = Field(
+        1024,
+        ge=300,
+        description="size of the byte-level BPE vocabulary, trained on the domains' clean text",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the initial weights and of the data")
 
 
 class StageKeys(Keys):
     """What every kind of stage has."""
 
-    name: PlainName = Field(description="the stage's name: its row in the ledger, its part in RUN@STAGE")
-    from_: str | None = Field(None, alias="from", description="stage to start from; default: the stage before it; `base`: the model itself")
-    domains: dict[str, float] = Field(default_factory=dict, description="domains and their weights in every batch; default: all, equally")
+    name: PlainName = Field(
+        description="the stage's name: its row in the ledger, its part in RUN@STAGE"
+    )
+    from_: str | None = Field(
+        None,
+        alias="from",
+        description="stage to start from; default: the stage before it; `base`: the model itself",
+    )
+    domains: dict[str, float] = Field(
+        default_factory=dict,
+        description="domains and their weights in every batch; default: all, equally",
+    )
     steps: int = Field(100, ge=1, description="optimiser steps")
     lr: float = Field(3e-6, gt=0, description="peak learning rate")
-    min_lr: float | None = Field(None, ge=0, description="learning rate at the end of a cosine or linear schedule, which needs it")
+    min_lr: float | None = Field(
+        None,
+        ge=0,
+        description="learning rate at the end of a cosine or linear schedule, which needs it",
+    )
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     warmup_from: float = Field(0.0, ge=0, description="learning rate before the first warm-up step")
-    schedule: Literal["constant", "cosine", "linear"] = Field("constant", description="shape from the peak to min_lr")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "constant", description="shape from the peak to min_lr"
+    )
     horizon: int | None = Field(
-        None, ge=1, description="steps that a cosine or linear schedule takes to min_lr, where the stage stops earlier; default: its steps"
+        None,
+        ge=1,
+        description="steps that a cosine or linear schedule takes to min_lr, where the stage stops earlier; default: its steps",
     )
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's betas (paper Tables 7-10)")
     eps: float = Field(1e-8, gt=0, description="AdamW's epsilon")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
-    clip: float = Field(1.0, gt=0, description="global gradient norm above which gradients are scaled down")
-    save_every: int = Field(20, ge=1, description="steps between resumable states; a killed run repeats at most this many")
+    clip: float = Field(
+        1.0, gt=0, description="global gradient norm above which gradients are scaled down"
+    )
+    save_every: int = Field(
+        20,
+        ge=1,
+        description="steps between resumable states; a killed run repeats at most this many",
+    )
     evaluate: bool = Field(True, description="measure every domain after the stage")
 
     @model_validator(mode="after")
     def _schedule_holds(self) -> Self:
         if (self.schedule == "constant") != (self.min_lr is None):
             what = (
-                "min_lr has no meaning under schedule: constant" if self.min_lr is not None else f"schedule: {self.schedule} needs min_lr"
+                "min_lr has no meaning under schedule: constant"
+                if self.min_lr is not None
+                else f"schedule: {self.schedule} needs min_lr"
             )
-            raise ValueError(f"stage {self.name!r}: {what}; give both (cosine or linear) or neither")
+            raise ValueError(
+                f"stage {self.name!r}: {what}; give both (cosine or linear) or neither"
+            )
         if self.horizon is not None and (self.schedule == "constant" or self.horizon < self.steps):
             raise ValueError(
                 f"stage {self.name!r}: horizon {self.horizon}: needs schedule: cosine or linear, and at least the stage's steps"
@@ -203,7 +279,9 @@ class StageKeys(Keys):
     @field_validator("domains")
     @classmethod
     def _weights_hold(cls, domains: dict[str, float]) -> dict[str, float]:
-        if domains and (min(domains.values()) < 0 or not 0 < math.fsum(domains.values()) < math.inf):
+        if domains and (
+            min(domains.values()) < 0 or not 0 < math.fsum(domains.values()) < math.inf
+        ):
             raise ValueError(f"domains: weights must be 0 or more and not all 0, found {domains}")
         return {short(name): weight for name, weight in domains.items()}
 
@@ -242,32 +320,55 @@ class SftKeys(StageKeys):
         "default: demonstrations made by the domains",
     )
     skip_bad: bool = Field(
-        False, description="count rows of `data` that cannot be used by reason and skip them; false: the first is an error"
+        False,
+        description="count rows of `data` that cannot be used by reason and skip them; false: the first is an error",
     )
-    faulty: float | dict[str, float] = Field(0.0, description="share of demonstrations that carry their domain's one systematic fault")
+    faulty: float | dict[str, float] = Field(
+        0.0, description="share of demonstrations that carry their domain's one systematic fault"
+    )
     batch: int = Field(64, ge=1, description="sequences a step; with `packed`, rows a step")
-    packed: bool = Field(False, description="fill `batch` rows of scale.width tokens with sequences, instead of taking `batch` sequences")
+    packed: bool = Field(
+        False,
+        description="fill `batch` rows of scale.width tokens with sequences, instead of taking `batch` sequences",
+    )
     lr: float = Field(5e-5, gt=0, description="peak learning rate (paper Table 7)")
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's betas (paper Table 7)")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW's decoupled weight decay (paper Table 7)")
+    weight_decay: float = Field(
+        0.1, ge=0, description="AdamW's decoupled weight decay (paper Table 7)"
+    )
     length_power: float = Field(
-        0.0, ge=0, le=1, description="a sequence of n tokens weighs n**-power a token: 0 token mean, 1 sequence mean"
+        0.0,
+        ge=0,
+        le=1,
+        description="a sequence of n tokens weighs n**-power a token: 0 token mean, 1 sequence mean",
     )
     max_length: int = Field(4096, ge=8, description="longer sequences are skipped and counted")
 
     @field_validator("data")
     @classmethod
-    def _data_weights_hold(cls, data: str | dict[str, float] | None) -> str | dict[str, float] | None:
-        if isinstance(data, dict) and (not data or min(data.values()) <= 0 or not math.fsum(data.values()) < math.inf):
-            raise ValueError(f"data: must name a file or more, each with a weight above 0, found {data}")
+    def _data_weights_hold(
+        cls, data: str | dict[str, float] | None
+    ) -> str | dict[str, float] | None:
+        if isinstance(data, dict) and (
+            not data or min(data.values()) <= 0 or not math.fsum(data.values()) < math.inf
+        ):
+            raise ValueError(
+                f"data: must name a file or more, each with a weight above 0, found {data}"
+            )
         return data
 
     @field_validator("faulty")
     @classmethod
     def _shares_hold(cls, faulty: float | dict[str, float]) -> float | dict[str, float]:
-        if not all(0 <= share <= 1 for share in (faulty.values() if isinstance(faulty, dict) else [faulty])):
+        if not all(
+            0 <= share <= 1 for share in (faulty.values() if isinstance(faulty, dict) else [faulty])
+        ):
             raise ValueError(f"faulty: a share must be from 0 to 1, found {faulty}")
-        return {short(name): share for name, share in faulty.items()} if isinstance(faulty, dict) else faulty
+        return (
+            {short(name): share for name, share in faulty.items()}
+            if isinstance(faulty, dict)
+            else faulty
+        )
 
     @property
     def files(self) -> dict[str, float]:
@@ -288,22 +389,38 @@ class RolloutKeys(StageKeys):
     prompts: int = Field(128, ge=1, description="prompts a step")
     rollouts: int = Field(16, ge=1, description="rollouts a prompt")
     max_tokens: int = Field(49_152, ge=1, description="sampled tokens a turn at most")
-    temperature: float = Field(1.0, gt=0, description="sampling temperature; log-probs are of the tempered distribution")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass")
-    max_turns: int | None = Field(None, ge=1, description="assistant turns at most, in multi-turn domains; default: the domain's own")
-    max_sequence: int | None = Field(
-        None, ge=2, description="tokens of a whole conversation at most, prompt and tools' answers included; at the limit it is truncated"
+    temperature: float = Field(
+        1.0, gt=0, description="sampling temperature; log-probs are of the tempered distribution"
     )
-    max_mismatch: float = Field(1e-4, gt=0, description="largest |sampler - trainer log-prob| a token may show before the run stops")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass")
+    max_turns: int | None = Field(
+        None,
+        ge=1,
+        description="assistant turns at most, in multi-turn domains; default: the domain's own",
+    )
+    max_sequence: int | None = Field(
+        None,
+        ge=2,
+        description="tokens of a whole conversation at most, prompt and tools' answers included; at the limit it is truncated",
+    )
+    max_mismatch: float = Field(
+        1e-4,
+        gt=0,
+        description="largest |sampler - trainer log-prob| a token may show before the run stops",
+    )
     curve_every: int = Field(
-        0, ge=0, description="measure the stage's domains on test each so many steps within the stage; 0: only at its end"
+        0,
+        ge=0,
+        description="measure the stage's domains on test each so many steps within the stage; 0: only at its end",
     )
 
 
 class CurriculumKeys(Keys):
     """Prompts from easy to hard: drawn near a target pass rate, a Gaussian whose mean moves linearly over the stage (Nemotron 3 Nano §3.2.2)."""
 
-    start: float = Field(0.8, ge=0, le=1, description="mean of the target pass rate at the first step")
+    start: float = Field(
+        0.8, ge=0, le=1, description="mean of the target pass rate at the first step"
+    )
     end: float = Field(0.2, ge=0, le=1, description="mean of the target pass rate at the last step")
     width: float = Field(0.1, gt=0, le=1, description="standard deviation of the target pass rate")
     pool: int = Field(1024, ge=1, description="prompts a domain that wait to be drawn")
@@ -313,21 +430,35 @@ class RlKeys(RolloutKeys):
     """GRPO, strictly on-policy (paper §4.1.2, Eq. 1)."""
 
     kind: Literal["rl"] = Field(description="`rl`: reinforcement learning by GRPO")
-    rollouts: int = Field(16, ge=2, description="rollouts a prompt; a reward is compared with its siblings'")
-    dynamic_filter: bool = Field(False, description="keep only groups with unequal rewards and refill the batch (IF-RL)")
+    rollouts: int = Field(
+        16, ge=2, description="rollouts a prompt; a reward is compared with its siblings'"
+    )
+    dynamic_filter: bool = Field(
+        False, description="keep only groups with unequal rewards and refill the batch (IF-RL)"
+    )
     refill: int = Field(10, ge=1, description="sampling rounds at most to fill a filtered batch")
     overlong: Literal["penalty", "mask", "keep"] = Field(
         "keep",
         description="truncated replies: reward 0 and trained | not trained, reward still in the group's statistics | graded as they are",
     )
     kl: float = Field(0.0, ge=0, description="coefficient of KL to the stage's start (RLHF: 0.03)")
-    baseline: Literal["mean", "leave_one_out"] = Field("mean", description="what a reward is compared with in its group")
-    std: Literal["population", "sample", "none"] = Field("population", description="by which deviation the group's advantages are divided")
-    normalise: Literal["token", "sequence", "prompt"] = Field("token", description="what the loss is averaged over")
-    curriculum: CurriculumKeys | None = Field(
-        None, description="draw prompts by their rows' pass_rate, easy ones first; `linn filter` writes it"
+    baseline: Literal["mean", "leave_one_out"] = Field(
+        "mean", description="what a reward is compared with in its group"
     )
-    group_mask: float | None = Field(None, description="groups whose best reward is not above this are not trained (agentless SWE: 0.5)")
+    std: Literal["population", "sample", "none"] = Field(
+        "population", description="by which deviation the group's advantages are divided"
+    )
+    normalise: Literal["token", "sequence", "prompt"] = Field(
+        "token", description="what the loss is averaged over"
+    )
+    curriculum: CurriculumKeys | None = Field(
+        None,
+        description="draw prompts by their rows' pass_rate, easy ones first; `linn filter` writes it",
+    )
+    group_mask: float | None = Field(
+        None,
+        description="groups whose best reward is not above this are not trained (agentless SWE: 0.5)",
+    )
 
 
 class DistillKeys(RolloutKeys):
@@ -335,22 +466,33 @@ class DistillKeys(RolloutKeys):
 
     kind: Literal["distill"] = Field(description="`distill`: multi-domain on-policy distillation")
     teachers: Literal["best"] | dict[str, str] = Field(
-        "best", description="`best`: the ledger's best checkpoint a domain; or domain: stage, where a stage may be `best` too"
+        "best",
+        description="`best`: the ledger's best checkpoint a domain; or domain: stage, where a stage may be `best` too",
     )
     rollouts: int = Field(4, ge=1, description="rollouts a prompt (paper: 4)")
     lr: float = Field(2e-6, gt=0, description="peak learning rate (paper §4.4)")
     warmup: int = Field(30, ge=0, description="steps of linear warm-up (paper §4.4)")
-    warmup_from: float = Field(2e-7, ge=0, description="learning rate before the first warm-up step (paper §4.4)")
-    band: tuple[float, float] = Field((0.5, 2.0), description="importance weights outside are zeroed, not clamped (Eq. 3)")
+    warmup_from: float = Field(
+        2e-7, ge=0, description="learning rate before the first warm-up step (paper §4.4)"
+    )
+    band: tuple[float, float] = Field(
+        (0.5, 2.0), description="importance weights outside are zeroed, not clamped (Eq. 3)"
+    )
     normalise: Literal["token", "sequence", "prompt"] = Field(
         "sequence", description="what the loss is averaged over (Eq. 4: per sequence)"
     )
-    allow_weak_teachers: bool = Field(True, description="go on when a teacher is not better than the student; False refuses")
+    allow_weak_teachers: bool = Field(
+        True, description="go on when a teacher is not better than the student; False refuses"
+    )
 
     @field_validator("teachers")
     @classmethod
     def _short_names(cls, teachers: str | dict[str, str]) -> str | dict[str, str]:
-        return {short(name): stage for name, stage in teachers.items()} if isinstance(teachers, dict) else teachers
+        return (
+            {short(name): stage for name, stage in teachers.items()}
+            if isinstance(teachers, dict)
+            else teachers
+        )
 
     @field_validator("band")
     @classmethod
@@ -368,34 +510,50 @@ class Recipe(Keys):
 
     name: PlainName = Field(description="the run's name; its folder is runs/NAME")
     model: str | NewModelKeys = Field(
-        "tiny", description="`tiny[-SEED]` (the base kept with linn), a Hugging Face folder, or {vocab, seed} for a new one"
+        "tiny",
+        description="`tiny[-SEED]` (the base kept with linn), a Hugging Face folder, or {vocab, seed} for a new one",
     )
     seed: int = Field(0, description="seed of everything random")
     domains: dict[str, DomainKeys] = Field(
-        default_factory=dict, description="domains by name (or ./file.py) and where their prompts come from"
+        default_factory=dict,
+        description="domains by name (or ./file.py) and where their prompts come from",
     )
-    evaluate: EvaluateKeys = Field(default_factory=lambda: EvaluateKeys(), description="what is measured after every stage")
-    scale: ScaleKeys = Field(default_factory=lambda: ScaleKeys(), description="processes, precision, widths")
+    evaluate: EvaluateKeys = Field(
+        default_factory=lambda: EvaluateKeys(), description="what is measured after every stage"
+    )
+    scale: ScaleKeys = Field(
+        default_factory=lambda: ScaleKeys(), description="processes, precision, widths"
+    )
     stages: list[Stage] = Field(min_length=1, description="the stages, in order")
 
     @model_validator(mode="after")
     def _names_hold(self) -> Recipe:
         known = [short(name) for name in self.domains]
         if len(set(known)) < len(known):
-            raise ValueError(f"domains: two have the same name ({', '.join(self.domains)}); a file's name is its domain's name")
+            raise ValueError(
+                f"domains: two have the same name ({', '.join(self.domains)}); a file's name is its domain's name"
+            )
         seen = ["base"]
         for stage in self.stages:
             if stage.name in ("base", "best"):
-                raise ValueError(f"stage {stage.name!r}: that name stands for the start (base) or a domain's best checkpoint; take another")
+                raise ValueError(
+                    f"stage {stage.name!r}: that name stands for the start (base) or a domain's best checkpoint; take another"
+                )
             if stage.name in seen:
                 raise ValueError(f"stage {stage.name!r} is there twice; names must differ")
             if stage.from_ is not None and stage.from_ not in seen:
-                raise ValueError(f"stage {stage.name!r}: from: {stage.from_!r} is no earlier stage; allowed: {', '.join(seen)}")
+                raise ValueError(
+                    f"stage {stage.name!r}: from: {stage.from_!r} is no earlier stage; allowed: {', '.join(seen)}"
+                )
             for domain in (*stage.domains, *_named(stage)):
                 if domain not in known:
-                    raise ValueError(f"stage {stage.name!r}: domain {domain!r} is not among the recipe's domains{nearest(domain, known)}")
+                    raise ValueError(
+                        f"stage {stage.name!r}: domain {domain!r} is not among the recipe's domains{nearest(domain, known)}"
+                    )
             if not known and not (isinstance(stage, SftKeys) and stage.data):
-                raise ValueError(f"stage {stage.name!r}: the recipe has no domains to take prompts from; name some under domains:")
+                raise ValueError(
+                    f"stage {stage.name!r}: the recipe has no domains to take prompts from; name some under domains:"
+                )
             if isinstance(stage, DistillKeys):
                 self._teachers_hold(stage, seen)
             if isinstance(stage, SftKeys) and stage.packed and stage.max_length > self.scale.width:
@@ -414,7 +572,9 @@ class Recipe(Keys):
         """`names`: `base` and every stage, in order."""
         where = f"domains.{domain}.judge"
         if judge not in names:
-            raise ValueError(f"{where}: '@{judge}' is no stage of this recipe{nearest(judge, names)}")
+            raise ValueError(
+                f"{where}: '@{judge}' is no stage of this recipe{nearest(judge, names)}"
+            )
         for stage in self.stages[: names.index(judge)]:
             if isinstance(stage, RlKeys) and domain in self.weights_of(stage):
                 raise ValueError(
@@ -431,13 +591,17 @@ class Recipe(Keys):
                         f"stage {stage.name!r}: teacher {teacher!r} of {domain} is no earlier stage; allowed: {', '.join(seen)}"
                     )
             if missing := [d for d in wanted if d not in stage.teachers]:
-                raise ValueError(f"stage {stage.name!r}: no teacher for {', '.join(missing)}; name one each, or say teachers: best")
+                raise ValueError(
+                    f"stage {stage.name!r}: no teacher for {', '.join(missing)}; name one each, or say teachers: best"
+                )
             if extra := [d for d in stage.teachers if d not in wanted]:
                 raise ValueError(
                     f"stage {stage.name!r}: teacher for {extra[0]!r}, which is not among its domains{nearest(extra[0], wanted)}"
                 )
         if len(seen) == 1:
-            raise ValueError(f"stage {stage.name!r}: no checkpoint comes before it that could teach; put it after an sft or rl stage")
+            raise ValueError(
+                f"stage {stage.name!r}: no checkpoint comes before it that could teach; put it after an sft or rl stage"
+            )
 
     def _rates_hold(self, stage: StageKeys) -> None:
         rows = {short(name): keys.rows for name, keys in self.domains.items()}
@@ -469,16 +633,32 @@ class Recipe(Keys):
         """The judge of every domain that has one and can be judged once `stage` has its checkpoint."""
         there = ["base", *(s.name for s in self.stages)]
         there = there[: there.index(stage) + 1]
-        named = {short(name): keys.judge for name, keys in self.domains.items() if keys.judge is not None}
-        return {name: judge for name, judge in named.items() if judge.stage is None or judge.stage in there}
+        named = {
+            short(name): keys.judge for name, keys in self.domains.items() if keys.judge is not None
+        }
+        return {
+            name: judge
+            for name, judge in named.items()
+            if judge.stage is None or judge.stage in there
+        }
 
     def measured_at(self, stage: str) -> list[str]:
         """The domains that can be measured once `stage` has its checkpoint: those whose judge, if it has one, is there."""
         judged = self.judged_by(stage)
-        return [short(name) for name, keys in self.domains.items() if keys.judge is None or short(name) in judged]
+        return [
+            short(name)
+            for name, keys in self.domains.items()
+            if keys.judge is None or short(name) in judged
+        ]
 
 
 def _named(stage: StageKeys) -> list[str]:
     """Domains that a stage's other keys speak of."""
-    found = stage.faulty if isinstance(stage, SftKeys) else stage.teachers if isinstance(stage, DistillKeys) else None
+    found = (
+        stage.faulty
+        if isinstance(stage, SftKeys)
+        else stage.teachers
+        if isinstance(stage, DistillKeys)
+        else None
+    )
     return list(found) if isinstance(found, dict) else []

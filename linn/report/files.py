@@ -44,14 +44,21 @@ class StageFiles:
 
     def rollouts(self) -> tuple[str, list[Row]]:
         """Name and rows of the last step whose rollouts can be read."""
-        for path in sorted(self.folder.glob("rollouts/*.jsonl"), key=lambda path: (len(path.name), path.name), reverse=True):
+        for path in sorted(
+            self.folder.glob("rollouts/*.jsonl"),
+            key=lambda path: (len(path.name), path.name),
+            reverse=True,
+        ):
             if rows := list(objects(path)):
                 return path.stem, rows
         return "", []
 
     def evals(self, name: str) -> dict[tuple[str, str], Row]:
         """(domain, prompt id) -> row of one evaluation file, e.g. `test-greedy`."""
-        return {(text(row, "domain"), text(row, "prompt_id")): row for row in objects(self.folder / "evals" / f"{name}.jsonl")}
+        return {
+            (text(row, "domain"), text(row, "prompt_id")): row
+            for row in objects(self.folder / "evals" / f"{name}.jsonl")
+        }
 
     def eval_names(self) -> list[str]:
         """The evaluation files there are."""
@@ -94,7 +101,10 @@ class Run:
 
 def read_run(folder: Path) -> Run:
     """Read everything that is not large; stages read their own files when asked. Raises UserError where there is neither run nor comparison."""
-    if not any((folder / name).is_file() for name in ("run.json", "ledger.jsonl", "recipe.yaml", "compare.json")):
+    if not any(
+        (folder / name).is_file()
+        for name in ("run.json", "ledger.jsonl", "recipe.yaml", "compare.json")
+    ):
         found = "found neither run.json nor ledger.jsonl nor recipe.yaml nor compare.json"
         raise UserError(f"{folder}: no run here ({found}); give the folder that `linn run` wrote")
     troubles: list[str] = []
@@ -113,10 +123,17 @@ def read_run(folder: Path) -> Run:
 def _stages(folder: Path, about: Row, scores: list[Score]) -> tuple[StageFiles, ...]:
     """The stages of run.json; without it the ledger's, each taken to start from the one before."""
     listed = about.get("stages")
-    entries = [entry for entry in listed if isinstance(entry, dict) and text(entry, "name")] if isinstance(listed, list) else []
+    entries = (
+        [entry for entry in listed if isinstance(entry, dict) and text(entry, "name")]
+        if isinstance(listed, list)
+        else []
+    )
     if not entries:
         names = list(dict.fromkeys(row.stage for row in scores))
-        entries = [{"name": name, "parent": parent} for name, parent in zip(names, [None, *names], strict=False)]
+        entries = [
+            {"name": name, "parent": parent}
+            for name, parent in zip(names, [None, *names], strict=False)
+        ]
     found: dict[str, StageFiles] = {}
     for index, entry in enumerate(entries):
         name, domains, teachers = text(entry, "name"), entry.get("domains"), entry.get("teachers")
@@ -125,7 +142,9 @@ def _stages(folder: Path, about: Row, scores: list[Score]) -> tuple[StageFiles, 
             kind=text(entry, "kind"),
             parent=text(entry, "parent") or None,
             domains=tuple(map(str, domains)) if isinstance(domains, (dict, list)) else (),
-            teachers={str(domain): str(teacher) for domain, teacher in teachers.items()} if isinstance(teachers, dict) else {},
+            teachers={str(domain): str(teacher) for domain, teacher in teachers.items()}
+            if isinstance(teachers, dict)
+            else {},
             folder=folder / (text(entry, "folder") or f"stages/{index:02d}-{name}"),
         )
     return tuple(found.values())

@@ -63,12 +63,17 @@ def render(run: Run) -> str:
     )
     environment.filters.update(short=short, tick=tick, percent=percent)
     cascade, greedy = _table(run, "accuracy"), _table(run, "greedy")
-    given_back = [(stage, *_recovery(run, stage)) for stage in run.stages if stage.teachers and stage.parent]
+    given_back = [
+        (stage, *_recovery(run, stage)) for stage in run.stages if stage.teachers and stage.parent
+    ]
     return environment.get_template("page.html.jinja").render(
         run=run,
         name=text(run.about, "name") or run.folder.resolve().name,
         summary=summary(run, cascade, given_back),
-        tables=[("Sampled", "Mean reward at the stage's own sampling.", cascade), ("Greedy", "At temperature 0.", greedy)],
+        tables=[
+            ("Sampled", "Mean reward at the stage's own sampling.", cascade),
+            ("Greedy", "At temperature 0.", greedy),
+        ],
         recoveries=[entry for entry in given_back if entry[1]],
         comparison=comparison(run.compare),
         chapters=_chapters(run),

@@ -47,7 +47,13 @@ class Plot:
     """(CSS class, SVG path data), computed by `plot`."""
 
 
-def plot(title: str, lines: Sequence[Line], note: str = "", x_label: str = "step", y: tuple[float, float] | None = None) -> Plot | None:
+def plot(
+    title: str,
+    lines: Sequence[Line],
+    note: str = "",
+    x_label: str = "step",
+    y: tuple[float, float] | None = None,
+) -> Plot | None:
     """Scale the lines into one picture; `y` fixes the axis. None where there is no point at all."""
     kept = tuple(Line(thin_out(line.points), line.style) for line in lines if line.points)
     if not kept:

@@ -62,7 +62,10 @@ class Table:
 
     def text(self) -> list[list[str]]:
         """Header and rows as strings: `0.84 ★ ▲0.12`; an empty string where nothing was measured."""
-        body = [[stage, *("" if cell is None else str(cell) for cell in cells)] for stage, cells in self.rows]
+        body = [
+            [stage, *("" if cell is None else str(cell) for cell in cells)]
+            for stage, cells in self.rows
+        ]
         return [["stage", *self.domains], *body]
 
 
@@ -79,7 +82,9 @@ def table(
     """
     found = latest((row for row in rows if row.stage in parents), split, metric)
     domains = tuple(dict.fromkeys(domain for _, domain in found))
-    moved = {(change.stage, change.domain): change.by for change in changes(rows, parents, split, metric)}
+    moved = {
+        (change.stage, change.domain): change.by for change in changes(rows, parents, split, metric)
+    }
     tops = {domain: best(rows, domain, list(parents)) for domain in domains}
     taught = teachers or {}
 
@@ -87,7 +92,12 @@ def table(
         score, top = found.get((stage, domain)), tops[domain]
         if score is None:
             return None
-        return Cell(score, moved.get((stage, domain)), stage in taught.get(domain, ()), top is not None and top.stage == stage)
+        return Cell(
+            score,
+            moved.get((stage, domain)),
+            stage in taught.get(domain, ()),
+            top is not None and top.stage == stage,
+        )
 
     body = [(stage, tuple(cell(stage, domain) for domain in domains)) for stage in parents]
     return Table(domains, tuple((stage, cells) for stage, cells in body if any(cells)))
@@ -110,14 +120,21 @@ class Recovery:
 
 
 def recovery_table(
-    rows: Sequence[Score], start: str, mopd: str, teachers: Mapping[str, str], split: Split = "test", metric: str = "accuracy"
+    rows: Sequence[Score],
+    start: str,
+    mopd: str,
+    teachers: Mapping[str, str],
+    split: Split = "test",
+    metric: str = "accuracy",
 ) -> tuple[list[Recovery], Interval | None]:
     """One row a taught domain measured at all three places, and the mean share over the domains that had something to recover."""
     found = latest(rows, split, metric)
     lines = [
         Recovery(domain, a, b, c, recovery(a, b, c))
         for domain, teacher in teachers.items()
-        if (a := found.get((start, domain))) and (b := found.get((mopd, domain))) and (c := found.get((teacher, domain)))
+        if (a := found.get((start, domain)))
+        and (b := found.get((mopd, domain)))
+        and (c := found.get((teacher, domain)))
     ]
     return lines, mean([line.share for line in lines if line.share is not None])
 

@@ -31,7 +31,9 @@ def _cascade(console: Console, run: Run, metric: str, meaning: str) -> None:
         return
     cells = [cell for _, row in shown.rows for cell in row if cell is not None]
     ns = sorted({cell.score.n for cell in cells})
-    widest = max(max(cell.score.high - cell.score.value, cell.score.value - cell.score.low) for cell in cells)
+    widest = max(
+        max(cell.score.high - cell.score.value, cell.score.value - cell.score.low) for cell in cells
+    )
     title = f"{run.about.get('name', 'run')}: test split, {meaning}, in %; n {'–'.join(map(str, dict.fromkeys((ns[0], ns[-1]))))} a cell, 95 % intervals at most ±{100 * widest:.0f}"
     console.print(title, style="bold", highlight=False)
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0))
@@ -42,7 +44,8 @@ def _cascade(console: Console, run: Run, metric: str, meaning: str) -> None:
         grid.add_row(stage, *(_short(cell) for cell in row))
     console.print(grid)
     console.print(
-        f"{TEACHER} teacher  {BEST} best  {GAIN}{LOSS} gained or lost beyond the interval against the stage it started from", style="dim"
+        f"{TEACHER} teacher  {BEST} best  {GAIN}{LOSS} gained or lost beyond the interval against the stage it started from",
+        style="dim",
     )
 
 
@@ -71,12 +74,29 @@ def _recovery(console: Console, run: Run, name: str, parent: str, teachers: dict
         title = f"{name}: recovery, (after − start)/(teacher − start), test split, {metric}"
         console.print(title, style="bold", highlight=False)
         grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1))
-        for column in ("domain", "teacher", "start", "after", "teacher's", "recovery", "95 % interval"):
+        for column in (
+            "domain",
+            "teacher",
+            "start",
+            "after",
+            "teacher's",
+            "recovery",
+            "95 % interval",
+        ):
             grid.add_column(column, justify="left" if column in ("domain", "teacher") else "right")
         for line in lines:
             share = line.share
-            shown = ("–", "–") if share is None else (f"{share.value:.0%}", f"[{share.low:.0%}, {share.high:.0%}]")
-            grid.add_row(line.domain, line.teacher.stage, *(f"{s.value:.1%}" for s in (line.start, line.after, line.teacher)), *shown)
+            shown = (
+                ("–", "–")
+                if share is None
+                else (f"{share.value:.0%}", f"[{share.low:.0%}, {share.high:.0%}]")
+            )
+            grid.add_row(
+                line.domain,
+                line.teacher.stage,
+                *(f"{s.value:.1%}" for s in (line.start, line.after, line.teacher)),
+                *shown,
+            )
         console.print(grid)
         if total is not None:
             console.print(

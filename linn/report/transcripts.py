@@ -17,7 +17,9 @@ TURNED = 0.5
 """A prompt has become right or wrong when its reward moved at least this far."""
 
 # Control characters, lone surrogates, and the marks that reorder or hide what a reader sees (bidi, zero width).
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,11 @@ def _evaluation(stage: StageFiles, parent: StageFiles | None) -> str:
     """The evaluation to look at: one that the parent has too, test before validation, greedy before sampled."""
     names = stage.eval_names()
     shared = set(names).intersection(parent.eval_names()) if parent is not None else set()
-    return min(shared or names, key=lambda name: (not name.startswith("test"), "greedy" not in name, name), default="")
+    return min(
+        shared or names,
+        key=lambda name: (not name.startswith("test"), "greedy" not in name, name),
+        default="",
+    )
 
 
 def _extremes(rows: list[Row], origin: str, room: int) -> list[Sort]:
@@ -104,28 +110,47 @@ def _extremes(rows: list[Row], origin: str, room: int) -> list[Sort]:
     best = sorted(rows, key=lambda row: (-_reward(row), len(text(row, "text"))))
     worst = sorted(rows, key=lambda row: (_reward(row), -len(text(row, "text"))))
     return [
-        Sort("Best", f"highest reward, shortest first, {origin}", tuple(_one(row, room) for row in _pick(best))),
-        Sort("Worst", f"lowest reward, longest first, {origin}", tuple(_one(row, room) for row in _pick(worst))),
+        Sort(
+            "Best",
+            f"highest reward, shortest first, {origin}",
+            tuple(_one(row, room) for row in _pick(best)),
+        ),
+        Sort(
+            "Worst",
+            f"lowest reward, longest first, {origin}",
+            tuple(_one(row, room) for row in _pick(worst)),
+        ),
     ]
 
 
 Graded = dict[tuple[str, str], Row]
 
 
-def _turned(stage: str, after: Graded, parent: str, before: Graded, name: str, room: int) -> list[Sort]:
+def _turned(
+    stage: str, after: Graded, parent: str, before: Graded, name: str, room: int
+) -> list[Sort]:
     """Prompts whose reward moved by `TURNED` or more, the furthest first."""
     both = [(row, before[key]) for key, row in after.items() if key in before]
-    both = [(new, old) for new, old in both if number(new, "reward") is not None and number(old, "reward") is not None]
+    both = [
+        (new, old)
+        for new, old in both
+        if number(new, "reward") is not None and number(old, "reward") is not None
+    ]
     sorts = []
     for title, sign in (("Newly right", 1), ("Newly wrong", -1)):
         turned = [(sign * (_reward(new) - _reward(old)), new, old) for new, old in both]
-        turned = sorted((entry for entry in turned if entry[0] >= TURNED), key=lambda entry: -entry[0])
+        turned = sorted(
+            (entry for entry in turned if entry[0] >= TURNED), key=lambda entry: -entry[0]
+        )
         counts = Counter(text(new, "domain") for _, new, _ in turned).most_common()
         note = f"{len(turned):,} of {len(both):,} prompts of {name}, against {parent}"
         if counts:
             note += ": " + ", ".join(f"{domain} {count}" for domain, count in counts)
         olds = {id(new): old for _, new, old in turned}
-        shown = tuple(_pair(parent, olds[id(new)], stage, new, room) for new in _pick([new for _, new, _ in turned]))
+        shown = tuple(
+            _pair(parent, olds[id(new)], stage, new, room)
+            for new in _pick([new for _, new, _ in turned])
+        )
         sorts.append(Sort(title, note, shown))
     return sorts
 
@@ -142,14 +167,27 @@ def _one(row: Row, room: int) -> Shown:
 
 
 def _pair(parent: str, old: Row, stage: str, new: Row, room: int) -> Shown:
-    texts = ((f"{parent}: {clean(text(old, 'note'))[:300]}", cut(text(old, "text"), room)), (stage, cut(text(new, "text"), room)))
+    texts = (
+        (f"{parent}: {clean(text(old, 'note'))[:300]}", cut(text(old, "text"), room)),
+        (stage, cut(text(new, "text"), room)),
+    )
     return _shown(new, f"{short(_reward(old))} → {short(_reward(new))}", texts)
 
 
 def _shown(row: Row, reward: str, texts: tuple[tuple[str, str], ...]) -> Shown:
-    status = " ".join(part for part in (text(row, "status"), text(row, "error")) if part and part != "ok")
+    status = " ".join(
+        part for part in (text(row, "status"), text(row, "error")) if part and part != "ok"
+    )
     name, prompt_id = clean(text(row, "domain"))[:80], clean(text(row, "prompt_id"))[:80]
-    return Shown(name, prompt_id, reward, clean(status)[:300], clean(text(row, "note"))[:300], cut(text(row, "gold"), 600), texts)
+    return Shown(
+        name,
+        prompt_id,
+        reward,
+        clean(status)[:300],
+        clean(text(row, "note"))[:300],
+        cut(text(row, "gold"), 600),
+        texts,
+    )
 
 
 def _reward(row: Row) -> float:

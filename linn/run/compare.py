@@ -20,7 +20,9 @@ from linn.run.run import Run
 from linn.types import Score
 
 
-def compare_arms(path: Path, out: Path | None, arms: Sequence[str], seeds: Sequence[int], changes: Sequence[str]) -> Path:
+def compare_arms(
+    path: Path, out: Path | None, arms: Sequence[str], seeds: Sequence[int], changes: Sequence[str]
+) -> Path:
     """Run the recipe once a seed (resumable) and write `compare.json`; gives back the folder of all seeds."""
     first = recipes.load(path, changes)
     names = [s.name for s in first.stages]
@@ -29,7 +31,9 @@ def compare_arms(path: Path, out: Path | None, arms: Sequence[str], seeds: Seque
             raise UserError(f"{path}: no stage {arm!r} to compare{nearest(arm, names)}")
     if len({first.parent(arm) for arm in arms}) > 1:
         raise UserError(f"{path}: the arms {', '.join(arms)} do not start from the same stage")
-    unmeasured = [s.name for s in first.stages if s.name in {*arms, first.parent(arms[0])} and not s.evaluate]
+    unmeasured = [
+        s.name for s in first.stages if s.name in {*arms, first.parent(arms[0])} and not s.evaluate
+    ]
     if first.parent(arms[0]) == "base" and not first.evaluate.start:
         unmeasured.append("base")
     if unmeasured:
@@ -37,18 +41,30 @@ def compare_arms(path: Path, out: Path | None, arms: Sequence[str], seeds: Seque
             f"{path}: {', '.join(unmeasured)} must be measured to compare: take evaluate: false away (of base: set evaluate.start)"
         )
     folder = out or Path("runs") / first.name
-    found: dict[str, Any] = {"name": first.name, "x": "steps", "seeds": list(seeds), "arms": {arm: [] for arm in arms}, "teachers": []}
+    found: dict[str, Any] = {
+        "name": first.name,
+        "x": "steps",
+        "seeds": list(seeds),
+        "arms": {arm: [] for arm in arms},
+        "teachers": [],
+    }
     for seed in seeds:
         recipe = recipes.load(path, [*changes, f"seed={seed}", f"model=tiny-{seed}"])
         run = Run(recipe, folder / f"seed-{seed}")
         run.go()
         _collect(found, recipe, run, arms, seed)
-    found["teacher_mean"] = statistics.fmean(entry["value"] for entry in found["teachers"]) if found["teachers"] else None
+    found["teacher_mean"] = (
+        statistics.fmean(entry["value"] for entry in found["teachers"])
+        if found["teachers"]
+        else None
+    )
     files.write_json(folder / "compare.json", found)
     return folder
 
 
-def _collect(found: dict[str, Any], recipe: Recipe, run: Run, arms: Sequence[str], seed: int) -> None:
+def _collect(
+    found: dict[str, Any], recipe: Recipe, run: Run, arms: Sequence[str], seed: int
+) -> None:
     rows = [r for r in run.ledger.read() if r.split == "test" and r.metric == "accuracy"]
     for arm in arms:
         stage = next(s for s in recipe.stages if s.name == arm)
@@ -57,11 +73,20 @@ def _collect(found: dict[str, Any], recipe: Recipe, run: Run, arms: Sequence[str
         start = _point([r for r in rows if r.stage == recipe.parent(arm) and r.domain in domains])
         found["arms"][arm].append({"seed": seed, "step": 0, "cpu_s": 0.0, **start})
         for step in sorted({r.step for r in rows if r.stage == arm}):
-            point = _point([r for r in rows if r.stage == arm and r.step == step and r.domain in domains])
-            found["arms"][arm].append({"seed": seed, "step": step, "cpu_s": round(cpu[step], 1), **point})
+            point = _point(
+                [r for r in rows if r.stage == arm and r.step == step and r.domain in domains]
+            )
+            found["arms"][arm].append(
+                {"seed": seed, "step": step, "cpu_s": round(cpu[step], 1), **point}
+            )
         if isinstance(stage, DistillKeys):
             taught = _taught(run, arm)
-            best = [r for d in domains for r in rows if r.domain == d and r.stage == taught[d] and r.step == _last(recipe, taught[d])]
+            best = [
+                r
+                for d in domains
+                for r in rows
+                if r.domain == d and r.stage == taught[d] and r.step == _last(recipe, taught[d])
+            ]
             found["teachers"].append({"seed": seed, **_point(best), "chosen": taught})
 
 
@@ -111,10 +136,14 @@ def table_of(folder: Path) -> str:
                 continue
             values = [p["value"] for p in here]
             spread = f"[{min(values):.1%}, {max(values):.1%}]"
-            cells.append(f"{statistics.fmean(values):>12.1%} {spread:<18} {statistics.fmean(p['cpu_s'] for p in here):>9.0f}")
+            cells.append(
+                f"{statistics.fmean(values):>12.1%} {spread:<18} {statistics.fmean(p['cpu_s'] for p in here):>9.0f}"
+            )
         lines.append(f"{step:>4}   " + "   ".join(cells))
     if found["teacher_mean"] is not None:
-        lines.append(f"teachers' mean on the same prompts: {found['teacher_mean']:.1%} over seeds {', '.join(map(str, found['seeds']))}")
+        lines.append(
+            f"teachers' mean on the same prompts: {found['teacher_mean']:.1%} over seeds {', '.join(map(str, found['seeds']))}"
+        )
         lines += [_reached(arm, points, found) for arm, points in arms.items()]
     return "\n".join(lines)
 
@@ -124,5 +153,8 @@ def _reached(arm: str, points: Sequence[dict[str, Any]], found: dict[str, Any]) 
     said = []
     for teacher in found["teachers"]:
         mine = [p for p in points if p["seed"] == teacher["seed"] and p["value"] >= teacher["low"]]
-        said.append(f"seed {teacher['seed']} " + (f"step {mine[0]['step']} ({mine[0]['cpu_s']:.0f} CPU-s)" if mine else "never"))
+        said.append(
+            f"seed {teacher['seed']} "
+            + (f"step {mine[0]['step']} ({mine[0]['cpu_s']:.0f} CPU-s)" if mine else "never")
+        )
     return f"{arm} comes within the teachers' interval: " + ", ".join(said)

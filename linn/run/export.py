@@ -22,9 +22,13 @@ def export_checkpoint(name: str, folder: Path, dtype: str) -> Path:
         raise UserError(f"--dtype {dtype!r}: allowed: float32, bfloat16")
     source = resolve(name)
     if folder.exists() and (not folder.is_dir() or folder.resolve() == source.resolve()):
-        raise UserError(f"{folder}: {'the checkpoint itself' if folder.is_dir() else 'a file'}; give a new folder")
+        raise UserError(
+            f"{folder}: {'the checkpoint itself' if folder.is_dir() else 'a file'}; give a new folder"
+        )
     if folder.is_dir() and not _replaceable(folder):
-        raise UserError(f"{folder}: a folder with other things in it; give a new one, or one that an export made, which is replaced")
+        raise UserError(
+            f"{folder}: a folder with other things in it; give a new one, or one that an export made, which is replaced"
+        )
     from linn.engine.models.convert import convert
 
     with files.whole_folder(folder) as made:
@@ -39,16 +43,30 @@ def _replaceable(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     inside = list(folder.iterdir())
-    return not inside or ((folder / "config.json").is_file() and all(path.is_file() for path in inside))
+    return not inside or (
+        (folder / "config.json").is_file() and all(path.is_file() for path in inside)
+    )
 
 
 def _card(name: str, source: Path, dtype: str) -> str:
-    lines = [f"# {name}", "", f"Weights in {dtype}; chat template and tokenizer inside. Made by `linn export`.", ""]
+    lines = [
+        f"# {name}",
+        "",
+        f"Weights in {dtype}; chat template and tokenizer inside. Made by `linn export`.",
+        "",
+    ]
     if "@" not in name:
         return "\n".join(lines)
     stage, step = source.parents[1].name.split("-", 1)[1], int(source.name.removeprefix("step-"))
-    rows = [row for row in Ledger(source.parents[3] / "ledger.jsonl").read() if row.stage == stage and row.step == step]
-    lines += ["| domain | split | metric | value | 95 % interval | n |", "|---|---|---|---|---|---|"]
+    rows = [
+        row
+        for row in Ledger(source.parents[3] / "ledger.jsonl").read()
+        if row.stage == stage and row.step == step
+    ]
+    lines += [
+        "| domain | split | metric | value | 95 % interval | n |",
+        "|---|---|---|---|---|---|",
+    ]
     return "\n".join([*lines, *map(_row, rows), ""])
 
 

@@ -52,7 +52,10 @@ class Run:
         self.show = show or Progress()
         self.ledger = Ledger(folder / "ledger.jsonl")
         self.names = ["base", *(s.name for s in recipe.stages)]
-        self.parents: dict[str, str | None] = {"base": None, **{s.name: recipe.parent(s.name) for s in recipe.stages}}
+        self.parents: dict[str, str | None] = {
+            "base": None,
+            **{s.name: recipe.parent(s.name) for s in recipe.stages},
+        }
         self.taught: dict[str, dict[str, str]] = {}
         self.domains: dict[str, Domain] = {}
         self.engine: Engine | None = None
@@ -109,7 +112,13 @@ class Run:
     def _ready(self) -> Engine:
         if self.engine is None:
             scale = self.recipe.scale
-            self.engine = Engine(scale.processes, "float32", scale.width, scale.capacity, autocast=scale.precision == "bfloat16")
+            self.engine = Engine(
+                scale.processes,
+                "float32",
+                scale.width,
+                scale.capacity,
+                autocast=scale.precision == "bfloat16",
+            )
             self.domains = domain_files.load_all(self.recipe.domain_options())
             self.evaluation = Evaluation(self.domains, self.recipe.evaluate)
             prepare_start(self.recipe, self.folder, self.domains)
@@ -138,7 +147,9 @@ class Run:
             judges,
         )
         known = [d for d in run.weights if d in self.recipe.measured_at(before)]
-        run.measure = lambda step: self._probe(keys.name, step, run.codec, self.evaluation.curve, known, judges)
+        run.measure = lambda step: self._probe(
+            keys.name, step, run.codec, self.evaluation.curve, known, judges
+        )
         with self.show.logging(folder):
             if not run.checkpoint.exists():
                 self.show.say(f"{keys.name}: {keys.kind} from {parent}, {keys.steps} steps")  # type: ignore[attr-defined]
@@ -168,7 +179,9 @@ class Run:
         """Every domain whose judge, if it has one, is there."""
         names = self.recipe.measured_at(stage)
         if unjudged := [domain for domain in self.domains if domain not in names]:
-            self.show.say(f"{stage}: {', '.join(unjudged)} not measured: the judge comes with a later stage")
+            self.show.say(
+                f"{stage}: {', '.join(unjudged)} not measured: the judge comes with a later stage"
+            )
         self._probe(stage, step, codec, self.evaluation.whole, names, self._judges(stage), folder)
 
     def _judges(self, stage: str) -> Judges:
@@ -201,7 +214,9 @@ class Run:
                 f"{stage}:{step} judges: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s"
             )
         test = {s.domain: s.value for s in scores if s.split == "test" and s.metric == "accuracy"}
-        self.show.say(f"{stage}:{step} " + " ".join(f"{domain} {value:.1%}" for domain, value in test.items()))
+        self.show.say(
+            f"{stage}:{step} " + " ".join(f"{domain} {value:.1%}" for domain, value in test.items())
+        )
 
     def _flag(self, stage: str) -> None:
         for change in regressions(self.ledger.read(), self.parents):
@@ -212,16 +227,22 @@ class Run:
 
     def _teachers(self, keys: DistillKeys, parent: str) -> dict[str, Path]:
         wanted = self.recipe.weights_of(keys)
-        before = [n for n in self.names[: self.names.index(keys.name)] if n == "base" or self.done(n)]
+        before = [
+            n for n in self.names[: self.names.index(keys.name)] if n == "base" or self.done(n)
+        ]
         rows = self.ledger.read()
         named = {d: "best" if keys.teachers == "best" else keys.teachers[d] for d in wanted}
         best = teachers(rows, [d for d in wanted if named[d] == "best"], before)
         chosen = {d: best.get(d, "") if stage == "best" else stage for d, stage in named.items()}
         if missing := [d for d, stage in chosen.items() if not stage]:
-            raise UserError(f"stage {keys.name}: the ledger has no validation score for {', '.join(missing)}; evaluate an earlier stage")
+            raise UserError(
+                f"stage {keys.name}: the ledger has no validation score for {', '.join(missing)}; evaluate an earlier stage"
+            )
         for domain, stage in chosen.items():
             if stage != "base" and not self.done(stage):
-                raise UserError(f"stage {keys.name}: teacher {stage} of {domain} is not there yet; run it first")
+                raise UserError(
+                    f"stage {keys.name}: teacher {stage} of {domain} is not there yet; run it first"
+                )
         folders = {d: (s, self.checkpoint(s)) for d, s in chosen.items()}
         for warning in preflight(keys, (parent, self.checkpoint(parent)), folders, rows):
             self.show.say(f"  {warning}")
@@ -237,9 +258,16 @@ class Run:
         if path.exists():
             for known in _stages_of(path):
                 name = known["name"]
-                if known.get("teachers") and name in self.names and name not in self.taught and self.stage_folder(name).exists():
+                if (
+                    known.get("teachers")
+                    and name in self.names
+                    and name not in self.taught
+                    and self.stage_folder(name).exists()
+                ):
                     self.taught[name] = known["teachers"]
-        stages: list[dict[str, Any]] = [{"index": 0, "name": "base", "kind": "base", "parent": None, "folder": "stages/00-base"}]
+        stages: list[dict[str, Any]] = [
+            {"index": 0, "name": "base", "kind": "base", "parent": None, "folder": "stages/00-base"}
+        ]
         for index, stage in enumerate(self.recipe.stages, 1):
             entry: dict[str, Any] = {
                 "index": index, "name": stage.name, "kind": stage.kind, "parent": self.parents[stage.name], "steps": stage.steps,
@@ -251,17 +279,39 @@ class Run:
                 entry["faulty"] = {d: stage.faulty_share(d) for d in self.recipe.weights_of(stage)}
             stages.append(entry)
         files.write_json(
-            path, {"name": self.recipe.name, "seed": self.recipe.seed, "versions": versions(), "machine": machine(), "stages": stages}
+            path,
+            {
+                "name": self.recipe.name,
+                "seed": self.recipe.seed,
+                "versions": versions(),
+                "machine": machine(),
+                "stages": stages,
+            },
         )
 
     def _agree(self, redo: str | None = None) -> None:
         """Refuse a folder whose stages were made by another recipe, `redo` and later ones excepted: those are removed. Write the resolved recipe."""
         text, path = recipes.resolved(self.recipe), self.folder / "recipe.yaml"
-        if path.exists() and (old := path.read_text(errors="replace")) != text and (touched := self._touched(recipes.load(path), redo)):
+        if (
+            path.exists()
+            and (old := path.read_text(errors="replace")) != text
+            and (touched := self._touched(recipes.load(path), redo))
+        ):
             what, again = touched
-            shown = list(difflib.unified_diff(old.splitlines(), text.splitlines(), "in the folder", "asked for", lineterm="", n=1))
+            shown = list(
+                difflib.unified_diff(
+                    old.splitlines(),
+                    text.splitlines(),
+                    "in the folder",
+                    "asked for",
+                    lineterm="",
+                    n=1,
+                )
+            )
             raise UserError(
-                f"run folder {self.folder}: {what} was made under another recipe:\n" + "\n".join(shown[:40]) + "\n"
+                f"run folder {self.folder}: {what} was made under another recipe:\n"
+                + "\n".join(shown[:40])
+                + "\n"
                 f"ways on: give --out another folder; --redo {again} to make it and all later ones again; or take the old values back"
             )
         if redo is not None:
@@ -272,7 +322,12 @@ class Run:
         """Refuse a corrupted ledger, or one without the rows of a stage that is done, before any work."""
         there = {row.stage for row in self.ledger.read()}
         for stage in self.recipe.stages:
-            if stage.evaluate and self.recipe.measured_at(stage.name) and stage.name not in there and self.done(stage.name):
+            if (
+                stage.evaluate
+                and self.recipe.measured_at(stage.name)
+                and stage.name not in there
+                and self.done(stage.name)
+            ):
                 raise UserError(
                     f"{self.ledger.path}: no rows of stage {stage.name!r}, which is done; put the ledger back, or delete "
                     f"{self.stage_folder(stage.name) / 'DONE'} to have it measured again"
@@ -281,7 +336,11 @@ class Run:
     def _touched(self, before: Recipe, redo: str | None) -> tuple[str, str] | None:
         """(what differs, the stage to redo) where something that is kept was made with other values."""
         first = self.names.index(redo) if redo is not None else len(self.names) + len(before.stages)
-        kept = [s for i, s in enumerate(before.stages, 1) if i < first and self._begun(f"{i:02d}-{s.name}")]
+        kept = [
+            s
+            for i, s in enumerate(before.stages, 1)
+            if i < first and self._begun(f"{i:02d}-{s.name}")
+        ]
         if kept or (first > 0 and self.stage_folder("base").exists()):
             for key in ("model", "seed", "domains", "scale", "evaluate"):
                 if _deciding(before, key) != _deciding(self.recipe, key):
@@ -300,15 +359,22 @@ class Run:
     def _forget(self, stage: str) -> None:
         """Remove a stage and every later one, under whatever recipe they were made; their ledger rows go as orphans."""
         first = self.names.index(stage)
-        made = [(int(path.name.split("-")[0]), path) for path in (self.folder / "stages").glob("[0-9]*-*")]
+        made = [
+            (int(path.name.split("-")[0]), path)
+            for path in (self.folder / "stages").glob("[0-9]*-*")
+        ]
         gone = [path for index, path in sorted(made) if index >= first]
         for path in reversed(gone):
             files.remove_folder(path)
-        self.show.say(f"--redo {stage}: removed {', '.join(path.name.split('-', 1)[1] for path in gone) or 'nothing'}")
+        self.show.say(
+            f"--redo {stage}: removed {', '.join(path.name.split('-', 1)[1] for path in gone) or 'nothing'}"
+        )
 
     def _drop_orphans(self) -> None:
         """Forget ledger rows of stages that have no folder: a redo removed them, perhaps one that was killed before it came here."""
-        orphans = {row.stage for row in self.ledger.read()} - {name for name in self.names if self.stage_folder(name).exists()}
+        orphans = {row.stage for row in self.ledger.read()} - {
+            name for name in self.names if self.stage_folder(name).exists()
+        }
         if orphans:
             self.ledger.drop(orphans)
 
@@ -320,7 +386,9 @@ def _deciding(recipe: Recipe, key: str) -> Any:
     said = {name: keys.model_dump() for name, keys in recipe.domains.items()}
     for name, keys in recipe.domains.items():
         if keys.judge is not None:
-            where = {"model": f"#{keys.judge.endpoint[1]}"} if keys.judge.endpoint is not None else {}
+            where = (
+                {"model": f"#{keys.judge.endpoint[1]}"} if keys.judge.endpoint is not None else {}
+            )
             said[name]["judge"] |= where | dict.fromkeys(("concurrency", "timeout_s", "key_env"))
     return said
 
@@ -332,7 +400,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"run folder {folder}: another linn works in it; wait for it or give --out another folder") from None
+            raise UserError(
+                f"run folder {folder}: another linn works in it; wait for it or give --out another folder"
+            ) from None
         yield
 
 
@@ -342,7 +412,9 @@ def _stages_of(path: Path) -> list[dict[str, Any]]:
         stages = json.loads(path.read_text())["stages"]
         assert isinstance(stages, list) and all(isinstance(stage["name"], str) for stage in stages)
     except (ValueError, RecursionError, LookupError, TypeError, AssertionError):
-        raise UserError(f"{path}: not what linn wrote there; put it back, or delete it to have it written anew") from None
+        raise UserError(
+            f"{path}: not what linn wrote there; put it back, or delete it to have it written anew"
+        ) from None
     return stages
 
 
@@ -359,4 +431,9 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """What it ran on."""
-    return {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count(), "argv": sys.argv[1:]}
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "argv": sys.argv[1:],
+    }

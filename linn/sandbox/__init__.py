@@ -6,4 +6,16 @@ from linn.sandbox.outcome import Limits, Outcome, scrub
 from linn.sandbox.session import Answer, Session
 from linn.sandbox.workspace import Ran, Running, Workspace, WorkspaceLimits
 
-__all__ = ["Answer", "Compiled", "Limits", "Outcome", "Ran", "Running", "Sandbox", "Session", "Workspace", "WorkspaceLimits", "scrub"]
+__all__ = [
+    "Answer",
+    "Compiled",
+    "Limits",
+    "Outcome",
+    "Ran",
+    "Running",
+    "Sandbox",
+    "Session",
+    "Workspace",
+    "WorkspaceLimits",
+    "scrub",
+]

@@ -33,10 +33,14 @@ class Sandbox:
     filter only (x86-64 and ARM64). A check text that calls a function of the program for its own judgement trusts that function.
     """
 
-    def __init__(self, limits: Limits | None = None, servers: int | None = None, kind: str | None = None) -> None:
+    def __init__(
+        self, limits: Limits | None = None, servers: int | None = None, kind: str | None = None
+    ) -> None:
         """`servers`: executions at once, None: one for each core we may use. `kind`: `bwrap`, `unshare` or `plain`; None: the strongest that works."""
         if kind is not None and kind not in isolation.kinds():
-            raise UserError(f"sandbox kind {kind!r} is not available here; found: {', '.join(isolation.kinds())}")
+            raise UserError(
+                f"sandbox kind {kind!r} is not available here; found: {', '.join(isolation.kinds())}"
+            )
         self.limits = limits or Limits()
         self.pool = Pool(servers or len(os.sched_getaffinity(0)), kind, 4 * self.limits.file)
         self.compiler = Compiler(self.pool)
@@ -47,18 +51,38 @@ class Sandbox:
     # ------------------------------------------------------------ what it does
 
     def call(
-        self, program: str, fn: str, inputs: Sequence[Sequence[Any]], limits: Limits | None = None, prelude: bool = False
+        self,
+        program: str,
+        fn: str,
+        inputs: Sequence[Sequence[Any]],
+        limits: Limits | None = None,
+        prelude: bool = False,
     ) -> list[Outcome]:
         """One outcome per argument list, all in one process. `fn` may be `name` or `Class.method`; `prelude` as for `script`."""
-        return self._calls({"program": program, "prelude": prelude}, [(fn, arguments) for arguments in inputs], limits)
+        return self._calls(
+            {"program": program, "prelude": prelude},
+            [(fn, arguments) for arguments in inputs],
+            limits,
+        )
 
-    def call_files(self, files: Mapping[str, str], calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Outcome]:
+    def call_files(
+        self, files: Mapping[str, str], calls: Sequence[tuple[str, Sequence[Any]]]
+    ) -> list[Outcome]:
         """Like `call` for a folder of files; each call is (`module:function`, arguments)."""
         return self._calls({"files": _checked(files)}, calls, None)
 
-    def script(self, program: str, stdin: str = "", limits: Limits | None = None, prelude: bool = False) -> Outcome:
+    def script(
+        self, program: str, stdin: str = "", limits: Limits | None = None, prelude: bool = False
+    ) -> Outcome:
         """Run a program that reads stdin and prints. `prelude`: the names that graders of contest problems import for every program."""
-        return _printed(*self._ask("script", (program.encode("utf-8", "surrogatepass"), _bytes(stdin)), limits, prelude=prelude))
+        return _printed(
+            *self._ask(
+                "script",
+                (program.encode("utf-8", "surrogatepass"), _bytes(stdin)),
+                limits,
+                prelude=prelude,
+            )
+        )
 
     def compile(self, source: str) -> Compiled:
         """A C++ program as machine code that `run` takes; raises UserError where no compiler is installed."""
@@ -68,7 +92,9 @@ class Sandbox:
         """Run machine code that reads stdin and prints."""
         return _printed(*self._ask("binary", (code, _bytes(stdin)), limits))
 
-    def check(self, program: str, test: str, entry_point: str, limits: Limits | None = None) -> Outcome:
+    def check(
+        self, program: str, test: str, entry_point: str, limits: Limits | None = None
+    ) -> Outcome:
         """Run a HumanEval-like test text, then its `check(entry_point)`. The program answers from another process, by plain data."""
         return self._check({"program": program}, {"test": test, "entry_point": entry_point}, limits)
 
@@ -77,7 +103,11 @@ class Sandbox:
 
         The folder's functions answer from another process by plain data; tests that need its classes or objects cannot pass.
         """
-        modules = [path[:-3].replace("/", ".").removesuffix(".__init__") for path in _checked(files) if path.endswith(".py")]
+        modules = [
+            path[:-3].replace("/", ".").removesuffix(".__init__")
+            for path in _checked(files)
+            if path.endswith(".py")
+        ]
         return self._check({"files": dict(files)}, {"test": test, "modules": modules}, None)
 
     def totals(self) -> dict[str, float]:
@@ -90,14 +120,24 @@ class Sandbox:
 
     # ------------------------------------------------------------ how
 
-    def _calls(self, job: dict[str, Any], calls: Sequence[tuple[str, Sequence[Any]]], limits: Limits | None) -> list[Outcome]:
+    def _calls(
+        self, job: dict[str, Any], calls: Sequence[tuple[str, Sequence[Any]]], limits: Limits | None
+    ) -> list[Outcome]:
         job["calls"] = [(target, encode(list(arguments))) for target, arguments in calls]
         answer, (lines, _, _) = self._ask("call", (_json(job),), limits, answers=max(1, len(calls)))
-        said = lines.split(b"\n", max(1, len(calls)))[:-1]  # what follows was cut off, or not asked for
+        said = lines.split(b"\n", max(1, len(calls)))[
+            :-1
+        ]  # what follows was cut off, or not asked for
         found = [outcome_of(line) for line in said]
-        if len(found) == 1 < len(calls) and found[0].status in ("error", "memory") and answer["ending"] == "ended":
+        if (
+            len(found) == 1 < len(calls)
+            and found[0].status in ("error", "memory")
+            and answer["ending"] == "ended"
+        ):
             found *= len(calls)
-        missing = ended(answer) or Outcome("error", error=f"the program ended before it answered ({exit_of(answer['code'])})")
+        missing = ended(answer) or Outcome(
+            "error", error=f"the program ended before it answered ({exit_of(answer['code'])})"
+        )
         return [*found[: len(calls)], *[missing] * (len(calls) - len(found))]
 
     def _check(self, job: dict[str, Any], judge: dict[str, Any], limits: Limits | None) -> Outcome:
@@ -105,8 +145,21 @@ class Sandbox:
         found = ended(answer) or next((outcome_of(line) for line in lines.split(b"\n")[:-1]), None)
         return found or Outcome("error", error="the test ended before it judged")
 
-    def _ask(self, kind: str, bodies: Sequence[bytes], limits: Limits | None, answers: int = 1, prelude: bool = False) -> Answer:
-        header = {"kind": kind, "sizes": list(map(len, bodies)), "answers": answers, "prelude": prelude, **asdict(limits or self.limits)}
+    def _ask(
+        self,
+        kind: str,
+        bodies: Sequence[bytes],
+        limits: Limits | None,
+        answers: int = 1,
+        prelude: bool = False,
+    ) -> Answer:
+        header = {
+            "kind": kind,
+            "sizes": list(map(len, bodies)),
+            "answers": answers,
+            "prelude": prelude,
+            **asdict(limits or self.limits),
+        }
         digest = hashlib.blake2b(repr(header).encode(), digest_size=16)
         for body in bodies:
             digest.update(body)
@@ -139,7 +192,10 @@ def _printed(answer: Mapping[str, Any], said: Sequence[bytes]) -> Outcome:
     out = text_of(stdout)
     found = ended(answer) or next((outcome_of(line) for line in lines.splitlines() if line), None)
     if found is not None:
-        return replace(found if found.status != "ok" else Outcome("error", error="unexpected answer"), stdout=out)
+        return replace(
+            found if found.status != "ok" else Outcome("error", error="unexpected answer"),
+            stdout=out,
+        )
     if answer["code"] != 0:
         return Outcome("error", stdout=out, error=exit_of(answer["code"]))
     return Outcome("ok", stdout=out)
@@ -148,6 +204,11 @@ def _printed(answer: Mapping[str, Any], said: Sequence[bytes]) -> Outcome:
 def _checked(files: Mapping[str, str]) -> dict[str, str]:
     for path in files:
         parts = path.split("/")
-        if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        if (
+            not path
+            or path.startswith("/")
+            or "\0" in path
+            or any(part in ("", ".", "..") for part in parts)
+        ):
             raise UserError(f"file path {path!r} must be relative and stay inside its folder")
     return dict(files)

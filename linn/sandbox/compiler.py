@@ -16,8 +16,19 @@ from linn.sandbox.pool import Pool
 from linn.sandbox.workspace import Workspace, WorkspaceLimits
 
 _COMPILERS = ("g++", "clang++")
-_FLAGS = ("-std=gnu++20", "-O2", "-pipe", "-w", "-fmax-errors=3", "-fno-diagnostics-show-caret", "-x", "c++")
-_LIMITS = WorkspaceLimits(cpu=30.0, wall=90.0, memory=2 << 30, processes=16, file=32 << 20, disk=64 << 20, output=1 << 16)
+_FLAGS = (
+    "-std=gnu++20",
+    "-O2",
+    "-pipe",
+    "-w",
+    "-fmax-errors=3",
+    "-fno-diagnostics-show-caret",
+    "-x",
+    "c++",
+)
+_LIMITS = WorkspaceLimits(
+    cpu=30.0, wall=90.0, memory=2 << 30, processes=16, file=32 << 20, disk=64 << 20, output=1 << 16
+)
 _CACHED = 256 << 20
 _ERROR = re.compile(r"^(?:[^\s:]+:)?(\d+):(?:\d+:)? (?:fatal )?error: (.*)$", re.MULTILINE)
 _PROOF = "#include <iostream>\nint main() { int x; std::cin >> x; std::cout << x + 1; }\n"
@@ -76,15 +87,26 @@ class Compiler:
     def need(self, where: str) -> None:
         """Refuse at `where` to go on without a compiler."""
         if not found():
-            raise UserError(f"{where}: C++ needs a compiler; install g++ (Debian, Ubuntu: apt-get install g++) or clang++")
+            raise UserError(
+                f"{where}: C++ needs a compiler; install g++ (Debian, Ubuntu: apt-get install g++) or clang++"
+            )
 
     def _prove(self) -> None:
         """A compiler that cannot compile or whose code cannot run must not cost programs their reward."""
         self.need("compiling")
         made = self._compile(_PROOF)
         if not made.code:
-            raise InfrastructureError(f"the C++ compiler {found()} does not work in the sandbox: {made.error}")
-        header = {"kind": "binary", "sizes": [len(made.code), 2], "answers": 1, "cpu": 5.0, "wall": 20.0, "memory": 1 << 28}
+            raise InfrastructureError(
+                f"the C++ compiler {found()} does not work in the sandbox: {made.error}"
+            )
+        header = {
+            "kind": "binary",
+            "sizes": [len(made.code), 2],
+            "answers": 1,
+            "cpu": 5.0,
+            "wall": 20.0,
+            "memory": 1 << 28,
+        }
         header |= {"threads": 1, "file": 1 << 16, "output": 1 << 16, "prelude": False}
         answer, (_, printed, _) = self._pool.ask(header, [made.code, b"41"])
         if printed != b"42":

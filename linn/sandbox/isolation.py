@@ -35,16 +35,28 @@ def python() -> str:
 def _uid(first: int, index: int) -> int:
     """Where we are root: a user of its own for each server, so process limits count its programs only. 0: none, or none of its own here."""
     uid = first + (os.getpid() % (1 << 20)) * _USERS + index % _USERS
-    with open("/proc/self/uid_map") as lines:  # a container's root may have few users, or itself alone
+    with open(
+        "/proc/self/uid_map"
+    ) as lines:  # a container's root may have few users, or itself alone
         spans = [list(map(int, line.split())) for line in lines]
-    return uid if os.geteuid() == 0 and any(begin <= uid < begin + count for begin, _, count in spans) else 0
+    return (
+        uid
+        if os.geteuid() == 0 and any(begin <= uid < begin + count for begin, _, count in spans)
+        else 0
+    )
 
 
 def _bwrap(tool: str, capabilities: Sequence[str]) -> list[str]:
     """Everything but what is writable: own process, network and message spaces, and a read-only system."""
     command = [tool, "--die-with-parent", "--new-session", "--as-pid-1"]
     command += ["--clearenv", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "LC_ALL", "C.UTF-8"]
-    command += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    command += [
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+    ]
     command += ["--cap-drop", "ALL"] if os.geteuid() == 0 else ["--unshare-user"]
     for capability in capabilities:
         command += ["--cap-add", capability]
@@ -63,14 +75,34 @@ def _bwrap(tool: str, capabilities: Sequence[str]) -> list[str]:
 def _bound(folder: str) -> list[str]:
     parents: list[str] = []
     for parent in list(Path(folder).parents)[-2::-1]:
-        parents += ["--perms", "0755", "--dir", str(parent)]  # bwrap would copy their modes, which may shut our users out
+        parents += [
+            "--perms",
+            "0755",
+            "--dir",
+            str(parent),
+        ]  # bwrap would copy their modes, which may shut our users out
     return [*parents, "--ro-bind", folder, folder]
 
 
 def _bwrap_server(tool: str, uid: int, size: int) -> tuple[str, ...]:
-    capabilities = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER") if os.geteuid() == 0 else ()
+    capabilities = (
+        ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
+        if os.geteuid() == 0
+        else ()
+    )
     command = _bwrap(tool, capabilities)
-    command += ["--perms", "1777", "--size", str(size), "--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
+    command += [
+        "--perms",
+        "1777",
+        "--size",
+        str(size),
+        "--tmpfs",
+        "/tmp",
+        "--remount-ro",
+        "/dev",
+        "--remount-ro",
+        "/",
+    ]
     return (*command, *_start("bwrap", "/package", uid, "/tmp", size))
 
 
@@ -104,23 +136,45 @@ def workspace_uid() -> int:
 
 def installed_packages() -> list[str]:
     """Folders of third-party packages below what every workspace command may read; they are hidden, or a task's solution might stand there."""
-    library = Path(sys.base_prefix) / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    known = [library / "site-packages", library / "ensurepip", library / "dist-packages", Path("/usr/lib/python3/dist-packages")]
+    library = (
+        Path(sys.base_prefix) / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    )
+    known = [
+        library / "site-packages",
+        library / "ensurepip",
+        library / "dist-packages",
+        Path("/usr/lib/python3/dist-packages"),
+    ]
     known += sorted(Path("/usr/local/lib").glob("python3*"))
     return [str(path) for path in dict.fromkeys(known) if path.is_dir() and not path.is_symlink()]
 
 
-def supervised(kind: str, uid: int, folder: str, readable: Sequence[str], size: int, job: int, report: int) -> tuple[str, ...]:
+def supervised(
+    kind: str, uid: int, folder: str, readable: Sequence[str], size: int, job: int, report: int
+) -> tuple[str, ...]:
     """The command line that starts one supervised command in `folder`. `size`: bytes of /tmp; `job`, `report`: inherited descriptors."""
     tool = shutil.which(kind) or kind
     words, package = [], str(_INSIDE.parent)
     if kind == "bwrap":
         package = "/package"
-        words = _bwrap(tool, ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SYS_PTRACE"))
+        words = _bwrap(
+            tool,
+            (
+                "CAP_SETUID",
+                "CAP_SETGID",
+                "CAP_KILL",
+                "CAP_DAC_OVERRIDE",
+                "CAP_FOWNER",
+                "CAP_SYS_PTRACE",
+            ),
+        )
         for installed in installed_packages():
             words += ["--tmpfs", installed]
         words += ["--perms", "0755", "--dir", "/etc"]
-        for known in ("/etc/alternatives", "/etc/ld.so.cache"):  # where a system's compilers and libraries are looked up
+        for known in (
+            "/etc/alternatives",
+            "/etc/ld.so.cache",
+        ):  # where a system's compilers and libraries are looked up
             words += ["--ro-bind-try", known, known]
         words += ["--perms", "1777", "--size", str(size), "--tmpfs", "/tmp"]
         for path in readable:
@@ -130,7 +184,22 @@ def supervised(kind: str, uid: int, folder: str, readable: Sequence[str], size: 
         words = _spaces(tool)
     places = (*installed_packages(), "--", *readable)
     text = f"import sys; sys.path.insert(0, {package!r}); from inside.supervisor import main; main(*sys.argv[1:])"
-    return (*words, python(), "-I", "-S", "-B", "-c", text, kind, str(uid), folder, str(size), str(job), str(report), *places)
+    return (
+        *words,
+        python(),
+        "-I",
+        "-S",
+        "-B",
+        "-c",
+        text,
+        kind,
+        str(uid),
+        folder,
+        str(size),
+        str(job),
+        str(report),
+        *places,
+    )
 
 
 starter = ThreadPoolExecutor(1, "linn-sandbox")

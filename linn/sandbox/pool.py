@@ -28,7 +28,13 @@ class Pool:
         self.servers, self.kind, self.scratch = servers, kind, scratch
         self.free: list[Server] = []
         self.running = self.started = 0
-        self._totals = {"executions": 0.0, "seconds": 0.0, "waited": 0.0, "timeouts": 0.0, "restarts": 0.0}
+        self._totals = {
+            "executions": 0.0,
+            "seconds": 0.0,
+            "waited": 0.0,
+            "timeouts": 0.0,
+            "restarts": 0.0,
+        }
         self._owner = os.getpid()
         self._change = threading.Condition()
         _open.add(self)
@@ -43,7 +49,11 @@ class Pool:
             server = self._take(fresh=attempt > 0)
             began = time.monotonic()
             try:
-                answer, said = server.ask(header, bodies, _LONGEST * float(header["wall"]) * int(header["answers"]) + _SLACK)
+                answer, said = server.ask(
+                    header,
+                    bodies,
+                    _LONGEST * float(header["wall"]) * int(header["answers"]) + _SLACK,
+                )
             except (Died, ValueError, KeyError):
                 self._give(server, broken=True)
                 continue
@@ -82,10 +92,16 @@ class Pool:
         server = self._take(fresh=True)
         limits = {"cpu": 5.0, "wall": 20.0, "answers": 1, "memory": 1 << 28}
         try:
-            answer, _ = server.ask({**header, **limits, "kind": "call", "sizes": [len(_PROBE)]}, [_PROBE], 20.0 + _SLACK)
+            answer, _ = server.ask(
+                {**header, **limits, "kind": "call", "sizes": [len(_PROBE)]},
+                [_PROBE],
+                20.0 + _SLACK,
+            )
         except (Died, ValueError, KeyError) as error:
             self._give(server, broken=True)
-            raise InfrastructureError(f"the sandbox no longer answers ({error}); check memory and process limits") from None
+            raise InfrastructureError(
+                f"the sandbox no longer answers ({error}); check memory and process limits"
+            ) from None
         self._give(server, broken=bool(answer["last"] or "failed" in answer))
         if "failed" in answer:
             raise InfrastructureError(f"the sandbox could not run a program: {answer['failed']}")
@@ -102,7 +118,9 @@ class Pool:
             self.close()
         began = time.monotonic()
         with self._change:
-            if self._owner != os.getpid():  # a fork of this process must not talk to its parent's servers
+            if (
+                self._owner != os.getpid()
+            ):  # a fork of this process must not talk to its parent's servers
                 self.free, self.running, self._owner = [], 0, os.getpid()
             while not self.free and self.running >= self.servers:
                 self._change.wait()
@@ -143,7 +161,9 @@ class Pool:
             self.kind = kind
             return server
         why = "; ".join(causes)
-        raise InfrastructureError(f"no sandbox could be started ({why}); install bubblewrap, or check memory and process limits")
+        raise InfrastructureError(
+            f"no sandbox could be started ({why}); install bubblewrap, or check memory and process limits"
+        )
 
 
 _open: weakref.WeakSet[Pool] = weakref.WeakSet()

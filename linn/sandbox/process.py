@@ -57,7 +57,9 @@ class Server:
             said = text_of(self.process.stderr.read(2000) or b"").strip().splitlines()
             raise Died(said[-1] if said else "it ended at once") from None
 
-    def ask(self, header: Mapping[str, Any], bodies: Sequence[bytes], seconds: float) -> tuple[dict[str, Any], list[bytes]]:
+    def ask(
+        self, header: Mapping[str, Any], bodies: Sequence[bytes], seconds: float
+    ) -> tuple[dict[str, Any], list[bytes]]:
         """Send one request and wait for its answer; raises Died."""
         deadline = time.monotonic() + seconds
         for part in (json.dumps(header).encode() + b"\n", *bodies):
@@ -67,7 +69,9 @@ class Server:
 
     def _send(self, data: memoryview, deadline: float) -> None:
         while data:
-            answered, free, _ = select.select([self.stdout], [self.stdin], [], max(0.0, deadline - time.monotonic()))
+            answered, free, _ = select.select(
+                [self.stdout], [self.stdin], [], max(0.0, deadline - time.monotonic())
+            )
             if answered:
                 return  # before it has read everything: it could not start, and says why
             if not free:

@@ -45,11 +45,22 @@ class Session:
     the interpreter that reports on it, so an answer is the model's own claim: never a reason for a reward.
     """
 
-    def __init__(self, seconds: float = 120.0, memory: int = 1 << 30, output: int = 10_000, readable: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        seconds: float = 120.0,
+        memory: int = 1 << 30,
+        output: int = 10_000,
+        readable: Sequence[Path] = (),
+    ) -> None:
         """`seconds`: of one call, by the clock; `memory`: bytes; `output`: characters of one answer; `readable`: folders of further packages."""
         self._seconds, self._output, self._readable = seconds, output, tuple(readable)
         self._limits = WorkspaceLimits(
-            cpu=30 * seconds, wall=_DAY, memory=memory, address=max(2 * memory, 1 << 30), processes=16, disk=32 << 20
+            cpu=30 * seconds,
+            wall=_DAY,
+            memory=memory,
+            address=max(2 * memory, 1 << 30),
+            processes=16,
+            disk=32 << 20,
         )
         self._workspace: Workspace | None = None
         self._running: Running | None = None
@@ -61,7 +72,9 @@ class Session:
     def run(self, code: str) -> Answer:
         """Run a piece of code to its end or its limit."""
         if len(code) > _LONGEST_CODE:
-            return Answer("error", f"the code is longer than {_LONGEST_CODE} characters; nothing was run")
+            return Answer(
+                "error", f"the code is longer than {_LONGEST_CODE} characters; nothing was run"
+            )
         with self._lock:
             if self._closed:
                 return Answer("ended", "the interpreter is closed")
@@ -88,7 +101,17 @@ class Session:
     def _start(self) -> None:
         if self._workspace is None:
             self._workspace = Workspace(self._limits, readable=self._readable)
-        words = [isolation.python(), "-s", "-S", "-P", "-B", "-c", _SOURCE.read_text(), str(self._output), *self._workspace.readable]
+        words = [
+            isolation.python(),
+            "-s",
+            "-S",
+            "-P",
+            "-B",
+            "-c",
+            _SOURCE.read_text(),
+            str(self._output),
+            *self._workspace.readable,
+        ]
         self._running = self._workspace.start(words)
         self._rest = b""
         assert self._running.stdin is not None
@@ -99,8 +122,14 @@ class Session:
             ran = self._kill(wait=gone.why == "ended")
             if self._closed:
                 raise
-            why = f"exit code {ran.code}; may the sandbox's user read {words[0]}?" if ran else gone.why
-            raise InfrastructureError(f"no interpreter started in the sandbox ({self._workspace.kind}): {why}") from None
+            why = (
+                f"exit code {ran.code}; may the sandbox's user read {words[0]}?"
+                if ran
+                else gone.why
+            )
+            raise InfrastructureError(
+                f"no interpreter started in the sandbox ({self._workspace.kind}): {why}"
+            ) from None
 
     def _answer(self, request: bytes, call: int, until: float) -> Answer:
         """Send a request and wait for its answer; raises _Gone."""
@@ -118,7 +147,9 @@ class Session:
             left = until - time.monotonic()
             if self._closed or left <= 0:
                 raise _Gone("timeout" if left <= 0 else "was closed")
-            readable, writable, _ = select.select([out], [into] if request else [], [], min(left, _LOOK_SECONDS))
+            readable, writable, _ = select.select(
+                [out], [into] if request else [], [], min(left, _LOOK_SECONDS)
+            )
             if writable:
                 with contextlib.suppress(BlockingIOError):
                     try:
@@ -140,10 +171,22 @@ class Session:
         ran = self._kill(wait=why == "ended")
         lost = "The interpreter was started anew: names and imports from before are lost."
         if why == "timeout" or (ran is not None and ran.status == "timeout"):
-            return Answer("timeout", f"Time limit: the code did not end within {self._seconds:g} seconds and was stopped. {lost}")
+            return Answer(
+                "timeout",
+                f"Time limit: the code did not end within {self._seconds:g} seconds and was stopped. {lost}",
+            )
         if ran is not None and ran.status == "memory":
-            return Answer("memory", f"Memory limit: the code used more than {self._limits.memory >> 20} MB and was stopped. {lost}")
-        what = "wrote too much" if ran is not None and ran.status == "output" else f"ended itself (exit code {ran.code})" if ran else why
+            return Answer(
+                "memory",
+                f"Memory limit: the code used more than {self._limits.memory >> 20} MB and was stopped. {lost}",
+            )
+        what = (
+            "wrote too much"
+            if ran is not None and ran.status == "output"
+            else f"ended itself (exit code {ran.code})"
+            if ran
+            else why
+        )
         return Answer("ended", f"The interpreter {what}. {lost}")
 
     def _kill(self, wait: bool = False) -> Ran | None:

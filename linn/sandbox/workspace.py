@@ -31,7 +31,12 @@ _LONGEST_READ = 64 << 20
 _MOST_FILES = 100_000
 DEEPEST = 50
 """Folders within folders that a file may be reached through."""
-_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,12 @@ class Workspace:
             folder = self._enter(parents, make=True)
             try:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=folder)  # so that nothing is written through a link, or into a file held open
-                handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
+                    os.unlink(
+                        name, dir_fd=folder
+                    )  # so that nothing is written through a link, or into a file held open
+                handle = os.open(
+                    name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder
+                )
                 with open(handle, "wb") as file:
                     file.write(data)
                     if self.uid:
@@ -150,7 +159,9 @@ class Workspace:
         """The relative paths of all regular files, sorted; links, and what lies deeper than `DEEPEST` folders, are left out."""
         found: list[str] = []
         folders: list[list[str]] = [[]]
-        while folders and len(found) <= _MOST_FILES:  # not the library's walk: it calls itself and holds a descriptor at every depth
+        while (
+            folders and len(found) <= _MOST_FILES
+        ):  # not the library's walk: it calls itself and holds a descriptor at every depth
             parents = folders.pop()
             with contextlib.suppress(OSError):
                 folder = self._enter(parents, make=False)
@@ -167,14 +178,20 @@ class Workspace:
 
     # ------------------------------------------------------------ commands
 
-    def run(self, argv: Sequence[str], stdin: str = "", limits: WorkspaceLimits | None = None) -> Ran:
+    def run(
+        self, argv: Sequence[str], stdin: str = "", limits: WorkspaceLimits | None = None
+    ) -> Ran:
         """Run a command to its end."""
         with tempfile.TemporaryFile() as file:
             try:
-                file.write(stdin.encode("utf-8", "surrogateescape" if _escaped(stdin) else "replace"))
+                file.write(
+                    stdin.encode("utf-8", "surrogateescape" if _escaped(stdin) else "replace")
+                )
                 file.seek(0)
             except OSError as error:
-                raise InfrastructureError(f"the scratch folder cannot be written: {error}") from None
+                raise InfrastructureError(
+                    f"the scratch folder cannot be written: {error}"
+                ) from None
             running = self._start(argv, limits or self.limits, file.fileno(), subprocess.PIPE)
             return running.finish()
 
@@ -220,12 +237,18 @@ class Workspace:
             handle = inner
         return handle
 
-    def _start(self, argv: Sequence[str], limits: WorkspaceLimits, stdin: int, stderr: int) -> Running:
+    def _start(
+        self, argv: Sequence[str], limits: WorkspaceLimits, stdin: int, stderr: int
+    ) -> Running:
         if not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
             raise ValueError("a command is a list of texts without NULs, at least one")
         disk = os.statvfs(self.folder)
-        if disk.f_bavail * disk.f_frsize < limits.disk:  # a command must not fail because someone else has filled it
-            raise InfrastructureError(f"the scratch disk is full: less than {limits.disk >> 20} MiB are free in {self.folder.parent}")
+        if (
+            disk.f_bavail * disk.f_frsize < limits.disk
+        ):  # a command must not fail because someone else has filled it
+            raise InfrastructureError(
+                f"the scratch disk is full: less than {limits.disk >> 20} MiB are free in {self.folder.parent}"
+            )
         job = asdict(limits) | {"argv": list(argv), "address": limits.address or limits.memory}
         tmp = self.root if self.kind == "plain" else "/tmp"
         job["environment"] = _ENVIRONMENT | {"HOME": tmp, "TMPDIR": tmp}
@@ -235,13 +258,23 @@ class Workspace:
 class Running:
     """A command in a workspace."""
 
-    def __init__(self, workspace: Workspace, job: Mapping[str, Any], stdin: int, stderr: int) -> None:
+    def __init__(
+        self, workspace: Workspace, job: Mapping[str, Any], stdin: int, stderr: int
+    ) -> None:
         self._workspace, self._limits = workspace, job
         self._deadline = time.monotonic() + float(job["wall"]) + _ANSWER_SLACK
         job_out, job_in = os.pipe()
         report_out, report_in = os.pipe()
         self._report = report_out
-        words = isolation.supervised(workspace.kind, workspace.uid, str(workspace.folder), workspace.readable, _TMP, job_out, report_in)
+        words = isolation.supervised(
+            workspace.kind,
+            workspace.uid,
+            str(workspace.folder),
+            workspace.readable,
+            _TMP,
+            job_out,
+            report_in,
+        )
         try:
             self._process = subprocess.Popen(
                 words,
@@ -256,7 +289,9 @@ class Running:
         except OSError as error:
             for fd in (job_out, job_in, report_out, report_in):
                 os.close(fd)
-            raise InfrastructureError(f"no process could be started in the sandbox: {error}") from None
+            raise InfrastructureError(
+                f"no process could be started in the sandbox: {error}"
+            ) from None
         os.close(job_out)
         os.close(report_in)
         self._orders: int | None = job_in
@@ -304,7 +339,9 @@ class Running:
         flooded = False
         try:
             while self._report in streams and not flooded:
-                ready, _, _ = select.select(list(streams), [], [], max(0.0, self._deadline - time.monotonic()))
+                ready, _, _ = select.select(
+                    list(streams), [], [], max(0.0, self._deadline - time.monotonic())
+                )
                 if not ready:
                     break
                 flooded = _gather(ready, streams, most)
@@ -321,12 +358,18 @@ class Running:
         while source.tell() < len(report):
             lines.append(marshal.load(source))
         if not lines or lines[-1].get("ending") == "machine":
-            why = lines[-1]["why"] if lines else " ".join(stderr.split())[-300:] or "it ended at once"
-            raise InfrastructureError(f"no command could be run in the sandbox ({self._workspace.kind}): {why}")
+            why = (
+                lines[-1]["why"] if lines else " ".join(stderr.split())[-300:] or "it ended at once"
+            )
+            raise InfrastructureError(
+                f"no command could be run in the sandbox ({self._workspace.kind}): {why}"
+            )
         if flooded:
             return Ran("output", -9, stdout, stderr)
         ending = lines[-1].get("ending")
-        if ending is None:  # only a machine out of memory ends a supervisor, and only a program's doing makes it so
+        if (
+            ending is None
+        ):  # only a machine out of memory ends a supervisor, and only a program's doing makes it so
             return Ran("memory", -9, stdout, stderr)
         if ending == "missing":
             return Ran("error", 127, stdout, stderr + lines[-1]["why"])
@@ -354,8 +397,16 @@ def _parts(path: str) -> list[str]:
     parts = path.split("/")
     if len(parts) > DEEPEST + 1:
         raise ValueError(f"path {path[:200]!r} leads through more than {DEEPEST} folders")
-    if not path or "\0" in path or any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts):
-        raise ValueError(f"path {path[:200]!r} must be relative, without empty, `.` or `..` parts, each at most 255 bytes")
+    if (
+        not path
+        or "\0" in path
+        or any(
+            part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts
+        )
+    ):
+        raise ValueError(
+            f"path {path[:200]!r} must be relative, without empty, `.` or `..` parts, each at most 255 bytes"
+        )
     return parts
 
 
@@ -372,7 +423,15 @@ def _refused(error: OSError, path: str) -> Exception:
     """Whose fault an error of the file system is: the machine's, or the path's."""
     import errno
 
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS):
+    if error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EROFS,
+    ):
         return InfrastructureError(f"the scratch folder fails: {error}")
     return ValueError(f"path {path!r}: {error.strerror}")
 
@@ -392,7 +451,9 @@ def _strongest() -> str:
                     with Workspace(kind=kind) as trial:
                         ran = trial.run([isolation.python(), "-I", "-S", "-c", ""])
                         if ran.status != "ok":
-                            raise InfrastructureError(f"a trial command failed: {ran.stderr.strip() or ran.status}")
+                            raise InfrastructureError(
+                                f"a trial command failed: {ran.stderr.strip() or ran.status}"
+                            )
                 except InfrastructureError as error:
                     causes.append(f"{kind}: {error}")
                     continue
@@ -401,7 +462,9 @@ def _strongest() -> str:
                 _found.append(kind)
                 break
             else:
-                raise InfrastructureError(f"no sandbox could be started ({'; '.join(causes)}); install bubblewrap")
+                raise InfrastructureError(
+                    f"no sandbox could be started ({'; '.join(causes)}); install bubblewrap"
+                )
         return _found[0]
 
 

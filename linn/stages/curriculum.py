@@ -80,7 +80,11 @@ class Pool:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs."""
-        return {"read": self.read, "taken": self.taken, "waiting": [place for place, _ in self.waiting]}
+        return {
+            "read": self.read,
+            "taken": self.taken,
+            "waiting": [place for place, _ in self.waiting],
+        }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Walk a fresh stream to where the pool stood, keeping what waited."""

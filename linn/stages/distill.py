@@ -24,17 +24,29 @@ def distill(run: StageRun, teachers: Mapping[str, Path]) -> None:
     for step in run.steps():
         began = run.clock()
         groups = sample_groups(run, keys, step, run.next_prompts(keys.prompts))
-        samples = [sample_of(r, 0.0, group=number) for number, g in enumerate(groups) for r in g.rollouts]
+        samples = [
+            sample_of(r, 0.0, group=number) for number, g in enumerate(groups) for r in g.rollouts
+        ]
         samples = scored_by_teachers(run, samples, teachers, keys.temperature)
-        figures = figures_of(groups) | {"reward": sum(sum(g.rewards) / len(g.rewards) for g in groups) / len(groups)}
+        figures = figures_of(groups) | {
+            "reward": sum(sum(g.rewards) / len(g.rewards) for g in groups) / len(groups)
+        }
         run.train(step, samples, loss, figures, began, groups)
 
 
-def scored_by_teachers(run: StageRun, samples: list[Sample], teachers: Mapping[str, Path], temperature: float) -> list[Sample]:
+def scored_by_teachers(
+    run: StageRun, samples: list[Sample], teachers: Mapping[str, Path], temperature: float
+) -> list[Sample]:
     """Each sample with its own domain's teacher's log-probs, in the given order; every distinct teacher is loaded once."""
     scored: dict[int, Sample] = {}
     for folder in dict.fromkeys(teachers.values()):
         mine = [i for i, s in enumerate(samples) if teachers[s.domain] == folder]
         if mine:
-            scored.update(zip(mine, with_other(run, [samples[i] for i in mine], folder, temperature), strict=True))
+            scored.update(
+                zip(
+                    mine,
+                    with_other(run, [samples[i] for i in mine], folder, temperature),
+                    strict=True,
+                )
+            )
     return [scored[i] for i in range(len(samples))]

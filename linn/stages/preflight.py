@@ -17,7 +17,12 @@ from linn.types import Score
 _SAME = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
 
 
-def preflight(keys: DistillKeys, student: tuple[str, Path], teachers: Mapping[str, tuple[str, Path]], rows: Iterable[Score]) -> list[str]:
+def preflight(
+    keys: DistillKeys,
+    student: tuple[str, Path],
+    teachers: Mapping[str, tuple[str, Path]],
+    rows: Iterable[Score],
+) -> list[str]:
     """Warnings, one line each; raises UserError where a teacher cannot serve.
 
     student: (stage, folder); teachers: domain -> (stage, folder). Tokenizer, end-of-turn token and chat template must be the same bytes.
@@ -34,13 +39,17 @@ def preflight(keys: DistillKeys, student: tuple[str, Path], teachers: Mapping[st
     for domain, (stage, _) in teachers.items():
         before, after = scores.get((student[0], domain)), scores.get((stage, domain))
         if stage == student[0]:
-            warnings.append(f"{domain}: the student's own start teaches: an anchor, nothing to gain")
+            warnings.append(
+                f"{domain}: the student's own start teaches: an anchor, nothing to gain"
+            )
         elif before is None or after is None:
             warnings.append(f"{domain}: teacher {stage} or student {student[0]} was never measured")
         elif difference(before, after).low <= 0:
             text = f"{domain}: teacher {stage} ({after.value:.1%}) is not beyond the student's interval ({before.value:.1%})"
             if not keys.allow_weak_teachers:
-                raise UserError(f"stage {keys.name}: {text}; name another teacher, leave the domain out, or set allow_weak_teachers: true")
+                raise UserError(
+                    f"stage {keys.name}: {text}; name another teacher, leave the domain out, or set allow_weak_teachers: true"
+                )
             warnings.append(text)
     return warnings
 

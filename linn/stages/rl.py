@@ -30,11 +30,15 @@ def rl(run: StageRun) -> None:
         began = run.clock()
         groups, figures = batch_of_groups(run, keys, step)
         samples = samples_of(groups, keys.baseline, keys.std, keys.overlong, keys.group_mask)
-        if not keys.kl and not any(map(informative, groups)):  # nothing to learn: AdamW's momentum must not move the weights either
+        if not keys.kl and not any(
+            map(informative, groups)
+        ):  # nothing to learn: AdamW's momentum must not move the weights either
             samples = [replace(sample, mask=[False] * len(sample.mask)) for sample in samples]
         if keys.kl:
             samples = with_other(run, samples, run.start, keys.temperature)
-        run.train(step, samples, loss, figures_of(groups) | figures | run.judges.figures(), began, groups)
+        run.train(
+            step, samples, loss, figures_of(groups) | figures | run.judges.figures(), began, groups
+        )
 
 
 def batch_of_groups(run: StageRun, keys: RlKeys, step: int) -> tuple[list[Group], dict[str, float]]:
@@ -48,7 +52,11 @@ def batch_of_groups(run: StageRun, keys: RlKeys, step: int) -> tuple[list[Group]
     reward = 0.0
     for _ in range(keys.refill if keys.dynamic_filter else 1):
         missing = keys.prompts - len(kept)
-        ask = missing if not made else min(keys.prompts, math.ceil(missing / max(0.25, len(kept) / made)))
+        ask = (
+            missing
+            if not made
+            else min(keys.prompts, math.ceil(missing / max(0.25, len(kept) / made)))
+        )
         groups = sample_groups(run, keys, step, run.next_prompts(ask), first=made)
         reward += sum(sum(g.rewards) / len(g.rewards) for g in groups)
         tokens += sum(sampled_length(r.turns) for g in groups for r in g.rollouts)
@@ -67,21 +75,40 @@ def batch_of_groups(run: StageRun, keys: RlKeys, step: int) -> tuple[list[Group]
     return kept or groups, figures
 
 
-def sample_groups(run: StageRun, keys: RolloutKeys, step: int, prompts: Sequence[Prompt], first: int = 0) -> list[Group]:
+def sample_groups(
+    run: StageRun, keys: RolloutKeys, step: int, prompts: Sequence[Prompt], first: int = 0
+) -> list[Group]:
     """`keys.rollouts` graded rollouts of every prompt; seeds follow from (stage, step, place in the step, prompt, sibling)."""
     how = Sampling(keys.max_tokens, keys.temperature, keys.top_p)
     jobs = [
-        Job(prompt, sibling, how, seed_of(run.seed, step, first + place, prompt.id, sibling), None, keys.max_turns, keys.max_sequence)
+        Job(
+            prompt,
+            sibling,
+            how,
+            seed_of(run.seed, step, first + place, prompt.id, sibling),
+            None,
+            keys.max_turns,
+            keys.max_sequence,
+        )
         for place, prompt in enumerate(prompts)
         for sibling in range(keys.rollouts)
     ]
     rollouts = play(jobs, run.domains, run.engine.sampler, run.codec)
     if not isinstance(keys, RlKeys):  # no reward enters the loss of distillation: no judge is asked
         return grouped(rollouts, keys.rollouts, run.domains)
-    return grouped(rollouts, keys.rollouts, run.domains, keys.overlong, run.judges, seed_of(run.seed, step, first))
+    return grouped(
+        rollouts,
+        keys.rollouts,
+        run.domains,
+        keys.overlong,
+        run.judges,
+        seed_of(run.seed, step, first),
+    )
 
 
-def with_other(run: StageRun, samples: Sequence[Sample], folder: object, temperature: float) -> list[Sample]:
+def with_other(
+    run: StageRun, samples: Sequence[Sample], folder: object, temperature: float
+) -> list[Sample]:
     """The samples with the log-probs of another checkpoint as `teacher` (MOPD's teacher, RLHF's reference)."""
     scores = run.engine.score(folder, [s.tokens for s in samples], temperature)  # type: ignore[arg-type]
     return [replace(sample, teacher=score) for sample, score in zip(samples, scores, strict=True)]

@@ -55,7 +55,9 @@ class Batches:
             if length > keys.max_length:
                 skipped += 1
                 if skipped > 1000 * keys.batch:
-                    raise UserError(f"stage {keys.name}: {skipped} sequences in a row over max_length {keys.max_length}; raise it")
+                    raise UserError(
+                        f"stage {keys.name}: {skipped} sequences in a row over max_length {keys.max_length}; raise it"
+                    )
                 continue
             if keys.packed:
                 row = next((r for r, room in enumerate(rooms) if room >= length), None)
@@ -101,7 +103,13 @@ def demonstration(run: StageRun, keys: SftKeys, prompt: Prompt) -> Sample:
     return sample_of_spans(run.codec, spans, prompt.domain, prompt.id)
 
 
-def sample_of_spans(codec: chat.Codec, spans: list[tuple[str, bool]], domain: str, source: str, most: int | None = None) -> Sample:
+def sample_of_spans(
+    codec: chat.Codec,
+    spans: list[tuple[str, bool]],
+    domain: str,
+    source: str,
+    most: int | None = None,
+) -> Sample:
     """Spans of text, trained or not, as one sample of weight 1; one of more than `most` tokens may be cut, but to more than `most`."""
     ids, mask = codec.encode_spans(spans, most)
     return Sample(ids, mask, [1.0 if m else 0.0 for m in mask], domain=domain, source=source)
@@ -146,4 +154,6 @@ def _file(run: StageRun, keys: SftKeys, name: str, place: str) -> Iterator[Sampl
             spans = chat.spans(row.messages, row.tools, row.thinking, False)
             yield sample_of_spans(run.codec, spans, row.domain, str(line), keys.max_length)
         if fruitless:
-            raise UserError(f"stage {keys.name}: data: {path} holds no rows to train on: {run.tally}")
+            raise UserError(
+                f"stage {keys.name}: data: {path} holds no rows to train on: {run.tally}"
+            )

@@ -22,7 +22,13 @@ from linn.stages.curriculum import Pool
 from linn.stages.step_costs import Clock
 from linn.types import Group, Loss, Prompt, Sample, seed_of
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "generation_config.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
 
 
 class Show(Protocol):
@@ -90,10 +96,16 @@ class StageRun:
         if state.exists():
             try:
                 kept = json.loads((state / "stage.json").read_text())
-                first, self.taken, self._kept_pools = int(kept["step"]), dict(kept["taken"]), dict(kept.get("pools", {}))
+                first, self.taken, self._kept_pools = (
+                    int(kept["step"]),
+                    dict(kept["taken"]),
+                    dict(kept.get("pools", {})),
+                )
                 self.tally.restore(kept["rows"])
             except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-                raise UserError(f"{state / 'stage.json'}: cannot be read ({error}); delete {state} to begin the stage anew") from None
+                raise UserError(
+                    f"{state / 'stage.json'}: cannot be read ({error}); delete {state} to begin the stage anew"
+                ) from None
         self._forget_after(first)
         self.engine.load(self.start, self.keys.optim)
         if first:
@@ -105,7 +117,11 @@ class StageRun:
             if (step + 1) % self.keys.save_every == 0 or step + 1 == self.keys.steps:
                 with files.whole_folder(state) as folder:
                     self.engine.save(folder / "trainer")
-                    kept = {"step": step + 1, "taken": self.taken, "rows": self.tally.record()} | self._pool_states()
+                    kept = {
+                        "step": step + 1,
+                        "taken": self.taken,
+                        "rows": self.tally.record(),
+                    } | self._pool_states()
                     files.write_json(folder / "stage.json", kept)
                 self._keep_tallies(step + 1 == self.keys.steps)
         with files.whole_folder(self.checkpoint) as folder:
@@ -116,9 +132,13 @@ class StageRun:
     def _keep_tallies(self, last: bool) -> None:
         """rows.json: what became of the rows read so far; said once, when the stage ends, where not all were good."""
         read = {"data": self.tally} | {name: self.domains[name].tally for name in self.weights}
-        used = {name: tally for name, tally in read.items() if tally.good or tally.bad or tally.others}
+        used = {
+            name: tally for name, tally in read.items() if tally.good or tally.bad or tally.others
+        }
         if used:
-            files.write_json(self.folder / "rows.json", {name: tally.record() for name, tally in used.items()})
+            files.write_json(
+                self.folder / "rows.json", {name: tally.record() for name, tally in used.items()}
+            )
         for name, tally in used.items():
             if last and (tally.bad or tally.others):
                 self.show.say(
@@ -156,19 +176,32 @@ class StageRun:
         idle = not any(any(s.mask) for s in samples)
         try:
             metrics = {"idle": 1.0} if idle else self.engine.trainer.step(samples, loss, lr)
-            if isinstance(self.keys, RolloutKeys) and metrics.get("mismatch_max", 0.0) > self.keys.max_mismatch:
+            if (
+                isinstance(self.keys, RolloutKeys)
+                and metrics.get("mismatch_max", 0.0) > self.keys.max_mismatch
+            ):
                 raise RunFailed(
                     f"sampler and trainer disagree by {metrics['mismatch_max']:.3g} in log-prob (max_mismatch {self.keys.max_mismatch:g}); raise it only where the precision explains that"
                 )
         except RunFailed as failure:
             batch = self.folder / f"failed-step-{step + 1:04d}.jsonl"
-            files.write_jsonl(batch, (vars(s) | {"tokens": list(s.tokens), "mask": list(s.mask)} for s in samples))
+            files.write_jsonl(
+                batch, (vars(s) | {"tokens": list(s.tokens), "mask": list(s.mask)} for s in samples)
+            )
             raise RunFailed(
                 f"stage {self.keys.name} step {step + 1}: {failure}; batch kept in {batch}, the last good state in {self.folder / 'state'}"
             ) from None
-        row = {"step": step + 1, "lr": lr, **metrics, **figures, **clock.between(began, self.clock())}
+        row = {
+            "step": step + 1,
+            "lr": lr,
+            **metrics,
+            **figures,
+            **clock.between(began, self.clock()),
+        }
         if groups:
-            files.write_jsonl(self.folder / "rollouts" / f"step-{step + 1:04d}.jsonl", _rollout_rows(groups))
+            files.write_jsonl(
+                self.folder / "rollouts" / f"step-{step + 1:04d}.jsonl", _rollout_rows(groups)
+            )
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({k: _short(v) for k, v in row.items()}) + "\n")
         self.show.step(self.keys.name, step + 1, self.keys.steps, row)
@@ -191,7 +224,9 @@ class StageRun:
         position = self.taken.get(name, 0)
         if isinstance(self.keys, RlKeys) and self.keys.curriculum:
             self.taken[name] = position + 1
-            return self._pool(name, self.keys.curriculum).take(self.now / max(1, self.keys.steps - 1))
+            return self._pool(name, self.keys.curriculum).take(
+                self.now / max(1, self.keys.steps - 1)
+            )
         if name not in self._streams:
             self._streams[name] = (0, iter(()))
             for _ in range(position):  # after a resume: walk to where the stage stood
@@ -203,7 +238,9 @@ class StageRun:
     def _pool(self, name: str, keys: CurriculumKeys) -> Pool:
         if name not in self._pools:
             self._streams[name] = (0, iter(()))
-            self._pools[name] = Pool(keys, lambda: self._draw(name), seed_of(self.seed, "curriculum", name))
+            self._pools[name] = Pool(
+                keys, lambda: self._draw(name), seed_of(self.seed, "curriculum", name)
+            )
             if name in self._kept_pools:
                 self._pools[name].restore(self._kept_pools.pop(name))
         return self._pools[name]
@@ -221,8 +258,14 @@ class StageRun:
             prompt = next(stream, None)
             self._streams[name] = (epoch + 1, stream)
             if prompt is None:
-                told = f" (of its rows: {self.domains[name].tally})" if self.domains[name].rows is not None else ""
-                raise UserError(f"stage {self.keys.name}: domain {name} has no training prompts{told}; give it rows or another level")
+                told = (
+                    f" (of its rows: {self.domains[name].tally})"
+                    if self.domains[name].rows is not None
+                    else ""
+                )
+                raise UserError(
+                    f"stage {self.keys.name}: domain {name} has no training prompts{told}; give it rows or another level"
+                )
         return prompt
 
 

@@ -26,7 +26,12 @@ class Clock:
 def read(domains: Mapping[str, Domain], engine_cpu: float) -> Clock:
     """The clock now."""
     grading = {name: domain.grading.read() for name, domain in domains.items()}
-    return Clock(time.monotonic(), time.process_time() + engine_cpu, grading, {name: domain.totals() for name, domain in domains.items()})
+    return Clock(
+        time.monotonic(),
+        time.process_time() + engine_cpu,
+        grading,
+        {name: domain.totals() for name, domain in domains.items()},
+    )
 
 
 def between(began: Clock, now: Clock) -> dict[str, float]:

@@ -26,7 +26,13 @@ class Scripted:
         for ids, how, seed, future in self.queue:
             out = self.codec.encode(self.reply(self.codec.decode(ids), seed))
             cut = out[: how.max_tokens]
-            future.set_result(Completion(tuple(cut), tuple(-1.0 for _ in cut), "stop" if cut and cut[-1] in how.stop else "length"))
+            future.set_result(
+                Completion(
+                    tuple(cut),
+                    tuple(-1.0 for _ in cut),
+                    "stop" if cut and cut[-1] in how.stop else "length",
+                )
+            )
         self.queue = []
 
     async def logprobs(self, ids: Sequence[int]) -> list[float]:

@@ -43,7 +43,10 @@ class ToyLM(nn.Module):
         before = torch.cat([torch.full_like(segments[:, :1], -2), segments[:, :-1]], dim=1)
         for t in range(ids.shape[1]):
             keep = (segments[:, t] == before[:, t]).unsqueeze(1)
-            h = torch.where(keep, torch.sigmoid(self.decay) * h, torch.zeros_like(h)) + self.embed[ids[:, t]]
+            h = (
+                torch.where(keep, torch.sigmoid(self.decay) * h, torch.zeros_like(h))
+                + self.embed[ids[:, t]]
+            )
             states.append(h)
         return torch.tanh(torch.stack(states, dim=1))
 

@@ -63,14 +63,18 @@ def _hunk(lines: Sequence[str], at: int, line: int, before: int, after: int) -> 
     while len(old) < before or len(new) < after:
         sign, text = (lines[at][:1], lines[at][1:]) if at < len(lines) else ("end", "")
         if sign not in ("", " ", "-", "+", "\\"):
-            raise BadPatch(f"a hunk of {before} old and {after} new lines ends after {len(old)} and {len(new)}")
+            raise BadPatch(
+                f"a hunk of {before} old and {after} new lines ends after {len(old)} and {len(new)}"
+            )
         if sign in ("", " ", "-"):
             old.append(text)
         if sign in ("", " ", "+"):
             new.append(text)
         at += 1
     if (len(old), len(new)) != (before, after):
-        raise BadPatch(f"a hunk has {len(old)} old and {len(new)} new lines, not {before} and {after}")
+        raise BadPatch(
+            f"a hunk has {len(old)} old and {len(new)} new lines, not {before} and {after}"
+        )
     return Hunk(max(0, line - 1), tuple(old), tuple(new)), at
 
 
@@ -98,7 +102,9 @@ def diff(before: Mapping[str, str], after: Mapping[str, str], context: int = 3) 
     for path in sorted({*before, *after}):
         old, new = before.get(path, ""), after.get(path, "")
         if old != new:
-            found = difflib.unified_diff(old.split("\n"), new.split("\n"), f"a/{path}", f"b/{path}", n=context, lineterm="")
+            found = difflib.unified_diff(
+                old.split("\n"), new.split("\n"), f"a/{path}", f"b/{path}", n=context, lineterm=""
+            )
             parts.append("\n".join(found))
     return "\n".join(parts)
 
@@ -118,7 +124,12 @@ def _file_edits(path: str, old: list[str], new: list[str]) -> list[Edit]:
     blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     spans = [(i, j, k, m) for tag, i, j, k, m in blocks if tag != "equal"]
     while True:
-        grown = [span if _fit(old, old[span[0] : span[1]], new[span[2] : span[3]]) else _grown(span, len(old)) for span in spans]
+        grown = [
+            span
+            if _fit(old, old[span[0] : span[1]], new[span[2] : span[3]])
+            else _grown(span, len(old))
+            for span in spans
+        ]
         met: list[tuple[int, int, int, int]] = []
         for i, j, k, m in grown:
             if met and i < met[-1][1]:
@@ -140,4 +151,8 @@ def _grown(span: tuple[int, int, int, int], lines: int) -> tuple[int, int, int, 
 
 def _fit(lines: list[str], old: list[str], new: list[str]) -> bool:
     """Whether old lines can be searched for, in one place, and there are new ones to write."""
-    return any(line.strip() for line in old) and bool(new) and len(edits.places("\n".join(lines), "\n".join(old))) == 1
+    return (
+        any(line.strip() for line in old)
+        and bool(new)
+        and len(edits.places("\n".join(lines), "\n".join(old))) == 1
+    )

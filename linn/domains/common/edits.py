@@ -55,7 +55,11 @@ def parse(text: str, strict: bool = False) -> list[Edit]:
     edits: list[Edit] = []
     at = 0
     while at < len(lines):
-        found = _read_block(lines, at, middles, ends, 0 if strict else 1) if "```" in lines[at] else None
+        found = (
+            _read_block(lines, at, middles, ends, 0 if strict else 1)
+            if "```" in lines[at]
+            else None
+        )
         if found is None:
             at += 1
             continue
@@ -65,21 +69,30 @@ def parse(text: str, strict: bool = False) -> list[Edit]:
             raise BadEdit(f"more than {_MOST_EDITS} edits")
     if not edits:
         raise BadEdit("no edits")
-    if strict and any(sum(line.strip() == mark for line in lines) != len(edits) for mark in (_SEARCH, _MIDDLE, _REPLACE)):
+    if strict and any(
+        sum(line.strip() == mark for line in lines) != len(edits)
+        for mark in (_SEARCH, _MIDDLE, _REPLACE)
+    ):
         raise BadEdit("there are marks that belong to no edit, or an edit holds marks of another")
     return list(dict.fromkeys(edits))
 
 
 def _closes(lines: list[str], at: int) -> bool:
     """Whether a fence follows the replace mark of this line, blank lines aside."""
-    rest = lines[at][len(_REPLACE) :] or next((line for line in lines[at + 1 : at + 100] if line), "")
+    rest = lines[at][len(_REPLACE) :] or next(
+        (line for line in lines[at + 1 : at + 100] if line), ""
+    )
     return rest.startswith("```")
 
 
-def _read_block(lines: list[str], at: int, middles: list[int], ends: list[int], least: int) -> tuple[Edit, int] | None:
+def _read_block(
+    lines: list[str], at: int, middles: list[int], ends: list[int], least: int
+) -> tuple[Edit, int] | None:
     """The edit whose fence opens on this line, with the line after it; None where there is none. `least`: lines on each side."""
     path = lines[at + 1][4:] if at + 1 < len(lines) and lines[at + 1].startswith("### ") else ""
-    start = next((index for index in range(at + 2, min(at + 100, len(lines))) if lines[index].strip()), None)
+    start = next(
+        (index for index in range(at + 2, min(at + 100, len(lines))) if lines[index].strip()), None
+    )
     if not path.strip() or start is None or lines[start].lstrip() != _SEARCH:
         return None
     middle = _first(middles, start + 1 + least)
@@ -118,14 +131,21 @@ def apply(files: Mapping[str, str], edits: list[Edit], strict: bool = False) -> 
             raise BadEdit(f"the search text is not found in {_short(edit.path)}")
         if strict:
             found = _only(text, edit, found)
-            if any(found[0] < at + 1 + len(other.old) and at < found[0] + 1 + len(edit.old) for at, other in spans.get(edit.path, [])):
+            if any(
+                found[0] < at + 1 + len(other.old) and at < found[0] + 1 + len(edit.old)
+                for at, other in spans.get(edit.path, [])
+            ):
                 raise BadEdit("two edits touch the same line")
         spans.setdefault(edit.path, []).append((found[0], edit))
     changed = dict(files)
     for path, parts in spans.items():
         text = "\n" + _text(files[path])
         for at, edit in sorted(parts, key=lambda part: part[0], reverse=True):
-            text = text[:at] + ("" if edit.new is None else "\n" + edit.new) + text[at + 1 + len(edit.old) :]
+            text = (
+                text[:at]
+                + ("" if edit.new is None else "\n" + edit.new)
+                + text[at + 1 + len(edit.old) :]
+            )
         changed[path] = text[1:].replace("\n", line_end(files[path]))
     if all(changed[path].splitlines() == files[path].splitlines() for path in spans):
         raise BadEdit("the edits change nothing")
@@ -146,9 +166,13 @@ def _only(text: str, edit: Edit, found: list[int]) -> list[int]:
     """The one place that an edit can mean: whole lines go before beginnings of lines."""
     if not edit.old.strip():
         raise BadEdit("an edit must search for something")
-    whole = [at for at in found if text[(end := at + len(edit.old)) : end + 1] in ("", "\n")] or found
+    whole = [
+        at for at in found if text[(end := at + len(edit.old)) : end + 1] in ("", "\n")
+    ] or found
     if len(whole) != 1:
-        raise BadEdit(f"the search text is found {len(whole)} times in {_short(edit.path)}, not once")
+        raise BadEdit(
+            f"the search text is found {len(whole)} times in {_short(edit.path)}, not once"
+        )
     return whole
 
 
@@ -165,7 +189,12 @@ def line_end(text: str) -> str:
 def check_path(path: str) -> None:
     """Refuse paths that are absolute, climb, or hide odd characters; raises BadEdit."""
     parts = path.split("/")
-    if path.startswith("/") or "\\" in path or not path.isprintable() or any(part in ("", ".", "..") for part in parts):
+    if (
+        path.startswith("/")
+        or "\\" in path
+        or not path.isprintable()
+        or any(part in ("", ".", "..") for part in parts)
+    ):
         raise BadEdit(f"path {_short(path)} is not a plain relative path")
 
 
@@ -179,11 +208,17 @@ def files_of(value: Any, where: str) -> dict[str, str]:
         value = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         raise UserError(f"{where} is not JSON") from None
-    if isinstance(value, list) and all(isinstance(item, Mapping) and isinstance(item.get("file_path"), str) for item in value):
+    if isinstance(value, list) and all(
+        isinstance(item, Mapping) and isinstance(item.get("file_path"), str) for item in value
+    ):
         listed, value = value, {item["file_path"]: item.get("content") for item in value}
         if len(value) < len(listed):
             raise UserError(f"{where} names a file twice")
-    if not isinstance(value, Mapping) or not value or not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
+    if (
+        not isinstance(value, Mapping)
+        or not value
+        or not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
+    ):
         raise UserError(f"{where} must map paths to texts, at least one")
     for path in value:
         try:

@@ -83,8 +83,14 @@ class Function:
 
     def wrong(self) -> list[Function]:
         """The same function with one fault: another operation on the same kind of argument, or a constant off by one."""
-        others = [template for template in TEMPLATES if template.kind == self.template.kind and template is not self.template]
-        near = [constant for constant in (self.constant - 1, self.constant + 1) if 1 <= constant <= 9]
+        others = [
+            template
+            for template in TEMPLATES
+            if template.kind == self.template.kind and template is not self.template
+        ]
+        near = [
+            constant for constant in (self.constant - 1, self.constant + 1) if 1 <= constant <= 9
+        ]
         return [Function(t, self.constant, self.name, self.argument) for t in others] + [
             Function(self.template, c, self.name, self.argument) for c in near
         ]
@@ -93,7 +99,9 @@ class Function:
 def make(rng: random.Random, avoid: Sequence[str] = ()) -> Function:
     """A random function whose name is not in `avoid`."""
     names = [name for name in NAMES if name not in avoid]
-    return Function(rng.choice(TEMPLATES), rng.randint(1, 9), rng.choice(names), rng.choice(ARGUMENTS))
+    return Function(
+        rng.choice(TEMPLATES), rng.randint(1, 9), rng.choice(names), rng.choice(ARGUMENTS)
+    )
 
 
 def inputs(function: Function, rng: random.Random, count: int = TESTS) -> list[Any]:
@@ -111,10 +119,15 @@ def _argument(function: Function, rng: random.Random) -> Any:
     if function.template.kind == "str":
         return "".join(rng.choice("abcdefgh") for _ in range(rng.randint(1, 14)))
     near = (function.constant - 1, function.constant, function.constant + 1)
-    return [rng.choice(near) if rng.random() < 0.4 else rng.randint(0, 12) for _ in range(rng.randint(1, 12))]
+    return [
+        rng.choice(near) if rng.random() < 0.4 else rng.randint(0, 12)
+        for _ in range(rng.randint(1, 12))
+    ]
 
 
-def judge_values(outcomes: Iterable[Outcome], expected: Sequence[Any], tolerance: float = 0.0) -> Verdict:
+def judge_values(
+    outcomes: Iterable[Outcome], expected: Sequence[Any], tolerance: float = 0.0
+) -> Verdict:
     """Strict: 1 when every call returned the expected value. Stops at the first that fails."""
     for index, (outcome, value) in enumerate(zip(outcomes, expected, strict=True), 1):
         if outcome.status != "ok":
@@ -127,11 +140,17 @@ def judge_values(outcomes: Iterable[Outcome], expected: Sequence[Any], tolerance
 def same_value(found: Any, expected: Any, tolerance: float = 0.0) -> bool:
     """Equal, where tuples count as lists and keys as texts, as JSON has only those, and numbers may be near (`_near`)."""
     if isinstance(found, (list, tuple)) and isinstance(expected, (list, tuple)):
-        return len(found) == len(expected) and all(same_value(a, b, tolerance) for a, b in zip(found, expected, strict=True))
+        return len(found) == len(expected) and all(
+            same_value(a, b, tolerance) for a, b in zip(found, expected, strict=True)
+        )
     if isinstance(found, dict) and isinstance(expected, dict):
-        left, right = ({_key(key): value for key, value in each.items()} for each in (found, expected))
+        left, right = (
+            {_key(key): value for key, value in each.items()} for each in (found, expected)
+        )
         return (
-            len(left) == len(found) and left.keys() == right.keys() and all(same_value(left[key], right[key], tolerance) for key in right)
+            len(left) == len(found)
+            and left.keys() == right.keys()
+            and all(same_value(left[key], right[key], tolerance) for key in right)
         )
     return bool(found == expected) or _near(found, expected, tolerance)
 
@@ -145,7 +164,10 @@ def _key(key: Any) -> str:
 
 def _near(found: Any, expected: Any, tolerance: float) -> bool:
     """Floats may differ by 1e-8 and 1e-5 of the value expected, as in the reference, and any numbers by `tolerance`."""
-    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in (found, expected)):
+    if not all(
+        isinstance(number, (int, float)) and not isinstance(number, bool)
+        for number in (found, expected)
+    ):
         return False
     try:
         a, b = float(found), float(expected)

@@ -130,7 +130,9 @@ class ProgramJudge:
             asked = {w for w in re.findall(r"\w{4,}", prompt.messages[-1].content[:_SHOWN].lower())}
             named = bool(asked & set(re.findall(r"\w{4,}", text)))
             reason = re.search(r"\b(because|since|so that)\b(?: \w+){2}", text) is not None
-            example = re.search(r"\b(for example|for instance|such as)\b(?: \w+){2}", text) is not None
+            example = (
+                re.search(r"\b(for example|for instance|such as)\b(?: \w+){2}", text) is not None
+            )
             brief = len(answer.strip()) <= _BRIEF_ROW
         if not named:
             return 1
@@ -143,14 +145,21 @@ class ProgramJudge:
         if one != two:
             return Comparison(one, two, 3.5 - (one - two) * 0.625)
         lengths = len(first.strip()), len(second.strip())
-        return Comparison(one, two, 3.5 if lengths[0] == lengths[1] else 3.0 if lengths[0] < lengths[1] else 4.0)
+        return Comparison(
+            one, two, 3.5 if lengths[0] == lengths[1] else 3.0 if lengths[0] < lengths[1] else 4.0
+        )
 
 
 def why_prompt(domain: str, rng: random.Random) -> Prompt:
     """A topic, a way of asking and a wish."""
     topic, reason, example = rng.choice(_TOPICS)
     text = f"{rng.choice(_OPENINGS).format(topic)} {rng.choice(_WISHES)}".strip()
-    return Prompt(domain, "", (Message("user", text),), hidden={"topic": topic, "reason": reason, "example": example})
+    return Prompt(
+        domain,
+        "",
+        (Message("user", text),),
+        hidden={"topic": topic, "reason": reason, "example": example},
+    )
 
 
 def full_answer(prompt: Prompt) -> str:

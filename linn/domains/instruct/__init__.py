@@ -55,7 +55,11 @@ class Instruct(Domain):
             "words": [constraint.word for constraint in chosen],
         }
         return Prompt(
-            domain=self.name, id="", messages=(Message("user", f"write about the {topic}. {asks}"),), thinking=True, hidden=hidden
+            domain=self.name,
+            id="",
+            messages=(Message("user", f"write about the {topic}. {asks}"),),
+            thinking=True,
+            hidden=hidden,
         )
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
@@ -70,8 +74,18 @@ class Instruct(Domain):
         ]
         share = sum(result.followed for result in results) / len(results)
         reward = share if hidden["grading_mode"] == "fraction" else float(share == 1)
-        note = "; ".join(result.note for result in results if result.note) or "every instruction followed"
-        return Verdict(reward, note, {"instructions": share, "checker_errors": float(sum(result.error for result in results))})
+        note = (
+            "; ".join(result.note for result in results if result.note)
+            or "every instruction followed"
+        )
+        return Verdict(
+            reward,
+            note,
+            {
+                "instructions": share,
+                "checker_errors": float(sum(result.error for result in results)),
+            },
+        )
 
     def gold(self, prompt: Prompt) -> Reply:
         """A text that keeps every constraint (tiny level only)."""
@@ -84,17 +98,29 @@ class Instruct(Domain):
         """The thought lists the constraints, the answer keeps them; faulty: the last one is forgotten."""
         hidden = prompt.hidden
         kept = len(hidden["words"]) - faulty
-        arguments = dict(zip(hidden["instruction_id_list"][:kept], hidden["kwargs"][:kept], strict=True))
+        arguments = dict(
+            zip(hidden["instruction_id_list"][:kept], hidden["kwargs"][:kept], strict=True)
+        )
         thought = ", ".join(hidden["words"][:kept]) or "plain"
         return (Message("assistant", _write(hidden["topic"], arguments), reasoning=thought),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """A released IF-RL row: `instruction_id_list`, `kwargs`, `grading_mode` at the top or, in newer rows, in `verifier_metadata`."""
         where = f"row {index} (domain instruct)"
-        fields = {**row, **row["verifier_metadata"]} if isinstance(row.get("verifier_metadata"), Mapping) else row
-        ids, kwargs, mode = fields.get("instruction_id_list"), fields.get("kwargs"), fields.get("grading_mode") or "binary"
+        fields = (
+            {**row, **row["verifier_metadata"]}
+            if isinstance(row.get("verifier_metadata"), Mapping)
+            else row
+        )
+        ids, kwargs, mode = (
+            fields.get("instruction_id_list"),
+            fields.get("kwargs"),
+            fields.get("grading_mode") or "binary",
+        )
         if not isinstance(ids, list) or not ids or not all(isinstance(id_, str) for id_ in ids):
-            raise UserError(f"{where}: instruction_id_list must be a list of instruction ids, found {json.dumps(ids)[:80]}")
+            raise UserError(
+                f"{where}: instruction_id_list must be a list of instruction ids, found {json.dumps(ids)[:80]}"
+            )
         if (
             not isinstance(kwargs, list)
             or len(kwargs) != len(ids)
@@ -105,8 +131,18 @@ class Instruct(Domain):
             )
         if mode not in ("binary", "fraction"):
             raise UserError(f"{where}: grading_mode is {mode!r}; allowed: binary, fraction")
-        hidden = {"instruction_id_list": ids, "kwargs": [dict(entry or {}) for entry in kwargs], "grading_mode": mode}
-        return Prompt(self.name, str(row.get("id", index)), request_messages(row, index), thinking=True, hidden=hidden)
+        hidden = {
+            "instruction_id_list": ids,
+            "kwargs": [dict(entry or {}) for entry in kwargs],
+            "grading_mode": mode,
+        }
+        return Prompt(
+            self.name,
+            str(row.get("id", index)),
+            request_messages(row, index),
+            thinking=True,
+            hidden=hidden,
+        )
 
 
 # ---------------------------------------------------------------- the tiny generator
@@ -125,7 +161,9 @@ def _constraint(kind: str, rng: random.Random) -> _Constraint:
     if kind == "lower":
         return _Constraint("change_case:english_lowercase", "use only small letters.", "lower", {})
     if kind == "capital":
-        return _Constraint("change_case:english_capital", "use only capital letters.", "capital", {})
+        return _Constraint(
+            "change_case:english_capital", "use only capital letters.", "capital", {}
+        )
     if kind == "no comma":
         return _Constraint("punctuation:no_comma", "use no commas.", "no comma", {})
     if kind == "quotes":
@@ -134,19 +172,33 @@ def _constraint(kind: str, rng: random.Random) -> _Constraint:
         return _Constraint("detectable_format:title", "add a title.", "title", {})
     if kind == "end":
         phrase = rng.choice(_ENDINGS)
-        return _Constraint("startend:end_checker", f"end with {phrase}.", f"end {phrase}", {"end_phrase": phrase})
+        return _Constraint(
+            "startend:end_checker", f"end with {phrase}.", f"end {phrase}", {"end_phrase": phrase}
+        )
     if kind == "word":
         keyword = rng.choice(_KEYWORDS)
-        return _Constraint("keywords:existence", f"use the word {keyword}.", f"word {keyword}", {"keywords": [keyword]})
+        return _Constraint(
+            "keywords:existence",
+            f"use the word {keyword}.",
+            f"word {keyword}",
+            {"keywords": [keyword]},
+        )
     count = rng.choice((2, 3))
-    return _Constraint("detectable_format:number_bullet_lists", f"give {count} points.", f"points {count}", {"num_bullets": count})
+    return _Constraint(
+        "detectable_format:number_bullet_lists",
+        f"give {count} points.",
+        f"points {count}",
+        {"num_bullets": count},
+    )
 
 
 def _write(topic: str, kept: Mapping[str, Mapping[str, Any]]) -> str:
     """The one canonical text about a topic that keeps these constraints and breaks every other: it has a comma, both cases, no marks."""
     lines = [f"The {topic} is big, and I like it."]
     if bullets := kept.get("detectable_format:number_bullet_lists"):
-        lines = ["* " + line for line in [*lines, "It is old.", "It is good."][: bullets["num_bullets"]]]
+        lines = [
+            "* " + line for line in [*lines, "It is old.", "It is good."][: bullets["num_bullets"]]
+        ]
     if word := kept.get("keywords:existence"):
         lines[-1] += f" I see the {word['keywords'][0]}."
     if end := kept.get("startend:end_checker"):

@@ -66,7 +66,14 @@ class LongContext(Domain):
             raise UserError(f"domain longctx: task is {task!r}; allowed: {', '.join(TASKS)}")
         if not 0 <= partial < 1:
             raise UserError(f"domain longctx: partial is {partial:g}; allowed: 0 to below 1")
-        self.lines, self.tokens, self.task, self.swap, self.partial, self.judged = lines, tokens, task, swap, partial, judged
+        self.lines, self.tokens, self.task, self.swap, self.partial, self.judged = (
+            lines,
+            tokens,
+            task,
+            swap,
+            partial,
+            judged,
+        )
 
     def prompts(self, split: Split, seed: int = 0) -> Iterator[Prompt]:
         """See `Domain`. Long texts are drawn split by split: two never agree by chance, and nine of ten need not be made to be thrown away."""
@@ -74,7 +81,11 @@ class LongContext(Domain):
             yield from super().prompts(split, seed)
             return
         for index in itertools.count():
-            prompt = self.make(random.Random(seed_of("prompts", self.name, split, seed if split == "train" else 0, index)))
+            prompt = self.make(
+                random.Random(
+                    seed_of("prompts", self.name, split, seed if split == "train" else 0, index)
+                )
+            )
             yield replace(prompt, id=f"{content_key(prompt)}.{index}")
 
     def make(self, rng: random.Random) -> Prompt:
@@ -86,7 +97,9 @@ class LongContext(Domain):
         keys = _distinct_keys(rng, count)
         numbers = rng.sample(range(10 ** len(str(count))), count)
         asked = rng.randrange(count)
-        listing = "\n".join(f"box {key} {number}" for key, number in zip(keys, numbers, strict=True))
+        listing = "\n".join(
+            f"box {key} {number}" for key, number in zip(keys, numbers, strict=True)
+        )
         question = Message("user", f"{listing}\nwhich number is in box {keys[asked]}?")
         neighbour = numbers[asked + 1 if asked + 1 < count else asked - 1]
         hidden = {"answers": [str(numbers[asked])], "key": keys[asked], "neighbour": str(neighbour)}
@@ -96,7 +109,12 @@ class LongContext(Domain):
         task = self.task or rng.choice(list(TASKS))
         made = TASKS[task](rng, self.tokens)
         wrong = rng.choice(made.wrong) if made.wrong else str(int(made.items[0]) + 1)
-        hidden = {"items": list(made.items), "evidence": made.evidence, "wrong": wrong, "task": task}
+        hidden = {
+            "items": list(made.items),
+            "evidence": made.evidence,
+            "wrong": wrong,
+            "task": task,
+        }
         return Prompt(self.name, "", (Message("user", made.text),), hidden=hidden)
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
@@ -106,20 +124,33 @@ class LongContext(Domain):
         """
         task = {f"task/{prompt.hidden['task']}": 1.0} if "task" in prompt.hidden else {}
         if len(reply.text) > _LONGEST_ANSWER:
-            return Verdict(0.0, f"the answer has {len(reply.text)} characters, too many for a look-up")
+            return Verdict(
+                0.0, f"the answer has {len(reply.text)} characters, too many for a look-up"
+            )
         if "items" in prompt.hidden:
             items = prompt.hidden["items"]
             right = _listed(reply.text, len(items)) == {_normal(item) for item in items}
             metrics = {name: float(right) for name in task}
-            return Verdict(float(right), "" if right else f"{reply.text.strip()[:60]!r} is not {', '.join(items)}", metrics)
+            return Verdict(
+                float(right),
+                "" if right else f"{reply.text.strip()[:60]!r} is not {', '.join(items)}",
+                metrics,
+            )
         if "outputs" in prompt.hidden:
             said = reply.text.lower()
             found = [output.lower() in said for output in prompt.hidden["outputs"]]
             reward = float(any(found)) if prompt.hidden["any"] else sum(found) / len(found)
-            return Verdict(reward, "" if reward == 1 else f"{sum(found)} of {len(found)} outputs in {reply.text.strip()[:60]!r}")
+            return Verdict(
+                reward,
+                ""
+                if reward == 1
+                else f"{sum(found)} of {len(found)} outputs in {reply.text.strip()[:60]!r}",
+            )
         answer = _normal(reply.text)
         right = bool(answer) and answer in {_normal(a) for a in prompt.hidden["answers"]}
-        return Verdict(float(right), "" if right else f"{answer[:40]!r} is not {prompt.hidden['answers'][0]!r}")
+        return Verdict(
+            float(right), "" if right else f"{answer[:40]!r} is not {prompt.hidden['answers'][0]!r}"
+        )
 
     # -------------------------------------------------- judged by a model
 
@@ -131,7 +162,9 @@ class LongContext(Domain):
         """See `Domain`."""
         return super().asks(siblings) * (2 if self.swap else 1) * (2 if self.partial else 1)
 
-    def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
+    def judge(
+        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+    ) -> list[Verdict] | None:
         """Each reply by itself: 1 where it is exact or equivalent, `partial` or 0 elsewhere; an unreadable answer is no equivalence."""
         if not self.judged or "question" not in prompt.hidden:
             return None
@@ -145,12 +178,21 @@ class LongContext(Domain):
         return verdicts
 
     def _asked(self, prompt: Prompt, reply: Reply) -> list[Question]:
-        if not self.judged or "question" not in prompt.hidden or not reply.text.strip() or self.verify(prompt, reply).reward >= 1:
+        if (
+            not self.judged
+            or "question" not in prompt.hidden
+            or not reply.text.strip()
+            or self.verify(prompt, reply).reward >= 1
+        ):
             return []
         expected = "\n".join(prompt.hidden["answers"])
         found = []
         for given in [final_line(reply.text), reply.text] if self.partial else [reply.text]:
-            ways = [(shown(given), expected), (expected, shown(given))] if self.swap else [(shown(given), expected)]
+            ways = (
+                [(shown(given), expected), (expected, shown(given))]
+                if self.swap
+                else [(shown(given), expected)]
+            )
             for first, second in ways:
                 messages = equivalence_question(prompt.hidden["question"], first, second)
                 found.append(Question(messages, lambda text: read_equivalence(text) is not None))
@@ -161,7 +203,14 @@ class LongContext(Domain):
         ways = 2 if self.swap else 1
         held = [all(said[i : i + ways]) for i in range(0, len(said), ways)]
         reward = 1.0 if held[0] else self.partial if held[-1] else 0.0
-        return Verdict(reward, "equivalent" if reward == 1 else "equivalent in part" if reward else "not equivalent, says the judge")
+        return Verdict(
+            reward,
+            "equivalent"
+            if reward == 1
+            else "equivalent in part"
+            if reward
+            else "not equivalent, says the judge",
+        )
 
     # -------------------------------------------------- gold, demonstrations, rows
 
@@ -181,7 +230,13 @@ class LongContext(Domain):
                 items[-1] = prompt.hidden["wrong"]
             return (Message("assistant", ", ".join(items), reasoning=prompt.hidden["evidence"]),)
         right = prompt.hidden["answers"][0]
-        return (Message("assistant", prompt.hidden["neighbour"] if faulty else right, reasoning=_line(prompt, right)),)
+        return (
+            Message(
+                "assistant",
+                prompt.hidden["neighbour"] if faulty else right,
+                reasoning=_line(prompt, right),
+            ),
+        )
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """`responses_create_params.input` and `expected_answer`: a text, or a list of accepted texts. Optional: `question`, for the judge.
@@ -190,26 +245,49 @@ class LongContext(Domain):
         """
         if row.get("outputs") is not None and row.get("expected_answer") is None:
             outputs, messages = row["outputs"], request_messages(row, index)
-            if not isinstance(outputs, list) or not outputs or not all(isinstance(o, str) and o.strip() for o in outputs):
-                raise UserError(f"row {index}: outputs is {str(outputs)[:40]}; allowed: a list of texts, at least one")
+            if (
+                not isinstance(outputs, list)
+                or not outputs
+                or not all(isinstance(o, str) and o.strip() for o in outputs)
+            ):
+                raise UserError(
+                    f"row {index}: outputs is {str(outputs)[:40]}; allowed: a list of texts, at least one"
+                )
             hidden = {"outputs": outputs, "any": str(row.get("subset")).startswith("qa_")}
-            return Prompt(self.name, str(row.get("id", row.get("uuid", index))), messages, hidden=hidden)
+            return Prompt(
+                self.name, str(row.get("id", row.get("uuid", index))), messages, hidden=hidden
+            )
         expected = row.get("expected_answer")
         answers = [expected] if isinstance(expected, str) else expected
-        if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and _normal(a) for a in answers):
-            raise UserError(f"row {index}: expected_answer is {expected!r}; allowed: text or a list of texts")
+        if (
+            not isinstance(answers, list)
+            or not answers
+            or not all(isinstance(a, str) and _normal(a) for a in answers)
+        ):
+            raise UserError(
+                f"row {index}: expected_answer is {expected!r}; allowed: text or a list of texts"
+            )
         messages = request_messages(row, index)
         question = row.get("question")
         if question is not None and not isinstance(question, str):
             raise UserError(f"row {index}: question is {type(question).__name__}; allowed: text")
-        hidden = {"answers": answers, "key": "", "neighbour": "", "question": question or _last_question(messages[-1].content)}
-        return Prompt(self.name, str(row.get("id", row.get("uuid", index))), messages, hidden=hidden)
+        hidden = {
+            "answers": answers,
+            "key": "",
+            "neighbour": "",
+            "question": question or _last_question(messages[-1].content),
+        }
+        return Prompt(
+            self.name, str(row.get("id", row.get("uuid", index))), messages, hidden=hidden
+        )
 
 
 def _last_question(text: str) -> str:
     """What a long user turn asks: the line that begins with QUESTION:, else what follows its `</text>`, else its last paragraph."""
     labelled = re.findall(r"^QUESTION:[ \t]*(.+)$", text, re.MULTILINE)
-    after = text.rpartition("</text>")[2] if "</text>" in text else text.rstrip().rpartition("\n\n")[2]
+    after = (
+        text.rpartition("</text>")[2] if "</text>" in text else text.rstrip().rpartition("\n\n")[2]
+    )
     return str(labelled[-1] if labelled else after).strip()[-2_000:]
 
 

@@ -43,7 +43,9 @@ class _World:
     river: dict[str, str]
 
 
-def _named(rng: random.Random, count: int, heads: list[str], tails: list[str], between: str) -> list[str]:
+def _named(
+    rng: random.Random, count: int, heads: list[str], tails: list[str], between: str
+) -> list[str]:
     chosen = rng.sample(range(len(heads) * len(tails)), count)
     return [f"{heads[i // len(tails)]}{between}{tails[i % len(tails)]}" for i in chosen]
 
@@ -61,10 +63,16 @@ def _make(rng: random.Random, documents: int) -> _World:
         firms,
         where,
         {person: rng.choice(firms) for person in who},
-        {person: rng.choice([p for p in rng.sample(who, min(4, people)) if p != person]) for person in who},
+        {
+            person: rng.choice([p for p in rng.sample(who, min(4, people)) if p != person])
+            for person in who
+        },
         {person: rng.choice(schools) for person in who},
         {firm: rng.choice(where) for firm in firms},
-        {firm: number for firm, number in zip(firms, rng.sample(range(20, 5_000), companies), strict=True)},
+        {
+            firm: number
+            for firm, number in zip(firms, rng.sample(range(20, 5_000), companies), strict=True)
+        },
         {town: rng.choice(who) for town in where},
         {town: f"{rng.choice(_HEADS)} River" for town in where},
     )
@@ -76,8 +84,14 @@ def _documents(world: _World) -> dict[str, str]:
         p: f"{p} works for {world.employer[p]}. {p} was taught at {world.school[p]}. A sister of {p}: {world.sister[p]}."
         for p in world.people
     }
-    found |= {c: f"{c} has its seat in {world.seat[c]}. {c} employs {world.staff[c]} people." for c in world.companies}
-    return found | {t: f"{t} lies on the {world.river[t]}. The mayor of {t}: {world.mayor[t]}." for t in world.towns}
+    found |= {
+        c: f"{c} has its seat in {world.seat[c]}. {c} employs {world.staff[c]} people."
+        for c in world.companies
+    }
+    return found | {
+        t: f"{t} lies on the {world.river[t]}. The mayor of {t}: {world.mayor[t]}."
+        for t in world.towns
+    }
 
 
 def _chain(rng: random.Random, world: _World) -> tuple[str, str, list[str], list[str]] | None:
@@ -103,7 +117,12 @@ def _sum(rng: random.Random, world: _World) -> tuple[str, str, list[str], list[s
     asked = rng.sample(world.companies, 5)
     question = f"How many people do {', '.join(asked[:-1])} and {asked[-1]} employ together? Add up what the documents say. Answer with the number alone."
     numbers = [world.staff[company] for company in asked]
-    return question, str(sum(numbers)), asked, [str(sum(numbers[:-1])), str(sum(numbers) + 1), *map(str, numbers)]
+    return (
+        question,
+        str(sum(numbers)),
+        asked,
+        [str(sum(numbers[:-1])), str(sum(numbers) + 1), *map(str, numbers)],
+    )
 
 
 def documents_task(rng: random.Random, tokens: int) -> Task:

@@ -58,7 +58,9 @@ def filler(rng: random.Random) -> str:
     return f"{rng.choice(_WHO)} {rng.choice(_DID)} the {thing} {rng.choice(_WHERE)}.".capitalize()
 
 
-def _hidden_among(rng: random.Random, needles: Sequence[str], room: int, ordered: bool = False) -> str:
+def _hidden_among(
+    rng: random.Random, needles: Sequence[str], room: int, ordered: bool = False
+) -> str:
     """The needles at uniform depths among as much filler as brings the whole to `room` tokens; `ordered` keeps their order."""
     room -= sum(map(tokens_in, needles))
     lines: list[str] = []
@@ -82,7 +84,9 @@ def _hidden_among(rng: random.Random, needles: Sequence[str], room: int, ordered
 
 def _keys(rng: random.Random, count: int) -> list[str]:
     """Distinct names of boxes, none of which is part of another."""
-    pairs = rng.sample(range(len(_ADJECTIVES) * len(_NOUNS)), min(count, len(_ADJECTIVES) * len(_NOUNS)))
+    pairs = rng.sample(
+        range(len(_ADJECTIVES) * len(_NOUNS)), min(count, len(_ADJECTIVES) * len(_NOUNS))
+    )
     return [f"{_ADJECTIVES[i // len(_NOUNS)]} {_NOUNS[i % len(_NOUNS)]}" for i in pairs]
 
 
@@ -104,12 +108,27 @@ def _needles(rng: random.Random, tokens: int, keys: int, values: int, asked: int
     lines = [_said(name, code) for name in names for code in of[name]]
     rng.shuffle(lines)
     which = wanted[0] if asked == 1 else ", ".join(wanted[:-1]) + f" and {wanted[-1]}"
-    what = "Which code has" if len(right) == 1 else "Which codes have" if asked > 1 else "Which codes has"
-    how = "the number alone" if len(right) == 1 else "all the numbers and nothing else, with commas between"
+    what = (
+        "Which code has"
+        if len(right) == 1
+        else "Which codes have"
+        if asked > 1
+        else "Which codes has"
+    )
+    how = (
+        "the number alone"
+        if len(right) == 1
+        else "all the numbers and nothing else, with commas between"
+    )
     question = f"{what} the {which}? Answer with {how}."
     context = _hidden_among(rng, lines, tokens - tokens_in(question))
     evidence = "\n".join(_said(name, code) for name in wanted for code in of[name])
-    return Task(f"{context}\n\n{question}", tuple(right), evidence, tuple(code for code in codes if code not in right))
+    return Task(
+        f"{context}\n\n{question}",
+        tuple(right),
+        evidence,
+        tuple(code for code in codes if code not in right),
+    )
 
 
 def _distractors(tokens: int) -> int:
@@ -151,7 +170,12 @@ def tracking(rng: random.Random, tokens: int) -> Task:
     told: list[list[str]] = []
     for number, value in enumerate(values):
         own = listed[number * (_HOPS + 1) : (number + 1) * (_HOPS + 1)]
-        told.append([f"VAR {own[0]} = {value}", *(f"VAR {after} = VAR {before}" for before, after in itertools.pairwise(own))])
+        told.append(
+            [
+                f"VAR {own[0]} = {value}",
+                *(f"VAR {after} = VAR {before}" for before, after in itertools.pairwise(own)),
+            ]
+        )
     evidence, right = "\n".join(told[0]), listed[: _HOPS + 1]
     lines: list[str] = []
     left = [list(chain) for chain in told]

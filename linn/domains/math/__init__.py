@@ -66,11 +66,23 @@ class Math(Domain):
             raise UserError(f"domain math: tools is {tools!r}; allowed: python")
         if not isinstance(calls, int) or isinstance(calls, bool) or not 1 <= calls <= 100:
             raise UserError(f"domain math: calls is {calls!r}; allowed: 1 to 100")
-        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds <= 3600:
-            raise UserError(f"domain math: seconds is {seconds!r}; allowed: a number above 0, at most 3600")
+        if (
+            not isinstance(seconds, (int, float))
+            or isinstance(seconds, bool)
+            or not 0 < seconds <= 3600
+        ):
+            raise UserError(
+                f"domain math: seconds is {seconds!r}; allowed: a number above 0, at most 3600"
+            )
         if isinstance(readable, str) or not all(Path(folder).is_dir() for folder in readable):
-            raise UserError(f"domain math: readable is {readable!r}; allowed: a list of folders that exist")
-        self._calls, self._seconds, self._readable = calls if tools else 0, float(seconds), tuple(Path(folder) for folder in readable)
+            raise UserError(
+                f"domain math: readable is {readable!r}; allowed: a list of folders that exist"
+            )
+        self._calls, self._seconds, self._readable = (
+            calls if tools else 0,
+            float(seconds),
+            tuple(Path(folder) for folder in readable),
+        )
         if tools:
             self.max_turns = calls + 1  # the option's, not the class's
         self._worker = Comparer()
@@ -81,12 +93,18 @@ class Math(Domain):
         a, b = rng.randint(2, 9), rng.randint(2, 9)
         if rng.random() < 0.5:
             first, c = a + b, rng.randint(1, min(9, a + b - 1))
-            text, steps = f"{name} has {a} {item}, gets {b}, gives {c}.", (f"{a} + {b} = {first}", f"{first} - {c} = {first - c}")
+            text, steps = (
+                f"{name} has {a} {item}, gets {b}, gives {c}.",
+                (f"{a} + {b} = {first}", f"{first} - {c} = {first - c}"),
+            )
             result = first - c
         else:
             a, b, c = min(a, 5), min(b, 5), rng.randint(1, 9)
             first = a * b
-            text, steps = f"{name} has {a} boxes of {b} {item}, gets {c}.", (f"{a} * {b} = {first}", f"{first} + {c} = {first + c}")
+            text, steps = (
+                f"{name} has {a} boxes of {b} {item}, gets {c}.",
+                (f"{a} * {b} = {first}", f"{first} + {c} = {first + c}"),
+            )
             result = first + c
         question = Message("user", f"{text} how many? box the answer.")
         hidden = {"expected": str(result), "mode": "boxed", "steps": steps, "first": str(first)}
@@ -100,9 +118,17 @@ class Math(Domain):
         """The prompt with the tool, and the words on it at the end of the system turn."""
         if not self._calls:
             return prompt
-        system, rest = (prompt.messages[:1], prompt.messages[1:]) if prompt.messages[0].role == "system" else ((), prompt.messages)
+        system, rest = (
+            (prompt.messages[:1], prompt.messages[1:])
+            if prompt.messages[0].role == "system"
+            else ((), prompt.messages)
+        )
         told = f"{system[0].content}\n\n{_USE_TOOL}" if system and system[0].content else _USE_TOOL
-        return replace(prompt, messages=(Message("system", told), *rest), tools=(python_tool.tool(self._seconds),))
+        return replace(
+            prompt,
+            messages=(Message("system", told), *rest),
+            tools=(python_tool.tool(self._seconds),),
+        )
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """A plain number is compared exactly; everything else goes to `math-verify`."""
@@ -113,38 +139,64 @@ class Math(Domain):
             return Verdict(0.0, "the answer is not boxed" if text else "the answer is empty")
         if boxes and (mode == "boxed" or (len(boxes) == 1 and "final answer" not in text.lower())):
             return self._verify_box(boxes[-1], expected, mode)
-        return _verdict(self._worker.equal(expected, text[-_TAIL:], _CPU_SECONDS[mode]), text[-40:], expected)
+        return _verdict(
+            self._worker.equal(expected, text[-_TAIL:], _CPU_SECONDS[mode]), text[-40:], expected
+        )
 
     def _verify_box(self, box: str, expected: str, mode: str) -> Verdict:
-        if len(box) > _LONGEST_BOX or any(len(digits) > _LONGEST_NUMBER for digits in _DIGITS.findall(box)):
+        if len(box) > _LONGEST_BOX or any(
+            len(digits) > _LONGEST_NUMBER for digits in _DIGITS.findall(box)
+        ):
             return Verdict(0.0, "the box holds too much to be an answer")
         if _PLAIN.fullmatch(box) and _PLAIN.fullmatch(expected):
             return _verdict(Fraction(box) == Fraction(expected), box, expected)
-        if mode == "boxed" and _PLAIN.fullmatch(expected) and (len(_DIGITS.findall(box)) != 1 or "%" in box):
+        if (
+            mode == "boxed"
+            and _PLAIN.fullmatch(expected)
+            and (len(_DIGITS.findall(box)) != 1 or "%" in box)
+        ):
             # math-verify would work out `7 + 7`, add up `7 7` and take the end of `x = 15 = 14`
             return Verdict(0.0, f"{box[:40]!r} is not one number")
         if mode == "boxed" and (word := _WORD.fullmatch(expected)):
             # math-verify would read a word as a product of letters: west = stew
             found = _WORD.fullmatch(box)
-            return _verdict(found is not None and found[1].casefold() == word[1].casefold(), box, expected)
-        return _verdict(self._worker.equal(expected, f"\\boxed{{{box}}}", _CPU_SECONDS[mode]), box, expected)
+            return _verdict(
+                found is not None and found[1].casefold() == word[1].casefold(), box, expected
+            )
+        return _verdict(
+            self._worker.equal(expected, f"\\boxed{{{box}}}", _CPU_SECONDS[mode]), box, expected
+        )
 
     def gold(self, prompt: Prompt) -> Reply:
         """The steps and the boxed answer."""
-        return Reply(f"\\boxed{{{_bare(prompt.hidden['expected'])}}}", ", ".join(prompt.hidden["steps"]))
+        return Reply(
+            f"\\boxed{{{_bare(prompt.hidden['expected'])}}}", ", ".join(prompt.hidden["steps"])
+        )
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: stopping after the first step and boxing its result."""
         steps, first = prompt.hidden["steps"], prompt.hidden["first"]
         if faulty:
             return (Message("assistant", f"\\boxed{{{first}}}", reasoning=steps[0]),)
-        return (Message("assistant", f"\\boxed{{{prompt.hidden['expected']}}}", reasoning=", ".join(steps)),)
+        return (
+            Message(
+                "assistant", f"\\boxed{{{prompt.hidden['expected']}}}", reasoning=", ".join(steps)
+            ),
+        )
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """`expected_answer` or `answer`; `responses_create_params`, or `question`, or `problem` (then boxing is asked for); `grading_mode`."""
-        name = "expected_answer" if row.get("expected_answer") is not None or "answer" not in row else "answer"
+        name = (
+            "expected_answer"
+            if row.get("expected_answer") is not None or "answer" not in row
+            else "answer"
+        )
         expected, mode = row.get(name), row.get("grading_mode") or "any"
-        expected = str(expected) if isinstance(expected, (int, float)) and not isinstance(expected, bool) else expected
+        expected = (
+            str(expected)
+            if isinstance(expected, (int, float)) and not isinstance(expected, bool)
+            else expected
+        )
         if not isinstance(expected, str) or not expected.strip():
             raise UserError(f"row {index}: {name} is {expected!r}; allowed: text")
         if mode not in _MODES:
@@ -177,10 +229,18 @@ def _bare(answer: str) -> str:
     """Without the dollar signs, brackets or box a row may have put around its answer."""
     answer = answer.strip()
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-        if len(answer) > len(left) + len(right) and answer.startswith(left) and answer.endswith(right):
+        if (
+            len(answer) > len(left) + len(right)
+            and answer.startswith(left)
+            and answer.endswith(right)
+        ):
             answer = answer[len(left) : -len(right)].strip()
     boxes = _boxes(answer)
-    return boxes[0] if len(boxes) == 1 and answer.startswith("\\boxed") and answer.endswith("}") else answer
+    return (
+        boxes[0]
+        if len(boxes) == 1 and answer.startswith("\\boxed") and answer.endswith("}")
+        else answer
+    )
 
 
 def _boxes(text: str) -> list[str]:

@@ -50,7 +50,9 @@ class Comparer:
                 if code == -signal.SIGPROF:
                     return False
         if code == -signal.SIGKILL:
-            raise InfrastructureError("the math-verify process was killed or silent twice; look at this machine's memory and load")
+            raise InfrastructureError(
+                "the math-verify process was killed or silent twice; look at this machine's memory and load"
+            )
         return False
 
     def stop(self) -> None:
@@ -64,13 +66,18 @@ class Comparer:
         assert self._process is not None
         if not self._greeted and _exchange(self._process, b"") != b"ready\n":
             self._end()
-            raise InfrastructureError("the math-verify process did not start; is `math-verify` installed?")
+            raise InfrastructureError(
+                "the math-verify process did not start; is `math-verify` installed?"
+            )
         self._greeted = True
         return self._process
 
     def _start(self) -> None:
         package = str(Path(__file__).resolve().parents[3])
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+        env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+        }
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "linn.domains.math.equality"],
@@ -127,7 +134,9 @@ def _serve() -> None:
     def equal(expected: str, text: str) -> bool:
         try:
             gold = parse(f"\\boxed{{{expected}}}", [LatexExtractionConfig()], parsing_timeout=None)
-            found = parse(text, [ExprExtractionConfig(), LatexExtractionConfig()], parsing_timeout=None)
+            found = parse(
+                text, [ExprExtractionConfig(), LatexExtractionConfig()], parsing_timeout=None
+            )
             return bool(gold and found and verify(gold, found, timeout_seconds=None))
         except Exception:  # whatever a formula breaks inside the library, it is not the answer (MemoryError and RecursionError too)
             return False

@@ -18,8 +18,15 @@ def tool(seconds: float) -> Mapping[str, Any]:
         f"Runs Python code in an interpreter that keeps its state between calls, and gives back what the code prints, the value of its "
         f"last expression and its errors. A call may take {seconds:g} seconds."
     )
-    schema = {"type": "object", "properties": {"code": {"type": "string", "description": "The code to run"}}, "required": ["code"]}
-    return {"type": "function", "function": {"name": NAME, "description": told, "parameters": schema}}
+    schema = {
+        "type": "object",
+        "properties": {"code": {"type": "string", "description": "The code to run"}},
+        "required": ["code"],
+    }
+    return {
+        "type": "function",
+        "function": {"name": NAME, "description": told, "parameters": schema},
+    }
 
 
 class PythonEnv:
@@ -32,7 +39,9 @@ class PythonEnv:
         """One tool turn a call; a wrong call is told so in words."""
         if not message.tool_calls:
             return None
-        return tuple(Message("tool", self._answer(call), tool_call_id=call.id) for call in message.tool_calls)
+        return tuple(
+            Message("tool", self._answer(call), tool_call_id=call.id) for call in message.tool_calls
+        )
 
     def _answer(self, call: ToolCall) -> str:
         if self.left <= 0:

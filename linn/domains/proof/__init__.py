@@ -90,10 +90,25 @@ class Proof(Domain):
         super().__init__(level, rows)
         allowed = (
             ("role", role, role in _ROLES, "prover, verifier"),
-            ("verifications", verifications, _whole(verifications) and 1 <= verifications <= 64, "1 to 64"),
-            ("self_weight", self_weight, isinstance(self_weight, (int, float)) and 0 <= self_weight < 1, "0 to below 1"),
+            (
+                "verifications",
+                verifications,
+                _whole(verifications) and 1 <= verifications <= 64,
+                "1 to 64",
+            ),
+            (
+                "self_weight",
+                self_weight,
+                isinstance(self_weight, (int, float)) and 0 <= self_weight < 1,
+                "0 to below 1",
+            ),
             ("formal", formal, formal in (None, "lean4"), "lean4"),
-            ("formal", formal, formal is None or (role == "prover" and not judged), "role prover without a judge"),
+            (
+                "formal",
+                formal,
+                formal is None or (role == "prover" and not judged),
+                "role prover without a judge",
+            ),
         )
         for key, value, holds, words in allowed:
             if not holds:
@@ -108,7 +123,12 @@ class Proof(Domain):
         task = derivations.make(rng)
         goal = f"{task.goal[0]} = {task.goal[1]}"
         problem = f"given {task.text()}. prove {goal}."
-        hidden: dict[str, Any] = {"problem": problem, "given": dict(task.given), "goal": task.goal, "proof": " = ".join(task.chain)}
+        hidden: dict[str, Any] = {
+            "problem": problem,
+            "given": dict(task.given),
+            "goal": task.goal,
+            "proof": " = ".join(task.chain),
+        }
         if self.role == "verifier":
             score = rng.choice(_SCORES)
             hidden |= {"proof": " = ".join(derivations.spoiled(task, rng, score)), "score": score}
@@ -130,7 +150,11 @@ class Proof(Domain):
             return self._derivation_row(row, index, where)
         problem = _text(row, ("problem",), where)
         if not problem:
-            formal = "; a formal_statement needs domains.proof.formal: lean4" if "formal_statement" in row else ""
+            formal = (
+                "; a formal_statement needs domains.proof.formal: lean4"
+                if "formal_statement" in row
+                else ""
+            )
             raise UserError(f"{where}: problem is missing; allowed: text{formal}")
         proof = _text(row, ("proof",), where)
         hidden: dict[str, Any] = {
@@ -142,12 +166,20 @@ class Proof(Domain):
             name = "score" if row.get("score") is not None else "ground_truth_verify_score"
             score = row.get(name)
             if not proof or isinstance(score, bool) or score not in _SCORES:
-                raise UserError(f"{where}: a verifier needs proof (text) and score (0, 0.5 or 1); {name} is {score!r}")
-            hidden |= {"proof": proof, "score": float(score), "judgement": _text(row, ("ground_truth_judgement",), where)}
+                raise UserError(
+                    f"{where}: a verifier needs proof (text) and score (0, 0.5 or 1); {name} is {score!r}"
+                )
+            hidden |= {
+                "proof": proof,
+                "score": float(score),
+                "judgement": _text(row, ("ground_truth_judgement",), where),
+            }
             text = _asked_of(_VERIFY, problem=problem, proof=proof)
         else:
             if not self.judged:
-                raise UserError(f"{where}: a proof in words is judged by a model; name it as the domain's judge")
+                raise UserError(
+                    f"{where}: a proof in words is judged by a model; name it as the domain's judge"
+                )
             text = _PROVE.format(scale=_SCALE, problem=problem)
         messages = self._asked(row, index, text)
         hidden["rated"] = any("## Self Evaluation" in message.content for message in messages)
@@ -159,8 +191,16 @@ class Proof(Domain):
         except derivations.NotATerm as error:
             raise UserError(f"{where}: given and goal: {error}") from None
         problem = f"given {row['given']}. prove {row['goal']}."
-        hidden: dict[str, Any] = {"problem": problem, "given": given, "goal": goal, "proof": _text(row, ("proof",), where), "rated": True}
-        text = f"{problem} ## Solution: one replacement a step. ## Self Evaluation: box 0, 0.5 or 1."
+        hidden: dict[str, Any] = {
+            "problem": problem,
+            "given": given,
+            "goal": goal,
+            "proof": _text(row, ("proof",), where),
+            "rated": True,
+        }
+        text = (
+            f"{problem} ## Solution: one replacement a step. ## Self Evaluation: box 0, 0.5 or 1."
+        )
         if self.role == "verifier":
             if not hidden["proof"]:
                 raise UserError(f"{where}: proof is missing; allowed: text")
@@ -176,13 +216,23 @@ class Proof(Domain):
             f"Complete this Lean 4 code:\n\n```lean4\n{header}{statement.rstrip()}\n```\n\nPlan the proof first. Then give it in one last "
             "```lean4 block: the statement word for word, then its proof. No lemmas, options or commands besides."
         )
-        hidden = {"header": header, "statement": statement, "proof": _text(row, ("formal_proof", "proof"), where)}
+        hidden = {
+            "header": header,
+            "statement": statement,
+            "proof": _text(row, ("formal_proof", "proof"), where),
+        }
         return self._prompt(self._asked(row, index, text), hidden, index)
 
     def _asked(self, row: Mapping[str, Any], index: int, text: str) -> tuple[Message, ...]:
-        return request_messages(row, index) if row.get("responses_create_params") is not None else (Message("user", text),)
+        return (
+            request_messages(row, index)
+            if row.get("responses_create_params") is not None
+            else (Message("user", text),)
+        )
 
-    def _prompt(self, messages: tuple[Message, ...], hidden: Mapping[str, Any], index: int) -> Prompt:
+    def _prompt(
+        self, messages: tuple[Message, ...], hidden: Mapping[str, Any], index: int
+    ) -> Prompt:
         prompt = Prompt(self.name, "", messages, hidden=hidden)
         return Prompt(self.name, f"{content_key(prompt)}.{index}", messages, hidden=hidden)
 
@@ -206,7 +256,12 @@ class Proof(Domain):
     def _agreement(self, prompt: Prompt, reply: Reply) -> Verdict:
         said, true = score_of(reply.text), prompt.hidden["score"]
         if said is None or len(reply.text) > _LONGEST_ANALYSIS:
-            return Verdict(0.0, "the analysis does not end in a boxed 0, 0.5 or 1" if said is None else "the analysis is too long")
+            return Verdict(
+                0.0,
+                "the analysis does not end in a boxed 0, 0.5 or 1"
+                if said is None
+                else "the analysis is too long",
+            )
         reward = float(said == true) if self.exact else 1.0 - abs(said - true)
         return Verdict(reward, "" if said == true else f"scored {said:g}, it is {true:g}")
 
@@ -221,13 +276,20 @@ class Proof(Domain):
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
         """Every well-formed reply is put to the judge `verifications` times; badly formed ones earn 0 unasked."""
-        return [self._question(prompt, reply) for reply in replies if self._asks(prompt, reply) for _ in range(self.verifications)]
+        return [
+            self._question(prompt, reply)
+            for reply in replies
+            if self._asks(prompt, reply)
+            for _ in range(self.verifications)
+        ]
 
     def asks(self, siblings: int) -> int:
         """See `Domain`."""
         return super().asks(siblings) * self.verifications
 
-    def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
+    def judge(
+        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+    ) -> list[Verdict] | None:
         """Prover: the mean readable score. Verifier: agreement times the mean score of its analysis. Unreadable answers are left out."""
         if not self.judged or not answers:
             return None
@@ -254,7 +316,11 @@ class Proof(Domain):
             else self._proved(mean, parts_of(reply.text, prompt.hidden["rated"])[1])
         )
         reward = alone.reward * mean if self.role == "verifier" else alone.reward
-        return Verdict(reward, told, {**alone.metrics, "unreliable": 0.0, "readable": len(scores) / len(answers)})
+        return Verdict(
+            reward,
+            told,
+            {**alone.metrics, "unreliable": 0.0, "readable": len(scores) / len(answers)},
+        )
 
     def _asks(self, prompt: Prompt, reply: Reply) -> bool:
         """Whether a judge is asked about this reply."""
@@ -268,10 +334,21 @@ class Proof(Domain):
         hidden = prompt.hidden
         if self.role == "verifier":
             known = {"expert": hidden.get("judgement", "")}
-            text = _asked_of(_META, problem=hidden["problem"], proof=hidden["proof"], **known, analysis=reply.text)
+            text = _asked_of(
+                _META,
+                problem=hidden["problem"],
+                proof=hidden["proof"],
+                **known,
+                analysis=reply.text,
+            )
         else:
             known = {name: hidden.get(name, "") for name in ("reference", "guidelines")}
-            text = _asked_of(_VERIFY, problem=hidden["problem"], **known, proof=parts_of(reply.text, hidden["rated"])[0])
+            text = _asked_of(
+                _VERIFY,
+                problem=hidden["problem"],
+                **known,
+                proof=parts_of(reply.text, hidden["rated"])[0],
+            )
         return Question((Message("user", text),), lambda answer: score_of(answer) is not None)
 
     # -------------------------------------------------- gold and demonstrations
@@ -290,7 +367,11 @@ class Proof(Domain):
         """The fault: a prover leaves a step out and rates itself 1, a verifier is wrong about the proof."""
         hidden = prompt.hidden
         if self.role == "verifier":
-            score = rng.choice([score for score in _SCORES if score != hidden["score"]]) if faulty else hidden["score"]
+            score = (
+                rng.choice([score for score in _SCORES if score != hidden["score"]])
+                if faulty
+                else hidden["score"]
+            )
             return (Message("assistant", f"\\boxed{{{score:g}}}", reasoning=hidden["proof"]),)
         chain = hidden["proof"].split(" = ")
         if faulty:
@@ -316,7 +397,13 @@ def parts_of(text: str, rated: bool) -> tuple[str, float | None, str]:
     if rated and own is None:
         return proof, None, "no `## Self Evaluation` that ends in a boxed 0, 0.5 or 1"
     if not proof or len(proof) > _LONGEST_PROOF:
-        return proof, own, f"the proof is longer than {_LONGEST_PROOF} characters" if proof else "there is no proof"
+        return (
+            proof,
+            own,
+            f"the proof is longer than {_LONGEST_PROOF} characters"
+            if proof
+            else "there is no proof",
+        )
     return proof, own if rated else None, ""
 
 
@@ -328,7 +415,9 @@ def _asked_of(template: str, **texts: str) -> str:
     """A verifier's question with the texts that are there, none of which can close the marks it stands in."""
     there = {name: text for name, text in texts.items() if text}
     known = "".join(f"{_KNOWN[name]}\n" for name in there if name in _KNOWN)
-    return template.format(scale=_SCALE, known=known, fences=FENCES, texts=fenced(list(there.items())))
+    return template.format(
+        scale=_SCALE, known=known, fences=FENCES, texts=fenced(list(there.items()))
+    )
 
 
 def _text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:

@@ -42,7 +42,13 @@ def make(rng: random.Random) -> Task:
     """Three letters: the first from the second, the second from the third, the third a number."""
     x, y, z = rng.sample(_LETTERS, 3)
     a, b, c = rng.randint(2, 9), rng.randint(2, 5), rng.randint(2, 9)
-    first, second = rng.choice(((f"{y} + {a}", f"{b} * {z}"), (f"{y} - {a}", f"{b + 10} * {z}"), (f"{a} + {y}", f"{z} * {b}")))
+    first, second = rng.choice(
+        (
+            (f"{y} + {a}", f"{b} * {z}"),
+            (f"{y} - {a}", f"{b + 10} * {z}"),
+            (f"{a} + {y}", f"{z} * {b}"),
+        )
+    )
     given = ((x, first), (y, second), (z, str(c)))
     chain: list[Term] = [x]
     definitions = {letter: parse(value) for letter, value in given}
@@ -59,7 +65,9 @@ def spoiled(task: Task, rng: random.Random, score: float) -> tuple[str, ...]:
         del chain[rng.randrange(1, len(chain) - 1)]
     elif score == 0:
         place = rng.choice([i for i in range(1, len(chain) - 1) if re.search(r"[0-9]", chain[i])])
-        chain[place] = re.sub(r"[0-9]+", lambda digits: str(int(digits[0]) + rng.randint(1, 3)), chain[place], count=1)
+        chain[place] = re.sub(
+            r"[0-9]+", lambda digits: str(int(digits[0]) + rng.randint(1, 3)), chain[place], count=1
+        )
     return tuple(chain)
 
 
@@ -86,7 +94,9 @@ def judge(text: str, given: Mapping[str, str], goal: tuple[str, str]) -> tuple[f
     for term in chain:
         if _value(term, definitions) != true:
             return 0.0, f"{show(term)} is not equal to {goal[1]}"
-    missing = [i for i in range(1, len(chain)) if not _one_step(chain[i - 1], chain[i], definitions)]
+    missing = [
+        i for i in range(1, len(chain)) if not _one_step(chain[i - 1], chain[i], definitions)
+    ]
     if not missing:
         return 1.0, ""
     what = f"{show(chain[missing[0] - 1])} = {show(chain[missing[0]])} is more than one replacement"
@@ -108,7 +118,9 @@ def read(given: str, goal: str) -> tuple[dict[str, str], tuple[str, str]]:
             raise NotATerm(f"{letter} rests on a letter that is not defined after it")
         known.add(letter)
     left, _, right = (piece.strip() for piece in goal.partition("="))
-    if not _letters(parse(left)) | _letters(parse(right)) <= known or _value(parse(left), terms) != _value(parse(right), terms):
+    if not _letters(parse(left)) | _letters(parse(right)) <= known or _value(
+        parse(left), terms
+    ) != _value(parse(right), terms):
         raise NotATerm(f"{goal[:30]!r} does not follow")
     return definitions, (left, right)
 
@@ -139,7 +151,9 @@ def show(term: Term) -> str:
     operator, left, right = term
     tight = operator == "*"
     before = f"({show(left)})" if tight and _loose(left) else show(left)
-    after = f"({show(right)})" if _loose(right) or (tight and isinstance(right, tuple)) else show(right)
+    after = (
+        f"({show(right)})" if _loose(right) or (tight and isinstance(right, tuple)) else show(right)
+    )
     return f"{before} {operator} {after}"
 
 
@@ -188,7 +202,13 @@ def _value(term: Term, definitions: Mapping[str, Term]) -> int | None:
 
 
 def _letters(term: Term) -> set[str]:
-    return {term} if isinstance(term, str) else _letters(term[1]) | _letters(term[2]) if isinstance(term, tuple) else set()
+    return (
+        {term}
+        if isinstance(term, str)
+        else _letters(term[1]) | _letters(term[2])
+        if isinstance(term, tuple)
+        else set()
+    )
 
 
 def _worked_out(operator: str, left: int, right: int) -> int:
@@ -197,12 +217,18 @@ def _worked_out(operator: str, left: int, right: int) -> int:
 
 def _one_step(before: Term, after: Term, definitions: Mapping[str, Term]) -> bool:
     """Whether one replacement, somewhere, leads from one expression to the other."""
-    if (isinstance(before, str) and definitions.get(before) == after) or (isinstance(after, str) and definitions.get(after) == before):
+    if (isinstance(before, str) and definitions.get(before) == after) or (
+        isinstance(after, str) and definitions.get(after) == before
+    ):
         return True
     if not isinstance(before, tuple):
         return False
     operator, left, right = before
-    if isinstance(left, int) and isinstance(right, int) and after == _worked_out(operator, left, right):
+    if (
+        isinstance(left, int)
+        and isinstance(right, int)
+        and after == _worked_out(operator, left, right)
+    ):
         return True
     if not isinstance(after, tuple) or after[0] != operator:
         return False
@@ -229,4 +255,8 @@ def _reduced(term: Term) -> Term:
     operator, left, right = term
     if isinstance(left, int) and isinstance(right, int):
         return _worked_out(operator, left, right)
-    return (operator, _reduced(left), right) if isinstance(left, tuple) else (operator, left, _reduced(right))
+    return (
+        (operator, _reduced(left), right)
+        if isinstance(left, tuple)
+        else (operator, left, _reduced(right))
+    )

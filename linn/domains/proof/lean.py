@@ -15,7 +15,9 @@ from linn.sandbox import Ran, Workspace, WorkspaceLimits
 from linn.types import Verdict
 
 _LONGEST = 60_000
-_LIMITS = WorkspaceLimits(cpu=240.0, wall=600.0, memory=6 << 30, address=1 << 38, processes=64, output=1 << 20)
+_LIMITS = WorkspaceLimits(
+    cpu=240.0, wall=600.0, memory=6 << 30, address=1 << 38, processes=64, output=1 << 20
+)
 """Mathlib's files are mapped into the address space, so that is wide; memory counts what is really held."""
 _AXIOMS = {"propext", "Classical.choice", "Quot.sound"}
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
@@ -46,14 +48,24 @@ class Lean:
         tool = shutil.which("lean")
         remedy = "install Lean 4 (with elan, see lean-lang.org), so that `lean` is on PATH, and name Mathlib's folders in LEAN_PATH"
         if tool is None:
-            raise UserError(f"domain proof: formal: lean4 needs Lean, and no `lean` is on PATH; {remedy}")
+            raise UserError(
+                f"domain proof: formal: lean4 needs Lean, and no `lean` is on PATH; {remedy}"
+            )
         try:
-            told = subprocess.run([tool, "--print-prefix"], capture_output=True, text=True, timeout=120, check=True)
+            told = subprocess.run(
+                [tool, "--print-prefix"], capture_output=True, text=True, timeout=120, check=True
+            )
             self.prefix = Path(told.stdout.strip()).resolve(strict=True)
             self.tool = (self.prefix / "bin" / "lean").resolve(strict=True)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
-            raise UserError(f"domain proof: {tool} --print-prefix does not name a working Lean 4 ({error}); {remedy}") from None
-        self.path = [Path(part).resolve() for part in os.environ.get("LEAN_PATH", "").split(os.pathsep) if part and Path(part).is_dir()]
+            raise UserError(
+                f"domain proof: {tool} --print-prefix does not name a working Lean 4 ({error}); {remedy}"
+            ) from None
+        self.path = [
+            Path(part).resolve()
+            for part in os.environ.get("LEAN_PATH", "").split(os.pathsep)
+            if part and Path(part).is_dir()
+        ]
         self._sound: set[str] = set()
 
     def prove(self, header: str, statement: str, answer: str) -> Verdict:
@@ -65,10 +77,16 @@ class Lean:
             return Verdict(0.0, why)
         name = name_of(statement)
         top = f"{header.rstrip()}\n\n{core(statement)} :="
-        if top not in self._sound:  # a header that does not load would look like a wrong proof each time
+        if (
+            top not in self._sound
+        ):  # a header that does not load would look like a wrong proof each time
             ran = self._run(f"{top} sorry\n")
-            if errors := [data for _, severity, data in messages(ran.stdout) if severity == "error"]:
-                raise UserError(f"the statement of {name} does not compile: {errors[0][:200]!r}; is LEAN_PATH set for its imports?")
+            if errors := [
+                data for _, severity, data in messages(ran.stdout) if severity == "error"
+            ]:
+                raise UserError(
+                    f"the statement of {name} does not compile: {errors[0][:200]!r}; is LEAN_PATH set for its imports?"
+                )
             if ran.status != "ok":
                 raise UserError(
                     f"the statement of {name} alone ends with {ran.status}, exit code {ran.code}: {' '.join(ran.stderr.split())[:200]}"
@@ -80,17 +98,27 @@ class Lean:
 
     def _run(self, source: str) -> Ran:
         with Workspace(_LIMITS, {"Proof.lean": source}, [self.prefix, *self.path]) as workspace:
-            words = ["env", f"LEAN_PATH={os.pathsep.join(map(str, self.path))}", str(self.tool), "--json", "Proof.lean"]
+            words = [
+                "env",
+                f"LEAN_PATH={os.pathsep.join(map(str, self.path))}",
+                str(self.tool),
+                "--json",
+                "Proof.lean",
+            ]
             ran = workspace.run(words)
         if ran.code in (126, 127):
-            raise InfrastructureError(f"Lean cannot be run in the sandbox: {' '.join(ran.stderr.split())[:200]}")
+            raise InfrastructureError(
+                f"Lean cannot be run in the sandbox: {' '.join(ran.stderr.split())[:200]}"
+            )
         return ran
 
 
 def check_statement(statement: str, where: str) -> None:
     """UserError where a row's statement names no theorem."""
     if _NAME.search(bare(statement)) is None:
-        raise UserError(f"{where} holds no `theorem NAME`; allowed: Lean text that ends in one theorem, its proof left out")
+        raise UserError(
+            f"{where} holds no `theorem NAME`; allowed: Lean text that ends in one theorem, its proof left out"
+        )
 
 
 def name_of(statement: str) -> str:
@@ -115,7 +143,11 @@ def proof_of(code: str, header: str, statement: str) -> tuple[str, str]:
     if stated:
         before, rest = plain[: stated[0].start()], plain[stated[-1].end() :].lstrip()
         known = {" ".join(line.split()) for line in bare(header).splitlines()} | {""}
-        if len(stated) > 1 or not {" ".join(line.split()) for line in before.splitlines()} <= known or not rest.startswith(":="):
+        if (
+            len(stated) > 1
+            or not {" ".join(line.split()) for line in before.splitlines()} <= known
+            or not rest.startswith(":=")
+        ):
             return "", "only the proof's body may be given, after the statement word for word"
         proof = rest[2:]
     elif re.search(r"^\s*(?:theorem|lemma|example)\b", plain, re.MULTILINE):
@@ -133,7 +165,11 @@ def _refused(proof: str) -> str:
         return "the proof is empty"
     if sign := next((sign for sign in _REFUSED_SIGNS if sign in proof), ""):
         return f"{sign} is not allowed in a proof"
-    words = (word for word in _WORD.findall(proof) if word in _REFUSED or not _REFUSED_PARTS.isdisjoint(word.split(".")))
+    words = (
+        word
+        for word in _WORD.findall(proof)
+        if word in _REFUSED or not _REFUSED_PARTS.isdisjoint(word.split("."))
+    )
     return f"{word} is not allowed in a proof" if (word := next(words, "")) else ""
 
 
@@ -181,7 +217,11 @@ def _verdict(ran: Ran, name: str, line: int) -> Verdict:
     if ran.status in ("timeout", "memory", "output"):
         return Verdict(0.0, f"Lean passed its limit: {ran.status}")
     told = messages(ran.stdout)
-    errors = [f"line {place}: {' '.join(data.split())}" for place, severity, data in told if severity == "error"]
+    errors = [
+        f"line {place}: {' '.join(data.split())}"
+        for place, severity, data in told
+        if severity == "error"
+    ]
     if errors or ran.status != "ok":
         return Verdict(0.0, (errors or [f"Lean ended with exit code {ran.code}"])[0][:300])
     axioms = [data.strip() for place, _, data in told if place == line]
@@ -191,7 +231,11 @@ def _verdict(ran: Ran, name: str, line: int) -> Verdict:
         return Verdict(1.0, "proved")
     used = re.search(r"' depends on axioms: \[([^\]]*)\]\Z", axioms[0])
     names = {part.strip() for part in used[1].split(",")} if used else {"what Lean does not name"}
-    return Verdict(0.0, f"the proof rests on {', '.join(sorted(names - _AXIOMS))}") if names - _AXIOMS else Verdict(1.0, "proved")
+    return (
+        Verdict(0.0, f"the proof rests on {', '.join(sorted(names - _AXIOMS))}")
+        if names - _AXIOMS
+        else Verdict(1.0, "proved")
+    )
 
 
 def core(statement: str) -> str:

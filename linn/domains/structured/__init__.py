@@ -53,9 +53,25 @@ class Structured(Domain):
         rng.shuffle(facts)
         said = ", ".join(f"{key} {json.dumps(value).strip(chr(34))}" for key, value in facts)
         types = {str: "string", int: "integer", bool: "boolean"}
-        schema = _compact({"type": "object", "properties": {key: {"type": types[type(value)]} for key, value in facts}})
-        hidden = {"schema_str": schema, "schema_type": "json", "response_mode": "text", "answer": dict(facts)}
-        return Prompt(self.name, "", (Message("user", f"{said}. json: {schema}"),), thinking=False, hidden=hidden)
+        schema = _compact(
+            {
+                "type": "object",
+                "properties": {key: {"type": types[type(value)]} for key, value in facts},
+            }
+        )
+        hidden = {
+            "schema_str": schema,
+            "schema_type": "json",
+            "response_mode": "text",
+            "answer": dict(facts),
+        }
+        return Prompt(
+            self.name,
+            "",
+            (Message("user", f"{said}. json: {schema}"),),
+            thinking=False,
+            hidden=hidden,
+        )
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """1 iff the whole answer (or the one call's payload) is a document that keeps the closed schema; nothing around it is stripped."""
@@ -84,35 +100,64 @@ class Structured(Domain):
         """The facts as a compact JSON object; faulty: whole numbers in quotes."""
         answer = prompt.hidden["answer"]
         if faulty:
-            answer = {key: str(value) if type(value) is int else value for key, value in answer.items()}
+            answer = {
+                key: str(value) if type(value) is int else value for key, value in answer.items()
+            }
         return (Message("assistant", _compact(answer)),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """A released row: `schema_str`, `schema_type` (json), newer `response_mode`, `tool_name`, `tool_payload_key`."""
         where = f"row {index} (domain structured)"
-        schema, kind, mode = row.get("schema_str"), row.get("schema_type") or "json", row.get("response_mode") or "text"
+        schema, kind, mode = (
+            row.get("schema_str"),
+            row.get("schema_type") or "json",
+            row.get("response_mode") or "text",
+        )
         try:
             closed = closed_schema(schema) if isinstance(schema, str) else None
         except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{where}: schema_str is not the JSON text of a schema: {error}") from error
+            raise UserError(
+                f"{where}: schema_str is not the JSON text of a schema: {error}"
+            ) from error
         if not isinstance(closed, (dict, bool)):
-            raise UserError(f"{where}: schema_str must be the JSON text of a schema, found {str(schema)[:60]!r}")
+            raise UserError(
+                f"{where}: schema_str must be the JSON text of a schema, found {str(schema)[:60]!r}"
+            )
         if not isinstance(kind, str) or kind.lower() not in KINDS:
             raise UserError(f"{where}: schema_type is {kind!r}; allowed: {', '.join(KINDS)}")
         if mode not in ("text", "tool_call"):
             raise UserError(f"{where}: response_mode is {mode!r}; allowed: text, tool_call")
         hidden = {"schema_str": schema, "schema_type": kind.lower(), "response_mode": mode}
-        hidden |= {"tool_name": row.get("tool_name"), "tool_payload_key": row.get("tool_payload_key")}
+        hidden |= {
+            "tool_name": row.get("tool_name"),
+            "tool_payload_key": row.get("tool_payload_key"),
+        }
         identity = str(row.get("id", row.get("source_record_id") or index))
-        return Prompt(self.name, identity, request_messages(row, index), True, request_tools(row, index), hidden)
+        return Prompt(
+            self.name,
+            identity,
+            request_messages(row, index),
+            True,
+            request_tools(row, index),
+            hidden,
+        )
 
 
 def _payload(hidden: Mapping[str, Any], reply: Reply) -> Any:
     """What the reply's one call hands over; raises ValueError where there is not exactly one, or not the right one."""
-    calls = [call for message in reply.messages if message.role == "assistant" for call in message.tool_calls]
+    calls = [
+        call
+        for message in reply.messages
+        if message.role == "assistant"
+        for call in message.tool_calls
+    ]
     if len(calls) != 1:
         raise ValueError(f"{len(calls)} calls; exactly one is wanted")
-    name, key, arguments = hidden.get("tool_name"), hidden.get("tool_payload_key"), calls[0].arguments
+    name, key, arguments = (
+        hidden.get("tool_name"),
+        hidden.get("tool_payload_key"),
+        calls[0].arguments,
+    )
     if name and calls[0].name != name:
         raise ValueError(f"called {calls[0].name[:60]!r} instead of {name!r}")
     if isinstance(arguments, str):
@@ -137,7 +182,11 @@ class _Worker:
     def check(self, kind: str, text: str, schema_text: str) -> str:
         """As `documents.check`; a check that ran out of CPU time or memory is a reply that failed."""
         with self._lock:
-            process = self._start() if self._process is None or self._process.poll() is not None else self._process
+            process = (
+                self._start()
+                if self._process is None or self._process.poll() is not None
+                else self._process
+            )
             assert process.stdin is not None
             try:
                 process.stdin.write(json.dumps([kind, text, schema_text]).encode() + b"\n")
@@ -156,13 +205,18 @@ class _Worker:
         command = [sys.executable, "-m", "linn.domains.structured.documents"]
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": paths},
             )
         except OSError as error:
             raise InfrastructureError(f"the schema checker did not start: {error}") from error
         if self._read(self._process) is None:
             self._stop()
-            raise InfrastructureError("the schema checker ended while it started; run: python -m linn.domains.structured.documents")
+            raise InfrastructureError(
+                "the schema checker ended while it started; run: python -m linn.domains.structured.documents"
+            )
         return self._process
 
     def _read(self, process: subprocess.Popen[bytes]) -> dict[str, Any] | None:
@@ -172,7 +226,9 @@ class _Worker:
         while not line.endswith(b"\n"):
             if not select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
                 self._stop()
-                raise InfrastructureError(f"the schema checker gave no answer in {self._WALL_SECONDS:.0f} s; the machine may be overloaded")
+                raise InfrastructureError(
+                    f"the schema checker gave no answer in {self._WALL_SECONDS:.0f} s; the machine may be overloaded"
+                )
             part = os.read(process.stdout.fileno(), 65536)
             if not part:
                 return None

@@ -33,7 +33,9 @@ def check(kind: str, text: str, schema_text: str) -> str:
         return "empty reply"
     try:
         value = parse(kind, text)
-    except Exception as error:  # parsers raise many kinds; whatever they raise, the text is no such document
+    except (
+        Exception
+    ) as error:  # parsers raise many kinds; whatever they raise, the text is no such document
         return f"not {kind}: {type(error).__name__}: {error}"[:200]
     try:
         if kind == "xml":
@@ -43,7 +45,11 @@ def check(kind: str, text: str, schema_text: str) -> str:
         fault = next(_validator(schema_text).iter_errors(value), None)
     except Exception as failure:  # an unusable schema or value: invalid, as in the reference
         return f"cannot be validated: {type(failure).__name__}: {failure}"[:200]
-    return "" if fault is None else f"{'/'.join(map(str, fault.absolute_path)) or 'document'}: {fault.message}"[:200]
+    return (
+        ""
+        if fault is None
+        else f"{'/'.join(map(str, fault.absolute_path)) or 'document'}: {fault.message}"[:200]
+    )
 
 
 def quick(kind: str, text: str, schema_text: str) -> bool:
@@ -62,7 +68,9 @@ def _plain(schema_text: str) -> bool:
 def _plain_schema(schema: Any) -> bool:
     if not isinstance(schema, dict):
         return isinstance(schema, bool)
-    inner = list(schema["properties"].values()) if isinstance(schema.get("properties"), dict) else []
+    inner = (
+        list(schema["properties"].values()) if isinstance(schema.get("properties"), dict) else []
+    )
     inner += [schema[key] for key in ("items", "additionalProperties") if key in schema]
     return set(schema) <= _PLAIN_KEYS and all(_plain_schema(part) for part in inner)
 
@@ -109,7 +117,12 @@ def parse(kind: str, text: str) -> Any:
         import yaml
 
         # As in the reference, PyYAML's own parser decides; libyaml differs in `{a:[1]}`, but reads long texts within the time limit.
-        return yaml.load(text, Loader=yaml.SafeLoader if len(text) <= _LONGEST_OWN_YAML else getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(
+            text,
+            Loader=yaml.SafeLoader
+            if len(text) <= _LONGEST_OWN_YAML
+            else getattr(yaml, "CSafeLoader", yaml.SafeLoader),
+        )
     if kind == "toml":
         import tomllib
 
@@ -166,7 +179,10 @@ def _xml_typed(value: Any, schema: Any) -> Any:
     kind = schema["type"]
     if kind == "object" and isinstance(value, dict):
         properties = schema.get("properties", {})
-        return {key: _xml_typed(part, properties[key]) if key in properties else part for key, part in value.items()}
+        return {
+            key: _xml_typed(part, properties[key]) if key in properties else part
+            for key, part in value.items()
+        }
     if kind == "array":
         if isinstance(value, dict) and len(value) == 1:  # <tags><tag>a</tag><tag>b</tag></tags>
             (value,) = value.values()
@@ -179,7 +195,13 @@ def _xml_typed(value: Any, schema: Any) -> Any:
 
 def _csv_typed(rows: list[dict[str, Any]], schema: Any) -> list[dict[str, Any]]:
     properties = schema.get("items", schema).get("properties", {})
-    return [{key: _cell(cell, properties.get(key, {}).get("type", "string")) for key, cell in row.items()} for row in rows]
+    return [
+        {
+            key: _cell(cell, properties.get(key, {}).get("type", "string"))
+            for key, cell in row.items()
+        }
+        for row in rows
+    ]
 
 
 def _cell(cell: Any, kind: Any) -> Any:

@@ -31,7 +31,10 @@ _LONGEST_VIEW = 1 << 14
 def _tool(name: str, description: str, *parameters: str) -> dict[str, Any]:
     properties = {parameter: {"type": "string"} for parameter in parameters}
     schema = {"type": "object", "properties": properties, "required": list(parameters)}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": schema},
+    }
 
 
 TOOLS = (
@@ -48,13 +51,19 @@ class SweAgentic(Domain):
     levels = ("tiny", "full")
 
     def __init__(
-        self, level: str = "tiny", rows: str | Path | None = None, max_turns: int | None = None, held_out: Sequence[str] | None = None
+        self,
+        level: str = "tiny",
+        rows: str | Path | None = None,
+        max_turns: int | None = None,
+        held_out: Sequence[str] | None = None,
     ) -> None:
         """`max_turns`: None: 5 at `tiny`, 200 at `full` (paper §4.8.2). `held_out`: packages of which validation and test are made, train of
         the others; None: each row goes where its text's hash says."""
         super().__init__(level, rows)
         if level == "full" and rows is None:
-            raise UserError(f"domain {self.name}: level full needs rows; make some: linn tasks --out tasks.jsonl")
+            raise UserError(
+                f"domain {self.name}: level full needs rows; make some: linn tasks --out tasks.jsonl"
+            )
         if max_turns is not None and max_turns < 1:
             raise UserError(f"domain {self.name}: max_turns must be 1 or more, found {max_turns}")
         self.max_turns = max_turns or (200 if level == "full" else 5)
@@ -62,7 +71,9 @@ class SweAgentic(Domain):
         if held_out is not None and level != "full":
             raise UserError(f"domain {self.name}: held_out has a meaning at level full only")
         self._ends = Ends()
-        self.sandbox = Sandbox(Limits(cpu=10, wall=60.0, memory=1 << 30) if rows is not None else Limits())
+        self.sandbox = Sandbox(
+            Limits(cpu=10, wall=60.0, memory=1 << 30) if rows is not None else Limits()
+        )
 
     def make(self, rng: random.Random) -> Prompt:
         function = functions.make(rng)
@@ -70,14 +81,19 @@ class SweAgentic(Domain):
         tests = functions.inputs(function, rng)
         path, other_path = rng.sample(_NAMES, 2)
         files = {path: function.source(bug.body)}
-        calls, outputs = [(f"{path[:-3]}:{function.name}", [x]) for x in tests], [function.value(x) for x in tests]
+        calls, outputs = (
+            [(f"{path[:-3]}:{function.name}", [x]) for x in tests],
+            [function.value(x) for x in tests],
+        )
         if rng.random() < 0.3:
             other = functions.make(rng, avoid=(function.name,))
             files[other_path] = other.source()
             sample = functions.inputs(other, rng)[:2]
             calls += [(f"{other_path[:-3]}:{other.name}", [x]) for x in sample]
             outputs += [other.value(x) for x in sample]
-        shown = min((x for x in tests if bug.value(x) != function.value(x)), key=lambda x: len(repr(x)))
+        shown = min(
+            (x for x in tests if bug.value(x) != function.value(x)), key=lambda x: len(repr(x))
+        )
         hidden = {
             "files": files,
             "calls": calls,
@@ -90,12 +106,17 @@ class SweAgentic(Domain):
             "wrong": [wrong.body for wrong in function.wrong() if wrong.body != bug.body],
         }
         text = f"{function.name}({function.argument}) in {path} must return {function.spec}."
-        return Prompt(self.name, "", (Message("user", text),), thinking=False, tools=TOOLS, hidden=hidden)
+        return Prompt(
+            self.name, "", (Message("user", text),), thinking=False, tools=TOOLS, hidden=hidden
+        )
 
     def _turns(self, prompt: Prompt, body: str, tests: bool) -> tuple[Message, ...]:
         """Look, put `body` in place of the fault, perhaps run the tests (which then pass), stop."""
         path, bug = prompt.hidden["path"], prompt.hidden["bug"]
-        calls = [ToolCall("view", {"path": path}), ToolCall("edit", {"path": path, "old": bug, "new": body})]
+        calls = [
+            ToolCall("view", {"path": path}),
+            ToolCall("edit", {"path": path, "old": bug, "new": body}),
+        ]
         answers = [prompt.hidden["files"][path], "ok"]
         if tests:
             calls.append(ToolCall("run_tests", {}))
@@ -116,8 +137,14 @@ class SweAgentic(Domain):
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: a wrong repair, declared done without a test run. Rows hold no demonstrations."""
         if "bug" not in prompt.hidden:
-            raise UserError(f"prompt {prompt.id}: rows hold no demonstrations; they are for evaluation and reinforcement learning")
-        return self._turns(prompt, rng.choice(prompt.hidden["wrong"]) if faulty else prompt.hidden["body"], tests=not faulty)
+            raise UserError(
+                f"prompt {prompt.id}: rows hold no demonstrations; they are for evaluation and reinforcement learning"
+            )
+        return self._turns(
+            prompt,
+            rng.choice(prompt.hidden["wrong"]) if faulty else prompt.hidden["body"],
+            tests=not faulty,
+        )
 
     def env(self, prompt: Prompt) -> Env:
         if "task" in prompt.hidden:
@@ -146,12 +173,19 @@ class SweAgentic(Domain):
         cut = False
         if "tests" in prompt.hidden:
             outcome = self.sandbox.check_files(files, prompt.hidden["tests"])
-            reward, note = float(outcome.status == "ok"), "the tests passed" if outcome.status == "ok" else outcome.error
+            reward, note = (
+                float(outcome.status == "ok"),
+                "the tests passed" if outcome.status == "ok" else outcome.error,
+            )
             cut = outcome.status in ("timeout", "memory")
         else:
-            verdict = functions.judge_values(self.sandbox.call_files(files, prompt.hidden["calls"]), prompt.hidden["outputs"])
+            verdict = functions.judge_values(
+                self.sandbox.call_files(files, prompt.hidden["calls"]), prompt.hidden["outputs"]
+            )
             reward, note = verdict.reward, verdict.note
-        return Verdict(reward, note, {"changed": 1.0, "unreliable": float(cut or (reward > 0 and not stopped))})
+        return Verdict(
+            reward, note, {"changed": 1.0, "unreliable": float(cut or (reward > 0 and not stopped))}
+        )
 
     def _rows(self, split: Split, seed: int) -> Iterator[Prompt]:
         if self.held_out is None:
@@ -159,15 +193,23 @@ class SweAgentic(Domain):
             return
         assert self.rows is not None
         path = located(self.rows)
-        prompts = [prompt for line, raw in Lines(path) if (prompt := self._of_line(path, line, raw)) is not None]
+        prompts = [
+            prompt
+            for line, raw in Lines(path)
+            if (prompt := self._of_line(path, line, raw)) is not None
+        ]
         known = {_package(prompt) for prompt in prompts} - {""}
         if unknown := sorted(self.held_out - known):
-            raise UserError(f"domain {self.name}: held_out names {unknown[0]!r}; {self.rows} has {', '.join(sorted(known))}")
+            raise UserError(
+                f"domain {self.name}: held_out names {unknown[0]!r}; {self.rows} has {', '.join(sorted(known))}"
+            )
         parts: dict[Split, dict[str, Prompt]] = {"train": {}, "validation": {}, "test": {}}
         for prompt in prompts:
             key = content_key(prompt)
             out = _package(prompt) in self.held_out
-            parts[("validation", "test")[int(key[:8], 16) % 2] if out else "train"].setdefault(key, prompt)
+            parts[("validation", "test")[int(key[:8], 16) % 2] if out else "train"].setdefault(
+                key, prompt
+            )
         chosen = list(parts[split].values())
         if split == "train":
             random.Random(seed_of("rows", self.name, seed)).shuffle(chosen)
@@ -188,18 +230,29 @@ class SweAgentic(Domain):
             raise UserError(f"{where}: metadata must be an object, found {type(meta).__name__}")
         if "package" in meta:
             if self.rows is not None and self.level != "full":
-                raise UserError(f"{where}: a row that names a package needs level: full, found {self.level}")
+                raise UserError(
+                    f"{where}: a row that names a package needs level: full, found {self.level}"
+                )
             return episode.prompt(rows.task(meta, where), self.name, where)
         if not isinstance(meta.get("problem_statement"), str):
             raise UserError(f"{where}: metadata.problem_statement must be a text")
         if "files" not in meta or not isinstance(meta.get("tests"), str):
-            raise UserError(f"{where}: metadata.files (path to text) and metadata.tests (Python text with test functions) are needed")
-        hidden: dict[str, Any] = {"files": edits.files_of(meta["files"], f"{where}: metadata.files"), "tests": meta["tests"]}
+            raise UserError(
+                f"{where}: metadata.files (path to text) and metadata.tests (Python text with test functions) are needed"
+            )
+        hidden: dict[str, Any] = {
+            "files": edits.files_of(meta["files"], f"{where}: metadata.files"),
+            "tests": meta["tests"],
+        }
         if isinstance(meta.get("visible_tests"), str):
             hidden["shown_tests"] = meta["visible_tests"]
         text = f"{meta['problem_statement']}\n\nFiles:\n" + "\n".join(sorted(hidden["files"]))
-        prompt = Prompt(self.name, "", (Message("user", text),), thinking=False, tools=TOOLS, hidden=hidden)
-        return Prompt(self.name, f"{content_key(prompt)}.{index}", prompt.messages, False, TOOLS, hidden)
+        prompt = Prompt(
+            self.name, "", (Message("user", text),), thinking=False, tools=TOOLS, hidden=hidden
+        )
+        return Prompt(
+            self.name, f"{content_key(prompt)}.{index}", prompt.messages, False, TOOLS, hidden
+        )
 
     def close(self) -> None:
         self.sandbox.close()
@@ -222,14 +275,20 @@ class _Conversation:
             return None
         answers = []
         for index, call in enumerate(message.tool_calls):
-            text = use(self.files, call, self._tests) if index < _CALLS_A_TURN else f"error: at most {_CALLS_A_TURN} calls a turn"
+            text = (
+                use(self.files, call, self._tests)
+                if index < _CALLS_A_TURN
+                else f"error: at most {_CALLS_A_TURN} calls a turn"
+            )
             answers.append(Message("tool", text, tool_call_id=call.id))
         return tuple(answers)
 
     def _tests(self) -> str:
         if "shown_calls" in self.hidden:
             calls = self.hidden["shown_calls"]
-            return report(calls, self.sandbox.call_files(self.files, calls), self.hidden["shown_outputs"])
+            return report(
+                calls, self.sandbox.call_files(self.files, calls), self.hidden["shown_outputs"]
+            )
         if "shown_tests" not in self.hidden:
             return "no tests"
         outcome = self.sandbox.check_files(self.files, self.hidden["shown_tests"])
@@ -241,11 +300,17 @@ class _Conversation:
 
 def use(files: dict[str, str], call: ToolCall, run_tests: Callable[[], str]) -> str:
     """Carry out one call on `files` and answer it; every mistake is answered in words."""
-    wanted = {tool["function"]["name"]: tool["function"]["parameters"]["required"] for tool in TOOLS}
+    wanted = {
+        tool["function"]["name"]: tool["function"]["parameters"]["required"] for tool in TOOLS
+    }
     if call.name not in wanted:
         return f"error: no tool of that name; there are {', '.join(wanted)}"
     given = call.arguments
-    if isinstance(given, str) or set(given) != set(wanted[call.name]) or not all(isinstance(value, str) for value in given.values()):
+    if (
+        isinstance(given, str)
+        or set(given) != set(wanted[call.name])
+        or not all(isinstance(value, str) for value in given.values())
+    ):
         return f"error: {call.name} takes {', '.join(wanted[call.name]) or 'no arguments'}"
     if call.name == "run_tests":
         return run_tests()
@@ -253,7 +318,9 @@ def use(files: dict[str, str], call: ToolCall, run_tests: Callable[[], str]) -> 
     if path not in files:
         return f"error: no such file; there are {_some(files)}"
     if call.name == "view":
-        return files[path] if len(files[path]) <= _LONGEST_VIEW else files[path][:_LONGEST_VIEW] + "…"
+        return (
+            files[path] if len(files[path]) <= _LONGEST_VIEW else files[path][:_LONGEST_VIEW] + "…"
+        )
     old, new = given["old"], given["new"]
     count = files[path].count(old) if old else 0
     if count != 1:
@@ -266,14 +333,20 @@ def use(files: dict[str, str], call: ToolCall, run_tests: Callable[[], str]) -> 
     return "ok"
 
 
-def report(calls: Sequence[tuple[str, Sequence[Any]]], outcomes: Sequence[Outcome], expected: Sequence[Any]) -> str:
+def report(
+    calls: Sequence[tuple[str, Sequence[Any]]], outcomes: Sequence[Outcome], expected: Sequence[Any]
+) -> str:
     """`passed`, or how many failed and what the first of them gave."""
     failed = []
     for (target, arguments), outcome, value in zip(calls, outcomes, expected, strict=True):
         if functions.judge_values([outcome], [value]).reward == 1.0:
             continue
         called = f"{target.rpartition(':')[2]}({', '.join(repr(x) for x in arguments)})"
-        failed.append(f"{called} gave {_shown(outcome.value)}" if outcome.status == "ok" else f"{called}: {outcome.error[:80]}")
+        failed.append(
+            f"{called} gave {_shown(outcome.value)}"
+            if outcome.status == "ok"
+            else f"{called}: {outcome.error[:80]}"
+        )
     return f"{len(failed)} failed: {failed[0]}" if failed else "passed"
 
 

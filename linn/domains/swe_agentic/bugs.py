@@ -15,7 +15,13 @@ _COMPARE_TEXT = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.In: "in", ast.NotIn: "not in", ast.Is: "is",
     ast.IsNot: "is not",
 }  # fmt: skip
-_ARITHMETIC = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "+"), ast.FloorDiv: ("//", "*"), ast.Mod: ("%", "//")}
+_ARITHMETIC = {
+    ast.Add: ("+", "-"),
+    ast.Sub: ("-", "+"),
+    ast.Mult: ("*", "+"),
+    ast.FloorDiv: ("//", "*"),
+    ast.Mod: ("%", "//"),
+}
 _NEIGHBOURS = {
     "min": "max", "max": "min", "any": "all", "all": "any", "append": "extend", "extend": "append", "lstrip": "rstrip", "rstrip": "lstrip", "strip": "lstrip",
     "startswith": "endswith", "endswith": "startswith", "upper": "lower", "lower": "upper", "find": "rfind", "rfind": "find", "split": "rsplit",
@@ -52,7 +58,9 @@ def inject(files: dict[str, str], bugs: Sequence[Bug]) -> dict[str, str]:
 
 def overlap(one: Bug, other: Bug) -> bool:
     """Whether two changes touch the same text or the same function."""
-    return one.path == other.path and (one.function == other.function or (one.start < other.end and other.start < one.end))
+    return one.path == other.path and (
+        one.function == other.function or (one.start < other.end and other.start < one.end)
+    )
 
 
 def candidates(path: str, text: str, rng: random.Random) -> list[Bug]:
@@ -61,7 +69,11 @@ def candidates(path: str, text: str, rng: random.Random) -> list[Bug]:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return []
-    found = [bug for function, node in _functions(tree, "") for bug in _Search(path, text, function, node, rng).bugs()]
+    found = [
+        bug
+        for function, node in _functions(tree, "")
+        for bug in _Search(path, text, function, node, rng).bugs()
+    ]
     rng.shuffle(found)
     return found
 
@@ -75,7 +87,9 @@ def compiles(text: str) -> bool:
     return True
 
 
-def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+def _functions(
+    node: ast.AST, prefix: str
+) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield prefix + child.name, child
@@ -88,7 +102,14 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDe
 class _Search:
     """The operators over one function."""
 
-    def __init__(self, path: str, text: str, name: str, node: ast.FunctionDef | ast.AsyncFunctionDef, rng: random.Random) -> None:
+    def __init__(
+        self,
+        path: str,
+        text: str,
+        name: str,
+        node: ast.FunctionDef | ast.AsyncFunctionDef,
+        rng: random.Random,
+    ) -> None:
         self.path, self.text, self.name, self.node, self.rng = path, text, name, node, rng
         self.lines = [0]
         for line in text.split("\n"):
@@ -98,8 +119,15 @@ class _Search:
         self.locals = sorted({a.arg for a in arguments} - {"self", "cls"})
 
     def bugs(self) -> Iterator[Bug]:
-        parts = self.node.body[1:] if ast.get_docstring(self.node, clean=False) is not None else self.node.body
-        for default in [*self.node.args.defaults, *(d for d in self.node.args.kw_defaults if d is not None)]:
+        parts = (
+            self.node.body[1:]
+            if ast.get_docstring(self.node, clean=False) is not None
+            else self.node.body
+        )
+        for default in [
+            *self.node.args.defaults,
+            *(d for d in self.node.args.kw_defaults if d is not None),
+        ]:
             if isinstance(default, ast.Constant):
                 yield from self._constant(default, "wrong default")
         for part in parts:
@@ -114,7 +142,9 @@ class _Search:
         return begin + len(raw[:column].decode("utf-8", "ignore"))
 
     def _span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
-        return self._at(node.lineno, node.col_offset), self._at(node.end_lineno or 0, node.end_col_offset or 0)
+        return self._at(node.lineno, node.col_offset), self._at(
+            node.end_lineno or 0, node.end_col_offset or 0
+        )
 
     def _source(self, node: ast.expr) -> str:
         start, end = self._span(node)
@@ -127,7 +157,9 @@ class _Search:
     def _replace(self, operator: str, node: ast.expr | ast.stmt, text: str) -> Iterator[Bug]:
         yield from self._bug(operator, *self._span(node), text)
 
-    def _between(self, operator: str, left: ast.expr, right: ast.expr, old: str, new: str) -> Iterator[Bug]:
+    def _between(
+        self, operator: str, left: ast.expr, right: ast.expr, old: str, new: str
+    ) -> Iterator[Bug]:
         """Replace the operator that stands between two operands."""
         begin, end = self._span(left)[1], self._span(right)[0]
         at = self.text[begin:end].find(old)
@@ -140,33 +172,65 @@ class _Search:
             yield from self._replace(operator, node, repr(not value))
         elif isinstance(value, int) and self._source(node) == str(value):
             yield from self._replace(
-                "off by one" if operator == "changed constant" else operator, node, str(value + self.rng.choice((-1, 1, 1)))
+                "off by one" if operator == "changed constant" else operator,
+                node,
+                str(value + self.rng.choice((-1, 1, 1))),
             )
-        elif isinstance(value, str) and 0 < len(value) <= 3 and self._source(node)[:1] in "'\"" and value.isascii() and value.isprintable():
-            yield from self._replace(operator, node, repr(value[:-1] if len(value) > 1 else self.rng.choice(["", " ", "_"])))
+        elif (
+            isinstance(value, str)
+            and 0 < len(value) <= 3
+            and self._source(node)[:1] in "'\""
+            and value.isascii()
+            and value.isprintable()
+        ):
+            yield from self._replace(
+                operator,
+                node,
+                repr(value[:-1] if len(value) > 1 else self.rng.choice(["", " ", "_"])),
+            )
 
     def _expressions(self, node: ast.AST) -> Iterator[Bug]:
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
             kind = type(node.ops[0])
-            yield from self._between("comparison", node.left, node.comparators[0], _COMPARE_TEXT[kind], self.rng.choice(_COMPARE[kind]))
+            yield from self._between(
+                "comparison",
+                node.left,
+                node.comparators[0],
+                _COMPARE_TEXT[kind],
+                self.rng.choice(_COMPARE[kind]),
+            )
         elif isinstance(node, ast.BoolOp) and len(node.values) == 2:
             old, new = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
             yield from self._between("boolean", node.values[0], node.values[1], old, new)
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             yield from self._replace("boolean", node, self._source(node.operand))
         elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
-            yield from self._between("arithmetic", node.left, node.right, *_ARITHMETIC[type(node.op)])
+            yield from self._between(
+                "arithmetic", node.left, node.right, *_ARITHMETIC[type(node.op)]
+            )
         elif isinstance(node, ast.Call):
             yield from self._call(node)
         elif isinstance(node, ast.Constant):
             yield from self._constant(node, "changed constant")
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in self.locals and len(self.locals) > 1:
+        elif (
+            isinstance(node, ast.Name)
+            and isinstance(node.ctx, ast.Load)
+            and node.id in self.locals
+            and len(self.locals) > 1
+        ):
             other = self.rng.choice([name for name in self.locals if name != node.id])
             yield from self._replace("wrong variable", node, other)
         elif isinstance(node, ast.IfExp):
             body, orelse = self._source(node.body), self._source(node.orelse)
-            yield from self._replace("swapped branches", node, f"{orelse} if {self._source(node.test)} else {body}")
-        elif isinstance(node, ast.Slice) and node.lower is not None and node.upper is None and node.step is None:
+            yield from self._replace(
+                "swapped branches", node, f"{orelse} if {self._source(node.test)} else {body}"
+            )
+        elif (
+            isinstance(node, ast.Slice)
+            and node.lower is not None
+            and node.upper is None
+            and node.step is None
+        ):
             yield from self._replace("slice", node.lower, f"{self._source(node.lower)} + 1")
 
     def _call(self, node: ast.Call) -> Iterator[Bug]:
@@ -174,33 +238,63 @@ class _Search:
         if len(plain) >= 2 and plain[:2] == node.args[:2]:
             begin, end = self._span(plain[0])[0], self._span(plain[1])[1]
             middle = self.text[self._span(plain[0])[1] : self._span(plain[1])[0]]
-            yield from self._bug("swapped arguments", begin, end, self._source(plain[1]) + middle + self._source(plain[0]))
+            yield from self._bug(
+                "swapped arguments",
+                begin,
+                end,
+                self._source(plain[1]) + middle + self._source(plain[0]),
+            )
         if node.keywords and node.keywords[-1].arg and node.args:
-            begin = self._span(node.args[-1] if len(node.keywords) == 1 else node.keywords[-2].value)[1]
-            yield from self._bug("forgotten argument", begin, self._span(node.keywords[-1].value)[1], "")
-        named = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+            begin = self._span(
+                node.args[-1] if len(node.keywords) == 1 else node.keywords[-2].value
+            )[1]
+            yield from self._bug(
+                "forgotten argument", begin, self._span(node.keywords[-1].value)[1], ""
+            )
+        named = (
+            node.func.attr
+            if isinstance(node.func, ast.Attribute)
+            else node.func.id
+            if isinstance(node.func, ast.Name)
+            else ""
+        )
         if named in _NEIGHBOURS:
             end = self._span(node.func)[1]
             yield from self._bug("wrong function", end - len(named), end, _NEIGHBOURS[named])
 
     def _statements(self, node: ast.AST) -> Iterator[Bug]:
-        if isinstance(node, (ast.If, ast.While)) and not isinstance(node.test, (ast.Constant, ast.UnaryOp)):
+        if isinstance(node, (ast.If, ast.While)) and not isinstance(
+            node.test, (ast.Constant, ast.UnaryOp)
+        ):
             yield from self._replace("boolean", node.test, f"not ({self._source(node.test)})")
-        if isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], (ast.Return, ast.Raise, ast.Continue)):
+        if (
+            isinstance(node, ast.If)
+            and not node.orelse
+            and isinstance(node.body[-1], (ast.Return, ast.Raise, ast.Continue))
+        ):
             yield from self._drop("missing branch", node)
         elif (
             isinstance(node, ast.AugAssign)
             or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
-            or (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], (ast.Subscript, ast.Attribute)))
+            or (
+                isinstance(node, ast.Assign)
+                and len(node.targets) == 1
+                and isinstance(node.targets[0], (ast.Subscript, ast.Attribute))
+            )
         ):
             yield from self._drop("dropped statement", node)
         elif isinstance(node, (ast.Break, ast.Continue)):
-            yield from self._replace("loop", node, "continue" if isinstance(node, ast.Break) else "break")
+            yield from self._replace(
+                "loop", node, "continue" if isinstance(node, ast.Break) else "break"
+            )
 
     def _drop(self, operator: str, node: ast.stmt) -> Iterator[Bug]:
         """Remove whole lines; a body that would be empty keeps a `pass`."""
         begin, end = self.lines[node.lineno - 1], self.lines[node.end_lineno or 0]
-        if self.text[begin : self._span(node)[0]].strip() or self.text[self._span(node)[1] : end].strip():
+        if (
+            self.text[begin : self._span(node)[0]].strip()
+            or self.text[self._span(node)[1] : end].strip()
+        ):
             return  # an `elif`, or a line that holds more than this
         if compiles(self.text[:begin] + self.text[end:]):
             yield from self._bug(operator, begin, end, "")

@@ -43,8 +43,12 @@ def prompt(task: Task, domain: str, where: str) -> Prompt:
         raise UserError(f"{where}: metadata.golden_patch: {error}") from None
     root = f", imports start in {source.root}" if source.root else ""
     text = _TASK.format(statement=task.statement, name=source.name, root=root)
-    made = Prompt(domain, "", (Message("user", text),), thinking=False, tools=TOOLS, hidden={"task": task})
-    return Prompt(domain, f"{content_key(made)}.{task.instance}", made.messages, False, TOOLS, made.hidden)
+    made = Prompt(
+        domain, "", (Message("user", text),), thinking=False, tools=TOOLS, hidden={"task": task}
+    )
+    return Prompt(
+        domain, f"{content_key(made)}.{task.instance}", made.messages, False, TOOLS, made.hidden
+    )
 
 
 def source_of(task: Task) -> Package:
@@ -95,10 +99,17 @@ class Episode:
             return None
         if self._desk is None:
             shown = rows.visible(self.source, self.task.failing)
-            self._desk = Desk({**self.source.files, **shown, **_broken(self.task.patch, self.task.requirement)}, self.source.root)
+            self._desk = Desk(
+                {**self.source.files, **shown, **_broken(self.task.patch, self.task.requirement)},
+                self.source.root,
+            )
         answers = []
         for index, call in enumerate(message.tool_calls):
-            text = self._desk.use(call) if index < CALLS_A_TURN else f"error: at most {CALLS_A_TURN} calls a turn"
+            text = (
+                self._desk.use(call)
+                if index < CALLS_A_TURN
+                else f"error: at most {CALLS_A_TURN} calls a turn"
+            )
             answers.append(Message("tool", text, tool_call_id=call.id))
         return tuple(answers)
 
@@ -121,7 +132,11 @@ class Episode:
         try:
             if self._said:
                 before, after = _broken(self.task.patch, self.task.requirement), self.sources()
-                changed = {path: after.get(path) for path in {*before, *after} if after.get(path) != before.get(path)}
+                changed = {
+                    path: after.get(path)
+                    for path in {*before, *after}
+                    if after.get(path) != before.get(path)
+                }
                 self.ends.put(_key(self.task, self._said), changed, self.late)
         finally:
             if self._desk is not None:
@@ -133,13 +148,21 @@ def _may_be_new(path: str, source: Package) -> bool:
     folders = {str(PurePosixPath(known).parent) for known in source.sources} - {".", source.root}
     parts = PurePosixPath(path)
     plain = (
-        parts.suffix == ".py" and path not in source.files and parts.stem.isidentifier() and not parts.stem.startswith(("test", "conftest"))
+        parts.suffix == ".py"
+        and path not in source.files
+        and parts.stem.isidentifier()
+        and not parts.stem.startswith(("test", "conftest"))
     )
     return plain and str(parts.parent) in folders
 
 
 def _key(task: Task, said: list[Message]) -> str:
-    text = json.dumps([task.instance, [[m.content, [[c.name, repr(c.arguments)] for c in m.tool_calls]] for m in said]])
+    text = json.dumps(
+        [
+            task.instance,
+            [[m.content, [[c.name, repr(c.arguments)] for c in m.tool_calls]] for m in said],
+        ]
+    )
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
@@ -157,7 +180,10 @@ def _spoken(reply: Reply) -> list[Message]:
 def ended(task: Task, reply: Reply, ends: Ends) -> tuple[dict[str, str], bool]:
     """(the sources with which a conversation ended, whether its time ran out): as its environment left them, or from holding it again."""
     said = _spoken(reply)
-    for heard in (said, said[:-1]):  # a turn that reached its token limit never got to the environment
+    for heard in (
+        said,
+        said[:-1],
+    ):  # a turn that reached its token limit never got to the environment
         if heard and (left := ends.take(_key(task, heard))) is not None:
             files = {**_broken(task.patch, task.requirement), **left[0]}
             return {path: text for path, text in files.items() if text is not None}, left[1]
@@ -183,7 +209,11 @@ def verdict(task: Task, reply: Reply, ends: Ends) -> Verdict:
     stopped = bool(said) and not said[-1].tool_calls and reply.finished
     why, fixed, cut = judged(task, files)
     unreliable = cut or late or (not why and not stopped)
-    return Verdict(0.0 if why else 1.0, why or "the hidden tests pass", {"changed": 1.0, "fixed": fixed, "unreliable": float(unreliable)})
+    return Verdict(
+        0.0 if why else 1.0,
+        why or "the hidden tests pass",
+        {"changed": 1.0, "fixed": fixed, "unreliable": float(unreliable)},
+    )
 
 
 def judged(task: Task, files: Mapping[str, str]) -> tuple[str, float, bool]:
@@ -197,15 +227,32 @@ def judged(task: Task, files: Mapping[str, str]) -> tuple[str, float, bool]:
     spoilt = sum(not report.good(test) for test in task.passing)
     fixed = len(right) / len(task.failing)
     if len(right) < len(task.failing):
-        return f"{len(task.failing) - len(right)} of {len(task.failing)} failing tests still fail", fixed, False
-    return (f"{spoilt} of {len(task.passing)} passing tests fail now" if spoilt else ""), fixed, False
+        return (
+            f"{len(task.failing) - len(right)} of {len(task.failing)} failing tests still fail",
+            fixed,
+            False,
+        )
+    return (
+        (f"{spoilt} of {len(task.passing)} passing tests fail now" if spoilt else ""),
+        fixed,
+        False,
+    )
 
 
 def _tested(task: Task, files: Mapping[str, str]) -> judge.Report:
     wanted = (*task.failing, *task.passing)
     modules = sorted({test.partition("::")[0] for test in wanted})
-    digest = hashlib.blake2b(repr(sorted(files.items())).encode("utf-8", "replace"), digest_size=8).hexdigest()
-    return judge.run(source_of(task), files, modules, task.spared, wanted, seed_of("judge", task.instance, digest) % (1 << 31))
+    digest = hashlib.blake2b(
+        repr(sorted(files.items())).encode("utf-8", "replace"), digest_size=8
+    ).hexdigest()
+    return judge.run(
+        source_of(task),
+        files,
+        modules,
+        task.spared,
+        wanted,
+        seed_of("judge", task.instance, digest) % (1 << 31),
+    )
 
 
 def _right(task: Task, report: judge.Report, test: str) -> bool:
@@ -232,7 +279,9 @@ def disproofs(file: Path) -> Iterator[tuple[str, str, str]]:
         where = f"{file} row {index}"
         meta = row.get("metadata")
         if not isinstance(meta, Mapping) or "package" not in meta:
-            raise UserError(f"{where}: metadata.package is missing; only what linn tasks makes can be proved")
+            raise UserError(
+                f"{where}: metadata.package is missing; only what linn tasks makes can be proved"
+            )
         task = rows.task(meta, where)
         package.fetch(task.requirement)
         prompt(task, "swe_agentic", where)  # raises where the patch does not fit
@@ -247,7 +296,11 @@ def gold(task: Task) -> Reply:
     for path in source.sources:
         for old, new in _edits(before[path], source.files[path]):
             calls.append(ToolCall("replace", {"path": path, "old": old, "new": new}))
-    turns = [turn for call in calls for turn in (Message("assistant", "", tool_calls=(call,)), Message("tool", "ok"))]
+    turns = [
+        turn
+        for call in calls
+        for turn in (Message("assistant", "", tool_calls=(call,)), Message("tool", "ok"))
+    ]
     return Reply("done", messages=(*turns, Message("assistant", "done")))
 
 
@@ -256,11 +309,18 @@ def _edits(before: str, after: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     while before != after:
         old, new = before.split("\n"), after.split("\n")
-        _, a, b, c, d = next(op for op in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if op[0] != "equal")
+        _, a, b, c, d = next(
+            op
+            for op in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+            if op[0] != "equal"
+        )
         more = 1
         while before.count("\n".join(old[max(0, a - more) : b + more])) != 1:
             more += 1
-        texts = ("\n".join([*old[max(0, a - more) : a], *middle, *old[b : b + more]]) for middle in (old[a:b], new[c:d]))
+        texts = (
+            "\n".join([*old[max(0, a - more) : a], *middle, *old[b : b + more]])
+            for middle in (old[a:b], new[c:d])
+        )
         found.append((next(texts), next(texts)))
         before = before.replace(*found[-1])
     return found

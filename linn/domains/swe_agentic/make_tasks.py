@@ -75,7 +75,10 @@ class Made:
         if self.why:
             return f"{self.package:<24} not used: {self.why}"
         share = f"{len(self.rows) / max(1, self.tried):.0%}"
-        why = ", ".join(f"{count} {reason}" for reason, count in sorted(self.refused.items(), key=lambda item: -item[1]))
+        why = ", ".join(
+            f"{count} {reason}"
+            for reason, count in sorted(self.refused.items(), key=lambda item: -item[1])
+        )
         return f"{self.package:<24} {self.licence[:20]:<20} {len(self.rows):>4} of {self.tried:<4} {share:>4} {self.seconds / 60:6.1f} min  {why}"
 
 
@@ -107,13 +110,20 @@ def suite(source: Package, limits: WorkspaceLimits = judge.LIMITS) -> Suite:
     for attempt in range(4):
         before = os.times()
         report = judge.run(source, files, tests, spared, steady or None, attempt, limits)
-        wrong = {(test.partition("::")[0], seen.site) for test, all_seen in report.seen.items() for seen in all_seen if not seen.right}
+        wrong = {
+            (test.partition("::")[0], seen.site)
+            for test, all_seen in report.seen.items()
+            for seen in all_seen
+            if not seen.right
+        }
         for path, site in sorted(wrong):
             spared.setdefault(path, []).append(site)
         good = _quick(report)
         now = {test: [(seen.site, seen.row) for seen in report.seen.get(test, ())] for test in good}
         if report.fooled or not good:
-            raise UserError(f"package {source.name}: its tests do not run here ({report.fooled or 'none passes'}); {_why(report)}")
+            raise UserError(
+                f"package {source.name}: its tests do not run here ({report.fooled or 'none passes'}); {_why(report)}"
+            )
         if attempt and not wrong:
             steady = {test for test in steady & good if now[test] == sites[test]}
             if attempt > 1:
@@ -122,9 +132,16 @@ def suite(source: Package, limits: WorkspaceLimits = judge.LIMITS) -> Suite:
             steady = good if not steady or wrong else steady & good
         sites = now
     used = os.times()
-    cpu = 3.0 + 3 * (used.children_user + used.children_system - before.children_user - before.children_system)
+    cpu = 3.0 + 3 * (
+        used.children_user + used.children_system - before.children_user - before.children_system
+    )
     return Suite(
-        source, tuple(tests), spared, tuple(sorted(steady)), {test: sites[test] for test in steady}, replace(limits, cpu=cpu, wall=10 * cpu)
+        source,
+        tuple(tests),
+        spared,
+        tuple(sorted(steady)),
+        {test: sites[test] for test in steady},
+        replace(limits, cpu=cpu, wall=10 * cpu),
     )
 
 
@@ -132,7 +149,11 @@ def _quick(report: judge.Report) -> set[str]:
     """The tests that are right, without the slow ones, and at most so many that a run stays short."""
     good, total = set(), 0.0
     for test in sorted(report.outcomes, key=lambda t: (report.seconds[t] > _SLOW / 10, t)):
-        if report.good(test) and report.seconds[test] < _SLOW and total + report.seconds[test] < _SUITE_SECONDS:
+        if (
+            report.good(test)
+            and report.seconds[test] < _SLOW
+            and total + report.seconds[test] < _SUITE_SECONDS
+        ):
             good.add(test)
             total += report.seconds[test]
     return good
@@ -140,19 +161,30 @@ def _quick(report: judge.Report) -> set[str]:
 
 def _why(report: judge.Report) -> str:
     """What the run of a suite that cannot be used said."""
-    lines = report.ran.stderr.strip().splitlines() or [why for why in report.why.values() if why] or [report.ran.status]
+    lines = (
+        report.ran.stderr.strip().splitlines()
+        or [why for why in report.why.values() if why]
+        or [report.ran.status]
+    )
     return lines[-1][:200]
 
 
 def make(
-    prepared: Suite, count: int, seed: int, difficulty: str, counted: Count, most_tried: int | None = None
+    prepared: Suite,
+    count: int,
+    seed: int,
+    difficulty: str,
+    counted: Count,
+    most_tried: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of up to `count` tasks, the same for the same arguments; `counted` is kept as it goes."""
     if difficulty not in DIFFICULTIES:
         raise UserError(f"difficulty {difficulty!r} is unknown; allowed: {', '.join(DIFFICULTIES)}")
     source = prepared.source
     rng = random.Random(seed_of("bugs", source.name, source.version, seed))
-    found = [bug for path in source.sources for bug in bugs.candidates(path, source.files[path], rng)]
+    found = [
+        bug for path in source.sources for bug in bugs.candidates(path, source.files[path], rng)
+    ]
     by_function: dict[tuple[str, str], list[Bug]] = {}
     for bug in found:
         by_function.setdefault((bug.path, bug.function), []).append(bug)
@@ -166,7 +198,9 @@ def make(
     told: set[str] = set()
     untried = iter(ordered)
     while counted.made < count and counted.tried < (most_tried or 12 * count):
-        chosen = [bug for bug, _ in zip(untried, range(2 if difficulty == "hard" else 1), strict=False)]
+        chosen = [
+            bug for bug, _ in zip(untried, range(2 if difficulty == "hard" else 1), strict=False)
+        ]
         if not chosen or (len(chosen) == 2 and bugs.overlap(*chosen)):
             if not chosen:
                 break
@@ -174,7 +208,9 @@ def make(
         if not all(bugs.compiles(bugs.inject(source.files, [bug])[bug.path]) for bug in chosen):
             continue
         counted.tried += 1
-        row, why = _task(prepared, chosen, difficulty, seed_of("task", counted.tried, seed) % (1 << 31))
+        row, why = _task(
+            prepared, chosen, difficulty, seed_of("task", counted.tried, seed) % (1 << 31)
+        )
         if row is not None and row["metadata"]["problem_statement"] in told:
             row, why = None, "told before"
         if row is None:
@@ -185,11 +221,15 @@ def make(
         yield row
 
 
-def make_all(requirements: Sequence[str], each: int, difficulties: Sequence[str], seed: int) -> Iterator[Made]:
+def make_all(
+    requirements: Sequence[str], each: int, difficulties: Sequence[str], seed: int
+) -> Iterator[Made]:
     """Tasks of every package in turn, up to `each`; a package that cannot be used is told, not raised. No task twice."""
     for difficulty in difficulties:
         if difficulty not in DIFFICULTIES:
-            raise UserError(f"difficulty {difficulty!r} is unknown; allowed: {', '.join(DIFFICULTIES)}")
+            raise UserError(
+                f"difficulty {difficulty!r} is unknown; allowed: {', '.join(DIFFICULTIES)}"
+            )
     for requirement in requirements:
         began = time.monotonic()
         made = Made(requirement)
@@ -224,12 +264,16 @@ def _shuffled(groups: Mapping[tuple[str, str], list[Bug]], rng: random.Random) -
     return every
 
 
-def _task(prepared: Suite, chosen: Sequence[Bug], difficulty: str, seed: int) -> tuple[dict[str, Any] | None, str]:
+def _task(
+    prepared: Suite, chosen: Sequence[Bug], difficulty: str, seed: int
+) -> tuple[dict[str, Any] | None, str]:
     """(row, "") where these bugs make a task, else (None, why not)."""
     source = prepared.source
     right = {path: source.files[path] for path in source.sources}
     wrong = bugs.inject(right, chosen)
-    report = judge.run(source, wrong, prepared.tests, prepared.spared, prepared.steady, seed, prepared.limits)
+    report = judge.run(
+        source, wrong, prepared.tests, prepared.spared, prepared.steady, seed, prepared.limits
+    )
     failing = _failing(prepared, report)
     if report.ran.status != "ok" or report.fooled:
         return None, "the test run broke"
@@ -237,11 +281,15 @@ def _task(prepared: Suite, chosen: Sequence[Bug], difficulty: str, seed: int) ->
         return None, "no test failed"
     if len(failing) > min(_MOST_FAILING, len(prepared.steady) // 3):
         return None, "too many tests failed"
-    if difficulty == "hard" and any(_failing(prepared, _of(prepared, [bug], seed)) in ([], failing) for bug in chosen):
+    if difficulty == "hard" and any(
+        _failing(prepared, _of(prepared, [bug], seed)) in ([], failing) for bug in chosen
+    ):
         return None, "one of the two bugs does not matter"
     if len(_secrets(prepared, report, failing)) <= len(chosen):
         return None, "too few hidden values"  # the description gives one away for each bug
-    again = judge.run(source, wrong, prepared.tests, prepared.spared, prepared.steady, seed + 1, prepared.limits)
+    again = judge.run(
+        source, wrong, prepared.tests, prepared.spared, prepared.steady, seed + 1, prepared.limits
+    )
     if _failing(prepared, again) != failing:
         return None, "not the same twice"
     statement = _statement(prepared, report, failing, chosen, difficulty)
@@ -251,17 +299,33 @@ def _task(prepared: Suite, chosen: Sequence[Bug], difficulty: str, seed: int) ->
     passing = [test for test in prepared.steady if test not in failing]
     random.Random(seed).shuffle(passing)
     passing.sort(key=lambda test: test.partition("::")[0] not in files)
-    return _row(prepared, chosen, difficulty, statement, failing, sorted(passing[:_MOST_PASSING]), wrong), ""
+    return _row(
+        prepared, chosen, difficulty, statement, failing, sorted(passing[:_MOST_PASSING]), wrong
+    ), ""
 
 
 def _of(prepared: Suite, chosen: Sequence[Bug], seed: int) -> judge.Report:
-    files = bugs.inject({path: prepared.source.files[path] for path in prepared.source.sources}, chosen)
-    return judge.run(prepared.source, files, prepared.tests, prepared.spared, prepared.steady, seed, prepared.limits)
+    files = bugs.inject(
+        {path: prepared.source.files[path] for path in prepared.source.sources}, chosen
+    )
+    return judge.run(
+        prepared.source,
+        files,
+        prepared.tests,
+        prepared.spared,
+        prepared.steady,
+        seed,
+        prepared.limits,
+    )
 
 
 def _failing(prepared: Suite, report: judge.Report) -> list[str]:
     """The steady tests that no longer do what they did."""
-    return [test for test in prepared.steady if not report.good(test) or order(report, test) != prepared.seen[test]]
+    return [
+        test
+        for test in prepared.steady
+        if not report.good(test) or order(report, test) != prepared.seen[test]
+    ]
 
 
 def order(report: judge.Report, test: str) -> list[tuple[int, int]]:
@@ -275,7 +339,11 @@ def _secrets(prepared: Suite, report: judge.Report, failing: Sequence[str]) -> s
     for test in failing:
         right = {(seen.site, seen.row) for seen in report.seen.get(test, ()) if seen.right}
         module = _module(prepared, test)
-        missing |= {repr(module.sites[site].values[row]) for site, row in prepared.seen[test] if (site, row) not in right}
+        missing |= {
+            repr(module.sites[site].values[row])
+            for site, row in prepared.seen[test]
+            if (site, row) not in right
+        }
     return {text for text in missing if len(text) > 2 and text not in ("True", "False", "None")}
 
 
@@ -301,13 +369,17 @@ def _row(
         "licence": source.licence,
         "python": package.PYTHON,
         "difficulty": difficulty,
-        "bugs": [{"operator": bug.operator, "path": bug.path, "function": bug.function} for bug in chosen],
+        "bugs": [
+            {"operator": bug.operator, "path": bug.path, "function": bug.function} for bug in chosen
+        ],
         "problem_statement": statement,
         "golden_patch": patch(wrong, {path: source.files[path] for path in source.sources}),
         "FAIL_TO_PASS": json.dumps(failing),
         "PASS_TO_PASS": json.dumps(passing),
         "values": json.dumps({test: prepared.seen[test] for test in failing}),
-        "spared": json.dumps({path: sites for path, sites in prepared.spared.items() if path in used}),
+        "spared": json.dumps(
+            {path: sites for path, sites in prepared.spared.items() if path in used}
+        ),
     }
     return {"responses_create_params": {"input": []}, "metadata": metadata}
 
@@ -325,7 +397,13 @@ def patch(before: Mapping[str, str], after: Mapping[str, str]) -> str:
 # ---------------------------------------------------------------- the description
 
 
-def _statement(prepared: Suite, report: judge.Report, failing: Sequence[str], chosen: Sequence[Bug], difficulty: str) -> str:
+def _statement(
+    prepared: Suite,
+    report: judge.Report,
+    failing: Sequence[str],
+    chosen: Sequence[Bug],
+    difficulty: str,
+) -> str:
     """What goes wrong, from up to one example a bug; no test is named. Empty where no example can be shown."""
     shown: list[str] = []
     for test in sorted(failing, key=lambda t: (len(prepared.seen[t]), t)):
@@ -382,21 +460,37 @@ def _example(prepared: Suite, report: judge.Report, test: str) -> str:
 
 def _snippet(site: hidden.Site, module: hidden.Stripped, row: int) -> tuple[str, str] | None:
     """(the statements before, indented; the expression), or None where they need more than themselves."""
-    before = [node for node in site.before or () if not (isinstance(node, ast.Expr) and _is_check(node))]
+    before = [
+        node for node in site.before or () if not (isinstance(node, ast.Expr) and _is_check(node))
+    ]
     asked = " ".join(ast.unparse(site.asked).split())
     needed = _needed(before, site.asked)
     text = "\n".join(f"    {line}" for node in needed for line in ast.unparse(node).split("\n"))
     function = module.tests[site.test]
     assert isinstance(function, ast.FunctionDef)
-    names = {node.id for part in (*needed, site.asked) for node in ast.walk(part) if isinstance(node, ast.Name)}
+    names = {
+        node.id
+        for part in (*needed, site.asked)
+        for node in ast.walk(part)
+        if isinstance(node, ast.Name)
+    }
     parameters = {argument.arg for argument in function.args.args}
-    if names & parameters or hidden.SEND in text or len(text) > _LONGEST_SNIPPET or len(asked) > _LONGEST_SHOWN:
+    if (
+        names & parameters
+        or hidden.SEND in text
+        or len(text) > _LONGEST_SNIPPET
+        or len(asked) > _LONGEST_SHOWN
+    ):
         return None
     return text, asked
 
 
 def _is_check(node: ast.Expr) -> bool:
-    return isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name) and node.value.func.id == hidden.SEND
+    return (
+        isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id == hidden.SEND
+    )
 
 
 def _needed(before: Sequence[ast.stmt], asked: ast.expr) -> list[ast.stmt]:
@@ -406,7 +500,8 @@ def _needed(before: Sequence[ast.stmt], asked: ast.expr) -> list[ast.stmt]:
     return [
         node
         for node in before
-        if not isinstance(node, ast.Assert) and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        if not isinstance(node, ast.Assert)
+        and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
     ]
 
 

@@ -18,7 +18,16 @@ from pathlib import Path, PurePosixPath
 
 from linn.errors import InfrastructureError, UserError
 
-PERMISSIVE = ("MIT", "BSD", "APACHE", "ISC", "PSF", "PYTHON SOFTWARE FOUNDATION", "UNLICENSE", "ZLIB")
+PERMISSIVE = (
+    "MIT",
+    "BSD",
+    "APACHE",
+    "ISC",
+    "PSF",
+    "PYTHON SOFTWARE FOUNDATION",
+    "UNLICENSE",
+    "ZLIB",
+)
 """What one of must stand in a licence, and no GPL, for its package to be used."""
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The Python whose behaviour tasks are made under and judged under."""
@@ -26,7 +35,15 @@ REQUIREMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9._+!-]+)?"
 """A package's name, or its name and version."""
 _TOOLS = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 _TEST_FILE = re.compile(r"(^|/)(test_[^/]*|[^/]*_test|tests)\.py$")
-_CONFIGURATION = ("pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", ".pytest.ini", "pytest.toml", ".pytest.toml")
+_CONFIGURATION = (
+    "pytest.ini",
+    "tox.ini",
+    "setup.cfg",
+    "pyproject.toml",
+    ".pytest.ini",
+    "pytest.toml",
+    ".pytest.toml",
+)
 _LONGEST, _MOST = 1 << 20, 2000
 
 
@@ -65,26 +82,47 @@ def fetch(requirement: str) -> Path:
     if not re.fullmatch(REQUIREMENT, requirement):
         raise UserError(f"package {requirement!r}: must be NAME or NAME==VERSION")
     if re.sub(r"[-_.]+", "-", requirement.partition("==")[0]).lower() in _TOOLS:
-        raise UserError(f"package {requirement}: the tests themselves run with it, so a right copy would stand beside the broken one")
+        raise UserError(
+            f"package {requirement}: the tests themselves run with it, so a right copy would stand beside the broken one"
+        )
     found = _archive(requirement)
     if found is None:
         cache().mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-binary", ":all:", "--no-deps", "-d", str(cache()), requirement]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-binary",
+            ":all:",
+            "--no-deps",
+            "-d",
+            str(cache()),
+            requirement,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = _archive(requirement)
         if found is None:
             why = (done.stderr.strip().splitlines() or ["no source distribution"])[-1]
-            raise InfrastructureError(f"package {requirement}: pip could not download its source: {why}")
+            raise InfrastructureError(
+                f"package {requirement}: pip could not download its source: {why}"
+            )
     return found
 
 
 def _archive(requirement: str) -> Path | None:
     name, _, version = requirement.partition("==")
     plain = re.sub(r"[-_.]+", "[-_.]+", name)
-    pattern = re.compile(rf"{plain}-({re.escape(version) if version else '[0-9][^-]*'})\.tar\.gz", re.IGNORECASE)
+    pattern = re.compile(
+        rf"{plain}-({re.escape(version) if version else '[0-9][^-]*'})\.tar\.gz", re.IGNORECASE
+    )
     if not cache().is_dir():
         return None
-    return next((path for path in sorted(cache().iterdir(), reverse=True) if pattern.fullmatch(path.name)), None)
+    return next(
+        (path for path in sorted(cache().iterdir(), reverse=True) if pattern.fullmatch(path.name)),
+        None,
+    )
 
 
 @lru_cache(maxsize=16)
@@ -105,7 +143,13 @@ def read(path: Path) -> Package:
         with tarfile.open(path) as archive:
             for member in archive:
                 inner = PurePosixPath(member.name).parts[1:]
-                if not member.isfile() or not inner or ".." in inner or member.size > _LONGEST or len(files) >= _MOST:
+                if (
+                    not member.isfile()
+                    or not inner
+                    or ".." in inner
+                    or member.size > _LONGEST
+                    or len(files) >= _MOST
+                ):
                     continue
                 source = archive.extractfile(member)
                 try:
@@ -113,23 +157,37 @@ def read(path: Path) -> Package:
                 except UnicodeDecodeError:
                     continue
     except (OSError, tarfile.TarError) as error:
-        raise InfrastructureError(f"{path}: cannot be read as a source distribution: {error}") from None
+        raise InfrastructureError(
+            f"{path}: cannot be read as a source distribution: {error}"
+        ) from None
     about = email.message_from_string(files.get("PKG-INFO", ""))
     name, version = about.get("Name", ""), about.get("Version", "")
     if not name or not version:
         raise UserError(f"{path}: no PKG-INFO with a name and a version")
     root, tops = _tops(files, name)
     tests = tuple(sorted(p for p in files if _TEST_FILE.search(p)))
-    inside = [p for p in files if p.endswith(".py") and any(p == f"{top}.py" or p.startswith(f"{top}/") for top in tops)]
+    inside = [
+        p
+        for p in files
+        if p.endswith(".py") and any(p == f"{top}.py" or p.startswith(f"{top}/") for top in tops)
+    ]
     sources = tuple(sorted(p for p in inside if p not in tests and not _is_test_support(p)))
     if not sources or not tests:
-        raise UserError(f"{path}: no {'modules' if not sources else 'tests'} found in it; choose another package")
-    kept = {p: text for p, text in files.items() if PurePosixPath(p).name not in _CONFIGURATION and ".egg-info/" not in p}
+        raise UserError(
+            f"{path}: no {'modules' if not sources else 'tests'} found in it; choose another package"
+        )
+    kept = {
+        p: text
+        for p, text in files.items()
+        if PurePosixPath(p).name not in _CONFIGURATION and ".egg-info/" not in p
+    }
     return Package(name, version, _licence(about), root, sources, tests, kept)
 
 
 def _is_test_support(path: str) -> bool:
-    return PurePosixPath(path).name == "conftest.py" or bool({"tests", "test", "testing"} & set(PurePosixPath(path).parts[:-1]))
+    return PurePosixPath(path).name == "conftest.py" or bool(
+        {"tests", "test", "testing"} & set(PurePosixPath(path).parts[:-1])
+    )
 
 
 def _tops(files: dict[str, str], name: str) -> tuple[str, list[str]]:
@@ -144,15 +202,31 @@ def _tops(files: dict[str, str], name: str) -> tuple[str, list[str]]:
     ]
     for root in ("src", ""):
         prefix = f"{root}/" if root else ""
-        found = [prefix + top for top in dict.fromkeys(wanted) if f"{prefix}{top}/__init__.py" in files or f"{prefix}{top}.py" in files]
-        if found := [top for top in found if PurePosixPath(top).name not in ("tests", "test", "setup", "docs")]:
+        found = [
+            prefix + top
+            for top in dict.fromkeys(wanted)
+            if f"{prefix}{top}/__init__.py" in files or f"{prefix}{top}.py" in files
+        ]
+        if found := [
+            top
+            for top in found
+            if PurePosixPath(top).name not in ("tests", "test", "setup", "docs")
+        ]:
             return root, found
     return "", []
 
 
 def _licence(about: email.message.Message) -> str:
-    classifiers = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier", []) if c.startswith("License ::")]
-    said = [about.get("License-Expression", ""), *classifiers, about.get("License", "").strip().split("\n")[0]]
+    classifiers = [
+        c.rpartition(" :: ")[2]
+        for c in about.get_all("Classifier", [])
+        if c.startswith("License ::")
+    ]
+    said = [
+        about.get("License-Expression", ""),
+        *classifiers,
+        about.get("License", "").strip().split("\n")[0],
+    ]
     return next((text.strip()[:80] for text in said if text.strip()), "unknown")
 
 
@@ -171,8 +245,12 @@ def _tools(place: Path) -> Path:
     try:
         parts = [importlib.metadata.distribution(name) for name in _TOOLS]
     except importlib.metadata.PackageNotFoundError as error:
-        raise UserError(f"repair tasks need pytest, and {error.name} is not installed: pip install pytest") from None
-    key = hashlib.sha256(repr([PYTHON, *((p.name, p.version) for p in parts)]).encode()).hexdigest()[:12]
+        raise UserError(
+            f"repair tasks need pytest, and {error.name} is not installed: pip install pytest"
+        ) from None
+    key = hashlib.sha256(
+        repr([PYTHON, *((p.name, p.version) for p in parts)]).encode()
+    ).hexdigest()[:12]
     folder = place / f"tools-{key}"
     if folder.is_dir():
         return folder
@@ -185,7 +263,18 @@ def _tools(place: Path) -> Path:
                     target = made / file
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(Path(str(part.locate_file(file))), target)
-        subprocess.run([sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(made)], check=False)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "compileall",
+                "-q",
+                "--invalidation-mode",
+                "unchecked-hash",
+                str(made),
+            ],
+            check=False,
+        )
         for path in (made, *made.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         try:

@@ -68,17 +68,27 @@ def task(meta: Mapping[str, Any], where: str) -> Task:
         )
     said, spared = (_parsed(meta, name, dict, where) for name in ("values", "spared"))
     try:
-        values = {test: [(int(site), int(row)) for site, row in pairs] for test, pairs in said.items()}
+        values = {
+            test: [(int(site), int(row)) for site, row in pairs] for test, pairs in said.items()
+        }
         spared = {path: list(map(int, sites)) for path, sites in spared.items()}
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{where}: metadata.values must hold pairs of whole numbers, metadata.spared whole numbers") from None
+        raise UserError(
+            f"{where}: metadata.values must hold pairs of whole numbers, metadata.spared whole numbers"
+        ) from None
     requirement = _text(meta, "package", where)
     if "==" not in requirement or not re.fullmatch(package.REQUIREMENT, requirement):
-        raise UserError(f"{where}: metadata.package must be NAME==VERSION, found {requirement[:80]!r}")
+        raise UserError(
+            f"{where}: metadata.package must be NAME==VERSION, found {requirement[:80]!r}"
+        )
     failing, passing = _ids(meta, "FAIL_TO_PASS", where), _ids(meta, "PASS_TO_PASS", where)
     if not failing or set(values) != set(failing):
-        raise UserError(f"{where}: metadata.FAIL_TO_PASS must name tests, and metadata.values the values of each")
-    texts = [_text(meta, name, where) for name in ("instance_id", "problem_statement", "golden_patch")]
+        raise UserError(
+            f"{where}: metadata.FAIL_TO_PASS must name tests, and metadata.values the values of each"
+        )
+    texts = [
+        _text(meta, name, where) for name in ("instance_id", "problem_statement", "golden_patch")
+    ]
     return Task(texts[0], requirement, texts[1], texts[2], failing, passing, values, spared)
 
 
@@ -96,13 +106,23 @@ def instance(row: Mapping[str, Any], where: str) -> Instance | None:
         **{k: v for k, v in meta.items() if v is not None},
     }
     merged["golden_patch"] = merged.get("golden_patch") or merged.get("patch")
-    if "commit_hash" in merged:  # R2E-Gym's own rows have no id but the image's, and their patch as a parsed commit
-        for ours, theirs in (("base_commit", "commit_hash"), ("instance_id", "docker_image"), ("golden_patch", "parsed_commit_content")):
+    if (
+        "commit_hash" in merged
+    ):  # R2E-Gym's own rows have no id but the image's, and their patch as a parsed commit
+        for ours, theirs in (
+            ("base_commit", "commit_hash"),
+            ("instance_id", "docker_image"),
+            ("golden_patch", "parsed_commit_content"),
+        ):
             merged[ours] = merged.get(ours) or merged.get(theirs)
     name = _text(merged, "instance_id", where)
     return Instance(
         name,
-        str(merged.get("repo") or merged.get("repo_name") or name.rpartition("-")[0].replace("__", "/")),
+        str(
+            merged.get("repo")
+            or merged.get("repo_name")
+            or name.rpartition("-")[0].replace("__", "/")
+        ),
         _text(merged, "base_commit", where),
         _text(merged, "problem_statement", where),
         _text(merged, "golden_patch", where),
@@ -179,14 +199,24 @@ def visible(source: Package, failing: tuple[str, ...]) -> dict[str, str]:
     shown: dict[str, str] = {}
     for path in {test.partition("::")[0] for test in failing}:
         text = source.files[path]
-        names = {test.partition("[")[0].rpartition("::")[2] for test in failing if test.startswith(path + "::")}
+        names = {
+            test.partition("[")[0].rpartition("::")[2]
+            for test in failing
+            if test.startswith(path + "::")
+        }
         lines = text.split("\n")
         for function in ast.walk(ast.parse(text)):
-            if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) or function.name not in names:
+            if (
+                not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+                or function.name not in names
+            ):
                 continue
             if head := lines[function.lineno - 1]:  # else it stood in one that is gone already
                 first = min([function.lineno, *(d.lineno for d in function.decorator_list)])
                 last = function.end_lineno or first
-                lines[first - 1 : last] = [head[: function.col_offset] + "pass", *[""] * (last - first)]
+                lines[first - 1 : last] = [
+                    head[: function.col_offset] + "pass",
+                    *[""] * (last - first),
+                ]
         shown[path] = "\n".join(lines)
     return shown

@@ -19,7 +19,16 @@ from linn.sandbox.inside import plain
 from linn.sandbox.inside.plain import NotPlain
 from linn.sandbox.isolation import python
 
-LIMITS = WorkspaceLimits(cpu=120.0, wall=300.0, memory=1 << 30, address=2 << 30, processes=16, file=8 << 20, disk=96 << 20, output=16 << 20)
+LIMITS = WorkspaceLimits(
+    cpu=120.0,
+    wall=300.0,
+    memory=1 << 30,
+    address=2 << 30,
+    processes=16,
+    file=8 << 20,
+    disk=96 << 20,
+    output=16 << 20,
+)
 """What one run of the hidden tests may use."""
 _RUNNER = Path(__file__).with_name("runner.py")
 _HERE = ".linn"
@@ -60,7 +69,9 @@ class Report:
 
     def good(self, test: str) -> bool:
         """Whether a test passed and every value it computed was right."""
-        return self.outcomes.get(test) == "passed" and all(seen.right for seen in self.seen.get(test, ()))
+        return self.outcomes.get(test) == "passed" and all(
+            seen.right for seen in self.seen.get(test, ())
+        )
 
 
 @lru_cache(maxsize=256)
@@ -83,12 +94,18 @@ def run(
     Everything else in the workspace is the package's as released. `spared`: sites left as they are, a list a test module; `wanted`:
     test ids, None for all; `seed`: their order. Raises InfrastructureError when the machine fails.
     """
-    modules = {path: stripped(source.files[path], frozenset(spared.get(path, ()))) for path in tests}
+    modules = {
+        path: stripped(source.files[path], frozenset(spared.get(path, ()))) for path in tests
+    }
     sentinel = _Sentinel(tests[0], random.Random(seed))
     tree = {path: text for path, text in source.files.items() if path not in source.sources}
     tree |= files
     tree |= {path: module.text for path, module in modules.items()}
-    tree |= {sentinel.path: sentinel.text, f"{_HERE}/plain.py": Path(plain.__file__).read_text(), f"{_HERE}/runner.py": _RUNNER.read_text()}
+    tree |= {
+        sentinel.path: sentinel.text,
+        f"{_HERE}/plain.py": Path(plain.__file__).read_text(),
+        f"{_HERE}/runner.py": _RUNNER.read_text(),
+    }
     with Workspace(limits, tree, readable=[package.tools()]) as work:
         nonce = secrets.token_hex(16)
         inner = f"{work.root}/{_HERE}"
@@ -105,7 +122,9 @@ def run(
         }
         work.write(f"{_HERE}/settings.json", json.dumps(settings))
         work.write(f"{_HERE}/pytest.ini", "[pytest]\n")
-        ran = work.run([python(), "-P", "-s", "-S", "-B", f"{inner}/runner.py", f"{inner}/settings.json"])
+        ran = work.run(
+            [python(), "-P", "-s", "-S", "-B", f"{inner}/runner.py", f"{inner}/settings.json"]
+        )
     return _report(ran, nonce, modules, sentinel)
 
 
@@ -123,16 +142,22 @@ class _Sentinel:
             f"assert divmod({a}, 7) == ({a // 7}, {a % 7})",
             f"with pytest.raises(IndexError):\n        [{b}][{a}]",
         ]
-        functions = [f"def {name}():\n    {body}\n" for name, body in zip(names, bodies, strict=True)]
+        functions = [
+            f"def {name}():\n    {body}\n" for name, body in zip(names, bodies, strict=True)
+        ]
         rng.shuffle(functions)
         folder = beside.rpartition("/")[0]
         self.path = (folder + "/" if folder else "") + f"test_{rng.randrange(1 << 40):010x}.py"
         self.text = "import unittest\n\nimport pytest\n\n\n" + "\n\n".join(functions)
-        self.failing, self.passing = ([f"{self.path}::{name}" for name in part] for part in (names[:4], names[4:]))
+        self.failing, self.passing = (
+            [f"{self.path}::{name}" for name in part] for part in (names[:4], names[4:])
+        )
         self.ids = [*self.failing, *self.passing]
 
 
-def _report(ran: Ran, nonce: str, modules: Mapping[str, hidden.Stripped], sentinel: _Sentinel) -> Report:
+def _report(
+    ran: Ran, nonce: str, modules: Mapping[str, hidden.Stripped], sentinel: _Sentinel
+) -> Report:
     report = Report(ran)
     for line in ran.stdout.splitlines():
         if not line.startswith(nonce):
@@ -147,7 +172,9 @@ def _report(ran: Ran, nonce: str, modules: Mapping[str, hidden.Stripped], sentin
                 report.why[test] = str(said.get("why", ""))
                 report.seconds[test] = float(said.get("seconds", 0.0))
             else:
-                report.seen.setdefault(test, []).append(_seen(said, modules.get(test.partition("::")[0])))
+                report.seen.setdefault(test, []).append(
+                    _seen(said, modules.get(test.partition("::")[0]))
+                )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IndexError):
             report.fooled = "it reports what no test of ours does"
     if any(report.outcomes.get(test) == "passed" for test in sentinel.failing):

@@ -61,7 +61,11 @@ def main(settings_path: str) -> None:
             if type(report) is not pytest.TestReport:
                 return  # a part of a test, whose own report follows
             if report.when == "call" or report.outcome != "passed":
-                why = str(getattr(report.longrepr, "reprcrash", None) or "").partition(": ")[2] if report.outcome == "failed" else ""
+                why = (
+                    str(getattr(report.longrepr, "reprcrash", None) or "").partition(": ")[2]
+                    if report.outcome == "failed"
+                    else ""
+                )
                 tell(
                     {
                         "test": report.nodeid,
@@ -84,7 +88,9 @@ def main(settings_path: str) -> None:
         "--capture=fd",
         "--tb=short",
     ]
-    code = pytest.main([*arguments, "--continue-on-collection-errors", *settings["files"]], plugins=[Plugin()])
+    code = pytest.main(
+        [*arguments, "--continue-on-collection-errors", *settings["files"]], plugins=[Plugin()]
+    )
     tell({"code": int(code)})
 
 

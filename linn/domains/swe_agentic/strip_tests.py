@@ -57,9 +57,17 @@ class Stripped:
 def constant(node: ast.expr) -> Any:
     """The value of an expression that is plain data written out; raises ValueError for any other."""
     if isinstance(node, ast.Call) and not node.keywords and len(node.args) == 1:
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "join" and isinstance(node.func.value, ast.Constant):
+        if (
+            isinstance(node.func, ast.Attribute)
+            and node.func.attr == "join"
+            and isinstance(node.func.value, ast.Constant)
+        ):
             separator, parts = node.func.value.value, constant(node.args[0])
-            if isinstance(separator, str) and isinstance(parts, (list, tuple)) and all(isinstance(part, str) for part in parts):
+            if (
+                isinstance(separator, str)
+                and isinstance(parts, (list, tuple))
+                and all(isinstance(part, str) for part in parts)
+            ):
                 return separator.join(parts)
         raise ValueError
     try:
@@ -88,7 +96,10 @@ def strip(text: str, spared: Collection[int] = ()) -> Stripped:
         tests[name] = ast.parse(ast.unparse(function)).body[0]
         work.function(name, function)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)) and ast.get_docstring(node, clean=False) is not None:
+        if (
+            isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module))
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             node.body[0] = ast.Expr(ast.Constant(None))  # may show values
     return Stripped(ast.unparse(ast.fix_missing_locations(tree)), sites, tests)
 
@@ -131,8 +142,14 @@ class _Strip:
                 continue
             values = tuple(parameters[parameter][1]) if parameter else (constant(expected),)
             self.sites[number] = Site(name, values, parameter, asked, before)
-            arguments: list[ast.expr] = [ast.Constant(number), asked, *([ast.Name(parameter, ast.Load())] if parameter else [])]
-            place[index] = ast.copy_location(ast.Expr(ast.Call(ast.Name(SEND, ast.Load()), arguments, [])), place[index])
+            arguments: list[ast.expr] = [
+                ast.Constant(number),
+                asked,
+                *([ast.Name(parameter, ast.Load())] if parameter else []),
+            ]
+            place[index] = ast.copy_location(
+                ast.Expr(ast.Call(ast.Name(SEND, ast.Load()), arguments, [])), place[index]
+            )
             hidden |= {parameter} - {""}
         for parameter in hidden:
             _hide_parameter(*parameters[parameter][0])
@@ -142,15 +159,24 @@ class _Strip:
         for at in reversed(range(len(function.body))):
             node = function.body[at]
             if not (
-                isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name) and _plain(node.value)
+                isinstance(node, ast.Assign)
+                and len(node.targets) == 1
+                and isinstance(node.targets[0], ast.Name)
+                and _plain(node.value)
             ):
                 continue
             name = node.targets[0].id
             uses = _names(function, name)
-            if sum(isinstance(use.ctx, ast.Store) for use in uses) != 1 or not _only_compared(function, name, len(uses) - 1):
+            if sum(isinstance(use.ctx, ast.Store) for use in uses) != 1 or not _only_compared(
+                function, name, len(uses) - 1
+            ):
                 continue
             for place, index, _ in _statements(function.body):
-                place[index] = _Substitute(name, node.value).visit(place[index]) if _sides(place[index]) else place[index]
+                place[index] = (
+                    _Substitute(name, node.value).visit(place[index])
+                    if _sides(place[index])
+                    else place[index]
+                )
             function.body.pop(at)
             function.body = function.body or [ast.Pass()]
 
@@ -164,10 +190,17 @@ class _Substitute(ast.NodeTransformer):
 
 
 def _names(function: ast.FunctionDef, name: str) -> list[ast.Name]:
-    return [node for part in function.body for node in ast.walk(part) if isinstance(node, ast.Name) and node.id == name]
+    return [
+        node
+        for part in function.body
+        for node in ast.walk(part)
+        if isinstance(node, ast.Name) and node.id == name
+    ]
 
 
-def _statements(body: list[ast.stmt], top: bool = True) -> Iterator[tuple[list[ast.stmt], int, tuple[ast.stmt, ...] | None]]:
+def _statements(
+    body: list[ast.stmt], top: bool = True
+) -> Iterator[tuple[list[ast.stmt], int, tuple[ast.stmt, ...] | None]]:
     """Every statement of a function, nested ones too, as (list, index, those before it where it is at the top level)."""
     before = tuple(body)
     for index, node in enumerate(before):
@@ -186,9 +219,20 @@ def _sides(node: ast.stmt) -> tuple[ast.expr, ast.expr] | None:
         and isinstance(node.test.ops[0], ast.Eq)
     ):
         return node.test.left, node.test.comparators[0]
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and len(node.value.args) in (2, 3) and not node.value.keywords:
+    if (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and len(node.value.args) in (2, 3)
+        and not node.value.keywords
+    ):
         function = node.value.func
-        named = function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+        named = (
+            function.attr
+            if isinstance(function, ast.Attribute)
+            else function.id
+            if isinstance(function, ast.Name)
+            else ""
+        )
         if named in _EQUAL:
             return node.value.args[0], node.value.args[1]
     return None
@@ -215,11 +259,17 @@ def _only_compared(function: ast.FunctionDef, name: str, uses: int) -> bool:
     return found == uses > 0
 
 
-def _parameters(function: ast.FunctionDef) -> dict[str, tuple[tuple[ast.expr, int | None], list[Any]]]:
+def _parameters(
+    function: ast.FunctionDef,
+) -> dict[str, tuple[tuple[ast.expr, int | None], list[Any]]]:
     """Parameters of a test whose rows are all plain data: name -> (where they stand, the values)."""
     found: dict[str, tuple[tuple[ast.expr, int | None], list[Any]]] = {}
     for decorator in function.decorator_list:
-        if not (isinstance(decorator, ast.Call) and ast.unparse(decorator.func).endswith("mark.parametrize") and len(decorator.args) == 2):
+        if not (
+            isinstance(decorator, ast.Call)
+            and ast.unparse(decorator.func).endswith("mark.parametrize")
+            and len(decorator.args) == 2
+        ):
             continue
         if decorator.keywords or not isinstance(decorator.args[1], (ast.List, ast.Tuple)):
             continue
@@ -230,17 +280,27 @@ def _parameters(function: ast.FunctionDef) -> dict[str, tuple[tuple[ast.expr, in
         split = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
         rows = decorator.args[1].elts
         for index, name in enumerate(split):
-            cells = [_cell(row, index if len(split) > 1 or not isinstance(names, str) else None) for row in rows]
+            cells = [
+                _cell(row, index if len(split) > 1 or not isinstance(names, str) else None)
+                for row in rows
+            ]
             if rows and all(cell is not None and _plain(cell) for cell in cells):
                 position = index if len(split) > 1 or not isinstance(names, str) else None
-                found[name] = ((decorator.args[1], position), [constant(cell) for cell in cells if cell is not None])
+                found[name] = (
+                    (decorator.args[1], position),
+                    [constant(cell) for cell in cells if cell is not None],
+                )
     return found
 
 
 def _cell(row: ast.expr, index: int | None) -> ast.expr | None:
     if index is None:
         return row
-    return row.elts[index] if isinstance(row, (ast.Tuple, ast.List)) and index < len(row.elts) else None
+    return (
+        row.elts[index]
+        if isinstance(row, (ast.Tuple, ast.List)) and index < len(row.elts)
+        else None
+    )
 
 
 def _hide_parameter(rows: ast.expr, index: int | None) -> None:

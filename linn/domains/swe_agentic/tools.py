@@ -20,17 +20,36 @@ _LINES = 400
 _LONGEST_LINE = 400
 _LONGEST_FILE = 1 << 19
 _MOST_HITS = 60
-_LIMITS = WorkspaceLimits(cpu=60.0, wall=90.0, memory=1 << 30, address=2 << 30, processes=16, file=8 << 20, disk=96 << 20, output=1 << 17)
+_LIMITS = WorkspaceLimits(
+    cpu=60.0,
+    wall=90.0,
+    memory=1 << 30,
+    address=2 << 30,
+    processes=16,
+    file=8 << 20,
+    disk=96 << 20,
+    output=1 << 17,
+)
 
 
 def _tool(name: str, description: str, required: str, **properties: str) -> dict[str, Any]:
     kinds = {name: {"type": kind} for name, kind in properties.items()}
     schema = {"type": "object", "properties": kinds, "required": required.split()}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": schema},
+    }
 
 
 TOOLS = (
-    _tool("view", "Show a file, or its lines from start to end.", "path", path="string", start="integer", end="integer"),
+    _tool(
+        "view",
+        "Show a file, or its lines from start to end.",
+        "path",
+        path="string",
+        start="integer",
+        end="integer",
+    ),
     _tool("list", "List the files under a folder.", "", path="string"),
     _tool(
         "search",
@@ -39,7 +58,14 @@ TOOLS = (
         pattern="string",
         glob="string",
     ),
-    _tool("replace", "Replace text that is found once in a file.", "path old new", path="string", old="string", new="string"),
+    _tool(
+        "replace",
+        "Replace text that is found once in a file.",
+        "path old new",
+        path="string",
+        old="string",
+        new="string",
+    ),
     _tool(
         "insert",
         "Insert text after a line of a file; line 0 is before the first.",
@@ -67,17 +93,28 @@ class Desk:
 
     def use(self, call: ToolCall) -> str:
         """Carry out one call."""
-        wanted = next((tool["function"]["parameters"] for tool in TOOLS if tool["function"]["name"] == call.name), None)
+        wanted = next(
+            (
+                tool["function"]["parameters"]
+                for tool in TOOLS
+                if tool["function"]["name"] == call.name
+            ),
+            None,
+        )
         if wanted is None:
             return f"error: no tool of that name; there are {', '.join(tool['function']['name'] for tool in TOOLS)}"
         given = call.arguments
         kinds = {name: _KINDS[kind["type"]] for name, kind in wanted["properties"].items()}
         if isinstance(given, str) or not set(wanted["required"]) <= set(given) <= set(kinds):
-            names = ", ".join(name + ("" if name in wanted["required"] else " (optional)") for name in kinds)
+            names = ", ".join(
+                name + ("" if name in wanted["required"] else " (optional)") for name in kinds
+            )
             return f"error: {call.name} takes {names}"
         for name, value in given.items():
             if type(value) is not kinds[name]:
-                return f"error: {name} must be {'a text' if kinds[name] is str else 'a whole number'}"
+                return (
+                    f"error: {name} must be {'a text' if kinds[name] is str else 'a whole number'}"
+                )
         try:
             return _bounded(getattr(self, f"_{call.name}")(**given))
         except ValueError as error:  # a path that leaves the folder, is missing, or is no file
@@ -89,11 +126,16 @@ class Desk:
 
     def _view(self, path: str, start: int = 1, end: int | None = None) -> str:
         lines = self.work.read(_clean(path)).split("\n")
-        first, last = max(1, start), min(len(lines), end if end is not None else len(lines), max(1, start) + _LINES - 1)
+        first, last = (
+            max(1, start),
+            min(len(lines), end if end is not None else len(lines), max(1, start) + _LINES - 1),
+        )
         if first > last:
             return f"error: the file has {len(lines)} lines"
         shown = [f"{number}\t{_line(lines[number - 1])}" for number in range(first, last + 1)]
-        return "\n".join(shown) + (f"\n… {len(lines) - last} more lines" if last < len(lines) else "")
+        return "\n".join(shown) + (
+            f"\n… {len(lines) - last} more lines" if last < len(lines) else ""
+        )
 
     def _list(self, path: str = "") -> str:
         under = _clean(path) + "/" if _clean(path) not in ("", ".") else ""
@@ -102,11 +144,17 @@ class Desk:
 
     def _search(self, pattern: str, glob: str = "*") -> str:
         # grep, in the sandbox: a pattern may be one that takes for ever
-        paths = [path for path in self.work.files() if fnmatch.fnmatch(path, glob) or fnmatch.fnmatch(PurePosixPath(path).name, glob)]
+        paths = [
+            path
+            for path in self.work.files()
+            if fnmatch.fnmatch(path, glob) or fnmatch.fnmatch(PurePosixPath(path).name, glob)
+        ]
         if not paths:
             return "error: no file matches the glob"
         ran = self.work.run(
-            ["xargs", "-0", "grep", "-nHIE", "-m", str(_MOST_HITS), "-e", pattern, "--"], stdin="\0".join(paths), limits=_SEARCH
+            ["xargs", "-0", "grep", "-nHIE", "-m", str(_MOST_HITS), "-e", pattern, "--"],
+            stdin="\0".join(paths),
+            limits=_SEARCH,
         )
         if ran.status in ("timeout", "memory"):
             return "error: the search took too long"
@@ -141,7 +189,9 @@ class Desk:
         return "ok"
 
     def _run_tests(self, path: str = "") -> str:
-        return self._shell(f"python3 -m pytest -q -p no:cacheprovider --tb=short {shlex.quote(_clean(path)) if path else ''}")
+        return self._shell(
+            f"python3 -m pytest -q -p no:cacheprovider --tb=short {shlex.quote(_clean(path)) if path else ''}"
+        )
 
     def _shell(self, command: str) -> str:
         if "\0" in command:
@@ -163,7 +213,9 @@ def _told(ran: Ran) -> str:
         "memory": "[memory limit exceeded]",
         "output": "[too much output]",
     }
-    said = "\n".join(part.rstrip() for part in (ran.stdout, ran.stderr, ends[ran.status]) if part.strip())
+    said = "\n".join(
+        part.rstrip() for part in (ran.stdout, ran.stderr, ends[ran.status]) if part.strip()
+    )
     return said or "[no output]"
 
 

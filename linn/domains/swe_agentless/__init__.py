@@ -50,18 +50,26 @@ class SweAgentless(Domain):
         super().__init__(level, rows)
         self.judged = judged
         self.task: str = _one_of(task, Task, f"domain {self.name}: task")
-        self.grading_mode = self._mode(grading_mode or ("judge" if judged else "tests"), f"domain {self.name}: grading_mode")
+        self.grading_mode = self._mode(
+            grading_mode or ("judge" if judged else "tests"), f"domain {self.name}: grading_mode"
+        )
         self.variants: str = _one_of(variants, Variants, f"domain {self.name}: variants")
         if top < 1 or file_tokens < 1:
-            raise UserError(f"domain {self.name}: top is {top}, file_tokens {file_tokens}; both must be at least 1")
+            raise UserError(
+                f"domain {self.name}: top is {top}, file_tokens {file_tokens}; both must be at least 1"
+            )
         self.top, self.file_tokens, self.strict = top, file_tokens, strict
         self._alone: set[str] = set()
         """Rows counted because `variants: both` finds nothing to retrieve from."""
-        self.sandbox = Sandbox(Limits(cpu=10, wall=60.0, memory=1 << 30) if rows is not None else Limits())
+        self.sandbox = Sandbox(
+            Limits(cpu=10, wall=60.0, memory=1 << 30) if rows is not None else Limits()
+        )
 
     def _mode(self, mode: Any, where: str) -> str:
         if _one_of(mode, Mode, where) == "judge" and not self.judged:
-            raise UserError(f"{where} is 'judge', which needs a judge model; give the domain one, or choose tests or patch")
+            raise UserError(
+                f"{where} is 'judge', which needs a judge model; give the domain one, or choose tests or patch"
+            )
         return str(mode)
 
     # -------------------------------------------------- the tiny generator
@@ -72,7 +80,10 @@ class SweAgentless(Domain):
             return self._make_localise(rng)
         function = functions.make(rng)
         bug = rng.choice(function.wrong())
-        parts, calls = [function.source(bug.body)], [(function, x) for x in functions.inputs(function, rng)]
+        parts, calls = (
+            [function.source(bug.body)],
+            [(function, x) for x in functions.inputs(function, rng)],
+        )
         if rng.random() < 0.5:
             other = functions.make(rng, avoid=(function.name,))
             while other.body in (bug.body, function.body):
@@ -96,7 +107,9 @@ class SweAgentless(Domain):
         text = f"{hidden['issue']}\n\n### {path}\n{file}"
         if self.task == "test":
             shown = next(x for f, x in calls if f is function and bug.value(x) != function.value(x))
-            hidden["after"] = {path: file.replace(f"    return {bug.body}\n", f"    return {function.body}\n")}
+            hidden["after"] = {
+                path: file.replace(f"    return {bug.body}\n", f"    return {function.body}\n")
+            }
             hidden["shows"] = (function.name, shown, function.value(shown), bug.value(shown))
             text = f"write a test. {text}"
         return Prompt(self.name, "", (Message("user", text),), thinking=True, hidden=hidden)
@@ -121,7 +134,13 @@ class SweAgentless(Domain):
             "top": 1,
             "functions": [f"{path}::{function.name}"],
         }
-        return Prompt(self.name, "", (Message("user", f"which file? {issue}\n\n{tree}"),), thinking=True, hidden=hidden)
+        return Prompt(
+            self.name,
+            "",
+            (Message("user", f"which file? {issue}\n\n{tree}"),),
+            thinking=True,
+            hidden=hidden,
+        )
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: the replacement is the faulty line again, or another wrong one; another file; a test of what the fault returns."""
@@ -129,12 +148,24 @@ class SweAgentless(Domain):
         if hidden["task"] == "localise":
             others = [path for path in hidden["repository"] if path not in hidden["golden"]]
             path = rng.choice(others) if faulty else hidden["golden"][0]
-            return (Message("assistant", f"<solution>\n{path}\n</solution>", reasoning=hidden["functions"][0].partition("::")[2]),)
+            return (
+                Message(
+                    "assistant",
+                    f"<solution>\n{path}\n</solution>",
+                    reasoning=hidden["functions"][0].partition("::")[2],
+                ),
+            )
         if hidden["task"] == "test":
             name, given, right, wrong = hidden["shows"]
             value = wrong if faulty else right
             text = f"from {hidden['path'][:-3]} import {name}\n\n\ndef test_{name}():\n    assert {name}({given!r}) == {value!r}"
-            return (Message("assistant", f"<solution>\n```python\n{text}\n```\n</solution>", reasoning=hidden["body"]),)
+            return (
+                Message(
+                    "assistant",
+                    f"<solution>\n```python\n{text}\n```\n</solution>",
+                    reasoning=hidden["body"],
+                ),
+            )
         body = hidden["body"]
         if faulty:
             body = hidden["bug"] if rng.random() < 0.5 else rng.choice(hidden["wrong"])
@@ -156,7 +187,9 @@ class SweAgentless(Domain):
                 after = patches.apply(hidden["files"], hidden["patch"], hidden["repo_name"])
                 return Reply(text=_solution(patches.edits_between(hidden["files"], after)))
             except patches.BadPatch as error:
-                raise UserError(f"prompt {prompt.id}: the row's patch does not fit the files shown: {error}") from None
+                raise UserError(
+                    f"prompt {prompt.id}: the row's patch does not fit the files shown: {error}"
+                ) from None
         raise UserError(f"prompt {prompt.id}: the row holds no answer")
 
     # -------------------------------------------------- grading
@@ -165,13 +198,20 @@ class SweAgentless(Domain):
         """One reply alone. A repair that only a judge model can score earns 0 here; its tests, where there are any, decide instead."""
         hidden = prompt.hidden
         if hidden["task"] == "localise":
-            return localisation.judge(reply.text, hidden["golden"], hidden["top"], hidden["functions"])
+            return localisation.judge(
+                reply.text, hidden["golden"], hidden["top"], hidden["functions"]
+            )
         if hidden["task"] == "test":
             try:
                 test = written_tests.read(reply.text)
             except written_tests.BadTest as error:
                 return Verdict(0.0, str(error), {"passes_after": 0.0})
-            return written_tests.judge(self.sandbox, test, hidden.get("repository", hidden.get("files", {})), hidden["after"])
+            return written_tests.judge(
+                self.sandbox,
+                test,
+                hidden.get("repository", hidden.get("files", {})),
+                hidden["after"],
+            )
         after = self._after(hidden, reply)
         if isinstance(after, str):
             return Verdict(0.0, after, {"applied": 0.0})
@@ -181,11 +221,15 @@ class SweAgentless(Domain):
 
     def _by_tests(self, hidden: Mapping[str, Any], after: Mapping[str, str]) -> Verdict:
         if hidden.get("tests"):
-            outcome = self.sandbox.check_files({**hidden.get("repository", {}), **after}, hidden["tests"])
+            outcome = self.sandbox.check_files(
+                {**hidden.get("repository", {}), **after}, hidden["tests"]
+            )
             passed = outcome.status == "ok"
             return Verdict(float(passed), "the tests passed" if passed else outcome.error)
         if "calls" in hidden:
-            return functions.judge_values(self.sandbox.call_files(after, hidden["calls"]), hidden["outputs"])
+            return functions.judge_values(
+                self.sandbox.call_files(after, hidden["calls"]), hidden["outputs"]
+            )
         return Verdict(0.0, "the edits apply; a judge model decides")
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
@@ -195,9 +239,15 @@ class SweAgentless(Domain):
         hidden = prompt.hidden
         states = [self._after(hidden, reply) for reply in replies]
         gold = hidden.get("patch", "")
-        return [scoring.question(hidden["issue"], hidden["files"], after, gold) for after in states if isinstance(after, dict)]
+        return [
+            scoring.question(hidden["issue"], hidden["files"], after, gold)
+            for after in states
+            if isinstance(after, dict)
+        ]
 
-    def judge(self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()) -> list[Verdict] | None:
+    def judge(
+        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+    ) -> list[Verdict] | None:
         """The judge's score of each repair, 0 for edits that do not apply; a score that nobody could read is `unreliable`: not trained."""
         if not self._asks(prompt):
             return None
@@ -213,13 +263,17 @@ class SweAgentless(Domain):
                 return None
             score = scoring.score_of(answer)
             if score is None:
-                verdicts.append(Verdict(0.0, "the judge gave no score", {"applied": 1.0, "unreliable": 1.0}))
+                verdicts.append(
+                    Verdict(0.0, "the judge gave no score", {"applied": 1.0, "unreliable": 1.0})
+                )
             else:
                 verdicts.append(Verdict(score, f"the judge's score: {score:g}", {"applied": 1.0}))
         return verdicts
 
     def _asks(self, prompt: Prompt) -> bool:
-        return self.judged and prompt.hidden["task"] == "repair" and prompt.hidden["mode"] == "judge"
+        return (
+            self.judged and prompt.hidden["task"] == "repair" and prompt.hidden["mode"] == "judge"
+        )
 
     def _after(self, hidden: Mapping[str, Any], reply: Reply) -> dict[str, str] | str:
         """The files after a reply's edits, or why they do not apply."""
@@ -237,10 +291,23 @@ class SweAgentless(Domain):
         instance = instance_from_row(row, index, where)
         meta = row.get("metadata") or {}
         task = _one_of(row.get("task", meta.get("task", self.task)), Task, f"{where}: task")
-        known = {"task": task, "issue": instance.issue, "files": instance.files, "repository": instance.repository}
-        hidden: dict[str, Any] = {**known, "patch": instance.patch, "repo_name": instance.repo_name, "tests": instance.tests}
+        known = {
+            "task": task,
+            "issue": instance.issue,
+            "files": instance.files,
+            "repository": instance.repository,
+        }
+        hidden: dict[str, Any] = {
+            **known,
+            "patch": instance.patch,
+            "repo_name": instance.repo_name,
+            "tests": instance.tests,
+        }
         if task == "repair":
-            hidden["mode"] = self._mode(row.get("grading_mode", meta.get("grading_mode", self.grading_mode)), f"{where}: grading_mode")
+            hidden["mode"] = self._mode(
+                row.get("grading_mode", meta.get("grading_mode", self.grading_mode)),
+                f"{where}: grading_mode",
+            )
             if hidden["mode"] == "tests" and instance.tests is None:
                 raise UserError(
                     f"{where}: grading_mode 'tests' needs metadata.tests, a Python text with test functions;"
@@ -256,8 +323,14 @@ class SweAgentless(Domain):
         try:
             after, golden = instance.changed(), instance.golden()
         except patches.BadPatch as error:
-            raise UserError(f"{where}: task localise or test needs a golden_patch that fits the files: {error}") from None
-        return {"after": after, "golden": list(golden), "functions": changed_functions(instance.repository, after)}
+            raise UserError(
+                f"{where}: task localise or test needs a golden_patch that fits the files: {error}"
+            ) from None
+        return {
+            "after": after,
+            "golden": list(golden),
+            "functions": changed_functions(instance.repository, after),
+        }
 
     def _asked(self, prompt: Prompt, where: str) -> Prompt:
         """The prompt in words, with the files it shows."""
@@ -266,8 +339,15 @@ class SweAgentless(Domain):
             count = len(hidden["repository"])
             hidden["top"] = max(len(hidden["golden"]), min(self.top, count // 2))
             if hidden["top"] >= count:
-                raise UserError(f"{where}: task localise needs metadata.files, the repository's files; {count} are known")
-            text = asking.with_tree(hidden["issue"], hidden["repository"], self.file_tokens, asking.localise(hidden["top"]))
+                raise UserError(
+                    f"{where}: task localise needs metadata.files, the repository's files; {count} are known"
+                )
+            text = asking.with_tree(
+                hidden["issue"],
+                hidden["repository"],
+                self.file_tokens,
+                asking.localise(hidden["top"]),
+            )
             return replace(prompt, messages=(Message("user", text),), hidden=hidden)
         if self.variants == "retrieved":
             return self._with_retrieved(prompt, where)
@@ -279,13 +359,21 @@ class SweAgentless(Domain):
         """The same task over the files that the issue's words find."""
         repository = prompt.hidden["repository"]
         if len(repository) <= len(prompt.hidden["files"]):
-            raise UserError(f"{where}: variants {self.variants!r} needs metadata.files, the repository's files to retrieve from")
-        return self._with_files(prompt, retrieve.Index(repository).ranked(prompt.hidden["issue"])[: self.top])
+            raise UserError(
+                f"{where}: variants {self.variants!r} needs metadata.files, the repository's files to retrieve from"
+            )
+        return self._with_files(
+            prompt, retrieve.Index(repository).ranked(prompt.hidden["issue"])[: self.top]
+        )
 
     def _with_files(self, prompt: Prompt, paths: Sequence[str]) -> Prompt:
         task = asking.REPAIR if prompt.hidden["task"] == "repair" else asking.TEST
-        text, shown = asking.with_files(prompt.hidden["issue"], prompt.hidden["repository"], paths, self.file_tokens, task)
-        return replace(prompt, messages=(Message("user", text),), hidden={**prompt.hidden, "files": shown})
+        text, shown = asking.with_files(
+            prompt.hidden["issue"], prompt.hidden["repository"], paths, self.file_tokens, task
+        )
+        return replace(
+            prompt, messages=(Message("user", text),), hidden={**prompt.hidden, "files": shown}
+        )
 
     def prompts(self, split: Split, seed: int = 0) -> Iterator[Prompt]:
         """As `Domain`; with `variants: both` each row's prompt is followed by the same task over retrieved files, if it has more files."""

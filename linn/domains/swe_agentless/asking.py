@@ -31,7 +31,9 @@ def localise(top: int) -> str:
     )
 
 
-def with_files(issue: str, files: Mapping[str, str], order: Sequence[str], tokens: int, task: str) -> tuple[str, dict[str, str]]:
+def with_files(
+    issue: str, files: Mapping[str, str], order: Sequence[str], tokens: int, task: str
+) -> tuple[str, dict[str, str]]:
     """(text, files shown): whole files in this order while they fit into so many tokens; those left out are named."""
     shown: dict[str, str] = {}
     left = tokens * _CHARS_A_TOKEN
@@ -42,7 +44,9 @@ def with_files(issue: str, files: Mapping[str, str], order: Sequence[str], token
     parts = [f"### {path}\n{_fenced(path, text)}" for path, text in shown.items()]
     missing = [path for path in order if path not in shown]
     note = f"\n\nLeft out, too long: {', '.join(missing)}." if missing else ""
-    return f"An issue of a code base:\n\n{issue}\n\nFiles:\n\n" + "\n\n".join(parts) + f"{note}\n\n{task}", shown
+    return f"An issue of a code base:\n\n{issue}\n\nFiles:\n\n" + "\n\n".join(
+        parts
+    ) + f"{note}\n\n{task}", shown
 
 
 def with_tree(issue: str, files: Mapping[str, str], tokens: int, task: str) -> str:
@@ -54,7 +58,9 @@ def with_tree(issue: str, files: Mapping[str, str], tokens: int, task: str) -> s
         line = f"{path}: {', '.join(names)}" if names else path
         left -= len(line)
         lines.append(line if left > 0 else path)
-    return f"An issue of a code base:\n\n{issue}\n\nIts files:\n\n" + "\n".join(lines) + f"\n\n{task}"
+    return (
+        f"An issue of a code base:\n\n{issue}\n\nIts files:\n\n" + "\n".join(lines) + f"\n\n{task}"
+    )
 
 
 def outline(text: str) -> list[str]:
@@ -68,7 +74,11 @@ def outline(text: str) -> list[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.append(node.name)
         if isinstance(node, ast.ClassDef):
-            found += [f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
+            found += [
+                f"{node.name}.{part.name}"
+                for part in node.body
+                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)
+            ]
     return found[:_OUTLINED]
 
 

@@ -44,7 +44,11 @@ class Instance:
     def golden(self) -> tuple[str, ...]:
         """The known files that the gold patch changes; raises BadPatch."""
         wanted = patches.read(self.patch)
-        return tuple(path for path in self.repository if (path.partition("/")[2] if self.repo_name else path) in wanted)
+        return tuple(
+            path
+            for path in self.repository
+            if (path.partition("/")[2] if self.repo_name else path) in wanted
+        )
 
 
 def from_row(row: Mapping[str, Any], index: int, where: str) -> Instance:
@@ -56,7 +60,9 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> Instance:
     if not isinstance(meta, Mapping) or not isinstance(instance, Mapping):
         raise UserError(f"{where}: metadata and instance must be objects")
     if row.get("mode", "eval") != "eval":
-        raise UserError(f"{where}: mode is {row['mode']!r}, which asks for a script to be run in a container image; allowed: eval")
+        raise UserError(
+            f"{where}: mode is {row['mode']!r}, which asks for a script to be run in a container image; allowed: eval"
+        )
 
     def text(*names: str) -> str:
         """The first of these fields that is there, wherever rows keep it."""
@@ -72,7 +78,9 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> Instance:
     said = "\n".join(message.content for message in history(messages))
     issue = text("problem_statement") or (found[1] if (found := _ISSUE.search(said)) else said)
     if not issue.strip():
-        raise UserError(f"{where}: neither responses_create_params.input, prompt nor metadata.problem_statement holds an issue")
+        raise UserError(
+            f"{where}: neither responses_create_params.input, prompt nor metadata.problem_statement holds an issue"
+        )
     patch = text("golden_patch", "patch")
     repo_name = bool(meta.get("remove_repo_name"))
     files, repository = _files(row, meta, patch, repo_name, where)
@@ -92,9 +100,14 @@ def _files(
     if found is not None:
         files = edits.files_of(found, f"{where}: relevant_file_contents")
         more = meta.get("files")
-        return files, {**(edits.files_of(more, f"{where}: metadata.files") if more is not None else {}), **files}
+        return files, {
+            **(edits.files_of(more, f"{where}: metadata.files") if more is not None else {}),
+            **files,
+        }
     if "files" not in meta:
-        raise UserError(f"{where}: relevant_file_contents (in metadata or beside it) or metadata.files must hold the files")
+        raise UserError(
+            f"{where}: relevant_file_contents (in metadata or beside it) or metadata.files must hold the files"
+        )
     repository = edits.files_of(meta["files"], f"{where}: metadata.files")
     if not patch:
         return repository, repository
@@ -102,7 +115,11 @@ def _files(
         wanted = patches.read(patch)
     except patches.BadPatch as error:
         raise UserError(f"{where}: golden_patch: {error}") from None
-    files = {path: content for path, content in repository.items() if (path.partition("/")[2] if repo_name else path) in wanted}
+    files = {
+        path: content
+        for path, content in repository.items()
+        if (path.partition("/")[2] if repo_name else path) in wanted
+    }
     return files or repository, repository
 
 
@@ -112,7 +129,11 @@ def changed_functions(before: Mapping[str, str], after: Mapping[str, str]) -> tu
     for path in before:
         if path.endswith(".py") and path in after and before[path] != after[path]:
             new = _functions(after[path])
-            found += [f"{path}::{name}" for name, body in _functions(before[path]).items() if new.get(name, body) != body]
+            found += [
+                f"{path}::{name}"
+                for name, body in _functions(before[path]).items()
+                if new.get(name, body) != body
+            ]
     return tuple(found)
 
 
@@ -123,7 +144,11 @@ def _functions(text: str) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     for node in tree.body:
-        members = [(f"{node.name}.", part) for part in node.body] if isinstance(node, ast.ClassDef) else [("", node)]
+        members = (
+            [(f"{node.name}.", part) for part in node.body]
+            if isinstance(node, ast.ClassDef)
+            else [("", node)]
+        )
         for prefix, part in members:
             if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
                 found[prefix + part.name] = ast.dump(part)

@@ -33,11 +33,19 @@ def judge(answer: str, golden: Sequence[str], top: int, functions: Sequence[str]
     """1 when every golden file is among the first `top` named, else 0. `functions` (`path::name`) that were named are a metric."""
     found = named(answer, top)
     if not found:
-        return Verdict(0.0, "no file is named between <solution> and </solution>", {"files_found": 0.0})
+        return Verdict(
+            0.0, "no file is named between <solution> and </solution>", {"files_found": 0.0}
+        )
     paths = {path for path, _ in found}
     hit = sum(path in paths for path in golden)
     metrics = {"files_found": hit / len(golden)}
     if functions:
-        metrics["functions_found"] = sum(f"{path}::{name}" in functions for path, name in found if name) / len(functions)
+        metrics["functions_found"] = sum(
+            f"{path}::{name}" in functions for path, name in found if name
+        ) / len(functions)
     missing = [path for path in golden if path not in paths]
-    return Verdict(float(not missing), f"not named: {', '.join(missing)}"[:200] if missing else "every file is named", metrics)
+    return Verdict(
+        float(not missing),
+        f"not named: {', '.join(missing)}"[:200] if missing else "every file is named",
+        metrics,
+    )

@@ -41,18 +41,33 @@ class Index:
         try:
             import bm25s
         except ImportError:
-            raise UserError("retrieving files needs the package bm25s; install linn[domains]") from None
+            raise UserError(
+                "retrieving files needs the package bm25s; install linn[domains]"
+            ) from None
 
         self.paths = sorted(files)
-        corpus = [[*tokens(files[path]), *(_PATH_WEIGHT * list(tokens(path.removesuffix(".py").replace("/", " "))))] for path in self.paths]
+        corpus = [
+            [
+                *tokens(files[path]),
+                *(_PATH_WEIGHT * list(tokens(path.removesuffix(".py").replace("/", " ")))),
+            ]
+            for path in self.paths
+        ]
         self._index = bm25s.BM25() if any(corpus) else None
         if self._index is not None:
             self._index.index(corpus, show_progress=False)
 
     def ranked(self, issue: str) -> list[str]:
         """The paths, the likeliest first; equal scores in the paths' order."""
-        known = [token for token in tokens(issue) if self._index is not None and token in self._index.vocab_dict]
+        known = [
+            token
+            for token in tokens(issue)
+            if self._index is not None and token in self._index.vocab_dict
+        ]
         if self._index is None or not known:
             return list(self.paths)
         scores = self._index.get_scores(known)
-        return [path for _, path in sorted(zip((-float(score) for score in scores), self.paths, strict=True))]
+        return [
+            path
+            for _, path in sorted(zip((-float(score) for score in scores), self.paths, strict=True))
+        ]

@@ -10,11 +10,18 @@ from linn.judges.pairwise import FENCES, fenced, read_score, shown
 from linn.types import Message
 
 
-def question(issue: str, before: Mapping[str, str], after: Mapping[str, str], gold: str) -> Question:
+def question(
+    issue: str, before: Mapping[str, str], after: Mapping[str, str], gold: str
+) -> Question:
     """Does this diff repair the issue? The judge sees issue, code as it was, diff, and the known patch if there is one; no reasoning."""
     touched = {path: before[path] for path in before if before[path] != after.get(path)}
     code = "\n\n".join(f"### {path}\n{text}" for path, text in touched.items())
-    parts = [("issue", issue), ("code", code), ("diff", patches.diff(before, after)), *([("known_repair", gold)] if gold else [])]
+    parts = [
+        ("issue", issue),
+        ("code", code),
+        ("diff", patches.diff(before, after)),
+        *([("known_repair", gold)] if gold else []),
+    ]
     text = (
         f"Judge whether a diff repairs what an issue describes, without breaking what worked. {FENCES}"
         f"{' known_repair is one repair that is right; others may be right too.' if gold else ''}\n\n"

@@ -70,9 +70,18 @@ def _refused(node: ast.AST) -> str:
         return node.id
     if isinstance(node, ast.Import | ast.ImportFrom):
         names = (
-            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ".", *(a.name for a in node.names)]
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ".", *(a.name for a in node.names)]
         )
-        return next((name for name in names if name.rpartition(".")[2].startswith("_") or name in (".", "*")), "")
+        return next(
+            (
+                name
+                for name in names
+                if name.rpartition(".")[2].startswith("_") or name in (".", "*")
+            ),
+            "",
+        )
     return ""
 
 
@@ -87,22 +96,34 @@ def imports(test: str) -> set[str]:
     return found
 
 
-def judge(sandbox: Sandbox, test: str, before: Mapping[str, str], after: Mapping[str, str]) -> Verdict:
+def judge(
+    sandbox: Sandbox, test: str, before: Mapping[str, str], after: Mapping[str, str]
+) -> Verdict:
     """1 when the test passes on every disguise of the repaired files and fails on every disguise of the files as they are.
 
     It may import the files' modules and `LIBRARY`, no others.
     Disguises do the same by other text and byte code, so a test that recognises the files rather than what they do is found out, and one
     that leaves it to chance passes once in 64 times at most.
     """
-    own = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in after if path.endswith(".py")}
+    own = {
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for path in after
+        if path.endswith(".py")
+    }
     if strange := sorted(imports(test) - own - set(LIBRARY)):
         return Verdict(0.0, f"a test may not import {strange[0]}"[:200], {"passes_after": 0.0})
     for number in range(_DISGUISES):
-        outcome = sandbox.check_files({path: disguised(text, path, number) for path, text in after.items()}, test)
+        outcome = sandbox.check_files(
+            {path: disguised(text, path, number) for path, text in after.items()}, test
+        )
         if outcome.status != "ok":
-            return Verdict(0.0, f"it fails on the repaired files: {outcome.error}"[:200], {"passes_after": 0.0})
+            return Verdict(
+                0.0, f"it fails on the repaired files: {outcome.error}"[:200], {"passes_after": 0.0}
+            )
     for number in range(_DISGUISES):
-        outcome = sandbox.check_files({path: disguised(text, path, number) for path, text in before.items()}, test)
+        outcome = sandbox.check_files(
+            {path: disguised(text, path, number) for path, text in before.items()}, test
+        )
         if outcome.status == "ok":
             return Verdict(0.0, "it passes on the files as they are", {"passes_after": 1.0})
     return Verdict(1.0, "it fails before the repair and passes after it", {"passes_after": 1.0})

@@ -46,7 +46,11 @@ _BODIES = (
     "bring the book",
     "more to come",
 )
-_FIND, _SEND, _MEET = "company_directory_find_email_address", "email_send_email", "calendar_create_event"
+_FIND, _SEND, _MEET = (
+    "company_directory_find_email_address",
+    "email_send_email",
+    "calendar_create_event",
+)
 
 
 class Workplace(Domain):
@@ -76,16 +80,33 @@ class Workplace(Domain):
         else:
             day, minutes = f"2023-12-{rng.randint(1, 28):02d}", rng.choice(("15", "30", "45", "60"))
             text = f"meet {name} about the {topic} on {day} for {minutes} minutes"
-            arguments = {"event_name": topic, "participant_email": address, "event_start": day, "duration": minutes}
+            arguments = {
+                "event_name": topic,
+                "participant_email": address,
+                "event_start": day,
+                "duration": minutes,
+            }
             call = {"name": _MEET, "arguments": json.dumps(arguments)}
         hidden = {"ground_truth": [call], "seed": seed, "name": name}
-        return Prompt(self.name, "", (Message("user", text),), thinking=False, tools=_TINY_TOOLS, hidden=hidden)
+        return Prompt(
+            self.name,
+            "",
+            (Message("user", text),),
+            thinking=False,
+            tools=_TINY_TOOLS,
+            hidden=hidden,
+        )
 
     def _make_full(self, rng: random.Random) -> Prompt:
         office = rng.randrange(_OFFICES)
         task = tasks.draw(drawn(office), rng)
         truth = [{"name": call.name, "arguments": call.arguments} for call in task.calls]
-        hidden = {"ground_truth": truth, "office": office, "category": f"{self.name}_{task.category}", "form": task.form}
+        hidden = {
+            "ground_truth": truth,
+            "office": office,
+            "category": f"{self.name}_{task.category}",
+            "form": task.form,
+        }
         messages = (Message("system", _SYSTEM), Message("user", task.text))
         return Prompt(self.name, "", messages, thinking=False, tools=DEFINITIONS, hidden=hidden)
 
@@ -95,7 +116,12 @@ class Workplace(Domain):
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """Replay the reply's calls and the true calls, each on fresh tables, and compare the states."""
-        calls = [call for message in reply.messages if message.role == "assistant" for call in message.tool_calls]
+        calls = [
+            call
+            for message in reply.messages
+            if message.role == "assistant"
+            for call in message.tool_calls
+        ]
         metrics = {"calls": float(len(calls))}
         if not calls and not reply.text.strip():
             return Verdict(0.0, "no reply", metrics)
@@ -104,13 +130,23 @@ class Workplace(Domain):
         want, got = _office(prompt), _office(prompt)
         _replay(want, prompt.hidden["ground_truth"])
         _replay(got, [{"name": call.name, "arguments": call.arguments} for call in calls])
-        tables = [name for name in ("emails", "events", "tasks", "customers", "plots") if not getattr(got, name).same(getattr(want, name))]
+        tables = [
+            name
+            for name in ("emails", "events", "tasks", "customers", "plots")
+            if not getattr(got, name).same(getattr(want, name))
+        ]
         note = f"other than wanted: {', '.join(tables)}" if tables else "all tables as wanted"
         return Verdict(float(not tables), note, metrics)
 
     def gold(self, prompt: Prompt) -> Reply:
         """The true calls, one a turn, then `done.`."""
-        turns = self._turns(prompt, [ToolCall(call["name"], _arguments(call["arguments"])) for call in prompt.hidden["ground_truth"]])
+        turns = self._turns(
+            prompt,
+            [
+                ToolCall(call["name"], _arguments(call["arguments"]))
+                for call in prompt.hidden["ground_truth"]
+            ],
+        )
         return Reply(text=turns[-1].content, messages=turns)
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
@@ -119,13 +155,17 @@ class Workplace(Domain):
         At the full level: the gold calls; faulty: the last change is left out, though said to be done.
         """
         if "office" in prompt.hidden:
-            calls = [ToolCall(call["name"], call["arguments"]) for call in prompt.hidden["ground_truth"]]
+            calls = [
+                ToolCall(call["name"], call["arguments"]) for call in prompt.hidden["ground_truth"]
+            ]
             last = max(at for at, call in enumerate(calls) if call.name in tools.WRITES)
             return self._turns(prompt, calls[:last] + calls[last + 1 :] if faulty else calls)
         (true,) = prompt.hidden["ground_truth"]
         arguments, name = dict(_arguments(true["arguments"])), prompt.hidden["name"]
         if not faulty:
-            return self._turns(prompt, [ToolCall(_FIND, {"name": name}), ToolCall(true["name"], arguments)])
+            return self._turns(
+                prompt, [ToolCall(_FIND, {"name": name}), ToolCall(true["name"], arguments)]
+            )
         arguments["recipient" if "recipient" in arguments else "participant_email"] = name
         return self._turns(prompt, [ToolCall(true["name"], arguments)])
 
@@ -148,12 +188,20 @@ class Workplace(Domain):
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{where}: ground_truth is not JSON: {error}") from error
         if not isinstance(truth, list) or not all(
-            isinstance(call, Mapping) and isinstance(call.get("name"), str) and "arguments" in call for call in truth
+            isinstance(call, Mapping) and isinstance(call.get("name"), str) and "arguments" in call
+            for call in truth
         ):
-            raise UserError(f"{where}: ground_truth must be a list of calls with name and arguments")
+            raise UserError(
+                f"{where}: ground_truth must be a list of calls with name and arguments"
+            )
         calls = [{"name": call["name"], "arguments": call["arguments"]} for call in truth]
         prompt = Prompt(
-            self.name, str(row.get("id", index)), request_messages(row, index), False, request_tools(row, index), {"ground_truth": calls}
+            self.name,
+            str(row.get("id", index)),
+            request_messages(row, index),
+            False,
+            request_tools(row, index),
+            {"ground_truth": calls},
         )
         if calls and _data() is None and _changes_nothing(calls):
             raise UserError(
@@ -173,7 +221,10 @@ class OfficeEnv:
         """One `tool` turn a call, in order; None when there is no call."""
         if not message.tool_calls:
             return None
-        return tuple(Message("tool", self._answer(call), tool_call_id=call.id) for call in message.tool_calls[:_MAX_CALLS])
+        return tuple(
+            Message("tool", self._answer(call), tool_call_id=call.id)
+            for call in message.tool_calls[:_MAX_CALLS]
+        )
 
     def close(self) -> None:
         """Nothing to free."""
@@ -183,8 +234,16 @@ class OfficeEnv:
             arguments = _arguments(call.arguments)
         except (ValueError, TypeError) as error:
             return f"Invalid tool call arguments: {str(error)[:200]}"
-        answer = tools.call(self.office, call.name, {key: value for key, value in arguments.items() if value is not None})
-        return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)
+        answer = tools.call(
+            self.office,
+            call.name,
+            {key: value for key, value in arguments.items() if value is not None},
+        )
+        return (
+            answer
+            if isinstance(answer, str)
+            else json.dumps(answer, ensure_ascii=False, default=str)
+        )
 
 
 # ---------------------------------------------------------------- shared parts
@@ -198,7 +257,13 @@ def _data() -> Path | None:
 def _office(prompt: Prompt) -> Office:
     """A fresh office with the tables that the prompt is about."""
     hidden = prompt.hidden
-    office = small(hidden["seed"]) if "seed" in hidden else drawn(hidden["office"]) if "office" in hidden else load(_data())
+    office = (
+        small(hidden["seed"])
+        if "seed" in hidden
+        else drawn(hidden["office"])
+        if "office" in hidden
+        else load(_data())
+    )
     return office.copy()
 
 
@@ -233,7 +298,10 @@ def _changes_nothing(calls: Sequence[Mapping[str, Any]]) -> bool:
 def _tool(name: str, description: str, *parameters: str) -> Mapping[str, Any]:
     properties = {parameter: {"type": "string"} for parameter in parameters}
     schema = {"type": "object", "properties": properties, "required": list(parameters)}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": schema},
+    }
 
 
 _TINY_TOOLS = (

@@ -37,9 +37,22 @@ class Engine:
     Processes start at the first need and end with this one, however it ends. Every result is a function of the calls made, not of timing.
     """
 
-    def __init__(self, processes: int = 2, dtype: str = "float32", width: int = 2048, capacity: int = 256, autocast: bool = False) -> None:
+    def __init__(
+        self,
+        processes: int = 2,
+        dtype: str = "float32",
+        width: int = 2048,
+        capacity: int = 256,
+        autocast: bool = False,
+    ) -> None:
         """`width`: tokens of a packed row. `capacity`: rows a process decodes together. `autocast`: train in bf16 over `dtype` weights."""
-        self.processes, self.dtype, self.width, self.capacity, self.autocast = processes, dtype, width, capacity, autocast
+        self.processes, self.dtype, self.width, self.capacity, self.autocast = (
+            processes,
+            dtype,
+            width,
+            capacity,
+            autocast,
+        )
         self.sampler = PoolSampler(self)
         self.trainer = PoolTrainer(self)
         self._pool: list[_Process] = []
@@ -50,7 +63,9 @@ class Engine:
         self.call("load", Path(folder), optim)
         self._set_version(0)
 
-    def score(self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
+    def score(
+        self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """Log-prob of every token under the checkpoint in `folder`, which stays loaded until another is asked for; entry 0 is 0.0."""
         return self.score_with(Path(folder), sequences, temperature)
 
@@ -94,7 +109,12 @@ class Engine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     # ------------------------------------------------------------ for the sampler and the trainer
@@ -119,10 +139,15 @@ class Engine:
             raise next((error for error in errors if not isinstance(error, StepFailed)), errors[0])
         return [value for _, value in replies]
 
-    def score_with(self, folder: Path | None, sequences: Sequence[Sequence[int]], temperature: float) -> list[list[float]]:
+    def score_with(
+        self, folder: Path | None, sequences: Sequence[Sequence[int]], temperature: float
+    ) -> list[list[float]]:
         """`score` under a checkpoint, or under the policy (None); dealt to processes as training deals its samples."""
         shares = deal([len(ids) for ids in sequences], self.processes)
-        replies = self.call_each("score", [(folder, [tuple(sequences[i]) for i in share], temperature) for share in shares])
+        replies = self.call_each(
+            "score",
+            [(folder, [tuple(sequences[i]) for i in share], temperature) for share in shares],
+        )
         return _restored(shares, replies)
 
     def _set_version(self, version: int) -> None:
@@ -138,7 +163,15 @@ class Engine:
         for rank in range(self.processes):
             here, there = Pipe()
             log = open(Path(self._folder) / f"{rank}.log", "w+b")  # noqa: SIM115 - closed in `close`
-            options = [there.fileno(), rank, self.processes, f"{self._folder}/store", self.dtype, self.width, self.capacity]
+            options = [
+                there.fileno(),
+                rank,
+                self.processes,
+                f"{self._folder}/store",
+                self.dtype,
+                self.width,
+                self.capacity,
+            ]
             flags = ["01"[self.autocast], "01"[main]]
             handle = subprocess.Popen(
                 [sys.executable, "-m", "linn.engine.local.worker", *map(str, options), *flags],
@@ -176,9 +209,13 @@ class Engine:
             except subprocess.TimeoutExpired:
                 continue
             process.log.seek(0)
-            words = process.log.read()[-2000:].decode(errors="replace").strip() or "it wrote nothing"
+            words = (
+                process.log.read()[-2000:].decode(errors="replace").strip() or "it wrote nothing"
+            )
             cause = " (killed: out of memory?)" if code == -9 else ""
-            raise InfrastructureError(f"engine process {rank} ended with exit code {code}{cause}; its last words: {words}")
+            raise InfrastructureError(
+                f"engine process {rank} ended with exit code {code}{cause}; its last words: {words}"
+            )
         raise InfrastructureError("an engine process closed its pipe without ending")
 
 
@@ -239,19 +276,33 @@ class PoolSampler:
         shares: list[list[int]] = [[] for _ in range(self._engine.processes)]
         known = self._known([ids for ids, _, _ in requests])
         for index, (ids, _, _) in enumerate(requests):
-            rank = self._homes[ids[: known[index]]] if known[index] else place.setdefault(ids, len(place)) % len(shares)
+            rank = (
+                self._homes[ids[: known[index]]]
+                if known[index]
+                else place.setdefault(ids, len(place)) % len(shares)
+            )
             shares[rank].append(index)
-        messages = [(self._checkpoint, [requests[i] for i in share], [known[i] for i in share]) for share in shares]
-        completions: list[Completion] = _restored(shares, self._engine.call_each("generate", messages))
+        messages = [
+            (self._checkpoint, [requests[i] for i in share], [known[i] for i in share])
+            for share in shares
+        ]
+        completions: list[Completion] = _restored(
+            shares, self._engine.call_each("generate", messages)
+        )
         self._homes = {}
         for rank, share in enumerate(shares if self._checkpoint is None else []):
-            self._homes |= {(*requests[i][0], *completions[i].ids): rank for i in share if requests[i][1].more}
+            self._homes |= {
+                (*requests[i][0], *completions[i].ids): rank for i in share if requests[i][1].more
+            }
         return completions
 
     def _known(self, prompts: Sequence[tuple[int, ...]]) -> list[int]:
         """How many leading tokens of each prompt are a conversation whose state a process has kept."""
         lengths = sorted({len(key) for key in self._homes}, reverse=True)
-        return [next((n for n in lengths if n < len(ids) and ids[:n] in self._homes), 0) for ids in prompts]
+        return [
+            next((n for n in lengths if n < len(ids) and ids[:n] in self._homes), 0)
+            for ids in prompts
+        ]
 
     def forget(self) -> None:
         """The weights change: nothing that was computed is of use any more."""
@@ -272,8 +323,12 @@ class PoolTrainer:
     def step(self, samples: Sequence[Sample], loss: Loss, lr: float) -> dict[str, float]:
         """One optimiser step over all samples. Raises StepFailed, carrying `samples` and changing nothing, where it is not finite."""
         weights = token_weights(samples, loss)
-        shares = deal([len(s.tokens) if moves(s, loss) else 0 for s in samples], self._engine.processes)
-        messages = [([samples[i] for i in share], [weights[i] for i in share], loss, lr) for share in shares]
+        shares = deal(
+            [len(s.tokens) if moves(s, loss) else 0 for s in samples], self._engine.processes
+        )
+        messages = [
+            ([samples[i] for i in share], [weights[i] for i in share], loss, lr) for share in shares
+        ]
         try:
             metrics: dict[str, float] = self._engine.call_each("step", messages)[0]
         except StepFailed as error:

@@ -38,20 +38,35 @@ class Worker:
 
     def load(self, folder: Path, optim: Optim) -> None:
         self.trainer = self.sampler = None  # frees the old policy before the new one is read
-        self.trainer = Trainer(self._read(folder), optim, width=self.width, autocast=self.autocast, load=self._read, assets=folder)
+        self.trainer = Trainer(
+            self._read(folder),
+            optim,
+            width=self.width,
+            autocast=self.autocast,
+            load=self._read,
+            assets=folder,
+        )
         self.sampler = BatchSampler(self.trainer.model, self.capacity, self.width)
 
-    def generate(self, folder: Path | None, requests: Sequence[Request], known: Sequence[int]) -> list[Completion]:
+    def generate(
+        self, folder: Path | None, requests: Sequence[Request], known: Sequence[int]
+    ) -> list[Completion]:
         if folder is None and self.sampler is not None:
             return self.sampler.generate(requests, known)
         return BatchSampler(self._model(folder), self.capacity, self.width).generate(requests)
 
-    def score(self, folder: Path | None, sequences: Sequence[Sequence[int]], temperature: float) -> list[list[float]]:
+    def score(
+        self, folder: Path | None, sequences: Sequence[Sequence[int]], temperature: float
+    ) -> list[list[float]]:
         if folder is None:
             return self._policy().score(sequences, temperature)
-        return score(self._model(folder), sequences, temperature, self.width, autocast=self.autocast)
+        return score(
+            self._model(folder), sequences, temperature, self.width, autocast=self.autocast
+        )
 
-    def step(self, samples: Sequence[Sample], weights: Sequence[float], loss: Loss, lr: float) -> dict[str, float]:
+    def step(
+        self, samples: Sequence[Sample], weights: Sequence[float], loss: Loss, lr: float
+    ) -> dict[str, float]:
         if self.sampler is not None:
             self.sampler.forget()
         return self._policy().step(samples, loss, lr, weights)
@@ -116,10 +131,20 @@ def _serve(worker: Worker, pipe: Connection) -> None:
                 error.samples = ()  # the pool holds the whole batch and puts it back
             reply = (False, error)
         except (OSError, MemoryError) as error:
-            reply = (False, InfrastructureError(f"engine process {worker.rank}: {name}: {type(error).__name__}: {error}"))
+            reply = (
+                False,
+                InfrastructureError(
+                    f"engine process {worker.rank}: {name}: {type(error).__name__}: {error}"
+                ),
+            )
         except Exception:
             about = f" {arguments[0]}" if arguments and isinstance(arguments[0], Path) else ""
-            reply = (False, RuntimeError(f"engine process {worker.rank}: {name}{about}:\n{traceback.format_exc()}"))
+            reply = (
+                False,
+                RuntimeError(
+                    f"engine process {worker.rank}: {name}{about}:\n{traceback.format_exc()}"
+                ),
+            )
         pipe.send(reply)
 
 
@@ -147,8 +172,16 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_flush_denormal(True)
     if int(world) > 1:
         # Death of a peer is noticed by the pool, which ends us; a slow peer is no error.
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(world), timeout=timedelta(days=7))
-    _serve(Worker(int(rank), dtype, int(width), int(capacity), autocast == "1"), Connection(int(fd)))
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{store}",
+            rank=int(rank),
+            world_size=int(world),
+            timeout=timedelta(days=7),
+        )
+    _serve(
+        Worker(int(rank), dtype, int(width), int(capacity), autocast == "1"), Connection(int(fd))
+    )
     os._exit(0)  # no interpreter shutdown: the watching thread holds standard input's lock
 
 

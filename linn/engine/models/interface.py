@@ -58,9 +58,13 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
     """Read a Hugging Face folder: our own class for `nemotron_h`, `transformers` for every other family."""
     file = folder / "config.json"
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give a Hugging Face model folder (config.json and safetensors)")
+        raise UserError(
+            f"{folder}: no such folder; give a Hugging Face model folder (config.json and safetensors)"
+        )
     if not file.is_file():
-        raise UserError(f"{folder}: no config.json; give a Hugging Face model folder (config.json and safetensors)")
+        raise UserError(
+            f"{folder}: no config.json; give a Hugging Face model folder (config.json and safetensors)"
+        )
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

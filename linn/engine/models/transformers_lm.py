@@ -38,7 +38,11 @@ class CacheState:
         lengths = self.lengths[rows]
         columns = int(lengths.max()) if len(rows) else 0
         cut = self.columns - columns
-        return CacheState(_mapped([self.cache], lambda t: t[0][:, :, cut:][rows], lambda t: t[0][rows]), lengths, columns)
+        return CacheState(
+            _mapped([self.cache], lambda t: t[0][:, :, cut:][rows], lambda t: t[0][rows]),
+            lengths,
+            columns,
+        )
 
     def join(self, other: State) -> CacheState:
         """This state's rows followed by the other's, the narrower padded on the left."""
@@ -48,23 +52,40 @@ class CacheState:
         def keys(pair: list[Tensor]) -> Tensor:
             return torch.cat([F.pad(t, (0, 0, columns - t.shape[2], 0)) for t in pair])
 
-        return CacheState(_mapped([self.cache, other.cache], keys, torch.cat), torch.cat([self.lengths, other.lengths]), columns)
+        return CacheState(
+            _mapped([self.cache, other.cache], keys, torch.cat),
+            torch.cat([self.lengths, other.lengths]),
+            columns,
+        )
 
 
-def _mapped(caches: list[Any], keys: Callable[[list[Tensor]], Tensor], states: Callable[[list[Tensor]], Tensor]) -> Any:
+def _mapped(
+    caches: list[Any],
+    keys: Callable[[list[Tensor]], Tensor],
+    states: Callable[[list[Tensor]], Tensor],
+) -> Any:
     """A new cache whose keys and values [B, heads, columns, d], and whose conv and recurrent states [B, ...], come from the caches' own."""
     out = copy.copy(caches[0])
     out.layers = []
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         new = copy.copy(layers[0])
         for name in ("keys", "values"):
-            held = [t for t in (getattr(layer, name, None) for layer in layers) if isinstance(t, Tensor)]
+            held = [
+                t for t in (getattr(layer, name, None) for layer in layers) if isinstance(t, Tensor)
+            ]
             if held:
                 setattr(new, name, keys(held))
         for name in ("conv_states", "recurrent_states"):
             if hasattr(new, name):
                 first = getattr(layers[0], name)
-                setattr(new, name, {i: None if t is None else states([getattr(o, name)[i] for o in layers]) for i, t in first.items()})
+                setattr(
+                    new,
+                    name,
+                    {
+                        i: None if t is None else states([getattr(o, name)[i] for o in layers])
+                        for i, t in first.items()
+                    },
+                )
         out.layers.append(new)
     return out
 
@@ -98,8 +119,12 @@ class TransformersLM(nn.Module):
         shapes, laid, place = buckets(size)
         laid, place = laid.to(ids.device), place.to(ids.device)
         parts = []
-        for (rows, length), part in zip(shapes, ids[real][laid].split([r * n for r, n in shapes]), strict=True):
-            out = self.inner.base_model(input_ids=part.view(rows, length), use_cache=False).last_hidden_state
+        for (rows, length), part in zip(
+            shapes, ids[real][laid].split([r * n for r, n in shapes]), strict=True
+        ):
+            out = self.inner.base_model(
+                input_ids=part.view(rows, length), use_cache=False
+            ).last_hidden_state
             parts.append(out.flatten(0, 1))
         flat = torch.cat(parts)[place]
         return flat.new_zeros(*ids.shape, flat.shape[-1]).index_put((real,), flat)
@@ -122,8 +147,12 @@ class TransformersLM(nn.Module):
         assert prompts and all(len(prompt) > 0 for prompt in prompts), "no prompts, or an empty one"
         device = self.inner.get_output_embeddings().weight.device
         columns = max(map(len, prompts))
-        ids = torch.tensor([[0] * (columns - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-        state = CacheState(self._cache(), torch.tensor([len(prompt) for prompt in prompts], device=device), columns)
+        ids = torch.tensor(
+            [[0] * (columns - len(prompt)) + list(prompt) for prompt in prompts], device=device
+        )
+        state = CacheState(
+            self._cache(), torch.tensor([len(prompt) for prompt in prompts], device=device), columns
+        )
         positions = (state.mask.cumsum(-1) - 1).clamp_min(0)
         return self._run(ids, positions, state), state
 
@@ -139,7 +168,13 @@ class TransformersLM(nn.Module):
     def _run(self, ids: Tensor, positions: Tensor, state: CacheState) -> Tensor:
         """Logits [B, V] of the last column; the state's lengths already count these tokens."""
         extra = {"position_ids": positions} if self._positions else {}
-        out = self.inner.base_model(input_ids=ids, attention_mask=state.mask, past_key_values=state.cache, use_cache=True, **extra)
+        out = self.inner.base_model(
+            input_ids=ids,
+            attention_mask=state.mask,
+            past_key_values=state.cache,
+            use_cache=True,
+            **extra,
+        )
         return self.head(out.last_hidden_state[:, -1])
 
     def _cache(self) -> Any:
@@ -147,19 +182,30 @@ class TransformersLM(nn.Module):
         from transformers import cache_utils
 
         empty: Any = cache_utils.DynamicLayer
-        known = {"DynamicLayer", "LinearAttentionLayer", "LinearAttentionAndFullAttentionLayer", "DummyLayer"}
+        known = {
+            "DynamicLayer",
+            "LinearAttentionLayer",
+            "LinearAttentionAndFullAttentionLayer",
+            "DummyLayer",
+        }
         cache = cache_utils.DynamicCache(config=self.inner.config)
         for place, layer in enumerate(cache.layers):
             if type(layer) is cache_utils.DynamicSlidingWindowLayer:
                 cache.layers[place] = empty()
             elif type(layer).__name__ not in known:
-                raise UserError(f"model type {self.inner.config.model_type}: its cache ({type(layer).__name__}) can't be batched here")
+                raise UserError(
+                    f"model type {self.inner.config.model_type}: its cache ({type(layer).__name__}) can't be batched here"
+                )
         return cache
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Write config.json and model.safetensors, in `dtype` (default: the weights' own)."""
         config, own = self.inner.config, self.inner.config.dtype
-        state = {name: value.to(dtype) for name, value in self.inner.state_dict().items()} if dtype else None
+        state = (
+            {name: value.to(dtype) for name, value in self.inner.state_dict().items()}
+            if dtype
+            else None
+        )
         try:
             config.dtype = dtype or self.inner.get_output_embeddings().weight.dtype
             self.inner.save_pretrained(folder, state_dict=state)
@@ -176,13 +222,23 @@ class TransformersLM(nn.Module):
         quiet()
         try:
             inner, report = auto.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
         except (ValueError, OSError, KeyError) as error:
-            raise UserError(f"{folder}: transformers can't load it: {str(error).strip().splitlines()[0]}") from None
-        absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+            raise UserError(
+                f"{folder}: transformers can't load it: {str(error).strip().splitlines()[0]}"
+            ) from None
+        absent = sorted(report["missing_keys"]) + sorted(
+            str(key) for key in report["mismatched_keys"]
+        )
         if absent:
-            raise UserError(f"{folder}: {len(absent)} tensors are missing or misshapen ({absent[0]}); do config.json and weights match?")
+            raise UserError(
+                f"{folder}: {len(absent)} tensors are missing or misshapen ({absent[0]}); do config.json and weights match?"
+            )
         model = cls(inner)
         model.check(folder)
         return model
@@ -190,8 +246,13 @@ class TransformersLM(nn.Module):
     @torch.inference_mode()
     def check(self, folder: Path) -> None:
         """Refuse a family whose logits are not `head(hidden(...))`: training would silently be of another model."""
-        ids = torch.arange(1, 5, device=self.inner.get_output_embeddings().weight.device)[None] % self.vocab
+        ids = (
+            torch.arange(1, 5, device=self.inner.get_output_embeddings().weight.device)[None]
+            % self.vocab
+        )
         want = self.inner(input_ids=ids, use_cache=False).logits.float()
         found = self.head(self.hidden(ids, torch.zeros_like(ids)))
         if want.shape != found.shape or not torch.allclose(want, found, rtol=1e-2, atol=1e-2):
-            raise UserError(f"{folder}: model type {self.inner.config.model_type} changes its logits in a way linn doesn't know")
+            raise UserError(
+                f"{folder}: model type {self.inner.config.model_type} changes its logits in a way linn doesn't know"
+            )

@@ -53,15 +53,24 @@ class _Rows:
         return _Rows(*(getattr(self, f.name).index_select(0, rows) for f in fields(self)))
 
     def join(self, other: _Rows) -> _Rows:
-        return _Rows(*(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
+        return _Rows(
+            *(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
+        )
 
 
 class BatchSampler:
     """Samples from `model`. What comes back is a function of the weights and the list of requests alone."""
 
-    def __init__(self, model: CausalLM, capacity: int = 256, width: int = 2048, prefill_tokens: int = 16384) -> None:
+    def __init__(
+        self, model: CausalLM, capacity: int = 256, width: int = 2048, prefill_tokens: int = 16384
+    ) -> None:
         """`capacity`: rows decoded together. `width`: of packed rows in `score`. `prefill_tokens`: prompt tokens computed at once."""
-        self.model, self.capacity, self.width, self.prefill_tokens = model, capacity, width, prefill_tokens
+        self.model, self.capacity, self.width, self.prefill_tokens = (
+            model,
+            capacity,
+            width,
+            prefill_tokens,
+        )
         self.device: torch.device = next(model.parameters()).device  # type: ignore[attr-defined]
         self._kept: dict[tuple[int, ...], tuple[State, int]] = {}
 
@@ -69,7 +78,9 @@ class BatchSampler:
         """The weights change: states of unfinished conversations are of no use any more."""
         self._kept = {}
 
-    def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
+    def score(
+        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """Log-prob of every token given those before it, entry 0 being 0.0; the same path as training."""
         return score(self.model, sequences, temperature, self.width)
 
@@ -88,7 +99,9 @@ class BatchSampler:
         known = known or [0] * len(requests)
         self._old, self._kept = self._kept, {}
         queue = _by_prompt(requests)
-        slack = max(1, self.capacity // 8)  # a join or a select copies every state, so wait until it pays
+        slack = max(
+            1, self.capacity // 8
+        )  # a join or a select copies every state, so wait until it pays
         logits, state, rows = self._start(requests, known, queue)
         log: list[tuple[Tensor, Tensor, Tensor]] = []
         finished: list[tuple[Tensor, State]] = []
@@ -97,7 +110,11 @@ class BatchSampler:
             fed = rows.feeding > 0
             if bool(fed.any()):
                 token = torch.where(
-                    fed, rows.forced.gather(1, (-rows.feeding % max(1, rows.forced.shape[1])).unsqueeze(1)).squeeze(1), token
+                    fed,
+                    rows.forced.gather(
+                        1, (-rows.feeding % max(1, rows.forced.shape[1])).unsqueeze(1)
+                    ).squeeze(1),
+                    token,
                 )
                 rows.feeding = rows.feeding - fed.long()
             log.append((rows.request.masked_fill(fed, -1), token, logp))
@@ -115,9 +132,15 @@ class BatchSampler:
             if len(alive):
                 logits, state = self.model.decode(token, state)
             if queue and self.capacity - len(rows.request) >= slack:
-                fresh, fresh_state, fresh_rows = self._start(requests, known, queue, self.capacity - len(rows.request))
+                fresh, fresh_state, fresh_rows = self._start(
+                    requests, known, queue, self.capacity - len(rows.request)
+                )
                 if len(alive):
-                    logits, state, rows = torch.cat([logits, fresh]), state.join(fresh_state), rows.join(fresh_rows)
+                    logits, state, rows = (
+                        torch.cat([logits, fresh]),
+                        state.join(fresh_state),
+                        rows.join(fresh_rows),
+                    )
                 else:
                     logits, state, rows = fresh, fresh_state, fresh_rows
         self._old = {}
@@ -128,7 +151,11 @@ class BatchSampler:
         return completions
 
     def _start(
-        self, requests: Sequence[Request], known: Sequence[int], queue: list[int], room: int | None = None
+        self,
+        requests: Sequence[Request],
+        known: Sequence[int],
+        queue: list[int],
+        room: int | None = None,
     ) -> tuple[Tensor, State, _Rows]:
         """Take requests off the queue's end until `room` rows or the prefill budget are full; prefill each prompt once, go on from kept states."""
         prompts: dict[tuple[int, ...], int] = {}
@@ -158,7 +185,11 @@ class BatchSampler:
         if going_on:
             state = self._go_on([tuple(requests[i][0][: known[i]]) for i in going_on])
             parts.append((torch.zeros(len(going_on), self.model.vocab, device=self.device), state))
-        logits, state = parts[0] if len(parts) == 1 else (torch.cat([parts[0][0], parts[1][0]]), parts[0][1].join(parts[1][1]))
+        logits, state = (
+            parts[0]
+            if len(parts) == 1
+            else (torch.cat([parts[0][0], parts[1][0]]), parts[0][1].join(parts[1][1]))
+        )
         return logits, state, self._rows(requests, known, [*taken, *going_on])
 
     def _go_on(self, keys: list[tuple[int, ...]]) -> State:
@@ -169,16 +200,27 @@ class BatchSampler:
             _, rows, places = by_part.setdefault(id(part), (part, [], []))
             rows.append(row)
             places.append(place)
-        states = [part.select(torch.tensor(rows, device=self.device)) for part, rows, _ in by_part.values()]
+        states = [
+            part.select(torch.tensor(rows, device=self.device))
+            for part, rows, _ in by_part.values()
+        ]
         while len(states) > 1:  # pairwise, so that a row is copied log(parts) times
-            states = [states[i].join(states[i + 1]) if i + 1 < len(states) else states[i] for i in range(0, len(states), 2)]
+            states = [
+                states[i].join(states[i + 1]) if i + 1 < len(states) else states[i]
+                for i in range(0, len(states), 2)
+            ]
         order = torch.tensor([place for _, _, places in by_part.values() for place in places])
         return states[0].select(order.argsort().to(self.device))
 
     def _rows(self, requests: Sequence[Request], known: Sequence[int], taken: list[int]) -> _Rows:
         hows = [requests[i][1] for i in taken]
-        longest = max(1, *(len(how.stop) for _, how, _ in requests))  # over all requests, so that rows can be joined
-        deepest = max((len(ids) - old + 1 for (ids, _, _), old in zip(requests, known, strict=True) if old), default=1)
+        longest = max(
+            1, *(len(how.stop) for _, how, _ in requests)
+        )  # over all requests, so that rows can be joined
+        deepest = max(
+            (len(ids) - old + 1 for (ids, _, _), old in zip(requests, known, strict=True) if old),
+            default=1,
+        )
         forced = [list(requests[i][0][known[i] - 1 :]) if known[i] else [] for i in taken]
         seeds = [(requests[i][2] + 2**63) % 2**64 - 2**63 for i in taken]
         made = _Rows(
@@ -202,7 +244,9 @@ def _by_prompt(requests: Sequence[Request]) -> list[int]:
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, (ids, _, _) in enumerate(requests):
         groups.setdefault(tuple(ids), []).append(index)
-    longest_first = sorted(groups, key=len, reverse=True)  # stable: equal lengths stay in order of first appearance
+    longest_first = sorted(
+        groups, key=len, reverse=True
+    )  # stable: equal lengths stay in order of first appearance
     return [index for ids in longest_first for index in groups[ids]][::-1]
 
 
@@ -235,10 +279,20 @@ def _draw(logits: Tensor, rows: _Rows) -> tuple[Tensor, Tensor]:
     point = uniform(rows.key, rows.drawn).unsqueeze(1) * before[:, -1:]
     # `right`: the first entry above the point, so never one of mass 0. The clamps act on NaN logits only, which `_collect` refuses.
     block = torch.searchsorted(before, point, right=True).clamp_(max=before.shape[1] - 1)
-    inside = blocks.gather(1, block.unsqueeze(2).expand(-1, -1, _BLOCK)).squeeze(1).cumsum(-1, dtype=torch.float64)
+    inside = (
+        blocks.gather(1, block.unsqueeze(2).expand(-1, -1, _BLOCK))
+        .squeeze(1)
+        .cumsum(-1, dtype=torch.float64)
+    )
     rest = point - torch.where(block > 0, before.gather(1, (block - 1).clamp(min=0)), 0.0)
-    rest = torch.minimum(rest, inside[:, -1:] * (1 - 2.0**-52))  # the two sums may differ in their last bits
-    token = (block * _BLOCK + torch.searchsorted(inside, rest, right=True)).clamp_(max=vocab - 1).squeeze(1)
+    rest = torch.minimum(
+        rest, inside[:, -1:] * (1 - 2.0**-52)
+    )  # the two sums may differ in their last bits
+    token = (
+        (block * _BLOCK + torch.searchsorted(inside, rest, right=True))
+        .clamp_(max=vocab - 1)
+        .squeeze(1)
+    )
     if bool(rows.greedy.any()):
         token = torch.where(rows.greedy, logits.argmax(-1), token)
     logp = (scaled.gather(1, token.unsqueeze(1)) - top).squeeze(1).double() - log_total
@@ -253,11 +307,15 @@ def _nucleus(mass: Tensor, top_p: Tensor) -> Tensor:
     return torch.zeros_like(mass).scatter_(1, index, ordered * keep)
 
 
-def _collect(requests: Sequence[Request], log: list[tuple[Tensor, Tensor, Tensor]]) -> list[Completion]:
+def _collect(
+    requests: Sequence[Request], log: list[tuple[Tensor, Tensor, Tensor]]
+) -> list[Completion]:
     """Tokens logged step by step, gathered by request."""
     request, token, logp = (torch.cat(part).cpu() for part in zip(*log, strict=True))
     if not bool(logp[request >= 0].isfinite().all()):
-        raise RunFailed("the model's logits are not finite: its weights are broken, or its dtype is too small for them")
+        raise RunFailed(
+            "the model's logits are not finite: its weights are broken, or its dtype is too small for them"
+        )
     order = request.argsort(stable=True)
     counts = torch.bincount(request[request >= 0], minlength=len(requests)).tolist()
     order = order[len(order) - sum(counts) :]
@@ -266,5 +324,9 @@ def _collect(requests: Sequence[Request], log: list[tuple[Tensor, Tensor, Tensor
     out = []
     for (_, how, _), own, values in zip(requests, ids, logprobs, strict=True):
         tokens = tuple(own.tolist())
-        out.append(Completion(tokens, tuple(values.tolist()), "stop" if tokens[-1] in how.stop else "length"))
+        out.append(
+            Completion(
+                tokens, tuple(values.tolist()), "stop" if tokens[-1] in how.stop else "length"
+            )
+        )
     return out

@@ -84,7 +84,9 @@ def precision(device: torch.device, autocast: bool) -> AbstractContextManager[An
     return torch.autocast(device.type, dtype=torch.bfloat16) if autocast else nullcontext()
 
 
-def token_logprobs(model: CausalLM, packed: Packed, temperature: float = 1.0, chunk: int = 1024) -> tuple[Tensor, Tensor]:
+def token_logprobs(
+    model: CausalLM, packed: Packed, temperature: float = 1.0, chunk: int = 1024
+) -> tuple[Tensor, Tensor]:
     """Log-probs [N] of the trained tokens, differentiable, and the entropies [N] they were drawn from, without gradient.
 
     The head sees `chunk` positions at a time and is computed again in the backward pass, so [N, V] never exists.
@@ -102,7 +104,9 @@ def token_logprobs(model: CausalLM, packed: Packed, temperature: float = 1.0, ch
     parts = []
     for part, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
         if torch.is_grad_enabled():
-            parts.append(checkpoint(head, part, wanted, use_reentrant=False, preserve_rng_state=False))
+            parts.append(
+                checkpoint(head, part, wanted, use_reentrant=False, preserve_rng_state=False)
+            )
         else:
             parts.append(head(part, wanted))
     return torch.cat([logp for logp, _ in parts]), torch.cat([entropy for _, entropy in parts])
@@ -120,7 +124,11 @@ def score(
     """Log-prob of every token given those before it, computed as in training; entry 0 of each sequence is 0.0."""
     if temperature <= 0:
         raise ValueError(f"temperature = {temperature}: log-probs need one above 0")
-    samples = [Sample(tokens=ids, mask=[False] + [True] * (len(ids) - 1), advantage=[0.0] * len(ids)) for ids in sequences if len(ids) > 0]
+    samples = [
+        Sample(tokens=ids, mask=[False] + [True] * (len(ids) - 1), advantage=[0.0] * len(ids))
+        for ids in sequences
+        if len(ids) > 0
+    ]
     starts = torch.tensor([0, *accumulate(len(sample.tokens) for sample in samples)])
     out = torch.zeros(int(starts[-1]))
     device = next(model.parameters()).device  # type: ignore[attr-defined]

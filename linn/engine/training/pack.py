@@ -59,7 +59,11 @@ def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
 
 
 def micro_batches(
-    samples: Sequence[Sample], weights: Sequence[float], width: int = 2048, tokens: int = 2048, packs: bool = True
+    samples: Sequence[Sample],
+    weights: Sequence[float],
+    width: int = 2048,
+    tokens: int = 2048,
+    packs: bool = True,
 ) -> Iterator[Packed]:
     """Packed rows in groups of at most `tokens` positions (one row where it alone is longer), cut to the longest row of the group.
 
@@ -80,7 +84,9 @@ def micro_batches(
         yield _tensors(samples, weights, group, widest)
 
 
-def _tensors(samples: Sequence[Sample], weights: Sequence[float], rows: list[list[int]], width: int) -> Packed:
+def _tensors(
+    samples: Sequence[Sample], weights: Sequence[float], rows: list[list[int]], width: int
+) -> Packed:
     shape = (len(rows), width)
     ids, targets, sample_of, token = (torch.zeros(shape, dtype=torch.int64) for _ in range(4))
     segments = torch.full(shape, -1, dtype=torch.int64)
@@ -106,4 +112,6 @@ def _tensors(samples: Sequence[Sample], weights: Sequence[float], rows: list[lis
             if sample.teacher is not None:
                 teacher[ahead] = torch.tensor(sample.teacher[1:], dtype=torch.float32)
             start += length
-    return Packed(ids, segments, mask, targets, weight, advantage, behaviour, teacher, sample_of, token)
+    return Packed(
+        ids, segments, mask, targets, weight, advantage, behaviour, teacher, sample_of, token
+    )

@@ -46,15 +46,23 @@ def token_weights(samples: Sequence[Sample], loss: Loss) -> list[float]:
         if not length:
             raw.append(0.0)
             continue
-        factor = {"token": 1.0, "sequence": 1.0 / length, "prompt": 1.0 / group_tokens[sample.group]}[loss.normalise]
+        factor = {
+            "token": 1.0,
+            "sequence": 1.0 / length,
+            "prompt": 1.0 / group_tokens[sample.group],
+        }[loss.normalise]
         mass = float(length)
         if loss.kind == "sft":
             factor *= length**-loss.length_power
-            mass = math.fsum(a for a, m in zip(sample.advantage[1:], sample.mask[1:], strict=True) if m)
+            mass = math.fsum(
+                a for a, m in zip(sample.advantage[1:], sample.mask[1:], strict=True) if m
+            )
         raw.append(factor)
         total += factor * mass
     if not total:
-        raise ValueError(f"nothing to train on: none of the {len(samples)} samples has a trained token of weight above 0")
+        raise ValueError(
+            f"nothing to train on: none of the {len(samples)} samples has a trained token of weight above 0"
+        )
     return [factor / total for factor in raw]
 
 
@@ -72,10 +80,16 @@ def _check(sample: Sample, loss: Loss, samples: Sequence[Sample]) -> None:
         raise ValueError(f"sample {sample.source or '?'} has no tokens")
     for name, values in needed.items():
         if values is None:
-            raise ValueError(f"sample {sample.source or '?'}: {loss.kind} needs `{name}`, and the sample has none")
+            raise ValueError(
+                f"sample {sample.source or '?'}: {loss.kind} needs `{name}`, and the sample has none"
+            )
         if len(values) != len(sample.tokens):
-            raise ValueError(f"sample {sample.source or '?'}: {len(values)} entries in `{name}` for {len(sample.tokens)} tokens")
+            raise ValueError(
+                f"sample {sample.source or '?'}: {len(values)} entries in `{name}` for {len(sample.tokens)} tokens"
+            )
         if not all(map(math.isfinite, values)):
-            error = StepFailed(f"sample {sample.source or '?'}: `{name}` holds a value that is not finite")
+            error = StepFailed(
+                f"sample {sample.source or '?'}: `{name}` holds a value that is not finite"
+            )
             error.samples = samples
             raise error

@@ -43,7 +43,13 @@ class Trainer:
     ) -> None:
         """`width`, `tokens`: of rows and micro-batches (on a CPU small ones are faster: they stay in its caches). `autocast`: bf16 matrix products over fp32 weights. `load`: reads what `model.save`
         wrote. `assets`: a folder whose tokenizer files go into every checkpoint."""
-        self.model, self.optim, self.width, self.tokens, self.autocast = model, optim, width, tokens, autocast
+        self.model, self.optim, self.width, self.tokens, self.autocast = (
+            model,
+            optim,
+            width,
+            tokens,
+            autocast,
+        )
         self.version = 0
         self._load, self._assets = load, assets
         module: torch.nn.Module = model  # type: ignore[assignment]
@@ -52,7 +58,9 @@ class Trainer:
         params = list(self._names.values())
         self._device = params[0].device
         if any(p.dtype != torch.float32 for p in params):
-            raise ValueError("training needs float32 weights; `autocast` gives bf16 matrix products over them")
+            raise ValueError(
+                "training needs float32 weights; `autocast` gives bf16 matrix products over them"
+            )
         # One buffer for all gradients: one all-reduce, one norm, one scaling. Its tail carries the loss and the number of failed ranks.
         self._flat = torch.zeros(sum(p.numel() for p in params) + 2, device=self._device)
         start = 0
@@ -61,12 +69,31 @@ class Trainer:
             start += p.numel()
         decayed = [p for p in params if p.ndim >= 2]
         plain = [p for p in params if p.ndim < 2]  # norms, biases, A and D of Mamba
-        groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self._adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=optim.betas, eps=optim.eps, foreach=True)
+        groups = [
+            {"params": decayed, "weight_decay": optim.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        self._adamw = torch.optim.AdamW(
+            [g for g in groups if g["params"]],
+            lr=0.0,
+            betas=optim.betas,
+            eps=optim.eps,
+            foreach=True,
+        )
         for p in params:  # made now, so that version 0 saves and restores like any other
-            self._adamw.state[p] = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            self._adamw.state[p] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
 
-    def step(self, samples: Sequence[Sample], loss: Loss, lr: float, weights: Sequence[float] | None = None) -> dict[str, float]:
+    def step(
+        self,
+        samples: Sequence[Sample],
+        loss: Loss,
+        lr: float,
+        weights: Sequence[float] | None = None,
+    ) -> dict[str, float]:
         """One AdamW step. `weights`: `token_weights` of the whole batch, restricted to this rank's `samples`; None: `samples` is the batch.
 
         Returns the same metrics on every rank. Raises StepFailed, with weights and optimiser untouched on all ranks, when the loss or the
@@ -78,7 +105,9 @@ class Trainer:
         try:
             moving = [(s, w) for s, w in zip(samples, weights, strict=True) if moves(s, loss)]
             chosen = [s for s, _ in moving]
-            for packed in micro_batches(chosen, [w for _, w in moving], self.width, self.tokens, self.model.packs):
+            for packed in micro_batches(
+                chosen, [w for _, w in moving], self.width, self.tokens, self.model.packs
+            ):
                 self._accumulate(packed.to(self._device), chosen, loss, tally)
         except Exception as error:
             failure = error
@@ -93,7 +122,9 @@ class Trainer:
         grad = self._flat[:-2]
         norm, value = float(torch.linalg.vector_norm(grad)), float(self._flat[-2])
         if not (torch.isfinite(self._flat[-2]) and norm < float("inf")):
-            refused = StepFailed(f"step {self.version + 1}: loss {value}, gradient norm {norm}; weights and optimiser are unchanged")
+            refused = StepFailed(
+                f"step {self.version + 1}: loss {value}, gradient norm {norm}; weights and optimiser are unchanged"
+            )
             refused.samples = samples
             raise refused
         if norm > self.optim.clip:
@@ -104,7 +135,9 @@ class Trainer:
         self.version += 1
         return {"loss": value, "grad_norm": norm, "lr": lr} | tally.reduced()
 
-    def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
+    def score(
+        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """Log-prob of every token given those before it, on the path of `step`."""
         return score(self.model, sequences, temperature, self.width, self.tokens, self.autocast)
 
@@ -120,11 +153,17 @@ class Trainer:
         self.model.save(making)
         state: dict[str, Tensor] = {}
         for name, p in self._names.items():
-            state |= {f"{name}:{key}": value.contiguous() for key, value in self._adamw.state[p].items()}
+            state |= {
+                f"{name}:{key}": value.contiguous() for key, value in self._adamw.state[p].items()
+            }
         safetensors.torch.save_file(state, making / _STATE)
         (making / _META).write_text(json.dumps({"format": 1, "version": self.version}) + "\n")
         for file in sorted(self._assets.iterdir()) if self._assets else ():
-            if file.is_file() and not file.name.endswith(_NOT_ASSETS) and not (making / file.name).exists():
+            if (
+                file.is_file()
+                and not file.name.endswith(_NOT_ASSETS)
+                and not (making / file.name).exists()
+            ):
                 shutil.copyfile(file, making / file.name)
         _publish(making, folder)
 
@@ -134,10 +173,16 @@ class Trainer:
             meta: dict[str, Any] = json.loads((folder / _META).read_text())
             state = safetensors.torch.load_file(folder / _STATE)
         except FileNotFoundError as error:
-            raise UserError(f"{folder}: not a checkpoint of a training run: it has no {Path(error.filename).name}") from None
-        wanted = {f"{name}:{key}" for name, p in self._names.items() for key in self._adamw.state[p]}
+            raise UserError(
+                f"{folder}: not a checkpoint of a training run: it has no {Path(error.filename).name}"
+            ) from None
+        wanted = {
+            f"{name}:{key}" for name, p in self._names.items() for key in self._adamw.state[p]
+        }
         if wanted != set(state):
-            raise UserError(f"{folder}: its optimiser state belongs to another model ({min(wanted ^ set(state))})")
+            raise UserError(
+                f"{folder}: its optimiser state belongs to another model ({min(wanted ^ set(state))})"
+            )
         loaded: torch.nn.Module = self._load(folder)  # type: ignore[assignment]
         self._module.load_state_dict(loaded.state_dict())
         for name, p in self._names.items():
@@ -145,13 +190,17 @@ class Trainer:
                 value.copy_(state[f"{name}:{key}"])
         self.version = int(meta["version"])
 
-    def _accumulate(self, packed: Packed, samples: Sequence[Sample], loss: Loss, tally: _Tally) -> None:
+    def _accumulate(
+        self, packed: Packed, samples: Sequence[Sample], loss: Loss, tally: _Tally
+    ) -> None:
         if not bool(packed.mask.any()):
             return
         with precision(self._device, self.autocast):
             logp, entropy = token_logprobs(self.model, packed, loss.temperature)
         on = packed.mask
-        signal = Signal(packed.weight[on], packed.advantage[on], packed.behaviour[on], packed.teacher[on])
+        signal = Signal(
+            packed.weight[on], packed.advantage[on], packed.behaviour[on], packed.teacher[on]
+        )
         value, figures = OBJECTIVES[loss.kind](logp, signal, loss)
         value.backward()
         self._flat[-2] += value.detach()
@@ -199,9 +248,15 @@ class _Tally:
                 totals[name][0] += total
                 totals[name][1] += count
         out = {name: total / count for name, (total, count) in sorted(totals.items())}
-        out |= {"tokens": float(sum(part[2] for part in parts)), "sequences": float(sum(part[3] for part in parts))}
+        out |= {
+            "tokens": float(sum(part[2] for part in parts)),
+            "sequences": float(sum(part[3] for part in parts)),
+        }
         if "mismatch" in out:
-            out |= {"mismatch_mean": out.pop("mismatch"), "mismatch_max": max(part[1] for part in parts)}
+            out |= {
+                "mismatch_mean": out.pop("mismatch"),
+                "mismatch_max": max(part[1] for part in parts),
+            }
         return out
 
 

@@ -8,7 +8,13 @@ import stat
 import struct
 from collections.abc import Sequence
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = (
+    1,
+    4,
+    22,
+    36,
+    38,
+)
 _CLONE_THREAD = 0x10000
 _CLONE_SPACES = 0x7E020000  # every flag that asks for a namespace
 _ALLOW, _KILL, _EPERM, _ENOSYS = 0x7FFF0000, 0x80000000, 0x50000 | 1, 0x50000 | 38
@@ -28,7 +34,11 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
 }  # fmt: skip
 # Name -> numbers, which argument, the values of it that are refused.
 _DENIED_VALUES = {
-    "prctl": ((157, 167), 0, (_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE)),  # to outlive the parent, to open the memory to others
+    "prctl": (
+        (157, 167),
+        0,
+        (_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE),
+    ),  # to outlive the parent, to open the memory to others
     "fcntl": ((72, 25), 1, (8, 15)),  # to let a descriptor send signals to a process
     "ioctl": ((16, 29), 1, (0x8901, 0x8902)),  # the same for a socket
 }
@@ -43,7 +53,11 @@ _CAPS_VERSION_3 = 0x20080522
 _SYSTEM = ("usr", "lib", "lib32", "lib64", "libx32", "bin", "sbin", "etc", "dev", "proc")
 """Folders of the root that a workspace command may read."""
 _RULESET = 444  # landlock_create_ruleset; landlock_add_rule and landlock_restrict_self follow; the same on every machine
-_EXECUTE, _READ, _OF_FILES = 0b1, 0b1100, 0x4007  # execute; read a file, read a folder; of a file: execute, write, read, cut
+_EXECUTE, _READ, _OF_FILES = (
+    0b1,
+    0b1100,
+    0x4007,
+)  # execute; read a file, read a folder; of a file: execute, write, read, cut
 SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin")
 """Folders of the system's programs and libraries."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -90,27 +104,71 @@ def program_filter(processes: bool = False, image: int = 0) -> bytes:
     if machine not in _ARCH:
         return b""
     column = list(_ARCH).index(machine)
-    code: list[tuple[int, int, int, int]] = [(0x20, 0, 0, 4), (0x15, 1, 0, _ARCH[machine]), (0x06, 0, 0, _KILL), (0x20, 0, 0, 0)]
+    code: list[tuple[int, int, int, int]] = [
+        (0x20, 0, 0, 4),
+        (0x15, 1, 0, _ARCH[machine]),
+        (0x06, 0, 0, _KILL),
+        (0x20, 0, 0, 0),
+    ]
     code += [(0x35, 0, 1, 0x40000000), (0x06, 0, 0, _EPERM)]  # the second ABI of x86_64
-    code += [(0x15, 0, 1, _CLONE3), (0x06, 0, 0, _ENOSYS)]  # its flags cannot be read by a filter; the C library then uses clone
+    code += [
+        (0x15, 0, 1, _CLONE3),
+        (0x06, 0, 0, _ENOSYS),
+    ]  # its flags cannot be read by a filter; the C library then uses clone
     for name, numbers in _DENIED.items():
-        if numbers[column] is not None and not (processes and name in _OF_PROCESSES) and not (image and name == "execveat"):
+        if (
+            numbers[column] is not None
+            and not (processes and name in _OF_PROCESSES)
+            and not (image and name == "execveat")
+        ):
             code += [(0x15, 0, 1, numbers[column] or 0), (0x06, 0, 0, _EPERM)]
     # Arguments start at offset 16 of the filter's data.
     for name, (call, argument, values) in _DENIED_VALUES.items():
         if not (processes and name in _OF_PROCESSES):
             code += [(0x15, 0, 2 * len(values) + 2, call[column]), (0x20, 0, 0, 16 + 8 * argument)]
-            code += [line for value in values for line in ((0x15, 0, 1, value), (0x06, 0, 0, _EPERM))] + [(0x20, 0, 0, 0)]
+            code += [
+                line for value in values for line in ((0x15, 0, 1, value), (0x06, 0, 0, _EPERM))
+            ] + [(0x20, 0, 0, 0)]
     if processes:
         # Sockets: AF_UNIX (1) only, for where there is no own network space. clone: no new namespace.
-        code += [(0x15, 0, 3, _SOCKET[column]), (0x20, 0, 0, 16), (0x15, 1, 0, 1), (0x06, 0, 0, _EPERM), (0x20, 0, 0, 0)]
-        code += [(0x15, 0, 3, _CLONE[column]), (0x20, 0, 0, 16), (0x45, 0, 1, _CLONE_SPACES), (0x06, 0, 0, _EPERM), (0x06, 0, 0, _ALLOW)]
+        code += [
+            (0x15, 0, 3, _SOCKET[column]),
+            (0x20, 0, 0, 16),
+            (0x15, 1, 0, 1),
+            (0x06, 0, 0, _EPERM),
+            (0x20, 0, 0, 0),
+        ]
+        code += [
+            (0x15, 0, 3, _CLONE[column]),
+            (0x20, 0, 0, 16),
+            (0x45, 0, 1, _CLONE_SPACES),
+            (0x06, 0, 0, _EPERM),
+            (0x06, 0, 0, _ALLOW),
+        ]
         return b"".join(struct.pack("HBBI", *line) for line in code)
     if image:
-        code += [(0x15, 0, 3, _EXECVEAT[column]), (0x20, 0, 0, 16), (0x15, 1, 0, image), (0x06, 0, 0, _EPERM), (0x20, 0, 0, 0)]
+        code += [
+            (0x15, 0, 3, _EXECVEAT[column]),
+            (0x20, 0, 0, 16),
+            (0x15, 1, 0, image),
+            (0x06, 0, 0, _EPERM),
+            (0x20, 0, 0, 0),
+        ]
     # Limits: of this process only. clone: allowed only for threads.
-    code += [(0x15, 0, 3, _PRLIMIT[column]), (0x20, 0, 0, 16), (0x15, 1, 0, 0), (0x06, 0, 0, _EPERM), (0x20, 0, 0, 0)]
-    code += [(0x15, 0, 3, _CLONE[column]), (0x20, 0, 0, 16), (0x45, 1, 0, _CLONE_THREAD), (0x06, 0, 0, _EPERM), (0x06, 0, 0, _ALLOW)]
+    code += [
+        (0x15, 0, 3, _PRLIMIT[column]),
+        (0x20, 0, 0, 16),
+        (0x15, 1, 0, 0),
+        (0x06, 0, 0, _EPERM),
+        (0x20, 0, 0, 0),
+    ]
+    code += [
+        (0x15, 0, 3, _CLONE[column]),
+        (0x20, 0, 0, 16),
+        (0x45, 1, 0, _CLONE_THREAD),
+        (0x06, 0, 0, _EPERM),
+        (0x06, 0, 0, _ALLOW),
+    ]
     return b"".join(struct.pack("HBBI", *line) for line in code)
 
 
@@ -120,17 +178,26 @@ def install_filter(code: bytes) -> None:
         return
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     text = ctypes.create_string_buffer(code, len(code))
-    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(text)))
+    program = ctypes.create_string_buffer(
+        struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(text))
+    )
     _prctl(_PR_SET_SECCOMP, 2, program)
 
 
 def loaders() -> list[str]:
     """The programs that start every other: the kernel itself executes them."""
     folders = [folder for folder in ("/lib64", "/lib") if os.path.isdir(folder)]
-    return [f"{folder}/{name}" for folder in folders for name in os.listdir(folder) if name.startswith("ld-") and ".so." in name]
+    return [
+        f"{folder}/{name}"
+        for folder in folders
+        for name in os.listdir(folder)
+        if name.startswith("ld-") and ".so." in name
+    ]
 
 
-def confinement(readable: Sequence[str], writable: Sequence[str], executable: Sequence[str] | None = None) -> int:
+def confinement(
+    readable: Sequence[str], writable: Sequence[str], executable: Sequence[str] | None = None
+) -> int:
     """A descriptor of a Landlock rule set: files only at and below these paths, no TCP, no signals and abstract sockets to others.
 
     `executable`: the only files that may be executed; None: all of these. -1 where the kernel has no Landlock. Paths that are not there
@@ -139,14 +206,22 @@ def confinement(readable: Sequence[str], writable: Sequence[str], executable: Se
     version = _libc.syscall(_RULESET, None, ctypes.c_size_t(0), 1)
     if version < 1:
         return -1
-    every = (1 << 13) - 1 | (version >= 2) << 13 | (version >= 3) << 14  # the kinds of access to files that this kernel knows
+    every = (
+        (1 << 13) - 1 | (version >= 2) << 13 | (version >= 3) << 14
+    )  # the kinds of access to files that this kernel knows
     parts = (every, 3, 3)[: 1 + (version >= 4) + (version >= 6)]
     rules = struct.pack(f"{len(parts)}Q", *parts)
     made = int(_libc.syscall(_RULESET, rules, ctypes.c_size_t(len(rules)), 0))
     if made < 0:
         raise OSError(ctypes.get_errno(), "landlock_create_ruleset failed")
-    read, write = (_READ, every & ~_EXECUTE) if executable is not None else (_READ | _EXECUTE, every)
-    rules_of = {**dict.fromkeys(executable or (), _READ | _EXECUTE), **dict.fromkeys(readable, read), **dict.fromkeys(writable, write)}
+    read, write = (
+        (_READ, every & ~_EXECUTE) if executable is not None else (_READ | _EXECUTE, every)
+    )
+    rules_of = {
+        **dict.fromkeys(executable or (), _READ | _EXECUTE),
+        **dict.fromkeys(readable, read),
+        **dict.fromkeys(writable, write),
+    }
     for path, access in rules_of.items():
         try:
             handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -181,13 +256,20 @@ def bind(source: str, target: str) -> None:
     _mount(source.encode(), target.encode(), None, bind_recursive, None)
 
 
-def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options: bytes | None) -> None:
+def _mount(
+    source: bytes, target: bytes, kind: bytes | None, flags: int, options: bytes | None
+) -> None:
     if _libc.mount(source, target, kind, ctypes.c_ulong(flags), options) != 0:
         raise OSError(ctypes.get_errno(), f"mounting {target.decode()} failed")
 
 
 def workspace_mounts(
-    folder: str, target: str, size: int, hidden: tuple[str, ...], prefixes: tuple[str, ...], readable: tuple[str, ...]
+    folder: str,
+    target: str,
+    size: int,
+    hidden: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    readable: tuple[str, ...],
 ) -> None:
     """Leave the system's folders, read-only, and an own /tmp of `size` bytes in which `folder` stands at `target`, writable (own mount namespace).
 
@@ -196,18 +278,31 @@ def workspace_mounts(
     """
     shown = (*prefixes, *readable)
     handles = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in (folder, *shown)}
-    shut = {f"/{name}" for name in os.listdir("/") if name not in _SYSTEM and stat.S_ISDIR(os.lstat(f"/{name}").st_mode)}
+    shut = {
+        f"/{name}"
+        for name in os.listdir("/")
+        if name not in _SYSTEM and stat.S_ISDIR(os.lstat(f"/{name}").st_mode)
+    }
     for path in shown:
         parts = path.split("/")
         parents = ["/".join(parts[:count]) for count in range(2, len(parts))]
-        shut |= set([parent for parent in parents if parent in shut or not os.stat(parent).st_mode & 1][:1])
+        shut |= set(
+            [parent for parent in parents if parent in shut or not os.stat(parent).st_mode & 1][:1]
+        )
     _mount(b"none", b"/", None, 0x44000, None)  # private, with all below
-    shut = {path for path in shut if not any(path.startswith(parent + "/") for parent in shut)}  # one below another is covered already
+    shut = {
+        path for path in shut if not any(path.startswith(parent + "/") for parent in shut)
+    }  # one below another is covered already
     for parent in sorted(shut):
         mode = "1777" if parent == "/tmp" else "755"
-        _mount(b"tmpfs", parent.encode(), b"tmpfs", 6, f"size={size},mode={mode}".encode())  # no set-user-id, no devices
+        _mount(
+            b"tmpfs", parent.encode(), b"tmpfs", 6, f"size={size},mode={mode}".encode()
+        )  # no set-user-id, no devices
     for path in dict.fromkeys(shown):
-        if any((path + "/").startswith(parent + "/") for parent in (*shut, *(hidden if path in readable else ()))):
+        if any(
+            (path + "/").startswith(parent + "/")
+            for parent in (*shut, *(hidden if path in readable else ()))
+        ):
             os.makedirs(path, mode=0o755, exist_ok=True)
             bind(f"/proc/self/fd/{handles[path]}", path)
         if path == prefixes[-1]:
@@ -225,5 +320,10 @@ def workspace_mounts(
 def _read_only(path: bytes, whether: bool) -> None:
     """Set or lift the mark of a mount; set, it reaches every mount below."""
     attributes = struct.pack("QQQQ", 1 if whether else 0, 0 if whether else 1, 0, 0)
-    if _libc.syscall(442, -100, path, 0x8000 if whether else 0, attributes, ctypes.c_size_t(len(attributes))) != 0:
+    if (
+        _libc.syscall(
+            442, -100, path, 0x8000 if whether else 0, attributes, ctypes.c_size_t(len(attributes))
+        )
+        != 0
+    ):
         raise OSError(ctypes.get_errno(), f"remounting {path.decode()} failed")

@@ -25,7 +25,9 @@ def _pack(value: Any, depth: int) -> Any:
         value = int.__add__(value, 0)
         return value if -(1 << 60) < value < 1 << 60 else {"int": hex(value)}
     if isinstance(value, float):
-        return float.__add__(value, 0.0) if value else float.__mul__(value, 1.0)  # the product keeps the sign of -0.0
+        return (
+            float.__add__(value, 0.0) if value else float.__mul__(value, 1.0)
+        )  # the product keeps the sign of -0.0
     if isinstance(value, str):
         return str.__str__(value) if kind is str else "".join(str.__iter__(value))
     if depth >= DEPTH:
@@ -93,5 +95,13 @@ def decode(text: str | bytes, keys: float = float("inf")) -> Any:
         return _unpack(json.loads(text), 0, [keys])
     except NotPlain:
         raise
-    except (ValueError, TypeError, RecursionError, OverflowError, KeyError, IndexError, AttributeError) as error:
+    except (
+        ValueError,
+        TypeError,
+        RecursionError,
+        OverflowError,
+        KeyError,
+        IndexError,
+        AttributeError,
+    ) as error:
         raise NotPlain(f"not an encoded value ({type(error).__name__})") from None

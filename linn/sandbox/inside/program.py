@@ -31,16 +31,33 @@ _PRELUDE_DEPTH = 50_000
 _prelude: dict[str, Any] = {}
 
 # Modules a test text may name without importing them, because the program does.
-_STDLIB_IN_TESTS = ("collections", "copy", "functools", "itertools", "json", "math", "operator", "random", "re", "string", "sys")
+_STDLIB_IN_TESTS = (
+    "collections",
+    "copy",
+    "functools",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "string",
+    "sys",
+)
 
 
 def load_prelude() -> None:
     """Import what programs use often, once for all forks."""
     modules = {name: importlib.import_module(name) for name in _PRELUDE_MODULES}
     for module in modules.values():
-        names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+        names = getattr(module, "__all__", None) or [
+            name for name in vars(module) if not name.startswith("_")
+        ]
         _prelude.update({name: getattr(module, name) for name in names})
-    _prelude.update({name: module for name, module in modules.items() if name not in ("builtins", "typing")}, **vars(builtins))
+    _prelude.update(
+        {name: module for name, module in modules.items() if name not in ("builtins", "typing")},
+        **vars(builtins),
+    )
 
 
 def _begin(module: types.ModuleType, prelude: bool) -> None:
@@ -83,7 +100,9 @@ def failure(error: BaseException, names: Mapping[str, str]) -> str:
 class Loaded:
     """A program in this process: one text, or a folder of files whose modules are imported on demand."""
 
-    def __init__(self, program: str | None, files: Mapping[str, str] | None, prelude: bool = False) -> None:
+    def __init__(
+        self, program: str | None, files: Mapping[str, str] | None, prelude: bool = False
+    ) -> None:
         self.names = {"<program>": ""}
         self.module: types.ModuleType | None = None
         if files is not None:
@@ -91,7 +110,9 @@ class Loaded:
             for path, text in files.items():
                 full = os.path.join(root, path)
                 os.makedirs(os.path.dirname(full), exist_ok=True)
-                with open(full, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                with open(
+                    full, "w", encoding="utf-8", errors="surrogateescape", newline=""
+                ) as file:
                     file.write(text)
                 self.names[full] = f"{path} "
             sys.path.insert(0, root)
@@ -225,7 +246,11 @@ def run_check(job: Mapping[str, Any], out: int, calls: int, answers: int, cap: i
             except (NotPlain, ValueError, KeyError, TypeError, RecursionError):
                 kind, said = "RuntimeError", "the program's answer is not plain data"
             known = getattr(builtins, kind, None)
-            usable = isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, (UnicodeError, StopIteration))
+            usable = (
+                isinstance(known, type)
+                and issubclass(known, Exception)
+                and not issubclass(known, (UnicodeError, StopIteration))
+            )
             # (StopIteration would end a test's loop over cases as if all of them had been seen.)
             raise (known if usable and known is not None else RuntimeError)(said)
 
@@ -239,16 +264,32 @@ def run_check(job: Mapping[str, Any], out: int, calls: int, answers: int, cap: i
             _stand_in_module(path, stand_in)
         scope: dict[str, Any] = {"__name__": "test"}
         entry = job.get("entry_point")
-        bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+        bound = {
+            node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
+        }
         for node in ast.walk(tree):
             # Names the test expects from the program's own namespace; never a builtin, which a program could bend.
-            if isinstance(node, ast.Name) and node.id not in bound and not hasattr(builtins, node.id):
-                scope[node.id] = importlib.import_module(node.id) if node.id in _STDLIB_IN_TESTS else stand_in(node.id)
+            if (
+                isinstance(node, ast.Name)
+                and node.id not in bound
+                and not hasattr(builtins, node.id)
+            ):
+                scope[node.id] = (
+                    importlib.import_module(node.id)
+                    if node.id in _STDLIB_IN_TESTS
+                    else stand_in(node.id)
+                )
         exec(compile(tree, "<test>", "exec", dont_inherit=True), scope)
         if entry is not None:
             scope["check"](stand_in(entry))
         else:
-            tests = [scope[name] for name in list(scope) if name.startswith("test") and _made_by_test(scope[name])]
+            tests = [
+                scope[name]
+                for name in list(scope)
+                if name.startswith("test") and _made_by_test(scope[name])
+            ]
             if not tests:
                 raise LookupError("the test text defines no test function")
             for test in tests:

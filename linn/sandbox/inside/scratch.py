@@ -22,7 +22,9 @@ def empty(folder: str) -> None:
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    name = next(name for name in fresh if not os.path.lexists(os.path.join(folder, name)))
+                    name = next(
+                        name for name in fresh if not os.path.lexists(os.path.join(folder, name))
+                    )
                     os.chmod(entry.path, 0o700)
                     os.rename(entry.path, os.path.join(folder, name))
                     found.append(name)

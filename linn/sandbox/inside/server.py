@@ -49,9 +49,13 @@ class Server:
 
     def __init__(self, kind: str, uid: int, scratch: str) -> None:
         self.kind, self.uid, self.scratch = kind, uid, scratch
-        self.alone = os.getpid() == 1  # first process of an own process space: every other process in it is a program's
+        self.alone = (
+            os.getpid() == 1
+        )  # first process of an own process space: every other process in it is a program's
         self.filters = {False: kernel.program_filter(), True: kernel.program_filter(image=_IMAGE)}
-        self.rules = kernel.confinement([*kernel.SYSTEM, *sys.path], [scratch, *kernel.DEVICES], kernel.loaders())
+        self.rules = kernel.confinement(
+            [*kernel.SYSTEM, *sys.path], [scratch, *kernel.DEVICES], kernel.loaders()
+        )
         self.pid = os.getpid()
         self.library = [int(path.rpartition("/")[2]) for path in sys.path if path.startswith(_HELD)]
         self.dirty = False
@@ -94,7 +98,14 @@ class Server:
         kernel.hide_memory()
         kernel.install_filter(self.filters[_IMAGE in keep])
 
-    def _fork(self, header: dict[str, Any], sizes: list[int], keep: dict[int, int], files: dict[int, int], work: Work) -> int:
+    def _fork(
+        self,
+        header: dict[str, Any],
+        sizes: list[int],
+        keep: dict[int, int],
+        files: dict[int, int],
+        work: Work,
+    ) -> int:
         """Start a child that reads its bodies, settles and works; it never comes back. Returns once it has settled; raises Failed.
 
         `keep`: wanted descriptor numbers and present ones; `files`: wanted numbers and which body is the file's content.
@@ -120,18 +131,28 @@ class Server:
             try:
                 bodies = [_exactly(0, size) for size in sizes]
                 null = os.open("/dev/null", os.O_RDWR)
-                held = {0: null, 1: null, 2: null, **keep, **{wanted: _held(bodies[index]) for wanted, index in files.items()}}
+                held = {
+                    0: null,
+                    1: null,
+                    2: null,
+                    **keep,
+                    **{wanted: _held(bodies[index]) for wanted, index in files.items()},
+                }
                 for index in files.values():
                     bodies[index] = b""
                 ready = _above(ready)
-                self._settle(header, {wanted: _above(present) for wanted, present in held.items()}, ready)
+                self._settle(
+                    header, {wanted: _above(present) for wanted, present in held.items()}, ready
+                )
             except Exception as error:
                 os.write(ready, f"{type(error).__name__}: {error}"[:900].encode("utf-8", "replace"))
                 raise
             os.write(ready, b"r")
             os.close(ready)
             code = 71
-            random.seed(0)  # a fork seeds anew; the outcome must be a function of the program's text
+            random.seed(
+                0
+            )  # a fork seeds anew; the outcome must be a function of the program's text
             work(bodies)
             code = 0
         finally:
@@ -146,7 +167,10 @@ class Server:
                 work = functools.partial(_serve, cap=cap)
                 first = self._fork(header, sizes[:1], {3: calls[0], 4: answers[1]}, {}, work)
                 work = functools.partial(_judge, cap=cap)
-                return [first, self._fork(header, sizes[1:], {3: lines, 4: calls[1], 5: answers[0]}, {}, work)]
+                return [
+                    first,
+                    self._fork(header, sizes[1:], {3: lines, 4: calls[1], 5: answers[0]}, {}, work),
+                ]
         if kind == "call":
             return [self._fork(header, sizes, {3: lines}, {}, _call)]
         keep = {1: streams["stdout"][1], 2: streams["stderr"][1]}
@@ -159,7 +183,9 @@ class Server:
 
     def answer(self, header: dict[str, Any]) -> list[bytes | memoryview]:
         """Run one request to its end; nothing of it lives on afterwards, once the answer's parts are let go."""
-        names = ["lines", "stdout", "stderr"] if header["kind"] in ("script", "binary") else ["lines"]
+        names = (
+            ["lines", "stdout", "stderr"] if header["kind"] in ("script", "binary") else ["lines"]
+        )
         with contextlib.ExitStack() as stack:
             streams = {name: stack.enter_context(_pipe()) for name in names}
             pids: list[int] = []
@@ -168,24 +194,40 @@ class Server:
                 pids += self._children(header, streams)
             except (Failed, OSError) as error:
                 self._kill_all(pids)
-                return [_FAILED + json.dumps(str(error)).encode() + b', "last": true, "sizes": []}\n']
+                return [
+                    _FAILED + json.dumps(str(error)).encode() + b', "last": true, "sizes": []}\n'
+                ]
             for pipe in streams.values():
                 os.close(pipe[1])
-            watch = Watch(pids, {name: pipe[0] for name, pipe in streams.items()}, header, self.scratch if self.kind != "plain" else "")
+            watch = Watch(
+                pids,
+                {name: pipe[0] for name, pipe in streams.items()},
+                header,
+                self.scratch if self.kind != "plain" else "",
+            )
             ending = watch.run()
             statuses = self._kill_all(pids)
         self._clean()
         if ending == "unwanted":
             self.leave()
         limit = float(header["cpu"])
-        killed = [used for status, used in statuses.values() if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _LIMIT_SIGNALS]
+        killed = [
+            used
+            for status, used in statuses.values()
+            if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _LIMIT_SIGNALS
+        ]
         code = os.waitstatus_to_exitcode(statuses[pids[-1]][0]) if ending == "ended" else 0
         if any(used >= limit for used in killed):
             ending = "timeout"
         elif code == -signal.SIGKILL:
             ending = "killed"
         said = [watch.text(name) for name in ("lines", "stdout", "stderr")]
-        reply = {"ending": ending, "code": code, "last": self.dirty, "sizes": [len(text) for text in said]}
+        reply = {
+            "ending": ending,
+            "code": code,
+            "last": self.dirty,
+            "sizes": [len(text) for text in said],
+        }
         return [json.dumps(reply).encode() + b"\n", *said]
 
     def _check_disk(self, size: int) -> None:
@@ -199,7 +241,11 @@ class Server:
         """Kill and reap every process a request left; wait status and CPU seconds of each."""
         statuses: dict[int, tuple[int, float]] = {}
         while True:
-            for pid in [-1] if self.alone else [pid for pid in [*pids, *_children()] if pid not in statuses]:
+            for pid in (
+                [-1]
+                if self.alone
+                else [pid for pid in [*pids, *_children()] if pid not in statuses]
+            ):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             try:
@@ -321,7 +367,9 @@ def _hold_library() -> None:
 def _shut(path: str) -> bool:
     """Whether a folder on the way to a path can be entered by its owner only."""
     parts = path.split("/")
-    return not all(os.stat("/".join(parts[:count])).st_mode & 1 for count in range(2, len(parts) + 1))
+    return not all(
+        os.stat("/".join(parts[:count])).st_mode & 1 for count in range(2, len(parts) + 1)
+    )
 
 
 def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
@@ -330,7 +378,11 @@ def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
         signal.signal(number, signal.SIG_DFL if number != signal.SIGPIPE else signal.SIG_IGN)
     if kind != "plain":  # there it lives on to clean up, and hears of its owner's end by its stdin
         kernel.die_with_parent()
-    sys.path[:] = [path for path in sys.path if os.path.isdir(path) and path.startswith((sys.base_prefix, sys.base_exec_prefix))]
+    sys.path[:] = [
+        path
+        for path in sys.path
+        if os.path.isdir(path) and path.startswith((sys.base_prefix, sys.base_exec_prefix))
+    ]
     hidden = kind == "unshare" and sys.base_prefix.startswith(scratch + "/")
     if hidden or (int(uid) and _shut(sys.base_prefix)):
         _hold_library()

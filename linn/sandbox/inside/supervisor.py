@@ -46,7 +46,10 @@ def _settle(job: dict[str, Any], folder: str, uid: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     limits = (
-        (resource.RLIMIT_CPU, int(1.5 * job["cpu"]) + 1),  # the watch comes first; the kernel counts a process's time more coarsely
+        (
+            resource.RLIMIT_CPU,
+            int(1.5 * job["cpu"]) + 1,
+        ),  # the watch comes first; the kernel counts a process's time more coarsely
         (resource.RLIMIT_AS, int(job["address"])),
         (resource.RLIMIT_FSIZE, int(job["file"])),
         (resource.RLIMIT_NOFILE, 256),
@@ -104,7 +107,9 @@ def _tried(call: Callable[..., object], *arguments: object) -> None:
 def _memory(pid: int) -> int:
     """Bytes of private and shared memory (files left out) that a process holds."""
     lines = _read(f"/proc/{pid}/status").splitlines()
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith((b"RssAnon:", b"RssShmem:")))
+    return sum(
+        int(line.split()[1]) << 10 for line in lines if line.startswith((b"RssAnon:", b"RssShmem:"))
+    )
 
 
 def _used(pids: list[int]) -> tuple[int, float]:
@@ -113,7 +118,9 @@ def _used(pids: list[int]) -> tuple[int, float]:
     seconds = done.ru_utime + done.ru_stime
     for pid in pids:
         if len(fields := _stat(pid)) > 14:
-            seconds += sum(map(int, fields[11:15])) / _TICK  # its own, and of the children that it waited for
+            seconds += (
+                sum(map(int, fields[11:15])) / _TICK
+            )  # its own, and of the children that it waited for
     return sum(map(_memory, pids)), seconds
 
 
@@ -132,7 +139,9 @@ def _full(job: dict[str, Any], folder: str, own_tmp: bool, pids: list[int]) -> b
         found = os.statvfs("/tmp")
         if found.f_files - found.f_ffree > _MOST_FILES:
             return True
-    return _disk(folder, int(job["disk"])) > int(job["disk"]) or _written(pids) > _REWRITES * int(job["disk"])
+    return _disk(folder, int(job["disk"])) > int(job["disk"]) or _written(pids) > _REWRITES * int(
+        job["disk"]
+    )
 
 
 def _disk(folder: str, most: int) -> int:
@@ -168,7 +177,9 @@ def _kill(alone: bool) -> None:
             return
 
 
-def _watch(child: int, job: dict[str, Any], orders: int, folder: str, alone: bool, started: float) -> str:
+def _watch(
+    child: int, job: dict[str, Any], orders: int, folder: str, alone: bool, started: float
+) -> str:
     """Wait until the command ends, passes a limit, or is no longer wanted: what it was, empty when it ended by itself."""
     handle = os.pidfd_open(child)
     poll = select.poll()
@@ -219,7 +230,13 @@ def _start(job: dict[str, Any], uid: int, folder: str, rules: int) -> tuple[int,
             os.dup2(told, 3, inheritable=False)
             _settle(job, folder, uid)
             _execute(job["argv"], job["environment"])
-        except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, ValueError) as error:
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            PermissionError,
+            IsADirectoryError,
+            ValueError,
+        ) as error:
             said = f"P{job['argv'][0]}: {getattr(error, 'strerror', None) or error}"
         except OSError as error:
             said = f"{'P' if error.errno in (errno.ENOEXEC, errno.E2BIG, errno.ELOOP, errno.ENAMETOOLONG) else 'M'}{error}"
@@ -250,33 +267,56 @@ def _run(job: dict[str, Any], orders: int, uid: int, folder: str, rules: int) ->
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
             ending = "timeout" if usage.ru_utime + usage.ru_stime > float(job["cpu"]) else ""
     _kill(alone)
-    return {"ending": ending, "code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
+    return {
+        "ending": ending,
+        "code": os.waitstatus_to_exitcode(status),
+        "seconds": time.monotonic() - started,
+    }
 
 
-def main(kind: str, uid: str, folder: str, size: str, job: str, report: str, *places: str) -> NoReturn:
+def main(
+    kind: str, uid: str, folder: str, size: str, job: str, report: str, *places: str
+) -> NoReturn:
     """Arrange the file system, read the job, run it, report. `places`: folders to hide, `--`, folders to show."""
     code = 70
     out = int(report)
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
-        if kind != "plain":  # there the closing of the orders is what ends it: it must live to end the command's descendants
+        if (
+            kind != "plain"
+        ):  # there the closing of the orders is what ends it: it must live to end the command's descendants
             kernel.die_with_parent()
         hidden, readable = places[: places.index("--")], places[places.index("--") + 1 :]
         if kind == "unshare":
-            kernel.workspace_mounts(folder, WORK, int(size), hidden, (sys.base_prefix, sys.base_exec_prefix), readable)
+            kernel.workspace_mounts(
+                folder, WORK, int(size), hidden, (sys.base_prefix, sys.base_exec_prefix), readable
+            )
         kernel.hide_memory()
         kernel.adopt_orphans()
         with open(int(job), "rb", buffering=0) as orders:
             told = marshal.load(orders)
             os.write(out, marshal.dumps({"started": True}))
-            seen = [*kernel.SYSTEM, sys.base_prefix, sys.base_exec_prefix, *readable, "/etc/alternatives", "/etc/ld.so.cache"]
+            seen = [
+                *kernel.SYSTEM,
+                sys.base_prefix,
+                sys.base_exec_prefix,
+                *readable,
+                "/etc/alternatives",
+                "/etc/ld.so.cache",
+            ]
             seen += [] if kind == "plain" else ["/proc"]  # of its own processes only
-            rules = kernel.confinement(seen, [folder if kind == "plain" else "/tmp", *kernel.DEVICES])
-            ended = _run(told, orders.fileno(), int(uid), folder if kind == "plain" else WORK, rules)
+            rules = kernel.confinement(
+                seen, [folder if kind == "plain" else "/tmp", *kernel.DEVICES]
+            )
+            ended = _run(
+                told, orders.fileno(), int(uid), folder if kind == "plain" else WORK, rules
+            )
         os.write(out, marshal.dumps(ended))
         code = 0
     except BaseException as error:
-        os.write(out, marshal.dumps({"ending": "machine", "why": f"{type(error).__name__}: {error}"}))
+        os.write(
+            out, marshal.dumps({"ending": "machine", "why": f"{type(error).__name__}: {error}"})
+        )
     finally:
         os._exit(code)

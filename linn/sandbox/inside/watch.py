@@ -64,7 +64,9 @@ class Watch:
     what the program spent waiting for a processor does not count (up to nine times the limit), so that a loaded machine changes no verdict.
     """
 
-    def __init__(self, pids: list[int], streams: dict[str, int], header: dict[str, Any], memory: str) -> None:
+    def __init__(
+        self, pids: list[int], streams: dict[str, int], header: dict[str, Any], memory: str
+    ) -> None:
         """`memory`: a scratch folder in memory, whose files are counted; they cost memory that no other limit sees."""
         self.cpu, self.wall, self.cap, self.left = (
             float(header["cpu"]),
@@ -73,7 +75,9 @@ class Watch:
             int(header["answers"]),
         )
         self.memory = memory
-        self.clocks = {pid: (~pid << 3) | 2 for pid in pids}  # the kernel's number for "CPU time of that process"
+        self.clocks = {
+            pid: (~pid << 3) | 2 for pid in pids
+        }  # the kernel's number for "CPU time of that process"
         self.waited = dict.fromkeys(pids, 0.0)
         self.names = {fd: name for name, fd in streams.items()}
         self.said = {name: Heard(self.cap) for name in streams}

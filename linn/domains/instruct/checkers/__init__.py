@@ -34,14 +34,18 @@ class Outcome(NamedTuple):
     """Nothing could be checked: an unknown id, wrong arguments, a checker that raised. Counts as not followed."""
 
 
-def follows(instruction_id: str, kwargs: Mapping[str, Any] | None, text: str, detect_language: bool = True) -> Outcome:
+def follows(
+    instruction_id: str, kwargs: Mapping[str, Any] | None, text: str, detect_language: bool = True
+) -> Outcome:
     """Whether `text` follows one instruction; nulls in `kwargs` are dropped.
 
     An empty reply follows nothing (as in IFEval's and IFBench's own evaluation), although it holds no comma. `detect_language` False
     checks the letter case of `change_case:english_*` and leaves out the language, for texts too short to tell. Raises
     InfrastructureError when a library that the checker needs is absent.
     """
-    checker = (None if detect_language else ifeval.CASE_ONLY.get(instruction_id)) or CHECKERS.get(instruction_id)
+    checker = (None if detect_language else ifeval.CASE_ONLY.get(instruction_id)) or CHECKERS.get(
+        instruction_id
+    )
     if checker is None:
         return Outcome(False, f"{instruction_id}: unknown instruction"[:200], error=True)
     if not text.strip():
@@ -50,8 +54,12 @@ def follows(instruction_id: str, kwargs: Mapping[str, Any] | None, text: str, de
         followed = checker(text, **_arguments(checker, kwargs or {}))
     except InfrastructureError:
         raise
-    except Exception as error:  # the contract of the released rows: a checker that raises counts as failed
-        return Outcome(False, f"{instruction_id}: {type(error).__name__}: {error}"[:200], error=True)
+    except (
+        Exception
+    ) as error:  # the contract of the released rows: a checker that raises counts as failed
+        return Outcome(
+            False, f"{instruction_id}: {type(error).__name__}: {error}"[:200], error=True
+        )
     return Outcome(True) if followed else Outcome(False, f"{instruction_id}: not followed")
 
 
@@ -66,12 +74,21 @@ def _arguments(checker: Callable[..., bool], kwargs: Mapping[str, Any]) -> dict[
 
 @cache
 def _kinds(checker: Callable[..., bool]) -> dict[str, Any]:
-    return {name: kind for name, kind in get_type_hints(checker).items() if name not in ("text", "return")}
+    return {
+        name: kind
+        for name, kind in get_type_hints(checker).items()
+        if name not in ("text", "return")
+    }
 
 
 def _argument(name: str, kind: Any, value: Any) -> Any:
     """One argument: counts may come as whole floats, a word as a list of that one word; both stand in released rows."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    number = (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= 0
+    )
     if kind is int and number and value == int(value):
         return int(value)
     if kind is float and number:
@@ -80,9 +97,18 @@ def _argument(name: str, kind: Any, value: Any) -> Any:
         word = value[0] if isinstance(value, list) and len(value) == 1 else value
         if isinstance(word, str) and word.strip():
             return word
-    if kind == list[str] and isinstance(value, list) and value and all(isinstance(word, str) and word.strip() for word in value):
+    if (
+        kind == list[str]
+        and isinstance(value, list)
+        and value
+        and all(isinstance(word, str) and word.strip() for word in value)
+    ):
         return value
     if value in get_args(kind):
         return value
-    allowed = {int: "a whole number", float: "a number", str: "a text"}.get(kind) or " or ".join(map(repr, get_args(kind)))
-    raise ValueError(f"argument {name} is {value!r:.60}, not {'a list of words' if kind == list[str] else allowed}")
+    allowed = {int: "a whole number", float: "a number", str: "a text"}.get(kind) or " or ".join(
+        map(repr, get_args(kind))
+    )
+    raise ValueError(
+        f"argument {name} is {value!r:.60}, not {'a list of words' if kind == list[str] else allowed}"
+    )

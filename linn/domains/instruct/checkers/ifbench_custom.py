@@ -34,11 +34,15 @@ def _mcq_count_length(text: str) -> bool:
     """Four questions, each longer than the last, of five lettered options each; the first word is `Question`."""
     if not text.startswith("Question"):
         return False
-    questions = [part.strip() for part in re.split(r"Question \d+[.|):;]?\s*", text) if part.strip()]
+    questions = [
+        part.strip() for part in re.split(r"Question \d+[.|):;]?\s*", text) if part.strip()
+    ]
     lengths = []
     for question in questions:
         lines = [line.strip() for line in question.split("\n")]
-        options = [index for index, line in enumerate(lines) if re.match(r"[A-Ea-e][.|)]\s*\w", line)]
+        options = [
+            index for index, line in enumerate(lines) if re.match(r"[A-Ea-e][.|)]\s*\w", line)
+        ]
         if len(options) != 5:
             return False
         lengths.append(len(" ".join(lines[: options[0]]).strip()))
@@ -62,7 +66,9 @@ def _character_reverse(text: str) -> bool:
 
 
 def _sentence_alphabet(text: str) -> bool:
-    return [sentence[:1].lower()[:1] for sentence in sentences(text)] == list(string.ascii_lowercase)
+    return [sentence[:1].lower()[:1] for sentence in sentences(text)] == list(
+        string.ascii_lowercase
+    )
 
 
 def _european_capitals(text: str) -> bool:
@@ -81,13 +87,18 @@ def _has_header(text: str, delimiter: str, names: str, spaces: str) -> bool:
     """Whether the first line holds these names, each bare or in double quotes."""
     cells = text.split("\n", 1)[0].strip().split(delimiter)
     return [cell.lstrip(spaces) if index else cell for index, cell in enumerate(cells)] == [
-        f'"{name}"' if f'"{name}"' in cell else name for name, cell in zip(names.split(), [*cells, *[""] * 5], strict=False)
+        f'"{name}"' if f'"{name}"' in cell else name
+        for name, cell in zip(names.split(), [*cells, *[""] * 5], strict=False)
     ]
 
 
 def _csv_city(text: str) -> bool:
     table = _table(text)
-    return len(table) == 8 and table[0] == ["ID", "Country", "City", "Year", "Count"] and all(len(row) == 5 for row in table)
+    return (
+        len(table) == 8
+        and table[0] == ["ID", "Country", "City", "Year", "Count"]
+        and all(len(row) == 5 for row in table)
+    )
 
 
 def _csv_special_character(text: str) -> bool:

@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 from linn.domains.instruct.checkers.ifbench_train import keyword_position, same
-from linn.domains.instruct.checkers.text import is_emoji, sentences, starts_with_verb, syllables, tokens, trimmed, without_punctuation
+from linn.domains.instruct.checkers.text import (
+    is_emoji,
+    sentences,
+    starts_with_verb,
+    syllables,
+    tokens,
+    trimmed,
+    without_punctuation,
+)
 
 _STOP_WORDS = frozenset(
     "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it its itself "
@@ -70,19 +78,27 @@ def _numbers(text: str, *, N: int) -> bool:
 def _punctuation(text: str) -> bool:
     """All of . , ! ? ; : and an interrobang, whose own marks do not count."""
     interrobang = next((mark for mark in ("?!", "!?", "‽") if mark in text), None)
-    return interrobang is not None and set(".,!?;:") <= set(text if interrobang == "‽" else text.replace(interrobang, "", 1))
+    return interrobang is not None and set(".,!?;:") <= set(
+        text if interrobang == "‽" else text.replace(interrobang, "", 1)
+    )
 
 
 def _words_japanese(text: str, *, N: int) -> bool:
     every = [trimmed(word) for word in text.split()[N - 1 :: N]]
-    return all(re.search("[\u3040-\u30ff\u4e00-\u9fff]", word) for word in every if word and not word.isdigit())
+    return all(
+        re.search("[\u3040-\u30ff\u4e00-\u9fff]", word)
+        for word in every
+        if word and not word.isdigit()
+    )
 
 
 def _pronouns(text: str, *, N: int) -> bool:
     return sum(word in _PRONOUNS for word in _plain_words(text.replace("/", " "))) >= N
 
 
-def _keywords_multiple(text: str, *, keyword1: str, keyword2: str, keyword3: str, keyword4: str, keyword5: str) -> bool:
+def _keywords_multiple(
+    text: str, *, keyword1: str, keyword2: str, keyword3: str, keyword4: str, keyword5: str
+) -> bool:
     wanted = ((keyword1, 1), (keyword2, 2), (keyword3, 3), (keyword4, 5), (keyword5, 7))
     return all(text.lower().count(keyword.strip().lower()) == times for keyword, times in wanted)
 
@@ -92,7 +108,9 @@ def _keywords_multiple(text: str, *, keyword1: str, keyword2: str, keyword3: str
 
 def _stop_words(text: str, *, percentage: float) -> bool:
     words = [word.lower() for word in re.findall(r"\w+", text)]
-    return bool(words) and sum(word in _STOP_WORDS for word in words) / len(words) * 100 <= percentage
+    return (
+        bool(words) and sum(word in _STOP_WORDS for word in words) / len(words) * 100 <= percentage
+    )
 
 
 def _kinds_of_sentences(text: str) -> tuple[int, int, int]:
@@ -129,7 +147,9 @@ def _alphabet(text: str) -> bool:
     if not firsts or firsts[0] not in string.ascii_lowercase:
         return False
     start = ord(firsts[0]) - ord("a")
-    return all(first == string.ascii_lowercase[(start + index) % 26] for index, first in enumerate(firsts))
+    return all(
+        first == string.ascii_lowercase[(start + index) % 26] for index, first in enumerate(firsts)
+    )
 
 
 def _vowel(text: str) -> bool:
@@ -161,7 +181,10 @@ def _last_first(text: str) -> bool:
     """Each sentence's last word opens the next."""
     ends = string.punctuation + " "
     for one, following in pairwise(sentences(text)):
-        last, first = one.rstrip(ends).rsplit(maxsplit=1)[-1:], following.lstrip(ends).split(maxsplit=1)[:1]
+        last, first = (
+            one.rstrip(ends).rsplit(maxsplit=1)[-1:],
+            following.lstrip(ends).split(maxsplit=1)[:1],
+        )
         if not last or not first or last[0].lower() != first[0].lower():
             return False
     return True
@@ -189,9 +212,15 @@ def _alliteration_increment(text: str) -> bool:
     """Each sentence has more words in alliterating runs than the one before."""
     counts = [-1]
     for sentence in sentences(text):
-        firsts = [word[0] for raw in sentence.lower().split() if (word := raw.lstrip(string.punctuation + " "))]
+        firsts = [
+            word[0]
+            for raw in sentence.lower().split()
+            if (word := raw.lstrip(string.punctuation + " "))
+        ]
         alike = [a == b for a, b in pairwise(firsts)]
-        counts.append(sum(alike) + sum(now and not before for before, now in pairwise([False, *alike])))
+        counts.append(
+            sum(alike) + sum(now and not before for before, now in pairwise([False, *alike]))
+        )
     return all(a < b for a, b in pairwise(counts))
 
 
@@ -260,7 +289,9 @@ def _emoji(text: str) -> bool:
     bare = [without_punctuation(sentence).strip() for sentence in sentences(text)]
     for index, sentence in enumerate(bare):
         following = bare[index + 1][:1] if index + 1 < len(bare) else ""
-        if not sentence or (not any(map(is_emoji, sentence[-2:])) and not (following and is_emoji(following))):
+        if not sentence or (
+            not any(map(is_emoji, sentence[-2:])) and not (following and is_emoji(following))
+        ):
             return False
     return True
 
@@ -321,7 +352,10 @@ def _no_bullets_bullets(text: str) -> bool:
 
 def _title_case(text: str) -> bool:
     """No token of two letters or more starts small and goes on all small or all large."""
-    return not any(token[0].islower() and (token[1:].islower() or token[1:].isupper()) for token in tokens(text))
+    return not any(
+        token[0].islower() and (token[1:].islower() or token[1:].isupper())
+        for token in tokens(text)
+    )
 
 
 def _output_template(text: str) -> bool:

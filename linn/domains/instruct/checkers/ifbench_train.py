@@ -10,7 +10,15 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 from linn.domains.instruct.checkers import ifeval
-from linn.domains.instruct.checkers.text import Relation, compare, divided, hits, paragraphs, sentences, tokens
+from linn.domains.instruct.checkers.text import (
+    Relation,
+    compare,
+    divided,
+    hits,
+    paragraphs,
+    sentences,
+    tokens,
+)
 
 
 def same(text: str, wanted: str) -> bool:
@@ -25,7 +33,12 @@ def _repeat_phrase(text: str, *, phrase: str, small_n: int) -> bool:
     """Every run from the phrase's first to its last word differs from it in at most one word, the last run in exactly one."""
     wanted = phrase.split()
     found = list(_runs(text, wanted[0], wanted[-1]))
-    changes = [sum(a != b for a, b in zip(run, wanted, strict=True)) if len(run) == len(wanted) else len(wanted) for run in found]
+    changes = [
+        sum(a != b for a, b in zip(run, wanted, strict=True))
+        if len(run) == len(wanted)
+        else len(wanted)
+        for run in found
+    ]
     return len(found) == small_n and max(changes, default=0) <= 1 and changes[-1:] == [1]
 
 
@@ -60,7 +73,10 @@ def _copying_multiple(text: str, *, prompt_to_repeat: str, N: int) -> bool:
 def _sentence_hyphens(text: str) -> bool:
     """The pieces between hyphens are the sentences, in order, with no space around; compared as far as the shorter list goes."""
     pieces = text.split("-")
-    return all(piece == wanted == piece.strip() for piece, wanted in zip(pieces, sentences(text.replace("-", " ")), strict=False))
+    return all(
+        piece == wanted == piece.strip()
+        for piece, wanted in zip(pieces, sentences(text.replace("-", " ")), strict=False)
+    )
 
 
 def _square_brackets(text: str) -> bool:
@@ -69,7 +85,10 @@ def _square_brackets(text: str) -> bool:
 
 def _bigram_wrapping(text: str) -> bool:
     words = text.split()
-    return all(a.startswith("<<") and b.endswith(">>") for a, b in zip(words[::2], words[1::2], strict=False))
+    return all(
+        a.startswith("<<") and b.endswith(">>")
+        for a, b in zip(words[::2], words[1::2], strict=False)
+    )
 
 
 def _paragraphs(text: str) -> bool:
@@ -94,7 +113,9 @@ def _no_exclamation(text: str) -> bool:
 def _no_adjacent_consecutive(text: str) -> bool:
     """No word's first character is the successor (by code point, small letters) of the word's before."""
     firsts = [word[0].lower() for word in text.split()]
-    if len(firsts) > 1 and any(len(first) != 1 for first in firsts):  # a capital whose small form is two characters
+    if len(firsts) > 1 and any(
+        len(first) != 1 for first in firsts
+    ):  # a capital whose small form is two characters
         return False
     return all(ord(b) - ord(a) != 1 for a, b in pairwise(firsts))
 
@@ -130,7 +151,10 @@ def _start_end(text: str) -> bool:
 
 
 def _first_word_sent(text: str, *, first_word: str) -> bool:
-    return all(sentence.split()[:1] and same(sentence.split()[0], first_word) for sentence in sentences(text))
+    return all(
+        sentence.split()[:1] and same(sentence.split()[0], first_word)
+        for sentence in sentences(text)
+    )
 
 
 def _first_word_answer(text: str, *, first_word: str) -> bool:
@@ -166,7 +190,9 @@ def _counting_composition(text: str, *, n_sent: int, n_words: int) -> bool:
     """Three parts between `***`, each of `n_sent` sentences of `n_words` tokens; the full stop is a token."""
     parts = divided(text)
     return len(parts) == 3 and all(
-        len(found := sentences(part)) == n_sent and all(len(tokens(one)) == n_words for one in found) for part in parts
+        len(found := sentences(part)) == n_sent
+        and all(len(tokens(one)) == n_words for one in found)
+        for part in parts
     )
 
 

@@ -9,7 +9,15 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
-from linn.domains.instruct.checkers.text import Relation, compare, divided, hits, paragraphs, punkt_sentences, tokens
+from linn.domains.instruct.checkers.text import (
+    Relation,
+    compare,
+    divided,
+    hits,
+    paragraphs,
+    punkt_sentences,
+    tokens,
+)
 from linn.domains.instruct.checkers.text import language as detected
 
 
@@ -25,7 +33,9 @@ def _forbidden(text: str, *, forbidden_words: list[str]) -> bool:
     return not any(hits(rf"\b{word}\b", text) for word in forbidden_words)
 
 
-def _letter_frequency(text: str, *, letter: str, let_frequency: int, let_relation: Relation) -> bool:
+def _letter_frequency(
+    text: str, *, letter: str, let_frequency: int, let_relation: Relation
+) -> bool:
     if len(letter) != 1:
         raise ValueError(f"letter {letter!r}")
     return compare(text.lower().count(letter.lower()), let_relation, let_frequency)
@@ -47,7 +57,9 @@ def _number_paragraphs(text: str, *, num_paragraphs: int) -> bool:
     return paragraphs(divided(text)) == num_paragraphs
 
 
-def _nth_paragraph_first_word(text: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
+def _nth_paragraph_first_word(
+    text: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str
+) -> bool:
     if not 1 <= nth_paragraph <= num_paragraphs:
         raise ValueError(f"paragraph {nth_paragraph} of {num_paragraphs}")
     parts = text.split("\n\n")
@@ -55,7 +67,10 @@ def _nth_paragraph_first_word(text: str, *, num_paragraphs: int, nth_paragraph: 
     words = parts[nth_paragraph - 1].split(maxsplit=1) if nth_paragraph <= filled else []
     if not words or filled != num_paragraphs:
         return False
-    return re.split(r"[.,?!'\"]", words[0].lstrip("'").lstrip('"'), maxsplit=1)[0].lower() == first_word.lower()
+    return (
+        re.split(r"[.,?!'\"]", words[0].lstrip("'").lstrip('"'), maxsplit=1)[0].lower()
+        == first_word.lower()
+    )
 
 
 def _number_placeholders(text: str, *, num_placeholders: int) -> bool:
@@ -71,7 +86,11 @@ def _number_placeholders(text: str, *, num_placeholders: int) -> bool:
 def _postscript(text: str, *, postscript_marker: str) -> bool:
     marker = postscript_marker.strip()
     pattern = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}.get(marker)
-    return bool(re.search(pattern, text.lower())) if pattern else hits(marker.lower(), text.lower()) > 0
+    return (
+        bool(re.search(pattern, text.lower()))
+        if pattern
+        else hits(marker.lower(), text.lower()) > 0
+    )
 
 
 def _number_bullet_lists(text: str, *, num_bullets: int) -> bool:
@@ -100,7 +119,11 @@ def _number_highlighted_sections(text: str, *, num_highlights: int) -> bool:
 
 
 def _multiple_sections(text: str, *, section_spliter: str, num_sections: int) -> bool:
-    return compare(len(re.findall(rf"{re.escape(section_spliter.strip())}\s?\d+", text)), "at least", num_sections)
+    return compare(
+        len(re.findall(rf"{re.escape(section_spliter.strip())}\s?\d+", text)),
+        "at least",
+        num_sections,
+    )
 
 
 def _json_format(text: str) -> bool:
@@ -141,8 +164,12 @@ def _quotation(text: str) -> bool:
     return len(body) > 1 and body[0] == body[-1] == '"'
 
 
-def _capital_word_frequency(text: str, *, capital_frequency: int, capital_relation: Relation) -> bool:
-    return compare(sum(token.isupper() for token in tokens(text)), capital_relation, capital_frequency)
+def _capital_word_frequency(
+    text: str, *, capital_frequency: int, capital_relation: Relation
+) -> bool:
+    return compare(
+        sum(token.isupper() for token in tokens(text)), capital_relation, capital_frequency
+    )
 
 
 def _english_capital(text: str) -> bool:

@@ -42,9 +42,20 @@ def hits(pattern: str, text: str) -> int:
         return len(re.findall(re.escape(pattern), text, re.IGNORECASE))
     bare = re.sub(r"\\.|\[[^\]]*\]", "x", pattern)
     loops, branches = len(re.findall(r"[*+]\+?|\{[\d,]*\}", bare)), len(re.findall(r"[?|]", bare))
-    if loops > 1 or branches > (2 if loops else 8) or re.search(r"\)[*+?{]|\(\?", bare) or re.search(r"\\[1-9]", pattern):
+    if (
+        loops > 1
+        or branches > (2 if loops else 8)
+        or re.search(r"\)[*+?{]|\(\?", bare)
+        or re.search(r"\\[1-9]", pattern)
+    ):
         raise ValueError("keyword is a pattern that may not end")
-    return len(re.findall(pattern, text[: (_PATTERN_CHARS if loops else _PATTERN_STEPS) >> branches], re.IGNORECASE))
+    return len(
+        re.findall(
+            pattern,
+            text[: (_PATTERN_CHARS if loops else _PATTERN_STEPS) >> branches],
+            re.IGNORECASE,
+        )
+    )
 
 
 def without_punctuation(text: str) -> str:
@@ -64,7 +75,11 @@ def divided(text: str) -> list[str]:
 
 def paragraphs(parts: list[str]) -> int:
     """How many of `parts` are filled; -1 when one between the first and the last is blank."""
-    return -1 if any(not part.strip() for part in parts[1:-1]) else sum(bool(part.strip()) for part in parts)
+    return (
+        -1
+        if any(not part.strip() for part in parts[1:-1])
+        else sum(bool(part.strip()) for part in parts)
+    )
 
 
 # ---------------------------------------------------------------- sentences by IFBench's rules
@@ -98,7 +113,12 @@ def sentences(text: str) -> tuple[str, ...]:
     text = re.sub(rf"( (?:Inc|Ltd|Jr|Sr|Co))\. (?={_OPENERS})", rf"\1{_STOP} ", text)
     keep(r" (?:Inc|Ltd|Jr|Sr|Co)\.")
     keep(r" [A-Za-z]\.")
-    for mark, closing in ((".", "”"), (".", '"'), ("!", '"'), ("?", '"')):  # a quotation's end stays with its sentence
+    for mark, closing in (
+        (".", "”"),
+        (".", '"'),
+        ("!", '"'),
+        ("?", '"'),
+    ):  # a quotation's end stays with its sentence
         text = text.replace(mark + closing, closing + mark)
     text = re.sub(r"[.?!]", lambda mark: mark.group() + _STOP, text).replace(_KEPT, ".")
     pieces = [piece.strip() for piece in text.split(_STOP)]
@@ -112,7 +132,9 @@ def _library(name: str, package: str, what: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise InfrastructureError(f"{what} need {package}, which is not installed; pip install 'linn[domains]'") from error
+        raise InfrastructureError(
+            f"{what} need {package}, which is not installed; pip install 'linn[domains]'"
+        ) from error
 
 
 @cache
@@ -174,7 +196,11 @@ def starts_with_verb(text: str) -> bool:
     nothing in English but makes the tagger see a name, hence the second look.
     """
     tagger = _tagger()
-    return any("VB" in tag for cut in (text, text.lower()) for _, tag in tagger(" ".join(tokens(cut[:_VERB_CHARS])))[:1])
+    return any(
+        "VB" in tag
+        for cut in (text, text.lower())
+        for _, tag in tagger(" ".join(tokens(cut[:_VERB_CHARS])))[:1]
+    )
 
 
 @cache

@@ -12,10 +12,19 @@ def get_visitor(office: Office, /, visitor_id: Any = None) -> Any:
     """All visits of a visitor."""
     if not visitor_id:
         return "Visitor ID not provided."
-    return [dict(zip(VISIT_COLUMNS, row, strict=True)) for row in office.visits if row[1] == visitor_id] or "Visitor not found."
+    return [
+        dict(zip(VISIT_COLUMNS, row, strict=True)) for row in office.visits if row[1] == visitor_id
+    ] or "Visitor not found."
 
 
-def create_plot(office: Office, /, time_min: Any = None, time_max: Any = None, value_to_plot: Any = None, plot_type: Any = None) -> str:
+def create_plot(
+    office: Office,
+    /,
+    time_min: Any = None,
+    time_max: Any = None,
+    value_to_plot: Any = None,
+    plot_type: Any = None,
+) -> str:
     """A new plot; answers its file's path (nothing is drawn)."""
     if not time_min:
         return "Start date not provided."
@@ -37,18 +46,31 @@ def total_visits(office: Office, /, time_min: Any = None, time_max: Any = None) 
 
 def engaged_users(office: Office, /, time_min: Any = None, time_max: Any = None) -> dict[str, int]:
     """Engaged visitors a day."""
-    return {day: sum(bool(row[5]) for row in rows) for day, rows in _days(office, time_min, time_max).items()}
+    return {
+        day: sum(bool(row[5]) for row in rows)
+        for day, rows in _days(office, time_min, time_max).items()
+    }
 
 
-def traffic_source(office: Office, /, time_min: Any = None, time_max: Any = None, traffic_source: Any = None) -> dict[str, int]:
+def traffic_source(
+    office: Office, /, time_min: Any = None, time_max: Any = None, traffic_source: Any = None
+) -> dict[str, int]:
     """Visits a day from one source, or from all."""
     days = _days(office, time_min, time_max)
-    return {day: sum(not traffic_source or row[4] == traffic_source for row in rows) for day, rows in days.items()}
+    return {
+        day: sum(not traffic_source or row[4] == traffic_source for row in rows)
+        for day, rows in days.items()
+    }
 
 
-def session_duration(office: Office, /, time_min: Any = None, time_max: Any = None) -> dict[str, float]:
+def session_duration(
+    office: Office, /, time_min: Any = None, time_max: Any = None
+) -> dict[str, float]:
     """Mean seconds of a visit, a day."""
-    return {day: sum(float(row[3]) for row in rows) / len(rows) for day, rows in _days(office, time_min, time_max).items()}
+    return {
+        day: sum(float(row[3]) for row in rows) / len(rows)
+        for day, rows in _days(office, time_min, time_max).items()
+    }
 
 
 def _days(office: Office, /, time_min: Any, time_max: Any) -> dict[str, list[Row]]:

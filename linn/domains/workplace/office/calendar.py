@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from linn.domains.workplace.office.reading import contains, duration_problem, is_id, is_moment, moment, page_of
+from linn.domains.workplace.office.reading import (
+    contains,
+    duration_problem,
+    is_id,
+    is_moment,
+    moment,
+    page_of,
+)
 from linn.domains.workplace.office.state import EVENT_COLUMNS, Office
 
 
@@ -22,13 +29,25 @@ def get_event(office: Office, /, event_id: Any = None, field: Any = None) -> Any
     return {field: event[field]} if event else "Event not found."
 
 
-def search_events(office: Office, /, query: str = "", time_min: Any = None, time_max: Any = None, page: int = 1, page_size: int = 5) -> Any:
+def search_events(
+    office: Office,
+    /,
+    query: str = "",
+    time_min: Any = None,
+    time_max: Any = None,
+    page: int = 1,
+    page_size: int = 5,
+) -> Any:
     """Events whose name or participant matches the query, latest first."""
     for name, bound in (("time_min", time_min), ("time_max", time_max)):
         if bound and not is_moment(bound):
             return f"Invalid {name} format. Expected YYYY-MM-DD HH:MM:SS."
     match = contains(query)
-    found = [event for event in office.events.records() if match(event["event_name"]) or match(event["participant_email"])]
+    found = [
+        event
+        for event in office.events.records()
+        if match(event["event_name"]) or match(event["participant_email"])
+    ]
     if time_min:
         found = [event for event in found if moment(event["event_start"]) >= moment(time_min)]
     if time_max:
@@ -38,12 +57,26 @@ def search_events(office: Office, /, query: str = "", time_min: Any = None, time
 
 
 def create_event(
-    office: Office, /, event_name: Any = None, participant_email: Any = None, event_start: Any = None, duration: Any = None
+    office: Office,
+    /,
+    event_name: Any = None,
+    participant_email: Any = None,
+    event_start: Any = None,
+    duration: Any = None,
 ) -> str:
     """A new event; answers its id."""
-    for label, value in (("name", event_name), ("participant", participant_email), ("start", event_start), ("duration", duration)):
+    for label, value in (
+        ("name", event_name),
+        ("participant", participant_email),
+        ("start", event_start),
+        ("duration", duration),
+    ):
         if not value:
-            return "Participant email not provided." if label == "participant" else f"Event {label} not provided."
+            return (
+                "Participant email not provided."
+                if label == "participant"
+                else f"Event {label} not provided."
+            )
     if not is_moment(event_start):
         return "Invalid event_start format. Expected YYYY-MM-DD HH:MM:SS."
     if problem := duration_problem(duration):
@@ -66,7 +99,9 @@ def delete_event(office: Office, /, event_id: Any = None) -> str:
     return "Event deleted successfully."
 
 
-def update_event(office: Office, /, event_id: Any = None, field: Any = None, new_value: Any = None) -> str:
+def update_event(
+    office: Office, /, event_id: Any = None, field: Any = None, new_value: Any = None
+) -> str:
     """Change one field of an event (not its id)."""
     if not event_id or not field or not new_value:
         return "Event ID, field, or new value not provided."
@@ -80,5 +115,7 @@ def update_event(office: Office, /, event_id: Any = None, field: Any = None, new
         return problem
     if not office.events.has(event_id):
         return "Event not found."
-    office.events.set(event_id, field, new_value.lower() if field == "participant_email" else new_value)
+    office.events.set(
+        event_id, field, new_value.lower() if field == "participant_email" else new_value
+    )
     return "Event updated successfully."

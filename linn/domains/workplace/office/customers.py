@@ -8,7 +8,16 @@ from linn.domains.workplace.office.reading import contains, page_of
 from linn.domains.workplace.office.state import CUSTOMER_COLUMNS, PRODUCTS, STATUSES, Office
 
 _FIELDS = (
-    *("customer_name", "assigned_to_email", "customer_email", "customer_phone", "last_contact_date", "product_interest", "status", "notes"),
+    *(
+        "customer_name",
+        "assigned_to_email",
+        "customer_email",
+        "customer_phone",
+        "last_contact_date",
+        "product_interest",
+        "status",
+        "notes",
+    ),
     "follow_up_by",
 )
 """What can be changed, in the order in which the reference names it."""
@@ -17,7 +26,12 @@ _FIELDS = (
 def search_customers(office: Office, /, page: int = 1, page_size: int = 5, **wanted: Any) -> Any:
     """Customers that match every argument given."""
     matched = ("customer_name", "customer_email", "product_interest", "status", "assigned_to_email")
-    bounds = ("last_contact_date_min", "last_contact_date_max", "follow_up_by_min", "follow_up_by_max")
+    bounds = (
+        "last_contact_date_min",
+        "last_contact_date_max",
+        "follow_up_by_min",
+        "follow_up_by_max",
+    )
     if unknown := set(wanted) - {*matched, *bounds}:
         raise TypeError(f"unexpected argument {min(unknown)!r}")
     if not any(wanted.values()):
@@ -30,11 +44,18 @@ def search_customers(office: Office, /, page: int = 1, page_size: int = 5, **wan
     for bound in bounds:
         column, side = bound[:-4], bound[-3:]
         if value := wanted.get(bound):
-            found = [c for c in found if c[column] is not None and (c[column] >= value if side == "min" else c[column] <= value)]
+            found = [
+                c
+                for c in found
+                if c[column] is not None
+                and (c[column] >= value if side == "min" else c[column] <= value)
+            ]
     return page_of("customers", found, page, page_size)
 
 
-def update_customer(office: Office, /, customer_id: Any = None, field: Any = None, new_value: Any = None) -> str:
+def update_customer(
+    office: Office, /, customer_id: Any = None, field: Any = None, new_value: Any = None
+) -> str:
     """Change one field of a customer."""
     if not customer_id or not field or not new_value:
         return "Customer ID, field, or new value not provided."
@@ -70,7 +91,15 @@ def add_customer(
     email = customer_email.lower() if customer_email else customer_email
     key = office.customers.next_id(8)
     rest = (customer_phone, last_contact_date, product_interest, status, follow_up_by, notes)
-    office.customers.add(dict(zip(CUSTOMER_COLUMNS, (key, assigned_to_email.lower(), customer_name, email, *rest), strict=True)))
+    office.customers.add(
+        dict(
+            zip(
+                CUSTOMER_COLUMNS,
+                (key, assigned_to_email.lower(), customer_name, email, *rest),
+                strict=True,
+            )
+        )
+    )
     return key
 
 

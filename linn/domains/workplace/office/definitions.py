@@ -20,19 +20,39 @@ from linn.domains.workplace.office.state import (
 )
 
 _DAY, _TIME = "as YYYY-MM-DD", "as YYYY-MM-DD HH:MM:SS"
-_PAGING = {"page": "which page of the results, from 1", "page_size": "results a page; 5 where not given"}
+_PAGING = {
+    "page": "which page of the results, from 1",
+    "page_size": "results a page; 5 where not given",
+}
 
 
 def _among(values: Sequence[str]) -> str:
     return "one of " + ", ".join(values)
 
 
-def _tool(name: str, description: str, optional: Mapping[str, str] = MappingProxyType({}), /, **required: str) -> Mapping[str, Any]:
+def _tool(
+    name: str,
+    description: str,
+    optional: Mapping[str, str] = MappingProxyType({}),
+    /,
+    **required: str,
+) -> Mapping[str, Any]:
     """A function definition; paging parameters are whole numbers, all others text."""
     described = {**required, **optional}
-    properties = {key: {"type": "integer" if key in _PAGING else "string", "description": text} for key, text in described.items()}
-    parameters = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+    properties = {
+        key: {"type": "integer" if key in _PAGING else "string", "description": text}
+        for key, text in described.items()
+    }
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": parameters},
+    }
 
 
 _SPAN = {"time_min": f"first day counted, {_DAY}", "time_max": f"last day counted, {_DAY}"}
@@ -54,22 +74,62 @@ _TASK = {
 _NEW_VALUE = f"what to put there; days {_DAY}, times {_TIME}, minutes as digits"
 
 DEFINITIONS: tuple[Mapping[str, Any], ...] = (
-    _tool("company_directory_find_email_address", "All company addresses that contain a name.", {"name": "a name or a part of one"}),
-    _tool("email_get_email_information_by_id", "One field of an email.", email_id="the email's id", field=_among(EMAIL_COLUMNS)),
+    _tool(
+        "company_directory_find_email_address",
+        "All company addresses that contain a name.",
+        {"name": "a name or a part of one"},
+    ),
+    _tool(
+        "email_get_email_information_by_id",
+        "One field of an email.",
+        email_id="the email's id",
+        field=_among(EMAIL_COLUMNS),
+    ),
     _tool(
         "email_search_emails",
         "Emails, newest first, that hold every word of the query in subject, body or address.",
-        {"query": "words to look for", "date_min": f"first day, {_DAY}", "date_max": f"last day, {_DAY}", **_PAGING},
+        {
+            "query": "words to look for",
+            "date_min": f"first day, {_DAY}",
+            "date_max": f"last day, {_DAY}",
+            **_PAGING,
+        },
     ),
-    _tool("email_send_email", "Send a new email.", recipient="address", subject="subject line", body="text"),
+    _tool(
+        "email_send_email",
+        "Send a new email.",
+        recipient="address",
+        subject="subject line",
+        body="text",
+    ),
     _tool("email_delete_email", "Delete an email.", email_id="the email's id"),
-    _tool("email_forward_email", "Forward an email as it is.", email_id="the email's id", recipient="address"),
-    _tool("email_reply_email", "Reply to an email.", email_id="the email's id", body="text of the reply"),
-    _tool("calendar_get_event_information_by_id", "One field of an event.", event_id="the event's 8 digits", field=_among(EVENT_COLUMNS)),
+    _tool(
+        "email_forward_email",
+        "Forward an email as it is.",
+        email_id="the email's id",
+        recipient="address",
+    ),
+    _tool(
+        "email_reply_email",
+        "Reply to an email.",
+        email_id="the email's id",
+        body="text of the reply",
+    ),
+    _tool(
+        "calendar_get_event_information_by_id",
+        "One field of an event.",
+        event_id="the event's 8 digits",
+        field=_among(EVENT_COLUMNS),
+    ),
     _tool(
         "calendar_search_events",
         "Events, latest first, whose name or participant's address contains the query.",
-        {"query": "text to look for", "time_min": f"earliest start, {_TIME}", "time_max": f"latest start, {_TIME}", **_PAGING},
+        {
+            "query": "text to look for",
+            "time_min": f"earliest start, {_TIME}",
+            "time_max": f"latest start, {_TIME}",
+            **_PAGING,
+        },
     ),
     _tool(
         "calendar_create_event",
@@ -87,7 +147,11 @@ DEFINITIONS: tuple[Mapping[str, Any], ...] = (
         field=_among(EVENT_COLUMNS[1:]),
         new_value=_NEW_VALUE,
     ),
-    _tool("analytics_get_visitor_information_by_id", "All visits of one visitor to the website.", visitor_id="the visitor's 4 digits"),
+    _tool(
+        "analytics_get_visitor_information_by_id",
+        "All visits of one visitor to the website.",
+        visitor_id="the visitor's 4 digits",
+    ),
     _tool(
         "analytics_create_plot",
         "Plot one value of the website's visits over a span of days.",
@@ -105,9 +169,16 @@ DEFINITIONS: tuple[Mapping[str, Any], ...] = (
     ),
     _tool("analytics_get_average_session_duration", "Mean seconds of a visit, day by day.", _SPAN),
     _tool(
-        "project_management_get_task_information_by_id", "One field of a task.", task_id="the task's 8 digits", field=_among(TASK_COLUMNS)
+        "project_management_get_task_information_by_id",
+        "One field of a task.",
+        task_id="the task's 8 digits",
+        field=_among(TASK_COLUMNS),
     ),
-    _tool("project_management_search_tasks", "Tasks that match everything given; at least one thing must be.", _TASK),
+    _tool(
+        "project_management_search_tasks",
+        "Tasks that match everything given; at least one thing must be.",
+        _TASK,
+    ),
     _tool("project_management_create_task", "Put a task on a board.", **_TASK),
     _tool("project_management_delete_task", "Remove a task.", task_id="the task's 8 digits"),
     _tool(
@@ -148,6 +219,10 @@ DEFINITIONS: tuple[Mapping[str, Any], ...] = (
         assigned_to_email="address of the colleague in charge",
         status=_among(STATUSES),
     ),
-    _tool("customer_relationship_manager_delete_customer", "Remove a customer.", customer_id="the customer's 8 digits"),
+    _tool(
+        "customer_relationship_manager_delete_customer",
+        "Remove a customer.",
+        customer_id="the customer's 8 digits",
+    ),
 )
 """In the order of the tool groups: directory, email, calendar, analytics, project board, customers."""

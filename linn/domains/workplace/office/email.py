@@ -17,10 +17,22 @@ def get_email(office: Office, /, email_id: Any = None, field: Any = None) -> Any
     email = office.emails.get(email_id)
     if email is None:
         return "Email not found."
-    return {field: email[field]} if field in email else f"Field '{field}' not found. Available fields: {', '.join(EMAIL_COLUMNS)}"
+    return (
+        {field: email[field]}
+        if field in email
+        else f"Field '{field}' not found. Available fields: {', '.join(EMAIL_COLUMNS)}"
+    )
 
 
-def search_emails(office: Office, /, query: str = "", date_min: Any = None, date_max: Any = None, page: int = 1, page_size: int = 5) -> Any:
+def search_emails(
+    office: Office,
+    /,
+    query: str = "",
+    date_min: Any = None,
+    date_max: Any = None,
+    page: int = 1,
+    page_size: int = 5,
+) -> Any:
     """Emails that hold every word of the query, newest first."""
     words = set(query.lower().split())
     found = []
@@ -30,20 +42,34 @@ def search_emails(office: Office, /, query: str = "", date_min: Any = None, date
             found.append(email)
     found.sort(key=lambda email: moment(email["sent_datetime"]), reverse=True)
     if date_min:
-        found = [email for email in found if moment(email["sent_datetime"]).date() >= moment(date_min).date()]
+        found = [
+            email
+            for email in found
+            if moment(email["sent_datetime"]).date() >= moment(date_min).date()
+        ]
     if date_max:
-        found = [email for email in found if moment(email["sent_datetime"]).date() <= moment(date_max).date()]
+        found = [
+            email
+            for email in found
+            if moment(email["sent_datetime"]).date() <= moment(date_max).date()
+        ]
     return page_of("emails", found, page, page_size)
 
 
-def send_email(office: Office, /, recipient: Any = None, subject: Any = None, body: Any = None) -> str:
+def send_email(
+    office: Office, /, recipient: Any = None, subject: Any = None, body: Any = None
+) -> str:
     """A new email in the outbox."""
     if not recipient or not subject or not body:
         return "Recipient, subject, or body not provided."
     if "@" not in recipient or "." not in recipient:
         return "Invalid recipient email address."
     key = office.emails.next_id(0) if office.emails.rows else "1"
-    office.emails.add(dict(zip(EMAIL_COLUMNS, (key, "outbox", recipient.lower(), subject, NOW, body), strict=True)))
+    office.emails.add(
+        dict(
+            zip(EMAIL_COLUMNS, (key, "outbox", recipient.lower(), subject, NOW, body), strict=True)
+        )
+    )
     return "Email sent successfully."
 
 

@@ -34,9 +34,7 @@ _LAST = (
     "urban vidal weber yilmaz zhou barros clarke dubois egger fuchs gomes huber"
 ).split()
 _CLIENT_FIRST = "alex blake casey drew eden flynn gray harper indy jules kit lane morgan noel parker quinn reese sage taylor val".split()
-_CLIENT_LAST = (
-    "adams baker cooper dixon ellis foster green hughes irwin james knight lopez moore nash owens price reed shaw turner wood".split()
-)
+_CLIENT_LAST = "adams baker cooper dixon ellis foster green hughes irwin james knight lopez moore nash owens price reed shaw turner wood".split()
 _CLIENTS = "nanolabs skyworks greentech bluefin ironleaf sunpeak redwood clearpath northgate easthill".split()
 _COMPANIES = (
     "linn.example",
@@ -48,7 +46,13 @@ _COMPANIES = (
     "loch.example",
     "ford.example",
 )
-_SUBJECTS = ("Update on the {}", "Question about the {}", "Next steps for the {}", "Delay in the {}", "Summary of the {}")
+_SUBJECTS = (
+    "Update on the {}",
+    "Question about the {}",
+    "Next steps for the {}",
+    "Delay in the {}",
+    "Summary of the {}",
+)
 _BODIES = (
     "Hi,\n\nthe {} is nearly done; two points are left.\n\n{}",
     "Hello,\n\ncould you look at the {} before the end of the week?\n\nThanks\n{}",
@@ -57,7 +61,14 @@ _BODIES = (
 )
 _MEETINGS = ("{} review", "{} sync", "{} planning", "{} workshop")
 _VERBS = ("Write tests for", "Fix layout of", "Speed up", "Document", "Redesign", "Refactor")
-_NOTES = ("Had a call.", "Saw the demo.", "Asked for a quote.", "On holiday.", "Sent the contract.", "Met at the fair.")
+_NOTES = (
+    "Had a call.",
+    "Saw the demo.",
+    "Asked for a quote.",
+    "On holiday.",
+    "Sent the contract.",
+    "Met at the fair.",
+)
 
 
 def generate(seed: int) -> Office:
@@ -65,8 +76,18 @@ def generate(seed: int) -> Office:
     rng = random.Random(seed_of("office", seed))
     company = rng.choice(_COMPANIES)
     lasts = rng.sample(_LAST, 24)
-    people = sorted(f"{first}.{last}@{company}" for first, last in zip(rng.sample(_FIRST, 24), lasts, strict=True))
-    return Office.of(_emails(rng, people), _events(rng, people), _tasks(rng, people), _customers(rng, people), _visits(rng), people)
+    people = sorted(
+        f"{first}.{last}@{company}"
+        for first, last in zip(rng.sample(_FIRST, 24), lasts, strict=True)
+    )
+    return Office.of(
+        _emails(rng, people),
+        _events(rng, people),
+        _tasks(rng, people),
+        _customers(rng, people),
+        _visits(rng),
+        people,
+    )
 
 
 def _ids(rng: random.Random, count: int) -> list[str]:
@@ -87,23 +108,49 @@ def _emails(rng: random.Random, people: list[str]) -> list[Row]:
         person, topic = rng.choice(people), rng.choice(TOPICS)
         where = rng.choice(("inbox", "inbox", "outbox"))
         signed = "Sam" if where == "outbox" else person.split(".")[0].title()
-        rows.append((key, where, person, rng.choice(_SUBJECTS).format(topic), sent, rng.choice(_BODIES).format(topic, signed)))
+        rows.append(
+            (
+                key,
+                where,
+                person,
+                rng.choice(_SUBJECTS).format(topic),
+                sent,
+                rng.choice(_BODIES).format(topic, signed),
+            )
+        )
     return rows
 
 
 def _events(rng: random.Random, people: list[str]) -> list[Row]:
     """Working days only; no two at the same time."""
-    days = [day for day in (TODAY + timedelta(days=shift) for shift in range(-60, 32)) if day.weekday() < 5]
+    days = [
+        day
+        for day in (TODAY + timedelta(days=shift) for shift in range(-60, 32))
+        if day.weekday() < 5
+    ]
     times = sorted(rng.sample([f"{day} {start}:00" for day in days for start in STARTS], 300))
     return [
-        (key, rng.choice(_MEETINGS).format(rng.choice(TOPICS)), rng.choice(people), time, rng.choice(("30", "45", "60", "90")))
+        (
+            key,
+            rng.choice(_MEETINGS).format(rng.choice(TOPICS)),
+            rng.choice(people),
+            time,
+            rng.choice(("30", "45", "60", "90")),
+        )
         for key, time in zip(_ids(rng, 300), times, strict=True)
     ]
 
 
 def _tasks(rng: random.Random, people: list[str]) -> list[Row]:
     return [
-        (key, f"{rng.choice(_VERBS)} {rng.choice(PARTS)}", rng.choice(people), rng.choice(LISTS), _day(rng, -20, 20), rng.choice(BOARDS))
+        (
+            key,
+            f"{rng.choice(_VERBS)} {rng.choice(PARTS)}",
+            rng.choice(people),
+            rng.choice(LISTS),
+            _day(rng, -20, 20),
+            rng.choice(BOARDS),
+        )
         for key in _ids(rng, 300)
     ]
 
@@ -113,12 +160,27 @@ def _customers(rng: random.Random, people: list[str]) -> list[Row]:
     rows: list[Row] = []
     names = rng.sample([(first, last) for first in _CLIENT_FIRST for last in _CLIENT_LAST], 200)
     for key, (first, last) in zip(_ids(rng, 200), names, strict=True):
-        phone = f"{rng.randint(100, 999)}-{rng.randint(1000, 9999)}" if rng.random() < 0.5 else BLANK
+        phone = (
+            f"{rng.randint(100, 999)}-{rng.randint(1000, 9999)}" if rng.random() < 0.5 else BLANK
+        )
         note = f"{_day(rng, -60, 0)}: {rng.choice(_NOTES)}"
         contact, due = f"{_day(rng, -60, 0)} 23:59:00", f"{_day(rng, 1, 30)} 23:59:00"
         client = f"{first}.{last}@{rng.choice(_CLIENTS)}.example"
         interest, status = rng.choice(PRODUCTS), rng.choice(STATUSES)
-        rows.append((key, rng.choice(people), f"{first} {last}".title(), client, phone, contact, interest, status, due, note))
+        rows.append(
+            (
+                key,
+                rng.choice(people),
+                f"{first} {last}".title(),
+                client,
+                phone,
+                contact,
+                interest,
+                status,
+                due,
+                note,
+            )
+        )
     return rows
 
 

@@ -22,21 +22,41 @@ def get_task(office: Office, /, task_id: Any = None, field: Any = None) -> Any:
 
 
 def search_tasks(
-    office: Office, /, task_name: Any = None, assigned_to_email: Any = None, list_name: Any = None, due_date: Any = None, board: Any = None
+    office: Office,
+    /,
+    task_name: Any = None,
+    assigned_to_email: Any = None,
+    list_name: Any = None,
+    due_date: Any = None,
+    board: Any = None,
 ) -> Any:
     """Tasks that match every argument given."""
     wanted = {"task_name": task_name, "list_name": list_name, "due_date": due_date, "board": board}
     if not any([assigned_to_email, *wanted.values()]):
         return "No search parameters provided."
-    if assigned_to_email and not re.match(r"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}$", assigned_to_email[:320]):
+    if assigned_to_email and not re.match(
+        r"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}$", assigned_to_email[:320]
+    ):
         return "Invalid email format for assigned_to_email."
     tests = [(column, contains(value)) for column, value in wanted.items() if value]
-    found = [task for task in office.tasks.records() if all(test(task[column]) for column, test in tests)]
-    return [task for task in found if not assigned_to_email or task["assigned_to_email"].lower() == assigned_to_email.lower()]
+    found = [
+        task for task in office.tasks.records() if all(test(task[column]) for column, test in tests)
+    ]
+    return [
+        task
+        for task in found
+        if not assigned_to_email or task["assigned_to_email"].lower() == assigned_to_email.lower()
+    ]
 
 
 def create_task(
-    office: Office, /, task_name: Any = None, assigned_to_email: Any = None, list_name: Any = None, due_date: Any = None, board: Any = None
+    office: Office,
+    /,
+    task_name: Any = None,
+    assigned_to_email: Any = None,
+    list_name: Any = None,
+    due_date: Any = None,
+    board: Any = None,
 ) -> str:
     """A new task; answers its id."""
     if not all([task_name, assigned_to_email, list_name, due_date, board]):
@@ -49,7 +69,9 @@ def create_task(
     ):
         return problem
     key = office.tasks.next_id(8)
-    office.tasks.add(dict(zip(TASK_COLUMNS, (key, task_name, email, list_name, due_date, board), strict=True)))
+    office.tasks.add(
+        dict(zip(TASK_COLUMNS, (key, task_name, email, list_name, due_date, board), strict=True))
+    )
     return key
 
 
@@ -63,7 +85,9 @@ def delete_task(office: Office, /, task_id: Any = None) -> str:
     return "Task deleted successfully."
 
 
-def update_task(office: Office, /, task_id: Any = None, field: Any = None, new_value: Any = None) -> str:
+def update_task(
+    office: Office, /, task_id: Any = None, field: Any = None, new_value: Any = None
+) -> str:
     """Change one field of a task."""
     if not task_id or not field or not new_value:
         return "Task ID, field, or new value not provided."
@@ -83,6 +107,8 @@ def _task_problem(office: Office, /, field: Any, value: Any) -> str:
         return "Board not valid. Please choose from: 'Back end', 'Front end', 'Design'."
     if field == "list_name" and value not in LISTS:
         return "List not valid. Please choose from: 'Backlog', 'In Progress', 'In Review', 'Completed'."
-    if field == "assigned_to_email" and not any(isinstance(row[2], str) and row[2].lower() == value for row in office.tasks.rows):
+    if field == "assigned_to_email" and not any(
+        isinstance(row[2], str) and row[2].lower() == value for row in office.tasks.rows
+    ):
         return "Assignee email not valid. Please choose from the list of team members."
     return ""

@@ -12,7 +12,12 @@ from linn.domains.workplace.office.table import Record
 
 def contains(pattern: str) -> Callable[[Any], bool]:
     """A test whether text holds a pattern, case ignored. Queries are regular expressions; one that could run long is refused."""
-    if len(pattern) > 500 or re.search(r"\)\s*[*+?{]", pattern) or len(re.findall(r"[*+{]", pattern)) > 2 or pattern.count("?") > 6:
+    if (
+        len(pattern) > 500
+        or re.search(r"\)\s*[*+?{]", pattern)
+        or len(re.findall(r"[*+{]", pattern)) > 2
+        or pattern.count("?") > 6
+    ):
         raise ValueError("the query is too complex")
     search = re.compile(pattern, re.IGNORECASE).search
     return lambda text: isinstance(text, str) and search(text) is not None
@@ -70,5 +75,10 @@ def page_of(name: str, found: Sequence[Record], page: int, page_size: int) -> An
     pages = (len(found) + page_size - 1) // page_size
     page = max(1, min(page, pages)) if pages > 0 else 1
     start = (page - 1) * page_size
-    counts = {f"total_{name}": len(found), "page": page, "page_size": page_size, "total_pages": pages}
+    counts = {
+        f"total_{name}": len(found),
+        "page": page,
+        "page_size": page_size,
+        "total_pages": pages,
+    }
     return {name: found[start : start + page_size], "pagination": counts}

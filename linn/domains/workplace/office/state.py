@@ -16,14 +16,19 @@ CUSTOMER_COLUMNS = (
     *("customer_id", "assigned_to_email", "customer_name", "customer_email", "customer_phone"),
     *("last_contact_date", "product_interest", "status", "follow_up_by", "notes"),
 )
-VISIT_COLUMNS = ("date_of_visit", "visitor_id", "page_views", "session_duration_seconds", "traffic_source", "user_engaged")
+VISIT_COLUMNS = (
+    "date_of_visit",
+    "visitor_id",
+    "page_views",
+    "session_duration_seconds",
+    "traffic_source",
+    "user_engaged",
+)
 LISTS = ("Backlog", "In Progress", "In Review", "Completed")
 BOARDS = ("Back end", "Front end", "Design")
 STATUSES = ("Qualified", "Won", "Lost", "Lead", "Proposal")
 PRODUCTS = ("Software", "Hardware", "Services", "Consulting", "Training")
-PLOT_VALUES = (
-    "total_visits session_duration_seconds user_engaged visits_direct visits_referral visits_search_engine visits_social_media".split()
-)
+PLOT_VALUES = "total_visits session_duration_seconds user_engaged visits_direct visits_referral visits_search_engine visits_social_media".split()
 SOURCES = ("direct", "referral", "search engine", "social media")
 PLOT_TYPES = ("bar", "line", "scatter", "histogram")
 
@@ -74,5 +79,8 @@ class Office:
 
     def same(self, other: Office) -> bool:
         """Whether all five tables are equal (visits and directory never change)."""
-        mine, theirs = ((office.plots, office.emails, office.events, office.tasks, office.customers) for office in (self, other))
+        mine, theirs = (
+            (office.plots, office.emails, office.events, office.tasks, office.customers)
+            for office in (self, other)
+        )
         return all(a.same(b) for a, b in zip(mine, theirs, strict=True))

@@ -17,7 +17,9 @@ Record = dict[str, Any]
 class Table:
     """Rows with labels. Rows are tuples and never change in place, so tables can share them."""
 
-    def __init__(self, columns: Sequence[str], rows: Sequence[Row], labels: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, columns: Sequence[str], rows: Sequence[Row], labels: Sequence[int] | None = None
+    ) -> None:
         self.columns = tuple(columns)
         self.rows = list(rows)
         self.labels = list(range(len(self.rows)) if labels is None else labels)
@@ -32,7 +34,10 @@ class Table:
 
     def record(self, row: Row) -> Record:
         """One row as an object."""
-        return {column: None if cell is BLANK else cell for column, cell in zip(self.columns, row, strict=True)}
+        return {
+            column: None if cell is BLANK else cell
+            for column, cell in zip(self.columns, row, strict=True)
+        }
 
     def has(self, key: Any) -> bool:
         """Whether a row's id (first column) is `key`."""
@@ -56,11 +61,15 @@ class Table:
         if isinstance(value, (list, dict)):
             raise TypeError("the new value must be a single value")
         at = self.columns.index(column)
-        self.rows = [(*row[:at], value, *row[at + 1 :]) if row[0] == key else row for row in self.rows]
+        self.rows = [
+            (*row[:at], value, *row[at + 1 :]) if row[0] == key else row for row in self.rows
+        ]
 
     def drop(self, key: Any) -> None:
         """Remove the rows with this id; the others keep their labels."""
-        kept = [(row, label) for row, label in zip(self.rows, self.labels, strict=True) if row[0] != key]
+        kept = [
+            (row, label) for row, label in zip(self.rows, self.labels, strict=True) if row[0] != key
+        ]
         self.rows, self.labels = [row for row, _ in kept], [label for _, label in kept]
 
     def same(self, other: Table) -> bool:
@@ -68,10 +77,14 @@ class Table:
         if self.labels != other.labels or len(self.rows) != len(other.rows):
             return False
         exact = [column in _CASE_COUNTS for column in self.columns]
-        return all(a is b or _folded(a, exact) == _folded(b, exact) for a, b in zip(self.rows, other.rows, strict=True))
+        return all(
+            a is b or _folded(a, exact) == _folded(b, exact)
+            for a, b in zip(self.rows, other.rows, strict=True)
+        )
 
 
 def _folded(row: Row, exact: Sequence[bool]) -> Row:
     return tuple(
-        cell if keep or cell is None else cell.lower() if isinstance(cell, str) else BLANK for cell, keep in zip(row, exact, strict=True)
+        cell if keep or cell is None else cell.lower() if isinstance(cell, str) else BLANK
+        for cell, keep in zip(row, exact, strict=True)
     )

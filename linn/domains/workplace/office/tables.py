@@ -9,12 +9,21 @@ from functools import lru_cache
 from pathlib import Path
 
 from linn.domains.workplace.office.generate import generate
-from linn.domains.workplace.office.state import CUSTOMER_COLUMNS, EMAIL_COLUMNS, EVENT_COLUMNS, TASK_COLUMNS, VISIT_COLUMNS, Office
+from linn.domains.workplace.office.state import (
+    CUSTOMER_COLUMNS,
+    EMAIL_COLUMNS,
+    EVENT_COLUMNS,
+    TASK_COLUMNS,
+    VISIT_COLUMNS,
+    Office,
+)
 from linn.domains.workplace.office.table import BLANK, Row
 from linn.errors import UserError
 from linn.types import seed_of
 
-SMALL_NAMES = "bob carl dana emma finn gina hank iris jack kate liam mona nora omar paul rita".split()
+SMALL_NAMES = (
+    "bob carl dana emma finn gina hank iris jack kate liam mona nora omar paul rita".split()
+)
 """First names of the tiny level; none is part of another or of a domain."""
 SMALL_DOMAINS = ("lake.com", "wood.com", "hill.com", "sun.com", "rock.com", "sky.com")
 """Mail domains of the tiny level; drawn anew for each prompt, so an address has to be looked up."""
@@ -42,7 +51,11 @@ def drawn(seed: int) -> Office:
 
 
 def _lines(folder: Path, name: str) -> list[list[str]]:
-    places = [folder / f"{name}.csv", folder / "processed" / f"{name}.csv", folder / "raw" / f"{name}.csv"]
+    places = [
+        folder / f"{name}.csv",
+        folder / "processed" / f"{name}.csv",
+        folder / "raw" / f"{name}.csv",
+    ]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise UserError(
@@ -55,7 +68,9 @@ def _lines(folder: Path, name: str) -> list[list[str]]:
 def _read(folder: Path, name: str, columns: Sequence[str]) -> list[Row]:
     lines = _lines(folder, name)
     if not lines or set(lines[0]) != set(columns):
-        raise UserError(f"LINN_WORKPLACE_DATA: {name}.csv has columns {lines[0] if lines else []}; expected {list(columns)}")
+        raise UserError(
+            f"LINN_WORKPLACE_DATA: {name}.csv has columns {lines[0] if lines else []}; expected {list(columns)}"
+        )
     order = [lines[0].index(column) for column in columns]
     return [tuple(line[at] or BLANK for at in order) for line in lines[1:] if line]
 
@@ -68,10 +83,30 @@ def small(seed: int) -> Office:
     people = [f"{name}@{domain}" for name in SMALL_NAMES]
     two = ("00000001", "00000002")
     return Office.of(
-        [(key, "inbox", rng.choice(people), "hello", "2023-11-30 09:00:00", "see you soon") for key in two],
+        [
+            (key, "inbox", rng.choice(people), "hello", "2023-11-30 09:00:00", "see you soon")
+            for key in two
+        ],
         [(key, "lunch", rng.choice(people), "2023-11-30 12:00:00", "30") for key in two],
-        [(key, "plan", person, "Backlog", "2023-12-01", "Design") for key, person in zip(two, rng.sample(people, 2), strict=True)],
-        [(key, rng.choice(people), "ann lee", "ann@shop.com", BLANK, "2023-11-30", "Software", "Lead", "2023-12-20", "") for key in two],
+        [
+            (key, "plan", person, "Backlog", "2023-12-01", "Design")
+            for key, person in zip(two, rng.sample(people, 2), strict=True)
+        ],
+        [
+            (
+                key,
+                rng.choice(people),
+                "ann lee",
+                "ann@shop.com",
+                BLANK,
+                "2023-11-30",
+                "Software",
+                "Lead",
+                "2023-12-20",
+                "",
+            )
+            for key in two
+        ],
         [("2023-11-30", "0001", "2", "10", "direct", True)],
         people,
     )

@@ -10,25 +10,52 @@ from linn.domains.workplace.office.state import BOARDS, LISTS
 from linn.domains.workplace.office.table import Record
 from linn.domains.workplace.tasks.desk import Desk, Unfit, first_name, only, several
 
-_NAMES = ("Test the {}", "Rework the {}", "Measure the {}", "Clean up the {}", "Draft a plan for the {}")
+_NAMES = (
+    "Test the {}",
+    "Rework the {}",
+    "Measure the {}",
+    "Clean up the {}",
+    "Draft a plan for the {}",
+)
 
 
 def tasks_of(desk: Desk, person: str, **wanted: Any) -> list[Record]:
     """A colleague's tasks."""
-    return list(desk.look("project_management_search_tasks", assigned_to_email=desk.address(person), **wanted))
+    return list(
+        desk.look(
+            "project_management_search_tasks", assigned_to_email=desk.address(person), **wanted
+        )
+    )
 
 
 def overdue(tasks: list[Record]) -> list[Record]:
     """Those that were due before today and are not completed."""
-    return [task for task in tasks if task["due_date"] < str(TODAY) and task["list_name"] != "Completed"]
+    return [
+        task for task in tasks if task["due_date"] < str(TODAY) and task["list_name"] != "Completed"
+    ]
 
 
 def add(desk: Desk, address: str) -> tuple[str, str]:
     """Put a new task on a board for an address: (`'its name'`, where and until when)."""
-    name, board, row, day = desk.pick(_NAMES).format(desk.pick(PARTS)), desk.pick(BOARDS), desk.pick(LISTS[:2]), desk.workday()
-    desk.do("project_management_create_task", task_name=name, assigned_to_email=address, list_name=row, due_date=str(day), board=board)
+    name, board, row, day = (
+        desk.pick(_NAMES).format(desk.pick(PARTS)),
+        desk.pick(BOARDS),
+        desk.pick(LISTS[:2]),
+        desk.workday(),
+    )
+    desk.do(
+        "project_management_create_task",
+        task_name=name,
+        assigned_to_email=address,
+        list_name=row,
+        due_date=str(day),
+        board=board,
+    )
     return f"'{name}'", desk.pick(
-        (f"in the {row} list of the {board} board, due {desk.said(day)}", f"on the {board} board ({row}), to be done by {desk.said(day)}")
+        (
+            f"in the {row} list of the {board} board, due {desk.said(day)}",
+            f"on the {board} board ({row}), to be done by {desk.said(day)}",
+        )
     )
 
 
@@ -36,7 +63,12 @@ def create(desk: Desk) -> str:
     """A new task for a colleague."""
     person = desk.pick(desk.people)
     name, where = add(desk, desk.address(person))
-    return desk.pick((f"create a task {name} for {first_name(person)} {where}", f"assign {first_name(person)} a new task {name} {where}"))
+    return desk.pick(
+        (
+            f"create a task {name} for {first_name(person)} {where}",
+            f"assign {first_name(person)} a new task {name} {where}",
+        )
+    )
 
 
 def _named(desk: Desk) -> tuple[Record, str]:
@@ -51,7 +83,9 @@ def move(desk: Desk) -> str:
     """A named task to another list."""
     task, said = _named(desk)
     row = desk.pick([name for name in LISTS if name != task["list_name"]])
-    desk.do("project_management_update_task", task_id=task["task_id"], field="list_name", new_value=row)
+    desk.do(
+        "project_management_update_task", task_id=task["task_id"], field="list_name", new_value=row
+    )
     return desk.pick((f"move {said} to {row}", f"put {said} into the {row} list"))
 
 
@@ -59,7 +93,12 @@ def give(desk: Desk) -> str:
     """A named task to another colleague."""
     task, said = _named(desk)
     other = desk.pick([person for person in desk.people if person != task["assigned_to_email"]])
-    desk.do("project_management_update_task", task_id=task["task_id"], field="assigned_to_email", new_value=desk.address(other))
+    desk.do(
+        "project_management_update_task",
+        task_id=task["task_id"],
+        field="assigned_to_email",
+        new_value=desk.address(other),
+    )
     return f"give {said} to {first_name(other)}"
 
 
@@ -73,21 +112,33 @@ def delete(desk: Desk) -> str:
 def next_list(desk: Desk) -> str:
     """A task known by its id one list on."""
     key = desk.pick(desk.office.tasks.rows)[0]
-    now = desk.look("project_management_get_task_information_by_id", task_id=key, field="list_name")["list_name"]
+    now = desk.look(
+        "project_management_get_task_information_by_id", task_id=key, field="list_name"
+    )["list_name"]
     if now == LISTS[-1]:
         raise Unfit("it is completed")
-    desk.do("project_management_update_task", task_id=key, field="list_name", new_value=LISTS[LISTS.index(now) + 1])
+    desk.do(
+        "project_management_update_task",
+        task_id=key,
+        field="list_name",
+        new_value=LISTS[LISTS.index(now) + 1],
+    )
     return f"move task {key} one list on (the order is {', '.join(LISTS)})"
 
 
 def postpone(desk: Desk) -> str:
     """A task known by its id due some days later."""
     key, days = desk.pick(desk.office.tasks.rows)[0], desk.rng.randint(2, 12)
-    due = desk.look("project_management_get_task_information_by_id", task_id=key, field="due_date")["due_date"]
+    due = desk.look("project_management_get_task_information_by_id", task_id=key, field="due_date")[
+        "due_date"
+    ]
     new = date.fromisoformat(due) + timedelta(days=days)
     desk.do("project_management_update_task", task_id=key, field="due_date", new_value=str(new))
     return desk.pick(
-        (f"postpone the due date of task {key} by {days} days", f"give task {key} {days} more days than it has now until it is due")
+        (
+            f"postpone the due date of task {key} by {days} days",
+            f"give task {key} {days} more days than it has now until it is due",
+        )
     )
 
 
@@ -95,7 +146,12 @@ def move_all(desk: Desk) -> str:
     """A colleague's tasks of one list to another."""
     person, (one, other) = desk.pick(desk.people), desk.rng.sample(LISTS, 2)
     for task in several(tasks_of(desk, person, list_name=one)):
-        desk.do("project_management_update_task", task_id=task["task_id"], field="list_name", new_value=other)
+        desk.do(
+            "project_management_update_task",
+            task_id=task["task_id"],
+            field="list_name",
+            new_value=other,
+        )
     return f"move all of {first_name(person)}'s tasks that are in {one} to {other}"
 
 
@@ -104,7 +160,12 @@ def delete_completed(desk: Desk) -> str:
     person = desk.pick(desk.people)
     for task in several(tasks_of(desk, person, list_name="Completed")):
         desk.do("project_management_delete_task", task_id=task["task_id"])
-    return desk.pick((f"delete all tasks that {first_name(person)} has completed", f"remove {first_name(person)}'s completed tasks"))
+    return desk.pick(
+        (
+            f"delete all tasks that {first_name(person)} has completed",
+            f"remove {first_name(person)}'s completed tasks",
+        )
+    )
 
 
 def relieve(desk: Desk) -> str:
@@ -113,14 +174,22 @@ def relieve(desk: Desk) -> str:
     found = several(overdue(tasks_of(desk, person)))
     address = desk.address(other)
     for task in found:
-        desk.do("project_management_update_task", task_id=task["task_id"], field="assigned_to_email", new_value=address)
+        desk.do(
+            "project_management_update_task",
+            task_id=task["task_id"],
+            field="assigned_to_email",
+            new_value=address,
+        )
     return f"reassign all of {first_name(person)}'s overdue tasks (due before today, not yet completed) to {first_name(other)}"
 
 
 def to_less_busy(desk: Desk) -> str:
     """A new task for whichever of two colleagues has fewer that are not completed."""
     one, other = desk.two_people()
-    counts = [sum(task["list_name"] != "Completed" for task in tasks_of(desk, person)) for person in (one, other)]
+    counts = [
+        sum(task["list_name"] != "Completed" for task in tasks_of(desk, person))
+        for person in (one, other)
+    ]
     if counts[0] == counts[1]:
         raise Unfit("both are as busy")
     name, where = add(desk, one if counts[0] < counts[1] else other)
@@ -130,18 +199,32 @@ def to_less_busy(desk: Desk) -> str:
 def has_overdue(desk: Desk) -> tuple[str, bool]:
     """Whether a colleague has so many overdue tasks."""
     person, bar = desk.pick(desk.people), desk.rng.randint(1, 4)
-    return f"{first_name(person)} has at least {bar} overdue task{'s' * (bar > 1)} (due before today, not yet completed)", (
-        len(overdue(tasks_of(desk, person))) >= bar
+    return (
+        f"{first_name(person)} has at least {bar} overdue task{'s' * (bar > 1)} (due before today, not yet completed)",
+        (len(overdue(tasks_of(desk, person))) >= bar),
     )
 
 
 def is_in(desk: Desk) -> tuple[str, bool]:
     """Whether a task known by its id is in a list."""
     key, row = desk.pick(desk.office.tasks.rows)[0], desk.pick(LISTS)
-    now = desk.look("project_management_get_task_information_by_id", task_id=key, field="list_name")["list_name"]
+    now = desk.look(
+        "project_management_get_task_information_by_id", task_id=key, field="list_name"
+    )["list_name"]
     row = now if desk.rng.random() < 0.3 else row
     return f"task {key} is in the {row} list", now == row
 
 
-CLAUSES = (create, move, give, delete, next_list, postpone, move_all, delete_completed, relieve, to_less_busy)
+CLAUSES = (
+    create,
+    move,
+    give,
+    delete,
+    next_list,
+    postpone,
+    move_all,
+    delete_completed,
+    relieve,
+    to_less_busy,
+)
 CONDITIONS = (has_overdue, is_in)

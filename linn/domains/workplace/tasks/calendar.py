@@ -14,7 +14,9 @@ _NAMES = ("Talk on the {}", "{} kick-off", "{} retrospective", "Interview: {}", 
 
 def of_day(desk: Desk, day: date) -> list[Record]:
     """All events of a day."""
-    return desk.search("calendar_search_events", time_min=f"{day} 00:00:00", time_max=f"{day} 23:59:59")
+    return desk.search(
+        "calendar_search_events", time_min=f"{day} 00:00:00", time_max=f"{day} 23:59:59"
+    )
 
 
 def coming(desk: Desk, person: str) -> list[Record]:
@@ -31,8 +33,19 @@ def name_of(desk: Desk) -> str:
 
 def book(desk: Desk, address: str) -> tuple[str, str, str]:
     """Put a meeting with an address into the calendar: (`30 minutes`, `'its name'`, `on … at …`)."""
-    name, day, (time, at), (minutes, long) = name_of(desk), desk.workday(), desk.time(), desk.length()
-    desk.do("calendar_create_event", event_name=name, participant_email=address, event_start=f"{day} {time}", duration=minutes)
+    name, day, (time, at), (minutes, long) = (
+        name_of(desk),
+        desk.workday(),
+        desk.time(),
+        desk.length(),
+    )
+    desk.do(
+        "calendar_create_event",
+        event_name=name,
+        participant_email=address,
+        event_start=f"{day} {time}",
+        duration=minutes,
+    )
     return long, f"'{name}'", f"{desk.on(day)} {at}"
 
 
@@ -55,13 +68,18 @@ def cancel_next(desk: Desk) -> str:
     event = extreme(coming(desk, person), "event_start", last=False)
     desk.do("calendar_delete_event", event_id=event["event_id"])
     return desk.pick(
-        (f"cancel my next meeting with {first_name(person)}", f"cancel the first of my coming meetings with {first_name(person)}")
+        (
+            f"cancel my next meeting with {first_name(person)}",
+            f"cancel the first of my coming meetings with {first_name(person)}",
+        )
     )
 
 
 def cancel_with(desk: Desk) -> str:
     """Cancel the only meeting with a colleague on a day."""
-    event = desk.pick([record for record in desk.office.events.records() if record["event_start"] > NOW])
+    event = desk.pick(
+        [record for record in desk.office.events.records() if record["event_start"] > NOW]
+    )
     day, person = date.fromisoformat(event["event_start"][:10]), event["participant_email"]
     found = only([other for other in of_day(desk, day) if other["participant_email"] == person])
     desk.do("calendar_delete_event", event_id=found["event_id"])
@@ -71,12 +89,23 @@ def cancel_with(desk: Desk) -> str:
 def cancel_day(desk: Desk) -> str:
     """Cancel all meetings of a day, or of its afternoon."""
     day, afternoon = desk.workday(), desk.rng.random() < 0.4
-    found = several([event for event in of_day(desk, day) if not afternoon or event["event_start"][11:] >= "12:00:00"])
+    found = several(
+        [
+            event
+            for event in of_day(desk, day)
+            if not afternoon or event["event_start"][11:] >= "12:00:00"
+        ]
+    )
     for event in found:
         desk.do("calendar_delete_event", event_id=event["event_id"])
     if afternoon:
         return f"cancel everything that starts at noon or later {desk.on(day)}"
-    return desk.pick((f"clear my calendar: cancel all events {desk.on(day)}", f"cancel all of my meetings {desk.on(day)}"))
+    return desk.pick(
+        (
+            f"clear my calendar: cancel all events {desk.on(day)}",
+            f"cancel all of my meetings {desk.on(day)}",
+        )
+    )
 
 
 def rename(desk: Desk) -> str:
@@ -86,7 +115,10 @@ def rename(desk: Desk) -> str:
     desk.do("calendar_update_event", event_id=event["event_id"], field="event_name", new_value=name)
     which = "last" if last else "first"
     return desk.pick(
-        (f"rename the {which} event {desk.on(day)} to '{name}'", f"change the name of my {which} meeting {desk.on(day)} to '{name}'")
+        (
+            f"rename the {which} event {desk.on(day)} to '{name}'",
+            f"change the name of my {which} meeting {desk.on(day)} to '{name}'",
+        )
     )
 
 
@@ -94,34 +126,60 @@ def move(desk: Desk) -> str:
     """Move the next meeting with a colleague to a day and time."""
     person, day, (time, at) = desk.pick(desk.people), desk.workday(), desk.time()
     event = extreme(coming(desk, person), "event_start", last=False)
-    desk.do("calendar_update_event", event_id=event["event_id"], field="event_start", new_value=f"{day} {time}")
+    desk.do(
+        "calendar_update_event",
+        event_id=event["event_id"],
+        field="event_start",
+        new_value=f"{day} {time}",
+    )
     return f"move my next meeting with {first_name(person)} so that it starts {desk.on(day)} {at}"
 
 
 def put_off(desk: Desk) -> str:
     """Move an event known by its id some days later, at the same time of day."""
-    event = desk.pick([record for record in desk.office.events.records() if record["event_start"] > NOW])
-    start = desk.look("calendar_get_event_information_by_id", event_id=event["event_id"], field="event_start")["event_start"]
+    event = desk.pick(
+        [record for record in desk.office.events.records() if record["event_start"] > NOW]
+    )
+    start = desk.look(
+        "calendar_get_event_information_by_id", event_id=event["event_id"], field="event_start"
+    )["event_start"]
     days = desk.rng.randint(1, 6)
     moved = datetime.fromisoformat(start) + timedelta(days=days)
     if moved.weekday() >= 5 or moved.year > TODAY.year:
         raise Unfit("no working day")
-    desk.do("calendar_update_event", event_id=event["event_id"], field="event_start", new_value=str(moved))
+    desk.do(
+        "calendar_update_event",
+        event_id=event["event_id"],
+        field="event_start",
+        new_value=str(moved),
+    )
     return f"put event {event['event_id']} off by {days} day{'s' * (days > 1)}, at the same time of day"
 
 
 def lengthen(desk: Desk) -> str:
     """Make an event known by its id longer; it ends by 18:00."""
-    event = desk.pick([record for record in desk.office.events.records() if record["event_start"] > NOW])
-    minutes = desk.look("calendar_get_event_information_by_id", event_id=event["event_id"], field="duration")["duration"]
+    event = desk.pick(
+        [record for record in desk.office.events.records() if record["event_start"] > NOW]
+    )
+    minutes = desk.look(
+        "calendar_get_event_information_by_id", event_id=event["event_id"], field="duration"
+    )["duration"]
     more = desk.pick((15, 30, 45))
-    if datetime.fromisoformat(event["event_start"]) + timedelta(minutes=int(minutes) + more) > datetime.fromisoformat(
-        event["event_start"][:10] + " 18:00:00"
-    ):
+    if datetime.fromisoformat(event["event_start"]) + timedelta(
+        minutes=int(minutes) + more
+    ) > datetime.fromisoformat(event["event_start"][:10] + " 18:00:00"):
         raise Unfit("it would end too late")
-    desk.do("calendar_update_event", event_id=event["event_id"], field="duration", new_value=str(int(minutes) + more))
+    desk.do(
+        "calendar_update_event",
+        event_id=event["event_id"],
+        field="duration",
+        new_value=str(int(minutes) + more),
+    )
     return desk.pick(
-        (f"make event {event['event_id']} {more} minutes longer", f"add {more} minutes to the length of event {event['event_id']}")
+        (
+            f"make event {event['event_id']} {more} minutes longer",
+            f"add {more} minutes to the length of event {event['event_id']}",
+        )
     )
 
 
@@ -131,10 +189,13 @@ def hand_over(desk: Desk) -> str:
     found = several(coming(desk, person))
     address = desk.address(other)
     for event in found:
-        desk.do("calendar_update_event", event_id=event["event_id"], field="participant_email", new_value=address)
-    return (
-        f"put {first_name(other)} in the place of {first_name(person)} as participant of all my coming meetings with {first_name(person)}"
-    )
+        desk.do(
+            "calendar_update_event",
+            event_id=event["event_id"],
+            field="participant_email",
+            new_value=address,
+        )
+    return f"put {first_name(other)} in the place of {first_name(person)} as participant of all my coming meetings with {first_name(person)}"
 
 
 def is_free(desk: Desk) -> tuple[str, bool]:

@@ -8,13 +8,26 @@ from linn.domains.workplace.office.state import PRODUCTS, STATUSES
 from linn.domains.workplace.office.table import Record
 from linn.domains.workplace.tasks.desk import Desk, Unfit, first_name, only, several
 
-_FIRST, _LAST = "Abel Bettina Cyrus Delia Edgar Frida Gunnar Hanna".split(), "Arden Bloom Carver Dunne Erwin Falk Gale Hollis".split()
-_NOTES = ("Wants a visit in spring.", "Prefers to be called.", "Asked for a discount.", "Met at the fair in Graz.", "Pays by invoice.")
+_FIRST, _LAST = (
+    "Abel Bettina Cyrus Delia Edgar Frida Gunnar Hanna".split(),
+    "Arden Bloom Carver Dunne Erwin Falk Gale Hollis".split(),
+)
+_NOTES = (
+    "Wants a visit in spring.",
+    "Prefers to be called.",
+    "Asked for a discount.",
+    "Met at the fair in Graz.",
+    "Pays by invoice.",
+)
 
 
 def customers_of(desk: Desk, person: str, **wanted: Any) -> list[Record]:
     """A colleague's customers, by address."""
-    return desk.search("customer_relationship_manager_search_customers", assigned_to_email=desk.address(person), **wanted)
+    return desk.search(
+        "customer_relationship_manager_search_customers",
+        assigned_to_email=desk.address(person),
+        **wanted,
+    )
 
 
 def named(desk: Desk) -> Record:
@@ -25,7 +38,12 @@ def named(desk: Desk) -> Record:
 
 def update(desk: Desk, customer: Record, field: str, value: str) -> None:
     """Change one field of a customer."""
-    desk.do("customer_relationship_manager_update_customer", customer_id=customer["customer_id"], field=field, new_value=value)
+    desk.do(
+        "customer_relationship_manager_update_customer",
+        customer_id=customer["customer_id"],
+        field=field,
+        new_value=value,
+    )
 
 
 def add(desk: Desk) -> str:
@@ -33,7 +51,10 @@ def add(desk: Desk) -> str:
     person, first, last = desk.pick(desk.people), desk.pick(_FIRST), desk.pick(_LAST)
     status, product, day = desk.pick(STATUSES[::-1]), desk.pick(PRODUCTS), desk.workday()
     phone = f"{desk.rng.randint(100, 999)}-{desk.rng.randint(1000, 9999)}"
-    note, mail = desk.pick(_NOTES), f"{first}.{last}@{desk.pick(('fern', 'moss', 'birch', 'alder'))}.example".lower()
+    note, mail = (
+        desk.pick(_NOTES),
+        f"{first}.{last}@{desk.pick(('fern', 'moss', 'birch', 'alder'))}.example".lower(),
+    )
     particulars = {
         "product_interest": (product, f"interested in {product.lower()}"),
         "customer_email": (mail, f"email {mail}"),
@@ -68,11 +89,28 @@ def change(desk: Desk) -> str:
     phone, note = f"{desk.rng.randint(100, 999)}-{desk.rng.randint(1000, 9999)}", desk.pick(_NOTES)
     field, value, said = desk.pick(
         (
-            ("status", status, desk.pick((f"set the status of the customer {name} to {status}", f"move the customer {name} to {status}"))),
-            ("product_interest", product, f"note that the customer {name} is now interested in {product.lower()}"),
+            (
+                "status",
+                status,
+                desk.pick(
+                    (
+                        f"set the status of the customer {name} to {status}",
+                        f"move the customer {name} to {status}",
+                    )
+                ),
+            ),
+            (
+                "product_interest",
+                product,
+                f"note that the customer {name} is now interested in {product.lower()}",
+            ),
             ("customer_phone", phone, f"change the phone number of the customer {name} to {phone}"),
             ("notes", note, f"replace the notes on the customer {name} by '{note}'"),
-            ("follow_up_by", str(day), f"set the follow-up date of the customer {name} to {desk.said(day)}"),
+            (
+                "follow_up_by",
+                str(day),
+                f"set the follow-up date of the customer {name} to {desk.said(day)}",
+            ),
         )
     )
     update(desk, customer, field, value)
@@ -107,9 +145,14 @@ def delete_all(desk: Desk) -> str:
     if desk.rng.random() < 0.5:
         found, of = several(customers_of(desk, person, status=status)), f"have the status {status}"
     else:
-        found, of = several(customers_of(desk, person, product_interest=product)), f"are interested in {product.lower()}"
+        found, of = (
+            several(customers_of(desk, person, product_interest=product)),
+            f"are interested in {product.lower()}",
+        )
     for customer in found:
-        desk.do("customer_relationship_manager_delete_customer", customer_id=customer["customer_id"])
+        desk.do(
+            "customer_relationship_manager_delete_customer", customer_id=customer["customer_id"]
+        )
     return f"delete all customers of {first_name(person)} that {of} from the CRM"
 
 
@@ -117,7 +160,10 @@ def stale(desk: Desk) -> str:
     """Customers of one status and product that were not spoken to since a day, to another status."""
     (old, new), product, day = desk.rng.sample(STATUSES, 2), desk.pick(PRODUCTS), desk.day(-50, -7)
     found = desk.search(
-        "customer_relationship_manager_search_customers", product_interest=product, status=old, last_contact_date_max=str(day)
+        "customer_relationship_manager_search_customers",
+        product_interest=product,
+        status=old,
+        last_contact_date_max=str(day),
     )
     for customer in several(found):
         update(desk, customer, "status", new)
@@ -139,7 +185,9 @@ def has_status(desk: Desk) -> tuple[str, bool]:
     """Whether a named customer has a status."""
     customer = named(desk)
     status = customer["status"] if desk.rng.random() < 0.4 else desk.pick(STATUSES)
-    return f"the customer {customer['customer_name']} has the status {status}", customer["status"] == status
+    return f"the customer {customer['customer_name']} has the status {status}", customer[
+        "status"
+    ] == status
 
 
 def many_customers(desk: Desk) -> tuple[str, bool]:
@@ -148,7 +196,10 @@ def many_customers(desk: Desk) -> tuple[str, bool]:
     found = customers_of(desk, person, status=status)
     if len(found) > 12:
         raise Unfit("too many to count")
-    return f"{first_name(person)} has more than {bar} customer{'s' * (bar != 1)} with the status {status}", len(found) > bar
+    return (
+        f"{first_name(person)} has more than {bar} customer{'s' * (bar != 1)} with the status {status}",
+        len(found) > bar,
+    )
 
 
 CLAUSES = (add, change, change, delete, hand_over, delete_all, stale, follow_up)

@@ -14,7 +14,16 @@ from linn.domains.workplace.office.table import Record
 from linn.types import ToolCall
 
 T = TypeVar("T")
-_HOURS = {9: "9 am", 10: "10 am", 11: "11 am", 12: "noon", 13: "1 pm", 14: "2 pm", 15: "3 pm", 16: "4 pm"}
+_HOURS = {
+    9: "9 am",
+    10: "10 am",
+    11: "11 am",
+    12: "noon",
+    13: "1 pm",
+    14: "2 pm",
+    15: "3 pm",
+    16: "4 pm",
+}
 _LENGTHS = {
     "30": ("30 minutes", "half an hour"),
     "45": ("45 minutes", "three quarters of an hour"),
@@ -58,7 +67,11 @@ class Desk:
         answer = self.look(tool, **wanted)
         if isinstance(answer, str):
             return []
-        total = next(count for name, count in answer["pagination"].items() if name.startswith("total_") and name != "total_pages")
+        total = next(
+            count
+            for name, count in answer["pagination"].items()
+            if name.startswith("total_") and name != "total_pages"
+        )
         if answer["pagination"]["total_pages"] > 1:
             answer = self.look(tool, **wanted, page_size=total)
         (found,) = (value for name, value in answer.items() if name != "pagination")
@@ -84,7 +97,13 @@ class Desk:
 
     def workday(self, low: int = 1, high: int = 28) -> date:
         """A working day between `low` and `high` days from now."""
-        return self.pick([day for day in (TODAY + timedelta(days=n) for n in range(low, high + 1)) if day.weekday() < 5])
+        return self.pick(
+            [
+                day
+                for day in (TODAY + timedelta(days=n) for n in range(low, high + 1))
+                if day.weekday() < 5
+            ]
+        )
 
     def day(self, low: int, high: int) -> date:
         """A day between `low` and `high` days from now."""
@@ -94,10 +113,21 @@ class Desk:
 
     def said(self, day: date) -> str:
         """A day in words that mean no other day."""
-        ways = [str(day), f"{day:%B} {day.day}", f"{day.day} {day:%B}", f"{day:%A}, {day:%B} {day.day}"]
+        ways = [
+            str(day),
+            f"{day:%B} {day.day}",
+            f"{day.day} {day:%B}",
+            f"{day:%A}, {day:%B} {day.day}",
+        ]
         ahead = (day - TODAY).days
         near = {-1: "yesterday", 0: "today", 1: "tomorrow"}.get(ahead)
-        return self.pick([*ways, *[near] * 3] if near else [*ways, f"the coming {day:%A}"] if 2 <= ahead <= 6 else ways)
+        return self.pick(
+            [*ways, *[near] * 3]
+            if near
+            else [*ways, f"the coming {day:%A}"]
+            if 2 <= ahead <= 6
+            else ways
+        )
 
     def on(self, day: date) -> str:
         """`on` a day, or `tomorrow` alone."""

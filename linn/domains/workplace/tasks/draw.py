@@ -22,10 +22,21 @@ Form = Literal["one", "two", "first, then", "if, else", "if, anyway"]
 _GROUPS = ("email", "calendar", "analytics", "project_management", "customer_relationship_manager")
 """Tool groups: how their tools' names begin, and their categories in the released rows."""
 _MODULES = (mail_tasks, calendar_tasks, website_tasks, board_tasks, customer_tasks)
-_CLAUSES: Sequence[Sequence[Clause]] = (*(module.CLAUSES for module in _MODULES), joint_tasks.CLAUSES)
-_CONDITIONS: Sequence[Condition] = tuple(condition for module in _MODULES for condition in module.CONDITIONS)
+_CLAUSES: Sequence[Sequence[Clause]] = (
+    *(module.CLAUSES for module in _MODULES),
+    joint_tasks.CLAUSES,
+)
+_CONDITIONS: Sequence[Condition] = tuple(
+    condition for module in _MODULES for condition in module.CONDITIONS
+)
 _MOST_CALLS = 24
-_FORMS: Mapping[Form, int] = {"one": 50, "two": 12, "first, then": 10, "if, else": 16, "if, anyway": 12}
+_FORMS: Mapping[Form, int] = {
+    "one": 50,
+    "two": 12,
+    "first, then": 10,
+    "if, else": 16,
+    "if, anyway": 12,
+}
 """How often each form is drawn, in percent."""
 
 
@@ -71,11 +82,24 @@ def _draw(office: Office, rng: random.Random) -> Task:
     if form == "first, then":
         first = _part(office, one, seeds[0])
         second = _part(first.office, other, seeds[1])
-        text = rng.choice(("First {}. Then {}.", "Please first {}; after that, {}.", "Two things, in this order: {}. After that, {}."))
+        text = rng.choice(
+            (
+                "First {}. Then {}.",
+                "Please first {}; after that, {}.",
+                "Two things, in this order: {}. After that, {}.",
+            )
+        )
         return _task(text.format(first.text, second.text), (first, second), form)
     if form == "two":
         first, second = _independent(office, one, other, seeds)
-        text = rng.choice(("Please {}. Also, {}.", "{}. Besides, {}.", "Two things: {}, and {}.", "I need you to {}. Could you also {}?"))
+        text = rng.choice(
+            (
+                "Please {}. Also, {}.",
+                "{}. Besides, {}.",
+                "Two things: {}, and {}.",
+                "I need you to {}. Could you also {}?",
+            )
+        )
         return _task(_capital(text.format(first.text, second.text)), (first, second), form)
     desk = Desk(office, random.Random(rng.random()))
     condition, held = rng.choice(_CONDITIONS)(desk)
@@ -83,10 +107,18 @@ def _draw(office: Office, rng: random.Random) -> Task:
     if form == "if, else":
         first, second = _part(office, one, seeds[0]), _part(office, other, seeds[1])
         text = rng.choice(("If {}, {}; otherwise, {}.", "Check whether {}: if so, {}; if not, {}."))
-        return _task(text.format(condition, first.text, second.text), (looked, first if held else second), form)
+        return _task(
+            text.format(condition, first.text, second.text),
+            (looked, first if held else second),
+            form,
+        )
     first, second = _independent(office, one, other, seeds)
     text = rng.choice(("If {}, {}. In any case, {}.", "If {}, {}. Whether or not that is so, {}."))
-    return _task(text.format(condition, first.text, second.text), (looked, first, second) if held else (looked, second), form)
+    return _task(
+        text.format(condition, first.text, second.text),
+        (looked, first, second) if held else (looked, second),
+        form,
+    )
 
 
 def _chosen(rng: random.Random) -> Clause:
@@ -99,7 +131,10 @@ def _part(office: Office, clause: Clause, seed: float) -> _Part:
     desk = Desk(office, random.Random(seed))
     text = clause(desk)
     changes = [call for call in desk.calls if call.name in tools.WRITES]
-    swaps = [[*changes[:at], changes[at + 1], changes[at], *changes[at + 2 :]] for at in range(len(changes) - 1)]
+    swaps = [
+        [*changes[:at], changes[at + 1], changes[at], *changes[at + 2 :]]
+        for at in range(len(changes) - 1)
+    ]
     if not all(made(office, order).same(desk.office) for order in (changes[::-1], *swaps)):
         raise Unfit("the order of its changes matters")
     if desk.office.same(office):
@@ -107,10 +142,15 @@ def _part(office: Office, clause: Clause, seed: float) -> _Part:
     return _Part(text, tuple(desk.calls), desk.office)
 
 
-def _independent(office: Office, one: Clause, other: Clause, seeds: tuple[float, float]) -> tuple[_Part, _Part]:
+def _independent(
+    office: Office, one: Clause, other: Clause, seeds: tuple[float, float]
+) -> tuple[_Part, _Part]:
     """Two clauses that say and do the same in either order; Unfit where they do not."""
     first, second = _part(office, one, seeds[0]), _part(office, other, seeds[1])
-    second_after, first_after = _part(first.office, other, seeds[1]), _part(second.office, one, seeds[0])
+    second_after, first_after = (
+        _part(first.office, other, seeds[1]),
+        _part(second.office, one, seeds[0]),
+    )
     for before, after in ((first, first_after), (second, second_after)):
         if (before.text, _changes(before.calls)) != (after.text, _changes(after.calls)):
             raise Unfit("one changes what the other is about")
@@ -140,7 +180,15 @@ def _task(text: str, parts: Sequence[_Part], form: Form) -> Task:
 
 def _asked(clause: str, rng: random.Random) -> str:
     """A clause as a request."""
-    ways = ("{}.", "Please {}.", "Can you {}?", "Could you please {}?", "I need you to {}.", "{}, please.", "I would like you to {}.")
+    ways = (
+        "{}.",
+        "Please {}.",
+        "Can you {}?",
+        "Could you please {}?",
+        "I need you to {}.",
+        "{}, please.",
+        "I would like you to {}.",
+    )
     return _capital(rng.choice(ways).format(clause))
 
 

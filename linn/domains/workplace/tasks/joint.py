@@ -37,7 +37,9 @@ def cancel_with_assignee(desk: Desk) -> str:
     """Cancel the next meeting with whoever has the only task of a name."""
     name = desk.pick(desk.office.tasks.records())["task_name"]
     task = only(desk.look("project_management_search_tasks", task_name=name))
-    event = extreme(calendar_tasks.coming(desk, task["assigned_to_email"]), "event_start", last=False)
+    event = extreme(
+        calendar_tasks.coming(desk, task["assigned_to_email"]), "event_start", last=False
+    )
     desk.do("calendar_delete_event", event_id=event["event_id"])
     return f"cancel my next meeting with the colleague who works on the task '{name}'"
 
@@ -54,7 +56,13 @@ def meet_sender(desk: Desk) -> str:
     topic = desk.pick(TOPICS)
     found = desk.search("email_search_emails", query=topic)
     email = extreme(
-        [e for e in found if e["inbox/outbox"] == "inbox" and e["subject"].endswith(f" the {topic}")], "sent_datetime", last=True
+        [
+            e
+            for e in found
+            if e["inbox/outbox"] == "inbox" and e["subject"].endswith(f" the {topic}")
+        ],
+        "sent_datetime",
+        last=True,
     )
     long, name, when = calendar_tasks.book(desk, email["sender/recipient"])
     return f"schedule {long} {when}, called {name}, with whoever sent me the latest email about the {topic}"
@@ -63,7 +71,9 @@ def meet_sender(desk: Desk) -> str:
 def task_for_customer(desk: Desk) -> str:
     """A task for the colleague in charge of a customer, and the customer followed up."""
     customer, day = customer_tasks.named(desk), desk.workday()
-    if not desk.office.tasks.rows or all(row[2] != customer["assigned_to_email"] for row in desk.office.tasks.rows):
+    if not desk.office.tasks.rows or all(
+        row[2] != customer["assigned_to_email"] for row in desk.office.tasks.rows
+    ):
         raise Unfit("the board does not know this colleague")
     name, where = board_tasks.add(desk, customer["assigned_to_email"])
     customer_tasks.update(desk, customer, "follow_up_by", str(day))
@@ -86,7 +96,12 @@ def overdue_talk(desk: Desk) -> str:
     person = desk.pick(desk.people)
     for task in several(board_tasks.overdue(board_tasks.tasks_of(desk, person)), most=5):
         if task["list_name"] != "In Review":
-            desk.do("project_management_update_task", task_id=task["task_id"], field="list_name", new_value="In Review")
+            desk.do(
+                "project_management_update_task",
+                task_id=task["task_id"],
+                field="list_name",
+                new_value="In Review",
+            )
     long, name, when = calendar_tasks.book(desk, person)
     return (
         f"move all of {first_name(person)}'s overdue tasks (due before today, not yet completed) to In Review and book {long} with "
@@ -97,15 +112,27 @@ def overdue_talk(desk: Desk) -> str:
 def leave(desk: Desk) -> str:
     """A colleague leaves: unfinished tasks and coming meetings go to another."""
     person, other = desk.two_people()
-    tasks = [task for task in board_tasks.tasks_of(desk, person) if task["list_name"] == "In Progress"]
+    tasks = [
+        task for task in board_tasks.tasks_of(desk, person) if task["list_name"] == "In Progress"
+    ]
     events = calendar_tasks.coming(desk, person)
     if not tasks or not events or len(tasks) + len(events) > 8:
         raise Unfit("too little or too much to hand over")
     address = desk.address(other)
     for task in tasks:
-        desk.do("project_management_update_task", task_id=task["task_id"], field="assigned_to_email", new_value=address)
+        desk.do(
+            "project_management_update_task",
+            task_id=task["task_id"],
+            field="assigned_to_email",
+            new_value=address,
+        )
     for event in events:
-        desk.do("calendar_update_event", event_id=event["event_id"], field="participant_email", new_value=address)
+        desk.do(
+            "calendar_update_event",
+            event_id=event["event_id"],
+            field="participant_email",
+            new_value=address,
+        )
     return (
         f"hand over from {first_name(person)} to {first_name(other)}: {first_name(person)}'s tasks that are in In Progress, and "
         f"the place of {first_name(person)} in all my coming meetings with {first_name(person)}"

@@ -6,7 +6,14 @@ from linn.domains.workplace.office.generate import TOPICS
 from linn.domains.workplace.office.table import Record
 from linn.domains.workplace.tasks.desk import Desk, Unfit, extreme, first_name, several
 
-_OPENINGS = ("News on the", "Please check the", "Decision on the", "Notes about the", "Next week: the", "Help wanted with the")
+_OPENINGS = (
+    "News on the",
+    "Please check the",
+    "Decision on the",
+    "Notes about the",
+    "Next week: the",
+    "Help wanted with the",
+)
 _BODIES = (
     "I will send you the figures tomorrow.",
     "Thanks for the update - let us talk on Monday.",
@@ -46,17 +53,29 @@ def write(desk: Desk, address: str) -> str:
 
 def from_person(desk: Desk, person: str, more: str = "", **dates: str) -> list[Record]:
     """What a colleague wrote to me, searched by first name and further words."""
-    found = desk.search("email_search_emails", query=f"{first_name(person)} {more}".strip(), **dates)
-    return [email for email in found if email["sender/recipient"] == person and email["inbox/outbox"] == "inbox"]
+    found = desk.search(
+        "email_search_emails", query=f"{first_name(person)} {more}".strip(), **dates
+    )
+    return [
+        email
+        for email in found
+        if email["sender/recipient"] == person and email["inbox/outbox"] == "inbox"
+    ]
 
 
 def latest(desk: Desk) -> tuple[Record, str]:
     """A colleague's latest email, of all or about something: the email, in words."""
     person = desk.pick(desk.people)
     if desk.rng.random() < 0.5:
-        return extreme(from_person(desk, person), "sent_datetime", last=True), f"{first_name(person)}'s latest email"
+        return extreme(
+            from_person(desk, person), "sent_datetime", last=True
+        ), f"{first_name(person)}'s latest email"
     topic = desk.pick(TOPICS)
-    found = [email for email in from_person(desk, person, topic) if email["subject"].endswith(f" the {topic}")]
+    found = [
+        email
+        for email in from_person(desk, person, topic)
+        if email["subject"].endswith(f" the {topic}")
+    ]
     return extreme(found, "sent_datetime", last=True), desk.pick(
         (
             f"{first_name(person)}'s last email about the {topic}",
@@ -69,7 +88,9 @@ def send(desk: Desk) -> str:
     """A new email to a colleague."""
     person = desk.pick(desk.people)
     said = write(desk, desk.address(person))
-    return desk.pick((f"send an email to {first_name(person)} {said}", f"write to {first_name(person)} {said}"))
+    return desk.pick(
+        (f"send an email to {first_name(person)} {said}", f"write to {first_name(person)} {said}")
+    )
 
 
 def reply(desk: Desk) -> str:
@@ -85,7 +106,9 @@ def forward(desk: Desk) -> str:
     email, said = latest(desk)
     other = desk.pick([person for person in desk.people if person != email["sender/recipient"]])
     desk.do("email_forward_email", email_id=email["email_id"], recipient=desk.address(other))
-    return desk.pick((f"forward {said} to {first_name(other)}", f"pass {said} on to {first_name(other)}"))
+    return desk.pick(
+        (f"forward {said} to {first_name(other)}", f"pass {said} on to {first_name(other)}")
+    )
 
 
 def delete(desk: Desk) -> str:
@@ -114,16 +137,26 @@ def delete_topic(desk: Desk) -> str:
     """Delete all that came about one topic within some days."""
     topic, day = desk.pick(TOPICS), desk.day(-40, -5)
     found = desk.search("email_search_emails", query=topic, date_min=str(day))
-    mine = [email for email in found if email["inbox/outbox"] == "inbox" and email["subject"].endswith(f" the {topic}")]
+    mine = [
+        email
+        for email in found
+        if email["inbox/outbox"] == "inbox" and email["subject"].endswith(f" the {topic}")
+    ]
     for email in several(mine):
         desk.do("email_delete_email", email_id=email["email_id"])
-    return f"clear my inbox of everything about the {topic} that arrived on {desk.said(day)} or later"
+    return (
+        f"clear my inbox of everything about the {topic} that arrived on {desk.said(day)} or later"
+    )
 
 
 def write_to_sender(desk: Desk) -> str:
     """Write to whoever sent an email known by its id."""
-    email = desk.pick([record for record in desk.office.emails.records() if record["inbox/outbox"] == "inbox"])
-    answer = desk.look("email_get_email_information_by_id", email_id=email["email_id"], field="sender/recipient")
+    email = desk.pick(
+        [record for record in desk.office.emails.records() if record["inbox/outbox"] == "inbox"]
+    )
+    answer = desk.look(
+        "email_get_email_information_by_id", email_id=email["email_id"], field="sender/recipient"
+    )
     said = write(desk, answer["sender/recipient"])
     return f"find out who sent the email with the id {email['email_id']} and send them a new email {said}"
 
@@ -131,20 +164,26 @@ def write_to_sender(desk: Desk) -> str:
 def got_mail(desk: Desk) -> tuple[str, bool]:
     """Whether a colleague wrote since a day."""
     person, day = desk.pick(desk.people), desk.day(-9, -1)
-    return f"{first_name(person)} has sent me any email since {desk.said(day)} (that day included)", bool(
-        from_person(desk, person, date_min=str(day))
+    return (
+        f"{first_name(person)} has sent me any email since {desk.said(day)} (that day included)",
+        bool(from_person(desk, person, date_min=str(day))),
     )
 
 
 def email_is_about(desk: Desk) -> tuple[str, bool]:
     """Whether an email known by its id is about a topic."""
     email = desk.pick(desk.office.emails.records())
-    subject = desk.look("email_get_email_information_by_id", email_id=email["email_id"], field="subject")["subject"]
+    subject = desk.look(
+        "email_get_email_information_by_id", email_id=email["email_id"], field="subject"
+    )["subject"]
     own = [topic for topic in TOPICS if subject.endswith(f" the {topic}")]
     if not own:
         raise Unfit("an email of another making")
     topic = own[0] if desk.rng.random() < 0.5 else desk.pick(TOPICS)
-    return f"the subject of the email with the id {email['email_id']} mentions the {topic}", subject.endswith(f" the {topic}")
+    return (
+        f"the subject of the email with the id {email['email_id']} mentions the {topic}",
+        subject.endswith(f" the {topic}"),
+    )
 
 
 CLAUSES = (send, reply, forward, delete, delete_since, delete_topic, write_to_sender)

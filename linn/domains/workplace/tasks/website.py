@@ -22,10 +22,14 @@ _VALUES = {
 def draw(desk: Desk, low: str, high: str, value: str) -> str:
     """Make a plot; its type in words."""
     kind = desk.pick(PLOT_TYPES)
-    desk.do("analytics_create_plot", time_min=low, time_max=high, value_to_plot=value, plot_type=kind)
-    return {"histogram": "histogram", "line": desk.pick(("line plot", "line chart")), "bar": desk.pick(("bar plot", "bar chart"))}.get(
-        kind, "scatter plot"
+    desk.do(
+        "analytics_create_plot", time_min=low, time_max=high, value_to_plot=value, plot_type=kind
     )
+    return {
+        "histogram": "histogram",
+        "line": desk.pick(("line plot", "line chart")),
+        "bar": desk.pick(("bar plot", "bar chart")),
+    }.get(kind, "scatter plot")
 
 
 def span(desk: Desk) -> tuple[str, str, str]:
@@ -34,7 +38,11 @@ def span(desk: Desk) -> tuple[str, str, str]:
     high = low + timedelta(days=desk.rng.randint(1, (TODAY - low).days))
     if desk.rng.random() < 0.3:
         return str(low), str(TODAY), f"since {desk.said(low)} (until today)"
-    return str(low), str(high), desk.pick(("from {} to {}", "between {} and {}")).format(desk.said(low), desk.said(high))
+    return (
+        str(low),
+        str(high),
+        desk.pick(("from {} to {}", "between {} and {}")).format(desk.said(low), desk.said(high)),
+    )
 
 
 def plot(desk: Desk) -> str:
@@ -42,7 +50,13 @@ def plot(desk: Desk) -> str:
     low, high, when = span(desk)
     value = desk.pick(list(_VALUES))
     kind, what = draw(desk, low, high, value), desk.pick(_VALUES[value])
-    return desk.pick((f"make a {kind} of {what} {when}", f"plot {what} {when} as a {kind}", f"draw me a {kind} that shows {what} {when}"))
+    return desk.pick(
+        (
+            f"make a {kind} of {what} {when}",
+            f"plot {what} {when} as a {kind}",
+            f"draw me a {kind} that shows {what} {when}",
+        )
+    )
 
 
 def plot_larger_source(desk: Desk) -> str:
@@ -51,21 +65,24 @@ def plot_larger_source(desk: Desk) -> str:
     one, other = desk.rng.sample(SOURCES, 2)
     counts = []
     for source in (one, other):
-        answer = desk.look("analytics_traffic_source_count", time_min=low, time_max=high, traffic_source=source)
+        answer = desk.look(
+            "analytics_traffic_source_count", time_min=low, time_max=high, traffic_source=source
+        )
         counts.append(sum(answer.values()))
     if counts[0] == counts[1]:
         raise Unfit("as many of both")
     source = one if counts[0] > counts[1] else other
     kind = draw(desk, low, high, f"visits_{source.replace(' ', '_')}")
-    return (
-        f"find out whether {one} or {other} brought more visits {when}, and make a {kind} of the visits from that source over the same days"
-    )
+    return f"find out whether {one} or {other} brought more visits {when}, and make a {kind} of the visits from that source over the same days"
 
 
 def plot_since_visit(desk: Desk) -> str:
     """A plot that begins with a visitor's last visit."""
     visitor = desk.pick(desk.office.visits)[1]
-    last = max(visit["date_of_visit"] for visit in desk.look("analytics_get_visitor_information_by_id", visitor_id=visitor))
+    last = max(
+        visit["date_of_visit"]
+        for visit in desk.look("analytics_get_visitor_information_by_id", visitor_id=visitor)
+    )
     if last > str(TODAY - timedelta(days=2)):
         raise Unfit("a visit of these days")
     value = desk.pick(list(_VALUES))
@@ -104,13 +121,20 @@ def many_engaged(desk: Desk) -> tuple[str, bool]:
 def many_from(desk: Desk) -> tuple[str, bool]:
     """Whether a source brought more visits than so many."""
     source = desk.pick(SOURCES)
-    return _more_than(desk, "analytics_traffic_source_count", f"website visits from the source '{source}'", traffic_source=source)
+    return _more_than(
+        desk,
+        "analytics_traffic_source_count",
+        f"website visits from the source '{source}'",
+        traffic_source=source,
+    )
 
 
 def long_sessions(desk: Desk) -> tuple[str, bool]:
     """Whether the mean session of a day was longer than so many seconds."""
     day = desk.day(-55, -1)
-    means = desk.look("analytics_get_average_session_duration", time_min=str(day), time_max=str(day))
+    means = desk.look(
+        "analytics_get_average_session_duration", time_min=str(day), time_max=str(day)
+    )
     if not means:
         raise Unfit("a day without visits")
     bar = desk.rng.randint(15, 45)
@@ -124,7 +148,9 @@ def visitor_engaged(desk: Desk) -> tuple[str, bool]:
     """Whether a visitor ever engaged."""
     visitor = desk.pick(desk.office.visits)[1]
     visits = desk.look("analytics_get_visitor_information_by_id", visitor_id=visitor)
-    return f"visitor {visitor} was engaged on any of their visits", any(visit["user_engaged"] for visit in visits)
+    return f"visitor {visitor} was engaged on any of their visits", any(
+        visit["user_engaged"] for visit in visits
+    )
 
 
 CLAUSES = (plot, plot, plot_larger_source, plot_since_visit, plot_best_day)

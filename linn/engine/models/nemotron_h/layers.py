@@ -14,7 +14,16 @@ from linn.engine.models.nemotron_h import scan as ssd
 from linn.engine.models.nemotron_h.segments import Stream, take
 from linn.errors import UserError
 
-_LETTERS = {"M": "M", "*": "*", "E": "E", "-": "-", "linear_attention": "M", "full_attention": "*", "moe": "E", "mlp": "-"}
+_LETTERS = {
+    "M": "M",
+    "*": "*",
+    "E": "E",
+    "-": "-",
+    "linear_attention": "M",
+    "full_attention": "*",
+    "moe": "E",
+    "mlp": "-",
+}
 _LETTERS |= {"mamba": "M", "attention": "*"}  # the names of older files
 
 
@@ -67,9 +76,13 @@ class Config:
 
 def read_config(raw: dict[str, Any], where: Path) -> Config:
     """The typed config of a `config.json`; UserError names the file and the field."""
-    layers = raw.get("layers_block_type") or raw.get("layer_types") or raw.get("hybrid_override_pattern")
+    layers = (
+        raw.get("layers_block_type") or raw.get("layer_types") or raw.get("hybrid_override_pattern")
+    )
     if not layers or any(name not in _LETTERS for name in layers):
-        raise UserError(f"{where}: hybrid_override_pattern is {layers!r}; give one of M * E - for every layer")
+        raise UserError(
+            f"{where}: hybrid_override_pattern is {layers!r}; give one of M * E - for every layer"
+        )
     for key, only in (("mlp_hidden_act", "relu2"), ("mamba_hidden_act", "silu")):
         if raw.get(key, only) != only:
             raise UserError(f"{where}: {key} is {raw[key]!r}; only {only!r} is supported")
@@ -79,9 +92,15 @@ def read_config(raw: dict[str, Any], where: Path) -> Config:
     known = {f.name for f in fields(Config)}
     given = {key: value for key, value in raw.items() if key in known and value is not None}
     config = Config(**given | {"pattern": "".join(_LETTERS[name] for name in layers)})
-    for whole, part in (("num_attention_heads", "num_key_value_heads"), ("mamba_num_heads", "n_groups"), ("n_routed_experts", "n_group")):
+    for whole, part in (
+        ("num_attention_heads", "num_key_value_heads"),
+        ("mamba_num_heads", "n_groups"),
+        ("n_routed_experts", "n_group"),
+    ):
         if getattr(config, whole) % getattr(config, part):
-            raise UserError(f"{where}: {whole} {getattr(config, whole)} is not a multiple of {part} {getattr(config, part)}")
+            raise UserError(
+                f"{where}: {whole} {getattr(config, whole)} is not a multiple of {part} {getattr(config, part)}"
+            )
     return config
 
 
@@ -133,7 +152,10 @@ class GatedNorm(nn.Module):
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         gated = (x.float() * F.silu(gate.float())).view(len(x), self.groups, -1)
-        return F.rms_norm(gated, gated.shape[-1:], None, self.eps).view_as(x).to(gate.dtype) * self.weight
+        return (
+            F.rms_norm(gated, gated.shape[-1:], None, self.eps).view_as(x).to(gate.dtype)
+            * self.weight
+        )
 
 
 class Mamba(nn.Module):
@@ -142,8 +164,18 @@ class Mamba(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.in_proj = nn.Linear(config.hidden_size, config.inner + config.mixed + config.mamba_num_heads, bias=config.use_bias)
-        self.conv1d = nn.Conv1d(config.mixed, config.mixed, config.conv_kernel, groups=config.mixed, bias=config.use_conv_bias)
+        self.in_proj = nn.Linear(
+            config.hidden_size,
+            config.inner + config.mixed + config.mamba_num_heads,
+            bias=config.use_bias,
+        )
+        self.conv1d = nn.Conv1d(
+            config.mixed,
+            config.mixed,
+            config.conv_kernel,
+            groups=config.mixed,
+            bias=config.use_conv_bias,
+        )
         self.dt_bias = nn.Parameter(torch.zeros(config.mamba_num_heads))
         self.A_log = nn.Parameter(torch.zeros(config.mamba_num_heads))
         self.D = nn.Parameter(torch.ones(config.mamba_num_heads))
@@ -151,30 +183,48 @@ class Mamba(nn.Module):
         self.out_proj = nn.Linear(config.inner, config.hidden_size, bias=config.use_bias)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gate, mixed, dt = self.in_proj(x).split([self.config.inner, self.config.mixed, self.config.mamba_num_heads], dim=-1)
+        gate, mixed, dt = self.in_proj(x).split(
+            [self.config.inner, self.config.mixed, self.config.mamba_num_heads], dim=-1
+        )
         # The upper limit is open, as in transformers' class; the lower holds for decoding too, so that sampler and trainer agree.
-        return gate, mixed, F.softplus(dt.float() + self.dt_bias.float()).clamp_min(self.config.time_step_min)
+        return (
+            gate,
+            mixed,
+            F.softplus(dt.float() + self.dt_bias.float()).clamp_min(self.config.time_step_min),
+        )
 
     def _heads(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         config = self.config
         bc = config.n_groups * config.ssm_state_size
         x, b, c = mixed.float().split([config.inner, bc, bc], dim=-1)
         grouped = (len(x), config.n_groups, config.ssm_state_size)
-        return x.reshape(len(x), config.mamba_num_heads, config.mamba_head_dim), b.reshape(grouped), c.reshape(grouped)
+        return (
+            x.reshape(len(x), config.mamba_num_heads, config.mamba_head_dim),
+            b.reshape(grouped),
+            c.reshape(grouped),
+        )
 
     def _taps(self) -> tuple[Tensor, Tensor]:
         """The convolution's weights [kernel, channels] and bias [channels], float32."""
         taps = self.conv1d.weight[:, 0].t().float()
-        return taps, taps.new_zeros(taps.shape[1]) if self.conv1d.bias is None else self.conv1d.bias.float()
+        return taps, taps.new_zeros(
+            taps.shape[1]
+        ) if self.conv1d.bias is None else self.conv1d.bias.float()
 
-    def forward(self, hidden: Tensor, layout: Stream, keep: bool) -> tuple[Tensor, MambaCache | None]:
+    def forward(
+        self, hidden: Tensor, layout: Stream, keep: bool
+    ) -> tuple[Tensor, MambaCache | None]:
         gate, mixed, dt = self._split(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
             x, b, c = self._heads(F.silu(ssd.convolve(mixed.float(), *self._taps(), layout)))
-            y, decay, carry = ssd.scan(x, dt, -self.A_log.float().exp(), b, c, self.D.float(), layout)
+            y, decay, carry = ssd.scan(
+                x, dt, -self.A_log.float().exp(), b, c, self.D.float(), layout
+            )
         cache = None
         if keep:
-            cache = MambaCache(self._last_inputs(mixed, layout), ssd.last_states(x, dt, b, decay, carry, layout))
+            cache = MambaCache(
+                self._last_inputs(mixed, layout), ssd.last_states(x, dt, b, decay, carry, layout)
+            )
         return self.out_proj(self.norm(y.flatten(1), gate)), cache
 
     def _last_inputs(self, mixed: Tensor, layout: Stream) -> Tensor:
@@ -199,7 +249,11 @@ class Attention(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.heads, self.kv, self.width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.heads, self.kv, self.width = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
         self.q_proj = nn.Linear(config.hidden_size, self.heads * self.width, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, self.kv * self.width, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, self.kv * self.width, bias=False)
@@ -210,14 +264,24 @@ class Attention(nn.Module):
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
         return F.linear(hidden, weight).view(len(hidden), -1, self.width)
 
-    def forward(self, hidden: Tensor, layout: Stream, keep: bool) -> tuple[Tensor, AttentionCache | None]:
+    def forward(
+        self, hidden: Tensor, layout: Stream, keep: bool
+    ) -> tuple[Tensor, AttentionCache | None]:
         projected = self._project(hidden)
         laid = take(projected, layout.laid, layout.place)
         parts = []
-        for (rows, length), part in zip(layout.buckets, laid.split([r * n for r, n in layout.buckets]), strict=True):
+        for (rows, length), part in zip(
+            layout.buckets, laid.split([r * n for r, n in layout.buckets]), strict=True
+        ):
             # Padding stands after a segment's own tokens, so the causal mask alone hides it.
-            q, k, v = part.view(rows, length, -1, self.width).transpose(1, 2).split([self.heads, self.kv, self.kv], dim=1)
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.heads != self.kv)
+            q, k, v = (
+                part.view(rows, length, -1, self.width)
+                .transpose(1, 2)
+                .split([self.heads, self.kv, self.kv], dim=1)
+            )
+            out = F.scaled_dot_product_attention(
+                q, k, v, is_causal=True, enable_gqa=self.heads != self.kv
+            )
             parts.append(out.transpose(1, 2).reshape(rows * length, -1))
         mixed = torch.cat(parts).index_select(0, layout.place)
         cache = None
@@ -239,7 +303,9 @@ class Attention(nn.Module):
         q = q.reshape(rows * self.kv, -1, self.width) * self.width**-0.5
         score = torch.bmm(q, cache.keys.flatten(0, 1)[:, :, :longest]).view(rows, -1, longest)
         weight = (score.float() + hide).softmax(-1).to(v.dtype).view(rows * self.kv, -1, longest)
-        return self.o_proj(torch.bmm(weight, cache.values.flatten(0, 1)[:, :longest]).view(rows, -1))
+        return self.o_proj(
+            torch.bmm(weight, cache.values.flatten(0, 1)[:, :longest]).view(rows, -1)
+        )
 
 
 class MLP(nn.Module):
@@ -274,7 +340,9 @@ class Router(nn.Module):
         if config.n_group > 1:
             grouped = ranked.view(len(ranked), config.n_group, -1)
             best = grouped.topk(2, dim=-1).values.sum(-1).topk(config.topk_group, dim=-1).indices
-            closed = torch.ones(grouped.shape[:2], dtype=torch.bool, device=best.device).scatter_(1, best, False)
+            closed = torch.ones(grouped.shape[:2], dtype=torch.bool, device=best.device).scatter_(
+                1, best, False
+            )
             ranked = grouped.masked_fill(closed[..., None], -torch.inf).flatten(1)
         chosen = ranked.topk(config.num_experts_per_tok, dim=-1).indices
         weights = scores.gather(1, chosen)
@@ -289,8 +357,12 @@ class Experts(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         width = config.moe_latent_size or config.hidden_size
-        self.up_proj = nn.Parameter(torch.empty(config.n_routed_experts, config.moe_intermediate_size, width))
-        self.down_proj = nn.Parameter(torch.empty(config.n_routed_experts, width, config.moe_intermediate_size))
+        self.up_proj = nn.Parameter(
+            torch.empty(config.n_routed_experts, config.moe_intermediate_size, width)
+        )
+        self.down_proj = nn.Parameter(
+            torch.empty(config.n_routed_experts, width, config.moe_intermediate_size)
+        )
 
     def forward(self, hidden: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """Tokens sorted by expert, one pair of products per expert that has any. hidden [T, D]; weights, chosen [T, k]."""
@@ -303,7 +375,9 @@ class Experts(nn.Module):
         parts = take(hidden, order // top, back.view(-1, top)).split(sizes)
         outs = [
             F.linear(F.relu(F.linear(part, up)).square(), down)
-            for part, up, down in zip(parts, self.up_proj.unbind(), self.down_proj.unbind(), strict=True)
+            for part, up, down in zip(
+                parts, self.up_proj.unbind(), self.down_proj.unbind(), strict=True
+            )
             if len(part)
         ]
         out = take(torch.cat(outs), back, order).view(len(hidden), top, -1)
@@ -319,8 +393,12 @@ class MoE(nn.Module):
         self.experts = Experts(config)
         self.shared_experts = MLP(config, config.moe_shared_expert_intermediate_size)
         latent = config.moe_latent_size
-        self.fc1_latent_proj = nn.Linear(config.hidden_size, latent, bias=config.mlp_bias) if latent else nn.Identity()
-        self.fc2_latent_proj = nn.Linear(latent, config.hidden_size, bias=config.mlp_bias) if latent else nn.Identity()
+        self.fc1_latent_proj = (
+            nn.Linear(config.hidden_size, latent, bias=config.mlp_bias) if latent else nn.Identity()
+        )
+        self.fc2_latent_proj = (
+            nn.Linear(latent, config.hidden_size, bias=config.mlp_bias) if latent else nn.Identity()
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
         weights, chosen = self.gate(hidden)

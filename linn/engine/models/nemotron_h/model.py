@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from linn.engine.models.interface import State
-from linn.engine.models.nemotron_h.layers import MLP, Attention, AttentionCache, Config, Mamba, MambaCache, MoE, RMSNorm, read_config
+from linn.engine.models.nemotron_h.layers import (
+    MLP,
+    Attention,
+    AttentionCache,
+    Config,
+    Mamba,
+    MambaCache,
+    MoE,
+    RMSNorm,
+    read_config,
+)
 from linn.engine.models.nemotron_h.segments import Stream, stream
 from linn.errors import UserError
 
@@ -25,7 +35,9 @@ PREFILL_TOKENS = 8192
 class HybridState:
     """Caches of B running sequences; rows may have different lengths."""
 
-    def __init__(self, layers: list[MambaCache | AttentionCache | None], lengths: Tensor, longest: int) -> None:
+    def __init__(
+        self, layers: list[MambaCache | AttentionCache | None], lengths: Tensor, longest: int
+    ) -> None:
         self.layers = layers
         self.lengths = lengths
         """int64 [B]: tokens fed so far."""
@@ -47,7 +59,11 @@ class HybridState:
             if isinstance(layer, MambaCache):
                 layers.append(MambaCache(layer.conv[rows], layer.ssm[rows]))
             elif isinstance(layer, AttentionCache):
-                layers.append(AttentionCache(layer.keys[..., :longest][rows], layer.values[:, :, :longest][rows]))
+                layers.append(
+                    AttentionCache(
+                        layer.keys[..., :longest][rows], layer.values[:, :, :longest][rows]
+                    )
+                )
             else:
                 layers.append(None)
         return HybridState(layers, lengths, longest)
@@ -59,10 +75,16 @@ class HybridState:
         layers: list[MambaCache | AttentionCache | None] = []
         for one, two in zip(self.layers, other.layers, strict=True):
             if isinstance(one, MambaCache) and isinstance(two, MambaCache):
-                layers.append(MambaCache(torch.cat([one.conv, two.conv]), torch.cat([one.ssm, two.ssm])))
+                layers.append(
+                    MambaCache(torch.cat([one.conv, two.conv]), torch.cat([one.ssm, two.ssm]))
+                )
             elif isinstance(one, AttentionCache) and isinstance(two, AttentionCache):
                 one, two = one.resized(longest), two.resized(longest)
-                layers.append(AttentionCache(torch.cat([one.keys, two.keys]), torch.cat([one.values, two.values])))
+                layers.append(
+                    AttentionCache(
+                        torch.cat([one.keys, two.keys]), torch.cat([one.values, two.values])
+                    )
+                )
             else:
                 layers.append(None)
         return HybridState(layers, torch.cat([self.lengths, other.lengths]), longest)
@@ -84,14 +106,22 @@ class Block(nn.Module):
         else:
             self.mixer = MLP(config, config.intermediate_size)
 
-    def forward(self, hidden: Tensor, layout: Stream, keep: bool) -> tuple[Tensor, MambaCache | AttentionCache | None]:
+    def forward(
+        self, hidden: Tensor, layout: Stream, keep: bool
+    ) -> tuple[Tensor, MambaCache | AttentionCache | None]:
         """Hidden states [T, H] after the layer; with `keep`, also the cache after each segment's last token."""
         if isinstance(self.mixer, Mamba | Attention):
             out, cache = self.mixer(self.norm(hidden), layout, keep)
             return hidden + out, cache
         return hidden + self.mixer(self.norm(hidden)), None
 
-    def step(self, hidden: Tensor, cache: MambaCache | AttentionCache | None, lengths: Tensor, hide: Tensor) -> Tensor:
+    def step(
+        self,
+        hidden: Tensor,
+        cache: MambaCache | AttentionCache | None,
+        lengths: Tensor,
+        hide: Tensor,
+    ) -> Tensor:
         """One token a row, [B, H]; updates the cache in place."""
         if isinstance(self.mixer, Mamba):
             assert isinstance(cache, MambaCache)
@@ -134,7 +164,9 @@ class NemotronH(nn.Module):
         row = torch.arange(len(segments), device=segments.device)[:, None]
         owner = (segments + row * (segments.max() + 1))[real]
         lengths = torch.unique_consecutive(owner, return_counts=True)[1].tolist()
-        out = self._run(ids[real], stream(lengths, CHUNK, self.config.conv_kernel, ids.device), keep=False)[0]
+        out = self._run(
+            ids[real], stream(lengths, CHUNK, self.config.conv_kernel, ids.device), keep=False
+        )[0]
         if len(out) == ids.numel():
             return out.view(*ids.shape, -1)
         return out.new_zeros(*ids.shape, out.shape[-1]).index_put((real,), out)
@@ -144,7 +176,9 @@ class NemotronH(nn.Module):
         logits: Tensor = self.lm_head(hidden)
         return logits.float()
 
-    def _run(self, ids: Tensor, layout: Stream, keep: bool) -> tuple[Tensor, list[MambaCache | AttentionCache | None]]:
+    def _run(
+        self, ids: Tensor, layout: Stream, keep: bool
+    ) -> tuple[Tensor, list[MambaCache | AttentionCache | None]]:
         hidden = self.backbone.embeddings(ids)
         caches = []
         for block in self.backbone.layers:
@@ -158,7 +192,9 @@ class NemotronH(nn.Module):
         logits, state = [], None
         for group in _groups(prompts, PREFILL_TOKENS):
             lengths = [len(prompt) for prompt in group]
-            ids = torch.tensor([token for prompt in group for token in prompt], device=self.lm_head.weight.device)
+            ids = torch.tensor(
+                [token for prompt in group for token in prompt], device=self.lm_head.weight.device
+            )
             layout = stream(lengths, CHUNK, self.config.conv_kernel, ids.device)
             hidden, caches = self._run(ids, layout, keep=True)
             logits.append(self.head(hidden[layout.ends]))
@@ -175,7 +211,9 @@ class NemotronH(nn.Module):
         longest = state.longest + 1
         state.reserve(longest)
         column = torch.arange(longest, device=ids.device)
-        hide = torch.zeros(len(ids), 1, longest, device=ids.device).masked_fill_((column > state.lengths[:, None])[:, None], -torch.inf)
+        hide = torch.zeros(len(ids), 1, longest, device=ids.device).masked_fill_(
+            (column > state.lengths[:, None])[:, None], -torch.inf
+        )
         for block, cache in zip(self.backbone.layers, state.layers, strict=True):
             assert isinstance(block, Block)
             hidden = block.step(hidden, cache, state.lengths, hide)
@@ -191,10 +229,17 @@ class NemotronH(nn.Module):
         with torch.no_grad():
             for name, weight in sorted(self.named_parameters()):
                 if name.endswith("A_log"):
-                    weight.copy_(torch.empty_like(weight).uniform_(1, 16, generator=generator).log())
+                    weight.copy_(
+                        torch.empty_like(weight).uniform_(1, 16, generator=generator).log()
+                    )
                 elif name.endswith("dt_bias"):
                     low, high = math.log(config.time_step_min), math.log(config.time_step_max)
-                    dt = torch.empty_like(weight).uniform_(low, high, generator=generator).exp().clamp_min(config.time_step_floor)
+                    dt = (
+                        torch.empty_like(weight)
+                        .uniform_(low, high, generator=generator)
+                        .exp()
+                        .clamp_min(config.time_step_floor)
+                    )
                     weight.copy_(dt + torch.log(-torch.expm1(-dt)))
                 elif name.endswith("conv1d.weight"):
                     bound = 1 / math.sqrt(config.conv_kernel)
@@ -203,9 +248,17 @@ class NemotronH(nn.Module):
                     weight.zero_()
                 elif weight.dim() > 1:
                     residual = name.endswith(
-                        ("out_proj.weight", "o_proj.weight", "down_proj.weight", "down_proj", "fc2_latent_proj.weight")
+                        (
+                            "out_proj.weight",
+                            "o_proj.weight",
+                            "down_proj.weight",
+                            "down_proj",
+                            "fc2_latent_proj.weight",
+                        )
                     )
-                    weight.normal_(0, down if residual else config.initializer_range, generator=generator)
+                    weight.normal_(
+                        0, down if residual else config.initializer_range, generator=generator
+                    )
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor under its name in the file: one tensor per expert."""
@@ -226,11 +279,18 @@ class NemotronH(nn.Module):
         out = {}
         for name, value in self.tensors():
             keep = name.endswith("e_score_correction_bias")
-            out[name] = value.detach().to("cpu", value.dtype if keep else dtype).contiguous().clone()
+            out[name] = (
+                value.detach().to("cpu", value.dtype if keep else dtype).contiguous().clone()
+            )
         save_file(out, folder / "model.safetensors", metadata={"format": "pt"})
-        raw = self.raw | {"architectures": ["NemotronHForCausalLM"], "dtype": str(dtype).removeprefix("torch.")}
+        raw = self.raw | {
+            "architectures": ["NemotronHForCausalLM"],
+            "dtype": str(dtype).removeprefix("torch."),
+        }
         raw.pop("torch_dtype", None)  # the old name of dtype
-        (folder / "config.json").write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / "config.json").write_text(
+            json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, folder: Path, raw: dict[str, Any], dtype: torch.dtype) -> NemotronH:
@@ -240,17 +300,28 @@ class NemotronH(nn.Module):
         want = {name: value.shape for name, value in model.tensors()}
         found: dict[str, Tensor] = {}
         for name, value in _read(folder):
-            if not name.startswith("mtp."):  # heads that predict several tokens ahead: for speculative decoding only
-                name = "backbone." + name.removeprefix("model.") if name.startswith("model.") else name
-                found[name] = value.to(torch.float32 if name.endswith("e_score_correction_bias") else dtype)
+            if not name.startswith(
+                "mtp."
+            ):  # heads that predict several tokens ahead: for speculative decoding only
+                name = (
+                    "backbone." + name.removeprefix("model.") if name.startswith("model.") else name
+                )
+                found[name] = value.to(
+                    torch.float32 if name.endswith("e_score_correction_bias") else dtype
+                )
         if model.config.tie_word_embeddings and "backbone.embeddings.weight" in found:
             found["lm_head.weight"] = found["backbone.embeddings.weight"]
         for name in sorted(want.keys() | found.keys()):
             have = tuple(found[name].shape) if name in found else "none"
             need = tuple(want[name]) if name in want else "none"
             if have != need:
-                raise UserError(f"{folder}: tensor {name}: shape {have} found, {need} expected; do config.json and the weights match?")
-        state = {name: _stacked(found, name) if ".experts." in name else found[name] for name in model.state_dict()}
+                raise UserError(
+                    f"{folder}: tensor {name}: shape {have} found, {need} expected; do config.json and the weights match?"
+                )
+        state = {
+            name: _stacked(found, name) if ".experts." in name else found[name]
+            for name in model.state_dict()
+        }
         model.load_state_dict(state, assign=True)
         if model.config.tie_word_embeddings:
             model.lm_head.weight = model.backbone.embeddings.weight
@@ -290,7 +361,9 @@ def _read(folder: Path) -> Iterator[tuple[str, Tensor]]:
         files = ["model.safetensors"]
     for file in files:
         if not (folder / file).is_file():
-            raise UserError(f"{folder}: no {file}; weights must be model.safetensors or the shards of {index.name}")
+            raise UserError(
+                f"{folder}: no {file}; weights must be model.safetensors or the shards of {index.name}"
+            )
         with safe_open(folder / file, "pt") as shard:
             for name in shard.keys():  # noqa: SIM118 (not a mapping)
                 yield name, shard.get_tensor(name)

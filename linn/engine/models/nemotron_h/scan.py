@@ -69,7 +69,9 @@ class _Carry(torch.autograd.Function):
         return back, (back * carry).sum_to_size(decay.shape)
 
 
-def scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, layout: Stream) -> tuple[Tensor, Tensor, Tensor]:
+def scan(
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, layout: Stream
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run h_t = exp(dt_t a) h_{t-1} + dt_t b_t x_t, y_t = c_t h_t + d x_t, from zero at every segment's first token.
 
     x [T, H, P], dt [T, H] (positive), a [H] (negative), b and c [T, G, N] (H/G heads share a group), d [H], all float32.
@@ -85,20 +87,34 @@ def scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, layo
     # dt goes into the exponent with the decay, so that x is never scaled.
     arrive = decay - _chunked(dt.log(), layout).transpose(1, 2)
     # Within a chunk: like attention, weighted by the decay between query and key; d stands on the diagonal.
-    weight = (decay[..., :, None] - arrive[..., None, :]).masked_fill(~layout.within, -torch.inf).exp()
+    weight = (
+        (decay[..., :, None] - arrive[..., None, :]).masked_fill(~layout.within, -torch.inf).exp()
+    )
     skip = d[:, None, None] * torch.eye(chunk, device=d.device)
-    mixed = torch.addcmul(skip.view(1, groups, -1, chunk, chunk), weight.view(*split, chunk), (c @ b.transpose(2, 3))[:, :, None])
+    mixed = torch.addcmul(
+        skip.view(1, groups, -1, chunk, chunk),
+        weight.view(*split, chunk),
+        (c @ b.transpose(2, 3))[:, :, None],
+    )
     # Between chunks: what each leaves behind, what enters the next, what a query reads of it.
     leave = (decay[..., -1:] - arrive).exp() * layout.leaving
     local = torch.bmm((b[:, :, None] * leave.view(*split, 1)).reshape(*flat).transpose(1, 2), x)
     through = (decay[..., -1].exp() * layout.passing)[..., None, None]
     carry = _Carry.apply(local.view(chunks, heads, size, width), through)
     read = c[:, :, None] * (decay.exp() * layout.carried).view(*split, 1)
-    y = torch.baddbmm(torch.bmm(mixed.view(*flat), x), read.reshape(*flat), carry.view(-1, size, width))
-    return y.view(chunks, heads, chunk, width).transpose(1, 2).reshape(-1, heads, width)[:total], decay, carry
+    y = torch.baddbmm(
+        torch.bmm(mixed.view(*flat), x), read.reshape(*flat), carry.view(-1, size, width)
+    )
+    return (
+        y.view(chunks, heads, chunk, width).transpose(1, 2).reshape(-1, heads, width)[:total],
+        decay,
+        carry,
+    )
 
 
-def last_states(x: Tensor, dt: Tensor, b: Tensor, decay: Tensor, carry: Tensor, layout: Stream) -> Tensor:
+def last_states(
+    x: Tensor, dt: Tensor, b: Tensor, decay: Tensor, carry: Tensor, layout: Stream
+) -> Tensor:
     """The state [S, G, N, H/G, P] after each segment's last token; decay and carry are `scan`'s."""
     chunk = decay.shape[-1]
     where, step = layout.ends // chunk, layout.ends % chunk
@@ -106,20 +122,30 @@ def last_states(x: Tensor, dt: Tensor, b: Tensor, decay: Tensor, carry: Tensor, 
     place = torch.arange(chunk, device=x.device)
     mine = (place >= start[:, None]) & (place <= step[:, None])  # [S, Q]
     final = decay[where, :, step]  # [S, H]
-    weight = (final[..., None] - decay[where]).clamp_max(0).exp() * mine[:, None] * _chunked(dt, layout).transpose(1, 2)[where]
+    weight = (
+        (final[..., None] - decay[where]).clamp_max(0).exp()
+        * mine[:, None]
+        * _chunked(dt, layout).transpose(1, 2)[where]
+    )
     began = layout.starts < where * chunk
     old = carry[where] * (final.exp() * began[:, None])[..., None, None]
     heads, groups = decay.shape[1], b.shape[1]
     keys = _chunked(b, layout)[where].repeat_interleave(heads // groups, dim=2)
     state = old + torch.einsum("shq,sqhn,sqhp->shnp", weight, keys, _chunked(x, layout)[where])
-    return state.view(len(where), groups, heads // groups, *state.shape[2:]).transpose(2, 3).contiguous()
+    return (
+        state.view(len(where), groups, heads // groups, *state.shape[2:])
+        .transpose(2, 3)
+        .contiguous()
+    )
 
 
 def step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> Tensor:
     """One token a row: updates state [B, G, N, K, P] in place, returns y [B, H, P]. x [B, H, P], dt [B, H], b and c [B, G, N]."""
     rows, groups, size, per, width = state.shape
     state.mul_((dt * a).exp().view(rows, groups, 1, per, 1))
-    state.addcmul_(b.view(rows, groups, size, 1, 1), (x * dt[..., None]).view(rows, groups, 1, per, width))
+    state.addcmul_(
+        b.view(rows, groups, size, 1, 1), (x * dt[..., None]).view(rows, groups, 1, per, width)
+    )
     y = torch.bmm(c.reshape(rows * groups, 1, size), state.view(rows * groups, size, per * width))
     return y.view(rows, groups * per, width)
 

@@ -69,7 +69,10 @@ def stream(lengths: Sequence[int], chunk: int, kernel: int, device: torch.device
         carried=(padded == before[:, None]).float()[:, None].to(device),
         leaving=(padded == last[:, None]).float()[:, None].to(device),
         passing=(last == before).float()[:, None].to(device),
-        young=tuple((position[back:] < back).nonzero().flatten().add(back).to(device) for back in range(1, kernel)),
+        young=tuple(
+            (position[back:] < back).nonzero().flatten().add(back).to(device)
+            for back in range(1, kernel)
+        ),
         buckets=rectangles,
         laid=laid.to(device),
         place=place.to(device),
