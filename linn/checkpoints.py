@@ -1,17 +1,12 @@
-"""Names of models and the folders that hold them: `RUN@STAGE[:STEP]`, the weights a recipe starts from, the checkpoints of judges."""
+"""Names of models and the folders that hold them: `RUN@STAGE[:STEP]`, the weights a recipe starts from."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from linn import files
-from linn.domains.base import Domain
-from linn.errors import UserError
-from linn.judges.open import key_of
-from linn.recipe.schema import JudgeKeys, NewModelKeys, Recipe, nearest
-from linn.types import seed_of
+from linn.errors import UserError, nearest
+from linn.recipe.schema import NewModelConfig, Recipe
 
 BASES = Path(__file__).parent / "bases"
 """The laptop base models kept with linn: `tiny-0`, `tiny-1`, …"""
@@ -55,7 +50,7 @@ def resolve(name: str) -> Path:
 
 def start_folder(recipe: Recipe, folder: Path) -> Path:
     """The folder of the weights a recipe starts from; raises UserError where there is none."""
-    if isinstance(recipe.model, NewModelKeys):
+    if isinstance(recipe.model, NewModelConfig):
         return folder / "stages" / "00-base" / "checkpoints" / "step-0000"
     name = "tiny-0" if recipe.model == "tiny" else recipe.model
     if name.startswith("tiny-") and (BASES / name).is_dir():
@@ -83,62 +78,3 @@ def known_config(recipe: Recipe) -> Path | None:
         if not (p.parent / "model.safetensors").exists()
     ]
     return next((folder for folder in folders if folder.name in recipe.model.lower()), None)
-
-
-def prepare_start(recipe: Recipe, folder: Path, domains: Mapping[str, Domain]) -> None:
-    """Make the weights of `model: {vocab, seed}`: a tokenizer from the domains' clean text and a random laptop hybrid."""
-    if (
-        not isinstance(recipe.model, NewModelKeys)
-        or (target := start_folder(recipe, folder)).exists()
-    ):
-        return
-    from linn.bases.make import new_model
-    from linn.bases.tokenizer import save_tokenizer, train_tokenizer
-
-    tokenizer = train_tokenizer(clean_texts(domains), recipe.model.vocab)
-    with files.whole_folder(target) as made:
-        save_tokenizer(tokenizer, made)
-        new_model(made, tokenizer.get_vocab_size(), recipe.model.seed)
-
-
-def clean_texts(domains: Mapping[str, Domain], each: int = 400) -> Iterator[str]:
-    """Rendered clean demonstrations of every domain; the same for every seed, so that all laptop bases share one vocabulary."""
-    import itertools
-    import random
-
-    from linn.chat import render as chat
-
-    for name, domain in domains.items():
-        for prompt in itertools.islice(domain.prompts("train"), each):
-            turns = domain.demonstrate(
-                prompt, random.Random(seed_of("vocabulary", name, prompt.id)), False
-            )
-            yield chat.render(
-                (*prompt.messages, *turns), prompt.tools, prompt.thinking, True, False
-            )
-
-
-def judge_folders(
-    named: Mapping[str, JudgeKeys], checkpoint: Callable[[str], Path] | None
-) -> dict[str, Path]:
-    """The checkpoint of every judge that is no endpoint, by the recipe's word for it; `checkpoint`: that of a stage of this run."""
-    found = {}
-    for keys in named.values():
-        if keys.endpoint is None:
-            if keys.stage is not None and checkpoint is None:
-                raise UserError(
-                    f"judge {keys.model}: names a stage of a run, and there is none here; say RUN{keys.model}"
-                )
-            found[keys.model] = (
-                checkpoint(keys.stage)
-                if keys.stage is not None and checkpoint is not None
-                else resolve(keys.model)
-            )
-    return found
-
-
-def judge_holds(keys: JudgeKeys) -> None:
-    """Refuse a judge whose checkpoint or key is not there; whether an endpoint answers shows when it is asked."""
-    key_of(keys)
-    if keys.endpoint is None and keys.stage is None:
-        resolve(keys.model)

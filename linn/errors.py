@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class LinnError(Exception):
     """Something failed that is neither a bug nor the user's mistake: exit code 1, one line."""
@@ -21,3 +24,10 @@ class RunFailed(LinnError):
 
 class InfrastructureError(LinnError):
     """The machine failed, not the model (no sandbox, fork refused, disk full). Never to be counted as reward 0."""
+
+
+def nearest(word: str, among: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for a misspelt word, or the list of what is allowed."""
+    names = list(among)
+    close = difflib.get_close_matches(word, names, 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""The words everything speaks: messages, prompts, rollouts, verdicts, samples, scores, and the two seams.
+"""The words everything speaks: messages, prompts, rollouts, verdicts, samples, scores.
 
 Standard library only. Every noun is a frozen dataclass; functions take them and return them.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Split = Literal["train", "validation", "test"]
 Role = Literal["system", "user", "assistant", "tool", "principle", "response_1", "response_2"]
@@ -61,7 +60,7 @@ class Prompt:
     """Whether the reply opens with a thought (paper §6.1)."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """OpenAI-style function definitions shown in the system block."""
-    hidden: Mapping[str, Any] = field(default_factory=dict)
+    hidden: Any = field(default_factory=dict)
     """The grader's own: answers, tests, schemas. Never rendered."""
     max_tokens: int | None = None
     """A cap on sampled tokens of one turn that this prompt asks for, under the stage's own; None: the stage's."""
@@ -226,16 +225,6 @@ class Optim:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A model folder with its place in a run."""
-
-    name: str
-    """`RUN@STAGE[:STEP]`, or the folder's own path."""
-    folder: Path
-    """Hugging Face layout: config.json, model.safetensors, tokenizer files, chat template."""
-
-
-@dataclass(frozen=True)
 class Score:
     """One row of the ledger."""
 
@@ -257,57 +246,6 @@ class Score:
     """Lower end of the 95 % interval."""
     high: float
     """Upper end of the 95 % interval."""
-
-
-# ---------------------------------------------------------------- seams
-
-
-class Weights(Protocol):
-    """Opaque handle of a trainer's weights that the samplers of the same engine understand."""
-
-
-class Sampler(Protocol):
-    """Samples from a model and scores tokens under it."""
-
-    version: int
-
-    async def generate(self, ids: Sequence[int], how: Sampling, seed: int) -> Completion:
-        """Continue `ids`. The same (weights, ids, how, seed, companions of the batch) give the same tokens."""
-        ...
-
-    async def logprobs(self, ids: Sequence[int]) -> list[float]:
-        """Log-prob of each id given those before it; entry 0 is 0.0 by convention."""
-        ...
-
-    def flush(self) -> None:
-        """Every live conversation waits: what is queued may run now. Engines that batch by themselves do nothing."""
-        ...
-
-    def load(self, weights: Weights, version: int) -> None:
-        """Take these weights; later completions come from them."""
-        ...
-
-
-class Trainer(Protocol):
-    """One optimiser step over samples, wherever the processes are."""
-
-    version: int
-
-    def step(self, samples: Sequence[Sample], loss: Loss, lr: float) -> dict[str, float]:
-        """Forward, backward, clip, AdamW. Raises RunFailed (and changes nothing) when the loss or a gradient is not finite."""
-        ...
-
-    def weights(self) -> Weights:
-        """A handle for `Sampler.load`."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write weights and optimiser state into `folder` (made new, complete or absent)."""
-        ...
-
-    def restore(self, folder: Path) -> None:
-        """Read what `save` wrote; training then continues bit for bit."""
-        ...
 
 
 def seed_of(*parts: int | str) -> int:

@@ -14,7 +14,7 @@ from linn.evals.evaluate import judged_alone
 from linn.judges.panel import Judges, SamplerJudge, Siblings, answer_of, ask, inert
 from linn.offline.grade import grade
 from linn.play.credit import grouped
-from linn.recipe.schema import DistillKeys
+from linn.recipe.schema import DistillConfig
 from linn.stages.rl import batch_of_groups, sample_groups
 from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict
 
@@ -129,7 +129,7 @@ def test_a_judged_domain_without_a_judge_is_refused_and_distillation_asks_nobody
     run = stage({"coin": 1})
     run.domains["coin"] = run.domains["rated"] = Rated(judged=True)  # type: ignore[index]
     (group,) = sample_groups(
-        run, DistillKeys(name="d", kind="distill", rollouts=1), 0, run.next_prompts(1)
+        run, DistillConfig(name="d", kind="distill", rollouts=1), 0, run.next_prompts(1)
     )
     assert group.rewards == (0.25,), "no judge is asked in distillation"
 

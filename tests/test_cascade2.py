@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from linn.recipe import load as recipes
-from linn.recipe.schema import DistillKeys, RlKeys, RolloutKeys, SftKeys
+from linn.recipe.schema import DistillConfig, RlConfig, RolloutConfig, SftConfig
 
 CASCADE = recipes.load(Path(__file__).parent.parent / "recipes" / "cascade2.yaml")
 STAGES = {stage.name: stage for stage in CASCADE.stages}
@@ -46,7 +46,7 @@ def test_the_order_is_the_papers():
 @pytest.mark.parametrize("name", TABLE)
 def test_a_stage_has_the_papers_values(name):
     keys = STAGES[name]
-    assert isinstance(keys, RolloutKeys)
+    assert isinstance(keys, RolloutConfig)
     *sampled, kl, overlong = TABLE[name]
     assert [
         keys.max_tokens,
@@ -60,16 +60,16 @@ def test_a_stage_has_the_papers_values(name):
     assert (getattr(keys, "kl", None), getattr(keys, "overlong", None)) == (kl, overlong)
     assert (
         keys.betas == (0.9, 0.95) and keys.weight_decay == 0.0 and keys.curriculum is None
-        if isinstance(keys, RlKeys)
+        if isinstance(keys, RlConfig)
         else True
     )
-    assert keys.normalise == ("sequence" if isinstance(keys, DistillKeys) else "token")
+    assert keys.normalise == ("sequence" if isinstance(keys, DistillConfig) else "token")
 
 
 def test_sft_is_table_7():
     sft = STAGES["sft"]
     assert (
-        isinstance(sft, SftKeys)
+        isinstance(sft, SftConfig)
         and sft.packed
         and (sft.batch, CASCADE.scale.width, sft.max_length) == (64, 256 * K, 256 * K)
     )
@@ -89,14 +89,14 @@ def test_sft_is_table_7():
 
 
 def test_what_only_one_stage_does():
-    filtered = [s.name for s in CASCADE.stages if isinstance(s, RlKeys) and s.dynamic_filter]
+    filtered = [s.name for s in CASCADE.stages if isinstance(s, RlConfig) and s.dynamic_filter]
     assert (
         filtered
         == ["if-rl"]
-        == [s.name for s in CASCADE.stages if isinstance(s, RlKeys) and s.overlong == "penalty"]
+        == [s.name for s in CASCADE.stages if isinstance(s, RlConfig) and s.overlong == "penalty"]
     )
     assert [
-        s.name for s in CASCADE.stages if isinstance(s, RlKeys) and s.group_mask is not None
+        s.name for s in CASCADE.stages if isinstance(s, RlConfig) and s.group_mask is not None
     ] == ["swe-agentless"]
     assert STAGES["swe-agentless"].group_mask == 0.5  # type: ignore[union-attr]
     assert CASCADE.weights_of(STAGES["multi-domain"]) == pytest.approx(
@@ -109,7 +109,7 @@ def test_what_only_one_stage_does():
 
 def test_mopd_is_section_4_4():
     mopd = STAGES["mopd"]
-    assert isinstance(mopd, DistillKeys) and mopd.band == (0.5, 2.0)
+    assert isinstance(mopd, DistillConfig) and mopd.band == (0.5, 2.0)
     assert (mopd.warmup, mopd.warmup_from, mopd.lr_at(29), mopd.lr_at(51)) == (
         30,
         2e-7,
@@ -126,7 +126,7 @@ def test_mopd_is_section_4_4():
 
 def test_agentic_is_table_10():
     agentic = STAGES["swe-agentic"]
-    assert isinstance(agentic, RlKeys) and (agentic.max_sequence, agentic.max_turns) == (
+    assert isinstance(agentic, RlConfig) and (agentic.max_sequence, agentic.max_turns) == (
         256 * K,
         200,
     )

@@ -14,8 +14,8 @@ from test_rollout import END, Letters
 from linn.domains.load import load
 from linn.errors import UserError
 from linn.recipe import load as recipes
-from linn.recipe.schema import CurriculumKeys
-from linn.stages.curriculum import Pool, rates_hold
+from linn.recipe.schema import CurriculumConfig
+from linn.stages.curriculum import Pool, check_rates
 from linn.stages.rl import rl
 from linn.stages.stage_run import StageRun
 from linn.types import Message, Prompt
@@ -48,7 +48,7 @@ def drawn(pool: Pool, draws: int, steps: int) -> list[list[float]]:
 @pytest.mark.parametrize("size", [64, 512])
 def test_drawn_rates_follow_the_moving_gaussian(size):
     rng = random.Random(0)
-    keys = CurriculumKeys(start=0.8, end=0.2, width=0.1, pool=size)
+    keys = CurriculumConfig(start=0.8, end=0.2, width=0.1, pool=size)
     for step, rates in enumerate(
         drawn(Pool(keys, endless(prompts(rng.random() for _ in range(5000))), 1), 64, 11)
     ):
@@ -60,17 +60,17 @@ def test_skewed_rows_do_not_clog_the_pool():
     """Nine of ten rows were never solved: they fill a bounded pool at once, and still the easy phase finds easy rows."""
     rng = random.Random(1)
     rates = [0.0 if rng.random() < 0.9 else rng.random() for _ in range(4000)]
-    steps = drawn(Pool(CurriculumKeys(pool=256), endless(prompts(rates)), 1), 32, 10)
+    steps = drawn(Pool(CurriculumConfig(pool=256), endless(prompts(rates)), 1), 32, 10)
     assert statistics.mean(steps[0]) > 0.65 and statistics.mean(steps[-1]) < 0.3
 
 
 def test_nothing_within_reach_starves_and_nothing_comes_twice_before_the_rest():
     made = prompts([i / 99 for i in range(100)])
-    pool = Pool(CurriculumKeys(start=0.9, end=0.1, width=0.2, pool=1024), endless(made), 3)
+    pool = Pool(CurriculumConfig(start=0.9, end=0.1, width=0.2, pool=1024), endless(made), 3)
     counts = Counter(pool.take(step / 39).id for step in range(40) for _ in range(20))
     assert len(counts) == 100, "rows whose rate the mean passes are all drawn"
     assert max(counts.values()) <= 8 * statistics.mean(counts.values())
-    few = Pool(CurriculumKeys(pool=1024), endless(prompts([0.5] * 8)), 3)
+    few = Pool(CurriculumConfig(pool=1024), endless(prompts([0.5] * 8)), 3)
     first = [few.take(0.5).id for _ in range(8)]
     assert len(set(first)) >= 7, "equal rates go round"
 
@@ -78,7 +78,7 @@ def test_nothing_within_reach_starves_and_nothing_comes_twice_before_the_rest():
 def test_rates_all_alike_or_a_pool_of_one_still_draw():
     for rates in ([0.0] * 50, [1.0] * 50, [0.5]):
         for size in (1, 7, 1024):
-            pool = Pool(CurriculumKeys(pool=size), endless(prompts(rates)), 0)
+            pool = Pool(CurriculumConfig(pool=size), endless(prompts(rates)), 0)
             assert [pool.take(0.5).pass_rate for _ in range(60)] == [rates[0]] * 60
 
 
@@ -86,7 +86,7 @@ def test_rates_all_alike_or_a_pool_of_one_still_draw():
 def test_a_restored_pool_goes_on_alike(size, rows):
     rng = random.Random(2)
     made = prompts(rng.random() for _ in range(rows))
-    keys = CurriculumKeys(pool=size)
+    keys = CurriculumConfig(pool=size)
     unbroken = Pool(keys, endless(made), 5)
     want = [unbroken.take(i / 200).id for i in range(200)]
     first = Pool(keys, endless(made), 5)
@@ -109,7 +109,7 @@ def test_a_row_without_a_rate_is_named(tmp_path, rate):
     with pytest.raises(
         UserError, match=r"rows.jsonl line 3: the row has .*pass_rate.*linn filter mcqa"
     ):
-        rates_hold("rl", [load("mcqa", {"rows": path})])
+        check_rates("rl", [load("mcqa", {"rows": path})])
 
 
 def test_a_generator_has_no_rates():

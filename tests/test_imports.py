@@ -1,111 +1,123 @@
 """The arrows of the house: who may import whom, and what starts without torch."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent / "linn"
 HEAVY = {"torch", "transformers"}
-ALLOWED = {
-    "types": set(),
-    "errors": set(),
-    "files": set(),
-    "calls": {"types"},
-    "chat": {"types", "errors", "calls"},
-    "keys": {"types", "errors"},
-    "recipe": {"errors", "keys"},
-    "ledger": {"types", "errors", "files"},
-    "show": {"types"},
-    "checkpoints": {"types", "errors", "files", "keys", "chat", "domains", "evals", "engine"},
-    "domains": {"types", "errors", "data", "sandbox", "domains", "keys", "play"},
-    "sandbox": {"types", "errors", "sandbox"},
-    "data": {"types", "errors", "files", "data", "chat", "calls"},
-    "engine": {"types", "errors", "engine", "chat", "calls", "files"},
-    "play": {"types", "errors", "chat", "domains", "play"},
-    "stages": {
-        "types",
-        "errors",
-        "files",
-        "chat",
-        "keys",
-        "ledger",
-        "play",
-        "data",
-        "engine",
-        "evals",
-        "domains",
-        "stages",
-    },
-    "evals": {
-        "types",
-        "errors",
-        "files",
-        "chat",
-        "keys",
-        "ledger",
-        "play",
-        "data",
-        "domains",
-        "engine",
-        "evals",
-    },
-    "report": {"types", "errors", "files", "ledger", "report"},
-}
+HEAVY_ROOMS = ("engine", "scale")
+"""Torch and transformers are imported here alone."""
+LAYERS = (
+    "types errors files progress",
+    "recipe chat sandbox",
+    "ledger checkpoints data engine",
+    "judges",
+    "domains",
+    "play",
+    "evals solve stages bases offline serve scale",
+    "pricing run report",
+    "cli",
+)
+"""Lowest first. An import goes down, or stays in its own package."""
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 
 
 def imports_of(path: Path) -> set[str]:
-    found = set()
+    """Full names of what a file imports, at any depth."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {
-                f"{node.module}.{alias.name}" if node.module == "linn" else node.module
-                for alias in node.names
-            }
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
 
 
-def test_arrows_hold():
-    wrong = []
-    for path in sorted(ROOT.rglob("*.py")):
-        part = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        for name in imports_of(path):
-            top, _, rest = name.partition(".")
-            if top in HEAVY and part not in ("engine", "scale"):
-                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
-            if top == "linn" and part in ALLOWED and rest.split(".")[0] not in ALLOWED[part] | {""}:
-                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+def module_of(path: Path) -> str:
+    return ".".join(("linn", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+FILES = {module_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def links(module: str) -> set[str]:
+    """The modules of linn that a module imports, itself excluded."""
+    return {name for name in imports_of(FILES[module]) if name in FILES} - {module, "linn"}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_every_module_has_a_layer():
+    assert {room(module) for module in FILES if module != "linn"} <= set(LAYER)
+
+
+@pytest.mark.xfail(reason="judges know the class Domain", strict=True)
+def test_an_import_goes_down_or_stays_in_its_package():
+    wrong = [
+        f"{module} imports {other}"
+        for module in FILES
+        if module != "linn"
+        for other in sorted(links(module))
+        if room(module) != room(other) and LAYER[room(other)] >= LAYER[room(module)]
+    ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_domains_do_not_import_each_other():
-    named = {
-        "arithmetic",
-        "math",
-        "proof",
-        "instruct",
-        "mcqa",
-        "structured",
-        "workplace",
-        "preference",
-        "genrm",
-        "longctx",
-        "code",
-        "swe_agentless",
-        "swe_agentic",
-    }
+def test_torch_stays_in_its_rooms():
     wrong = [
-        f"{path.name} imports {name}"
-        for path in sorted((ROOT / "domains").glob("*.py"))
+        f"{module} imports {name}"
+        for module, path in FILES.items()
+        if module != "linn" and room(module) not in HEAVY_ROOMS
         for name in imports_of(path)
-        if name.startswith("linn.domains.")
-        and name.split(".")[2] in named
-        and name.split(".")[2] != path.stem
+        if name.split(".")[0] in HEAVY
     ]
-    assert not wrong, wrong
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.xfail(reason="engine.models.interface loads families", strict=True)
+def test_no_module_reaches_itself_through_its_imports():
+    graph = {module: links(module) for module in FILES}
+    order = graphlib.TopologicalSorter(graph)
+    try:
+        order.prepare()
+    except graphlib.CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_domains_do_not_import_each_other():
+    def home(module: str) -> str:
+        return module.split(".")[2] if module.count(".") > 1 else ""
+
+    shared = {"base", "common", "load", "check", ""}
+    wrong = [
+        f"{module} imports {other}"
+        for module in FILES
+        if module.startswith("linn.domains.") and home(module) not in shared
+        for other in links(module)
+        if other.startswith("linn.domains.") and home(other) not in shared | {home(module)}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_engines_for_scale_are_opened_by_name_alone():
+    wrong = [
+        f"{module} imports {other}"
+        for module in FILES
+        if module not in ("linn", "linn.engine.open") and room(module) != "scale"
+        for other in links(module)
+        if room(other) == "scale"
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_recipes_graders_and_reports_start_without_torch():

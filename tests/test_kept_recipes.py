@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from linn.pricing.plan import inputs_hold
+from linn.pricing.plan import check_inputs
 from linn.recipe import load as recipes
 
 KEPT = Path(__file__).parent.parent / "recipes"
@@ -48,7 +48,7 @@ def test_the_compared_arms_differ_in_method_alone():
 
 def test_the_reward_model_is_trained_by_the_papers_reward_and_judges_afterwards():
     genrm = recipes.load(KEPT / "genrm.yaml")
-    inputs_hold(genrm, Path("nowhere"))
+    check_inputs(genrm, Path("nowhere"))
     assert (
         genrm.domain_options()["genrm"]["c1"] == 10
         and genrm.domain_options()["genrm"]["c2"] == 1

@@ -7,7 +7,7 @@ import yaml
 
 from linn.errors import UserError
 from linn.recipe import load as recipes
-from linn.recipe.schema import DistillKeys, RlKeys, SftKeys
+from linn.recipe.schema import DistillConfig, RlConfig, SftConfig
 
 TREE = {
     "name": "x",
@@ -29,12 +29,12 @@ def test_defaults_are_the_papers():
     recipe = parsed()
     sft, rl, _, mopd = recipe.stages
     assert (
-        isinstance(sft, SftKeys)
+        isinstance(sft, SftConfig)
         and sft.betas == (0.9, 0.98)
         and sft.weight_decay == 0.1
         and sft.lr == 5e-5
     )
-    assert isinstance(rl, RlKeys) and (
+    assert isinstance(rl, RlConfig) and (
         rl.prompts,
         rl.rollouts,
         rl.lr,
@@ -49,7 +49,7 @@ def test_defaults_are_the_papers():
         0.0,
         "keep",
     )
-    assert isinstance(mopd, DistillKeys) and (
+    assert isinstance(mopd, DistillConfig) and (
         mopd.rollouts,
         mopd.lr,
         mopd.warmup,
@@ -72,7 +72,7 @@ def test_a_domain_of_a_file_goes_by_the_files_name():
     ]
     first, second = (recipe := parsed(domains={"./mine.py": {}}, stages=stages)).stages
     assert recipe.weights_of(first) == recipe.weights_of(second) == {"mine": 1.0}
-    assert isinstance(first, SftKeys) and first.faulty_share("mine") == 0.25
+    assert isinstance(first, SftConfig) and first.faulty_share("mine") == 0.25
 
 
 def test_a_judge_and_a_domains_own_options():

@@ -12,7 +12,7 @@ from linn.errors import InfrastructureError, RunFailed
 from linn.evals.evaluate import Evaluation
 from linn.play.credit import grouped, samples_of
 from linn.play.rollout import Job, play
-from linn.recipe.schema import EvaluateKeys
+from linn.recipe.schema import EvaluateConfig
 from linn.types import Completion, Message, Prompt, Sampling, Verdict
 
 END = "<|im_end|>"
@@ -197,7 +197,7 @@ def test_a_held_out_conversation_has_its_total_length_too(tmp_path):
 
     for most, status in ((None, "ok"), (5, "truncated")):
         evaluation = Evaluation(
-            {"talk": Held()}, EvaluateKeys(test=1, validation=1, max_tokens=30, max_sequence=most)
+            {"talk": Held()}, EvaluateConfig(test=1, validation=1, max_tokens=30, max_sequence=most)
         )
         sampler = Scripted(Letters(), lambda text, seed: "hi" + END)
         evaluation.measure("s", 1, sampler, Letters(), 0, evaluation.curve, folder=tmp_path)  # type: ignore[arg-type]

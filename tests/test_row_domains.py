@@ -21,7 +21,7 @@ from linn.domains.load import load
 from linn.errors import UserError
 from linn.offline.decontaminate import Against
 from linn.offline.describe import describe
-from linn.recipe.load import SftKeys
+from linn.recipe.load import SftConfig
 from linn.stages.sft import _rows
 
 
@@ -212,14 +212,14 @@ def test_agentic_rows_that_need_an_image_are_one_reason_wherever_their_fields_st
 
 def test_a_file_for_somebody_else_says_so_where_prompts_are_wanted(tmp_path: Path) -> None:
     from linn.evals.evaluate import Evaluation
-    from linn.recipe.load import EvaluateKeys
+    from linn.recipe.load import EvaluateConfig
 
     path = tmp_path / "rows.jsonl"
     write_rows(path, [mcqa(n, "chess_agent") for n in range(30)])
     with pytest.raises(
         UserError, match="no test prompts .*30 of agent chess_agent, which no domain knows"
     ):
-        Evaluation({"mcqa": load("mcqa", {"rows": path})}, EvaluateKeys(test=1, validation=1))
+        Evaluation({"mcqa": load("mcqa", {"rows": path})}, EvaluateConfig(test=1, validation=1))
 
 
 def test_order_is_a_function_of_the_seed_and_splits_are_disjoint(
@@ -289,7 +289,7 @@ def stage(path: Path, taken: dict[str, int] | None = None, skip_bad: bool = True
         )
     )
     run = types.SimpleNamespace(seed=3, taken=taken or {}, tally=Tally(), codec=codec)
-    return run, _rows(run, SftKeys(name="sft", kind="sft", data=str(path), skip_bad=skip_bad))  # type: ignore[arg-type]
+    return run, _rows(run, SftConfig(name="sft", kind="sft", data=str(path), skip_bad=skip_bad))  # type: ignore[arg-type]
 
 
 def test_sft_rows_come_in_another_order_each_epoch_and_resume_where_they_stood(
@@ -358,17 +358,17 @@ def test_names_of_the_hub_come_from_the_cache_or_say_what_to_run(
 
 
 def test_a_dry_run_does_not_look_for_files_of_the_hub(tmp_path: Path) -> None:
-    from linn.pricing.plan import inputs_hold
+    from linn.pricing.plan import check_inputs
     from linn.recipe import load as recipes
 
     tree = {
         "name": "r", "domains": {"mcqa": {"rows": "hf://datasets/owner/repo/multi-domain-RL/train.jsonl"}},
         "stages": [{"name": "sft", "kind": "sft", "data": "hf://datasets/owner/repo/chat.jsonl"}],
     }  # fmt: skip
-    inputs_hold(recipes.parse(tree, "t"), tmp_path / "run")
+    check_inputs(recipes.parse(tree, "t"), tmp_path / "run")
     tree["domains"] = {"mcqa": {"rows": "hf://owner"}}
     with pytest.raises(UserError, match="expected hf://datasets"):
-        inputs_hold(recipes.parse(tree, "t"), tmp_path / "run")
+        check_inputs(recipes.parse(tree, "t"), tmp_path / "run")
 
 
 TEXT = "Why?"

@@ -19,7 +19,7 @@ from typing import Any
 from linn.data.rows import write_rows
 from linn.data.tally import Tally
 from linn.domains.load import load
-from linn.recipe.load import SftKeys
+from linn.recipe.load import SftConfig
 from linn.stages.sft import _rows
 
 WORDS = "alpha beta gamma delta river stone cloud light number answer where seven north under green".split()
@@ -76,7 +76,7 @@ def measure_sft(path: Path) -> None:
 
     def rows(taken: dict[str, int]) -> tuple[Any, Iterator[Any]]:
         run = types.SimpleNamespace(seed=0, taken=taken, tally=Tally(), codec=codec)
-        return run, _rows(run, SftKeys(name="sft", kind="sft", data=str(path)))  # type: ignore[arg-type]
+        return run, _rows(run, SftConfig(name="sft", kind="sft", data=str(path)))  # type: ignore[arg-type]
 
     began = time.perf_counter()
     run, stream = rows({})

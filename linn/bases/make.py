@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from linn import files
+from linn.chat import render as chat
+from linn.checkpoints import start_folder
+from linn.domains.base import Domain
+from linn.recipe.schema import NewModelConfig, Recipe
+from linn.types import seed_of
 
 
 def tiny_config(vocab: int) -> dict[str, Any]:
@@ -47,3 +57,30 @@ def new_model(folder: Path, vocab: int, seed: int) -> None:
     model = NemotronH(tiny_config(vocab), folder / "config.json")
     model.initialise(seed)
     model.save(folder)
+
+
+def prepare_start(recipe: Recipe, folder: Path, domains: Mapping[str, Domain]) -> None:
+    """Make the weights of `model: {vocab, seed}`: a tokenizer from the domains' clean text and a random laptop hybrid."""
+    if (
+        not isinstance(recipe.model, NewModelConfig)
+        or (target := start_folder(recipe, folder)).exists()
+    ):
+        return
+    from linn.bases.tokenizer import save_tokenizer, train_tokenizer
+
+    tokenizer = train_tokenizer(clean_texts(domains), recipe.model.vocab)
+    with files.whole_folder(target) as made:
+        save_tokenizer(tokenizer, made)
+        new_model(made, tokenizer.get_vocab_size(), recipe.model.seed)
+
+
+def clean_texts(domains: Mapping[str, Domain], each: int = 400) -> Iterator[str]:
+    """Rendered clean demonstrations of every domain; the same for every seed, so that all laptop bases share one vocabulary."""
+    for name, domain in domains.items():
+        for prompt in itertools.islice(domain.prompts("train"), each):
+            turns = domain.demonstrate(
+                prompt, random.Random(seed_of("vocabulary", name, prompt.id)), False
+            )
+            yield chat.render(
+                (*prompt.messages, *turns), prompt.tools, prompt.thinking, True, False
+            )

@@ -75,9 +75,9 @@ def run(
     ] = False,
 ) -> None:
     """Run a recipe stage by stage; on an existing run folder, go on where it stands."""
-    from linn.pricing.plan import inputs_hold, model_shape, plan
+    from linn.errors import nearest
+    from linn.pricing.plan import check_inputs, model_shape, plan
     from linn.recipe import load as recipes
-    from linn.recipe.schema import nearest
 
     parsed = recipes.load(recipe, changes or [])
     folder = out or Path("runs") / parsed.name
@@ -86,7 +86,7 @@ def run(
             raise UserError(
                 f"{option}: stage {stage!r} is not in the recipe{nearest(stage, names)}"
             )
-    domains = inputs_hold(parsed, folder, dry_run)
+    domains = check_inputs(parsed, folder, dry_run)
     if dry_run:
         from linn.pricing.price import Assumptions, as_dict, price
         from linn.pricing.table import table
@@ -162,8 +162,9 @@ def evaluate(
     changes: Changes = None,
 ) -> None:
     """Measure one checkpoint on every domain of a recipe."""
-    from linn.checkpoints import judge_folders, resolve
+    from linn.checkpoints import resolve
     from linn.evals.once import evaluate_once
+    from linn.judges.open import judge_folders
     from linn.ledger import Ledger
     from linn.recipe import load as recipes
     from linn.recipe.schema import short
@@ -235,8 +236,8 @@ def explain(
     key: Annotated[str | None, typer.Argument(help="a key or a part of one")] = None,
 ) -> None:
     """Every recipe key: type, default, meaning."""
+    from linn.errors import nearest
     from linn.recipe.load import every_key
-    from linn.recipe.schema import nearest
 
     keys = list(every_key())
     chosen = [k for k in keys if key is None or key in k[0]]

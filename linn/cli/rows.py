@@ -15,7 +15,7 @@ import typer
 from linn.errors import UserError
 
 if TYPE_CHECKING:
-    from linn.engine.local.controller import Engine
+    from linn.engine.protocol import Engine
     from linn.offline.difficulty import Solver
     from linn.types import Sampling
 
@@ -61,11 +61,11 @@ def grade(
     judges, engine = None, None
     try:
         if keys.judge is not None:
-            from linn.checkpoints import judge_folders
-            from linn.engine.local.controller import Engine
-            from linn.judges.open import judges_of
+            from linn.engine.open import open_engine
+            from linn.judges.open import judge_folders, judges_of
+            from linn.recipe.schema import ScaleConfig
 
-            engine = Engine()
+            engine = open_engine(ScaleConfig())
             judges = judges_of(
                 {loaded.name: keys.judge}, judge_folders({loaded.name: keys.judge}, None), engine
             )
@@ -158,14 +158,14 @@ def filter_rows(
     """Measure how often a model solves each row, and keep the rows worth training on."""
     from contextlib import ExitStack
 
-    from linn.checkpoints import judge_folders
     from linn.data.rows import writable
     from linn.domains.load import load
-    from linn.engine.local.controller import Engine
-    from linn.judges.open import judges_of
+    from linn.engine.open import open_engine
+    from linn.judges.open import judge_folders, judges_of
     from linn.offline import difficulty
     from linn.progress import Progress
     from linn.recipe import load as recipes
+    from linn.recipe.schema import ScaleConfig
     from linn.types import Sampling
 
     writable(out)
@@ -191,7 +191,8 @@ def filter_rows(
     with ExitStack() as stack:
         stack.callback(loaded.close)
         stack.callback(show.close)
-        engine = stack.enter_context(Engine(processes))
+        engine = open_engine(ScaleConfig(processes=processes))
+        stack.callback(engine.close)
         named = {loaded.name: keys.judge} if keys.judge is not None else {}
         judges = judges_of(named, judge_folders(named, None), engine) if named else None
         solver = _solver(source, how, engine, loaded.max_turns) if source else None

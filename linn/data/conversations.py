@@ -42,7 +42,7 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
     turns = _turns(row)
     tools = of_field(row.get("tools"))
     for i, turn in enumerate(turns):
-        _turn_holds(turn, f"messages[{i}]")
+        _check_turn(turn, f"messages[{i}]")
     if turns[-1]["role"] != "assistant":
         raise BadRow(
             f"messages[{len(turns) - 1}].role is {turns[-1]['role']!r}; the last turn must be the assistant's",
@@ -53,7 +53,7 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
         messages = chat.to_messages([turn for _, turn in placed])
     except UserError as error:
         raise BadRow(str(error).replace("input[", "messages[", 1), "no content") from None
-    _calls_hold(placed, messages, tools)
+    _check_calls(placed, messages, tools)
     domain = row.get("domain") or row.get("category") or ""
     return Conversation(messages, tuple(tools), bool(messages[-1].reasoning), str(domain))
 
@@ -88,7 +88,7 @@ def _turns(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return turns
 
 
-def _turn_holds(turn: Mapping[str, Any], where: str) -> None:
+def _check_turn(turn: Mapping[str, Any], where: str) -> None:
     """One turn by itself: content that is text, calls that can be read, a thought with both its ends."""
     content, role = turn.get("content"), turn["role"]
     calls = turn.get("tool_calls")
@@ -123,10 +123,10 @@ def _turn_holds(turn: Mapping[str, Any], where: str) -> None:
     if role == "user" and not content.strip():
         raise BadRow(f"{where}.content is empty", "no content")
     if role == "assistant":
-        _assistant_holds(turn, content, where)
+        _check_assistant(turn, content, where)
 
 
-def _assistant_holds(turn: Mapping[str, Any], content: str, where: str) -> None:
+def _check_assistant(turn: Mapping[str, Any], content: str, where: str) -> None:
     before, opened, _ = content.partition(chat.THINK)
     thought, closed, answer = content.rpartition(chat.THINK_END)
     if opened and not closed:
@@ -184,7 +184,7 @@ def _results_apart(turns: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Ma
         yield i, turn
 
 
-def _calls_hold(
+def _check_calls(
     placed: Sequence[tuple[int, Mapping[str, Any]]],
     messages: Sequence[Message],
     tools: Sequence[Mapping[str, Any]],
@@ -219,7 +219,7 @@ def _calls_hold(
                 if turn.get("tool_calls")
                 else f"{where}.content: call {j + 1}"
             )
-            signatures.holds(call, at)
+            signatures.check_call(call, at)
 
 
 def _written_once(turn: Mapping[str, Any], message: Message, where: str) -> None:

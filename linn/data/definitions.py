@@ -25,7 +25,7 @@ class Signatures:
         self._required = dict(map(_signature, tools))
         self._unread = list(system)
 
-    def holds(self, call: ToolCall, where: str) -> None:
+    def check_call(self, call: ToolCall, where: str) -> None:
         """BadRow where a call cannot be read, names no defined function, or leaves a required argument out."""
         if isinstance(call.arguments, str):
             raise BadRow(

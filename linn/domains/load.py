@@ -31,20 +31,20 @@ NAMES = (
 """Every domain that comes with linn."""
 
 
-def exists(name: str) -> None:
+def check_exists(name: str) -> None:
     """Refuse a name that `load` could not find."""
     if name.endswith(".py"):
         if not Path(name).is_file():
             raise UserError(f"domain file {name}: not found")
     elif name not in NAMES:
-        from linn.recipe.schema import nearest
+        from linn.errors import nearest
 
         raise UserError(f"domain {name!r} is unknown{nearest(name, NAMES)}; your own: ./FILE.py")
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
     """The domain `name`, or the one in the file `./name.py`; `options` are `skip_bad` and its constructor's arguments."""
-    exists(name)
+    check_exists(name)
     module = (
         _of_file(Path(name))
         if name.endswith(".py")
@@ -105,7 +105,7 @@ def _fitting(name: str, kind: type[Domain], options: Mapping[str, Any]) -> dict[
         return given
     for key in given:
         if key not in taken:
-            from linn.recipe.schema import nearest
+            from linn.errors import nearest
 
             raise UserError(
                 f"domain {name}: unknown option {key!r}{nearest(key, ['judge' if k == 'judged' else k for k in taken])}"

@@ -11,12 +11,13 @@ from pathlib import Path
 from linn import files
 from linn.chat.render import Codec
 from linn.domains.base import Domain
+from linn.engine.protocol import Sampler
 from linn.errors import UserError
 from linn.judges.panel import Judges, Siblings
 from linn.ledger import score
 from linn.play.rollout import Job, play, transcript
-from linn.recipe.schema import EvaluateKeys
-from linn.types import Prompt, Rollout, Sampler, Sampling, Score, Split, seed_of
+from linn.recipe.schema import EvaluateConfig
+from linn.types import Prompt, Rollout, Sampling, Score, Split, seed_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Probe:
     siblings: int = 1
     """Rollouts a prompt."""
 
-    def how(self, keys: EvaluateKeys) -> Sampling:
+    def how(self, keys: EvaluateConfig) -> Sampling:
         """The sampling of its conversations."""
         return Sampling(keys.max_tokens, self.temperature)
 
@@ -40,7 +41,7 @@ class Probe:
 class Evaluation:
     """The held-out prompts of a recipe's domains; the same after every stage, whatever the run's seed."""
 
-    def __init__(self, domains: Mapping[str, Domain], keys: EvaluateKeys) -> None:
+    def __init__(self, domains: Mapping[str, Domain], keys: EvaluateConfig) -> None:
         self.domains = domains
         self.keys = keys
         self.prompts: dict[Split, list[Prompt]] = {

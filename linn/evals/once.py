@@ -7,10 +7,10 @@ from pathlib import Path
 
 from linn.chat.render import Codec
 from linn.domains.load import load_all
-from linn.engine.local.controller import Engine
+from linn.engine.open import open_engine
 from linn.evals.evaluate import Evaluation
 from linn.judges.open import judges_of
-from linn.recipe.schema import JudgeKeys, Recipe
+from linn.recipe.schema import JudgeConfig, Recipe
 from linn.types import Optim, Score
 
 
@@ -18,13 +18,12 @@ def evaluate_once(
     checkpoint: Path,
     recipe: Recipe,
     name: str,
-    judges: Mapping[str, JudgeKeys],
+    judges: Mapping[str, JudgeConfig],
     folders: Mapping[str, Path],
 ) -> list[Score]:
     """Scores of `checkpoint`; stage `name`, step 0. `judges`: by domain; `folders`: the checkpoint of each that is no endpoint."""
     domains = load_all(recipe.domain_options())
-    scale = recipe.scale
-    engine = Engine(scale.processes, "float32", scale.width, scale.capacity)
+    engine = open_engine(recipe.scale)
     try:
         engine.load(checkpoint, Optim())
         evaluation = Evaluation(domains, recipe.evaluate)

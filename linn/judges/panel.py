@@ -12,8 +12,9 @@ from typing import Protocol
 
 from linn.chat.render import END, THINK, THINK_END, Codec
 from linn.domains.base import Domain, Question
+from linn.engine.protocol import Sampler
 from linn.errors import UserError
-from linn.types import Completion, Message, Prompt, Reply, Sampler, Sampling, Verdict, seed_of
+from linn.types import Completion, Message, Prompt, Reply, Sampling, Verdict, seed_of
 
 JUDGE_SAMPLING = Sampling(16_384, 0.6, 0.95)
 """How the released judges are sampled (paper §4.4)."""

@@ -21,13 +21,14 @@ from linn.chat.render import Codec
 from linn.data.names import located
 from linn.data.rows import Lines, object_of, write_lines
 from linn.domains.base import Domain
+from linn.engine.protocol import Sampler
 from linn.errors import InfrastructureError, UserError
 from linn.files import json_line, write_jsonl
 from linn.judges.endpoint import EndpointJudge
 from linn.judges.panel import Judges
 from linn.play.credit import grouped
 from linn.play.rollout import Job, play
-from linn.types import Prompt, Reply, Rollout, Sampler, Sampling, Verdict, seed_of
+from linn.types import Prompt, Reply, Rollout, Sampling, Verdict, seed_of
 
 CHUNK = 512
 """Conversations held at once; what a kill can cost."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from linn.chat import render as chat
 from linn.domains.base import Domain
+from linn.engine.protocol import Sampler
 from linn.errors import InfrastructureError
 from linn.types import (
     Completion,
@@ -26,7 +27,6 @@ from linn.types import (
     Prompt,
     Reply,
     Rollout,
-    Sampler,
     Sampling,
     Turn,
     Verdict,

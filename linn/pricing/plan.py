@@ -6,26 +6,27 @@ import textwrap
 from pathlib import Path
 
 from linn.bases.make import tiny_config
-from linn.checkpoints import judge_holds, known_config, start_folder
+from linn.checkpoints import known_config, start_folder
 from linn.data.names import is_remote
 from linn.data.rows import Lines
 from linn.domains.base import Domain
 from linn.domains.load import load
 from linn.errors import UserError
+from linn.judges.open import check_judge
 from linn.pricing.shape import Shape, read_shape, shape_of
 from linn.recipe.schema import (
-    DistillKeys,
-    NewModelKeys,
+    DistillConfig,
+    NewModelConfig,
     Recipe,
-    RlKeys,
-    RolloutKeys,
-    SftKeys,
-    StageKeys,
+    RlConfig,
+    RolloutConfig,
+    SftConfig,
+    StageConfig,
     short,
 )
 
 
-def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, Domain]:
+def check_inputs(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, Domain]:
     """Refuse a recipe whose model, domains or files are not there, or a folder that cannot be one, before anything is written.
 
     `dry`: weights may be missing where linn keeps the model's config. Gives every domain by its short name, closed.
@@ -35,15 +36,15 @@ def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, Do
     domains = {}
     for name, keys in recipe.domains.items():
         if keys.rows is not None:
-            _file_holds(f"domains.{name}.rows", keys.rows)
+            _check_file(f"domains.{name}.rows", keys.rows)
         domain = load(name, keys.options)
         domains[short(name)] = domain
         domain.close()
         if keys.judge is not None:
-            judge_holds(keys.judge)
+            check_judge(keys.judge)
     for stage in recipe.stages:
-        for file in stage.files if isinstance(stage, SftKeys) else ():
-            _file_holds(f"stage {stage.name!r}.data", file)
+        for file in stage.files if isinstance(stage, SftConfig) else ():
+            _check_file(f"stage {stage.name!r}.data", file)
     if found := next(
         (place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()),
         None,
@@ -52,7 +53,7 @@ def inputs_hold(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, Do
     return domains
 
 
-def _file_holds(key: str, name: str) -> None:
+def _check_file(key: str, name: str) -> None:
     """Refuse a file that cannot be opened, or is of another kind; its rows are read when they are needed."""
     if not is_remote(name):
         try:
@@ -63,7 +64,7 @@ def _file_holds(key: str, name: str) -> None:
 
 def model_shape(recipe: Recipe, folder: Path) -> Shape:
     """The shape of the model that the recipe starts from, which need not be there."""
-    if isinstance(recipe.model, NewModelKeys):
+    if isinstance(recipe.model, NewModelConfig):
         return shape_of(tiny_config(recipe.model.vocab), "model")
     return read_shape(known_config(recipe) or start_folder(recipe, folder))
 
@@ -87,10 +88,12 @@ def plan(recipe: Recipe, folder: Path) -> str:
             break_on_hyphens=False,
         )
         shares = (
-            stage.files if isinstance(stage, SftKeys) and stage.files else recipe.weights_of(stage)
+            stage.files
+            if isinstance(stage, SftConfig) and stage.files
+            else recipe.weights_of(stage)
         )
         mix = [f"{share:6.1%} {name}" for name, share in shares.items()]
-        if isinstance(stage, DistillKeys) and stage.teachers != "best":
+        if isinstance(stage, DistillConfig) and stage.teachers != "best":
             mix = [
                 f"{said} <- {teacher}"
                 for said, teacher in zip(mix, map(stage.teachers.get, shares), strict=True)
@@ -104,17 +107,17 @@ def plan(recipe: Recipe, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _what(recipe: Recipe, stage: StageKeys) -> str:
+def _what(recipe: Recipe, stage: StageConfig) -> str:
     what = f"{stage.steps:,} steps at lr {stage.lr:g}"
-    if isinstance(stage, SftKeys):
+    if isinstance(stage, SftConfig):
         what += f", {stage.steps * stage.batch:,} " + (
             f"packed rows of {recipe.scale.width:,} tokens" if stage.packed else "sequences"
         )
-    if isinstance(stage, RolloutKeys):
+    if isinstance(stage, RolloutConfig):
         each = stage.prompts * stage.rollouts
         what += f", {stage.prompts} x {stage.rollouts} rollouts a step, {stage.steps * each:,} in all, {stage.max_tokens:,} tokens a turn at most"
-    if isinstance(stage, RlKeys) and stage.dynamic_filter:
+    if isinstance(stage, RlConfig) and stage.dynamic_filter:
         what += f" (up to {stage.refill} times that while refilling)"
-    if isinstance(stage, DistillKeys) and stage.teachers == "best":
+    if isinstance(stage, DistillConfig) and stage.teachers == "best":
         what += ", the best teacher of each domain"
     return what

@@ -11,16 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linn.domains.base import Domain
-from linn.errors import UserError
+from linn.errors import UserError, nearest
 from linn.pricing.shape import Shape
 from linn.recipe.schema import (
-    DistillKeys,
+    DistillConfig,
     Recipe,
-    RlKeys,
-    RolloutKeys,
-    SftKeys,
-    StageKeys,
-    nearest,
+    RlConfig,
+    RolloutConfig,
+    SftConfig,
+    StageConfig,
     short,
 )
 
@@ -266,14 +265,14 @@ class _Pricer:
             for name, keys in recipe.domains.items()
         }
 
-    def stage(self, keys: StageKeys) -> StagePrice:
+    def stage(self, keys: StageConfig) -> StagePrice:
         """One stage, both readings."""
-        if isinstance(keys, SftKeys):
+        if isinstance(keys, SftConfig):
             return StagePrice(
                 keys.name, "sft", keys.steps, self._sft(keys, False), self._sft(keys, True)
             )
-        assert isinstance(keys, RolloutKeys)
-        kind = "distill" if isinstance(keys, DistillKeys) else "rl"
+        assert isinstance(keys, RolloutConfig)
+        kind = "distill" if isinstance(keys, DistillConfig) else "rl"
         return StagePrice(
             keys.name, kind, keys.steps, self._rollouts(keys, False), self._rollouts(keys, True)
         )
@@ -297,8 +296,8 @@ class _Pricer:
         shape, scale = self.shape, self.recipe.scale
         longest = 0.0
         for keys in self.recipe.stages:
-            for name in self.recipe.weights_of(keys) if isinstance(keys, RolloutKeys) else ():
-                assert isinstance(keys, RolloutKeys)
+            for name in self.recipe.weights_of(keys) if isinstance(keys, RolloutConfig) else ():
+                assert isinstance(keys, RolloutConfig)
                 talk = self._talk(name, keys.max_tokens, keys.max_turns, keys.max_sequence, True)
                 longest = max(longest, talk.prompt + talk.length)
         wide = 2 if scale.precision == "bfloat16" else 4
@@ -310,7 +309,7 @@ class _Pricer:
             caches=scale.capacity * shape.cache_bytes(longest) if longest else 0.0,
         )
 
-    def _sft(self, keys: SftKeys, most: bool) -> Amount:
+    def _sft(self, keys: SftConfig, most: bool) -> Amount:
         width = self.recipe.scale.width if keys.packed else keys.max_length
         share = 1.0 if keys.packed or most else self.assumed.mean_length
         tokens = keys.steps * keys.batch * width * share
@@ -324,12 +323,12 @@ class _Pricer:
             device_s=flops / (self.device.flops * self.assumed.training),
         )
 
-    def _rollouts(self, keys: RolloutKeys, most: bool) -> Amount:
-        refilled = isinstance(keys, RlKeys) and keys.dynamic_filter
+    def _rollouts(self, keys: RolloutConfig, most: bool) -> Amount:
+        refilled = isinstance(keys, RlConfig) and keys.dynamic_filter
         rounds = 1.0
-        if isinstance(keys, RlKeys) and refilled:
+        if isinstance(keys, RlConfig) and refilled:
             rounds = float(keys.refill) if most else min(keys.refill, 1 / self.assumed.kept)
-        scored = isinstance(keys, DistillKeys) or (isinstance(keys, RlKeys) and keys.kl > 0)
+        scored = isinstance(keys, DistillConfig) or (isinstance(keys, RlConfig) and keys.kl > 0)
         amount = Amount()
         for name, weight in self.recipe.weights_of(keys).items():
             talk = self._talk(name, keys.max_tokens, keys.max_turns, keys.max_sequence, most)
@@ -337,7 +336,7 @@ class _Pricer:
             groups = keys.steps * keys.prompts * rounds * weight
             amount += self._sampling(name, talk, groups, groups * keys.rollouts)
             amount += self._verdicts(
-                name, groups * keys.rollouts, keys.rollouts, asked=isinstance(keys, RlKeys)
+                name, groups * keys.rollouts, keys.rollouts, asked=isinstance(keys, RlConfig)
             )
             forward = self.shape.forward_flops(
                 used * (talk.prompt + talk.length), used * (talk.prompt + talk.length) ** 2 / 2

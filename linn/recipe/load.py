@@ -13,20 +13,19 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from linn.errors import UserError
+from linn.errors import UserError, nearest
 from linn.recipe.schema import (
-    CurriculumKeys,
-    DistillKeys,
-    DomainKeys,
-    EvaluateKeys,
-    JudgeKeys,
-    NewModelKeys,
+    CurriculumConfig,
+    DistillConfig,
+    DomainConfig,
+    EvaluateConfig,
+    JudgeConfig,
+    NewModelConfig,
     Recipe,
-    RlKeys,
-    ScaleKeys,
-    SftKeys,
-    StageKeys,
-    nearest,
+    RlConfig,
+    ScaleConfig,
+    SftConfig,
+    StageConfig,
 )
 
 
@@ -94,7 +93,7 @@ def parse(tree: dict[str, Any], where: str) -> Recipe:
         ) from None
 
 
-def domain_keys(name: str, judge: str | None, options: Sequence[str]) -> DomainKeys:
+def domain_keys(name: str, judge: str | None, options: Sequence[str]) -> DomainConfig:
     """A domain's block from the command line: `--judge` and `--option KEY=VALUE`."""
     if judge and judge.startswith("@"):
         raise UserError(
@@ -156,20 +155,20 @@ def _change(tree: dict[str, Any], change: str) -> None:
 
 
 _BLOCKS: dict[str, type[BaseModel]] = {
-    "evaluate": EvaluateKeys,
-    "scale": ScaleKeys,
-    "model": NewModelKeys,
-    "judge": JudgeKeys,
-    "curriculum": CurriculumKeys,
+    "evaluate": EvaluateConfig,
+    "scale": ScaleConfig,
+    "model": NewModelConfig,
+    "judge": JudgeConfig,
+    "curriculum": CurriculumConfig,
 }
-_KINDS: dict[str, type[StageKeys]] = {"sft": SftKeys, "rl": RlKeys, "distill": DistillKeys}
+_KINDS: dict[str, type[StageConfig]] = {"sft": SftConfig, "rl": RlConfig, "distill": DistillConfig}
 
 
 _MAPPINGS = {
     "str": False,
     "float": False,
     "literal['best']": False,
-    "NewModelKeys": True,
+    "NewModelConfig": True,
     "dict[str,float]": True,
     "dict[str,str]": True,
 }
@@ -203,16 +202,16 @@ def _explain(tree: dict[str, Any], error: Any) -> str:
                 f"stage {node.get('name', part)!r}" if isinstance(node, dict) else f"stage {part}"
             )
             block = (
-                _KINDS.get(str(node.get("kind")), StageKeys)
+                _KINDS.get(str(node.get("kind")), StageConfig)
                 if isinstance(node, dict)
-                else StageKeys
+                else StageConfig
             )
             continue
         names.append(str(part))
         node = node.get(part) if isinstance(node, dict) else None
         block = _BLOCKS.get(str(part), block)
         if len(names) == 2 and names[0] == "domains":
-            block = DomainKeys
+            block = DomainConfig
     at = ".".join(names) or "recipe"
     match error["type"]:
         case "extra_forbidden":
@@ -255,9 +254,9 @@ def resolved(recipe: Recipe) -> str:
 def every_key() -> Iterator[tuple[str, str, str, str]]:
     """(block.key, type, default, meaning) of every recipe key, for `linn explain`."""
     blocks: list[tuple[str, type[BaseModel]]] = [
-        ("", Recipe), ("model.", NewModelKeys), ("domains.NAME.", DomainKeys),
-        ("domains.NAME.judge.", JudgeKeys), ("evaluate.", EvaluateKeys), ("scale.", ScaleKeys),
-        ("sft.", SftKeys), ("rl.", RlKeys), ("rl.curriculum.", CurriculumKeys), ("distill.", DistillKeys),
+        ("", Recipe), ("model.", NewModelConfig), ("domains.NAME.", DomainConfig),
+        ("domains.NAME.judge.", JudgeConfig), ("evaluate.", EvaluateConfig), ("scale.", ScaleConfig),
+        ("sft.", SftConfig), ("rl.", RlConfig), ("rl.curriculum.", CurriculumConfig), ("distill.", DistillConfig),
     ]  # fmt: skip
     for prefix, block in blocks:
         for name, field in block.model_fields.items():
@@ -275,7 +274,7 @@ def every_key() -> Iterator[tuple[str, str, str, str]]:
                 "linn.recipe.schema.", ""
             )
             yield f"{prefix}{field.alias or name}", shown, default, field.description or ""
-        if block is DomainKeys:
+        if block is DomainConfig:
             yield (
                 f"{prefix}OPTION",
                 "any",

@@ -5,7 +5,6 @@ Unknown keys are refused. A recipe holds values, never logic; `linn.recipe.load`
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from linn.errors import UserError
+from linn.errors import UserError, nearest
 from linn.types import Optim
 
 
@@ -36,14 +35,7 @@ def short(domain: str) -> str:
     return Path(domain).stem if domain.endswith(".py") else domain
 
 
-def nearest(word: str, among: Sequence[str] | dict[str, Any]) -> str:
-    """`; did you mean 'x'?` for a misspelt word, or the list of what is allowed."""
-    names = list(among)
-    close = difflib.get_close_matches(word, names, 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(names)}"
-
-
-class Keys(BaseModel):
+class Config(BaseModel):
     """Base of every block of a recipe: unknown keys refused, values frozen, numbers finite."""
 
     model_config = ConfigDict(
@@ -74,7 +66,7 @@ def endpoint_of(model: str) -> tuple[str, str] | None:
     return url, served
 
 
-class JudgeKeys(Keys):
+class JudgeConfig(Config):
     """A judge model and how it is sampled (paper §4.4)."""
 
     model: str = Field(
@@ -104,7 +96,7 @@ class JudgeKeys(Keys):
 
     @field_validator("model")
     @classmethod
-    def _endpoint_holds(cls, model: str) -> str:
+    def _check_endpoint(cls, model: str) -> str:
         try:
             endpoint_of(model)
         except UserError as error:
@@ -122,7 +114,7 @@ class JudgeKeys(Keys):
         return self.model[1:] if self.model.startswith("@") else None
 
 
-class DomainKeys(Keys):
+class DomainConfig(Config):
     """Where a domain's prompts come from and who judges; every other key is an option of the domain's own constructor."""
 
     model_config = ConfigDict(extra="allow")
@@ -138,7 +130,7 @@ class DomainKeys(Keys):
         False,
         description="count rows that cannot be used by reason and skip them; false: the first is an error",
     )
-    judge: JudgeKeys | None = Field(
+    judge: JudgeConfig | None = Field(
         None, description="the model that judges, in domains that can be judged by one"
     )
 
@@ -165,7 +157,7 @@ class DomainKeys(Keys):
         return found | {"judged": True} if self.judge else found
 
 
-class EvaluateKeys(Keys):
+class EvaluateConfig(Config):
     """What is measured after every stage."""
 
     test: int = Field(300, ge=1, description="test prompts a domain; results are reported on them")
@@ -187,7 +179,7 @@ class EvaluateKeys(Keys):
     start: bool = Field(False, description="measure the start checkpoint too, as stage `base`")
 
 
-class ScaleKeys(Keys):
+class ScaleConfig(Config):
     """The whole difference between a laptop and a cluster."""
 
     processes: int = Field(
@@ -203,7 +195,7 @@ class ScaleKeys(Keys):
     capacity: int = Field(256, ge=1, description="conversations that one process decodes at once")
 
 
-class NewModelKeys(Keys):
+class NewModelConfig(Config):
     """A model from scratch (the laptop's hybrid), for training a base."""
 
     vocab: int = Field(
@@ -214,7 +206,7 @@ class NewModelKeys(Keys):
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the initial weights and of the data")
 
 
-class StageKeys(Keys):
+class StageConfig(Config):
     """What every kind of stage has."""
 
     name: PlainName = Field(
@@ -260,7 +252,7 @@ class StageKeys(Keys):
     evaluate: bool = Field(True, description="measure every domain after the stage")
 
     @model_validator(mode="after")
-    def _schedule_holds(self) -> Self:
+    def _check_schedule(self) -> Self:
         if (self.schedule == "constant") != (self.min_lr is None):
             what = (
                 "min_lr has no meaning under schedule: constant"
@@ -278,7 +270,7 @@ class StageKeys(Keys):
 
     @field_validator("domains")
     @classmethod
-    def _weights_hold(cls, domains: dict[str, float]) -> dict[str, float]:
+    def _check_weights(cls, domains: dict[str, float]) -> dict[str, float]:
         if domains and (
             min(domains.values()) < 0 or not 0 < math.fsum(domains.values()) < math.inf
         ):
@@ -287,7 +279,7 @@ class StageKeys(Keys):
 
     @field_validator("betas")
     @classmethod
-    def _betas_hold(cls, betas: tuple[float, float]) -> tuple[float, float]:
+    def _check_betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas: must be two numbers from 0 to below 1, found {list(betas)}")
         return betas
@@ -310,7 +302,7 @@ class StageKeys(Keys):
         return low + (self.lr - low) * (1 - share)
 
 
-class SftKeys(StageKeys):
+class SftConfig(StageConfig):
     """Supervised fine-tuning: packed sequences, loss on assistant tokens (paper Table 7)."""
 
     kind: Literal["sft"] = Field(description="`sft`: fine-tuning on demonstrations or rows")
@@ -346,7 +338,7 @@ class SftKeys(StageKeys):
 
     @field_validator("data")
     @classmethod
-    def _data_weights_hold(
+    def _check_data_weights(
         cls, data: str | dict[str, float] | None
     ) -> str | dict[str, float] | None:
         if isinstance(data, dict) and (
@@ -359,7 +351,7 @@ class SftKeys(StageKeys):
 
     @field_validator("faulty")
     @classmethod
-    def _shares_hold(cls, faulty: float | dict[str, float]) -> float | dict[str, float]:
+    def _check_shares(cls, faulty: float | dict[str, float]) -> float | dict[str, float]:
         if not all(
             0 <= share <= 1 for share in (faulty.values() if isinstance(faulty, dict) else [faulty])
         ):
@@ -383,7 +375,7 @@ class SftKeys(StageKeys):
         return {short(name): share for name, share in self.faulty.items()}.get(domain, 0.0)
 
 
-class RolloutKeys(StageKeys):
+class RolloutConfig(StageConfig):
     """What stages that sample have in common."""
 
     prompts: int = Field(128, ge=1, description="prompts a step")
@@ -415,7 +407,7 @@ class RolloutKeys(StageKeys):
     )
 
 
-class CurriculumKeys(Keys):
+class CurriculumConfig(Config):
     """Prompts from easy to hard: drawn near a target pass rate, a Gaussian whose mean moves linearly over the stage (Nemotron 3 Nano §3.2.2)."""
 
     start: float = Field(
@@ -426,7 +418,7 @@ class CurriculumKeys(Keys):
     pool: int = Field(1024, ge=1, description="prompts a domain that wait to be drawn")
 
 
-class RlKeys(RolloutKeys):
+class RlConfig(RolloutConfig):
     """GRPO, strictly on-policy (paper §4.1.2, Eq. 1)."""
 
     kind: Literal["rl"] = Field(description="`rl`: reinforcement learning by GRPO")
@@ -451,7 +443,7 @@ class RlKeys(RolloutKeys):
     normalise: Literal["token", "sequence", "prompt"] = Field(
         "token", description="what the loss is averaged over"
     )
-    curriculum: CurriculumKeys | None = Field(
+    curriculum: CurriculumConfig | None = Field(
         None,
         description="draw prompts by their rows' pass_rate, easy ones first; `linn filter` writes it",
     )
@@ -461,7 +453,7 @@ class RlKeys(RolloutKeys):
     )
 
 
-class DistillKeys(RolloutKeys):
+class DistillConfig(RolloutConfig):
     """Multi-domain on-policy distillation (paper §4.4, Eq. 2-4)."""
 
     kind: Literal["distill"] = Field(description="`distill`: multi-domain on-policy distillation")
@@ -496,38 +488,38 @@ class DistillKeys(RolloutKeys):
 
     @field_validator("band")
     @classmethod
-    def _band_holds(cls, band: tuple[float, float]) -> tuple[float, float]:
+    def _check_band(cls, band: tuple[float, float]) -> tuple[float, float]:
         if not 0 <= band[0] <= band[1]:
             raise ValueError(f"band: must be two numbers, the lower first, found {list(band)}")
         return band
 
 
-Stage = Annotated[SftKeys | RlKeys | DistillKeys, Field(discriminator="kind")]
+Stage = Annotated[SftConfig | RlConfig | DistillConfig, Field(discriminator="kind")]
 
 
-class Recipe(Keys):
+class Recipe(Config):
     """A list of stages; each takes a checkpoint and gives back a checkpoint."""
 
     name: PlainName = Field(description="the run's name; its folder is runs/NAME")
-    model: str | NewModelKeys = Field(
+    model: str | NewModelConfig = Field(
         "tiny",
         description="`tiny[-SEED]` (the base kept with linn), a Hugging Face folder, or {vocab, seed} for a new one",
     )
     seed: int = Field(0, description="seed of everything random")
-    domains: dict[str, DomainKeys] = Field(
+    domains: dict[str, DomainConfig] = Field(
         default_factory=dict,
         description="domains by name (or ./file.py) and where their prompts come from",
     )
-    evaluate: EvaluateKeys = Field(
-        default_factory=lambda: EvaluateKeys(), description="what is measured after every stage"
+    evaluate: EvaluateConfig = Field(
+        default_factory=lambda: EvaluateConfig(), description="what is measured after every stage"
     )
-    scale: ScaleKeys = Field(
-        default_factory=lambda: ScaleKeys(), description="processes, precision, widths"
+    scale: ScaleConfig = Field(
+        default_factory=lambda: ScaleConfig(), description="processes, precision, widths"
     )
     stages: list[Stage] = Field(min_length=1, description="the stages, in order")
 
     @model_validator(mode="after")
-    def _names_hold(self) -> Recipe:
+    def _check_names(self) -> Recipe:
         known = [short(name) for name in self.domains]
         if len(set(known)) < len(known):
             raise ValueError(
@@ -550,25 +542,29 @@ class Recipe(Keys):
                     raise ValueError(
                         f"stage {stage.name!r}: domain {domain!r} is not among the recipe's domains{nearest(domain, known)}"
                     )
-            if not known and not (isinstance(stage, SftKeys) and stage.data):
+            if not known and not (isinstance(stage, SftConfig) and stage.data):
                 raise ValueError(
                     f"stage {stage.name!r}: the recipe has no domains to take prompts from; name some under domains:"
                 )
-            if isinstance(stage, DistillKeys):
-                self._teachers_hold(stage, seen)
-            if isinstance(stage, SftKeys) and stage.packed and stage.max_length > self.scale.width:
+            if isinstance(stage, DistillConfig):
+                self._check_teachers(stage, seen)
+            if (
+                isinstance(stage, SftConfig)
+                and stage.packed
+                and stage.max_length > self.scale.width
+            ):
                 raise ValueError(
                     f"stage {stage.name!r}: max_length {stage.max_length} is over scale.width {self.scale.width}: with packed: true a sequence must fit into a row"
                 )
-            if isinstance(stage, RlKeys) and stage.curriculum:
-                self._rates_hold(stage)
+            if isinstance(stage, RlConfig) and stage.curriculum:
+                self._check_rates(stage)
             seen.append(stage.name)
         for name, keys in self.domains.items():
             if keys.judge is not None and keys.judge.stage is not None:
-                self._judge_holds(short(name), keys.judge.stage, seen)
+                self._check_judge(short(name), keys.judge.stage, seen)
         return self
 
-    def _judge_holds(self, domain: str, judge: str, names: Sequence[str]) -> None:
+    def _check_judge(self, domain: str, judge: str, names: Sequence[str]) -> None:
         """`names`: `base` and every stage, in order."""
         where = f"domains.{domain}.judge"
         if judge not in names:
@@ -576,12 +572,12 @@ class Recipe(Keys):
                 f"{where}: '@{judge}' is no stage of this recipe{nearest(judge, names)}"
             )
         for stage in self.stages[: names.index(judge)]:
-            if isinstance(stage, RlKeys) and domain in self.weights_of(stage):
+            if isinstance(stage, RlConfig) and domain in self.weights_of(stage):
                 raise ValueError(
                     f"{where}: stage {stage.name!r} needs the judge, but its stage {judge!r} does not come before; name an earlier one"
                 )
 
-    def _teachers_hold(self, stage: DistillKeys, seen: Sequence[str]) -> None:
+    def _check_teachers(self, stage: DistillConfig, seen: Sequence[str]) -> None:
         """`seen`: what comes before the stage."""
         wanted = self.weights_of(stage)
         if isinstance(stage.teachers, dict):
@@ -603,7 +599,7 @@ class Recipe(Keys):
                 f"stage {stage.name!r}: no checkpoint comes before it that could teach; put it after an sft or rl stage"
             )
 
-    def _rates_hold(self, stage: StageKeys) -> None:
+    def _check_rates(self, stage: StageConfig) -> None:
         rows = {short(name): keys.rows for name, keys in self.domains.items()}
         if made := [name for name in self.weights_of(stage) if rows[name] is None]:
             raise ValueError(
@@ -619,7 +615,7 @@ class Recipe(Keys):
             before = stage.name
         raise KeyError(name)
 
-    def weights_of(self, stage: StageKeys) -> dict[str, float]:
+    def weights_of(self, stage: StageConfig) -> dict[str, float]:
         """Domain weights of a stage, summing to 1."""
         raw = stage.domains or {short(name): 1.0 for name in self.domains}
         total = sum(raw.values())
@@ -629,7 +625,7 @@ class Recipe(Keys):
         """Constructor arguments of every domain, by its name or file."""
         return {name: keys.options for name, keys in self.domains.items()}
 
-    def judged_by(self, stage: str) -> dict[str, JudgeKeys]:
+    def judged_by(self, stage: str) -> dict[str, JudgeConfig]:
         """The judge of every domain that has one and can be judged once `stage` has its checkpoint."""
         there = ["base", *(s.name for s in self.stages)]
         there = there[: there.index(stage) + 1]
@@ -652,13 +648,13 @@ class Recipe(Keys):
         ]
 
 
-def _named(stage: StageKeys) -> list[str]:
+def _named(stage: StageConfig) -> list[str]:
     """Domains that a stage's other keys speak of."""
     found = (
         stage.faulty
-        if isinstance(stage, SftKeys)
+        if isinstance(stage, SftConfig)
         else stage.teachers
-        if isinstance(stage, DistillKeys)
+        if isinstance(stage, DistillConfig)
         else None
     )
     return list(found) if isinstance(found, dict) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -82,9 +83,7 @@ def _by_domain(title: str, rows: Sequence[Row], prefix: str) -> Panel:
     names = sorted(
         {key.removeprefix(prefix) for row in rows for key in row if key.startswith(prefix)}
     )
-    series = {
-        name: _series(rows, lambda row, key=prefix + name: number(row, key)) for name in names
-    }  # type: ignore[misc]
+    series = {name: _series(rows, functools.partial(number, key=prefix + name)) for name in names}
     values = [y for points in series.values() for _, y in points]
     if not values or min(values) == max(values):
         scale = None

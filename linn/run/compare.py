@@ -13,9 +13,9 @@ from typing import Any
 
 from linn import files
 from linn import ledger as ledgers
-from linn.errors import UserError
+from linn.errors import UserError, nearest
 from linn.recipe import load as recipes
-from linn.recipe.schema import DistillKeys, Recipe, nearest
+from linn.recipe.schema import DistillConfig, Recipe
 from linn.run.run import Run
 from linn.types import Score
 
@@ -79,7 +79,7 @@ def _collect(
             found["arms"][arm].append(
                 {"seed": seed, "step": step, "cpu_s": round(cpu[step], 1), **point}
             )
-        if isinstance(stage, DistillKeys):
+        if isinstance(stage, DistillConfig):
             taught = _taught(run, arm)
             best = [
                 r

@@ -22,19 +22,21 @@ from pathlib import Path
 from typing import Any
 
 from linn import files
+from linn.bases.make import prepare_start
 from linn.chat.render import Codec
-from linn.checkpoints import judge_folders, prepare_start, start_folder
+from linn.checkpoints import start_folder
 from linn.domains import load as domain_files
 from linn.domains.base import Domain
-from linn.engine.local.controller import Engine
-from linn.errors import UserError
+from linn.engine.open import open_engine
+from linn.engine.protocol import Engine
+from linn.errors import UserError, nearest
 from linn.evals.evaluate import Evaluation, Probe
-from linn.judges.open import judges_of
+from linn.judges.open import judge_folders, judges_of
 from linn.judges.panel import Judges
 from linn.ledger import Ledger, regressions, teachers
 from linn.progress import Progress
 from linn.recipe import load as recipes
-from linn.recipe.schema import DistillKeys, Recipe, RlKeys, SftKeys, StageKeys, nearest
+from linn.recipe.schema import DistillConfig, Recipe, RlConfig, SftConfig, StageConfig
 from linn.stages.distill import distill
 from linn.stages.preflight import preflight
 from linn.stages.rl import rl
@@ -111,20 +113,13 @@ class Run:
 
     def _ready(self) -> Engine:
         if self.engine is None:
-            scale = self.recipe.scale
-            self.engine = Engine(
-                scale.processes,
-                "float32",
-                scale.width,
-                scale.capacity,
-                autocast=scale.precision == "bfloat16",
-            )
+            self.engine = open_engine(self.recipe.scale)
             self.domains = domain_files.load_all(self.recipe.domain_options())
             self.evaluation = Evaluation(self.domains, self.recipe.evaluate)
             prepare_start(self.recipe, self.folder, self.domains)
         return self.engine
 
-    def _stage(self, keys: StageKeys) -> None:
+    def _stage(self, keys: StageConfig) -> None:
         engine = self._ready()
         parent = self.parents[keys.name]
         assert parent is not None
@@ -154,11 +149,11 @@ class Run:
             if not run.checkpoint.exists():
                 self.show.say(f"{keys.name}: {keys.kind} from {parent}, {keys.steps} steps")  # type: ignore[attr-defined]
                 match keys:
-                    case SftKeys():
+                    case SftConfig():
                         sft(run)
-                    case RlKeys():
+                    case RlConfig():
                         rl(run)
-                    case DistillKeys():
+                    case DistillConfig():
                         distill(run, self._teachers(keys, parent))
             else:
                 engine.load(run.checkpoint, keys.optim)
@@ -171,7 +166,7 @@ class Run:
     def _measure_start(self) -> None:
         start = self.checkpoint("base")
         assert self.engine is not None
-        self.engine.load(start, StageKeys(name="base").optim)
+        self.engine.load(start, StageConfig(name="base").optim)
         self._measure("base", 0, Codec.load(start), self.stage_folder("base") / "evals")
         files.write_text(self.stage_folder("base") / "DONE", "")
 
@@ -225,7 +220,7 @@ class Run:
                     f"⚑ {stage} cost {change.domain} {change.before.value:.1%} → {change.after.value:.1%} (n {change.after.n}), beyond its interval"
                 )
 
-    def _teachers(self, keys: DistillKeys, parent: str) -> dict[str, Path]:
+    def _teachers(self, keys: DistillConfig, parent: str) -> dict[str, Path]:
         wanted = self.recipe.weights_of(keys)
         before = [
             n for n in self.names[: self.names.index(keys.name)] if n == "base" or self.done(n)
@@ -275,7 +270,7 @@ class Run:
             }  # fmt: skip
             if stage.name in self.taught:
                 entry["teachers"] = self.taught[stage.name]
-            if isinstance(stage, SftKeys):
+            if isinstance(stage, SftConfig):
                 entry["faulty"] = {d: stage.faulty_share(d) for d in self.recipe.weights_of(stage)}
             stages.append(entry)
         files.write_json(

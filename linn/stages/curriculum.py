@@ -15,7 +15,7 @@ from linn.data.names import located
 from linn.data.rows import BadRow, Lines, object_of
 from linn.domains.base import Domain
 from linn.errors import UserError
-from linn.recipe.schema import CurriculumKeys
+from linn.recipe.schema import CurriculumConfig
 from linn.types import Prompt, seed_of
 
 LOOK = 16
@@ -25,7 +25,7 @@ LOOK = 16
 class Pool:
     """The prompts of one domain that wait to be drawn, oldest first."""
 
-    def __init__(self, keys: CurriculumKeys, draw: Callable[[], Prompt], seed: int) -> None:
+    def __init__(self, keys: CurriculumConfig, draw: Callable[[], Prompt], seed: int) -> None:
         """`draw`: the next prompt of the domain's stream, which never ends."""
         self.keys, self.draw, self.seed = keys, draw, seed
         self.read = 0
@@ -98,11 +98,11 @@ class Pool:
 
 
 def _rate(prompt: Prompt) -> float:
-    assert prompt.pass_rate is not None, prompt.id  # `rates_hold` has looked
+    assert prompt.pass_rate is not None, prompt.id  # `check_rates` has looked
     return prompt.pass_rate
 
 
-def rates_hold(stage: str, domains: Iterable[Domain]) -> None:
+def check_rates(stage: str, domains: Iterable[Domain]) -> None:
     """Refuse rows without a `pass_rate` from 0 to 1, before a stage begins."""
     for domain in domains:
         assert domain.rows is not None, domain.name

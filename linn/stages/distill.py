@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from linn.play.credit import sample_of
-from linn.recipe.schema import DistillKeys
+from linn.recipe.schema import DistillConfig
 from linn.stages.rl import figures_of, sample_groups, with_other
 from linn.stages.stage_run import StageRun
 from linn.types import Loss, Sample
@@ -19,7 +19,7 @@ from linn.types import Loss, Sample
 def distill(run: StageRun, teachers: Mapping[str, Path]) -> None:
     """The whole stage, from where it stands. `teachers`: a checkpoint folder for every domain of the stage."""
     keys = run.keys
-    assert isinstance(keys, DistillKeys)
+    assert isinstance(keys, DistillConfig)
     loss = Loss("mopd", keys.normalise, band=keys.band, temperature=keys.temperature)
     for step in run.steps():
         began = run.clock()

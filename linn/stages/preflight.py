@@ -11,14 +11,14 @@ from pathlib import Path
 
 from linn.errors import UserError
 from linn.ledger import difference, latest
-from linn.recipe.schema import DistillKeys
+from linn.recipe.schema import DistillConfig
 from linn.types import Score
 
 _SAME = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
 
 
 def preflight(
-    keys: DistillKeys,
+    keys: DistillConfig,
     student: tuple[str, Path],
     teachers: Mapping[str, tuple[str, Path]],
     rows: Iterable[Score],

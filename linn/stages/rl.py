@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from linn.play.credit import grouped, informative, samples_of
 from linn.play.rollout import Job, play
-from linn.recipe.schema import RlKeys, RolloutKeys
-from linn.stages.curriculum import rates_hold
+from linn.recipe.schema import RlConfig, RolloutConfig
+from linn.stages.curriculum import check_rates
 from linn.stages.stage_run import StageRun, sampled_length
 from linn.types import Group, Loss, Prompt, Sample, Sampling, seed_of
 
@@ -22,9 +22,9 @@ from linn.types import Group, Loss, Prompt, Sample, Sampling, seed_of
 def rl(run: StageRun) -> None:
     """The whole stage, from where it stands."""
     keys = run.keys
-    assert isinstance(keys, RlKeys)
+    assert isinstance(keys, RlConfig)
     if keys.curriculum:
-        rates_hold(keys.name, (run.domains[name] for name in run.weights))
+        check_rates(keys.name, (run.domains[name] for name in run.weights))
     loss = Loss("grpo", keys.normalise, kl=keys.kl, temperature=keys.temperature)
     for step in run.steps():
         began = run.clock()
@@ -41,7 +41,9 @@ def rl(run: StageRun) -> None:
         )
 
 
-def batch_of_groups(run: StageRun, keys: RlKeys, step: int) -> tuple[list[Group], dict[str, float]]:
+def batch_of_groups(
+    run: StageRun, keys: RlConfig, step: int
+) -> tuple[list[Group], dict[str, float]]:
     """The step's groups. With `dynamic_filter`, groups of equal rewards are dropped (counted) and the batch is refilled.
 
     A refill round asks for as many prompts as are missing, divided by the share kept so far (at least a quarter). `surplus_groups` counts
@@ -76,7 +78,7 @@ def batch_of_groups(run: StageRun, keys: RlKeys, step: int) -> tuple[list[Group]
 
 
 def sample_groups(
-    run: StageRun, keys: RolloutKeys, step: int, prompts: Sequence[Prompt], first: int = 0
+    run: StageRun, keys: RolloutConfig, step: int, prompts: Sequence[Prompt], first: int = 0
 ) -> list[Group]:
     """`keys.rollouts` graded rollouts of every prompt; seeds follow from (stage, step, place in the step, prompt, sibling)."""
     how = Sampling(keys.max_tokens, keys.temperature, keys.top_p)
@@ -94,7 +96,9 @@ def sample_groups(
         for sibling in range(keys.rollouts)
     ]
     rollouts = play(jobs, run.domains, run.engine.sampler, run.codec)
-    if not isinstance(keys, RlKeys):  # no reward enters the loss of distillation: no judge is asked
+    if not isinstance(
+        keys, RlConfig
+    ):  # no reward enters the loss of distillation: no judge is asked
         return grouped(rollouts, keys.rollouts, run.domains)
     return grouped(
         rollouts,

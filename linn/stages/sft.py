@@ -15,7 +15,7 @@ from linn.data.conversations import conversation
 from linn.data.names import located
 from linn.data.rows import BadRow, object_of, shuffled
 from linn.errors import UserError
-from linn.recipe.schema import SftKeys
+from linn.recipe.schema import SftConfig
 from linn.stages.stage_run import StageRun
 from linn.types import Loss, Prompt, Sample, seed_of
 
@@ -23,7 +23,7 @@ from linn.types import Loss, Prompt, Sample, seed_of
 def sft(run: StageRun) -> None:
     """The whole stage, from where it stands."""
     keys = run.keys
-    assert isinstance(keys, SftKeys)
+    assert isinstance(keys, SftConfig)
     loss = Loss("sft", length_power=keys.length_power)
     feed = _rows(run, keys) if keys.files else _demonstrations(run, keys)
     batches = Batches(run, keys, feed)
@@ -39,7 +39,7 @@ _Place = tuple[dict[str, int], dict[str, Any]]
 class Batches:
     """Sequences into batches: so many sequences, or (`packed`) so many rows of the engine's width filled first-fit."""
 
-    def __init__(self, run: StageRun, keys: SftKeys, feed: Iterator[Sample]) -> None:
+    def __init__(self, run: StageRun, keys: SftConfig, feed: Iterator[Sample]) -> None:
         self.run, self.keys, self.feed = run, keys, feed
         self._held: tuple[Sample, _Place] | None = None
         """The sequence that no longer fitted into the last batch, and where the stage stands once it is used."""
@@ -89,12 +89,12 @@ class Batches:
         self.run.tally.restore(place[1])
 
 
-def _demonstrations(run: StageRun, keys: SftKeys) -> Iterator[Sample]:
+def _demonstrations(run: StageRun, keys: SftConfig) -> Iterator[Sample]:
     while True:
         yield demonstration(run, keys, run.next_prompts(1)[0])
 
 
-def demonstration(run: StageRun, keys: SftKeys, prompt: Prompt) -> Sample:
+def demonstration(run: StageRun, keys: SftConfig, prompt: Prompt) -> Sample:
     """One demonstration of a domain, as a sample; `faulty_share` of them carry the domain's systematic fault."""
     rng = random.Random(seed_of(run.seed, "demonstration", prompt.id))
     faulty = rng.random() < keys.faulty_share(prompt.domain)
@@ -115,7 +115,7 @@ def sample_of_spans(
     return Sample(ids, mask, [1.0 if m else 0.0 for m in mask], domain=domain, source=source)
 
 
-def _rows(run: StageRun, keys: SftKeys) -> Iterator[Sample]:
+def _rows(run: StageRun, keys: SftConfig) -> Iterator[Sample]:
     """Samples of the stage's files, mixed so that every batch holds their lines in the weights' proportions."""
     weights = keys.files
     places = {name: "rows" if len(weights) == 1 else f"rows {name}" for name in weights}
@@ -126,7 +126,7 @@ def _rows(run: StageRun, keys: SftKeys) -> Iterator[Sample]:
         yield next(feeds[name])
 
 
-def _file(run: StageRun, keys: SftKeys, name: str, place: str) -> Iterator[Sample]:
+def _file(run: StageRun, keys: SftConfig, name: str, place: str) -> Iterator[Sample]:
     """Samples of a file of `messages` rows, epoch after epoch, each in another order, from where the stage stands: `run.taken[place]`.
 
     The lines that the stage has taken are passed over unread, so a resumed stage stands where it stood as fast as the file can be read.

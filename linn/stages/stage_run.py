@@ -13,10 +13,10 @@ from linn import files
 from linn.chat.render import Codec
 from linn.data.tally import Tally
 from linn.domains.base import Domain
-from linn.engine.local.controller import Engine
+from linn.engine.protocol import Engine
 from linn.errors import RunFailed, UserError
 from linn.judges.panel import Judges
-from linn.recipe.schema import CurriculumKeys, RlKeys, RolloutKeys, StageKeys
+from linn.recipe.schema import CurriculumConfig, RlConfig, RolloutConfig, StageConfig
 from linn.stages import step_costs as clock
 from linn.stages.curriculum import Pool
 from linn.stages.step_costs import Clock
@@ -47,7 +47,7 @@ class Show(Protocol):
 class StageRun:
     """One stage in one run folder."""
 
-    keys: StageKeys
+    keys: StageConfig
     """The stage's part of the recipe."""
     folder: Path
     """Where its files go, e.g. `runs/tiny/stages/02-if-rl`."""
@@ -177,7 +177,7 @@ class StageRun:
         try:
             metrics = {"idle": 1.0} if idle else self.engine.trainer.step(samples, loss, lr)
             if (
-                isinstance(self.keys, RolloutKeys)
+                isinstance(self.keys, RolloutConfig)
                 and metrics.get("mismatch_max", 0.0) > self.keys.max_mismatch
             ):
                 raise RunFailed(
@@ -222,7 +222,7 @@ class StageRun:
 
     def _next_of(self, name: str) -> Prompt:
         position = self.taken.get(name, 0)
-        if isinstance(self.keys, RlKeys) and self.keys.curriculum:
+        if isinstance(self.keys, RlConfig) and self.keys.curriculum:
             self.taken[name] = position + 1
             return self._pool(name, self.keys.curriculum).take(
                 self.now / max(1, self.keys.steps - 1)
@@ -235,7 +235,7 @@ class StageRun:
         self.taken[name] = position + 1
         return prompt
 
-    def _pool(self, name: str, keys: CurriculumKeys) -> Pool:
+    def _pool(self, name: str, keys: CurriculumConfig) -> Pool:
         if name not in self._pools:
             self._streams[name] = (0, iter(()))
             self._pools[name] = Pool(

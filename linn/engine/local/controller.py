@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 
 from linn.engine.training.token_weights import StepFailed, moves, token_weights
 from linn.errors import InfrastructureError
-from linn.types import Completion, Loss, Optim, Sample, Sampling, Weights
+from linn.types import Completion, Loss, Optim, Sample, Sampling
 
 _THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
@@ -31,7 +31,7 @@ class _Process:
     log: IO[bytes]
 
 
-class Engine:
+class LocalEngine:
     """N worker processes with one policy (sampler and trainer share its tensors), its optimiser, and one other model at a time.
 
     Processes start at the first need and end with this one, however it ends. Every result is a function of the calls made, not of timing.
@@ -72,6 +72,10 @@ class Engine:
     def save(self, folder: Path) -> None:
         """Write policy, optimiser and tokenizer files into `folder`; complete or absent at any instant."""
         self.call("save", Path(folder))
+
+    def export(self, folder: Path) -> None:
+        """Write the policy's config.json and safetensors into an existing folder."""
+        self.call("export", Path(folder))
 
     def restore(self, folder: Path) -> None:
         """Read what `save` wrote into the loaded policy; training then continues bit for bit."""
@@ -225,13 +229,11 @@ class PoolSampler:
     Which process runs a request depends on the order of the queue alone: equal prompts together, dealt in order of first appearance.
     """
 
-    def __init__(self, engine: Engine, folder: Path | None = None) -> None:
+    def __init__(self, engine: LocalEngine, folder: Path | None = None) -> None:
         self.version = 0
         self._engine, self._checkpoint = engine, folder
         self._requests: list[tuple[tuple[int, ...], Sampling, int]] = []
         self._waiting: list[asyncio.Future[Completion]] = []
-        self._sequences: list[tuple[int, ...]] = []
-        self._scoring: list[asyncio.Future[list[float]]] = []
         self._homes: dict[tuple[int, ...], int] = {}
 
     async def generate(self, ids: Sequence[int], how: Sampling, seed: int) -> Completion:
@@ -241,27 +243,15 @@ class PoolSampler:
         self._waiting.append(future)
         return await future
 
-    async def logprobs(self, ids: Sequence[int]) -> list[float]:
-        """Log-prob of each id given those before it, at temperature 1, at the next `flush`; entry 0 is 0.0."""
-        future: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
-        self._sequences.append(tuple(ids))
-        self._scoring.append(future)
-        return await future
-
     def flush(self) -> None:
         """Run what is queued as one batch and resolve those who wait. An error is theirs, and the caller's too."""
         requests, self._requests = self._requests, []
-        sequences, self._sequences = self._sequences, []
         waiting, self._waiting = self._waiting, []
-        scoring, self._scoring = self._scoring, []
         try:
             if requests:
                 _resolve(waiting, self.run(requests))
-            if sequences:
-                _resolve(scoring, self._engine.score_with(self._checkpoint, sequences, 1.0))
         except Exception as error:
-            queued: list[asyncio.Future[Any]] = [*waiting, *scoring]
-            for future in queued:
+            for future in waiting:
                 if not future.done():
                     future.set_exception(error)
                     future.exception()  # marked as seen: the raise below reports it
@@ -308,15 +298,11 @@ class PoolSampler:
         """The weights change: nothing that was computed is of use any more."""
         self._homes = {}
 
-    def load(self, weights: Weights, version: int) -> None:
-        """The trainer's weights are these already; a version that is not theirs is a bug."""
-        assert weights is self._engine and version == self.version, (version, self.version)
-
 
 class PoolTrainer:
     """The `Trainer` of an engine: samples are dealt to the processes by length."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: LocalEngine) -> None:
         self.version = 0
         self._engine = engine
 
@@ -336,18 +322,6 @@ class PoolTrainer:
             raise
         self._engine._set_version(self.version + 1)
         return metrics
-
-    def weights(self) -> Weights:
-        """The engine itself: its samplers share the tensors."""
-        return self._engine
-
-    def save(self, folder: Path) -> None:
-        """See `Engine.save`."""
-        self._engine.save(folder)
-
-    def restore(self, folder: Path) -> None:
-        """See `Engine.restore`."""
-        self._engine.restore(folder)
 
 
 def _sweep() -> None:

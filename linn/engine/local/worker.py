@@ -75,6 +75,10 @@ class Worker:
         if self.rank == 0:
             self._policy().save(folder)
 
+    def export(self, folder: Path) -> None:
+        if self.rank == 0:
+            self._policy().model.save(folder)
+
     def restore(self, folder: Path) -> int:
         self._policy().restore(folder)
         if self.sampler is not None:

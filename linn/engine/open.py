@@ -1,0 +1,18 @@
+"""The only constructor of engines: a recipe's `scale` decides which."""
+
+from __future__ import annotations
+
+from linn.engine.protocol import Engine
+from linn.recipe.schema import ScaleConfig
+
+
+def open_engine(scale: ScaleConfig) -> Engine:
+    """An engine for this `scale`. Its processes start when it is first used."""
+    from linn.engine.local.controller import LocalEngine
+
+    return LocalEngine(
+        processes=scale.processes,
+        width=scale.width,
+        capacity=scale.capacity,
+        autocast=scale.precision == "bfloat16",
+    )
