@@ -84,7 +84,7 @@ class Shape:
         dense = self.total - self.routed - self.embedding
         if not self.experts:
             return dense
-        missed = (1 - self.top / self.experts) ** rows
+        missed: float = (1 - self.top / self.experts) ** rows
         return dense + self.routed * (1 - missed)
 
 
@@ -189,7 +189,8 @@ class _Mamba:
         into = hidden * projected + projected * bias
         convolution = self.convolved * (self.kernel + bool(raw.get("use_conv_bias", True)))
         out = self.inner * hidden + hidden * bias
-        return into + convolution + 3 * self.heads + self.inner + out
+        parameters: int = into + convolution + 3 * self.heads + self.inner + out
+        return parameters
 
 
 def _mlp(raw: Mapping[str, Any], key: str, default: int) -> int:
