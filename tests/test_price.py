@@ -13,7 +13,9 @@ from linn.cli.main import app
 from linn.domains.load import load, load_all
 from linn.engine.models.nemotron_h.model import NemotronH
 from linn.errors import UserError
-from linn.pricing.price import DEVICES, DOMAINS, Amount, Assumptions, as_dict, price
+from linn.pricing.amounts import Amount, as_dict
+from linn.pricing.assumptions import DEVICES, DOMAINS, Assumptions
+from linn.pricing.price import price
 from linn.pricing.shape import Shape, read_shape, shape_of
 from linn.pricing.table import _si, table
 from linn.recipe import load as recipes

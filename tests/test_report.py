@@ -18,8 +18,8 @@ import pytest
 from linn.errors import UserError
 from linn.ledger import Ledger, score, teachers
 from linn.report import build, recovery_table, table
-from linn.report.plots import Line, plot, thin_out, tick
-from linn.report.tables import short
+from linn.report.numbers import format_score, format_tick
+from linn.report.plots import Line, plot, thin_out
 from linn.report.transcripts import clean, cut
 from linn.types import Score
 
@@ -327,7 +327,7 @@ def test_the_numbers_on_the_page_are_the_ledgers(run_folder: Path) -> None:
     seen = words(build(run_folder).read_text(encoding="utf-8"))
     for row in rows:
         if row.split == "test":
-            assert f"{short(row.low)}–{short(row.high)}" in seen
+            assert f"{format_score(row.low)}–{format_score(row.high)}" in seen
 
 
 def chromium(page: Path, folder: Path) -> str:
@@ -578,7 +578,7 @@ def test_plot_spans_its_box_and_keeps_spikes() -> None:
 
 
 def test_ticks_are_short() -> None:
-    assert [tick(value) for value in (0.0, -1.0, 0.12345, 1234567.0, 3e-6, 12345.6)] == [
+    assert [format_tick(value) for value in (0.0, -1.0, 0.12345, 1234567.0, 3e-6, 12345.6)] == [
         "0",
         "−1",
         "0.123",
@@ -616,4 +616,4 @@ def test_table_marks_losses_gains_teachers_and_best() -> None:
         and total is not None
         and math.isclose(total.value, 6 / 70)
     )
-    assert short(-0.001) == "0.00" and short(-0.25) == "−0.25"
+    assert format_score(-0.001) == "0.00" and format_score(-0.25) == "−0.25"

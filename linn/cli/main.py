@@ -88,7 +88,9 @@ def run(
             )
     domains = check_inputs(parsed, folder, dry_run)
     if dry_run:
-        from linn.pricing.price import Assumptions, as_dict, price
+        from linn.pricing.amounts import as_dict
+        from linn.pricing.assumptions import Assumptions
+        from linn.pricing.price import price
         from linn.pricing.table import table
 
         if not as_json:

@@ -1,4 +1,7 @@
-"""A model's shape from its `config.json`: parameters, FLOPs and bytes a token, without weights and without torch."""
+"""A model's shape from its `config.json`, without weights and without torch.
+
+Parameters, and FLOPs and bytes per token.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ class Shape:
     """What prices need to know of a model; sums are over its layers."""
 
     total: int
-    """Parameters in all; buffers such as the router's correction bias are none."""
+    """Parameters in all, without buffers such as the router's correction bias."""
     active: int
-    """Parameters that a token is multiplied with: the head included, the look-up of its embedding not."""
+    """Parameters used per token: includes the output head, excludes the embedding table."""
     embedding: int
     """Parameters of the embedding table."""
     vocab: int
@@ -55,27 +58,34 @@ class Shape:
     """Routed experts that a token passes."""
 
     def forward_flops(self, tokens: float, attended: float) -> float:
-        """2 a parameter and token; 4 x query width for each earlier token looked at (scores and values); 6 a state number for the scan.
+        """FLOPs of a forward pass.
 
-        `attended`: sum over the tokens of how many each looks at, e.g. n²/2 for a sequence of n.
+        2 per parameter and token; 4 x query width per earlier token looked at (scores and values);
+        6 per number of the scan's state. `attended`: sum over the tokens of how many each looks
+        at, e.g. n²/2 for a sequence of n.
         """
-        return (
-            tokens * (2 * self.active + 6 * self.scan) + 4 * self.query * self.attention * attended
-        )
+        per_token = 2 * self.active + 6 * self.scan
+        return tokens * per_token + 4 * self.query * self.attention * attended
 
     def cache_bytes(self, tokens: float) -> float:
-        """What a sampler keeps of a conversation: keys and values in 2 bytes, states in 4 (paper §9: fp32 Mamba state), convolutions in 2."""
-        return 2 * 2 * self.key * self.attention * tokens + 4 * self.scan + 2 * self.conv
+        """What a sampler keeps of a conversation.
+
+        Keys, values and convolutions in 2 bytes, states in 4 (paper §9: fp32 Mamba state).
+        """
+        keys_and_values = 2 * 2 * self.key * self.attention * tokens
+        return keys_and_values + 4 * self.scan + 2 * self.conv
 
     def weights_read(self, rows: float) -> float:
-        """Parameters that one decoding step of `rows` conversations touches: all but the embeddings and the experts that no row chose.
+        """Parameters that one decoding step of `rows` conversations touches.
 
-        An expert is missed by a row with chance 1 - top / experts, rows being independent.
+        All but the embeddings and the experts that no row chose. A row misses an expert with
+        chance 1 - top / experts; rows are taken as independent.
         """
         dense = self.total - self.routed - self.embedding
-        return dense + (
-            self.routed * (1 - (1 - self.top / self.experts) ** rows) if self.experts else 0
-        )
+        if not self.experts:
+            return dense
+        missed: float = (1 - self.top / self.experts) ** rows
+        return dense + self.routed * (1 - missed)
 
 
 def shape_of(raw: Mapping[str, Any], where: str) -> Shape:
@@ -104,91 +114,121 @@ def read_shape(folder: Path) -> Shape:
 
 
 def _hybrid(raw: Mapping[str, Any]) -> Shape:
-    """Nemotron-H: norms, then by letter the mixer; names and defaults are those of NVIDIA's config."""
-    named = raw.get("layers_block_type") or raw.get("layer_types") or raw["hybrid_override_pattern"]
-    pattern = [_LAYERS.get(name, name) for name in named]
-    d, vocab = raw["hidden_size"], raw["vocab_size"]
-    bias, mlp_bias = bool(raw.get("use_bias")), bool(raw.get("mlp_bias"))
-    heads, state = raw.get("mamba_num_heads", 128), raw.get("ssm_state_size", 128)
-    inner, kernel = heads * raw.get("mamba_head_dim", 64), raw.get("conv_kernel", 4)
-    mixed = inner + 2 * raw.get("n_groups", 8) * state
-    wide = inner + mixed + heads
-    mamba = (
-        d * wide
-        + wide * bias
-        + mixed * (kernel + bool(raw.get("use_conv_bias", True)))
-        + 3 * heads
-        + inner
-        + inner * d
-        + d * bias
-    )
-    query, key = (
-        raw.get(name, 0) * raw.get("head_dim", 128)
-        for name in ("num_attention_heads", "num_key_value_heads")
-    )
-    attention = 2 * d * query + 2 * d * key
-
-    def mlp(width: int, around: int = d) -> int:
-        return 2 * around * width + (around + width) * mlp_bias
-
+    """Nemotron-H: a norm and a mixer per layer. Names and defaults are those of NVIDIA's config."""
+    letters = raw.get("layers_block_type") or raw.get("layer_types")
+    letters = letters or raw["hybrid_override_pattern"]
+    pattern = [_LAYERS.get(name, name) for name in letters]
+    count = {letter: pattern.count(letter) for letter in "M*E-"}
+    hidden, vocab = raw["hidden_size"], raw["vocab_size"]
+    mamba = _Mamba.of(raw)
+    query = raw.get("num_attention_heads", 0) * raw.get("head_dim", 128)
+    key = raw.get("num_key_value_heads", 0) * raw.get("head_dim", 128)
     experts, top = raw.get("n_routed_experts", 8), raw.get("num_experts_per_tok", 2)
     latent = raw.get("moe_latent_size")
-    expert = 2 * (latent or d) * raw.get("moe_intermediate_size", 7688)  # matrices without bias
-    around = experts * d + mlp(raw.get("moe_shared_expert_intermediate_size", 7688))
-    around += 2 * d * latent + (d + latent) * mlp_bias if latent else 0
-    each = {
-        "M": mamba,
-        "*": attention,
-        "E": around + experts * expert,
-        "-": mlp(raw.get("intermediate_size", 21504)),
+    # The matrices of a routed expert have no bias.
+    expert = 2 * (latent or hidden) * raw.get("moe_intermediate_size", 7688)
+    around_experts = experts * hidden + _mlp(raw, "moe_shared_expert_intermediate_size", 7688)
+    if latent:
+        around_experts += 2 * hidden * latent
+        around_experts += (hidden + latent) * bool(raw.get("mlp_bias"))
+    per_layer = {
+        "M": mamba.parameters(raw),
+        "*": 2 * hidden * query + 2 * hidden * key,
+        "E": around_experts + experts * expert,
+        "-": _mlp(raw, "intermediate_size", 21504),
     }
-    count = {letter: pattern.count(letter) for letter in each}
-    embedding, tied = vocab * d, bool(raw.get("tie_word_embeddings"))
-    body = sum(count[letter] * each[letter] for letter in each) + (len(pattern) + 1) * d
+    embedding, tied = vocab * hidden, bool(raw.get("tie_word_embeddings"))
+    norms = (len(pattern) + 1) * hidden
+    body = sum(count[letter] * per_layer[letter] for letter in per_layer) + norms
     routed = count["E"] * experts * expert
+    chosen = count["E"] * top * expert
     return Shape(
         total=body + embedding * (1 if tied else 2),
-        active=body - routed + count["E"] * top * expert + embedding,
+        active=body - routed + chosen + embedding,
         embedding=0 if tied else embedding,
         vocab=vocab,
-        hidden=d,
+        hidden=hidden,
         layers=len(pattern),
         attention=count["*"],
         query=query,
         key=key,
-        scan=count["M"] * inner * state,
-        conv=count["M"] * (kernel - 1) * mixed,
+        scan=count["M"] * mamba.inner * mamba.state,
+        conv=count["M"] * (mamba.kernel - 1) * mamba.convolved,
         routed=routed,
         experts=experts if count["E"] else 0,
         top=top,
     )
 
 
+@dataclass(frozen=True)
+class _Mamba:
+    """Widths of a Mamba-2 mixer."""
+
+    heads: int
+    """Heads of the scan."""
+    inner: int
+    """Heads times head width."""
+    state: int
+    """Numbers of state per channel."""
+    kernel: int
+    """Positions that the short convolution sees."""
+    convolved: int
+    """Channels of the short convolution: x, B and C."""
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> _Mamba:
+        heads, state = raw.get("mamba_num_heads", 128), raw.get("ssm_state_size", 128)
+        inner = heads * raw.get("mamba_head_dim", 64)
+        convolved = inner + 2 * raw.get("n_groups", 8) * state
+        return cls(heads, inner, state, raw.get("conv_kernel", 4), convolved)
+
+    def parameters(self, raw: Mapping[str, Any]) -> int:
+        """Of one layer: in and out projection, convolution, A, D and dt bias, gated norm."""
+        hidden, bias = raw["hidden_size"], bool(raw.get("use_bias"))
+        projected = self.inner + self.convolved + self.heads
+        into = hidden * projected + projected * bias
+        convolution = self.convolved * (self.kernel + bool(raw.get("use_conv_bias", True)))
+        out = self.inner * hidden + hidden * bias
+        parameters: int = into + convolution + 3 * self.heads + self.inner + out
+        return parameters
+
+
+def _mlp(raw: Mapping[str, Any], key: str, default: int) -> int:
+    """Two matrices, up and down, with a bias each where the config says so."""
+    hidden, width = raw["hidden_size"], raw.get(key, default)
+    parameters: int = 2 * hidden * width + (hidden + width) * bool(raw.get("mlp_bias"))
+    return parameters
+
+
 def _dense(raw: Mapping[str, Any]) -> Shape:
-    """Llama and its kin: attention and a gated MLP a layer; Qwen 2 has biases on q, k, v, Qwen 3 norms on q and k heads."""
-    d, vocab, layers, wide = (
-        raw["hidden_size"],
-        raw["vocab_size"],
-        raw["num_hidden_layers"],
-        raw["intermediate_size"],
-    )
+    """Llama and its kin: attention and a gated MLP per layer.
+
+    Qwen 2 has biases on q, k and v; Qwen 3 has norms on q and k heads.
+    """
+    family = raw["model_type"]
+    hidden, vocab = raw["hidden_size"], raw["vocab_size"]
+    layers, wide = raw["num_hidden_layers"], raw["intermediate_size"]
     heads = raw["num_attention_heads"]
-    width = raw.get("head_dim") or d // heads
-    query, key = heads * width, (raw.get("num_key_value_heads") or heads) * width
-    layer = 2 * d * query + 2 * d * key + 3 * d * wide + 2 * d
-    layer += query + 2 * key if raw["model_type"] == "qwen2" else 0
-    layer += 2 * width if raw["model_type"] == "qwen3" else 0
-    layer += (
-        query + 2 * key + d if raw.get("attention_bias") and raw["model_type"] == "llama" else 0
-    ) + (2 * wide + d if raw.get("mlp_bias") else 0)
-    embedding, tied = vocab * d, bool(raw.get("tie_word_embeddings"))
-    body = layers * layer + d
+    head_width = raw.get("head_dim") or hidden // heads
+    query = heads * head_width
+    key = (raw.get("num_key_value_heads") or heads) * head_width
+    layer = 2 * hidden * query + 2 * hidden * key + 3 * hidden * wide + 2 * hidden
+    if family == "qwen2":
+        layer += query + 2 * key
+    if family == "qwen3":
+        layer += 2 * head_width
+    if family == "llama" and raw.get("attention_bias"):
+        layer += query + 2 * key + hidden
+    if raw.get("mlp_bias"):
+        layer += 2 * wide + hidden
+    embedding, tied = vocab * hidden, bool(raw.get("tie_word_embeddings"))
+    body = layers * layer + hidden
     return Shape(
         total=body + embedding * (1 if tied else 2),
         active=body + embedding,
         embedding=0 if tied else embedding,
         vocab=vocab,
-        hidden=d,
+        hidden=hidden,
         layers=layers,
         attention=layers,
         query=query,

@@ -1,4 +1,4 @@
-"""Run folder -> one self-contained HTML file, and the same tables as plain data; reads files only."""
+"""Run folder -> one self-contained HTML file, and the same tables as data; reads files only."""
 
 from linn.report.page import build
 from linn.report.tables import recovery_table, table

@@ -1,4 +1,7 @@
-"""Reading a run folder as it stands: a run in progress, a missing file or a line cut short is a gap in the page, never an error."""
+"""Reading a run folder as it stands.
+
+A run in progress, a missing file or a line cut short is a gap in the page, never an error.
+"""
 
 from __future__ import annotations
 
@@ -39,26 +42,23 @@ class StageFiles:
         return self.kind == "base" or (self.folder / "DONE").exists()
 
     def metrics(self) -> list[Row]:
-        """One object a step."""
+        """One object per step."""
         return list(objects(self.folder / "metrics.jsonl"))
 
     def rollouts(self) -> tuple[str, list[Row]]:
         """Name and rows of the last step whose rollouts can be read."""
-        for path in sorted(
-            self.folder.glob("rollouts/*.jsonl"),
-            key=lambda path: (len(path.name), path.name),
-            reverse=True,
-        ):
-            if rows := list(objects(path)):
+        # Step numbers have leading zeros, but those of a long run may outgrow them.
+        paths = sorted(self.folder.glob("rollouts/*.jsonl"), key=lambda p: (len(p.name), p.name))
+        for path in reversed(paths):
+            rows = list(objects(path))
+            if rows:
                 return path.stem, rows
         return "", []
 
     def evals(self, name: str) -> dict[tuple[str, str], Row]:
         """(domain, prompt id) -> row of one evaluation file, e.g. `test-greedy`."""
-        return {
-            (text(row, "domain"), text(row, "prompt_id")): row
-            for row in objects(self.folder / "evals" / f"{name}.jsonl")
-        }
+        rows = objects(self.folder / "evals" / f"{name}.jsonl")
+        return {(text(row, "domain"), text(row, "prompt_id")): row for row in rows}
 
     def eval_names(self) -> list[str]:
         """The evaluation files there are."""
@@ -66,7 +66,7 @@ class StageFiles:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFiles:
     """A run folder."""
 
     folder: Path
@@ -92,62 +92,84 @@ class Run:
     @property
     def taught(self) -> dict[str, set[str]]:
         """domain -> every stage that taught it."""
-        found: dict[str, set[str]] = {}
+        taught: dict[str, set[str]] = {}
         for stage in self.stages:
             for domain, teacher in stage.teachers.items():
-                found.setdefault(domain, set()).add(teacher)
-        return found
+                taught.setdefault(domain, set()).add(teacher)
+        return taught
 
 
-def read_run(folder: Path) -> Run:
-    """Read everything that is not large; stages read their own files when asked. Raises UserError where there is neither run nor comparison."""
-    if not any(
-        (folder / name).is_file()
-        for name in ("run.json", "ledger.jsonl", "recipe.yaml", "compare.json")
-    ):
-        found = "found neither run.json nor ledger.jsonl nor recipe.yaml nor compare.json"
-        raise UserError(f"{folder}: no run here ({found}); give the folder that `linn run` wrote")
+_PARTS = ("run.json", "ledger.jsonl", "recipe.yaml", "compare.json")
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read everything that is not large; stages read their own files when asked.
+
+    Raises UserError where there is neither run nor comparison.
+    """
+    if not any((folder / name).is_file() for name in _PARTS):
+        missing = f"found neither {' nor '.join(_PARTS)}"
+        raise UserError(f"{folder}: no run here ({missing}); give the folder that `linn run` wrote")
     troubles: list[str] = []
     scores: list[Score] = []
     try:
         scores = Ledger(folder / "ledger.jsonl").read()
     except UserError as error:
         troubles.append(str(error))
-    about, compare = _json(folder / "run.json", troubles), _json(folder / "compare.json", troubles)
+    about = _json(folder / "run.json", troubles)
+    compare = _json(folder / "compare.json", troubles)
     recipe = folder / "recipe.yaml"
     recipe_text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
-    stages = _stages(folder, about, scores)
-    return Run(folder, about, recipe_text, stages, tuple(scores), compare, tuple(troubles))
+    return RunFiles(
+        folder=folder,
+        about=about,
+        recipe=recipe_text,
+        stages=_stages(folder, about, scores),
+        scores=tuple(scores),
+        compare=compare,
+        troubles=tuple(troubles),
+    )
 
 
 def _stages(folder: Path, about: Row, scores: list[Score]) -> tuple[StageFiles, ...]:
     """The stages of run.json; without it the ledger's, each taken to start from the one before."""
-    listed = about.get("stages")
-    entries = (
-        [entry for entry in listed if isinstance(entry, dict) and text(entry, "name")]
-        if isinstance(listed, list)
-        else []
-    )
+    entries = _entries(about)
     if not entries:
         names = list(dict.fromkeys(row.stage for row in scores))
-        entries = [
-            {"name": name, "parent": parent}
-            for name, parent in zip(names, [None, *names], strict=False)
-        ]
-    found: dict[str, StageFiles] = {}
+        parents = [None, *names]
+        for name, parent in zip(names, parents, strict=False):
+            entries.append({"name": name, "parent": parent})
+    # A stage that is listed twice counts where it stands first, as it is listed last.
+    stages: dict[str, StageFiles] = {}
     for index, entry in enumerate(entries):
-        name, domains, teachers = text(entry, "name"), entry.get("domains"), entry.get("teachers")
-        found[name] = StageFiles(
-            name=name,
-            kind=text(entry, "kind"),
-            parent=text(entry, "parent") or None,
-            domains=tuple(map(str, domains)) if isinstance(domains, (dict, list)) else (),
-            teachers={str(domain): str(teacher) for domain, teacher in teachers.items()}
-            if isinstance(teachers, dict)
-            else {},
-            folder=folder / (text(entry, "folder") or f"stages/{index:02d}-{name}"),
-        )
-    return tuple(found.values())
+        stage = _stage(folder, index, entry)
+        stages[stage.name] = stage
+    return tuple(stages.values())
+
+
+def _entries(about: Row) -> list[Row]:
+    """What run.json lists as stages, each with a name."""
+    stages = about.get("stages")
+    if not isinstance(stages, list):
+        return []
+    return [entry for entry in stages if isinstance(entry, dict) and text(entry, "name")]
+
+
+def _stage(folder: Path, index: int, entry: Row) -> StageFiles:
+    name = text(entry, "name")
+    domains, teachers = entry.get("domains"), entry.get("teachers")
+    if not isinstance(domains, dict | list):
+        domains = ()
+    if not isinstance(teachers, dict):
+        teachers = {}
+    return StageFiles(
+        name=name,
+        kind=text(entry, "kind"),
+        parent=text(entry, "parent") or None,
+        domains=tuple(map(str, domains)),
+        teachers={str(domain): str(teacher) for domain, teacher in teachers.items()},
+        folder=folder / (text(entry, "folder") or f"stages/{index:02d}-{name}"),
+    )
 
 
 def _json(path: Path, troubles: list[str]) -> Row:
@@ -162,7 +184,10 @@ def _json(path: Path, troubles: list[str]) -> Row:
 
 
 def objects(path: Path) -> Iterator[Row]:
-    """The JSON objects of a JSONL file; lines that are none (the last one of a run in progress) are passed over."""
+    """The JSON objects of a JSONL file.
+
+    Other lines are passed over, such as the last one of a run in progress.
+    """
     try:
         file = path.open(encoding="utf-8", errors="replace")
     except OSError:

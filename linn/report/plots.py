@@ -1,13 +1,16 @@
 """Curves and bars as small inline SVG.
 
-Written by hand, not by a plotting library: a figure here is one or two paths. A page holds some two hundred of them, which must stretch
-from 400 to 1600 px, follow the reader's light or dark theme through the page's own style sheet, and stay near a kilobyte each; a plotting
-library's SVG carries fonts and fixed colours of its own, tens of kilobytes a figure. Words and axis labels are HTML around the
-picture, so that they never shrink with it; strokes keep their width (`vector-effect` in the style sheet).
+Written by hand, not by a plotting library, because a picture here is one or two paths. A page holds
+some two hundred of them. They must stretch from 400 to 1600 px, follow the reader's light or dark
+theme through the page's own style sheet, and stay near a kilobyte each. A plotting library's SVG
+carries fonts and fixed colours of its own: tens of kilobytes per picture. Words and axis labels are
+HTML around the picture, so they never shrink with it; strokes keep their width (`vector-effect` in
+the style sheet).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -55,27 +58,40 @@ def plot(
     y: tuple[float, float] | None = None,
 ) -> Plot | None:
     """Scale the lines into one picture; `y` fixes the axis. None where there is no point at all."""
-    kept = tuple(Line(thin_out(line.points), line.style) for line in lines if line.points)
-    if not kept:
+    drawn = tuple(Line(thin_out(line.points), line.style) for line in lines if line.points)
+    if not drawn:
         return None
-    xs = [x for line in kept for x, _ in line.points]
-    ys = [y for line in kept for _, y in line.points]
-    x_ends, y_ends = _ends(xs), y or _ends(ys)
-    paths = tuple((line.style, _path(line.points, x_ends, y_ends)) for line in kept)
-    return Plot(title, kept, note, x_label, (min(xs), max(xs)), y_ends, paths)
+    xs = [x for line in drawn for x, _ in line.points]
+    ys = [y for line in drawn for _, y in line.points]
+    x_ends = _ends(xs)
+    y_ends = y or _ends(ys)
+    return Plot(
+        title=title,
+        lines=drawn,
+        note=note,
+        x_label=x_label,
+        x=(min(xs), max(xs)),
+        y=y_ends,
+        paths=tuple((line.style, _path(line.points, x_ends, y_ends)) for line in drawn),
+    )
 
 
 def thin_out(points: Points, most: int = 160) -> Points:
-    """At most about `most` points: the lowest and the highest of each bucket, so that no spike is lost."""
+    """At most about `most` points.
+
+    The lowest and the highest of each bucket survive, so no spike is lost.
+    """
     if len(points) <= most:
         return points
-    size = -(-2 * len(points) // most)
-    kept: list[tuple[float, float]] = []
-    for at in range(0, len(points), size):
-        bucket = range(at, min(at + size, len(points)))
-        ends = {min(bucket, key=lambda i: points[i][1]), max(bucket, key=lambda i: points[i][1])}
-        kept += [points[i] for i in sorted(ends)]
-    return kept
+    # Two points survive of each bucket.
+    size = math.ceil(2 * len(points) / most)
+    survivors: list[tuple[float, float]] = []
+    for first in range(0, len(points), size):
+        bucket = range(first, min(first + size, len(points)))
+        lowest = min(bucket, key=lambda i: points[i][1])
+        highest = max(bucket, key=lambda i: points[i][1])
+        survivors += [points[i] for i in sorted({lowest, highest})]
+    return survivors
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
@@ -88,24 +104,14 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _path(points: Points, x: tuple[float, float], y: tuple[float, float]) -> str:
-    def at(point: tuple[float, float]) -> str:
-        right = (point[0] - x[0]) / (x[1] - x[0]) * WIDTH
-        up = min(1.0, max(0.0, (point[1] - y[0]) / (y[1] - y[0])))
-        return f"{right:.1f} {HEIGHT * (1 - up):.1f}"
+    def place(point: tuple[float, float]) -> str:
+        right = (point[0] - x[0]) / (x[1] - x[0])
+        up = (point[1] - y[0]) / (y[1] - y[0])
+        # A fixed axis may be shorter than the values: what lies outside is drawn at its end.
+        up = min(1.0, max(0.0, up))
+        return f"{right * WIDTH:.1f} {HEIGHT * (1 - up):.1f}"
 
     # A single point becomes a line of no length, which round caps show as a dot.
     if len(points) == 1:
-        return f"M{at(points[0])}h0"
-    return "M" + "L".join(at(point) for point in points)
-
-
-def tick(value: float) -> str:
-    """An axis label of three significant digits."""
-    size = abs(value)
-    if size and (size < 1e-3 or size >= 1e6):
-        label = f"{value:.1e}"
-    elif size >= 1000 or value == int(value):
-        label = f"{value:,.0f}"
-    else:
-        label = f"{value:.3g}"
-    return label.replace("-", "−")
+        return f"M{place(points[0])}h0"
+    return "M" + "L".join(place(point) for point in points)

@@ -1,113 +1,134 @@
-"""The paragraph at the top of the page: what was gained, what was lost, what distillation gave back, in computed words."""
+"""The paragraph at the top of the page, in computed words.
+
+What was gained, what was lost, and what distillation gave back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import fsum
+from typing import NamedTuple
 
 from linn.ledger import Interval, latest
-from linn.report.files import Run, StageFiles
-from linn.report.tables import Recovery, Table, short
+from linn.report.files import RunFiles, StageFiles
+from linn.report.numbers import count_of, format_percent, format_score
+from linn.report.tables import Cell, Recovery, Table
+
+NAMED = 3
+"""Losses that are named; of more, the sentence says that there are."""
 
 
 def summary(
-    run: Run, table: Table, given_back: Sequence[tuple[StageFiles, list[Recovery], Interval | None]]
+    run: RunFiles,
+    table: Table,
+    recoveries: Sequence[tuple[StageFiles, list[Recovery], Interval | None]],
 ) -> list[str]:
     """Sentences, in order."""
     if run.compare and not run.stages:
         return ["A comparison of several runs; each has a report of its own in its seed's folder."]
     if not table.rows:
         return ["Nothing has been measured on the test split yet."]
-    return [
-        *_course(run),
-        *_moves(run, table),
-        *(sentence for entry in given_back for sentence in _given_back(*entry)),
-    ]
+    sentences = [*_course(run), *_moves(run, table)]
+    for stage, lines, total in recoveries:
+        sentences += _given_back(stage, lines, total)
+    return sentences
 
 
-def _course(run: Run) -> list[str]:
+def _course(run: RunFiles) -> list[str]:
     """From the first measured stage to the last, over the domains both have."""
-    found = latest(run.scores, "test", "accuracy")
-    stages = [name for name in run.parents if any(stage == name for stage, _ in found)]
+    scores = latest(run.scores, "test", "accuracy")
+    measured = {stage for stage, _ in scores}
+    stages = [name for name in run.parents if name in measured]
     first, last = stages[0], stages[-1]
-    shared = [domain for stage, domain in found if stage == first and (last, domain) in found]
+    shared = [d for stage, d in scores if stage == first and (last, d) in scores]
     if first == last or not shared:
         return [f"Only {first} has been measured so far."]
-    before = fsum(found[first, domain].value for domain in shared) / len(shared)
-    after = fsum(found[last, domain].value for domain in shared) / len(shared)
-    verb = "rose" if after > before else "fell" if after < before else "stayed"
-    over = _count(len(shared), "domain")
+    before = fsum(scores[first, domain].value for domain in shared) / len(shared)
+    after = fsum(scores[last, domain].value for domain in shared) / len(shared)
+    verb = "stayed"
+    if after > before:
+        verb = "rose"
+    elif after < before:
+        verb = "fell"
+    domains = count_of(len(shared), "domain")
     return [
-        f"From {first} to {last}, the mean test score over {over} {verb} from {short(before)} to {short(after)}."
+        f"From {first} to {last}, the mean test score over {domains} {verb} "
+        f"from {format_score(before)} to {format_score(after)}."
     ]
 
 
-def _moves(run: Run, table: Table) -> list[str]:
-    """How many cells moved beyond their interval; the largest losses by name, those on the way to the last stage first."""
-    line = _lineage(run, table.rows[-1][0])
-    cells = [
-        (stage, cell, cell.change.value)
-        for stage, cells in table.rows
-        for cell in cells
-        if cell is not None and cell.change is not None
-    ]
-    gained = [entry for entry in cells if entry[1].gained]
-    lost = sorted(
-        (entry for entry in cells if entry[1].lost),
-        key=lambda entry: (entry[0] not in line, entry[2]),
-    )
+class _Move(NamedTuple):
+    """A measured change."""
+
+    stage: str
+    cell: Cell
+    by: float
+
+
+def _moves(run: RunFiles, table: Table) -> list[str]:
+    """How many cells moved beyond their interval, and the largest losses by name."""
+    moves = []
+    for stage, cells in table.rows:
+        for cell in cells:
+            if cell is not None and cell.change is not None:
+                moves.append(_Move(stage, cell, cell.change.value))
+    gains = [move for move in moves if move.cell.gained]
+    losses = [move for move in moves if move.cell.lost]
     sentences = []
-    if gained:
-        stage, cell, by = max(gained, key=lambda entry: entry[2])
-        were = "was a gain" if len(gained) == 1 else "were gains"
-        most = f"the largest {cell.score.domain} in {stage}, by {short(by)}"
-        sentences.append(
-            f"Of {len(cells)} measured changes {len(gained)} {were} beyond the interval, {most}."
-        )
-    if lost:
-        aside = sum(stage not in line for stage, _, _ in lost)
-        named = ", ".join(
-            f"{stage} cost {cell.score.domain} {short(-by)}" for stage, cell, by in lost[:3]
-        )
-        were, more = (
-            "was a loss" if len(lost) == 1 else "were losses",
-            ", …" if len(lost) > 3 else ".",
-        )
-        branch = f" ({aside} on side branches)" if aside else ""
-        sentences.append(f"{len(lost)} {were} beyond the interval{branch}: {named}{more}")
-    elif cells:
+    if gains:
+        sentences.append(_gain_sentence(gains, len(moves)))
+    if losses:
+        sentences.append(_loss_sentence(losses, _lineage(run, table.rows[-1][0])))
+    elif moves:
         sentences.append("No stage cost a domain more than the interval.")
     return sentences
 
 
-def _lineage(run: Run, stage: str) -> set[str]:
+def _gain_sentence(gains: list[_Move], measured: int) -> str:
+    largest = max(gains, key=lambda move: move.by)
+    were = "was a gain" if len(gains) == 1 else "were gains"
+    return (
+        f"Of {measured} measured changes {len(gains)} {were} beyond the interval, the largest "
+        f"{largest.cell.score.domain} in {largest.stage}, by {format_score(largest.by)}."
+    )
+
+
+def _loss_sentence(losses: list[_Move], lineage: set[str]) -> str:
+    # First what the last stage inherits: a loss on a side branch may never matter.
+    ordered = sorted(losses, key=lambda move: (move.stage not in lineage, move.by))
+    named = ", ".join(
+        f"{move.stage} cost {move.cell.score.domain} {format_score(-move.by)}"
+        for move in ordered[:NAMED]
+    )
+    aside = sum(move.stage not in lineage for move in losses)
+    were = "was a loss" if len(losses) == 1 else "were losses"
+    branch = f" ({aside} on side branches)" if aside else ""
+    end = ", …" if len(losses) > NAMED else "."
+    return f"{len(losses)} {were} beyond the interval{branch}: {named}{end}"
+
+
+def _lineage(run: RunFiles, stage: str) -> set[str]:
     """The stage and everything it came from."""
-    found: set[str] = set()
-    at: str | None = stage
-    while at is not None and at not in found:
-        found.add(at)
-        at = run.parents.get(at)
-    return found
+    lineage: set[str] = set()
+    ancestor: str | None = stage
+    while ancestor is not None and ancestor not in lineage:
+        lineage.add(ancestor)
+        ancestor = run.parents.get(ancestor)
+    return lineage
 
 
 def _given_back(stage: StageFiles, lines: list[Recovery], total: Interval | None) -> list[str]:
     if not lines:
         return []
-    behind = sum(line.share is not None for line in lines)
     if total is None:
         return [
-            f"{stage.name} had nothing to recover: no teacher was beyond the interval of {stage.parent}."
+            f"{stage.name} had nothing to recover: "
+            f"no teacher was beyond the interval of {stage.parent}."
         ]
+    behind = sum(line.share is not None for line in lines)
+    low, high = format_percent(total.low), format_percent(total.high)
     return [
-        f"{stage.name} began below its teacher in {behind} of {_count(len(lines), 'domain')} and on average gave back "
-        f"{percent(total.value)} of the gap (95 % interval {percent(total.low)} to {percent(total.high)})."
+        f"{stage.name} began below its teacher in {behind} of {count_of(len(lines), 'domain')} "
+        f"and on average gave back {format_percent(total.value)} of the gap "
+        f"(95 % interval {low} to {high})."
     ]
-
-
-def percent(value: float) -> str:
-    """A share for people, with a true minus sign."""
-    return f"{round(value * 100) + 0:d} %".replace("-", "−")
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n} {word}{'' if n == 1 else 's'}"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from linn.ledger import Interval, best, changes, latest, mean, recovery
+from linn.report.numbers import format_score
 from linn.types import Score, Split
 
 TEACHER, BEST, LOSS, GAIN = "★", "☆", "▼", "▲"
@@ -38,17 +39,20 @@ class Cell:
     @property
     def star(self) -> str:
         """`★` teacher, `☆` best so far but nobody's teacher, or nothing."""
-        return TEACHER if self.teacher else BEST if self.best else ""
+        if self.teacher:
+            return TEACHER
+        return BEST if self.best else ""
 
     @property
     def flag(self) -> str:
         """`▼0.11` or `▲0.11`: the change, where it lies beyond its interval; or nothing."""
         if self.change is None or not (self.lost or self.gained):
             return ""
-        return f"{LOSS if self.lost else GAIN}{short(abs(self.change.value))}"
+        return f"{LOSS if self.lost else GAIN}{format_score(abs(self.change.value))}"
 
     def __str__(self) -> str:
-        return " ".join(part for part in (short(self.score.value), self.star, self.flag) if part)
+        parts = (format_score(self.score.value), self.star, self.flag)
+        return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,14 @@ class Table:
     domains: tuple[str, ...]
     """Columns."""
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
-    """(stage, one cell a domain) in run order; None where nothing was measured."""
+    """(stage, one cell per domain) in run order; None where nothing was measured."""
 
     def text(self) -> list[list[str]]:
-        """Header and rows as strings: `0.84 ★ ▲0.12`; an empty string where nothing was measured."""
-        body = [
-            [stage, *("" if cell is None else str(cell) for cell in cells)]
-            for stage, cells in self.rows
-        ]
-        return [["stage", *self.domains], *body]
+        """Header and rows as strings: `0.84 ★ ▲0.12`; empty where nothing was measured."""
+        lines = [["stage", *self.domains]]
+        for stage, cells in self.rows:
+            lines.append([stage, *("" if cell is None else str(cell) for cell in cells)])
+        return lines
 
 
 def table(
@@ -76,31 +79,33 @@ def table(
     metric: str = "accuracy",
     teachers: Mapping[str, Collection[str]] | None = None,
 ) -> Table:
-    """The cascade table. `parents`: stage -> where it started, in run order; `teachers`: domain -> stages that taught it.
+    """The cascade table.
 
-    Stages without a row in this split and metric are left out. The best mark comes from validation accuracy, whatever is shown.
+    `parents`: stage -> where it started, in run order. `teachers`: domain -> stages that taught it.
+    Stages without a row in this split and metric are left out. The best mark comes from validation
+    accuracy, whatever is shown.
     """
-    found = latest((row for row in rows if row.stage in parents), split, metric)
-    domains = tuple(dict.fromkeys(domain for _, domain in found))
-    moved = {
+    scores = latest((row for row in rows if row.stage in parents), split, metric)
+    domains = tuple(dict.fromkeys(domain for _, domain in scores))
+    moves = {
         (change.stage, change.domain): change.by for change in changes(rows, parents, split, metric)
     }
     tops = {domain: best(rows, domain, list(parents)) for domain in domains}
     taught = teachers or {}
 
     def cell(stage: str, domain: str) -> Cell | None:
-        score, top = found.get((stage, domain)), tops[domain]
+        score, top = scores.get((stage, domain)), tops[domain]
         if score is None:
             return None
         return Cell(
-            score,
-            moved.get((stage, domain)),
-            stage in taught.get(domain, ()),
-            top is not None and top.stage == stage,
+            score=score,
+            change=moves.get((stage, domain)),
+            teacher=stage in taught.get(domain, ()),
+            best=top is not None and top.stage == stage,
         )
 
-    body = [(stage, tuple(cell(stage, domain) for domain in domains)) for stage in parents]
-    return Table(domains, tuple((stage, cells) for stage, cells in body if any(cells)))
+    lines = [(stage, tuple(cell(stage, domain) for domain in domains)) for stage in parents]
+    return Table(domains, tuple((stage, cells) for stage, cells in lines if any(cells)))
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class Recovery:
     teacher: Score
     """The checkpoint that taught the domain."""
     share: Interval | None
-    """(after − start)/(teacher − start); None where the teacher is not above the start's interval."""
+    """(after − start)/(teacher − start); None where the teacher is within the start's interval."""
 
 
 def recovery_table(
@@ -127,18 +132,17 @@ def recovery_table(
     split: Split = "test",
     metric: str = "accuracy",
 ) -> tuple[list[Recovery], Interval | None]:
-    """One row a taught domain measured at all three places, and the mean share over the domains that had something to recover."""
-    found = latest(rows, split, metric)
-    lines = [
-        Recovery(domain, a, b, c, recovery(a, b, c))
-        for domain, teacher in teachers.items()
-        if (a := found.get((start, domain)))
-        and (b := found.get((mopd, domain)))
-        and (c := found.get((teacher, domain)))
-    ]
+    """One row per taught domain measured at all three places, and the mean share.
+
+    The mean is over the domains that had something to recover; None where none had.
+    """
+    scores = latest(rows, split, metric)
+    lines = []
+    for domain, teacher in teachers.items():
+        before = scores.get((start, domain))
+        after = scores.get((mopd, domain))
+        top = scores.get((teacher, domain))
+        if before is not None and after is not None and top is not None:
+            share = recovery(before, after, top)
+            lines.append(Recovery(domain, before, after, top, share))
     return lines, mean([line.share for line in lines if line.share is not None])
-
-
-def short(value: float) -> str:
-    """A score for people: two decimals and a true minus sign; never `-0.00`."""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")

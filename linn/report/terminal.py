@@ -9,12 +9,16 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from linn.ledger import regressions
-from linn.report.files import Run, read_run
-from linn.report.tables import BEST, GAIN, LOSS, TEACHER, Cell, recovery_table, table
+from linn.report.files import RunFiles, read_run
+from linn.report.numbers import format_range
+from linn.report.tables import BEST, GAIN, LOSS, TEACHER, Cell, Recovery, recovery_table, table
 
 
 def print_tables(folder: Path) -> None:
-    """Print the cascade table (test split, sampled and greedy), what stages cost, and what each distillation gave back."""
+    """Print the cascade table, what stages cost, and what each distillation gave back.
+
+    All of the test split; the cascade and the recovery sampled and greedy.
+    """
     run = read_run(folder)
     console = Console()
     for metric, meaning in (("accuracy", "sampled as trained"), ("greedy", "greedy")):
@@ -25,48 +29,74 @@ def print_tables(folder: Path) -> None:
             _recovery(console, run, stage.name, stage.parent, stage.teachers)
 
 
-def _cascade(console: Console, run: Run, metric: str, meaning: str) -> None:
-    shown = table(run.scores, run.parents, metric=metric, teachers=run.taught)
-    if not shown.rows:
+def _cascade(console: Console, run: RunFiles, metric: str, meaning: str) -> None:
+    cascade = table(run.scores, run.parents, metric=metric, teachers=run.taught)
+    if not cascade.rows:
         return
-    cells = [cell for _, row in shown.rows for cell in row if cell is not None]
-    ns = sorted({cell.score.n for cell in cells})
-    widest = max(
-        max(cell.score.high - cell.score.value, cell.score.value - cell.score.low) for cell in cells
+    cells = [cell for _, row in cascade.rows for cell in row if cell is not None]
+    counts = format_range([cell.score.n for cell in cells])
+    widest = max(_half_width(cell) for cell in cells)
+    title = (
+        f"{run.about.get('name', 'run')}: test split, {meaning}, in %; "
+        f"n {counts} a cell, 95 % intervals at most ±{100 * widest:.0f}"
     )
-    title = f"{run.about.get('name', 'run')}: test split, {meaning}, in %; n {'–'.join(map(str, dict.fromkeys((ns[0], ns[-1]))))} a cell, 95 % intervals at most ±{100 * widest:.0f}"
     console.print(title, style="bold", highlight=False)
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0))
     grid.add_column("stage", no_wrap=True)
-    for domain in shown.domains:
+    for domain in cascade.domains:
+        # A folded name keeps eleven domains within 80 columns.
         grid.add_column(domain.replace("_", " "), justify="right", overflow="fold", max_width=6)
-    for stage, row in shown.rows:
-        grid.add_row(stage, *(_short(cell) for cell in row))
+    for stage, row in cascade.rows:
+        grid.add_row(stage, *(_cell_text(cell) for cell in row))
     console.print(grid)
-    console.print(
-        f"{TEACHER} teacher  {BEST} best  {GAIN}{LOSS} gained or lost beyond the interval against the stage it started from",
-        style="dim",
+    legend = (
+        f"{TEACHER} teacher  {BEST} best  {GAIN}{LOSS} gained or lost beyond the interval "
+        "against the stage it started from"
     )
+    console.print(legend, style="dim")
 
 
-def _short(cell: Cell | None) -> str:
+def _half_width(cell: Cell) -> float:
+    score = cell.score
+    return max(score.high - score.value, score.value - score.low)
+
+
+def _cell_text(cell: Cell | None) -> str:
     if cell is None:
         return ""
-    mark = LOSS if cell.lost else GAIN if cell.gained else ""
+    mark = ""
+    if cell.lost:
+        mark = LOSS
+    elif cell.gained:
+        mark = GAIN
     return f"{100 * cell.score.value:.0f}{cell.star}{mark}"
 
 
-def _losses(console: Console, run: Run) -> None:
+def _losses(console: Console, run: RunFiles) -> None:
     for change in regressions(run.scores, run.parents):
-        before, after = change.before, change.after
+        before, after, by = change.before, change.after, change.by
         console.print(
             f"{LOSS} {change.stage} cost {change.domain} {before.value:.1%} → {after.value:.1%} "
-            f"({change.by.value:+.1%} [{change.by.low:+.1%}, {change.by.high:+.1%}], n {after.n})",
+            f"({by.value:+.1%} [{by.low:+.1%}, {by.high:+.1%}], n {after.n})",
             highlight=False,
         )
 
 
-def _recovery(console: Console, run: Run, name: str, parent: str, teachers: dict[str, str]) -> None:
+_RECOVERY_COLUMNS = {
+    "domain": "left",
+    "teacher": "left",
+    "start": "right",
+    "after": "right",
+    "teacher's": "right",
+    "recovery": "right",
+    "95 % interval": "right",
+}
+"""Heading -> alignment."""
+
+
+def _recovery(
+    console: Console, run: RunFiles, name: str, parent: str, teachers: dict[str, str]
+) -> None:
     for metric in ("accuracy", "greedy"):
         lines, total = recovery_table(run.scores, parent, name, teachers, metric=metric)
         if not lines:
@@ -74,32 +104,23 @@ def _recovery(console: Console, run: Run, name: str, parent: str, teachers: dict
         title = f"{name}: recovery, (after − start)/(teacher − start), test split, {metric}"
         console.print(title, style="bold", highlight=False)
         grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1))
-        for column in (
-            "domain",
-            "teacher",
-            "start",
-            "after",
-            "teacher's",
-            "recovery",
-            "95 % interval",
-        ):
-            grid.add_column(column, justify="left" if column in ("domain", "teacher") else "right")
+        for heading, side in _RECOVERY_COLUMNS.items():
+            grid.add_column(heading, justify="left" if side == "left" else "right")
         for line in lines:
-            share = line.share
-            shown = (
-                ("–", "–")
-                if share is None
-                else (f"{share.value:.0%}", f"[{share.low:.0%}, {share.high:.0%}]")
-            )
-            grid.add_row(
-                line.domain,
-                line.teacher.stage,
-                *(f"{s.value:.1%}" for s in (line.start, line.after, line.teacher)),
-                *shown,
-            )
+            grid.add_row(*_recovery_row(line))
         console.print(grid)
         if total is not None:
             console.print(
-                f"– nothing was lost; mean recovery of what was lost: {total.value:.0%} [{total.low:.0%}, {total.high:.0%}]",
+                "– nothing was lost; mean recovery of what was lost: "
+                f"{total.value:.0%} [{total.low:.0%}, {total.high:.0%}]",
                 highlight=False,
             )
+
+
+def _recovery_row(line: Recovery) -> list[str]:
+    scores = [f"{score.value:.1%}" for score in (line.start, line.after, line.teacher)]
+    share, interval = "–", "–"
+    if line.share is not None:
+        share = f"{line.share.value:.0%}"
+        interval = f"[{line.share.low:.0%}, {line.share.high:.0%}]"
+    return [line.domain, line.teacher.stage, *scores, share, interval]

@@ -1,24 +1,33 @@
-"""Which transcripts a person should look at, cut and cleaned: what a model wrote is hostile text."""
+"""Which transcripts a person should look at, cut and cleaned.
+
+What a model wrote is hostile text.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
 from linn.report.files import Row, StageFiles, number, text
-from linn.report.tables import short
+from linn.report.numbers import format_score
 
 EACH = 2
 """Transcripts of a sort in a stage."""
 TURNED = 0.5
 """A prompt has become right or wrong when its reward moved at least this far."""
 
-# Control characters, lone surrogates, and the marks that reorder or hide what a reader sees (bidi, zero width).
+# Control characters, lone surrogates, and the marks that reorder or hide what a reader sees
+# (bidi, zero width).
 _INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+    "["
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"
+    "\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff"
+    "]"
 )
 
 
@@ -55,18 +64,31 @@ class Sort:
 
 
 def clean(raw: str) -> str:
-    """Text whose every character can be seen and written: what is invisible or not text becomes its code, as `<U+202E>`."""
-    return _INVISIBLE.sub(lambda found: f"<U+{ord(found.group()):04X}>", raw.replace("\r\n", "\n"))
+    """Text whose every character can be seen and written.
+
+    What is invisible or not text becomes its code, as `<U+202E>`.
+    """
+
+    def code(match: re.Match[str]) -> str:
+        return f"<U+{ord(match.group()):04X}>"
+
+    return _INVISIBLE.sub(code, raw.replace("\r\n", "\n"))
 
 
 def cut(raw: str, room: int) -> str:
-    """Cleaned text of at most about `room` bytes of HTML: the beginning and the end, and how much was left out between them."""
-    if len(raw) <= room and len(escape(whole := clean(raw)).encode()) <= room:
-        return whole
-    # No character takes less than a byte, so what lies further in than the room can never be shown.
-    head, tail = _fill(raw[:room], room * 2 // 3), _fill(raw[-room:][::-1], room // 3)
-    left_out = len(raw) - head - tail
-    return f"{clean(raw[:head])}\n… {left_out:,} characters left out …\n{clean(raw[len(raw) - tail :])}"
+    """Cleaned text of at most about `room` bytes of HTML.
+
+    Of a longer one the beginning and the end, and between them how much was left out.
+    """
+    if len(raw) <= room:
+        whole = clean(raw)
+        if len(escape(whole).encode()) <= room:
+            return whole
+    # No character takes less than a byte, so what lies further in than the room is never shown.
+    head = _fill(raw[:room], room * 2 // 3)
+    tail = _fill(raw[-room:][::-1], room // 3)
+    left_out = f"… {len(raw) - head - tail:,} characters left out …"
+    return f"{clean(raw[:head])}\n{left_out}\n{clean(raw[len(raw) - tail :])}"
 
 
 def _fill(raw: str, room: int) -> int:
@@ -80,21 +102,29 @@ def _fill(raw: str, room: int) -> int:
 
 
 def transcripts(stage: StageFiles, parent: StageFiles | None, room: int) -> list[Sort]:
-    """Best and worst of the stage's last rollouts (else of its evaluation), and what turned against its parent on the same prompts."""
+    """Best and worst of the stage, and what turned against its parent on the same prompts.
+
+    Best and worst are of its last rollouts, else of its evaluation. `room`: bytes per text.
+    """
     name = _evaluation(stage, parent)
     after = stage.evals(name) if name else {}
     step, rows = stage.rollouts()
     origin = f"of {len(rows):,} rollouts of {step}"
     if not rows:
-        rows, origin = list(after.values()), f"of {len(after):,} prompts of {name}"
+        rows = list(after.values())
+        origin = f"of {len(after):,} prompts of {name}"
     sorts = _extremes([row for row in rows if number(row, "reward") is not None], origin, room)
     if parent is not None and after:
-        sorts += _turned(stage.name, after, parent.name, parent.evals(name), name, room)
+        before = parent.evals(name)
+        sorts += _turned(_Graded(stage.name, after), _Graded(parent.name, before), name, room)
     return sorts
 
 
 def _evaluation(stage: StageFiles, parent: StageFiles | None) -> str:
-    """The evaluation to look at: one that the parent has too, test before validation, greedy before sampled."""
+    """The evaluation to look at; empty where there is none.
+
+    One that the parent has too, test before validation, greedy before sampled.
+    """
     names = stage.eval_names()
     shared = set(names).intersection(parent.eval_names()) if parent is not None else set()
     return min(
@@ -111,82 +141,98 @@ def _extremes(rows: list[Row], origin: str, room: int) -> list[Sort]:
     worst = sorted(rows, key=lambda row: (_reward(row), -len(text(row, "text"))))
     return [
         Sort(
-            "Best",
-            f"highest reward, shortest first, {origin}",
-            tuple(_one(row, room) for row in _pick(best)),
+            title="Best",
+            note=f"highest reward, shortest first, {origin}",
+            shown=tuple(_one(row, room) for row in _pick(best)),
         ),
         Sort(
-            "Worst",
-            f"lowest reward, longest first, {origin}",
-            tuple(_one(row, room) for row in _pick(worst)),
+            title="Worst",
+            note=f"lowest reward, longest first, {origin}",
+            shown=tuple(_one(row, room) for row in _pick(worst)),
         ),
     ]
 
 
-Graded = dict[tuple[str, str], Row]
+@dataclass(frozen=True)
+class _Graded:
+    """One stage's evaluation."""
+
+    stage: str
+    """The stage's name."""
+    rows: Mapping[tuple[str, str], Row]
+    """(domain, prompt id) -> row."""
 
 
-def _turned(
-    stage: str, after: Graded, parent: str, before: Graded, name: str, room: int
-) -> list[Sort]:
+class _Pair(NamedTuple):
+    """One prompt under two stages."""
+
+    old: Row
+    new: Row
+
+    @property
+    def rise(self) -> float:
+        return _reward(self.new) - _reward(self.old)
+
+
+def _turned(after: _Graded, before: _Graded, name: str, room: int) -> list[Sort]:
     """Prompts whose reward moved by `TURNED` or more, the furthest first."""
-    both = [(row, before[key]) for key, row in after.items() if key in before]
-    both = [
-        (new, old)
-        for new, old in both
-        if number(new, "reward") is not None and number(old, "reward") is not None
-    ]
+    pairs = []
+    for key, new in after.rows.items():
+        old = before.rows.get(key)
+        if old is None or number(new, "reward") is None or number(old, "reward") is None:
+            continue
+        pairs.append(_Pair(old, new))
+    right = sorted((p for p in pairs if p.rise >= TURNED), key=lambda p: -p.rise)
+    wrong = sorted((p for p in pairs if -p.rise >= TURNED), key=lambda p: p.rise)
     sorts = []
-    for title, sign in (("Newly right", 1), ("Newly wrong", -1)):
-        turned = [(sign * (_reward(new) - _reward(old)), new, old) for new, old in both]
-        turned = sorted(
-            (entry for entry in turned if entry[0] >= TURNED), key=lambda entry: -entry[0]
-        )
-        counts = Counter(text(new, "domain") for _, new, _ in turned).most_common()
-        note = f"{len(turned):,} of {len(both):,} prompts of {name}, against {parent}"
-        if counts:
-            note += ": " + ", ".join(f"{domain} {count}" for domain, count in counts)
-        olds = {id(new): old for _, new, old in turned}
+    for title, turned in (("Newly right", right), ("Newly wrong", wrong)):
+        domains = Counter(text(pair.new, "domain") for pair in turned).most_common()
+        note = f"{len(turned):,} of {len(pairs):,} prompts of {name}, against {before.stage}"
+        if domains:
+            note += ": " + ", ".join(f"{domain} {count}" for domain, count in domains)
+        old_of = {id(pair.new): pair.old for pair in turned}
+        chosen = _pick([pair.new for pair in turned])
         shown = tuple(
-            _pair(parent, olds[id(new)], stage, new, room)
-            for new in _pick([new for _, new, _ in turned])
+            _both(before.stage, old_of[id(new)], after.stage, new, room) for new in chosen
         )
         sorts.append(Sort(title, note, shown))
     return sorts
 
 
 def _pick(rows: Sequence[Row]) -> list[Row]:
-    """The first `EACH`, another domain each as long as there is one."""
-    firsts = {text(row, "domain"): row for row in reversed(rows)}
-    spread = [row for row in rows if firsts[text(row, "domain")] is row]
-    return (spread + [row for row in rows if firsts[text(row, "domain")] is not row])[:EACH]
+    """The first `EACH`, from as many domains as there are."""
+    first_of = {text(row, "domain"): row for row in reversed(rows)}
+    firsts = [row for row in rows if first_of[text(row, "domain")] is row]
+    others = [row for row in rows if first_of[text(row, "domain")] is not row]
+    return [*firsts, *others][:EACH]
 
 
 def _one(row: Row, room: int) -> Shown:
-    return _shown(row, short(_reward(row)), (("", cut(text(row, "text"), room)),))
+    return _shown(row, format_score(_reward(row)), (("", cut(text(row, "text"), room)),))
 
 
-def _pair(parent: str, old: Row, stage: str, new: Row, room: int) -> Shown:
+def _both(parent: str, old: Row, stage: str, new: Row, room: int) -> Shown:
+    """The same prompt before and after."""
+    old_note = clean(text(old, "note"))[:300]
+    rewards = f"{format_score(_reward(old))} → {format_score(_reward(new))}"
     texts = (
-        (f"{parent}: {clean(text(old, 'note'))[:300]}", cut(text(old, "text"), room)),
+        (f"{parent}: {old_note}", cut(text(old, "text"), room)),
         (stage, cut(text(new, "text"), room)),
     )
-    return _shown(new, f"{short(_reward(old))} → {short(_reward(new))}", texts)
+    return _shown(new, rewards, texts)
 
 
 def _shown(row: Row, reward: str, texts: tuple[tuple[str, str], ...]) -> Shown:
-    status = " ".join(
-        part for part in (text(row, "status"), text(row, "error")) if part and part != "ok"
-    )
-    name, prompt_id = clean(text(row, "domain"))[:80], clean(text(row, "prompt_id"))[:80]
+    parts = (text(row, "status"), text(row, "error"))
+    status = " ".join(part for part in parts if part and part != "ok")
     return Shown(
-        name,
-        prompt_id,
-        reward,
-        clean(status)[:300],
-        clean(text(row, "note"))[:300],
-        cut(text(row, "gold"), 600),
-        texts,
+        domain=clean(text(row, "domain"))[:80],
+        prompt_id=clean(text(row, "prompt_id"))[:80],
+        reward=reward,
+        status=clean(status)[:300],
+        note=clean(text(row, "note"))[:300],
+        gold=cut(text(row, "gold"), 600),
+        texts=texts,
     )
 
 

@@ -1,0 +1,150 @@
+"""Amounts of work and memory, and the price of a recipe that they add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from linn.pricing.assumptions import DOMAINS, Assumptions
+from linn.pricing.shape import Shape
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Work of a stage under one reading; a sum of amounts is an amount."""
+
+    groups: float = 0.0
+    """Prompts sampled, refills included."""
+    rollouts: float = 0.0
+    """Conversations held."""
+    sampled: float = 0.0
+    """Tokens that the policy samples."""
+    trained: float = 0.0
+    """Tokens that go through a training step, prompts and environment turns included."""
+    scored: float = 0.0
+    """Tokens scored under another model: MOPD's teachers, the reference of RLHF's KL."""
+    sampling_flops: float = 0.0
+    """FLOPs of prompts read and tokens decoded."""
+    training_flops: float = 0.0
+    """FLOPs of training: three times the forward pass, no recomputation."""
+    scoring_flops: float = 0.0
+    """FLOPs of scoring: the forward pass."""
+    device_s: float = 0.0
+    """Device-seconds of all that."""
+    core_s: float = 0.0
+    """Core-seconds of verifiers."""
+    judge_calls: float = 0.0
+    """Questions to judge models."""
+    judge_tokens: float = 0.0
+    """Tokens that judge models read and write."""
+
+    def __add__(self, other: Amount) -> Amount:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Amount(*(mine + others for mine, others in pairs))
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of everything on the run's own devices."""
+        return self.sampling_flops + self.training_flops + self.scoring_flops
+
+
+@dataclass(frozen=True)
+class StagePrice:
+    """One stage."""
+
+    name: str
+    """The stage's name."""
+    kind: str
+    """sft, rl or distill."""
+    updates: int
+    """Optimiser steps."""
+    expected: Amount
+    """By the assumptions."""
+    most: Amount
+    """By the recipe's limits: every reply and every refill at its longest."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device."""
+
+    weights: float
+    """float32, as the trainer keeps them."""
+    gradients: float
+    """float32."""
+    optimiser: float
+    """AdamW's two moments, float32."""
+    activations: float
+    """One packed row: the layers' inputs alone, the rest recomputed; a lower bound."""
+    caches: float
+    """Keys, values and states of `scale.capacity` conversations of the longest stage."""
+
+    @property
+    def whole(self) -> float:
+        """Every device holds the whole model, as `linn run` does."""
+        return self.weights + self.gradients + self.optimiser + self.activations + self.caches
+
+    def sharded(self, devices: int) -> float:
+        """Weights, gradients and moments spread evenly over the devices."""
+        spread = (self.weights + self.gradients + self.optimiser) / devices
+        return spread + self.activations + self.caches
+
+
+@dataclass(frozen=True)
+class Price:
+    """A whole recipe."""
+
+    shape: Shape
+    """The model."""
+    stages: tuple[StagePrice, ...]
+    """In order."""
+    evaluation: StagePrice
+    """The held-out conversations after all stages together."""
+    memory: Memory
+    """On one device."""
+    devices: int
+    """The recipe's `scale.processes`."""
+    assumed: Assumptions
+    """What the values rest on."""
+    total: StagePrice = field(init=False)
+    """All stages and the evaluation."""
+
+    def __post_init__(self) -> None:
+        parts = (*self.stages, self.evaluation)
+        total = StagePrice(
+            name="total",
+            kind="",
+            updates=sum(stage.updates for stage in self.stages),
+            expected=sum((part.expected for part in parts), Amount()),
+            most=sum((part.most for part in parts), Amount()),
+        )
+        # A frozen dataclass lets nothing else set a field that follows from the others.
+        object.__setattr__(self, "total", total)
+
+
+def as_dict(priced: Price) -> dict[str, Any]:
+    """The price as plain values, for JSON; durations in hours, memory in bytes."""
+    memory = priced.memory
+    assumptions: dict[str, Any] = vars(priced.assumed) | {
+        "devices": priced.devices,
+        "domains": {name: vars(cost) for name, cost in DOMAINS.items()},
+    }
+    return {
+        "model": vars(priced.shape),
+        "assumptions": assumptions,
+        "stages": [_stage_as_dict(stage) for stage in priced.stages],
+        "evaluation": _stage_as_dict(priced.evaluation),
+        "total": _stage_as_dict(priced.total),
+        "memory": vars(memory) | {"whole": memory.whole, "sharded": memory.sharded(priced.devices)},
+    }
+
+
+def _stage_as_dict(part: StagePrice) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": part.name, "kind": part.kind, "updates": part.updates}
+    for reading, amount in (("expected", part.expected), ("most", part.most)):
+        row[reading] = vars(amount) | {
+            "flops": amount.flops,
+            "device_hours": amount.device_s / 3600,
+            "core_hours": amount.core_s / 3600,
+        }
+    return row
