@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from linn.domains.arithmetic import Arithmetic
+from linn.domains.arithmetic import Arithmetic, Sum
 from linn.types import Message, Prompt, Reply
 
 DOMAIN = Arithmetic()
@@ -14,7 +14,7 @@ SUM = Prompt(
     "arithmetic",
     "",
     (Message("user", "what is 37 + 58?"),),
-    hidden={"a": 37, "sign": "+", "b": 58, "result": 95},
+    hidden=Sum(37, "+", 58),
 )
 
 HOSTILE = [
@@ -69,7 +69,7 @@ def test_the_working_is_true() -> None:
             working
         )  # our own text, digits and signs only
         tens, ones = int(steps[1][1]), int(steps[0][1]) % 10
-        assert 10 * tens + ones == prompt.hidden["result"]
+        assert 10 * tens + ones == prompt.hidden.result
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -5,116 +5,134 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from linn.domains.base import Domain
-from linn.errors import LinnError, UserError
+from linn.errors import LinnError, UserError, nearest
 
-NAMES = (
-    "arithmetic",
-    "math",
-    "proof",
-    "instruct",
-    "mcqa",
-    "structured",
-    "workplace",
-    "preference",
-    "genrm",
-    "longctx",
-    "code",
-    "swe_agentless",
-    "swe_agentic",
-)
-"""Every domain that comes with linn."""
+_NOT_DOMAINS = ("base", "check", "common", "load")
+"""What stands beside the domains in this folder."""
 
 
-def check_exists(name: str) -> None:
+def _names() -> Iterator[str]:
+    for path in sorted(Path(__file__).parent.iterdir()):
+        name = path.stem
+        is_module = path.suffix == ".py" or (path / "__init__.py").is_file()
+        if is_module and not name.startswith("_") and name not in _NOT_DOMAINS:
+            yield name
+
+
+NAMES = tuple(_names())
+"""Every domain that comes with linn: a file or a package of this folder each."""
+
+
+def check_name(name: str) -> None:
     """Refuse a name that `load` could not find."""
     if name.endswith(".py"):
         if not Path(name).is_file():
             raise UserError(f"domain file {name}: not found")
     elif name not in NAMES:
-        from linn.errors import nearest
-
         raise UserError(f"domain {name!r} is unknown{nearest(name, NAMES)}; your own: ./FILE.py")
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
-    """The domain `name`, or the one in the file `./name.py`; `options` are `skip_bad` and its constructor's arguments."""
-    check_exists(name)
-    module = (
-        _of_file(Path(name))
-        if name.endswith(".py")
-        else importlib.import_module(f"linn.domains.{name}")
-    )
-    found = [
-        v
-        for v in vars(module).values()
-        if isinstance(v, type) and issubclass(v, Domain) and v.__module__ == module.__name__
-    ]
-    if len(found) != 1:
-        raise UserError(
-            f"domain {name}: its file must hold exactly one subclass of linn.domains.base.Domain, found {len(found)}"
-        )
-    if (said := getattr(found[0], "name", None)) != Path(name).stem:
-        raise UserError(
-            f"domain {name}: class {found[0].__name__} has name {said!r}; it must be the file's: {Path(name).stem!r}"
-        )
+    """The domain `name`, or the one in the file `./name.py`.
+
+    `options`: `skip_bad`, and arguments of the domain's constructor.
+    """
+    check_name(name)
+    kind = _class_of(name)
     arguments = dict(options or {})
     skip_bad = bool(arguments.pop("skip_bad", False))
     try:
-        domain = found[0](**_fitting(name, found[0], arguments))
+        domain = kind(**_fitting(name, kind, arguments))
     except LinnError:
         raise
     except TypeError as error:
         raise UserError(f"domain {name}: {error}") from None
     except Exception as error:
-        raise UserError(
-            f"domain {name}: its constructor raised {type(error).__name__}: {error}"
-        ) from None
+        cause = f"{type(error).__name__}: {error}"
+        raise UserError(f"domain {name}: its constructor raised {cause}") from None
     domain.skip_bad = skip_bad
     return domain
 
 
 def reader(name: str, options: Mapping[str, Any] | None = None) -> Domain:
-    """The domain to read prompts with, graded by nobody: as if a model judged it where one can, for rows that only a model can grade."""
+    """The domain to read prompts with; nothing is graded.
+
+    It is loaded as if a model judged it where one can, so that it takes rows that only a model can
+    grade.
+    """
     try:
         return load(name, {**(options or {}), "judged": True})
     except UserError:
         return load(name, options)
 
 
-def load_all(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Domain]:
-    """Every domain of a recipe by its short name, ready to use."""
-    return {Path(name).stem: load(name, options) for name, options in named.items()}
+def load_all(options_of: Mapping[str, Mapping[str, Any]]) -> dict[str, Domain]:
+    """Every domain of a recipe by its short name, ready to use. `options_of`: by full name."""
+    return {Path(name).stem: load(name, options) for name, options in options_of.items()}
+
+
+def _class_of(name: str) -> type[Domain]:
+    """The one subclass of `Domain` that a domain's module defines."""
+    if name.endswith(".py"):
+        module = _of_file(Path(name))
+    else:
+        module = importlib.import_module(f"linn.domains.{name}")
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Domain)
+        and value.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        raise UserError(
+            f"domain {name}: its file must hold exactly one subclass of "
+            f"linn.domains.base.Domain, found {len(classes)}"
+        )
+    kind = classes[0]
+    own_name = getattr(kind, "name", None)
+    if own_name != Path(name).stem:
+        raise UserError(
+            f"domain {name}: class {kind.__name__} has name {own_name!r}; "
+            f"it must be the file's: {Path(name).stem!r}"
+        )
+    return kind
 
 
 def _fitting(name: str, kind: type[Domain], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with values as the constructor's annotations have them; UserError for one that it does not take."""
-    taken = inspect.signature(kind).parameters
-    given = dict(options)
-    if given.get("judged") and "judged" not in taken:
-        raise UserError(f"domain {name}: no model can judge it; take its judge away")
-    for key, default in (("level", "tiny"), ("rows", None)):
-        if key not in taken and given.get(key, default) == default:
-            given.pop(key, None)
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values()):
-        return given
-    for key in given:
-        if key not in taken:
-            from linn.errors import nearest
+    """The options with values as the constructor's annotations have them.
 
-            raise UserError(
-                f"domain {name}: unknown option {key!r}{nearest(key, ['judge' if k == 'judged' else k for k in taken])}"
-            )
-    return {key: _typed(name, kind, key, value) for key, value in given.items()}
+    Raises UserError for an option that the constructor does not take.
+    """
+    parameters = inspect.signature(kind).parameters
+    arguments = dict(options)
+    if arguments.get("judged") and "judged" not in parameters:
+        raise UserError(f"domain {name}: no model can judge it; take its judge away")
+    # Every recipe gives these two; a domain without them must not refuse their defaults.
+    for key, default in (("level", "tiny"), ("rows", None)):
+        if key not in parameters and arguments.get(key, default) == default:
+            arguments.pop(key, None)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return arguments
+    for key in arguments:
+        if key not in parameters:
+            # `judged` is the constructor's word; a recipe says `judge`.
+            allowed = ["judge" if other == "judged" else other for other in parameters]
+            raise UserError(f"domain {name}: unknown option {key!r}{nearest(key, allowed)}")
+    return {key: _typed(name, kind, key, value) for key, value in arguments.items()}
 
 
 def _typed(name: str, kind: type[Domain], key: str, value: Any) -> Any:
-    """`value` as the annotation of the constructor's parameter `key` has it: a mapping for a dataclass, a number for a number."""
+    """`value` as the annotation of the constructor's parameter `key` has it.
+
+    A mapping for a dataclass, a number for a number.
+    """
     if key in ("level", "rows", "judged"):
         return value
     from typing import get_type_hints
@@ -123,14 +141,16 @@ def _typed(name: str, kind: type[Domain], key: str, value: Any) -> Any:
     from pydantic.errors import PydanticUserError
 
     try:
-        return TypeAdapter(get_type_hints(kind.__init__).get(key, Any)).validate_python(value)
+        annotation = get_type_hints(kind.__init__).get(key, Any)
+        return TypeAdapter(annotation).validate_python(value)
     except (PydanticUserError, NameError):  # an annotation that says nothing about values
         return value
     except ValidationError as error:
         first = error.errors()[0]
-        said = str(first["msg"]).replace("Input should be", "must be")
+        place = ".".join([key, *map(str, first["loc"])])
+        reason = str(first["msg"]).replace("Input should be", "must be")
         raise UserError(
-            f"domain {name}: option {'.'.join([key, *map(str, first['loc'])])}: {said}, found {first['input']!r}"
+            f"domain {name}: option {place}: {reason}, found {first['input']!r}"
         ) from None
 
 

@@ -1,4 +1,6 @@
-"""Instruction following (IF-RL): replies that must keep verifiable constraints; the checkers are in `instructions/`."""
+"""Instruction following (IF-RL): replies that must keep verifiable constraints; the checkers are in
+`checkers/`.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,13 @@ from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, Verdict
 
 _TOPICS = (
-    "river house garden boat train bird horse dog cat tree lake hill road bridge tower school market farm forest island "
-    "ship bus car bike clock chair table door window kitchen bread apple cake song book letter drum coat shoe moon"
+    "river house garden boat train bird horse dog cat tree lake hill road bridge tower school "
+    "market farm forest island ship bus car bike clock chair table door window kitchen bread "
+    "apple cake song book letter drum coat shoe moon"
 ).split()
-_KEYWORDS = "lamp stone cup fish cloud spoon ring flag ball brush candle ladder mirror pencil rope shell".split()
+_KEYWORDS = (
+    "lamp stone cup fish cloud spoon ring flag ball brush candle ladder mirror pencil rope shell"
+).split()
 _ENDINGS = ("good day", "thank you", "bye for now", "over and out", "see you soon", "more to come")
 
 
@@ -36,116 +41,152 @@ class _Constraint:
     """The checker's arguments."""
 
 
+@dataclass(frozen=True)
+class Instructions:
+    """What the grader knows of a prompt."""
+
+    ids: tuple[str, ...]
+    """Instruction ids."""
+    kwargs: tuple[Mapping[str, Any], ...]
+    """Arguments of each instruction's checker."""
+    grading_mode: str = "binary"
+    """`binary`: all must be followed; `fraction`: the share that is."""
+    detect_language: bool = True
+    """False: letter case alone is checked, for texts too short to tell a language by."""
+    topic: str = ""
+    """Of the tiny generator: what to write about; empty for rows."""
+    words: tuple[str, ...] = ()
+    """Of the tiny generator: what a thought calls each constraint."""
+
+
 class Instruct(Domain):
     """Write a short text that keeps one or two constraints (tiny), or the released IF-RL rows."""
 
     name: ClassVar[str] = "instruct"
 
     def make(self, rng: random.Random) -> Prompt:
-        """`write about the river. use no commas. end with: good day`: a topic and one or two constraints."""
+        """`write about the river. use no commas. end with good day.`: one or two constraints."""
         topic = rng.choice(_TOPICS)
-        chosen = _choose(rng)
-        asks = " ".join(constraint.ask for constraint in chosen)
-        hidden = {
-            "instruction_id_list": [constraint.id for constraint in chosen],
-            "kwargs": [dict(constraint.kwargs) for constraint in chosen],
-            "grading_mode": "binary",
-            "detect_language": False,  # a dozen words are too few to detect a language from
-            "topic": topic,
-            "words": [constraint.word for constraint in chosen],
-        }
+        constraints = _choose(rng)
+        asks = " ".join(constraint.ask for constraint in constraints)
         return Prompt(
             domain=self.name,
             id="",
             messages=(Message("user", f"write about the {topic}. {asks}"),),
             thinking=True,
-            hidden=hidden,
+            hidden=Instructions(
+                ids=tuple(constraint.id for constraint in constraints),
+                kwargs=tuple(constraint.kwargs for constraint in constraints),
+                # A dozen words are too few to detect a language from.
+                detect_language=False,
+                topic=topic,
+                words=tuple(constraint.word for constraint in constraints),
+            ),
         )
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
-        """All instructions followed (`binary`), or the share that is (`fraction`); `checker_errors` counts those nothing could be checked of.
+        """All instructions followed (`binary`), or the share that is (`fraction`).
 
-        Raises InfrastructureError where a checker's library is absent.
+        The metric `checker_errors` counts instructions that could not be checked. Raises
+        InfrastructureError where a checker's library is absent.
         """
-        hidden = prompt.hidden
+        task = _instructions(prompt)
         results = [
-            follows(id_, kwargs, reply.text, hidden.get("detect_language", True))
-            for id_, kwargs in zip(hidden["instruction_id_list"], hidden["kwargs"], strict=True)
+            follows(id_, kwargs, reply.text, task.detect_language)
+            for id_, kwargs in zip(task.ids, task.kwargs, strict=True)
         ]
         share = sum(result.followed for result in results) / len(results)
-        reward = share if hidden["grading_mode"] == "fraction" else float(share == 1)
-        note = (
-            "; ".join(result.note for result in results if result.note)
-            or "every instruction followed"
-        )
+        reward = share if task.grading_mode == "fraction" else float(share == 1)
+        notes = [result.note for result in results if result.note]
+        errors = sum(result.error for result in results)
         return Verdict(
-            reward,
-            note,
-            {
-                "instructions": share,
-                "checker_errors": float(sum(result.error for result in results)),
-            },
+            reward=reward,
+            note="; ".join(notes) or "every instruction followed",
+            metrics={"instructions": share, "checker_errors": float(errors)},
         )
 
     def gold(self, prompt: Prompt) -> Reply:
         """A text that keeps every constraint (tiny level only)."""
-        if "topic" not in prompt.hidden:
+        if not _instructions(prompt).topic:
             raise UserError("domain instruct: rows hold no gold replies")
         (message,) = self.demonstrate(prompt, random.Random(0), faulty=False)
         return Reply(text=message.content, reasoning=message.reasoning or "", messages=(message,))
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
-        """The thought lists the constraints, the answer keeps them; faulty: the last one is forgotten."""
-        hidden = prompt.hidden
-        kept = len(hidden["words"]) - faulty
-        arguments = dict(
-            zip(hidden["instruction_id_list"][:kept], hidden["kwargs"][:kept], strict=True)
-        )
-        thought = ", ".join(hidden["words"][:kept]) or "plain"
-        return (Message("assistant", _write(hidden["topic"], arguments), reasoning=thought),)
+        """The thought lists the constraints, the answer keeps them.
+
+        The fault: the last constraint is forgotten.
+        """
+        task = _instructions(prompt)
+        count = len(task.words) - faulty
+        arguments = dict(zip(task.ids[:count], task.kwargs[:count], strict=True))
+        thought = ", ".join(task.words[:count]) or "plain"
+        return (Message("assistant", _write(task.topic, arguments), reasoning=thought),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """A released IF-RL row: `instruction_id_list`, `kwargs`, `grading_mode` at the top or, in newer rows, in `verifier_metadata`."""
+        """A released IF-RL row: `instruction_id_list`, `kwargs` and `grading_mode`.
+
+        They stand at the top or, in newer rows, in `verifier_metadata`.
+        """
         where = f"row {index} (domain instruct)"
-        fields = (
-            {**row, **row["verifier_metadata"]}
-            if isinstance(row.get("verifier_metadata"), Mapping)
-            else row
-        )
-        ids, kwargs, mode = (
-            fields.get("instruction_id_list"),
-            fields.get("kwargs"),
-            fields.get("grading_mode") or "binary",
-        )
-        if not isinstance(ids, list) or not ids or not all(isinstance(id_, str) for id_ in ids):
-            raise UserError(
-                f"{where}: instruction_id_list must be a list of instruction ids, found {json.dumps(ids)[:80]}"
-            )
-        if (
-            not isinstance(kwargs, list)
-            or len(kwargs) != len(ids)
-            or not all(entry is None or isinstance(entry, Mapping) for entry in kwargs)
-        ):
-            raise UserError(
-                f"{where}: kwargs must be a list of {len(ids)} objects or nulls, one an instruction, found {json.dumps(kwargs)[:80]}"
-            )
+        fields = dict(row)
+        if isinstance(row.get("verifier_metadata"), Mapping):
+            fields |= row["verifier_metadata"]
+        ids = _check_ids(where, fields.get("instruction_id_list"))
+        kwargs = _check_kwargs(where, fields.get("kwargs"), len(ids))
+        mode = fields.get("grading_mode") or "binary"
         if mode not in ("binary", "fraction"):
             raise UserError(f"{where}: grading_mode is {mode!r}; allowed: binary, fraction")
-        hidden = {
-            "instruction_id_list": ids,
-            "kwargs": [dict(entry or {}) for entry in kwargs],
-            "grading_mode": mode,
-        }
         return Prompt(
-            self.name,
-            str(row.get("id", index)),
-            request_messages(row, index),
+            domain=self.name,
+            id=str(row.get("id", index)),
+            messages=request_messages(row, index),
             thinking=True,
-            hidden=hidden,
+            hidden=Instructions(tuple(ids), kwargs, mode),
         )
+
+
+def _instructions(prompt: Prompt) -> Instructions:
+    assert isinstance(prompt.hidden, Instructions), prompt.hidden
+    return prompt.hidden
+
+
+def _check_ids(where: str, ids: object) -> list[str]:
+    if not isinstance(ids, list) or not ids or not all(isinstance(id_, str) for id_ in ids):
+        raise UserError(
+            f"{where}: instruction_id_list must be a list of instruction ids, "
+            f"found {json.dumps(ids)[:80]}"
+        )
+    return ids
+
+
+def _check_kwargs(where: str, kwargs: object, count: int) -> tuple[Mapping[str, Any], ...]:
+    """Arguments per instruction; null stands for none."""
+    if (
+        not isinstance(kwargs, list)
+        or len(kwargs) != count
+        or not all(entry is None or isinstance(entry, Mapping) for entry in kwargs)
+    ):
+        raise UserError(
+            f"{where}: kwargs must be a list of {count} objects or nulls, one per instruction, "
+            f"found {json.dumps(kwargs)[:80]}"
+        )
+    return tuple(dict(entry or {}) for entry in kwargs)
 
 
 # ---------------------------------------------------------------- the tiny generator
+
+
+_FIXED = {
+    "lower": _Constraint("change_case:english_lowercase", "use only small letters.", "lower", {}),
+    "capital": _Constraint(
+        "change_case:english_capital", "use only capital letters.", "capital", {}
+    ),
+    "no comma": _Constraint("punctuation:no_comma", "use no commas.", "no comma", {}),
+    "quotes": _Constraint("startend:quotation", "put it in quotes.", "quotes", {}),
+    "title": _Constraint("detectable_format:title", "add a title.", "title", {}),
+}
+"""Constraints without an argument."""
 
 
 def _choose(rng: random.Random) -> Sequence[_Constraint]:
@@ -158,58 +199,59 @@ def _choose(rng: random.Random) -> Sequence[_Constraint]:
 
 
 def _constraint(kind: str, rng: random.Random) -> _Constraint:
-    if kind == "lower":
-        return _Constraint("change_case:english_lowercase", "use only small letters.", "lower", {})
-    if kind == "capital":
-        return _Constraint(
-            "change_case:english_capital", "use only capital letters.", "capital", {}
-        )
-    if kind == "no comma":
-        return _Constraint("punctuation:no_comma", "use no commas.", "no comma", {})
-    if kind == "quotes":
-        return _Constraint("startend:quotation", "put it in quotes.", "quotes", {})
-    if kind == "title":
-        return _Constraint("detectable_format:title", "add a title.", "title", {})
+    fixed = _FIXED.get(kind)
+    if fixed is not None:
+        return fixed
     if kind == "end":
         phrase = rng.choice(_ENDINGS)
         return _Constraint(
-            "startend:end_checker", f"end with {phrase}.", f"end {phrase}", {"end_phrase": phrase}
+            id="startend:end_checker",
+            ask=f"end with {phrase}.",
+            word=f"end {phrase}",
+            kwargs={"end_phrase": phrase},
         )
     if kind == "word":
         keyword = rng.choice(_KEYWORDS)
         return _Constraint(
-            "keywords:existence",
-            f"use the word {keyword}.",
-            f"word {keyword}",
-            {"keywords": [keyword]},
+            id="keywords:existence",
+            ask=f"use the word {keyword}.",
+            word=f"word {keyword}",
+            kwargs={"keywords": [keyword]},
         )
     count = rng.choice((2, 3))
     return _Constraint(
-        "detectable_format:number_bullet_lists",
-        f"give {count} points.",
-        f"points {count}",
-        {"num_bullets": count},
+        id="detectable_format:number_bullet_lists",
+        ask=f"give {count} points.",
+        word=f"points {count}",
+        kwargs={"num_bullets": count},
     )
 
 
-def _write(topic: str, kept: Mapping[str, Mapping[str, Any]]) -> str:
-    """The one canonical text about a topic that keeps these constraints and breaks every other: it has a comma, both cases, no marks."""
+def _write(topic: str, arguments: Mapping[str, Mapping[str, Any]]) -> str:
+    """The one canonical text about a topic that keeps these constraints.
+
+    It breaks every other one: it has a comma, letters of both cases, and no marks.
+    """
     lines = [f"The {topic} is big, and I like it."]
-    if bullets := kept.get("detectable_format:number_bullet_lists"):
-        lines = [
-            "* " + line for line in [*lines, "It is old.", "It is good."][: bullets["num_bullets"]]
-        ]
-    if word := kept.get("keywords:existence"):
-        lines[-1] += f" I see the {word['keywords'][0]}."
-    if end := kept.get("startend:end_checker"):
-        lines[-1] += " " + end["end_phrase"]
-    if "detectable_format:title" in kept:
+    bullets = arguments.get("detectable_format:number_bullet_lists")
+    if bullets:
+        points = [*lines, "It is old.", "It is good."][: bullets["num_bullets"]]
+        lines = [f"* {point}" for point in points]
+    keyword = arguments.get("keywords:existence")
+    if keyword:
+        lines[-1] += f" I see the {keyword['keywords'][0]}."
+    ending = arguments.get("startend:end_checker")
+    if ending:
+        lines[-1] += f" {ending['end_phrase']}"
+    if "detectable_format:title" in arguments:
         lines.insert(0, f"<<{topic}>>")
     text = "\n".join(lines)
-    if "punctuation:no_comma" in kept:
+    if "punctuation:no_comma" in arguments:
         text = text.replace(",", "")
-    if "change_case:english_lowercase" in kept:
+    if "change_case:english_lowercase" in arguments:
         text = text.lower()
-    if "change_case:english_capital" in kept:
+    if "change_case:english_capital" in arguments:
         text = text.upper()
-    return f'"{text}"' if "startend:quotation" in kept else text
+    if "startend:quotation" in arguments:
+        text = f'"{text}"'
+    return text

@@ -1,7 +1,8 @@
-"""Verifiable instructions by id: the 25 of IFEval, the 29 further ones of IFBench's training set, the 58 of its test set.
+"""Verifiable instructions by id: the 25 of IFEval, the 29 further ones of IFBench's training set,
+the 58 of its test set.
 
-A checker is a pure function of the reply and of typed keyword arguments. Its time grows linearly with the reply, or it refuses a
-reply that is too long for it.
+A checker is a pure function of the reply and of typed keyword arguments. Its time grows linearly
+with the reply, or it refuses a reply that is too long for it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Outcome(NamedTuple):
     note: str = ""
     """Why not, with the instruction's id; empty when followed."""
     error: bool = False
-    """Nothing could be checked: an unknown id, wrong arguments, a checker that raised. Counts as not followed."""
+    """Nothing could be checked: an unknown id, wrong arguments, a checker that raised. Counts as
+    not followed.
+    """
 
 
 def follows(
@@ -39,13 +42,14 @@ def follows(
 ) -> Outcome:
     """Whether `text` follows one instruction; nulls in `kwargs` are dropped.
 
-    An empty reply follows nothing (as in IFEval's and IFBench's own evaluation), although it holds no comma. `detect_language` False
-    checks the letter case of `change_case:english_*` and leaves out the language, for texts too short to tell. Raises
-    InfrastructureError when a library that the checker needs is absent.
+    An empty reply follows nothing (as in IFEval's and IFBench's own evaluation), although it holds
+    no comma. `detect_language` False checks the letter case of `change_case:english_*` and leaves
+    out the language, for texts too short to tell. Raises InfrastructureError when a library that
+    the checker needs is absent.
     """
-    checker = (None if detect_language else ifeval.CASE_ONLY.get(instruction_id)) or CHECKERS.get(
-        instruction_id
-    )
+    checker = CHECKERS.get(instruction_id)
+    if not detect_language:
+        checker = ifeval.CASE_ONLY.get(instruction_id, checker)
     if checker is None:
         return Outcome(False, f"{instruction_id}: unknown instruction"[:200], error=True)
     if not text.strip():
@@ -64,7 +68,9 @@ def follows(
 
 
 def _arguments(checker: Callable[..., bool], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as the checker's signature types them; raises ValueError naming one that cannot be read so."""
+    """The arguments as the checker's signature types them; raises ValueError naming one that cannot
+    be read so.
+    """
     kinds = _kinds(checker)
     given = {name: value for name, value in kwargs.items() if value is not None}
     if unknown := sorted(given.keys() - kinds.keys()):
@@ -82,33 +88,38 @@ def _kinds(checker: Callable[..., bool]) -> dict[str, Any]:
 
 
 def _argument(name: str, kind: Any, value: Any) -> Any:
-    """One argument: counts may come as whole floats, a word as a list of that one word; both stand in released rows."""
-    number = (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
-    )
-    if kind is int and number and value == int(value):
+    """One argument as its annotation has it.
+
+    Counts may come as whole floats, a word as a list of that one word; both stand in released rows.
+    Raises ValueError for anything else.
+    """
+    if kind is int and _is_amount(value) and value == int(value):
         return int(value)
-    if kind is float and number:
+    if kind is float and _is_amount(value):
         return float(value)
     if kind is str:
         word = value[0] if isinstance(value, list) and len(value) == 1 else value
-        if isinstance(word, str) and word.strip():
+        if _is_word(word):
             return word
-    if (
-        kind == list[str]
-        and isinstance(value, list)
-        and value
-        and all(isinstance(word, str) and word.strip() for word in value)
-    ):
+    if kind == list[str] and isinstance(value, list) and value and all(map(_is_word, value)):
         return value
     if value in get_args(kind):
         return value
-    allowed = {int: "a whole number", float: "a number", str: "a text"}.get(kind) or " or ".join(
-        map(repr, get_args(kind))
-    )
-    raise ValueError(
-        f"argument {name} is {value!r:.60}, not {'a list of words' if kind == list[str] else allowed}"
-    )
+    raise ValueError(f"argument {name} is {value!r:.60}, not {_allowed(kind)}")
+
+
+def _is_amount(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value >= 0  # type: ignore[operator,arg-type]
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _allowed(kind: Any) -> str:
+    """What an argument of this kind may be, in words."""
+    if kind == list[str]:
+        return "a list of words"
+    words = {int: "a whole number", float: "a number", str: "a text"}
+    return words.get(kind) or " or ".join(map(repr, get_args(kind)))

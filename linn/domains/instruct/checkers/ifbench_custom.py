@@ -1,4 +1,6 @@
-"""The instructions of IFBench's test set that are made for one request each: the request's own facts are in the checker."""
+"""The instructions of IFBench's test set that are made for one request each: the request's own
+facts are in the checker.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,16 @@ from itertools import pairwise
 from linn.domains.instruct.checkers.text import sentences, trimmed, without_punctuation
 
 _CAPITALS = (
-    "Reykjavik Helsinki Oslo Tallinn Stockholm Riga Moscow Copenhagen Vilnius Minsk Dublin Berlin Amsterdam Warsaw London Brussels "
-    "Prague Luxembourg Paris Vienna Bratislava Budapest Vaduz Chisinau Bern Ljubljana Zagreb".split()
+    "Reykjavik Helsinki Oslo Tallinn Stockholm Riga Moscow Copenhagen Vilnius Minsk Dublin Berlin "
+    "Amsterdam Warsaw London Brussels "
+    "Prague Luxembourg Paris Vienna Bratislava Budapest Vaduz Chisinau Bern Ljubljana "
+    "Zagreb".split()
 )
 """European capitals north of 45 degrees, northernmost first."""
 _DAYS = {4: 30, 6: 30, 9: 30, 11: 30, 2: 29, 0: 99}
-"""The highest day the reference accepts in a month, where not 31; it lets the months and days 00 pass."""
+"""The highest day the reference accepts in a month, where not 31; it lets the months and days 00
+pass.
+"""
 
 
 def _ascii(text: str) -> str:
@@ -31,7 +37,9 @@ def _multiples(text: str) -> bool:
 
 
 def _mcq_count_length(text: str) -> bool:
-    """Four questions, each longer than the last, of five lettered options each; the first word is `Question`."""
+    """Four questions, each longer than the last, of five lettered options each; the first word is
+    `Question`.
+    """
     if not text.startswith("Question"):
         return False
     questions = [
@@ -102,7 +110,9 @@ def _csv_city(text: str) -> bool:
 
 
 def _csv_special_character(text: str) -> bool:
-    """14 rows of five fields up to the first that has a quoted field with a special character in it, which there must be."""
+    """14 rows of five fields up to the first that has a quoted field with a special character in
+    it, which there must be.
+    """
     if not _has_header(text, ",", "ProductID Category Brand Price Stock", " \t"):
         return False
     table = _table(text.replace('"', '"""'))  # quotation marks stay in the fields

@@ -1,6 +1,8 @@
-"""The instructions of IFBench's test set (58) that fit any request; the eleven made for one request each are in `ifbench_custom.py`.
+"""The instructions of IFBench's test set (58) that fit any request; the eleven made for one request
+each are in `ifbench_custom.py`.
 
-What is odd here is the reference's: `And` and `and,` are two conjunctions, a reply without bullets has a sub-bullet under each.
+What is odd here is the reference's: `And` and `and,` are two conjunctions, a reply without bullets
+has a sub-bullet under each.
 """
 
 from __future__ import annotations
@@ -23,23 +25,35 @@ from linn.domains.instruct.checkers.text import (
 )
 
 _STOP_WORDS = frozenset(
-    "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it its itself "
-    "they them their theirs themselves what which who whom this that these those am is are was were be been being have has had "
-    "having do does did doing a an the and but if or because as until while of at by for with about against between into through "
-    "during before after above below to from up down in out on off over under again further then once here there when where why how "
-    "all any both each few more most other some such no nor not only own same so than too very s t can will just don should now "
-    "d ll m o re ve y ain aren couldn didn doesn hadn hasn haven isn ma mightn mustn needn shan shouldn wasn weren won wouldn".split()
+    "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself "
+    "she her hers herself it its itself "
+    "they them their theirs themselves what which who whom this that these those am is are was "
+    "were be been being have has had "
+    "having do does did doing a an the and but if or because as until while of at by for with "
+    "about against between into through "
+    "during before after above below to from up down in out on off over under again further then "
+    "once here there when where why how "
+    "all any both each few more most other some such no nor not only own same so than too very s t "
+    "can will just don should now "
+    "d ll m o re ve y ain aren couldn didn doesn hadn hasn haven isn ma mightn mustn needn "
+    "shan shouldn wasn weren won wouldn".split()
 )
-"""English function words as NLTK lists them, less those with an apostrophe, which no token can equal."""
+"""English function words as NLTK lists them, less those with an apostrophe, which no token can
+equal.
+"""
 _CONJUNCTIONS = frozenset(("and", "but", "for", "nor", "or", "so", "yet"))
 _PRONOUNS = frozenset(
-    "i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it its "
+    "i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his "
+    "himself she her hers herself it its "
     "itself they them their theirs themselves".split()
 )
 _NAMES = frozenset(
-    "Emma Liam Sophia Jackson Olivia Noah Ava Lucas Isabella Mason Mia Ethan Charlotte Alexander Amelia Benjamin Harper Leo Zoe "
-    "Daniel Chloe Samuel Lily Matthew Grace Owen Abigail Gabriel Ella Jacob Scarlett Nathan Victoria Elijah Layla Nicholas Audrey "
-    "David Hannah Christopher Penelope Thomas Nora Andrew Aria Joseph Claire Ryan Stella Jonathan".split()
+    "Emma Liam Sophia Jackson Olivia Noah Ava Lucas Isabella Mason Mia Ethan Charlotte Alexander "
+    "Amelia Benjamin Harper Leo Zoe "
+    "Daniel Chloe Samuel Lily Matthew Grace Owen Abigail Gabriel Ella Jacob Scarlett Nathan "
+    "Victoria Elijah Layla Nicholas Audrey "
+    "David Hannah Christopher Penelope Thomas Nora Andrew Aria Joseph Claire Ryan Stella "
+    "Jonathan".split()
 )
 """The names that the instruction itself lists."""
 _PRIMES = frozenset(n for n in range(2, 100) if all(n % d for d in range(2, n)))
@@ -129,13 +143,24 @@ def _sentence_balance(text: str) -> bool:
 
 
 def _overlap(text: str, *, reference_text: str, percentage: float) -> bool:
-    """Share of the reply's character trigrams that the reference text has, within two percentage points."""
-    own, given = ({one[i : i + 3] for i in range(len(one) - 2)} for one in (text, reference_text))
-    return bool(own) and percentage - 2 <= len(own & given) / len(own) * 100 <= percentage + 2
+    """Share of the reply's character trigrams that the reference text has, within two percentage
+    points.
+    """
+    own, reference = _trigrams(text), _trigrams(reference_text)
+    if not own:
+        return False
+    share = len(own & reference) / len(own) * 100
+    return percentage - 2 <= share <= percentage + 2
+
+
+def _trigrams(text: str) -> set[str]:
+    return {text[i : i + 3] for i in range(len(text) - 2)}
 
 
 def _sentence_words(text: str) -> bool:
-    """Three sentences of one length in characters; that all their words differ is asked for but, as in the reference, not checked."""
+    """Three sentences of one length in characters; that all their words differ is asked for but, as
+    in the reference, not checked.
+    """
     return len(found := sentences(text)) == 3 and len({len(sentence) for sentence in found}) == 1
 
 
@@ -212,15 +237,12 @@ def _alliteration_increment(text: str) -> bool:
     """Each sentence has more words in alliterating runs than the one before."""
     counts = [-1]
     for sentence in sentences(text):
-        firsts = [
-            word[0]
-            for raw in sentence.lower().split()
-            if (word := raw.lstrip(string.punctuation + " "))
-        ]
+        words = [word.lstrip(string.punctuation + " ") for word in sentence.lower().split()]
+        firsts = [word[0] for word in words if word]
         alike = [a == b for a, b in pairwise(firsts)]
-        counts.append(
-            sum(alike) + sum(now and not before for before, now in pairwise([False, *alike]))
-        )
+        # A run of n alliterating words has n - 1 equal neighbours and one beginning.
+        beginnings = sum(now and not before for before, now in pairwise([False, *alike]))
+        counts.append(sum(alike) + beginnings)
     return all(a < b for a, b in pairwise(counts))
 
 
@@ -271,7 +293,9 @@ def _quotes(text: str) -> bool:
 
 
 def _options(text: str, *, options: str) -> bool:
-    """One of `options`, cut at /, else at `or`, else at commas; lettered choices (a, b, c) must match to the character."""
+    """One of `options`, cut at /, else at `or`, else at commas; lettered choices (a, b, c) must
+    match to the character.
+    """
     separator = "/" if "/" in options else "or" if "or" in options else ","
     allowed = [option.strip() for option in options.split(separator)]
     if re.match(r"\W*[aA]\W*[bB]\W*[cC]", options):
@@ -285,7 +309,9 @@ def _newline(text: str) -> bool:
 
 
 def _emoji(text: str) -> bool:
-    """An emoji is among the last two characters of each sentence, punctuation off, or opens the next sentence."""
+    """An emoji is among the last two characters of each sentence, punctuation off, or opens the
+    next sentence.
+    """
     bare = [without_punctuation(sentence).strip() for sentence in sentences(text)]
     for index, sentence in enumerate(bare):
         following = bare[index + 1][:1] if index + 1 < len(bare) else ""
@@ -297,7 +323,9 @@ def _emoji(text: str) -> bool:
 
 
 def _line_indent(text: str) -> bool:
-    """Each line is indented further; of a run of blank lines the reference passes over every other one only, and so does this."""
+    """Each line is indented further; of a run of blank lines the reference passes over every other
+    one only, and so does this.
+    """
     lines = text.split("\n")
     if len(lines) > _STAIRS:
         return False
@@ -334,17 +362,22 @@ def _sub_bullets(text: str) -> bool:
 
 
 def _no_bullets_bullets(text: str) -> bool:
-    """Lines with two sentences or more, at most one blank line, then nothing but bullets, at least two."""
+    """Lines with two sentences or more, at most one blank line, then nothing but bullets, at least
+    two.
+    """
     told = bullets = 0
     prose = True
     for line in text.split("\n"):
         if line.strip().startswith("*"):
             if told < 2:
                 return False
-            bullets, prose = bullets + 1, False
+            bullets += 1
+            prose = False
         elif prose:
+            # A blank line ends the prose. Once there are two sentences, they need no more counting.
             prose = bool(line.strip())
-            told += prose and (len(sentences(line.strip())) if told < 2 else 1)
+            if prose:
+                told += len(sentences(line.strip())) if told < 2 else 1
         else:
             return False
     return bullets >= 2
@@ -378,7 +411,9 @@ def _repeat_simple(text: str) -> bool:
 
 
 def _repeat_span(text: str, *, prompt_to_repeat: str, n_start: int, n_end: int) -> bool:
-    """Words `n_start` up to, not including, `n_end`, counted from 0, although the instruction speaks of characters."""
+    """Words `n_start` up to, not including, `n_end`, counted from 0, although the instruction
+    speaks of characters.
+    """
     return text.lower().split() == prompt_to_repeat.lower().split()[n_start:n_end]
 
 

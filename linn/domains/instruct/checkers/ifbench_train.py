@@ -1,6 +1,8 @@
-"""The 29 instructions that IFBench's training set adds to IFEval's; the released IF-RL rows use both.
+"""The 29 instructions that IFBench's training set adds to IFEval's; the released IF-RL rows use
+both.
 
-What is odd here is the reference's: a lone `a` is a palindrome, a repeated full stop a repeated word.
+What is odd here is the reference's: a lone `a` is a palindrome, a repeated full stop a repeated
+word.
 """
 
 from __future__ import annotations
@@ -30,26 +32,33 @@ def same(text: str, wanted: str) -> bool:
 
 
 def _repeat_phrase(text: str, *, phrase: str, small_n: int) -> bool:
-    """Every run from the phrase's first to its last word differs from it in at most one word, the last run in exactly one."""
-    wanted = phrase.split()
-    found = list(_runs(text, wanted[0], wanted[-1]))
-    changes = [
-        sum(a != b for a, b in zip(run, wanted, strict=True))
-        if len(run) == len(wanted)
-        else len(wanted)
-        for run in found
-    ]
-    return len(found) == small_n and max(changes, default=0) <= 1 and changes[-1:] == [1]
+    """Every run from the phrase's first to its last word differs from it in at most one word, the
+    last run in exactly one.
+    """
+    words = phrase.split()
+    changes = [_changes(run, words) for run in _runs(text, words[0], words[-1])]
+    return len(changes) == small_n and max(changes, default=0) <= 1 and changes[-1:] == [1]
+
+
+def _changes(run: list[str], words: list[str]) -> int:
+    """How many words differ; all of them where one is missing or too many."""
+    if len(run) != len(words):
+        return len(words)
+    return sum(a != b for a, b in zip(run, words, strict=True))
 
 
 def _runs(text: str, first: str, last: str) -> list[list[str]]:
-    """Words of the shortest stretches of a line from `first` to the next `last`, one after another."""
+    """Words of the shortest stretches of a line from `first` to the next `last`, in order."""
     runs = []
     for line in text.split("\n"):
         start = line.find(first + " ")
-        while start >= 0 and (end := line.find(" " + last, start + len(first) + 1)) >= 0:
+        while start >= 0:
+            end = line.find(" " + last, start + len(first) + 1)
+            if end < 0:
+                break
             end += 1 + len(last)
             runs.append(line[start:end].split())
+            # The next run begins behind this one: they never share a word.
             start = line.find(first + " ", end)
     return runs
 
@@ -71,7 +80,9 @@ def _copying_multiple(text: str, *, prompt_to_repeat: str, N: int) -> bool:
 
 
 def _sentence_hyphens(text: str) -> bool:
-    """The pieces between hyphens are the sentences, in order, with no space around; compared as far as the shorter list goes."""
+    """The pieces between hyphens are the sentences, in order, with no space around; compared as far
+    as the shorter list goes.
+    """
     pieces = text.split("-")
     return all(
         piece == wanted == piece.strip()
@@ -111,7 +122,9 @@ def _no_exclamation(text: str) -> bool:
 
 
 def _no_adjacent_consecutive(text: str) -> bool:
-    """No word's first character is the successor (by code point, small letters) of the word's before."""
+    """No word's first character is the successor (by code point, small letters) of the word's
+    before.
+    """
     firsts = [word[0].lower() for word in text.split()]
     if len(firsts) > 1 and any(
         len(first) != 1 for first in firsts
@@ -129,7 +142,9 @@ def _word_count(text: str, *, keyword: str, frequency: int, relation: Relation) 
 
 
 def _exclude_word(text: str, *, keyword: str, instruction: str = "") -> bool:
-    """Only the word between two spaces counts, in this case; `instruction` is where the rows' maker drew it from."""
+    """Only the word between two spaces counts, in this case; `instruction` is where the rows' maker
+    drew it from.
+    """
     return f" {keyword.strip()} " not in text
 
 
@@ -138,7 +153,7 @@ def _palindrome(text: str) -> bool:
 
 
 def keyword_position(text: str, *, keyword: str, n: int, m: int) -> bool:
-    """Token `m` of sentence `n` is the keyword, both counted from 1; punctuation marks are tokens."""
+    """Token `m` of sentence `n` is the keyword. Both count from 1; punctuation marks are tokens."""
     if n < 1 or m < 1:
         raise ValueError(f"sentence {n}, word {m}: both count from 1")
     found = sentences(text)
@@ -187,13 +202,17 @@ def _letter_counting(text: str, *, N: int, relation: Relation) -> bool:
 
 
 def _counting_composition(text: str, *, n_sent: int, n_words: int) -> bool:
-    """Three parts between `***`, each of `n_sent` sentences of `n_words` tokens; the full stop is a token."""
+    """Three parts between `***`, each of `n_sent` sentences of `n_words` tokens; the full stop is a
+    token.
+    """
     parts = divided(text)
-    return len(parts) == 3 and all(
-        len(found := sentences(part)) == n_sent
-        and all(len(tokens(one)) == n_words for one in found)
-        for part in parts
-    )
+    if len(parts) != 3:
+        return False
+    for part in parts:
+        cut = sentences(part)
+        if len(cut) != n_sent or any(len(tokens(sentence)) != n_words for sentence in cut):
+            return False
+    return True
 
 
 def _count_unique(text: str) -> bool:

@@ -1,6 +1,7 @@
 """IFEval's 25 instructions.
 
-Written so that time grows linearly with the reply: the obvious patterns (`\\s*-`, `\\[.*?\\]`) are quadratic.
+Written so that time grows linearly with the reply: the obvious patterns (`\\s*-`, `\\[.*?\\]`) are
+quadratic.
 """
 
 from __future__ import annotations
@@ -67,30 +68,30 @@ def _nth_paragraph_first_word(
     words = parts[nth_paragraph - 1].split(maxsplit=1) if nth_paragraph <= filled else []
     if not words or filled != num_paragraphs:
         return False
-    return (
-        re.split(r"[.,?!'\"]", words[0].lstrip("'").lstrip('"'), maxsplit=1)[0].lower()
-        == first_word.lower()
-    )
+    bare = words[0].lstrip("'").lstrip('"')
+    first = re.split(r"[.,?!'\"]", bare, maxsplit=1)[0]
+    return first.lower() == first_word.lower()
 
 
 def _number_placeholders(text: str, *, num_placeholders: int) -> bool:
     count = 0
     for line in text.split("\n"):
-        at = line.find("[")
-        while at >= 0 and (close := line.find("]", at)) >= 0:
+        opening = line.find("[")
+        while opening >= 0:
+            closing = line.find("]", opening)
+            if closing < 0:
+                break
             count += 1
-            at = line.find("[", close)
+            opening = line.find("[", closing)
     return compare(count, "at least", num_placeholders)
 
 
 def _postscript(text: str, *, postscript_marker: str) -> bool:
     marker = postscript_marker.strip()
     pattern = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}.get(marker)
-    return (
-        bool(re.search(pattern, text.lower()))
-        if pattern
-        else hits(marker.lower(), text.lower()) > 0
-    )
+    if pattern:
+        return bool(re.search(pattern, text.lower()))
+    return hits(marker.lower(), text.lower()) > 0
 
 
 def _number_bullet_lists(text: str, *, num_bullets: int) -> bool:

