@@ -506,7 +506,7 @@ def as_reply(turns: tuple[Message, ...]) -> Reply:
 
 def test_full_gold_earns_and_nothing_less_does(full: list[Prompt]) -> None:
     domain = Workplace("full")
-    assert {one["name"] for prompt in full for one in prompt.hidden["ground_truth"]} == set(TOOLS)
+    assert {one.name for prompt in full for one in prompt.hidden.calls} == set(TOOLS)
     for prompt in full[:100]:
         gold = domain.gold(prompt)
         assert domain.verify(prompt, gold).reward == 1, prompt
@@ -531,7 +531,7 @@ def test_full_gold_earns_and_nothing_less_does(full: list[Prompt]) -> None:
 
 
 def again_is_nothing(prompt: Prompt, changes: list[ToolCall]) -> bool:
-    one = drawn(prompt.hidden["office"]).copy()
+    one = drawn(prompt.hidden.office).copy()
     for change in changes:
         call(one, change.name, change.arguments)
     before = one.copy()
@@ -567,15 +567,15 @@ def test_full_definitions_are_complete_and_gold_keeps_them(full: list[Prompt]) -
         ), name
         Draft202012Validator.check_schema(parameters)
     for prompt in full:
-        for one in prompt.hidden["ground_truth"]:
-            Draft202012Validator(definitions[one["name"]]).validate(one["arguments"])
+        for one in prompt.hidden.calls:
+            Draft202012Validator(definitions[one.name]).validate(one.arguments)
 
 
 def test_full_tasks_are_many_and_their_offices_differ(full: list[Prompt]) -> None:
     assert len({prompt.messages for prompt in full}) >= 245
-    assert len({prompt.hidden["office"] for prompt in full}) >= 220
+    assert len({prompt.hidden.office for prompt in full}) >= 220
     assert not drawn(1).same(drawn(2)) and drawn(3).directory != drawn(4).directory
-    assert {prompt.hidden["category"] for prompt in full} == {
+    assert {prompt.hidden.category for prompt in full} == {
         f"workplace_{group}"
         for group in (
             "email",
@@ -586,14 +586,14 @@ def test_full_tasks_are_many_and_their_offices_differ(full: list[Prompt]) -> Non
             "multi",
         )
     }
-    assert {prompt.hidden["form"] for prompt in full} == {
+    assert {prompt.hidden.form for prompt in full} == {
         "one",
         "two",
         "first, then",
         "if, else",
         "if, anyway",
     }
-    assert any(len(prompt.hidden["ground_truth"]) >= 8 for prompt in full)
+    assert any(len(prompt.hidden.calls) >= 8 for prompt in full)
     again = Workplace("full").make(random.Random(5))
     assert again == full[5]
 

@@ -27,13 +27,13 @@ def main() -> None:
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     forms, changes, tools = Counter[str](), Counter[int](), Counter[str]()
     for prompt in prompts:
-        calls = prompt.hidden["ground_truth"]
+        calls = prompt.hidden.calls
         length = next(f"{low}-{high}" for low, high in _LENGTHS if low <= len(calls) <= high)
-        for category in (prompt.hidden["category"], "all"):
+        for category in (prompt.hidden.category, "all"):
             rows[category][length] += 1
-        forms[prompt.hidden["form"]] += 1
-        changes[sum(call["name"] in WRITES for call in calls)] += 1
-        tools.update(call["name"] for call in calls)
+        forms[prompt.hidden.form] += 1
+        changes[sum(call.name in WRITES for call in calls)] += 1
+        tools.update(call.name for call in calls)
     print(f"{'category':48} " + " ".join(f"{low}-{high:<4}" for low, high in _LENGTHS) + " all")
     for category, found in sorted(rows.items(), key=lambda row: row[1].total()):
         print(
@@ -43,7 +43,7 @@ def main() -> None:
         )
     print(f"forms: {dict(forms.most_common())}\nchanges a task: {dict(sorted(changes.items()))}")
     print(
-        f"{len(tools)} tools (rarest: {tools.most_common()[-1]}), {len({p.hidden['office'] for p in prompts})} offices, ",
+        f"{len(tools)} tools (rarest: {tools.most_common()[-1]}), {len({p.hidden.office for p in prompts})} offices, ",
         end="",
     )
     print(f"{len({p.messages for p in prompts})} different prompts of {len(prompts)}")

@@ -1,4 +1,6 @@
-"""Workplace assistant: multi-step tool calls in an office; reward 1 iff its tables end as the true calls leave them."""
+"""Workplace assistant: multi-step tool calls in an office; reward 1 iff its tables end as the true
+calls leave them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import json
 import os
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,11 +30,14 @@ _LONG_TURNS = 32
 _OFFICES = 10_000
 """Different offices of the full level."""
 _SYSTEM = (
-    f"You work for Sam, with the tools of Sam's office. It is Thursday, 2023-11-30, and the clock shows {NOW[11:]}; days in requests count from "
-    "there. A meeting begins at 9 am at the earliest and has to be over by 6 pm. Do what is asked with the tools, then say that it is done."
+    "You work for Sam, with the tools of Sam's office. It is Thursday, 2023-11-30, and the clock "
+    f"shows {NOW[11:]}; days in requests count from "
+    "there. A meeting begins at 9 am at the earliest and has to be over by 6 pm. Do what is asked "
+    "with the tools, then say that it is done."
 )
 _TOPICS = (
-    "budget report party plan trip lunch house garden boat train bird horse dog cat tree lake hill road bridge school market farm "
+    "budget report party plan trip lunch house garden boat train bird horse dog cat tree lake hill "
+    "road bridge school market farm "
     "forest ship bus car bike clock chair table book song letter drum coat shoe"
 ).split()
 _BODIES = (
@@ -53,69 +59,98 @@ _FIND, _SEND, _MEET = (
 )
 
 
+@dataclass(frozen=True)
+class OfficeTask:
+    """What the grader knows of a prompt. Exactly one of `seed` and `office` or neither is set."""
+
+    calls: tuple[ToolCall, ...]
+    """The true calls. Of rows, arguments may be JSON text."""
+    seed: int | None = None
+    """Tiny level: seed of the small office."""
+    person: str = ""
+    """Tiny level: whose address has to be looked up."""
+    office: int | None = None
+    """Full level: seed of the drawn office. Where neither is set, the office is the rows' own."""
+    category: str = ""
+    """Full level: the tool group, as the released rows call it."""
+    form: str = ""
+    """Full level: how the request is put together."""
+
+
 class Workplace(Domain):
-    """Look an address up, then send an email or set a meeting (tiny); tasks over all 27 tools (full); or the released rows."""
+    """Tool calls in an office.
+
+    Tiny: look an address up, then send an email or set a meeting. Full: tasks over all 27 tools.
+    Or the released rows.
+    """
 
     name: ClassVar[str] = "workplace"
     levels: ClassVar[tuple[str, ...]] = ("tiny", "full")
     max_turns = 4
 
     def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
-        """As `Domain`; rows read their tables from the folder `LINN_WORKPLACE_DATA` names, else from linn's own generator."""
+        """As `Domain`.
+
+        Rows read their tables from the folder that `LINN_WORKPLACE_DATA` names, else from linn's
+        own generator.
+        """
         super().__init__(level, rows)
         if rows is not None or level == "full":
             self.max_turns = _LONG_TURNS  # longer tasks than the tiny ones
 
     def make(self, rng: random.Random) -> Prompt:
-        """Tiny: `email bob about the budget: see you soon`; full: a request over an office of its own (`office/tasks.py`)."""
+        """Tiny: `email bob about the budget: see you soon`. Full: a request over its own office."""
         if self.level == "full":
             return self._make_full(rng)
-        name, topic, seed = rng.choice(SMALL_NAMES), rng.choice(_TOPICS), rng.randrange(1000)
-        (address,) = find_email_address(small(seed), name)
+        person, topic, seed = rng.choice(SMALL_NAMES), rng.choice(_TOPICS), rng.randrange(1000)
+        (address,) = find_email_address(small(seed), person)
         if rng.random() < 0.5:
             body = rng.choice(_BODIES)
-            text = f"email {name} about the {topic}: {body}"
+            text = f"email {person} about the {topic}: {body}"
             arguments = {"recipient": address, "subject": topic, "body": body}
-            call = {"name": _SEND, "arguments": json.dumps(arguments)}
+            call = ToolCall(_SEND, arguments)
         else:
             day, minutes = f"2023-12-{rng.randint(1, 28):02d}", rng.choice(("15", "30", "45", "60"))
-            text = f"meet {name} about the {topic} on {day} for {minutes} minutes"
+            text = f"meet {person} about the {topic} on {day} for {minutes} minutes"
             arguments = {
                 "event_name": topic,
                 "participant_email": address,
                 "event_start": day,
                 "duration": minutes,
             }
-            call = {"name": _MEET, "arguments": json.dumps(arguments)}
-        hidden = {"ground_truth": [call], "seed": seed, "name": name}
+            call = ToolCall(_MEET, arguments)
         return Prompt(
-            self.name,
-            "",
-            (Message("user", text),),
+            domain=self.name,
+            id="",
+            messages=(Message("user", text),),
             thinking=False,
             tools=_TINY_TOOLS,
-            hidden=hidden,
+            hidden=OfficeTask((call,), seed=seed, person=person),
         )
 
     def _make_full(self, rng: random.Random) -> Prompt:
         office = rng.randrange(_OFFICES)
         task = tasks.draw(drawn(office), rng)
-        truth = [{"name": call.name, "arguments": call.arguments} for call in task.calls]
-        hidden = {
-            "ground_truth": truth,
-            "office": office,
-            "category": f"{self.name}_{task.category}",
-            "form": task.form,
-        }
-        messages = (Message("system", _SYSTEM), Message("user", task.text))
-        return Prompt(self.name, "", messages, thinking=False, tools=DEFINITIONS, hidden=hidden)
+        return Prompt(
+            domain=self.name,
+            id="",
+            messages=(Message("system", _SYSTEM), Message("user", task.text)),
+            thinking=False,
+            tools=DEFINITIONS,
+            hidden=OfficeTask(
+                calls=task.calls,
+                office=office,
+                category=f"{self.name}_{task.category}",
+                form=task.form,
+            ),
+        )
 
     def env(self, prompt: Prompt) -> OfficeEnv:
         """A fresh office for one conversation."""
-        return OfficeEnv(_office(prompt))
+        return OfficeEnv(_office(_task(prompt)))
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
-        """Replay the reply's calls and the true calls, each on fresh tables, and compare the states."""
+        """Replay the reply's calls and the true calls, each on fresh tables; compare the tables."""
         calls = [
             call
             for message in reply.messages
@@ -127,47 +162,46 @@ class Workplace(Domain):
             return Verdict(0.0, "no reply", metrics)
         if len(calls) > _MAX_CALLS:
             return Verdict(0.0, f"{len(calls)} calls; at most {_MAX_CALLS} are replayed", metrics)
-        want, got = _office(prompt), _office(prompt)
-        _replay(want, prompt.hidden["ground_truth"])
-        _replay(got, [{"name": call.name, "arguments": call.arguments} for call in calls])
-        tables = [
+        task = _task(prompt)
+        expected, actual = _office(task), _office(task)
+        _replay(expected, task.calls)
+        _replay(actual, calls)
+        different = [
             name
             for name in ("emails", "events", "tasks", "customers", "plots")
-            if not getattr(got, name).same(getattr(want, name))
+            if not getattr(actual, name).same(getattr(expected, name))
         ]
-        note = f"other than wanted: {', '.join(tables)}" if tables else "all tables as wanted"
-        return Verdict(float(not tables), note, metrics)
+        if different:
+            return Verdict(0.0, f"other than wanted: {', '.join(different)}", metrics)
+        return Verdict(1.0, "all tables as wanted", metrics)
 
     def gold(self, prompt: Prompt) -> Reply:
-        """The true calls, one a turn, then `done.`."""
-        turns = self._turns(
-            prompt,
-            [
-                ToolCall(call["name"], _arguments(call["arguments"]))
-                for call in prompt.hidden["ground_truth"]
-            ],
-        )
+        """The true calls, one per turn, then `done.`."""
+        calls = [ToolCall(call.name, _arguments(call.arguments)) for call in _task(prompt).calls]
+        turns = self._turns(prompt, calls)
         return Reply(text=turns[-1].content, messages=turns)
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
-        """Look the address up, act, say `done.`; faulty: the lookup is skipped and the bare name stands where the address belongs.
+        """Look the address up, act, say `done.`.
 
-        At the full level: the gold calls; faulty: the last change is left out, though said to be done.
+        The fault: no lookup, and the bare name stands where the address belongs. At the full level
+        the demonstration is the gold calls, and the fault is that the last change is left out.
         """
-        if "office" in prompt.hidden:
-            calls = [
-                ToolCall(call["name"], call["arguments"]) for call in prompt.hidden["ground_truth"]
-            ]
-            last = max(at for at, call in enumerate(calls) if call.name in tools.WRITES)
-            return self._turns(prompt, calls[:last] + calls[last + 1 :] if faulty else calls)
-        (true,) = prompt.hidden["ground_truth"]
-        arguments, name = dict(_arguments(true["arguments"])), prompt.hidden["name"]
+        task = _task(prompt)
+        if task.office is not None:
+            calls = list(task.calls)
+            if faulty:
+                last = max(at for at, call in enumerate(calls) if call.name in tools.WRITES)
+                del calls[last]
+            return self._turns(prompt, calls)
+        (true,) = task.calls
+        arguments = dict(_arguments(true.arguments))
         if not faulty:
-            return self._turns(
-                prompt, [ToolCall(_FIND, {"name": name}), ToolCall(true["name"], arguments)]
-            )
-        arguments["recipient" if "recipient" in arguments else "participant_email"] = name
-        return self._turns(prompt, [ToolCall(true["name"], arguments)])
+            lookup = ToolCall(_FIND, {"name": task.person})
+            return self._turns(prompt, [lookup, ToolCall(true.name, arguments)])
+        addressee = "recipient" if "recipient" in arguments else "participant_email"
+        arguments[addressee] = task.person
+        return self._turns(prompt, [ToolCall(true.name, arguments)])
 
     def _turns(self, prompt: Prompt, calls: Sequence[ToolCall]) -> tuple[Message, ...]:
         """A conversation that makes these calls in order, with the environment's answers."""
@@ -179,46 +213,36 @@ class Workplace(Domain):
         return (*turns, Message("assistant", "done."))
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """A released row: `ground_truth` (a list of {name, arguments}, or that as JSON text) and the conversation with its tools."""
+        """A released row: `ground_truth` and the conversation with its tools.
+
+        `ground_truth` is a list of {name, arguments}, or that as JSON text.
+        """
         where = f"row {index} (domain workplace)"
-        truth = row.get("ground_truth")
-        if isinstance(truth, str):
-            try:
-                truth = json.loads(truth)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{where}: ground_truth is not JSON: {error}") from error
-        if not isinstance(truth, list) or not all(
-            isinstance(call, Mapping) and isinstance(call.get("name"), str) and "arguments" in call
-            for call in truth
-        ):
-            raise UserError(
-                f"{where}: ground_truth must be a list of calls with name and arguments"
-            )
-        calls = [{"name": call["name"], "arguments": call["arguments"]} for call in truth]
+        calls = _true_calls(where, row.get("ground_truth"))
         prompt = Prompt(
-            self.name,
-            str(row.get("id", index)),
-            request_messages(row, index),
-            False,
-            request_tools(row, index),
-            {"ground_truth": calls},
+            domain=self.name,
+            id=str(row.get("id", index)),
+            messages=request_messages(row, index),
+            thinking=False,
+            tools=request_tools(row, index),
+            hidden=OfficeTask(calls),
         )
         if calls and _data() is None and _changes_nothing(calls):
             raise UserError(
-                f"{where}: ground_truth changes nothing in linn's own tables, so it was made for others; "
-                "set LINN_WORKPLACE_DATA to the folder of their six CSV files"
+                f"{where}: ground_truth changes nothing in linn's own tables, so it was made for "
+                "others; set LINN_WORKPLACE_DATA to the folder of their six CSV files"
             )
         return prompt
 
 
 class OfficeEnv:
-    """One conversation's office: runs the calls of each assistant turn, ends at a turn without calls."""
+    """One conversation's office: runs the calls of each assistant turn, ends without calls."""
 
     def __init__(self, office: Office) -> None:
         self.office = office
 
     def step(self, message: Message) -> tuple[Message, ...] | None:
-        """One `tool` turn a call, in order; None when there is no call."""
+        """One `tool` turn per call, in order; None when there is no call."""
         if not message.tool_calls:
             return None
         return tuple(
@@ -234,19 +258,38 @@ class OfficeEnv:
             arguments = _arguments(call.arguments)
         except (ValueError, TypeError) as error:
             return f"Invalid tool call arguments: {str(error)[:200]}"
-        answer = tools.call(
-            self.office,
-            call.name,
-            {key: value for key, value in arguments.items() if value is not None},
-        )
-        return (
-            answer
-            if isinstance(answer, str)
-            else json.dumps(answer, ensure_ascii=False, default=str)
-        )
+        # Models write null for an argument they leave out.
+        arguments = {key: value for key, value in arguments.items() if value is not None}
+        answer = tools.call(self.office, call.name, arguments)
+        if isinstance(answer, str):
+            return answer
+        return json.dumps(answer, ensure_ascii=False, default=str)
 
 
 # ---------------------------------------------------------------- shared parts
+
+
+def _task(prompt: Prompt) -> OfficeTask:
+    assert isinstance(prompt.hidden, OfficeTask), prompt.hidden
+    return prompt.hidden
+
+
+def _true_calls(where: str, truth: object) -> tuple[ToolCall, ...]:
+    """The calls of a row's `ground_truth`."""
+    if isinstance(truth, str):
+        try:
+            truth = json.loads(truth)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: ground_truth is not JSON: {error}") from error
+    if not isinstance(truth, list) or not all(map(_is_call, truth)):
+        raise UserError(f"{where}: ground_truth must be a list of calls with name and arguments")
+    return tuple(ToolCall(call["name"], call["arguments"]) for call in truth)
+
+
+def _is_call(value: object) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return isinstance(value.get("name"), str) and "arguments" in value
 
 
 def _data() -> Path | None:
@@ -254,16 +297,14 @@ def _data() -> Path | None:
     return Path(folder) if folder else None
 
 
-def _office(prompt: Prompt) -> Office:
+def _office(task: OfficeTask) -> Office:
     """A fresh office with the tables that the prompt is about."""
-    hidden = prompt.hidden
-    office = (
-        small(hidden["seed"])
-        if "seed" in hidden
-        else drawn(hidden["office"])
-        if "office" in hidden
-        else load(_data())
-    )
+    if task.seed is not None:
+        office = small(task.seed)
+    elif task.office is not None:
+        office = drawn(task.office)
+    else:
+        office = load(_data())
     return office.copy()
 
 
@@ -279,17 +320,18 @@ def _arguments(arguments: Mapping[str, Any] | str) -> Mapping[str, Any]:
     return arguments
 
 
-def _replay(office: Office, calls: Sequence[Mapping[str, Any]]) -> None:
+def _replay(office: Office, calls: Sequence[ToolCall]) -> None:
     """Make the calls that can change a table; broken ones change nothing."""
     for call in calls:
-        if call["name"] in tools.WRITES:
-            try:
-                tools.call(office, call["name"], _arguments(call["arguments"]))
-            except (ValueError, TypeError):
-                continue
+        if call.name not in tools.WRITES:
+            continue
+        try:
+            tools.call(office, call.name, _arguments(call.arguments))
+        except (ValueError, TypeError):
+            continue
 
 
-def _changes_nothing(calls: Sequence[Mapping[str, Any]]) -> bool:
+def _changes_nothing(calls: Sequence[ToolCall]) -> bool:
     office = load(None).copy()
     _replay(office, calls)
     return office.same(load(None))
@@ -298,10 +340,8 @@ def _changes_nothing(calls: Sequence[Mapping[str, Any]]) -> bool:
 def _tool(name: str, description: str, *parameters: str) -> Mapping[str, Any]:
     properties = {parameter: {"type": "string"} for parameter in parameters}
     schema = {"type": "object", "properties": properties, "required": list(parameters)}
-    return {
-        "type": "function",
-        "function": {"name": name, "description": description, "parameters": schema},
-    }
+    function = {"name": name, "description": description, "parameters": schema}
+    return {"type": "function", "function": function}
 
 
 _TINY_TOOLS = (

@@ -1,1 +1,3 @@
-"""The office behind `workplace`: tables, tools, where the tables come from, and the tasks of its full level."""
+"""The office behind `workplace`: tables, tools, where the tables come from, and the tasks of its
+full level.
+"""

@@ -43,17 +43,17 @@ def search_events(
         if bound and not is_moment(bound):
             return f"Invalid {name} format. Expected YYYY-MM-DD HH:MM:SS."
     match = contains(query)
-    found = [
+    matches = [
         event
         for event in office.events.records()
         if match(event["event_name"]) or match(event["participant_email"])
     ]
     if time_min:
-        found = [event for event in found if moment(event["event_start"]) >= moment(time_min)]
+        matches = [event for event in matches if moment(event["event_start"]) >= moment(time_min)]
     if time_max:
-        found = [event for event in found if moment(event["event_start"]) <= moment(time_max)]
-    found.sort(key=lambda event: moment(event["event_start"]), reverse=True)
-    return page_of("events", found, page, page_size)
+        matches = [event for event in matches if moment(event["event_start"]) <= moment(time_max)]
+    matches.sort(key=lambda event: moment(event["event_start"]), reverse=True)
+    return page_of("events", matches, page, page_size)
 
 
 def create_event(

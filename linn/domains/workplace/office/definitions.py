@@ -225,4 +225,4 @@ DEFINITIONS: tuple[Mapping[str, Any], ...] = (
         customer_id="the customer's 8 digits",
     ),
 )
-"""In the order of the tool groups: directory, email, calendar, analytics, project board, customers."""
+"""In the order of the tool groups: directory, email, calendar, analytics, board, customers."""

@@ -35,25 +35,25 @@ def search_emails(
 ) -> Any:
     """Emails that hold every word of the query, newest first."""
     words = set(query.lower().split())
-    found = []
+    matches = []
     for email in office.emails.records():
         text = f"{email['subject']} {email['body']} {email['sender/recipient']}".lower()
         if all(word in text for word in words):
-            found.append(email)
-    found.sort(key=lambda email: moment(email["sent_datetime"]), reverse=True)
+            matches.append(email)
+    matches.sort(key=lambda email: moment(email["sent_datetime"]), reverse=True)
     if date_min:
-        found = [
+        matches = [
             email
-            for email in found
+            for email in matches
             if moment(email["sent_datetime"]).date() >= moment(date_min).date()
         ]
     if date_max:
-        found = [
+        matches = [
             email
-            for email in found
+            for email in matches
             if moment(email["sent_datetime"]).date() <= moment(date_max).date()
         ]
-    return page_of("emails", found, page, page_size)
+    return page_of("emails", matches, page, page_size)
 
 
 def send_email(

@@ -1,4 +1,6 @@
-"""linn's own offices: tables drawn from a seed, with the columns and value ranges of the public CSV files."""
+"""linn's own offices: tables drawn from a seed, with the columns and value ranges of the public CSV
+files.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +16,44 @@ TODAY = date(2023, 11, 30)
 STARTS = ("09:00", "10:30", "12:00", "13:30", "15:00", "16:30")
 """When meetings begin: none is longer than 90 minutes, so no two overlap."""
 TOPICS = (
-    "annual budget/holiday rota/pricing model/supplier contract/office move/security audit/onboarding guide/sales forecast/brand survey/"
-    "travel policy/warehouse lease/press kit/partner summit/mobile release/data backup/hiring plan/customer newsletter/charity run/"
-    "printer order/training week/cloud invoice/logo contest/quality report/parking permits/shipping delays/trade fair"
+    "annual budget/holiday rota/pricing model/supplier contract/office move/security "
+    "audit/onboarding guide/sales forecast/brand survey/"
+    "travel policy/warehouse lease/press kit/partner summit/mobile release/data backup/hiring "
+    "plan/customer newsletter/charity run/"
+    "printer order/training week/cloud invoice/logo contest/quality report/parking "
+    "permits/shipping delays/trade fair"
 ).split("/")
 """What emails and meetings are about; no topic's words are all found in another."""
 PARTS = (
-    "login page/search bar/payment gateway/image cache/export button/user profile/dark theme/push messages/order history/help centre/"
-    "price filter/sign-up form/report builder/map view/chat widget/access log/upload queue/tag editor"
+    "login page/search bar/payment gateway/image cache/export button/user profile/dark theme/push "
+    "messages/order history/help centre/"
+    "price filter/sign-up form/report builder/map view/chat widget/access log/upload queue/tag "
+    "editor"
 ).split("/")
 """What tasks are about."""
 # No first name is part of another, of a last name or of a company: a first name finds one address.
 _FIRST = (
-    "adele bruno chioma dmitri elif farid gita hugo imani jonas kamala leon mirela nadia oskar pavel quentin rosa sven tomas ulrike "
-    "viktor wanda ximena yusuf zelda bjorn carmen dario esther fiona goran helga igor jamal keiko lorenzo mateo niamh otis priya"
+    "adele bruno chioma dmitri elif farid gita hugo imani jonas kamala leon mirela nadia oskar "
+    "pavel quentin rosa sven tomas ulrike "
+    "viktor wanda ximena yusuf zelda bjorn carmen dario esther fiona goran helga igor jamal keiko "
+    "lorenzo mateo niamh otis priya"
 ).split()
 _LAST = (
-    "abbott brandt costa dietz evans frost grant hansen ivanov jensen kovac lund meyer novak okoro pereira quist rossi schulz tanaka "
+    "abbott brandt costa dietz evans frost grant hansen ivanov jensen kovac lund meyer novak okoro "
+    "pereira quist rossi schulz tanaka "
     "urban vidal weber yilmaz zhou barros clarke dubois egger fuchs gomes huber"
 ).split()
-_CLIENT_FIRST = "alex blake casey drew eden flynn gray harper indy jules kit lane morgan noel parker quinn reese sage taylor val".split()
-_CLIENT_LAST = "adams baker cooper dixon ellis foster green hughes irwin james knight lopez moore nash owens price reed shaw turner wood".split()
-_CLIENTS = "nanolabs skyworks greentech bluefin ironleaf sunpeak redwood clearpath northgate easthill".split()
+_CLIENT_FIRST = (
+    "alex blake casey drew eden flynn gray harper indy jules kit lane morgan noel parker quinn "
+    "reese sage taylor val"
+).split()
+_CLIENT_LAST = (
+    "adams baker cooper dixon ellis foster green hughes irwin james knight lopez moore nash owens "
+    "price reed shaw turner wood"
+).split()
+_CLIENTS = (
+    "nanolabs skyworks greentech bluefin ironleaf sunpeak redwood clearpath northgate easthill"
+).split()
 _COMPANIES = (
     "linn.example",
     "fall.example",
@@ -72,7 +90,9 @@ _NOTES = (
 
 
 def generate(seed: int) -> Office:
-    """An office as a function of `seed`: 24 colleagues, 500 emails, 300 events, 300 tasks, 200 customers, 1,000 visits."""
+    """An office as a function of `seed`: 24 colleagues, 500 emails, 300 events, 300 tasks, 200
+    customers, 1,000 visits.
+    """
     rng = random.Random(seed_of("office", seed))
     company = rng.choice(_COMPANIES)
     lasts = rng.sample(_LAST, 24)
@@ -104,7 +124,10 @@ def _emails(rng: random.Random, people: list[str]) -> list[Row]:
     rows: list[Row] = []
     for key, moment in zip(_ids(rng, 500), seconds, strict=True):
         day, rest = divmod(moment, 36_000)
-        sent = f"{TODAY - timedelta(days=60 - day)} {8 + rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+        minutes, second = divmod(rest, 60)
+        # Office hours: the ten hours from eight on.
+        clock = f"{8 + minutes // 60:02d}:{minutes % 60:02d}:{second:02d}"
+        sent = f"{TODAY - timedelta(days=60 - day)} {clock}"
         person, topic = rng.choice(people), rng.choice(TOPICS)
         where = rng.choice(("inbox", "inbox", "outbox"))
         signed = "Sam" if where == "outbox" else person.split(".")[0].title()

@@ -106,7 +106,10 @@ def _task_problem(office: Office, /, field: Any, value: Any) -> str:
     if field == "board" and value not in BOARDS:
         return "Board not valid. Please choose from: 'Back end', 'Front end', 'Design'."
     if field == "list_name" and value not in LISTS:
-        return "List not valid. Please choose from: 'Backlog', 'In Progress', 'In Review', 'Completed'."
+        return (
+            "List not valid. Please choose from: "
+            "'Backlog', 'In Progress', 'In Review', 'Completed'."
+        )
     if field == "assigned_to_email" and not any(
         isinstance(row[2], str) and row[2].lower() == value for row in office.tasks.rows
     ):

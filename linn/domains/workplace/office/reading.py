@@ -11,7 +11,9 @@ from linn.domains.workplace.office.table import Record
 
 
 def contains(pattern: str) -> Callable[[Any], bool]:
-    """A test whether text holds a pattern, case ignored. Queries are regular expressions; one that could run long is refused."""
+    """A test whether text holds a pattern, case ignored. Queries are regular expressions; one that
+    could run long is refused.
+    """
     if (
         len(pattern) > 500
         or re.search(r"\)\s*[*+?{]", pattern)
@@ -24,7 +26,9 @@ def contains(pattern: str) -> Callable[[Any], bool]:
 
 
 def moment(value: Any) -> datetime:
-    """A point in time from text, time zone dropped; raises ValueError on other text, TypeError on other values."""
+    """A point in time from text, time zone dropped; raises ValueError on other text, TypeError on
+    other values.
+    """
     if not isinstance(value, str):
         raise TypeError(f"cannot read a time from {type(value).__name__}")
     text = value.strip()[:40]
@@ -68,17 +72,17 @@ def duration_problem(value: Any) -> str:
         return "Invalid duration format. Expected a number of minutes."
 
 
-def page_of(name: str, found: Sequence[Record], page: int, page_size: int) -> Any:
+def page_of(name: str, matches: Sequence[Record], page: int, page_size: int) -> Any:
     """One page of the records found, with the counts."""
-    if not found:
+    if not matches:
         return f"No {name} found."
-    pages = (len(found) + page_size - 1) // page_size
+    pages = (len(matches) + page_size - 1) // page_size
     page = max(1, min(page, pages)) if pages > 0 else 1
     start = (page - 1) * page_size
     counts = {
-        f"total_{name}": len(found),
+        f"total_{name}": len(matches),
         "page": page,
         "page_size": page_size,
         "total_pages": pages,
     }
-    return {name: found[start : start + page_size], "pagination": counts}
+    return {name: matches[start : start + page_size], "pagination": counts}

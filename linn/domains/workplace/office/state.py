@@ -28,7 +28,10 @@ LISTS = ("Backlog", "In Progress", "In Review", "Completed")
 BOARDS = ("Back end", "Front end", "Design")
 STATUSES = ("Qualified", "Won", "Lost", "Lead", "Proposal")
 PRODUCTS = ("Software", "Hardware", "Services", "Consulting", "Training")
-PLOT_VALUES = "total_visits session_duration_seconds user_engaged visits_direct visits_referral visits_search_engine visits_social_media".split()
+PLOT_VALUES = (
+    "total_visits session_duration_seconds user_engaged visits_direct visits_referral "
+    "visits_search_engine visits_social_media"
+).split()
 SOURCES = ("direct", "referral", "search engine", "social media")
 PLOT_TYPES = ("bar", "line", "scatter", "histogram")
 

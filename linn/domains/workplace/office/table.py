@@ -1,4 +1,6 @@
-"""One table of the office: labelled rows, changed by replacing them, compared as the reference grader compares."""
+"""One table of the office: labelled rows, changed by replacing them, compared as the reference
+grader compares.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from typing import Any
 
 _CASE_COUNTS = ("status", "list_name", "board")
 BLANK = float("nan")
-"""A cell that is empty in the data or, when states are compared, is not text; one object, so equal to itself in tuples."""
+"""A cell that is empty in the data or, when states are compared, is not text; one object, so equal
+to itself in tuples.
+"""
 
 
 Row = tuple[Any, ...]
@@ -67,13 +71,12 @@ class Table:
 
     def drop(self, key: Any) -> None:
         """Remove the rows with this id; the others keep their labels."""
-        kept = [
-            (row, label) for row, label in zip(self.rows, self.labels, strict=True) if row[0] != key
-        ]
-        self.rows, self.labels = [row for row, _ in kept], [label for _, label in kept]
+        pairs = list(zip(self.rows, self.labels, strict=True))
+        self.labels = [label for row, label in pairs if row[0] != key]
+        self.rows = [row for row, _ in pairs if row[0] != key]
 
     def same(self, other: Table) -> bool:
-        """Equal labels and cells; text without case, except in `status`, `list_name` and `board`."""
+        """Equal labels and cells; case counts in `status`, `list_name` and `board` alone."""
         if self.labels != other.labels or len(self.rows) != len(other.rows):
             return False
         exact = [column in _CASE_COUNTS for column in self.columns]
@@ -84,7 +87,14 @@ class Table:
 
 
 def _folded(row: Row, exact: Sequence[bool]) -> Row:
-    return tuple(
-        cell if keep or cell is None else cell.lower() if isinstance(cell, str) else BLANK
-        for cell, keep in zip(row, exact, strict=True)
-    )
+    """Cells as they are compared: `exact` ones as they are, text in small letters, others blank."""
+    cells: list[Any] = []
+    for cell, keep in zip(row, exact, strict=True):
+        if keep or cell is None:
+            cells.append(cell)
+        elif isinstance(cell, str):
+            cells.append(cell.lower())
+        else:
+            # The reference compares text columns alone; a number in one counts as empty.
+            cells.append(BLANK)
+    return tuple(cells)

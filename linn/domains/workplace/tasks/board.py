@@ -53,8 +53,8 @@ def add(desk: Desk, address: str) -> tuple[str, str]:
     )
     return f"'{name}'", desk.pick(
         (
-            f"in the {row} list of the {board} board, due {desk.said(day)}",
-            f"on the {board} board ({row}), to be done by {desk.said(day)}",
+            f"in the {row} list of the {board} board, due {desk.day_name(day)}",
+            f"on the {board} board ({row}), to be done by {desk.day_name(day)}",
         )
     )
 
@@ -75,23 +75,23 @@ def _named(desk: Desk) -> tuple[Record, str]:
     """A colleague's only task of its name: the task, in words."""
     task = desk.pick(desk.office.tasks.records())
     person = task["assigned_to_email"]
-    found = only(tasks_of(desk, person, task_name=task["task_name"]))
-    return found, f"{first_name(person)}'s task '{task['task_name']}'"
+    matches = only(tasks_of(desk, person, task_name=task["task_name"]))
+    return matches, f"{first_name(person)}'s task '{task['task_name']}'"
 
 
 def move(desk: Desk) -> str:
     """A named task to another list."""
-    task, said = _named(desk)
+    task, wording = _named(desk)
     row = desk.pick([name for name in LISTS if name != task["list_name"]])
     desk.do(
         "project_management_update_task", task_id=task["task_id"], field="list_name", new_value=row
     )
-    return desk.pick((f"move {said} to {row}", f"put {said} into the {row} list"))
+    return desk.pick((f"move {wording} to {row}", f"put {wording} into the {row} list"))
 
 
 def give(desk: Desk) -> str:
     """A named task to another colleague."""
-    task, said = _named(desk)
+    task, wording = _named(desk)
     other = desk.pick([person for person in desk.people if person != task["assigned_to_email"]])
     desk.do(
         "project_management_update_task",
@@ -99,14 +99,14 @@ def give(desk: Desk) -> str:
         field="assigned_to_email",
         new_value=desk.address(other),
     )
-    return f"give {said} to {first_name(other)}"
+    return f"give {wording} to {first_name(other)}"
 
 
 def delete(desk: Desk) -> str:
     """A named task off the board."""
-    task, said = _named(desk)
+    task, wording = _named(desk)
     desk.do("project_management_delete_task", task_id=task["task_id"])
-    return f"delete {said}"
+    return f"delete {wording}"
 
 
 def next_list(desk: Desk) -> str:
@@ -171,16 +171,19 @@ def delete_completed(desk: Desk) -> str:
 def relieve(desk: Desk) -> str:
     """A colleague's overdue tasks to another."""
     person, other = desk.two_people()
-    found = several(overdue(tasks_of(desk, person)))
+    matches = several(overdue(tasks_of(desk, person)))
     address = desk.address(other)
-    for task in found:
+    for task in matches:
         desk.do(
             "project_management_update_task",
             task_id=task["task_id"],
             field="assigned_to_email",
             new_value=address,
         )
-    return f"reassign all of {first_name(person)}'s overdue tasks (due before today, not yet completed) to {first_name(other)}"
+    return (
+        f"reassign all of {first_name(person)}'s overdue tasks (due before today, not yet "
+        f"completed) to {first_name(other)}"
+    )
 
 
 def to_less_busy(desk: Desk) -> str:
@@ -193,14 +196,18 @@ def to_less_busy(desk: Desk) -> str:
     if counts[0] == counts[1]:
         raise Unfit("both are as busy")
     name, where = add(desk, one if counts[0] < counts[1] else other)
-    return f"create a task {name} {where}, for {first_name(one)} or {first_name(other)}, whoever has fewer tasks that are not completed"
+    return (
+        f"create a task {name} {where}, for {first_name(one)} or {first_name(other)}, whoever has "
+        "fewer tasks that are not completed"
+    )
 
 
 def has_overdue(desk: Desk) -> tuple[str, bool]:
     """Whether a colleague has so many overdue tasks."""
     person, bar = desk.pick(desk.people), desk.rng.randint(1, 4)
     return (
-        f"{first_name(person)} has at least {bar} overdue task{'s' * (bar > 1)} (due before today, not yet completed)",
+        f"{first_name(person)} has at least {bar} overdue task{'s' * (bar > 1)} (due before "
+        "today, not yet completed)",
         (len(overdue(tasks_of(desk, person))) >= bar),
     )
 

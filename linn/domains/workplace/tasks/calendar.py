@@ -21,8 +21,8 @@ def of_day(desk: Desk, day: date) -> list[Record]:
 
 def coming(desk: Desk, person: str) -> list[Record]:
     """All events with a colleague that are yet to come."""
-    found = desk.search("calendar_search_events", query=first_name(person).lower(), time_min=NOW)
-    return [event for event in found if event["participant_email"] == person]
+    matches = desk.search("calendar_search_events", query=first_name(person).lower(), time_min=NOW)
+    return [event for event in matches if event["participant_email"] == person]
 
 
 def name_of(desk: Desk) -> str:
@@ -32,7 +32,7 @@ def name_of(desk: Desk) -> str:
 
 
 def book(desk: Desk, address: str) -> tuple[str, str, str]:
-    """Put a meeting with an address into the calendar: (`30 minutes`, `'its name'`, `on … at …`)."""
+    """Book a meeting with an address; returns (`30 minutes`, `'its name'`, `on … at …`)."""
     name, day, (time, at), (minutes, long) = (
         name_of(desk),
         desk.workday(),
@@ -81,22 +81,22 @@ def cancel_with(desk: Desk) -> str:
         [record for record in desk.office.events.records() if record["event_start"] > NOW]
     )
     day, person = date.fromisoformat(event["event_start"][:10]), event["participant_email"]
-    found = only([other for other in of_day(desk, day) if other["participant_email"] == person])
-    desk.do("calendar_delete_event", event_id=found["event_id"])
+    event = only([other for other in of_day(desk, day) if other["participant_email"] == person])
+    desk.do("calendar_delete_event", event_id=event["event_id"])
     return f"call off my meeting with {first_name(person)} {desk.on(day)}"
 
 
 def cancel_day(desk: Desk) -> str:
     """Cancel all meetings of a day, or of its afternoon."""
     day, afternoon = desk.workday(), desk.rng.random() < 0.4
-    found = several(
+    matches = several(
         [
             event
             for event in of_day(desk, day)
             if not afternoon or event["event_start"][11:] >= "12:00:00"
         ]
     )
-    for event in found:
+    for event in matches:
         desk.do("calendar_delete_event", event_id=event["event_id"])
     if afternoon:
         return f"cancel everything that starts at noon or later {desk.on(day)}"
@@ -153,7 +153,10 @@ def put_off(desk: Desk) -> str:
         field="event_start",
         new_value=str(moved),
     )
-    return f"put event {event['event_id']} off by {days} day{'s' * (days > 1)}, at the same time of day"
+    return (
+        f"put event {event['event_id']} off by {days} day{'s' * (days > 1)}, at the same time of "
+        "day"
+    )
 
 
 def lengthen(desk: Desk) -> str:
@@ -186,16 +189,19 @@ def lengthen(desk: Desk) -> str:
 def hand_over(desk: Desk) -> str:
     """Another colleague takes part in all coming meetings with one."""
     person, other = desk.two_people()
-    found = several(coming(desk, person))
+    matches = several(coming(desk, person))
     address = desk.address(other)
-    for event in found:
+    for event in matches:
         desk.do(
             "calendar_update_event",
             event_id=event["event_id"],
             field="participant_email",
             new_value=address,
         )
-    return f"put {first_name(other)} in the place of {first_name(person)} as participant of all my coming meetings with {first_name(person)}"
+    return (
+        f"put {first_name(other)} in the place of {first_name(person)} as participant of all my "
+        f"coming meetings with {first_name(person)}"
+    )
 
 
 def is_free(desk: Desk) -> tuple[str, bool]:
@@ -208,7 +214,10 @@ def meets_soon(desk: Desk) -> tuple[str, bool]:
     """Whether there is a meeting with a colleague on or before a day."""
     person, day = desk.pick(desk.people), desk.workday(2, 15)
     held = any(event["event_start"] <= f"{day} 23:59:59" for event in coming(desk, person))
-    return f"I meet {first_name(person)} between now and {desk.said(day)} (that day included)", held
+    return (
+        f"I meet {first_name(person)} between now and {desk.day_name(day)} (that day included)",
+        held,
+    )
 
 
 CLAUSES = (create, cancel_next, cancel_with, cancel_day, rename, move, put_off, lengthen, hand_over)

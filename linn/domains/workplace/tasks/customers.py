@@ -59,7 +59,7 @@ def add(desk: Desk) -> str:
         "product_interest": (product, f"interested in {product.lower()}"),
         "customer_email": (mail, f"email {mail}"),
         "customer_phone": (phone, f"phone {phone}"),
-        "follow_up_by": (str(day), f"to be followed up by {desk.said(day)}"),
+        "follow_up_by": (str(day), f"to be followed up by {desk.day_name(day)}"),
         "notes": (note, f"with the note '{note}'"),
     }
     chosen = desk.rng.sample(list(particulars), desk.rng.randint(0, 4))
@@ -71,11 +71,11 @@ def add(desk: Desk) -> str:
         status=status,
         **given,
     )
-    said = ", ".join([f"status {status}", *(particulars[key][1] for key in chosen)])
+    wording = ", ".join([f"status {status}", *(particulars[key][1] for key in chosen)])
     return desk.pick(
         (
-            f"add a new customer {first} {last}, in the care of {first_name(person)}, {said}",
-            f"enter {first} {last} as a customer of {first_name(person)} into the CRM: {said}",
+            f"add a new customer {first} {last}, in the care of {first_name(person)}, {wording}",
+            f"enter {first} {last} as a customer of {first_name(person)} into the CRM: {wording}",
         )
     )
 
@@ -87,7 +87,7 @@ def change(desk: Desk) -> str:
     status = desk.pick([value for value in STATUSES if value != customer["status"]])
     product = desk.pick([value for value in PRODUCTS if value != customer["product_interest"]])
     phone, note = f"{desk.rng.randint(100, 999)}-{desk.rng.randint(1000, 9999)}", desk.pick(_NOTES)
-    field, value, said = desk.pick(
+    field, value, wording = desk.pick(
         (
             (
                 "status",
@@ -109,12 +109,12 @@ def change(desk: Desk) -> str:
             (
                 "follow_up_by",
                 str(day),
-                f"set the follow-up date of the customer {name} to {desk.said(day)}",
+                f"set the follow-up date of the customer {name} to {desk.day_name(day)}",
             ),
         )
     )
     update(desk, customer, field, value)
-    return said
+    return wording
 
 
 def delete(desk: Desk) -> str:
@@ -127,14 +127,16 @@ def delete(desk: Desk) -> str:
 def hand_over(desk: Desk) -> str:
     """A colleague's customers of one kind to another colleague."""
     (person, other), status = desk.two_people(), desk.pick(STATUSES)
-    found = several(customers_of(desk, person, status=status))
+    matches = several(customers_of(desk, person, status=status))
     address = desk.address(other)
-    for customer in found:
+    for customer in matches:
         update(desk, customer, "assigned_to_email", address)
     return desk.pick(
         (
-            f"reassign all of {first_name(person)}'s customers with the status {status} to {first_name(other)}",
-            f"let {first_name(other)} take over every customer of {first_name(person)} that has the status {status}",
+            f"reassign all of {first_name(person)}'s customers with the status {status} to "
+            f"{first_name(other)}",
+            f"let {first_name(other)} take over every customer of {first_name(person)} that has "
+            f"the status {status}",
         )
     )
 
@@ -143,13 +145,16 @@ def delete_all(desk: Desk) -> str:
     """A colleague's customers of one status and product."""
     person, status, product = desk.pick(desk.people), desk.pick(STATUSES), desk.pick(PRODUCTS)
     if desk.rng.random() < 0.5:
-        found, of = several(customers_of(desk, person, status=status)), f"have the status {status}"
+        matches, of = (
+            several(customers_of(desk, person, status=status)),
+            f"have the status {status}",
+        )
     else:
-        found, of = (
+        matches, of = (
             several(customers_of(desk, person, product_interest=product)),
             f"are interested in {product.lower()}",
         )
-    for customer in found:
+    for customer in matches:
         desk.do(
             "customer_relationship_manager_delete_customer", customer_id=customer["customer_id"]
         )
@@ -157,19 +162,20 @@ def delete_all(desk: Desk) -> str:
 
 
 def stale(desk: Desk) -> str:
-    """Customers of one status and product that were not spoken to since a day, to another status."""
+    """Customers of one status and product, not spoken to since a day, get another status."""
     (old, new), product, day = desk.rng.sample(STATUSES, 2), desk.pick(PRODUCTS), desk.day(-50, -7)
-    found = desk.search(
+    matches = desk.search(
         "customer_relationship_manager_search_customers",
         product_interest=product,
         status=old,
         last_contact_date_max=str(day),
     )
-    for customer in several(found):
+    for customer in several(matches):
         update(desk, customer, "status", new)
     return (
-        f"set every customer with the status {old} who is interested in {product.lower()} and was last contacted before "
-        f"{desk.said(day)} to {new}"
+        f"set every customer with the status {old} who is interested in {product.lower()} and was "
+        "last contacted before "
+        f"{desk.day_name(day)} to {new}"
     )
 
 
@@ -178,7 +184,10 @@ def follow_up(desk: Desk) -> str:
     person, status, day = desk.pick(desk.people), desk.pick(STATUSES), desk.workday()
     for customer in several(customers_of(desk, person, status=status)):
         update(desk, customer, "follow_up_by", str(day))
-    return f"set the follow-up date of all of {first_name(person)}'s customers with the status {status} to {desk.said(day)}"
+    return (
+        f"set the follow-up date of all of {first_name(person)}'s customers with the status "
+        f"{status} to {desk.day_name(day)}"
+    )
 
 
 def has_status(desk: Desk) -> tuple[str, bool]:
@@ -193,12 +202,13 @@ def has_status(desk: Desk) -> tuple[str, bool]:
 def many_customers(desk: Desk) -> tuple[str, bool]:
     """Whether a colleague has more customers of a status than so many."""
     person, status, bar = desk.pick(desk.people), desk.pick(STATUSES), desk.rng.randint(0, 3)
-    found = customers_of(desk, person, status=status)
-    if len(found) > 12:
+    matches = customers_of(desk, person, status=status)
+    if len(matches) > 12:
         raise Unfit("too many to count")
     return (
-        f"{first_name(person)} has more than {bar} customer{'s' * (bar != 1)} with the status {status}",
-        len(found) > bar,
+        f"{first_name(person)} has more than {bar} customer{'s' * (bar != 1)} with the status "
+        f"{status}",
+        len(matches) > bar,
     )
 
 

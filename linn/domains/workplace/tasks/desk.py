@@ -1,4 +1,6 @@
-"""Where a task of the full level is made: its request in words grows beside the calls that fulfil it, each made as it is written down."""
+"""Where a task of the full level is made: its request in words grows beside the calls that fulfil
+it, each made as it is written down.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ _LENGTHS = {
 
 
 class Unfit(Exception):
-    """The office at hand does not allow the task that was begun (nothing matches, or not one thing alone); another is drawn."""
+    """The office at hand does not allow the task that was begun (nothing matches, or not one thing
+    alone); another is drawn.
+    """
 
 
 class Desk:
@@ -62,25 +66,29 @@ class Desk:
             raise Unfit(f"{tool} changes nothing")
         self.calls.append(ToolCall(tool, arguments))
 
-    def search(self, tool: str, **wanted: Any) -> list[Record]:
-        """All that a search with pages finds: where one page is not enough, a page for all is asked for."""
-        answer = self.look(tool, **wanted)
+    def search(self, tool: str, **query: Any) -> list[Record]:
+        """All that a search with pages finds: where one page is not enough, a page for all is asked
+        for.
+        """
+        answer = self.look(tool, **query)
         if isinstance(answer, str):
             return []
-        total = next(
-            count
-            for name, count in answer["pagination"].items()
-            if name.startswith("total_") and name != "total_pages"
-        )
-        if answer["pagination"]["total_pages"] > 1:
-            answer = self.look(tool, **wanted, page_size=total)
-        (found,) = (value for name, value in answer.items() if name != "pagination")
-        return list(found)
+        counts = answer["pagination"]
+        if counts["total_pages"] > 1:
+            # The other total is named after what was searched for.
+            (total,) = (
+                count
+                for name, count in counts.items()
+                if name.startswith("total_") and name != "total_pages"
+            )
+            answer = self.look(tool, **query, page_size=total)
+        (matches,) = (value for name, value in answer.items() if name != "pagination")
+        return list(matches)
 
     def address(self, person: str) -> str:
         """Look a colleague's address up by first name."""
-        found = self.look("company_directory_find_email_address", name=first_name(person))
-        if found != [person]:
+        matches = self.look("company_directory_find_email_address", name=first_name(person))
+        if matches != [person]:
             raise Unfit(f"{person} is not the only one of that name")
         return person
 
@@ -97,13 +105,8 @@ class Desk:
 
     def workday(self, low: int = 1, high: int = 28) -> date:
         """A working day between `low` and `high` days from now."""
-        return self.pick(
-            [
-                day
-                for day in (TODAY + timedelta(days=n) for n in range(low, high + 1))
-                if day.weekday() < 5
-            ]
-        )
+        days = [TODAY + timedelta(days=ahead) for ahead in range(low, high + 1)]
+        return self.pick([day for day in days if day.weekday() < 5])
 
     def day(self, low: int, high: int) -> date:
         """A day between `low` and `high` days from now."""
@@ -111,7 +114,7 @@ class Desk:
 
     # ------------------------------------------------ words
 
-    def said(self, day: date) -> str:
+    def day_name(self, day: date) -> str:
         """A day in words that mean no other day."""
         ways = [
             str(day),
@@ -121,17 +124,16 @@ class Desk:
         ]
         ahead = (day - TODAY).days
         near = {-1: "yesterday", 0: "today", 1: "tomorrow"}.get(ahead)
-        return self.pick(
-            [*ways, *[near] * 3]
-            if near
-            else [*ways, f"the coming {day:%A}"]
-            if 2 <= ahead <= 6
-            else ways
-        )
+        if near:
+            # People mostly say it so: three times as likely as each of the others.
+            ways += [near] * 3
+        elif 2 <= ahead <= 6:
+            ways.append(f"the coming {day:%A}")
+        return self.pick(ways)
 
     def on(self, day: date) -> str:
         """`on` a day, or `tomorrow` alone."""
-        text = self.said(day)
+        text = self.day_name(day)
         return text if text in ("yesterday", "today", "tomorrow") else f"on {text}"
 
     def at(self, hour: int, half: bool) -> str:
@@ -161,23 +163,25 @@ def first_name(person: str) -> str:
     return person.split(".")[0].title()
 
 
-def only(found: Sequence[T]) -> T:
-    """The one thing found; Unfit where there is none, or more."""
-    if len(found) != 1:
-        raise Unfit(f"{len(found)} match, not one")
-    return found[0]
+def only(matches: Sequence[T]) -> T:
+    """The one match; Unfit where there is none, or more."""
+    if len(matches) != 1:
+        raise Unfit(f"{len(matches)} match, not one")
+    return matches[0]
 
 
-def several(found: Sequence[T], most: int = 6) -> Sequence[T]:
-    """What was found, from two things to `most`; Unfit otherwise."""
-    if not 2 <= len(found) <= most:
-        raise Unfit(f"{len(found)} match")
-    return found
+def several(matches: Sequence[T], most: int = 6) -> Sequence[T]:
+    """The matches, from two to `most`; Unfit otherwise."""
+    if not 2 <= len(matches) <= most:
+        raise Unfit(f"{len(matches)} match")
+    return matches
 
 
-def extreme(found: Sequence[Record], column: str, last: bool) -> Record:
-    """The record with the least (`last`: greatest) value in a column; Unfit where there is none or two share it."""
-    if not found:
+def extreme(matches: Sequence[Record], column: str, last: bool) -> Record:
+    """The record with the least (`last`: greatest) value in a column; Unfit where there is none or
+    two share it.
+    """
+    if not matches:
         raise Unfit("none match")
-    best = (max if last else min)(record[column] for record in found)
-    return only([record for record in found if record[column] == best])
+    best = (max if last else min)(record[column] for record in matches)
+    return only([record for record in matches if record[column] == best])

@@ -1,4 +1,6 @@
-"""Tasks of the full level: requests put together from clauses and conditions, refused where they could be read in two ways."""
+"""Tasks of the full level: requests put together from clauses and conditions, refused where they
+could be read in two ways.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,23 @@ _FORMS: Mapping[Form, int] = {
 """How often each form is drawn, in percent."""
 
 
+_IN_ORDER = (
+    "First {}. Then {}.",
+    "Please first {}; after that, {}.",
+    "Two things, in this order: {}. After that, {}.",
+)
+_TOGETHER = (
+    "Please {}. Also, {}.",
+    "{}. Besides, {}.",
+    "Two things: {}, and {}.",
+    "I need you to {}. Could you also {}?",
+)
+_EITHER = ("If {}, {}; otherwise, {}.", "Check whether {}: if so, {}; if not, {}.")
+_ANYWAY = ("If {}, {}. In any case, {}.", "If {}, {}. Whether or not that is so, {}.")
+
+
 @dataclass(frozen=True)
-class Task:
+class OfficeRequest:
     """A request and one right way to fulfil it."""
 
     text: str
@@ -61,8 +78,10 @@ class _Part:
     office: Office
 
 
-def draw(office: Office, rng: random.Random) -> Task:
-    """A task for an office; draws until one fits. Its calls change the office, whatever its condition says."""
+def draw(office: Office, rng: random.Random) -> OfficeRequest:
+    """A task for an office; draws until one fits. Its calls change the office, whatever its
+    condition says.
+    """
     while True:
         try:
             task = _draw(office, rng)
@@ -72,7 +91,7 @@ def draw(office: Office, rng: random.Random) -> Task:
             return task
 
 
-def _draw(office: Office, rng: random.Random) -> Task:
+def _draw(office: Office, rng: random.Random) -> OfficeRequest:
     (form,) = rng.choices(list(_FORMS), list(_FORMS.values()))
     if form == "one":
         part = _part(office, _chosen(rng), rng.random())
@@ -80,45 +99,27 @@ def _draw(office: Office, rng: random.Random) -> Task:
     seeds = rng.random(), rng.random()
     one, other = _chosen(rng), _chosen(rng)
     if form == "first, then":
+        # The second clause sees the office as the first one leaves it.
         first = _part(office, one, seeds[0])
         second = _part(first.office, other, seeds[1])
-        text = rng.choice(
-            (
-                "First {}. Then {}.",
-                "Please first {}; after that, {}.",
-                "Two things, in this order: {}. After that, {}.",
-            )
-        )
+        text = rng.choice(_IN_ORDER)
         return _task(text.format(first.text, second.text), (first, second), form)
     if form == "two":
         first, second = _independent(office, one, other, seeds)
-        text = rng.choice(
-            (
-                "Please {}. Also, {}.",
-                "{}. Besides, {}.",
-                "Two things: {}, and {}.",
-                "I need you to {}. Could you also {}?",
-            )
-        )
+        text = rng.choice(_TOGETHER)
         return _task(_capital(text.format(first.text, second.text)), (first, second), form)
     desk = Desk(office, random.Random(rng.random()))
-    condition, held = rng.choice(_CONDITIONS)(desk)
+    condition, holds = rng.choice(_CONDITIONS)(desk)
     looked = _Part("", tuple(desk.calls), office)
     if form == "if, else":
+        # Only one of the two is carried out, so each begins with the office as it is.
         first, second = _part(office, one, seeds[0]), _part(office, other, seeds[1])
-        text = rng.choice(("If {}, {}; otherwise, {}.", "Check whether {}: if so, {}; if not, {}."))
-        return _task(
-            text.format(condition, first.text, second.text),
-            (looked, first if held else second),
-            form,
-        )
+        text = rng.choice(_EITHER).format(condition, first.text, second.text)
+        return _task(text, (looked, first if holds else second), form)
     first, second = _independent(office, one, other, seeds)
-    text = rng.choice(("If {}, {}. In any case, {}.", "If {}, {}. Whether or not that is so, {}."))
-    return _task(
-        text.format(condition, first.text, second.text),
-        (looked, first, second) if held else (looked, second),
-        form,
-    )
+    text = rng.choice(_ANYWAY).format(condition, first.text, second.text)
+    parts = (looked, first, second) if holds else (looked, second)
+    return _task(text, parts, form)
 
 
 def _chosen(rng: random.Random) -> Clause:
@@ -127,15 +128,18 @@ def _chosen(rng: random.Random) -> Clause:
 
 
 def _part(office: Office, clause: Clause, seed: float) -> _Part:
-    """A clause carried out; Unfit where the order of its changes would matter, since the request names none."""
+    """A clause carried out; Unfit where the order of its changes would matter, since the request
+    names none.
+    """
     desk = Desk(office, random.Random(seed))
     text = clause(desk)
-    changes = [call for call in desk.calls if call.name in tools.WRITES]
-    swaps = [
-        [*changes[:at], changes[at + 1], changes[at], *changes[at + 2 :]]
-        for at in range(len(changes) - 1)
-    ]
-    if not all(made(office, order).same(desk.office) for order in (changes[::-1], *swaps)):
+    changes = _changes(desk.calls)
+    orders = [changes[::-1]]
+    for at in range(len(changes) - 1):
+        swapped = list(changes)
+        swapped[at], swapped[at + 1] = swapped[at + 1], swapped[at]
+        orders.append(swapped)
+    if not all(made(office, order).same(desk.office) for order in orders):
         raise Unfit("the order of its changes matters")
     if desk.office.same(office):
         raise Unfit("it changes nothing")
@@ -147,10 +151,9 @@ def _independent(
 ) -> tuple[_Part, _Part]:
     """Two clauses that say and do the same in either order; Unfit where they do not."""
     first, second = _part(office, one, seeds[0]), _part(office, other, seeds[1])
-    second_after, first_after = (
-        _part(first.office, other, seeds[1]),
-        _part(second.office, one, seeds[0]),
-    )
+    # Each again, in the office that the other has left.
+    second_after = _part(first.office, other, seeds[1])
+    first_after = _part(second.office, one, seeds[0])
     for before, after in ((first, first_after), (second, second_after)):
         if (before.text, _changes(before.calls)) != (after.text, _changes(after.calls)):
             raise Unfit("one changes what the other is about")
@@ -172,10 +175,11 @@ def made(office: Office, calls: Sequence[ToolCall]) -> Office:
     return office
 
 
-def _task(text: str, parts: Sequence[_Part], form: Form) -> Task:
+def _task(text: str, parts: Sequence[_Part], form: Form) -> OfficeRequest:
     calls = tuple(call for part in parts for call in part.calls)
     groups = [group for group in _GROUPS if any(call.name.startswith(group) for call in calls)]
-    return Task(text, calls, groups[0] if len(groups) == 1 else "multi", form)
+    category = groups[0] if len(groups) == 1 else "multi"
+    return OfficeRequest(text, calls, category, form)
 
 
 def _asked(clause: str, rng: random.Random) -> str:

@@ -15,22 +15,31 @@ def cancel_and_tell(desk: Desk) -> str:
     person = desk.pick(desk.people)
     event = extreme(calendar_tasks.coming(desk, person), "event_start", last=False)
     desk.do("calendar_delete_event", event_id=event["event_id"])
-    return f"cancel my next meeting with {first_name(person)} and send them an email {mail_tasks.write(desk, event['participant_email'])}"
+    return (
+        f"cancel my next meeting with {first_name(person)} and send them an email "
+        f"{mail_tasks.write(desk, event['participant_email'])}"
+    )
 
 
 def tell_first_of_day(desk: Desk) -> str:
     """Write to whoever the first or last meeting of a day is with."""
     day, last = desk.workday(), desk.rng.random() < 0.5
     event = extreme(calendar_tasks.of_day(desk, day), "event_start", last)
-    said = mail_tasks.write(desk, event["participant_email"])
-    return f"send an email to the colleague of my {'last' if last else 'first'} meeting {desk.on(day)} {said}"
+    wording = mail_tasks.write(desk, event["participant_email"])
+    return (
+        f"send an email to the colleague of my {'last' if last else 'first'} meeting "
+        f"{desk.on(day)} {wording}"
+    )
 
 
 def tell_assignee(desk: Desk) -> str:
     """Write to whoever has the only task of a name."""
     name = desk.pick(desk.office.tasks.records())["task_name"]
     task = only(desk.look("project_management_search_tasks", task_name=name))
-    return f"find out who works on the task '{name}' and send them an email {mail_tasks.write(desk, task['assigned_to_email'])}"
+    return (
+        f"find out who works on the task '{name}' and send them an email "
+        f"{mail_tasks.write(desk, task['assigned_to_email'])}"
+    )
 
 
 def cancel_with_assignee(desk: Desk) -> str:
@@ -48,24 +57,30 @@ def meet_in_charge(desk: Desk) -> str:
     """Meet the colleague in charge of a customer."""
     customer = customer_tasks.named(desk)
     long, name, when = calendar_tasks.book(desk, customer["assigned_to_email"])
-    return f"book a meeting {name} of {long} {when} with the colleague in charge of the customer {customer['customer_name']}"
+    return (
+        f"book a meeting {name} of {long} {when} with the colleague in charge of the customer "
+        f"{customer['customer_name']}"
+    )
 
 
 def meet_sender(desk: Desk) -> str:
     """Meet whoever wrote last about a topic."""
     topic = desk.pick(TOPICS)
-    found = desk.search("email_search_emails", query=topic)
+    matches = desk.search("email_search_emails", query=topic)
     email = extreme(
         [
             e
-            for e in found
+            for e in matches
             if e["inbox/outbox"] == "inbox" and e["subject"].endswith(f" the {topic}")
         ],
         "sent_datetime",
         last=True,
     )
     long, name, when = calendar_tasks.book(desk, email["sender/recipient"])
-    return f"schedule {long} {when}, called {name}, with whoever sent me the latest email about the {topic}"
+    return (
+        f"schedule {long} {when}, called {name}, with whoever sent me the latest email about the "
+        f"{topic}"
+    )
 
 
 def task_for_customer(desk: Desk) -> str:
@@ -78,7 +93,8 @@ def task_for_customer(desk: Desk) -> str:
     name, where = board_tasks.add(desk, customer["assigned_to_email"])
     customer_tasks.update(desk, customer, "follow_up_by", str(day))
     return (
-        f"set the follow-up date of the customer {customer['customer_name']} to {desk.said(day)} and give the colleague in charge of that "
+        f"set the follow-up date of the customer {customer['customer_name']} to "
+        f"{desk.day_name(day)} and give the colleague in charge of that "
         f"customer a new task {name} {where}"
     )
 
@@ -87,8 +103,11 @@ def won(desk: Desk) -> str:
     """A customer's status changed and the colleague in charge told."""
     customer, status = customer_tasks.named(desk), desk.pick(("Won", "Lost", "Qualified"))
     customer_tasks.update(desk, customer, "status", status)
-    said = mail_tasks.write(desk, customer["assigned_to_email"])
-    return f"set the customer {customer['customer_name']} to {status} and let the colleague in charge know by email {said}"
+    wording = mail_tasks.write(desk, customer["assigned_to_email"])
+    return (
+        f"set the customer {customer['customer_name']} to {status} and let the colleague in "
+        f"charge know by email {wording}"
+    )
 
 
 def overdue_talk(desk: Desk) -> str:
@@ -104,7 +123,8 @@ def overdue_talk(desk: Desk) -> str:
             )
     long, name, when = calendar_tasks.book(desk, person)
     return (
-        f"move all of {first_name(person)}'s overdue tasks (due before today, not yet completed) to In Review and book {long} with "
+        f"move all of {first_name(person)}'s overdue tasks (due before today, not yet completed) "
+        f"to In Review and book {long} with "
         f"{first_name(person)} {when}, called {name}"
     )
 
@@ -134,7 +154,8 @@ def leave(desk: Desk) -> str:
             new_value=address,
         )
     return (
-        f"hand over from {first_name(person)} to {first_name(other)}: {first_name(person)}'s tasks that are in In Progress, and "
+        f"hand over from {first_name(person)} to {first_name(other)}: {first_name(person)}'s tasks "
+        "that are in In Progress, and "
         f"the place of {first_name(person)} in all my coming meetings with {first_name(person)}"
     )
 

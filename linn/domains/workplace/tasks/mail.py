@@ -53,12 +53,12 @@ def write(desk: Desk, address: str) -> str:
 
 def from_person(desk: Desk, person: str, more: str = "", **dates: str) -> list[Record]:
     """What a colleague wrote to me, searched by first name and further words."""
-    found = desk.search(
+    matches = desk.search(
         "email_search_emails", query=f"{first_name(person)} {more}".strip(), **dates
     )
     return [
         email
-        for email in found
+        for email in matches
         if email["sender/recipient"] == person and email["inbox/outbox"] == "inbox"
     ]
 
@@ -71,12 +71,12 @@ def latest(desk: Desk) -> tuple[Record, str]:
             from_person(desk, person), "sent_datetime", last=True
         ), f"{first_name(person)}'s latest email"
     topic = desk.pick(TOPICS)
-    found = [
+    matches = [
         email
         for email in from_person(desk, person, topic)
         if email["subject"].endswith(f" the {topic}")
     ]
-    return extreme(found, "sent_datetime", last=True), desk.pick(
+    return extreme(matches, "sent_datetime", last=True), desk.pick(
         (
             f"{first_name(person)}'s last email about the {topic}",
             f"the most recent email that {first_name(person)} sent me about the {topic}",
@@ -87,47 +87,51 @@ def latest(desk: Desk) -> tuple[Record, str]:
 def send(desk: Desk) -> str:
     """A new email to a colleague."""
     person = desk.pick(desk.people)
-    said = write(desk, desk.address(person))
+    wording = write(desk, desk.address(person))
     return desk.pick(
-        (f"send an email to {first_name(person)} {said}", f"write to {first_name(person)} {said}")
+        (
+            f"send an email to {first_name(person)} {wording}",
+            f"write to {first_name(person)} {wording}",
+        )
     )
 
 
 def reply(desk: Desk) -> str:
     """Answer a colleague's latest email."""
-    email, said = latest(desk)
+    email, wording = latest(desk)
     body = desk.pick(_BODIES)
     desk.do("email_reply_email", email_id=email["email_id"], body=body)
-    return desk.pick((f"reply to {said} with '{body}'", f"answer {said}: '{body}'"))
+    return desk.pick((f"reply to {wording} with '{body}'", f"answer {wording}: '{body}'"))
 
 
 def forward(desk: Desk) -> str:
     """Send a colleague's latest email on to another."""
-    email, said = latest(desk)
+    email, wording = latest(desk)
     other = desk.pick([person for person in desk.people if person != email["sender/recipient"]])
     desk.do("email_forward_email", email_id=email["email_id"], recipient=desk.address(other))
     return desk.pick(
-        (f"forward {said} to {first_name(other)}", f"pass {said} on to {first_name(other)}")
+        (f"forward {wording} to {first_name(other)}", f"pass {wording} on to {first_name(other)}")
     )
 
 
 def delete(desk: Desk) -> str:
     """Delete a colleague's latest email."""
-    email, said = latest(desk)
+    email, wording = latest(desk)
     desk.do("email_delete_email", email_id=email["email_id"])
-    return desk.pick((f"delete {said}", f"get rid of {said}"))
+    return desk.pick((f"delete {wording}", f"get rid of {wording}"))
 
 
 def delete_since(desk: Desk) -> str:
     """Delete all that a colleague wrote since a day."""
     person, day = desk.pick(desk.people), desk.day(-25, -2)
-    found = several(from_person(desk, person, date_min=str(day)))
-    for email in found:
+    matches = several(from_person(desk, person, date_min=str(day)))
+    for email in matches:
         desk.do("email_delete_email", email_id=email["email_id"])
-    when = desk.said(day)
+    when = desk.day_name(day)
     return desk.pick(
         (
-            f"delete every email that {first_name(person)} has sent me since {when} (that day included)",
+            f"delete every email that {first_name(person)} has sent me since {when} (that day "
+            "included)",
             f"delete all emails from {first_name(person)} that came on or after {when}",
         )
     )
@@ -136,16 +140,17 @@ def delete_since(desk: Desk) -> str:
 def delete_topic(desk: Desk) -> str:
     """Delete all that came about one topic within some days."""
     topic, day = desk.pick(TOPICS), desk.day(-40, -5)
-    found = desk.search("email_search_emails", query=topic, date_min=str(day))
+    matches = desk.search("email_search_emails", query=topic, date_min=str(day))
     mine = [
         email
-        for email in found
+        for email in matches
         if email["inbox/outbox"] == "inbox" and email["subject"].endswith(f" the {topic}")
     ]
     for email in several(mine):
         desk.do("email_delete_email", email_id=email["email_id"])
     return (
-        f"clear my inbox of everything about the {topic} that arrived on {desk.said(day)} or later"
+        f"clear my inbox of everything about the {topic} that arrived on {desk.day_name(day)} or "
+        "later"
     )
 
 
@@ -157,15 +162,19 @@ def write_to_sender(desk: Desk) -> str:
     answer = desk.look(
         "email_get_email_information_by_id", email_id=email["email_id"], field="sender/recipient"
     )
-    said = write(desk, answer["sender/recipient"])
-    return f"find out who sent the email with the id {email['email_id']} and send them a new email {said}"
+    wording = write(desk, answer["sender/recipient"])
+    return (
+        f"find out who sent the email with the id {email['email_id']} and send them a new email "
+        f"{wording}"
+    )
 
 
 def got_mail(desk: Desk) -> tuple[str, bool]:
     """Whether a colleague wrote since a day."""
     person, day = desk.pick(desk.people), desk.day(-9, -1)
     return (
-        f"{first_name(person)} has sent me any email since {desk.said(day)} (that day included)",
+        f"{first_name(person)} has sent me any email since {desk.day_name(day)} (that day "
+        "included)",
         bool(from_person(desk, person, date_min=str(day))),
     )
 

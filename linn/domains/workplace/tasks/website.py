@@ -37,11 +37,13 @@ def span(desk: Desk) -> tuple[str, str, str]:
     low = desk.day(-58, -3)
     high = low + timedelta(days=desk.rng.randint(1, (TODAY - low).days))
     if desk.rng.random() < 0.3:
-        return str(low), str(TODAY), f"since {desk.said(low)} (until today)"
+        return str(low), str(TODAY), f"since {desk.day_name(low)} (until today)"
     return (
         str(low),
         str(high),
-        desk.pick(("from {} to {}", "between {} and {}")).format(desk.said(low), desk.said(high)),
+        desk.pick(("from {} to {}", "between {} and {}")).format(
+            desk.day_name(low), desk.day_name(high)
+        ),
     )
 
 
@@ -73,7 +75,10 @@ def plot_larger_source(desk: Desk) -> str:
         raise Unfit("as many of both")
     source = one if counts[0] > counts[1] else other
     kind = draw(desk, low, high, f"visits_{source.replace(' ', '_')}")
-    return f"find out whether {one} or {other} brought more visits {when}, and make a {kind} of the visits from that source over the same days"
+    return (
+        f"find out whether {one} or {other} brought more visits {when}, and make a {kind} of the "
+        "visits from that source over the same days"
+    )
 
 
 def plot_since_visit(desk: Desk) -> str:
@@ -86,7 +91,10 @@ def plot_since_visit(desk: Desk) -> str:
     if last > str(TODAY - timedelta(days=2)):
         raise Unfit("a visit of these days")
     value = desk.pick(list(_VALUES))
-    return f"make a {draw(desk, last, str(TODAY), value)} of {desk.pick(_VALUES[value])} from the day of visitor {visitor}'s last visit until today"
+    return (
+        f"make a {draw(desk, last, str(TODAY), value)} of {desk.pick(_VALUES[value])} from the "
+        f"day of visitor {visitor}'s last visit until today"
+    )
 
 
 def plot_best_day(desk: Desk) -> str:
@@ -98,7 +106,10 @@ def plot_best_day(desk: Desk) -> str:
         raise Unfit("no one best day")
     value = desk.pick(list(_VALUES))
     kind = draw(desk, best[0], high, value)
-    return f"find the day with the most visits {when}, and make a {kind} of {desk.pick(_VALUES[value])} from that day to {high}"
+    return (
+        f"find the day with the most visits {when}, and make a {kind} of "
+        f"{desk.pick(_VALUES[value])} from that day to {high}"
+    )
 
 
 def _more_than(desk: Desk, tool: str, what: str, **more: str) -> tuple[str, bool]:
