@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from linn.engine.models.interface import load
+from linn.engine.models.load import load
 from linn.engine.models.transformers_lm import TransformersLM
 from linn.errors import UserError
 

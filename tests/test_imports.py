@@ -84,7 +84,6 @@ def test_torch_stays_in_its_rooms():
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.xfail(reason="engine.models.interface loads families", strict=True)
 def test_no_module_reaches_itself_through_its_imports():
     graph = {module: links(module) for module in FILES}
     order = graphlib.TopologicalSorter(graph)

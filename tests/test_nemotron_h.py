@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from linn.bases.make import new_model, tiny_config
-from linn.engine.models.interface import load
+from linn.engine.models.load import load
 from linn.engine.models.nemotron_h.model import NemotronH
 from linn.errors import UserError
 

@@ -18,7 +18,7 @@ PROMPT = (1, 5, 2)
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
     from linn.bases.make import new_model
-    from linn.engine.models.interface import load
+    from linn.engine.models.load import load
 
     folder = tmp_path_factory.mktemp("tiny")
     new_model(folder, 64, 3)

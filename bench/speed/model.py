@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from linn.bases.make import new_model
-from linn.engine.models.interface import CausalLM, load
+from linn.engine.models.interface import CausalLM
+from linn.engine.models.load import load
 
 
 def rows(width: int, length: int, vocab: int) -> tuple[Tensor, Tensor]:

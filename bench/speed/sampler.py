@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from linn.bases import make as tiny
-from linn.engine.models import interface as model
+from linn.engine.models import load as model
 from linn.engine.sampling.live_batch import BatchSampler
 from linn.types import Sampling
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from linn.engine.models import interface as models
+from linn.engine.models.interface import CausalLM
+from linn.engine.models.load import load
 from linn.engine.sampling.live_batch import BatchSampler, Request
 from linn.engine.training.losses import score
 from linn.engine.training.trainer import Trainer
@@ -33,7 +34,7 @@ class Worker:
         self.rank, self.width, self.capacity, self.autocast = rank, width, capacity, autocast
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.trainer: Trainer | None = None
-        self.other: tuple[tuple[object, ...], models.CausalLM] | None = None
+        self.other: tuple[tuple[object, ...], CausalLM] | None = None
         self.sampler: BatchSampler | None = None
 
     def load(self, folder: Path, optim: Optim) -> None:
@@ -100,7 +101,7 @@ class Worker:
         assert self.trainer is not None, "Engine.load comes first"
         return self.trainer
 
-    def _model(self, folder: Path | None) -> models.CausalLM:
+    def _model(self, folder: Path | None) -> CausalLM:
         if folder is None:
             return self._policy().model
         key = (folder, *_identity(folder))
@@ -109,8 +110,8 @@ class Worker:
             self.other = (key, self._read(folder))
         return self.other[1]
 
-    def _read(self, folder: Path) -> models.CausalLM:
-        return models.load(folder, self.dtype)
+    def _read(self, folder: Path) -> CausalLM:
+        return load(folder, self.dtype)
 
 
 def _identity(folder: Path) -> tuple[int, ...]:

@@ -1,1 +1,1 @@
-"""Models behind one interface."""
+"""Model families behind one interface."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from linn.engine.models.interface import load
+from linn.engine.models.load import load
 
 
 def convert(source: Path, folder: Path, dtype: Literal["float32", "bfloat16"] | str) -> None:

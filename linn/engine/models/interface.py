@@ -1,8 +1,10 @@
-"""The one interface every model family offers to the sampler and the trainer."""
+"""What every model family offers to the sampler and to the trainer.
+
+Letters of shapes: B rows of a running batch, R packed rows of width W, H hidden size, V vocabulary.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,31 +12,38 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from linn.errors import UserError
-
 
 class State(Protocol):
     """Caches of B running sequences (keys and values, conv and SSM states)."""
 
     def select(self, rows: Tensor) -> State:
-        """A new state holding these rows (int64 [B']), in this order; rows may repeat (siblings) or be left out (finished)."""
+        """A new state that holds these rows (int64 [B']), in this order.
+
+        Rows may repeat (siblings of one prompt) or be left out (finished sequences).
+        """
         ...
 
     def join(self, other: State) -> State:
-        """This state's rows followed by the other's."""
+        """A new state: this one's rows followed by the other's."""
         ...
 
 
 class CausalLM(Protocol):
-    """A causal language model as `torch.nn.Module`: packed forward for training, prefill and decode for sampling."""
+    """A causal language model, always a `torch.nn.Module`.
+
+    The trainer uses the packed forward (`hidden`, `head`), the sampler uses `prefill` and `decode`.
+    """
 
     vocab: int
     """Size V of the head's output."""
     packs: bool
-    """Whether several samples in a row are computed exactly as alone."""
+    """Whether several samples in one row are computed exactly as each alone."""
 
     def hidden(self, ids: Tensor, segments: Tensor) -> Tensor:
-        """Final normed hidden states [R, W, H] of packed rows. ids, segments: int64 [R, W]; segment -1 is padding (at a row's end)."""
+        """Final normed hidden states [R, W, H] of packed rows.
+
+        ids, segments: int64 [R, W]. A segment is one sample; -1 marks padding at a row's end.
+        """
         ...
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -42,40 +51,16 @@ class CausalLM(Protocol):
         ...
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, State]:
-        """Logits [B, V] after each prompt, and the state to go on from. Without gradients."""
+        """Logits [B, V] after each prompt, and the state to continue from. Without gradients."""
         ...
 
     def decode(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
-        """Feed one token a row (int64 [B]); logits [B, V] and the new state. Without gradients."""
+        """Feed one token per row (int64 [B]); logits [B, V] and the new state. No gradients."""
         ...
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors in Hugging Face layout, in `dtype` (default: the weights' own)."""
+        """Write config.json and model.safetensors in Hugging Face layout.
+
+        `dtype`: of the written weights; by default the one they have.
+        """
         ...
-
-
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
-    """Read a Hugging Face folder: our own class for `nemotron_h`, `transformers` for every other family."""
-    file = folder / "config.json"
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder}: no such folder; give a Hugging Face model folder (config.json and safetensors)"
-        )
-    if not file.is_file():
-        raise UserError(
-            f"{folder}: no config.json; give a Hugging Face model folder (config.json and safetensors)"
-        )
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error})") from None
-    family = raw.get("model_type") if isinstance(raw, dict) else None
-    if not isinstance(family, str):
-        raise UserError(f"{file}: no model_type; say which architecture the weights are of")
-    if family == "nemotron_h":
-        from linn.engine.models.nemotron_h.model import NemotronH
-
-        return NemotronH.load(folder, raw, dtype)
-    from linn.engine.models.transformers_lm import TransformersLM
-
-    return TransformersLM.load(folder, dtype)

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from linn.engine.models import interface as models
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.load import load as load_model
 from linn.engine.training.losses import OBJECTIVES, Signal, precision, score, token_logprobs
 from linn.engine.training.pack import Packed, micro_batches
 from linn.engine.training.token_weights import StepFailed, moves, token_weights, trained
@@ -38,7 +38,7 @@ class Trainer:
         width: int = 2048,
         tokens: int = 2048,
         autocast: bool = False,
-        load: Callable[[Path], CausalLM] = models.load,
+        load: Callable[[Path], CausalLM] = load_model,
         assets: Path | None = None,
     ) -> None:
         """`width`, `tokens`: of rows and micro-batches (on a CPU small ones are faster: they stay in its caches). `autocast`: bf16 matrix products over fp32 weights. `load`: reads what `model.save`

@@ -1,4 +1,8 @@
-"""Mamba-2's short convolution and state space recurrence over a stream of segments, and one step of the latter for decoding."""
+"""Mamba-2's short convolution and state space recurrence over segments, and one decoding step.
+
+Letters of shapes: T tokens in C chunks of Q, S segments, H heads of width P in G groups
+(K = H/G heads per group), N the state's size, D channels, B rows of a running batch.
+"""
 
 from __future__ import annotations
 
@@ -7,47 +11,67 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from linn.engine.models.nemotron_h.segments import Stream
+from linn.engine.models.nemotron_h.segments import Segments
 
 
 class _Convolve(torch.autograd.Function):
-    """Depthwise causal convolution: added up tap by tap in place; rows that a tap would reach over a segment's border are put back."""
+    """Depthwise causal convolution, added up tap by tap in place.
+
+    At a segment's first tokens a tap would reach over the border into the segment before. What
+    stood there is kept aside and put back.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, taps: Tensor, bias: Tensor, *young: Tensor) -> Tensor:
-        ctx.save_for_backward(x, taps, *young)
+    def forward(ctx: Any, x: Tensor, taps: Tensor, bias: Tensor, *early: Tensor) -> Tensor:
+        ctx.save_for_backward(x, taps, *early)
         out = torch.addcmul(bias, x, taps[-1])
-        for back, edge in enumerate(young, 1):
-            if back < len(x):
-                before = out[edge]
-                out[back:].addcmul_(x[:-back], taps[-1 - back])
-                out.index_copy_(0, edge, before)
+
+        for reach, border in enumerate(early, start=1):
+            if reach >= len(x):
+                break
+            before = out[border]
+            out[reach:].addcmul_(x[:-reach], taps[-1 - reach])
+            out.index_copy_(0, border, before)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, taps, *young = ctx.saved_tensors
+        x, taps, *early = ctx.saved_tensors
         (grad,) = grads
-        into = grad * taps[-1]
-        of_taps = torch.zeros_like(taps)
-        of_taps[-1] = (grad * x).sum(0)
-        for back, edge in enumerate(young, 1):
-            if back < len(x):
-                before = into[edge - back]
-                into[:-back].addcmul_(grad[back:], taps[-1 - back])
-                into.index_copy_(0, edge - back, before)
-                of_taps[-1 - back] = (grad[back:] * x[:-back]).index_fill_(0, edge - back, 0).sum(0)
-        return into, of_taps, grad.sum(0), *(None for _ in young)
+        x_grad = grad * taps[-1]
+        taps_grad = torch.zeros_like(taps)
+        taps_grad[-1] = (grad * x).sum(0)
+
+        for reach, border in enumerate(early, start=1):
+            if reach >= len(x):
+                break
+            # The token that a border token's tap would have read gets no gradient from it.
+            source = border - reach
+            before = x_grad[source]
+            x_grad[:-reach].addcmul_(grad[reach:], taps[-1 - reach])
+            x_grad.index_copy_(0, source, before)
+
+            products = grad[reach:] * x[:-reach]
+            taps_grad[-1 - reach] = products.index_fill_(0, source, 0).sum(0)
+
+        # The indices in `early` have no gradient.
+        return x_grad, taps_grad, grad.sum(0), *(None for _ in early)
 
 
-def convolve(x: Tensor, taps: Tensor, bias: Tensor, layout: Stream) -> Tensor:
-    """Causal depthwise convolution of x [T, D] by taps [K, D] (the last is the present's) that never looks before a segment's first token."""
-    out: Tensor = _Convolve.apply(x, taps, bias, *layout.young)
+def convolve(x: Tensor, taps: Tensor, bias: Tensor, segments: Segments) -> Tensor:
+    """Causal depthwise convolution of x [T, D] that never looks into another segment.
+
+    taps [K, D], the last one for the present token; bias [D].
+    """
+    out: Tensor = _Convolve.apply(x, taps, bias, *segments.early)
     return out
 
 
 class _Carry(torch.autograd.Function):
-    """states [C, ..] entering each chunk: carry[c + 1] = decay[c] * carry[c] + local[c], carry[0] = 0. Linear in C."""
+    """The state that enters each chunk: carry[c + 1] = decay[c] * carry[c] + local[c].
+
+    carry[0] is 0. local, carry: [C, ...]; decay broadcasts to them. Time is linear in C.
+    """
 
     @staticmethod
     def forward(ctx: Any, local: Tensor, decay: Tensor) -> Tensor:
@@ -62,98 +86,167 @@ class _Carry(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         carry, decay = ctx.saved_tensors
         (grad,) = grads
-        back = torch.empty_like(carry)
-        back[-1] = 0
+        # The same recurrence from the last chunk to the first.
+        local_grad = torch.empty_like(carry)
+        local_grad[-1] = 0
         for c in range(len(carry) - 2, -1, -1):
-            torch.addcmul(grad[c + 1], decay[c + 1], back[c + 1], out=back[c])
-        return back, (back * carry).sum_to_size(decay.shape)
+            torch.addcmul(grad[c + 1], decay[c + 1], local_grad[c + 1], out=local_grad[c])
+        return local_grad, (local_grad * carry).sum_to_size(decay.shape)
 
 
 def scan(
-    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, layout: Stream
+    x: Tensor,
+    dt: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    segments: Segments,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run h_t = exp(dt_t a) h_{t-1} + dt_t b_t x_t, y_t = c_t h_t + d x_t, from zero at every segment's first token.
+    """Run h_t = exp(dt_t a) h_{t-1} + dt_t b_t x_t and y_t = c_t h_t + d x_t.
 
-    x [T, H, P], dt [T, H] (positive), a [H] (negative), b and c [T, G, N] (H/G heads share a group), d [H], all float32.
-    Returns y [T, H, P], and for `last_states` the chunked log-decay [C, H, Q] and the states entering each chunk [C, H, N, P].
+    h is zero before every segment's first token. Mamba-2's chunked algorithm: attention within a
+    chunk, the recurrence between chunks (Dao and Gu 2024, section 6).
+
+    x [T, H, P], dt [T, H] (positive), a [H] (negative), b and c [T, G, N], d [H], all float32.
+
+    Returns y [T, H, P] and, for `last_states`, the log-decay since each chunk's start [C, H, Q]
+    and the state that enters each chunk [C, H, N, P].
     """
     total, heads, width = x.shape
     groups, size = b.shape[1:]
-    chunks, chunk = layout.within.shape[0], layout.within.shape[-1]
-    flat, split = (chunks * heads, chunk, -1), (chunks, groups, -1, chunk)
-    x = _chunked(x, layout).transpose(1, 2).reshape(chunks * heads, chunk, width)
-    b, c = _chunked(b, layout).transpose(1, 2), _chunked(c, layout).transpose(1, 2)  # [C, G, Q, N]
-    decay = _chunked(dt * a, layout).transpose(1, 2).cumsum(-1)  # [C, H, Q]
+    chunks, chunk = segments.chunks, segments.chunk
+    # Batched products run over chunks and heads together; b and c are shared within a group.
+    per_head = (chunks * heads, chunk, -1)
+    per_group = (chunks, groups, -1, chunk)
+
+    x = _chunked(x, segments).transpose(1, 2).reshape(chunks * heads, chunk, width)
+    b = _chunked(b, segments).transpose(1, 2)  # [C, G, Q, N]
+    c = _chunked(c, segments).transpose(1, 2)  # [C, G, Q, N]
+    decay = _chunked(dt * a, segments).transpose(1, 2).cumsum(-1)  # [C, H, Q]
     # dt goes into the exponent with the decay, so that x is never scaled.
-    arrive = decay - _chunked(dt.log(), layout).transpose(1, 2)
-    # Within a chunk: like attention, weighted by the decay between query and key; d stands on the diagonal.
-    weight = (
-        (decay[..., :, None] - arrive[..., None, :]).masked_fill(~layout.within, -torch.inf).exp()
-    )
-    skip = d[:, None, None] * torch.eye(chunk, device=d.device)
-    mixed = torch.addcmul(
-        skip.view(1, groups, -1, chunk, chunk),
-        weight.view(*split, chunk),
-        (c @ b.transpose(2, 3))[:, :, None],
-    )
-    # Between chunks: what each leaves behind, what enters the next, what a query reads of it.
-    leave = (decay[..., -1:] - arrive).exp() * layout.leaving
-    local = torch.bmm((b[:, :, None] * leave.view(*split, 1)).reshape(*flat).transpose(1, 2), x)
-    through = (decay[..., -1].exp() * layout.passing)[..., None, None]
+    arrive = decay - _chunked(dt.log(), segments).transpose(1, 2)  # [C, H, Q]
+
+    mixed = _within_chunks(decay, arrive, b, c, d, segments)  # [C, G, K, Q, Q]
+
+    # What each chunk leaves behind.
+    leave = (decay[..., -1:] - arrive).exp() * segments.reaches_end
+    written = b[:, :, None] * leave.view(*per_group, 1)  # [C, G, K, Q, N]
+    local = torch.bmm(written.reshape(*per_head).transpose(1, 2), x)
+
+    # What enters the next one.
+    through = (decay[..., -1].exp() * segments.spans)[..., None, None]
     carry = _Carry.apply(local.view(chunks, heads, size, width), through)
-    read = c[:, :, None] * (decay.exp() * layout.carried).view(*split, 1)
+
+    # What a query reads of it, added to what it reads of its own chunk.
+    reach = (decay.exp() * segments.began_before).view(*per_group, 1)
+    read = c[:, :, None] * reach  # [C, G, K, Q, N]
     y = torch.baddbmm(
-        torch.bmm(mixed.view(*flat), x), read.reshape(*flat), carry.view(-1, size, width)
+        torch.bmm(mixed.view(*per_head), x),
+        read.reshape(*per_head),
+        carry.view(-1, size, width),
     )
-    return (
-        y.view(chunks, heads, chunk, width).transpose(1, 2).reshape(-1, heads, width)[:total],
-        decay,
-        carry,
+
+    y = y.view(chunks, heads, chunk, width).transpose(1, 2)
+    return y.reshape(-1, heads, width)[:total], decay, carry
+
+
+def _within_chunks(
+    decay: Tensor,
+    arrive: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    segments: Segments,
+) -> Tensor:
+    """Weights [C, G, K, Q, Q] by which each query of a chunk reads its keys.
+
+    Like attention without a softmax: c·b, weighted by the decay between query and key.
+
+    decay, arrive [C, H, Q]; b, c [C, G, Q, N]; d [H].
+    """
+    groups = b.shape[1]
+    chunks, chunk = segments.chunks, segments.chunk
+
+    exponent = decay[..., :, None] - arrive[..., None, :]
+    weight = exponent.masked_fill(~segments.visible, -torch.inf).exp()  # [C, H, Q, Q]
+
+    # A token reads itself by d as well: d stands on the diagonal.
+    skip = d[:, None, None] * torch.eye(chunk, device=d.device)
+    return torch.addcmul(
+        skip.view(1, groups, -1, chunk, chunk),
+        weight.view(chunks, groups, -1, chunk, chunk),
+        (c @ b.transpose(2, 3))[:, :, None],
     )
 
 
 def last_states(
-    x: Tensor, dt: Tensor, b: Tensor, decay: Tensor, carry: Tensor, layout: Stream
+    x: Tensor,
+    dt: Tensor,
+    b: Tensor,
+    decay: Tensor,
+    carry: Tensor,
+    segments: Segments,
 ) -> Tensor:
-    """The state [S, G, N, H/G, P] after each segment's last token; decay and carry are `scan`'s."""
-    chunk = decay.shape[-1]
-    where, step = layout.ends // chunk, layout.ends % chunk
-    start = (layout.starts - where * chunk).clamp_min(0)
-    place = torch.arange(chunk, device=x.device)
-    mine = (place >= start[:, None]) & (place <= step[:, None])  # [S, Q]
-    final = decay[where, :, step]  # [S, H]
-    weight = (
-        (final[..., None] - decay[where]).clamp_max(0).exp()
-        * mine[:, None]
-        * _chunked(dt, layout).transpose(1, 2)[where]
-    )
-    began = layout.starts < where * chunk
-    old = carry[where] * (final.exp() * began[:, None])[..., None, None]
+    """The state [S, G, N, K, P] after each segment's last token.
+
+    x, dt and b as in `scan`; decay and carry are its results.
+    """
     heads, groups = decay.shape[1], b.shape[1]
-    keys = _chunked(b, layout)[where].repeat_interleave(heads // groups, dim=2)
-    state = old + torch.einsum("shq,sqhn,sqhp->shnp", weight, keys, _chunked(x, layout)[where])
-    return (
-        state.view(len(where), groups, heads // groups, *state.shape[2:])
-        .transpose(2, 3)
-        .contiguous()
+    last_chunk = segments.ends // segments.chunk  # [S]
+    last_place = segments.ends % segments.chunk
+    first_place = (segments.starts - last_chunk * segments.chunk).clamp_min(0)
+
+    # The segment's own tokens in its last chunk.
+    place = torch.arange(segments.chunk, device=x.device)
+    own = (place >= first_place[:, None]) & (place <= last_place[:, None])  # [S, Q]
+
+    # What they wrote, decayed to the last of them.
+    total = decay[last_chunk, :, last_place]  # [S, H]
+    to_end = (total[..., None] - decay[last_chunk]).clamp_max(0).exp()
+    weight = to_end * own[:, None] * _chunked(dt, segments).transpose(1, 2)[last_chunk]
+    keys = _chunked(b, segments)[last_chunk].repeat_interleave(heads // groups, dim=2)
+    values = _chunked(x, segments)[last_chunk]
+    written = torch.einsum("shq,sqhn,sqhp->shnp", weight, keys, values)
+
+    # What entered that chunk counts where the segment began before it.
+    began_before = segments.starts < last_chunk * segments.chunk
+    entered = carry[last_chunk] * (total.exp() * began_before[:, None])[..., None, None]
+
+    state = entered + written  # [S, H, N, P]
+    state = state.view(len(state), groups, heads // groups, *state.shape[2:])
+    return state.transpose(2, 3).contiguous()
+
+
+def scan_step(
+    x: Tensor,
+    dt: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    state: Tensor,
+) -> Tensor:
+    """One token per row: updates the state in place and returns y [B, H, P] without d x.
+
+    x [B, H, P], dt [B, H], a [H], b and c [B, G, N], state [B, G, N, K, P].
+    """
+    rows, groups, size, per_group, width = state.shape
+
+    decay = (dt * a).exp()
+    state.mul_(decay.view(rows, groups, 1, per_group, 1))
+    written = (x * dt[..., None]).view(rows, groups, 1, per_group, width)
+    state.addcmul_(b.view(rows, groups, size, 1, 1), written)
+
+    y = torch.bmm(
+        c.reshape(rows * groups, 1, size),
+        state.view(rows * groups, size, per_group * width),
     )
+    return y.view(rows, groups * per_group, width)
 
 
-def step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> Tensor:
-    """One token a row: updates state [B, G, N, K, P] in place, returns y [B, H, P]. x [B, H, P], dt [B, H], b and c [B, G, N]."""
-    rows, groups, size, per, width = state.shape
-    state.mul_((dt * a).exp().view(rows, groups, 1, per, 1))
-    state.addcmul_(
-        b.view(rows, groups, size, 1, 1), (x * dt[..., None]).view(rows, groups, 1, per, width)
-    )
-    y = torch.bmm(c.reshape(rows * groups, 1, size), state.view(rows * groups, size, per * width))
-    return y.view(rows, groups * per, width)
-
-
-def _chunked(t: Tensor, layout: Stream) -> Tensor:
+def _chunked(x: Tensor, segments: Segments) -> Tensor:
     """[T, ...] as [C, Q, ...], zeros after the last token."""
-    chunks, chunk = layout.within.shape[0], layout.within.shape[-1]
-    missing = chunks * chunk - len(t)
+    missing = segments.chunks * segments.chunk - len(x)
     if missing:
-        t = torch.cat([t, t.new_zeros(missing, *t.shape[1:])])
-    return t.view(chunks, chunk, *t.shape[1:])
+        x = torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
+    return x.view(segments.chunks, segments.chunk, *x.shape[1:])

@@ -1,0 +1,132 @@
+"""Nemotron-H's feed-forward layers: the MLP, and the mixture of experts with its router.
+
+Letters of shapes: T tokens, H hidden size, k experts per token.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from linn.engine.models.nemotron_h.config import Config
+from linn.engine.models.nemotron_h.gather import take
+
+
+class MLP(nn.Module):
+    """Up-projection, squared ReLU, down-projection."""
+
+    def __init__(self, config: Config, width: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, width, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(width, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.down_proj(F.relu(self.up_proj(hidden)).square())
+
+
+class Router(nn.Module):
+    """Sigmoid router in float32.
+
+    The correction bias moves the choice of experts, never their weights, and is not trained by
+    gradient.
+    """
+
+    e_score_correction_bias: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.zeros(config.n_routed_experts, config.hidden_size))
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (float32) and indices of each token's experts, both [T, k]."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            scores = F.linear(hidden.float(), self.weight.float()).sigmoid()
+
+        ranked = scores.detach() + self.e_score_correction_bias
+        if self.config.n_group > 1:
+            ranked = self._within_best_groups(ranked)
+        chosen = ranked.topk(self.config.num_experts_per_tok, dim=-1).indices
+
+        weights = scores.gather(1, chosen)
+        if self.config.norm_topk_prob:
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        return weights * self.config.routed_scaling_factor, chosen
+
+    def _within_best_groups(self, ranked: Tensor) -> Tensor:
+        """-inf for the experts outside each token's `topk_group` best groups. ranked [T, experts].
+
+        A group is as good as its two best experts together.
+        """
+        grouped = ranked.view(len(ranked), self.config.n_group, -1)
+        group_score = grouped.topk(2, dim=-1).values.sum(-1)
+        best = group_score.topk(self.config.topk_group, dim=-1).indices
+
+        closed = torch.ones(grouped.shape[:2], dtype=torch.bool, device=best.device)
+        closed.scatter_(1, best, False)
+        return grouped.masked_fill(closed[..., None], -torch.inf).flatten(1)
+
+
+class Experts(nn.Module):
+    """The routed experts' matrices, stacked."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        count, inner = config.n_routed_experts, config.moe_intermediate_size
+        width = config.moe_latent_size or config.hidden_size
+        self.up_proj = nn.Parameter(torch.empty(count, inner, width))
+        self.down_proj = nn.Parameter(torch.empty(count, width, inner))
+
+    def forward(self, hidden: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        """The weighted sum [T, width] of each token's experts.
+
+        Tokens are sorted by expert, so that an expert with any tokens costs one pair of products.
+
+        hidden [T, width]; weights and chosen [T, k], as from `Router`.
+        """
+        top = chosen.shape[1]
+        expert = chosen.flatten()  # [T·k]
+        order = expert.argsort()
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order), device=order.device)
+
+        sizes = torch.bincount(expert, minlength=len(self.up_proj)).tolist()
+        parts = take(hidden, order // top, back.view(-1, top)).split(sizes)
+        matrices = zip(self.up_proj.unbind(), self.down_proj.unbind(), strict=True)
+
+        outs = []
+        for part, (up, down) in zip(parts, matrices, strict=True):
+            if len(part):
+                inner = F.relu(F.linear(part, up)).square()
+                outs.append(F.linear(inner, down))
+
+        # Back into the tokens' order, [T, k, width], and summed over k.
+        out = take(torch.cat(outs), back, order).view(len(hidden), top, -1)
+        return torch.bmm(weights.to(out.dtype)[:, None], out)[:, 0]
+
+
+class MoE(nn.Module):
+    """Routed experts plus a shared one that every token passes.
+
+    With `moe_latent_size`, the routed experts work in a smaller space of that width.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.gate = Router(config)
+        self.experts = Experts(config)
+        self.shared_experts = MLP(config, config.moe_shared_expert_intermediate_size)
+
+        self.fc1_latent_proj: nn.Module = nn.Identity()
+        self.fc2_latent_proj: nn.Module = nn.Identity()
+        if latent := config.moe_latent_size:
+            hidden, bias = config.hidden_size, config.mlp_bias
+            self.fc1_latent_proj = nn.Linear(hidden, latent, bias=bias)
+            self.fc2_latent_proj = nn.Linear(latent, hidden, bias=bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        weights, chosen = self.gate(hidden)
+        routed = self.experts(self.fc1_latent_proj(hidden), weights, chosen)
+        return self.fc2_latent_proj(routed) + self.shared_experts(hidden)

@@ -1,0 +1,150 @@
+"""Nemotron-H's weights: the names they have in a file, and how a new model's are drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from linn.engine.models.nemotron_h.config import Config
+from linn.errors import UserError
+
+ROUTER_BIAS = "e_score_correction_bias"
+"""Always float32: it decides between near-equal experts."""
+
+_INTO_RESIDUAL = (
+    "out_proj.weight",
+    "o_proj.weight",
+    "down_proj.weight",
+    "down_proj",
+    "fc2_latent_proj.weight",
+)
+"""Endings of the projections that write into the residual stream."""
+
+
+def draw(parameters: Iterable[tuple[str, Tensor]], config: Config, seed: int) -> None:
+    """Random weights in place, a function of the seed.
+
+    Normal, with the projections back into the residual scaled down by the depth; A and dt as
+    Mamba-2 draws them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in sorted(parameters):
+            _draw_one(name, weight, config, generator)
+
+
+def _draw_one(name: str, weight: Tensor, config: Config, generator: torch.Generator) -> None:
+    if name.endswith("A_log"):
+        a = torch.empty_like(weight).uniform_(1, 16, generator=generator)
+        weight.copy_(a.log())
+
+    elif name.endswith("dt_bias"):
+        low, high = math.log(config.time_step_min), math.log(config.time_step_max)
+        log_dt = torch.empty_like(weight).uniform_(low, high, generator=generator)
+        dt = log_dt.exp().clamp_min(config.time_step_floor)
+        # The inverse of softplus, so that a bias alone gives dt.
+        weight.copy_(dt + torch.log(-torch.expm1(-dt)))
+
+    elif name.endswith("conv1d.weight"):
+        bound = 1 / math.sqrt(config.conv_kernel)
+        weight.uniform_(-bound, bound, generator=generator)
+
+    elif name.endswith(".bias"):
+        weight.zero_()
+
+    elif weight.dim() > 1:
+        spread = config.initializer_range
+        if name.endswith(_INTO_RESIDUAL):
+            spread = config.initializer_range / math.sqrt(len(config.pattern))
+        weight.normal_(0, spread, generator=generator)
+
+
+def unstacked(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor under its name in a file, which holds one matrix per expert."""
+    for name, value in state.items():
+        if ".experts." not in name:
+            yield name, value
+            continue
+        stem, kind = name.rsplit(".", 1)
+        for number, matrix in enumerate(value):
+            yield f"{stem}.{number}.{kind}.weight", matrix
+
+
+def stacked(tensors: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """The model's tensors of these names, with the experts' matrices stacked in order.
+
+    Experts' matrices are taken out of `tensors`, so that none is held twice for long.
+    """
+    state = {}
+    for name in names:
+        if ".experts." not in name:
+            state[name] = tensors[name]
+            continue
+
+        stem, kind = name.rsplit(".", 1)
+        matrices: list[Tensor] = []
+        while (matrix := f"{stem}.{len(matrices)}.{kind}.weight") in tensors:
+            matrices.append(tensors.pop(matrix))
+        state[name] = torch.stack(matrices)
+    return state
+
+
+def read_tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Every tensor of a folder under NVIDIA's names, in `dtype`."""
+    tensors = {}
+    for name, value in _read(folder):
+        if name.startswith("mtp."):
+            continue  # heads that predict several tokens ahead: for speculative decoding only
+        if name.startswith("model."):  # transformers' name for the backbone
+            name = "backbone." + name.removeprefix("model.")
+        kept_dtype = dtype
+        if name.endswith(ROUTER_BIAS):
+            kept_dtype = torch.float32
+        tensors[name] = value.to(kept_dtype)
+    return tensors
+
+
+def check_shapes(
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, torch.Size],
+    folder: Path,
+) -> None:
+    """Raise UserError for the first tensor that is missing, unknown or misshapen."""
+    for name in sorted(expected.keys() | tensors.keys()):
+        have: tuple[int, ...] | str = "none"
+        need: tuple[int, ...] | str = "none"
+        if name in tensors:
+            have = tuple(tensors[name].shape)
+        if name in expected:
+            need = tuple(expected[name])
+        if have != need:
+            raise UserError(
+                f"{folder}: tensor {name}: shape {have} found, {need} expected; "
+                "do config.json and the weights match?"
+            )
+
+
+def _read(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a folder's safetensors, one file or the shards of its index."""
+    from safetensors import safe_open
+
+    files = ["model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(shard_of.values()))
+
+    for file in files:
+        if not (folder / file).is_file():
+            raise UserError(
+                f"{folder}: no {file}; "
+                f"weights must be model.safetensors or the shards of {index.name}"
+            )
+        with safe_open(folder / file, "pt") as shard:
+            for name in shard.keys():  # noqa: SIM118 (not a mapping)
+                yield name, shard.get_tensor(name)

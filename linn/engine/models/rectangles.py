@@ -1,0 +1,101 @@
+"""Packed rows as contiguous segments, and rectangles that compute segments of like lengths together.
+
+Letters of shapes: R packed rows of width W, T tokens without padding, S segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+WASTE = 1.25
+"""The longest segment of a rectangle may be this many times as long as its shortest."""
+
+
+@dataclass(frozen=True)
+class Rectangles:
+    """A layout of T contiguous tokens: one segment per row, padded on the right.
+
+    A segment is padded by its own last token. Causal models never look there.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+    """(rows, columns) of each rectangle."""
+    token_at: Tensor
+    """int64: index of the token at each place of the rectangles, laid end to end."""
+    place_of: Tensor
+    """int64 [T]: each token's own place in the rectangles."""
+
+    def to(self, device: torch.device) -> Rectangles:
+        """The same layout on another device."""
+        return Rectangles(self.shapes, self.token_at.to(device), self.place_of.to(device))
+
+    def split(self, laid: Tensor) -> Iterator[Tensor]:
+        """Each rectangle's part [rows, columns, ...] of values [places, ...] laid end to end."""
+        sizes = [rows * columns for rows, columns in self.shapes]
+        for (rows, columns), part in zip(self.shapes, laid.split(sizes), strict=True):
+            yield part.view(rows, columns, *laid.shape[1:])
+
+
+def segment_lengths(segments: Tensor) -> Tensor:
+    """Tokens of each segment (int64 [S]), row by row; padding is left out.
+
+    segments: int64 [R, W], contiguous numbers within a row; -1 is padding.
+    """
+    row = torch.arange(len(segments), device=segments.device)[:, None]
+    # Numbers start anew in every row: make them differ between neighbouring rows.
+    unique = segments + row * (segments.max() + 1)
+    return torch.unique_consecutive(unique[segments >= 0], return_counts=True)[1]
+
+
+def into_rows(flat: Tensor, is_token: Tensor) -> Tensor:
+    """Values [T, H] of the tokens back in packed rows [R, W, H], zeros in the padding.
+
+    is_token: bool [R, W], with T entries True.
+    """
+    if len(flat) == is_token.numel():
+        return flat.view(*is_token.shape, -1)
+
+    rows = flat.new_zeros(*is_token.shape, flat.shape[-1])
+    return rows.index_put((is_token,), flat)
+
+
+def rectangles(lengths: Tensor) -> Rectangles:
+    """Rectangles for contiguous segments of these lengths (int64 [S], on the CPU)."""
+    starts = lengths.cumsum(0) - lengths
+    shapes: list[tuple[int, int]] = []
+    token_at: list[Tensor] = []
+    place_of = torch.empty(int(lengths.sum()), dtype=torch.int64)
+    filled = 0
+
+    for group in _like_lengths(lengths):
+        members = torch.tensor(sorted(group))
+        own = lengths[members, None]
+        column = torch.arange(int(own.max()))
+
+        # Beyond a segment's end its last token is repeated.
+        token = starts[members, None] + torch.minimum(column, own - 1)
+        place = (column < own).flatten().nonzero().flatten()
+        place_of[token.flatten()[place]] = place + filled
+
+        shapes.append((len(members), len(column)))
+        token_at.append(token.flatten())
+        filled += token.numel()
+
+    return Rectangles(tuple(shapes), torch.cat(token_at), place_of)
+
+
+def _like_lengths(lengths: Tensor) -> list[list[int]]:
+    """Segment numbers grouped by length, longest first; lengths of a group are within WASTE."""
+    order = lengths.argsort(descending=True, stable=True)
+    groups: list[list[int]] = []
+    longest = 0
+    for segment, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        if not groups or length * WASTE < longest:
+            groups.append([])
+            longest = length
+        groups[-1].append(segment)
+    return groups
