@@ -68,6 +68,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise
     for made in temporary.rglob("*"):
         _sync(made)
+    _sync(temporary)
     old = path.with_name(f".{path.name}.old")
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from linn.engine.training.losses import OBJECTIVES, Signal, grpo, mopd, sft
-from linn.engine.training.token_weights import StepFailed, token_weights, trained
+from linn.engine.training.token_weights import StepFailed, token_weights, trained_tokens
 from linn.types import Loss, Sample
 
 DRAW = np.random.default_rng(0)
@@ -168,7 +168,7 @@ def of(length: int, group: int = 0, weight: float = 1.0) -> Sample:
 
 def test_normalisers_under_unequal_lengths() -> None:
     samples = [of(2, group=0), of(6, group=0), of(4, group=1), of(0, group=2)]
-    assert trained(Sample([1, 2], [True, True], [1.0, 1.0])) == 1  # entry 0 is never trained
+    assert trained_tokens(Sample([1, 2], [True, True], [1.0, 1.0])) == 1  # entry 0 is never trained
     assert token_weights(samples, Loss("grpo", "token")) == pytest.approx([1 / 12] * 3 + [0])
     assert token_weights(samples, Loss("mopd", "sequence")) == pytest.approx(
         [1 / 6, 1 / 18, 1 / 12, 0]
@@ -178,9 +178,9 @@ def test_normalisers_under_unequal_lengths() -> None:
     )
     for normalise in ("token", "sequence", "prompt"):
         weights = token_weights(samples, Loss("grpo", normalise))  # type: ignore[arg-type]
-        assert sum(w * trained(s) for w, s in zip(weights, samples, strict=True)) == pytest.approx(
-            1
-        )
+        assert sum(
+            w * trained_tokens(s) for w, s in zip(weights, samples, strict=True)
+        ) == pytest.approx(1)
 
 
 def test_sft_length_power_goes_from_token_mean_to_sequence_mean() -> None:

@@ -1,4 +1,4 @@
-"""Packed rows as contiguous segments, and rectangles that compute segments of like lengths together.
+"""Packed rows as contiguous segments, and rectangles that hold segments of like lengths.
 
 Letters of shapes: R packed rows of width W, T tokens without padding, S segments.
 """

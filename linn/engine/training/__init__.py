@@ -1,1 +1,1 @@
-"""Samples to an optimiser step."""
+"""From samples to an optimiser step."""

@@ -1,4 +1,7 @@
-"""Samples into rows of a fixed width: token ids, segments, and the signal of each predicted token."""
+"""Samples into rows of a fixed width: token ids, segments, and the signal of each predicted token.
+
+Letters of shapes: R rows of width W.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ from linn.types import Sample
 
 @dataclass(frozen=True)
 class Packed:
-    """R rows of width W. Position t of a row predicts token t+1 of the same segment: every field but `ids` and `segments` speaks of that token."""
+    """R rows of width W.
+
+    Position t of a row predicts token t+1 of the same segment: every field but `ids` and
+    `segments` speaks of that token.
+    """
 
     ids: Tensor
     """int64 [R, W]: token ids, 0 in padding."""
@@ -26,7 +33,7 @@ class Packed:
     weight: Tensor
     """float32 [R, W]: the sample's factor of `token_weights`."""
     advantage: Tensor
-    """float32 [R, W]."""
+    """float32 [R, W]: the predicted token's advantage."""
     behaviour: Tensor
     """float32 [R, W]: sampler's log-prob; NaN where the sample has none."""
     teacher: Tensor
@@ -38,18 +45,26 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """The same rows on another device."""
-        return Packed(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return Packed(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Indices of the samples of each row: longest first, each into the first row with room; a sample over `width` has a row to itself."""
+    """Indices of the samples of each row.
+
+    Longest first, each into the first row with room. A sample over `width` has a row to itself.
+    """
     rows: list[list[int]] = []
     room: list[int] = []
     first = 0  # rows before it are full to the last token
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    longest_first = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+
+    for index in longest_first:
         while first < len(room) and room[first] <= 0:
             first += 1
-        row = next((r for r in range(first, len(room)) if room[r] >= lengths[index]), len(rows))
+        row = first
+        while row < len(room) and room[row] < lengths[index]:
+            row += 1
+
         if row == len(rows):
             rows.append([])
             room.append(width)
@@ -65,53 +80,83 @@ def micro_batches(
     tokens: int = 2048,
     packs: bool = True,
 ) -> Iterator[Packed]:
-    """Packed rows in groups of at most `tokens` positions (one row where it alone is longer), cut to the longest row of the group.
+    """Packed rows in groups of at most `tokens` positions, cut to the group's longest row.
 
-    `packs` False gives every sample its own row; rows of like length then share a micro-batch.
+    A row longer than `tokens` is a group of its own. `packs` False gives every sample its own
+    row; rows of like length then share a micro-batch.
     """
     lengths = [len(sample.tokens) for sample in samples]
-    rows = first_fit(lengths, width if packs else 0)
+    row_width = 0  # nothing fits beside anything
+    if packs:
+        row_width = width
+
     group: list[list[int]] = []
     widest = 0
-    for row in rows:
-        size = sum(lengths[i] for i in row)
-        if group and max(widest, size) * (len(group) + 1) > tokens:
-            yield _tensors(samples, weights, group, widest)
+    for row in first_fit(lengths, row_width):
+        size = sum(lengths[index] for index in row)
+        positions = max(widest, size) * (len(group) + 1)
+        if group and positions > tokens:
+            yield _pack(samples, weights, group, widest)
             group, widest = [], 0
         group.append(row)
         widest = max(widest, size)
     if group:
-        yield _tensors(samples, weights, group, widest)
+        yield _pack(samples, weights, group, widest)
 
 
-def _tensors(
-    samples: Sequence[Sample], weights: Sequence[float], rows: list[list[int]], width: int
+def _pack(
+    samples: Sequence[Sample],
+    weights: Sequence[float],
+    rows: list[list[int]],
+    width: int,
 ) -> Packed:
-    shape = (len(rows), width)
-    ids, targets, sample_of, token = (torch.zeros(shape, dtype=torch.int64) for _ in range(4))
-    segments = torch.full(shape, -1, dtype=torch.int64)
-    mask = torch.zeros(shape, dtype=torch.bool)
-    weight, advantage = torch.zeros(shape), torch.zeros(shape)
-    behaviour, teacher = torch.full(shape, torch.nan), torch.full(shape, torch.nan)
-    for r, row in enumerate(rows):
+    """The tensors of rows that hold these samples (their indices), one after the other."""
+    packed = _empty(len(rows), width)
+    for row, indices in enumerate(rows):
         start = 0
-        for segment, index in enumerate(row):
-            sample, length = samples[index], len(samples[index].tokens)
-            own = (r, slice(start, start + length))
-            ahead = (r, slice(start, start + length - 1))  # the last position predicts nothing
-            ids[own] = torch.tensor(sample.tokens, dtype=torch.int64)
-            segments[own] = segment
-            targets[ahead] = ids[r, start + 1 : start + length]
-            mask[ahead] = torch.tensor(sample.mask[1:], dtype=torch.bool)
-            weight[ahead] = weights[index]
-            advantage[ahead] = torch.tensor(sample.advantage[1:], dtype=torch.float32)
-            sample_of[ahead] = index
-            token[ahead] = torch.arange(1, length)
-            if sample.behaviour is not None:
-                behaviour[ahead] = torch.tensor(sample.behaviour[1:], dtype=torch.float32)
-            if sample.teacher is not None:
-                teacher[ahead] = torch.tensor(sample.teacher[1:], dtype=torch.float32)
-            start += length
+        for segment, index in enumerate(indices):
+            end = start + len(samples[index].tokens)
+            packed.segments[row, start:end] = segment
+            # The last position of a segment predicts nothing: what follows is another's.
+            ahead = (row, slice(start, end - 1))
+            packed.sample[ahead] = index
+            packed.weight[ahead] = weights[index]
+            _write(packed, samples[index], row, start)
+            start = end
+    return packed
+
+
+def _empty(rows: int, width: int) -> Packed:
+    """Rows of padding alone."""
+    shape = (rows, width)
     return Packed(
-        ids, segments, mask, targets, weight, advantage, behaviour, teacher, sample_of, token
+        ids=torch.zeros(shape, dtype=torch.int64),
+        segments=torch.full(shape, -1, dtype=torch.int64),
+        mask=torch.zeros(shape, dtype=torch.bool),
+        targets=torch.zeros(shape, dtype=torch.int64),
+        weight=torch.zeros(shape),
+        advantage=torch.zeros(shape),
+        # A signal that is missing must poison what reads it: NaN, never 0.
+        behaviour=torch.full(shape, torch.nan),
+        teacher=torch.full(shape, torch.nan),
+        sample=torch.zeros(shape, dtype=torch.int64),
+        token=torch.zeros(shape, dtype=torch.int64),
     )
+
+
+def _write(packed: Packed, sample: Sample, row: int, start: int) -> None:
+    """Put a sample's tokens and signals into a row, from a column on."""
+    length = len(sample.tokens)
+    tokens = torch.tensor(sample.tokens, dtype=torch.int64)
+    packed.ids[row, start : start + length] = tokens
+
+    # From here on, position t speaks of the sample's token t + 1.
+    ahead = (row, slice(start, start + length - 1))
+    packed.targets[ahead] = tokens[1:]
+    packed.token[ahead] = torch.arange(1, length)
+    packed.mask[ahead] = torch.tensor(sample.mask[1:], dtype=torch.bool)
+    packed.advantage[ahead] = torch.tensor(sample.advantage[1:], dtype=torch.float32)
+    if sample.behaviour is not None:
+        packed.behaviour[ahead] = torch.tensor(sample.behaviour[1:], dtype=torch.float32)
+    if sample.teacher is not None:
+        packed.teacher[ahead] = torch.tensor(sample.teacher[1:], dtype=torch.float32)

@@ -1,11 +1,14 @@
-"""The optimiser step: micro-batches into one flat gradient, summed over processes, clipped, AdamW; and its state on disk."""
+"""The optimiser step, and its state on disk.
+
+Micro-batches into one flat gradient, summed over processes, clipped, then AdamW. The trainer knows
+the three objectives of `losses` by name, and never a domain or a stage.
+"""
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,21 +18,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from linn import files
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load as load_model
 from linn.engine.training.losses import OBJECTIVES, Signal, precision, score, token_logprobs
+from linn.engine.training.metrics import StepMetrics, processes
 from linn.engine.training.pack import Packed, micro_batches
-from linn.engine.training.token_weights import StepFailed, moves, token_weights, trained
+from linn.engine.training.token_weights import StepFailed, moves, token_weights
 from linn.errors import UserError
 from linn.types import Loss, Optim, Sample
 
 _STATE = "optimizer.safetensors"
 _META = "trainer.json"
 _NOT_ASSETS = (".safetensors", ".bin", ".pt", ".index.json", _META)
+"""Endings of files in a model's folder that are weights or ours, never its tokenizer's."""
 
 
 class Trainer:
-    """Trains `model` in place. In a process group every rank calls `step` with its own share of the samples and ends with the same bits."""
+    """Trains `model` in place.
+
+    In a process group every rank calls `step` with its own share of the samples, and all end with
+    the same bits.
+    """
 
     def __init__(
         self,
@@ -41,51 +51,35 @@ class Trainer:
         load: Callable[[Path], CausalLM] = load_model,
         assets: Path | None = None,
     ) -> None:
-        """`width`, `tokens`: of rows and micro-batches (on a CPU small ones are faster: they stay in its caches). `autocast`: bf16 matrix products over fp32 weights. `load`: reads what `model.save`
-        wrote. `assets`: a folder whose tokenizer files go into every checkpoint."""
-        self.model, self.optim, self.width, self.tokens, self.autocast = (
-            model,
-            optim,
-            width,
-            tokens,
-            autocast,
-        )
+        """Take a model with float32 weights; raises ValueError for others.
+
+        width, tokens: of packed rows and of micro-batches (on a CPU small ones are faster: they
+        stay in its caches).
+        autocast: bf16 matrix products over the float32 weights.
+        load: reads what `model.save` wrote.
+        assets: a folder whose tokenizer files go into every checkpoint.
+        """
+        self.model = model
+        self.optim = optim
+        self.width = width
+        self.tokens = tokens
+        self.autocast = autocast
         self.version = 0
-        self._load, self._assets = load, assets
+        """Optimiser steps since the model was loaded."""
+        self._load = load
+        self._assets = assets
+
         module: torch.nn.Module = model  # type: ignore[assignment]
         self._module = module
-        self._names = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        params = list(self._names.values())
-        self._device = params[0].device
-        if any(p.dtype != torch.float32 for p in params):
+        self._trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        parameters = list(self._trained.values())
+        if any(p.dtype != torch.float32 for p in parameters):
             raise ValueError(
                 "training needs float32 weights; `autocast` gives bf16 matrix products over them"
             )
-        # One buffer for all gradients: one all-reduce, one norm, one scaling. Its tail carries the loss and the number of failed ranks.
-        self._flat = torch.zeros(sum(p.numel() for p in params) + 2, device=self._device)
-        start = 0
-        for p in params:
-            p.grad = self._flat[start : start + p.numel()].view_as(p)
-            start += p.numel()
-        decayed = [p for p in params if p.ndim >= 2]
-        plain = [p for p in params if p.ndim < 2]  # norms, biases, A and D of Mamba
-        groups = [
-            {"params": decayed, "weight_decay": optim.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        self._adamw = torch.optim.AdamW(
-            [g for g in groups if g["params"]],
-            lr=0.0,
-            betas=optim.betas,
-            eps=optim.eps,
-            foreach=True,
-        )
-        for p in params:  # made now, so that version 0 saves and restores like any other
-            self._adamw.state[p] = {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(p),
-                "exp_avg_sq": torch.zeros_like(p),
-            }
+        self._device = parameters[0].device
+        self._flat = _flat_gradient(parameters)
+        self._adamw = _adamw(parameters, optim)
 
     def step(
         self,
@@ -94,188 +88,222 @@ class Trainer:
         lr: float,
         weights: Sequence[float] | None = None,
     ) -> dict[str, float]:
-        """One AdamW step. `weights`: `token_weights` of the whole batch, restricted to this rank's `samples`; None: `samples` is the batch.
+        """One AdamW step; returns the same metrics on every rank.
 
-        Returns the same metrics on every rank. Raises StepFailed, with weights and optimiser untouched on all ranks, when the loss or the
+        weights: `token_weights` of the whole batch, restricted to this rank's `samples`. None:
+        `samples` is the whole batch.
+
+        Raises StepFailed, with weights and optimiser untouched on all ranks, when the loss or the
         gradient norm is not finite.
         """
-        weights = token_weights(samples, loss) if weights is None else weights
+        if weights is None:
+            weights = token_weights(samples, loss)
+        metrics = StepMetrics()
+        self._sum_gradients(samples, weights, loss, metrics)
+        metrics.add_samples(samples)
+
+        # Equal bits on every rank from here on, so all of them go on or all refuse.
+        gradient, value = self._flat[:-2], float(self._flat[-2])
+        norm = float(torch.linalg.vector_norm(gradient))
+        if not (math.isfinite(value) and norm < math.inf):
+            refused = StepFailed(
+                f"step {self.version + 1}: loss {value}, gradient norm {norm}; "
+                "weights and optimiser are unchanged"
+            )
+            refused.samples = samples
+            raise refused
+
+        if norm > self.optim.clip:
+            gradient.mul_(self.optim.clip / norm)
+        for group in self._adamw.param_groups:
+            group["lr"] = lr
+        self._adamw.step()
+        self.version += 1
+        return {"loss": value, "grad_norm": norm, "lr": lr} | metrics.reduced()
+
+    def _sum_gradients(
+        self,
+        samples: Sequence[Sample],
+        weights: Sequence[float],
+        loss: Loss,
+        metrics: StepMetrics,
+    ) -> None:
+        """Loss and gradient of all ranks' samples into the flat buffer.
+
+        A rank that fails takes part in the sum all the same, so that no other waits for it.
+        Raises its error there, StepFailed on the others.
+        """
         self._flat.zero_()
-        tally, failure = _Tally(), None
+        failure: Exception | None = None
         try:
-            moving = [(s, w) for s, w in zip(samples, weights, strict=True) if moves(s, loss)]
-            chosen = [s for s, _ in moving]
-            for packed in micro_batches(
-                chosen, [w for _, w in moving], self.width, self.tokens, self.model.packs
-            ):
-                self._accumulate(packed.to(self._device), chosen, loss, tally)
+            self._accumulate(samples, weights, loss, metrics)
         except Exception as error:
             failure = error
             self._flat[-1] = 1.0
-        tally.add_samples(samples)
-        if _world() > 1:
+
+        if processes() > 1:
             dist.all_reduce(self._flat)
         if failure is not None:
             raise failure
         if self._flat[-1] > 0:
             raise StepFailed("another process failed in this step")
-        grad = self._flat[:-2]
-        norm, value = float(torch.linalg.vector_norm(grad)), float(self._flat[-2])
-        if not (torch.isfinite(self._flat[-2]) and norm < float("inf")):
-            refused = StepFailed(
-                f"step {self.version + 1}: loss {value}, gradient norm {norm}; weights and optimiser are unchanged"
-            )
-            refused.samples = samples
-            raise refused
-        if norm > self.optim.clip:
-            grad.mul_(self.optim.clip / norm)
-        for group in self._adamw.param_groups:
-            group["lr"] = lr
-        self._adamw.step()
-        self.version += 1
-        return {"loss": value, "grad_norm": norm, "lr": lr} | tally.reduced()
-
-    def score(
-        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
-    ) -> list[list[float]]:
-        """Log-prob of every token given those before it, on the path of `step`."""
-        return score(self.model, sequences, temperature, self.width, self.tokens, self.autocast)
-
-    def weights(self) -> CausalLM:
-        """The live model: samplers of the same process share its tensors."""
-        return self.model
-
-    def save(self, folder: Path) -> None:
-        """Weights, optimiser state and tokenizer files into `folder`, which is complete or absent at any instant; equal states give equal bytes."""
-        making = folder.parent / f".{folder.name}.making"
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        self.model.save(making)
-        state: dict[str, Tensor] = {}
-        for name, p in self._names.items():
-            state |= {
-                f"{name}:{key}": value.contiguous() for key, value in self._adamw.state[p].items()
-            }
-        safetensors.torch.save_file(state, making / _STATE)
-        (making / _META).write_text(json.dumps({"format": 1, "version": self.version}) + "\n")
-        for file in sorted(self._assets.iterdir()) if self._assets else ():
-            if (
-                file.is_file()
-                and not file.name.endswith(_NOT_ASSETS)
-                and not (making / file.name).exists()
-            ):
-                shutil.copyfile(file, making / file.name)
-        _publish(making, folder)
-
-    def restore(self, folder: Path) -> None:
-        """Read what `save` wrote; training then continues bit for bit. Raises UserError where the folder is no such checkpoint."""
-        try:
-            meta: dict[str, Any] = json.loads((folder / _META).read_text())
-            state = safetensors.torch.load_file(folder / _STATE)
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{folder}: not a checkpoint of a training run: it has no {Path(error.filename).name}"
-            ) from None
-        wanted = {
-            f"{name}:{key}" for name, p in self._names.items() for key in self._adamw.state[p]
-        }
-        if wanted != set(state):
-            raise UserError(
-                f"{folder}: its optimiser state belongs to another model ({min(wanted ^ set(state))})"
-            )
-        loaded: torch.nn.Module = self._load(folder)  # type: ignore[assignment]
-        self._module.load_state_dict(loaded.state_dict())
-        for name, p in self._names.items():
-            for key, value in self._adamw.state[p].items():
-                value.copy_(state[f"{name}:{key}"])
-        self.version = int(meta["version"])
 
     def _accumulate(
-        self, packed: Packed, samples: Sequence[Sample], loss: Loss, tally: _Tally
+        self,
+        samples: Sequence[Sample],
+        weights: Sequence[float],
+        loss: Loss,
+        metrics: StepMetrics,
     ) -> None:
-        if not bool(packed.mask.any()):
-            return
+        """Add this rank's loss and gradient to the flat buffer, one micro-batch at a time."""
+        moving = [i for i, sample in enumerate(samples) if moves(sample, loss)]
+        batch = [samples[i] for i in moving]
+        batches = micro_batches(
+            batch,
+            [weights[i] for i in moving],
+            self.width,
+            self.tokens,
+            self.model.packs,
+        )
+        for packed in batches:
+            if packed.mask.any():
+                self._backward(packed.to(self._device), batch, loss, metrics)
+
+    def _backward(
+        self,
+        packed: Packed,
+        samples: Sequence[Sample],
+        loss: Loss,
+        metrics: StepMetrics,
+    ) -> None:
+        """Forward and backward of one micro-batch."""
         with precision(self._device, self.autocast):
             logp, entropy = token_logprobs(self.model, packed, loss.temperature)
-        on = packed.mask
+
+        trained = packed.mask
         signal = Signal(
-            packed.weight[on], packed.advantage[on], packed.behaviour[on], packed.teacher[on]
+            weight=packed.weight[trained],
+            advantage=packed.advantage[trained],
+            behaviour=packed.behaviour[trained],
+            teacher=packed.teacher[trained],
         )
-        value, figures = OBJECTIVES[loss.kind](logp, signal, loss)
+        value, token_metrics = OBJECTIVES[loss.kind](logp, signal, loss)
         value.backward()
+
         self._flat[-2] += value.detach()
-        tally.add(figures | {"entropy": entropy}, packed.sample[on], samples)
+        token_metrics["entropy"] = entropy
+        metrics.add(token_metrics, packed.sample[trained], samples)
+
+    def score(
+        self,
+        sequences: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+    ) -> list[list[float]]:
+        """Log-prob of every token given those before it, on the path of `step`."""
+        return score(
+            self.model,
+            sequences,
+            temperature,
+            self.width,
+            self.tokens,
+            self.autocast,
+        )
+
+    # ------------------------------------------------------------ on disk
+
+    def save(self, folder: Path) -> None:
+        """Weights, optimiser state and tokenizer files into `folder`.
+
+        It is complete or absent at any instant; equal states give equal bytes.
+        """
+        with files.whole_folder(folder) as part:
+            self.model.save(part)
+            state = {name: value.contiguous() for name, value in self._state().items()}
+            safetensors.torch.save_file(state, part / _STATE)
+            meta = {"format": 1, "version": self.version}
+            (part / _META).write_text(json.dumps(meta) + "\n")
+            if self._assets:
+                _copy_assets(self._assets, part)
+
+    def restore(self, folder: Path) -> None:
+        """Read what `save` wrote; training then continues bit for bit.
+
+        Raises UserError where the folder is not such a checkpoint.
+        """
+        try:
+            meta: dict[str, Any] = json.loads((folder / _META).read_text())
+            saved = safetensors.torch.load_file(folder / _STATE)
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+            raise UserError(
+                f"{folder}: not a checkpoint of a training run: it has no {missing}"
+            ) from None
+
+        own = self._state()
+        if own.keys() != saved.keys():
+            first = min(own.keys() ^ saved.keys())
+            raise UserError(f"{folder}: its optimiser state belongs to another model ({first})")
+
+        model: torch.nn.Module = self._load(folder)  # type: ignore[assignment]
+        self._module.load_state_dict(model.state_dict())
+        for name, value in own.items():
+            value.copy_(saved[name])
+        self.version = int(meta["version"])
+
+    def _state(self) -> dict[str, Tensor]:
+        """The optimiser's tensors, named `parameter:moment`."""
+        state: dict[str, Tensor] = {}
+        for name, parameter in self._trained.items():
+            for key, value in self._adamw.state[parameter].items():
+                state[f"{name}:{key}"] = value
+        return state
 
 
-class _Tally:
-    """Sums and counts of a step's figures over micro-batches, then over ranks."""
+def _flat_gradient(parameters: Sequence[torch.nn.Parameter]) -> Tensor:
+    """One buffer for all gradients, of which each parameter's `grad` is a view.
 
-    def __init__(self) -> None:
-        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        self.worst = 0.0
-        self.tokens = self.sequences = 0
+    So there is one all-reduce, one norm and one scaling. The last two entries carry the loss and
+    the number of failed ranks.
+    """
+    flat = torch.zeros(sum(p.numel() for p in parameters) + 2, device=parameters[0].device)
+    start = 0
+    for parameter in parameters:
+        end = start + parameter.numel()
+        parameter.grad = flat[start:end].view_as(parameter)
+        start = end
+    return flat
 
-    def add(self, figures: dict[str, Tensor], sample: Tensor, samples: Sequence[Sample]) -> None:
-        for name, values in figures.items():
-            self._mean(name, values)
-        if "mismatch" in figures:
-            self.worst = max(self.worst, float(figures["mismatch"].max()))
-        for name in {"teacher_gap", "nll"} & figures.keys():
-            domains = [samples[i].domain for i in sample.tolist()]
-            for domain in sorted(set(domains) - {""}):
-                own = torch.tensor([d == domain for d in domains], device=sample.device)
-                self._mean(f"{name}/{domain}", figures[name][own])
 
-    def add_samples(self, samples: Sequence[Sample]) -> None:
-        counts = [trained(sample) for sample in samples]
-        self.tokens += sum(counts)
-        self.sequences += sum(count > 0 for count in counts)
+def _adamw(parameters: Sequence[torch.nn.Parameter], optim: Optim) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices alone, its state made already."""
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]  # norms, biases, A and D of Mamba
+    groups = [
+        {"params": matrices, "weight_decay": optim.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=0.0,
+        betas=optim.betas,
+        eps=optim.eps,
+        foreach=True,
+    )
 
-    def _mean(self, name: str, values: Tensor) -> None:
-        entry = self.sums[name]
-        entry[0] += float(values.sum(dtype=torch.float64))
-        entry[1] += values.numel()
-
-    def reduced(self) -> dict[str, float]:
-        """Means over the tokens of all ranks, and the largest mismatch."""
-        mine = (dict(self.sums), self.worst, self.tokens, self.sequences)
-        parts = [mine] * _world()
-        if _world() > 1:
-            dist.all_gather_object(parts, mine)
-        totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        for sums, *_ in parts:
-            for name, (total, count) in sums.items():
-                totals[name][0] += total
-                totals[name][1] += count
-        out = {name: total / count for name, (total, count) in sorted(totals.items())}
-        out |= {
-            "tokens": float(sum(part[2] for part in parts)),
-            "sequences": float(sum(part[3] for part in parts)),
+    # Made now, so that version 0 saves and restores like any other.
+    for parameter in parameters:
+        adamw.state[parameter] = {
+            "step": torch.zeros(()),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
         }
-        if "mismatch" in out:
-            out |= {
-                "mismatch_mean": out.pop("mismatch"),
-                "mismatch_max": max(part[1] for part in parts),
-            }
-        return out
+    return adamw
 
 
-def _world() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _publish(making: Path, folder: Path) -> None:
-    """Flush everything in `making` to disk, then give it its name; an older folder of that name goes only afterwards."""
-    for path in [*sorted(making.rglob("*")), making]:
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
-    old = folder.parent / f".{folder.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    making.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    handle = os.open(folder.parent, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
+def _copy_assets(source: Path, folder: Path) -> None:
+    """Copy the files of a model's folder that are neither weights nor in `folder` already."""
+    for file in sorted(source.iterdir()):
+        if not file.is_file() or file.name.endswith(_NOT_ASSETS):
+            continue
+        if not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)

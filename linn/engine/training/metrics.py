@@ -1,0 +1,109 @@
+"""The metrics of one optimiser step: means over the trained tokens of all processes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from linn.engine.training.losses import TokenMetrics
+from linn.engine.training.token_weights import trained_tokens
+from linn.types import Sample
+
+BY_DOMAIN = ("nll", "teacher_gap")
+"""Metrics that are also reported for each domain of the batch."""
+
+
+@dataclass
+class Mean:
+    """A mean that is still being added up."""
+
+    total: float = 0.0
+    """Sum of the values."""
+    count: float = 0.0
+    """Number of the values."""
+
+    def add(self, total: float, count: float) -> None:
+        """Add the sum and the number of further values."""
+        self.total += total
+        self.count += count
+
+
+class StepMetrics:
+    """Sums and counts over a process's micro-batches, reduced over all processes at the end."""
+
+    def __init__(self) -> None:
+        self.means: dict[str, Mean] = defaultdict(Mean)
+        self.largest_mismatch = 0.0
+        self.tokens = 0
+        self.sequences = 0
+
+    def add(self, metrics: TokenMetrics, sample: Tensor, samples: Sequence[Sample]) -> None:
+        """Add one micro-batch. sample: int64 [N], the index in `samples` of each token's sample."""
+        for name, values in metrics.items():
+            self._add_values(name, values)
+
+        if "mismatch" in metrics:
+            largest = float(metrics["mismatch"].max())
+            self.largest_mismatch = max(self.largest_mismatch, largest)
+
+        for name in BY_DOMAIN:
+            if name in metrics:
+                self._add_by_domain(name, metrics[name], sample, samples)
+
+    def _add_by_domain(
+        self,
+        name: str,
+        values: Tensor,
+        sample: Tensor,
+        samples: Sequence[Sample],
+    ) -> None:
+        domains = [samples[index].domain for index in sample.tolist()]
+        for domain in sorted(set(domains) - {""}):
+            own = torch.tensor([other == domain for other in domains], device=sample.device)
+            self._add_values(f"{name}/{domain}", values[own])
+
+    def _add_values(self, name: str, values: Tensor) -> None:
+        self.means[name].add(float(values.sum(dtype=torch.float64)), values.numel())
+
+    def add_samples(self, samples: Sequence[Sample]) -> None:
+        """Count a process's share of the batch, samples without a gradient included."""
+        counts = [trained_tokens(sample) for sample in samples]
+        self.tokens += sum(counts)
+        self.sequences += sum(count > 0 for count in counts)
+
+    def reduced(self) -> dict[str, float]:
+        """Means over the tokens of all processes, and the largest mismatch."""
+        parts = [self]
+        if processes() > 1:
+            parts = [self] * processes()
+            dist.all_gather_object(parts, self)
+
+        totals: dict[str, Mean] = defaultdict(Mean)
+        for part in parts:
+            for name, mean in part.means.items():
+                totals[name].add(mean.total, mean.count)
+
+        metrics = _values(totals)
+        metrics["tokens"] = float(sum(part.tokens for part in parts))
+        metrics["sequences"] = float(sum(part.sequences for part in parts))
+        if "mismatch" in metrics:
+            metrics["mismatch_mean"] = metrics.pop("mismatch")
+            metrics["mismatch_max"] = max(part.largest_mismatch for part in parts)
+        return metrics
+
+
+def _values(means: Mapping[str, Mean]) -> dict[str, float]:
+    """The means by name, in the order of the alphabet."""
+    return {name: mean.total / mean.count for name, mean in sorted(means.items())}
+
+
+def processes() -> int:
+    """How many processes train together."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return 1
