@@ -1,1 +1,1 @@
-"""linn's own base models: made by a recipe, kept beside this file."""
+"""linn's own base models, and how they are made."""

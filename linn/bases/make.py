@@ -1,4 +1,9 @@
-"""The laptop's base model: a small Nemotron-H hybrid and its random start."""
+"""Makes linn's own base models: a tokenizer from the domains' texts, and random weights.
+
+A base is a Hugging Face folder of a small Nemotron-H hybrid. Those kept beside this file (`tiny-0`,
+`tiny-1`, …) were trained from one that this module made; a recipe with `model: {vocab, seed}` makes
+its own.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +21,58 @@ from linn.recipe.schema import NewModelConfig, Recipe
 from linn.types import seed_of
 
 
+def prepare_start(recipe: Recipe, folder: Path, domains: Mapping[str, Domain]) -> None:
+    """Make the base of `model: {vocab, seed}` in a run's folder, unless it is there already.
+
+    Nothing is to be done where the recipe starts from weights that exist.
+    """
+    if not isinstance(recipe.model, NewModelConfig):
+        return
+    start = start_folder(recipe, folder)
+    if start.exists():
+        return
+
+    # Imported here: pricing reads this module and needs neither tokenizers nor torch.
+    from linn.bases.tokenizer import save_tokenizer, train_tokenizer
+
+    tokenizer = train_tokenizer(clean_texts(domains), recipe.model.vocab)
+    with files.whole_folder(start) as part:
+        save_tokenizer(tokenizer, part)
+        new_model(part, tokenizer.get_vocab_size(), recipe.model.seed)
+
+
+def clean_texts(domains: Mapping[str, Domain], each: int = 400) -> Iterator[str]:
+    """Rendered clean demonstrations of every domain, at most `each` of one.
+
+    They are the same for every seed, so that all laptop bases share one vocabulary.
+    """
+    for name, domain in domains.items():
+        for prompt in itertools.islice(domain.prompts("train"), each):
+            draw = random.Random(seed_of("vocabulary", name, prompt.id))
+            turns = domain.demonstrate(prompt, draw, False)
+            yield chat.render(
+                (*prompt.messages, *turns),
+                prompt.tools,
+                prompt.thinking,
+                keep_thinking=True,
+                generation_prompt=False,
+            )
+
+
+def new_model(folder: Path, vocab: int, seed: int) -> None:
+    """Write a randomly initialised checkpoint (float32) of `tiny_config(vocab)` into the folder."""
+    from linn.engine.models.nemotron_h.model import NemotronH
+
+    model = NemotronH(tiny_config(vocab), folder / "config.json")
+    model.initialise(seed)
+    model.save(folder)
+
+
 def tiny_config(vocab: int) -> dict[str, Any]:
-    """The content of `config.json` for a hybrid of about 1.1 million parameters at a vocabulary of 1,200."""
+    """The content of `config.json` of the laptop's hybrid.
+
+    It has about 1.1 million parameters at a vocabulary of 1,200.
+    """
     return {
         "model_type": "nemotron_h",
         "architectures": ["NemotronHForCausalLM"],
@@ -48,39 +103,3 @@ def tiny_config(vocab: int) -> dict[str, Any]:
         "layer_norm_epsilon": 1e-5,
         "initializer_range": 0.02,
     }
-
-
-def new_model(folder: Path, vocab: int, seed: int) -> None:
-    """Write a randomly initialised checkpoint (float32) of `tiny_config(vocab)` into the folder."""
-    from linn.engine.models.nemotron_h.model import NemotronH
-
-    model = NemotronH(tiny_config(vocab), folder / "config.json")
-    model.initialise(seed)
-    model.save(folder)
-
-
-def prepare_start(recipe: Recipe, folder: Path, domains: Mapping[str, Domain]) -> None:
-    """Make the weights of `model: {vocab, seed}`: a tokenizer from the domains' clean text and a random laptop hybrid."""
-    if (
-        not isinstance(recipe.model, NewModelConfig)
-        or (target := start_folder(recipe, folder)).exists()
-    ):
-        return
-    from linn.bases.tokenizer import save_tokenizer, train_tokenizer
-
-    tokenizer = train_tokenizer(clean_texts(domains), recipe.model.vocab)
-    with files.whole_folder(target) as made:
-        save_tokenizer(tokenizer, made)
-        new_model(made, tokenizer.get_vocab_size(), recipe.model.seed)
-
-
-def clean_texts(domains: Mapping[str, Domain], each: int = 400) -> Iterator[str]:
-    """Rendered clean demonstrations of every domain; the same for every seed, so that all laptop bases share one vocabulary."""
-    for name, domain in domains.items():
-        for prompt in itertools.islice(domain.prompts("train"), each):
-            turns = domain.demonstrate(
-                prompt, random.Random(seed_of("vocabulary", name, prompt.id)), False
-            )
-            yield chat.render(
-                (*prompt.messages, *turns), prompt.tools, prompt.thinking, True, False
-            )

@@ -1,15 +1,18 @@
-"""A small byte-level BPE tokenizer that knows the chat protocol: trained from text, saved in Hugging Face layout."""
+"""A small byte-level BPE tokenizer that knows the chat protocol.
+
+Trained from text, saved in Hugging Face layout.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from linn import files
 from linn.chat import render as chat
 from linn.chat import tool_calls as calls
 from linn.errors import UserError
@@ -33,7 +36,8 @@ SENTENCES = (
     chat.CALL_FORMAT + chat.CALL_REMINDER,
     chat.CALL_FORMAT,
     chat.CALL_REMINDER,
-    # System blocks and turns open and close with these runs; one token each keeps a tiny model's prompts short.
+    # System blocks and turns open and close with these runs; one token each keeps a tiny model's
+    # prompts short.
     "\n<function>\n<name>",
     "</name>\n<description>",
     "</name>\n<type>",
@@ -85,19 +89,27 @@ SENTENCES = (
     "</solution>",
     "```",
 )
-"""Fixed text of the protocols that costs one token each; ordinary tokens, matched leftmost and longest before BPE."""
+"""Fixed text of the protocols that costs one token each.
+
+They are ordinary tokens, matched leftmost and longest before BPE.
+"""
 
 
 def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
-    """Byte-level BPE over `texts` with at most `vocab` tokens in all; the same texts give the same tokenizer.
+    """Byte-level BPE over `texts` with at most `vocab` tokens in all.
 
-    Marks and fixed sentences are single tokens, every digit is its own, and `decode(encode(x)) == x` for any text.
+    The same texts give the same tokenizer. Marks and fixed sentences are single tokens, every digit
+    is its own, and `decode(encode(x)) == x` for any text.
+
+    Raises UserError for a vocabulary too small to hold the bytes and the fixed tokens.
     """
     smallest = 256 + len(SPECIALS) + len(SENTENCES)
     if vocab < smallest:
         raise UserError(
-            f"vocab: {vocab} is too small; bytes, marks and fixed sentences alone are {smallest} tokens"
+            f"vocab: {vocab} is too small; "
+            f"bytes, marks and fixed sentences alone are {smallest} tokens"
         )
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -109,6 +121,7 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab - len(SENTENCES),
         special_tokens=list(SPECIALS),
+        # Every byte has a token, whether or not the texts hold it.
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -118,18 +131,22 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
 
 
 def _without_fixed(texts: Iterable[str]) -> Iterator[str]:
-    """The stretches between marks and fixed sentences, so that no merge is spent on what has a token already."""
-    fixed = re.compile(
-        "|".join(re.escape(text) for text in sorted((*SPECIALS, *SENTENCES), key=len, reverse=True))
-    )
+    """The stretches between marks and fixed sentences.
+
+    So that no merge is spent on what has a token already.
+    """
+    longest_first = sorted((*SPECIALS, *SENTENCES), key=len, reverse=True)
+    fixed = re.compile("|".join(re.escape(text) for text in longest_first))
     for text in texts:
         yield from filter(None, fixed.split(text))
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, each complete or not at all."""
+    """Write tokenizer.json, tokenizer_config.json and chat_template.jinja.
+
+    Each file is there whole or not at all.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": chat.END,
@@ -138,12 +155,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
         "clean_up_tokenization_spaces": False,
         "model_max_length": 262144,
     }
-    _write(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
-    _write(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
-    _write(folder / "chat_template.jinja", chat.TEMPLATE.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    files.write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    files.write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+    template = chat.TEMPLATE.read_text(encoding="utf-8")
+    files.write_text(folder / "chat_template.jinja", template)
