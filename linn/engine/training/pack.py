@@ -54,22 +54,25 @@ def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
     Longest first, each into the first row with room. A sample over `width` has a row to itself.
     """
     rows: list[list[int]] = []
-    room: list[int] = []
+    room: list[int] = []  # tokens that each row still takes
     first = 0  # rows before it are full to the last token
+    # Equal lengths stay in the order of the samples.
     longest_first = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
 
     for index in longest_first:
+        length = lengths[index]
         while first < len(room) and room[first] <= 0:
             first += 1
-        row = first
-        while row < len(room) and room[row] < lengths[index]:
-            row += 1
 
+        row = first
+        while row < len(room) and room[row] < length:
+            row += 1
         if row == len(rows):
             rows.append([])
             room.append(width)
+
         rows[row].append(index)
-        room[row] -= lengths[index]
+        room[row] -= length
     return rows
 
 
@@ -112,15 +115,18 @@ def _pack(
 ) -> Packed:
     """The tensors of rows that hold these samples (their indices), one after the other."""
     packed = _empty(len(rows), width)
+
     for row, indices in enumerate(rows):
         start = 0
         for segment, index in enumerate(indices):
             end = start + len(samples[index].tokens)
             packed.segments[row, start:end] = segment
+
             # The last position of a segment predicts nothing: what follows is another's.
             ahead = (row, slice(start, end - 1))
             packed.sample[ahead] = index
             packed.weight[ahead] = weights[index]
+
             _write(packed, samples[index], row, start)
             start = end
     return packed
@@ -145,18 +151,24 @@ def _empty(rows: int, width: int) -> Packed:
 
 
 def _write(packed: Packed, sample: Sample, row: int, start: int) -> None:
-    """Put a sample's tokens and signals into a row, from a column on."""
-    length = len(sample.tokens)
+    """Put a sample's tokens and its own signals into a row, from column `start` on."""
     tokens = torch.tensor(sample.tokens, dtype=torch.int64)
-    packed.ids[row, start : start + length] = tokens
+    end = start + len(tokens)
+    packed.ids[row, start:end] = tokens
 
     # From here on, position t speaks of the sample's token t + 1.
-    ahead = (row, slice(start, start + length - 1))
+    ahead = (row, slice(start, end - 1))
     packed.targets[ahead] = tokens[1:]
-    packed.token[ahead] = torch.arange(1, length)
-    packed.mask[ahead] = torch.tensor(sample.mask[1:], dtype=torch.bool)
-    packed.advantage[ahead] = torch.tensor(sample.advantage[1:], dtype=torch.float32)
-    if sample.behaviour is not None:
-        packed.behaviour[ahead] = torch.tensor(sample.behaviour[1:], dtype=torch.float32)
-    if sample.teacher is not None:
-        packed.teacher[ahead] = torch.tensor(sample.teacher[1:], dtype=torch.float32)
+    packed.token[ahead] = torch.arange(1, len(tokens))
+
+    signals = {
+        "mask": sample.mask,
+        "advantage": sample.advantage,
+        "behaviour": sample.behaviour,
+        "teacher": sample.teacher,
+    }
+    for name, values in signals.items():
+        if values is None:
+            continue  # stays NaN
+        field: Tensor = getattr(packed, name)
+        field[ahead] = torch.tensor(values[1:], dtype=field.dtype)

@@ -82,9 +82,29 @@ class Config:
 
 
 def read_config(raw: dict[str, Any], file: Path) -> Config:
-    """The typed config of a `config.json`; UserError names the file and the field."""
-    pattern = _pattern_of(raw, file)
+    """The typed config of a `config.json`.
 
+    raw: its content; file: its path. Raises UserError that names the file and the field.
+    """
+    pattern = _pattern_of(raw, file)
+    _check_fields(raw, file)
+
+    # A null in the file means the default, as in transformers.
+    names = {field.name for field in fields(Config)}
+    values = {key: value for key, value in raw.items() if key in names and value is not None}
+    values["pattern"] = pattern
+    config = Config(**values)
+
+    for whole, part in _MULTIPLES:
+        number = getattr(config, whole)
+        divisor = getattr(config, part)
+        if number % divisor:
+            raise UserError(f"{file}: {whole} {number} is not a multiple of {part} {divisor}")
+    return config
+
+
+def _check_fields(raw: dict[str, Any], file: Path) -> None:
+    """Raise UserError for an activation that is not supported, or a missing size."""
     for key, supported in _ACTIVATIONS.items():
         if raw.get(key, supported) != supported:
             raise UserError(f"{file}: {key} is {raw[key]!r}; only {supported!r} is supported")
@@ -92,17 +112,6 @@ def read_config(raw: dict[str, Any], file: Path) -> Config:
     for key in ("vocab_size", "hidden_size"):
         if not isinstance(raw.get(key), int):
             raise UserError(f"{file}: {key} is missing; is this a Nemotron-H config?")
-
-    # A null in the file means the default, as in transformers.
-    names = {field.name for field in fields(Config)}
-    values = {key: value for key, value in raw.items() if key in names and value is not None}
-    config = Config(**values | {"pattern": pattern})
-
-    for whole, part in _MULTIPLES:
-        number, divisor = getattr(config, whole), getattr(config, part)
-        if number % divisor:
-            raise UserError(f"{file}: {whole} {number} is not a multiple of {part} {divisor}")
-    return config
 
 
 def _pattern_of(raw: dict[str, Any], file: Path) -> str:

@@ -41,32 +41,41 @@ class Router(nn.Module):
         self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (float32) and indices of each token's experts, both [T, k]."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            scores = F.linear(hidden.float(), self.weight.float()).sigmoid()
+        """Weights (float32) and indices of each token's experts, both [T, k].
 
+        hidden: [T, H].
+        """
+        config = self.config
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = F.linear(hidden.float(), self.weight.float())
+            scores = logits.sigmoid()  # [T, experts]
+
+        # The choice has no gradient; the weights of what was chosen have one.
         ranked = scores.detach() + self.e_score_correction_bias
-        if self.config.n_group > 1:
+        if config.n_group > 1:
             ranked = self._within_best_groups(ranked)
-        chosen = ranked.topk(self.config.num_experts_per_tok, dim=-1).indices
+        chosen = ranked.topk(config.num_experts_per_tok, dim=-1).indices
 
         weights = scores.gather(1, chosen)
-        if self.config.norm_topk_prob:
+        if config.norm_topk_prob:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-        return weights * self.config.routed_scaling_factor, chosen
+        return weights * config.routed_scaling_factor, chosen
 
     def _within_best_groups(self, ranked: Tensor) -> Tensor:
-        """-inf for the experts outside each token's `topk_group` best groups. ranked [T, experts].
+        """-inf for the experts outside each token's `topk_group` best groups.
 
-        A group is as good as its two best experts together.
+        ranked: [T, experts]. A group is as good as its two best experts together.
         """
-        grouped = ranked.view(len(ranked), self.config.n_group, -1)
-        group_score = grouped.topk(2, dim=-1).values.sum(-1)
-        best = group_score.topk(self.config.topk_group, dim=-1).indices
+        config = self.config
+        grouped = ranked.view(len(ranked), config.n_group, -1)
+        group_scores = grouped.topk(2, dim=-1).values.sum(-1)  # [T, groups]
+        best = group_scores.topk(config.topk_group, dim=-1).indices
 
-        closed = torch.ones(grouped.shape[:2], dtype=torch.bool, device=best.device)
+        closed = torch.ones_like(group_scores, dtype=torch.bool)
         closed.scatter_(1, best, False)
-        return grouped.masked_fill(closed[..., None], -torch.inf).flatten(1)
+
+        ranked = grouped.masked_fill(closed[..., None], -torch.inf)
+        return ranked.flatten(1)
 
 
 class Experts(nn.Module):
@@ -82,12 +91,12 @@ class Experts(nn.Module):
     def forward(self, hidden: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """The weighted sum [T, width] of each token's experts.
 
-        Tokens are sorted by expert, so that an expert with any tokens costs one pair of products.
-
         hidden [T, width]; weights and chosen [T, k], as from `Router`.
         """
         top = chosen.shape[1]
         expert = chosen.flatten()  # [T·k]
+
+        # Sorted by expert, so that an expert with any tokens costs one pair of products.
         order = expert.argsort()
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
@@ -98,12 +107,14 @@ class Experts(nn.Module):
 
         outs = []
         for part, (up, down) in zip(parts, matrices, strict=True):
-            if len(part):
-                inner = F.relu(F.linear(part, up)).square()
-                outs.append(F.linear(inner, down))
+            if len(part) == 0:
+                continue
+            inner = F.relu(F.linear(part, up)).square()
+            outs.append(F.linear(inner, down))
 
         # Back into the tokens' order, [T, k, width], and summed over k.
-        out = take(torch.cat(outs), back, order).view(len(hidden), top, -1)
+        out = take(torch.cat(outs), back, order)
+        out = out.view(len(hidden), top, -1)
         return torch.bmm(weights.to(out.dtype)[:, None], out)[:, 0]
 
 
@@ -115,16 +126,19 @@ class MoE(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        hidden, latent = config.hidden_size, config.moe_latent_size
         self.gate = Router(config)
         self.experts = Experts(config)
-        self.shared_experts = MLP(config, config.moe_shared_expert_intermediate_size)
+        self.shared_experts = MLP(
+            config,
+            config.moe_shared_expert_intermediate_size,
+        )
 
         self.fc1_latent_proj: nn.Module = nn.Identity()
         self.fc2_latent_proj: nn.Module = nn.Identity()
-        if latent := config.moe_latent_size:
-            hidden, bias = config.hidden_size, config.mlp_bias
-            self.fc1_latent_proj = nn.Linear(hidden, latent, bias=bias)
-            self.fc2_latent_proj = nn.Linear(latent, hidden, bias=bias)
+        if latent:
+            self.fc1_latent_proj = nn.Linear(hidden, latent, bias=config.mlp_bias)
+            self.fc2_latent_proj = nn.Linear(latent, hidden, bias=config.mlp_bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         weights, chosen = self.gate(hidden)

@@ -121,6 +121,8 @@ class Mamba(nn.Module):
         super().__init__()
         self.config = config
         hidden, heads = config.hidden_size, config.mamba_num_heads
+
+        # Gate, inputs of the convolution and dt in one product.
         self.in_proj = nn.Linear(
             hidden,
             config.inner + config.channels + heads,
@@ -133,11 +135,21 @@ class Mamba(nn.Module):
             groups=config.channels,
             bias=config.use_conv_bias,
         )
+
         self.dt_bias = nn.Parameter(torch.zeros(heads))
         self.A_log = nn.Parameter(torch.zeros(heads))
         self.D = nn.Parameter(torch.ones(heads))
-        self.norm = GatedNorm(config.inner, config.n_groups, config.layer_norm_epsilon)
-        self.out_proj = nn.Linear(config.inner, hidden, bias=config.use_bias)
+
+        self.norm = GatedNorm(
+            config.inner,
+            config.n_groups,
+            config.layer_norm_epsilon,
+        )
+        self.out_proj = nn.Linear(
+            config.inner,
+            hidden,
+            bias=config.use_bias,
+        )
 
     def _project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gate [T, inner], inputs of the convolution [T, channels], dt [T, heads] in float32."""
@@ -152,17 +164,24 @@ class Mamba(nn.Module):
         return gate, mixed, dt.clamp_min(config.time_step_min)
 
     def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [T, heads, head_dim], B and C [T, groups, state] in float32, of [T, channels]."""
+        """What the convolution made, [T, channels], as the recurrence takes it, in float32.
+
+        x [T, heads, head_dim], B and C [T, groups, state].
+        """
         config = self.config
         shared = config.n_groups * config.ssm_state_size
-        x, b, c = convolved.float().split([config.inner, shared, shared], dim=-1)
-
-        rows = len(convolved)
-        return (
-            x.reshape(rows, config.mamba_num_heads, config.mamba_head_dim),
-            b.reshape(rows, config.n_groups, config.ssm_state_size),
-            c.reshape(rows, config.n_groups, config.ssm_state_size),
+        x, b, c = convolved.float().split(
+            [config.inner, shared, shared],
+            dim=-1,
         )
+
+        of_heads = (len(x), config.mamba_num_heads, config.mamba_head_dim)
+        of_groups = (len(x), config.n_groups, config.ssm_state_size)
+        return x.reshape(of_heads), b.reshape(of_groups), c.reshape(of_groups)
+
+    def _decay_rates(self) -> Tensor:
+        """A [heads] in float32, negative: a state decays by exp(dt A) per token."""
+        return -self.A_log.float().exp()
 
     def _taps(self) -> tuple[Tensor, Tensor]:
         """The convolution's weights [kernel, channels] and bias [channels], float32."""
@@ -177,15 +196,26 @@ class Mamba(nn.Module):
         segments: Segments,
         with_cache: bool,
     ) -> tuple[Tensor, MambaCache | None]:
-        """The mixer's output [T, H]; with `with_cache`, also the cache after each segment."""
+        """The mixer's output [T, H].
+
+        With `with_cache`, also the cache after each segment's last token.
+        """
         gate, mixed, dt = self._project(hidden)
+
         # The recurrence adds up over thousands of tokens: float32 even under autocast.
         with torch.autocast(hidden.device.type, enabled=False):
             taps, bias = self._taps()
             convolved = convolve(mixed.float(), taps, bias, segments)
             x, b, c = self._split(F.silu(convolved))
-            a = -self.A_log.float().exp()
-            y, decay, carry = scan(x, dt, a, b, c, self.D.float(), segments)
+            y, decay, carry = scan(
+                x,
+                dt,
+                a=self._decay_rates(),
+                b=b,
+                c=c,
+                d=self.D.float(),
+                segments=segments,
+            )
 
         cache = None
         if with_cache:
@@ -193,7 +223,9 @@ class Mamba(nn.Module):
                 conv=self._last_inputs(mixed, segments),
                 ssm=last_states(x, dt, b, decay, carry, segments),
             )
-        return self.out_proj(self.norm(y.flatten(1), gate)), cache
+
+        normed = self.norm(y.flatten(1), gate)
+        return self.out_proj(normed), cache
 
     def _last_inputs(self, mixed: Tensor, segments: Segments) -> Tensor:
         """The convolution's last inputs [S, kernel - 1, channels] of each segment.
@@ -206,18 +238,28 @@ class Mamba(nn.Module):
         return mixed[index.clamp_min(0)] * inside[..., None].to(mixed.dtype)
 
     def step(self, hidden: Tensor, cache: MambaCache) -> Tensor:
-        """One token per row, [B, H]; updates the cache in place."""
+        """One token per row, hidden [B, H] to [B, H]; updates the cache in place."""
         gate, mixed, dt = self._project(hidden)
 
+        # The convolution needs the last `kernel` inputs, the present one included.
         window = torch.cat([cache.conv, mixed[:, None]], dim=1)  # [B, kernel, channels]
         cache.conv = window[:, 1:]
         taps, bias = self._taps()
-        x, b, c = self._split(F.silu((window * taps).sum(1) + bias))
+        convolved = (window * taps).sum(1) + bias
+        x, b, c = self._split(F.silu(convolved))
 
-        a = -self.A_log.float().exp()
-        y = scan_step(x, dt, a, b, c, cache.ssm)
+        y = scan_step(
+            x,
+            dt,
+            a=self._decay_rates(),
+            b=b,
+            c=c,
+            state=cache.ssm,
+        )
         y = y + x * self.D.float()[:, None]
-        return self.out_proj(self.norm(y.flatten(1), gate))
+
+        normed = self.norm(y.flatten(1), gate)
+        return self.out_proj(normed)
 
 
 class Attention(nn.Module):
@@ -291,8 +333,9 @@ class Attention(nn.Module):
         lengths: Tensor,
         hide: Tensor,
     ) -> Tensor:
-        """One token per row, [B, H]; written at column lengths[b] of the cache.
+        """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
 
+        lengths: int64 [B], tokens fed before; the new one goes to that column of the cache.
         hide: [B, 1, L], -inf at the columns that a row has not reached.
         """
         rows, longest = len(hidden), hide.shape[2]
@@ -301,15 +344,16 @@ class Attention(nn.Module):
         row = torch.arange(rows, device=hidden.device)
         cache.keys[row, :, :, lengths] = k
         cache.values[row, :, lengths] = v
-        keys = cache.keys.flatten(0, 1)[:, :, :longest]  # [B·kv, head_dim, L]
-        values = cache.values.flatten(0, 1)[:, :longest]  # [B·kv, L, head_dim]
+        keys = cache.keys.flatten(0, 1)[:, :, :longest]  # [B·kv heads, head_dim, L]
+        values = cache.values.flatten(0, 1)[:, :longest]  # [B·kv heads, L, head_dim]
 
         # The query heads that share a key head stand where a sequence of queries would, so that
         # no key is copied.
         shared = rows * self.kv_heads
-        q = q.reshape(shared, -1, self.head_dim) * self.head_dim**-0.5
-        score = torch.bmm(q, keys).view(rows, -1, longest)
-        weight = (score.float() + hide).softmax(-1).to(v.dtype)
+        q = q.reshape(shared, -1, self.head_dim)
+        q = q * self.head_dim**-0.5
 
+        score = torch.bmm(q, keys).view(rows, -1, longest)  # [B, heads, L]
+        weight = (score.float() + hide).softmax(-1).to(v.dtype)
         out = torch.bmm(weight.view(shared, -1, longest), values)
         return self.o_proj(out.view(rows, -1))

@@ -38,6 +38,9 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, taps, *early = ctx.saved_tensors
         (grad,) = grads
+        bias_grad = grad.sum(0)
+
+        # The present's tap reaches nowhere.
         x_grad = grad * taps[-1]
         taps_grad = torch.zeros_like(taps)
         taps_grad[-1] = (grad * x).sum(0)
@@ -45,17 +48,21 @@ class _Convolve(torch.autograd.Function):
         for reach, border in enumerate(early, start=1):
             if reach >= len(x):
                 break
-            # The token that a border token's tap would have read gets no gradient from it.
+            tap = -1 - reach
+
+            # The tokens that the tap would have read over a border get no gradient from it.
             source = border - reach
             before = x_grad[source]
-            x_grad[:-reach].addcmul_(grad[reach:], taps[-1 - reach])
+            x_grad[:-reach].addcmul_(grad[reach:], taps[tap])
             x_grad.index_copy_(0, source, before)
 
+            # And they add nothing to the tap's own.
             products = grad[reach:] * x[:-reach]
-            taps_grad[-1 - reach] = products.index_fill_(0, source, 0).sum(0)
+            products.index_fill_(0, source, 0)
+            taps_grad[tap] = products.sum(0)
 
         # The indices in `early` have no gradient.
-        return x_grad, taps_grad, grad.sum(0), *(None for _ in early)
+        return x_grad, taps_grad, bias_grad, *(None for _ in early)
 
 
 def convolve(x: Tensor, taps: Tensor, bias: Tensor, segments: Segments) -> Tensor:
@@ -190,29 +197,35 @@ def last_states(
 ) -> Tensor:
     """The state [S, G, N, K, P] after each segment's last token.
 
-    x, dt and b as in `scan`; decay and carry are its results.
+    x, dt and b as in `scan`; decay [C, H, Q] and carry [C, H, N, P] are its results.
     """
     heads, groups = decay.shape[1], b.shape[1]
-    last_chunk = segments.ends // segments.chunk  # [S]
-    last_place = segments.ends % segments.chunk
-    first_place = (segments.starts - last_chunk * segments.chunk).clamp_min(0)
+    chunk = segments.chunk
 
-    # The segment's own tokens in its last chunk.
-    place = torch.arange(segments.chunk, device=x.device)
-    own = (place >= first_place[:, None]) & (place <= last_place[:, None])  # [S, Q]
+    # Where a segment's last chunk holds its own tokens: [S, Q].
+    last_chunk = segments.ends // chunk
+    last_place = segments.ends % chunk
+    first_place = (segments.starts - last_chunk * chunk).clamp_min(0)
+    place = torch.arange(chunk, device=x.device)
+    own = (place >= first_place[:, None]) & (place <= last_place[:, None])
 
-    # What they wrote, decayed to the last of them.
+    # What those tokens wrote, decayed to the last of them.
     total = decay[last_chunk, :, last_place]  # [S, H]
     to_end = (total[..., None] - decay[last_chunk]).clamp_max(0).exp()
-    weight = to_end * own[:, None] * _chunked(dt, segments).transpose(1, 2)[last_chunk]
-    keys = _chunked(b, segments)[last_chunk].repeat_interleave(heads // groups, dim=2)
-    values = _chunked(x, segments)[last_chunk]
+    dt_chunked = _chunked(dt, segments).transpose(1, 2)
+    weight = to_end * own[:, None] * dt_chunked[last_chunk]  # [S, H, Q]
+
+    keys = _chunked(b, segments)[last_chunk]
+    keys = keys.repeat_interleave(heads // groups, dim=2)  # [S, Q, H, N]
+    values = _chunked(x, segments)[last_chunk]  # [S, Q, H, P]
     written = torch.einsum("shq,sqhn,sqhp->shnp", weight, keys, values)
 
     # What entered that chunk counts where the segment began before it.
-    began_before = segments.starts < last_chunk * segments.chunk
-    entered = carry[last_chunk] * (total.exp() * began_before[:, None])[..., None, None]
+    began_before = segments.starts < last_chunk * chunk
+    through = total.exp() * began_before[:, None]
+    entered = carry[last_chunk] * through[..., None, None]
 
+    # The layout that `scan_step` reads: the heads of a group side by side.
     state = entered + written  # [S, H, N, P]
     state = state.view(len(state), groups, heads // groups, *state.shape[2:])
     return state.transpose(2, 3).contiguous()
@@ -232,11 +245,13 @@ def scan_step(
     """
     rows, groups, size, per_group, width = state.shape
 
+    # h <- exp(dt a) h + b (dt x)
     decay = (dt * a).exp()
     state.mul_(decay.view(rows, groups, 1, per_group, 1))
     written = (x * dt[..., None]).view(rows, groups, 1, per_group, width)
     state.addcmul_(b.view(rows, groups, size, 1, 1), written)
 
+    # y = c h, for all heads of a group in one product.
     y = torch.bmm(
         c.reshape(rows * groups, 1, size),
         state.view(rows * groups, size, per_group * width),

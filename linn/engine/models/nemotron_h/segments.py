@@ -5,7 +5,7 @@ Letters of shapes: T tokens, S segments, C chunks of Q tokens each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,35 +56,50 @@ class Segments:
 
 
 def lay_out(lengths: Sequence[int], chunk: int, kernel: int, device: torch.device) -> Segments:
-    """Segments of these lengths, for scans in chunks and convolutions of a kernel size."""
+    """Segments of these lengths, laid end to end.
+
+    chunk: tokens of a scan's chunk; kernel: taps of the convolution.
+    """
     assert lengths and min(lengths) > 0, lengths
     sizes = torch.tensor(lengths)
     starts = sizes.cumsum(0) - sizes
-    segment = torch.repeat_interleave(torch.arange(len(lengths)), sizes)  # [T]
-    position = torch.arange(len(segment)) - starts[segment]  # [T], within its segment
+    number = torch.arange(len(lengths))
+    segment = torch.repeat_interleave(number, sizes)  # [T]
 
-    # The last chunk is filled up as its last segment's: dt is 0 there, so the state stays.
-    chunks = -(-len(segment) // chunk)
-    missing = chunks * chunk - len(segment)
-    filled = torch.cat([segment, segment[-1:].expand(missing)]).view(chunks, chunk)  # [C, Q]
-
-    last = filled[:, -1]  # the segment that ends each chunk
-    before = torch.cat([torch.full((1,), -1), last[:-1]])  # the one that ended the chunk before
+    of_chunk = _in_chunks(segment, chunk)  # [C, Q]
+    same = of_chunk[:, :, None] == of_chunk[:, None, :]
     causal = torch.ones(chunk, chunk, dtype=torch.bool).tril()
-    visible = (filled[:, :, None] == filled[:, None, :]) & causal
 
-    early = []
-    for reach in range(1, kernel):
-        is_early = position[reach:] < reach
-        early.append(is_early.nonzero().flatten().add(reach).to(device))
+    # The segment that ends each chunk, and the one that ended the chunk before it: [C, 1].
+    last = of_chunk[:, -1:]
+    before = torch.cat([torch.full((1, 1), -1), last[:-1]])
 
     return Segments(
         starts=starts.to(device),
         lengths=tuple(lengths),
-        visible=visible[:, None].to(device),
-        began_before=(filled == before[:, None]).float()[:, None].to(device),
-        reaches_end=(filled == last[:, None]).float()[:, None].to(device),
-        spans=(last == before).float()[:, None].to(device),
-        early=tuple(early),
+        visible=(same & causal)[:, None].to(device),
+        began_before=(of_chunk == before).float()[:, None].to(device),
+        reaches_end=(of_chunk == last).float()[:, None].to(device),
+        spans=(last == before).float().to(device),
+        early=tuple(index.to(device) for index in _early(segment, starts, kernel)),
         rectangles=rectangles(sizes).to(device),
     )
+
+
+def _in_chunks(segment: Tensor, chunk: int) -> Tensor:
+    """The segment of each token, [T] as [C, Q].
+
+    The last chunk is filled up as its last segment's: dt is 0 there, so the state stays.
+    """
+    chunks = -(-len(segment) // chunk)
+    missing = chunks * chunk - len(segment)
+    filling = segment[-1:].expand(missing)
+    return torch.cat([segment, filling]).view(chunks, chunk)
+
+
+def _early(segment: Tensor, starts: Tensor, kernel: int) -> Iterator[Tensor]:
+    """`Segments.early` of tokens whose segments are [T] and begin at starts [S]."""
+    position = torch.arange(len(segment)) - starts[segment]  # within its segment
+    for reach in range(1, kernel):
+        is_early = position[reach:] < reach
+        yield is_early.nonzero().flatten().add(reach)

@@ -39,12 +39,14 @@ def draw(parameters: Iterable[tuple[str, Tensor]], config: Config, seed: int) ->
 
 
 def _draw_one(name: str, weight: Tensor, config: Config, generator: torch.Generator) -> None:
+    """Fill one parameter, as its name says. Norms and D stay 1."""
     if name.endswith("A_log"):
         a = torch.empty_like(weight).uniform_(1, 16, generator=generator)
         weight.copy_(a.log())
 
     elif name.endswith("dt_bias"):
-        low, high = math.log(config.time_step_min), math.log(config.time_step_max)
+        low = math.log(config.time_step_min)
+        high = math.log(config.time_step_max)
         log_dt = torch.empty_like(weight).uniform_(low, high, generator=generator)
         dt = log_dt.exp().clamp_min(config.time_step_floor)
         # The inverse of softplus, so that a bias alone gives dt.
@@ -59,6 +61,7 @@ def _draw_one(name: str, weight: Tensor, config: Config, generator: torch.Genera
 
     elif weight.dim() > 1:
         spread = config.initializer_range
+        # Every layer adds to the residual: scaled so that its size does not grow with the depth.
         if name.endswith(_INTO_RESIDUAL):
             spread = config.initializer_range / math.sqrt(len(config.pattern))
         weight.normal_(0, spread, generator=generator)
