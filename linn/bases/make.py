@@ -47,9 +47,11 @@ def clean_texts(domains: Mapping[str, Domain], each: int = 400) -> Iterator[str]
     They are the same for every seed, so that all laptop bases share one vocabulary.
     """
     for name, domain in domains.items():
-        for prompt in itertools.islice(domain.prompts("train"), each):
+        prompts = itertools.islice(domain.prompts("train"), each)
+        for prompt in prompts:
             draw = random.Random(seed_of("vocabulary", name, prompt.id))
             turns = domain.demonstrate(prompt, draw, False)
+
             yield chat.render(
                 (*prompt.messages, *turns),
                 prompt.tools,

@@ -32,7 +32,10 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """The content of `config.json`, which names a model type; raises UserError otherwise."""
+    """The content of `config.json`, which names a model type.
+
+    Raises UserError where there is no folder, no file, or no such content.
+    """
     expected = "give a Hugging Face model folder (config.json and safetensors)"
     file = folder / "config.json"
     if not folder.is_dir():
@@ -45,6 +48,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{file}: not JSON ({error})") from None
 
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+    family = None
+    if isinstance(config, dict):
+        family = config.get("model_type")
+    if not isinstance(family, str):
         raise UserError(f"{file}: no model_type; say which architecture the weights are of")
-    return config
+    return dict(config)

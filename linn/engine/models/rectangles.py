@@ -69,21 +69,27 @@ def rectangles(lengths: Tensor) -> Rectangles:
     shapes: list[tuple[int, int]] = []
     token_at: list[Tensor] = []
     place_of = torch.empty(int(lengths.sum()), dtype=torch.int64)
-    filled = 0
+    filled = 0  # places of the rectangles before
 
     for group in _like_lengths(lengths):
+        # One row per segment, in the order of the tokens.
         members = torch.tensor(sorted(group))
-        own = lengths[members, None]
-        column = torch.arange(int(own.max()))
+        start = starts[members, None]  # [rows, 1]
+        length = lengths[members, None]
+        column = torch.arange(int(length.max()))
 
         # Beyond a segment's end its last token is repeated.
-        token = starts[members, None] + torch.minimum(column, own - 1)
-        place = (column < own).flatten().nonzero().flatten()
-        place_of[token.flatten()[place]] = place + filled
+        token = start + torch.minimum(column, length - 1)  # [rows, columns]
+        token = token.flatten()
+
+        # The places that hold a token for the first time are the token's own.
+        own = (column < length).flatten()
+        place = own.nonzero().flatten()
+        place_of[token[place]] = place + filled
 
         shapes.append((len(members), len(column)))
-        token_at.append(token.flatten())
-        filled += token.numel()
+        token_at.append(token)
+        filled += len(token)
 
     return Rectangles(tuple(shapes), torch.cat(token_at), place_of)
 

@@ -46,6 +46,7 @@ class Router(nn.Module):
         hidden: [T, H].
         """
         config = self.config
+        # Autocast would round near-equal scores into another choice than the sampler's.
         with torch.autocast(hidden.device.type, enabled=False):
             logits = F.linear(hidden.float(), self.weight.float())
             scores = logits.sigmoid()  # [T, experts]
@@ -58,7 +59,8 @@ class Router(nn.Module):
 
         weights = scores.gather(1, chosen)
         if config.norm_topk_prob:
-            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+            total = weights.sum(-1, keepdim=True)
+            weights = weights / (total + 1e-20)
         return weights * config.routed_scaling_factor, chosen
 
     def _within_best_groups(self, ranked: Tensor) -> Tensor:
@@ -98,15 +100,17 @@ class Experts(nn.Module):
 
         # Sorted by expert, so that an expert with any tokens costs one pair of products.
         order = expert.argsort()
+        # Where each choice went: the inverse permutation.
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
 
-        sizes = torch.bincount(expert, minlength=len(self.up_proj)).tolist()
-        parts = take(hidden, order // top, back.view(-1, top)).split(sizes)
-        matrices = zip(self.up_proj.unbind(), self.down_proj.unbind(), strict=True)
+        sizes = torch.bincount(expert, minlength=len(self.up_proj))
+        by_expert = take(hidden, order // top, back.view(-1, top))
+        parts = by_expert.split(sizes.tolist())
 
         outs = []
-        for part, (up, down) in zip(parts, matrices, strict=True):
+        ups, downs = self.up_proj.unbind(), self.down_proj.unbind()
+        for part, up, down in zip(parts, ups, downs, strict=True):
             if len(part) == 0:
                 continue
             inner = F.relu(F.linear(part, up)).square()
@@ -115,7 +119,8 @@ class Experts(nn.Module):
         # Back into the tokens' order, [T, k, width], and summed over k.
         out = take(torch.cat(outs), back, order)
         out = out.view(len(hidden), top, -1)
-        return torch.bmm(weights.to(out.dtype)[:, None], out)[:, 0]
+        weights = weights.to(out.dtype)[:, None]  # [T, 1, k]
+        return torch.bmm(weights, out)[:, 0]
 
 
 class MoE(nn.Module):

@@ -293,7 +293,10 @@ class Attention(nn.Module):
         segments: Segments,
         with_cache: bool,
     ) -> tuple[Tensor, AttentionCache | None]:
-        """The mixer's output [T, H]; with `with_cache`, also the cache after each segment."""
+        """The mixer's output [T, H].
+
+        With `with_cache`, also the cache after each segment's last token.
+        """
         projected = self._project(hidden)
         layout = segments.rectangles
         laid = take(projected, layout.token_at, layout.place_of)
@@ -309,7 +312,8 @@ class Attention(nn.Module):
                 is_causal=True,
                 enable_gqa=self.heads != self.kv_heads,
             )
-            outs.append(out.transpose(1, 2).reshape(-1, self.heads * self.head_dim))
+            out = out.transpose(1, 2)  # the tokens first again
+            outs.append(out.reshape(-1, self.heads * self.head_dim))
         mixed = torch.cat(outs).index_select(0, layout.place_of)
 
         cache = None
@@ -339,11 +343,14 @@ class Attention(nn.Module):
         hide: [B, 1, L], -inf at the columns that a row has not reached.
         """
         rows, longest = len(hidden), hide.shape[2]
-        q, k, v = self._project(hidden).split(self._parts, dim=1)
+        projected = self._project(hidden)
+        q, k, v = projected.split(self._parts, dim=1)
 
         row = torch.arange(rows, device=hidden.device)
         cache.keys[row, :, :, lengths] = k
         cache.values[row, :, lengths] = v
+
+        # The columns that any row has reached.
         keys = cache.keys.flatten(0, 1)[:, :, :longest]  # [B·kv heads, head_dim, L]
         values = cache.values.flatten(0, 1)[:, :longest]  # [B·kv heads, L, head_dim]
 
@@ -352,8 +359,11 @@ class Attention(nn.Module):
         shared = rows * self.kv_heads
         q = q.reshape(shared, -1, self.head_dim)
         q = q * self.head_dim**-0.5
+        score = torch.bmm(q, keys)
 
-        score = torch.bmm(q, keys).view(rows, -1, longest)  # [B, heads, L]
+        # The rows differ in what they hide, so it is added per row: [B, heads, L].
+        score = score.view(rows, -1, longest)
         weight = (score.float() + hide).softmax(-1).to(v.dtype)
+
         out = torch.bmm(weight.view(shared, -1, longest), values)
         return self.o_proj(out.view(rows, -1))

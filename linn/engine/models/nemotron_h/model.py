@@ -56,7 +56,10 @@ class HybridState:
                 self.layers[number] = layer.resized(max(64, columns + columns // 2))
 
     def select(self, rows: Tensor) -> HybridState:
-        """A new state of these rows (int64 [B']), in this order; they may repeat or be left out."""
+        """A new state of these rows (int64 [B']), in this order.
+
+        Rows may repeat or be left out.
+        """
         lengths = self.lengths[rows]
         longest = 0
         if len(rows):
@@ -73,15 +76,18 @@ class HybridState:
     def join(self, other: State) -> HybridState:
         """A new state: this one's rows followed by the other's."""
         assert isinstance(other, HybridState), other
+        lengths = torch.cat([self.lengths, other.lengths])
         longest = max(self.longest, other.longest)
 
         layers: list[LayerCache | None] = []
-        for one, two in zip(self.layers, other.layers, strict=True):
+        pairs = zip(self.layers, other.layers, strict=True)
+        for one, two in pairs:
+            # Both are of one model, so both are None or neither is.
             if one is None or two is None:
                 layers.append(None)
             else:
                 layers.append(one.join(two, longest))
-        return HybridState(layers, torch.cat([self.lengths, other.lengths]), longest)
+        return HybridState(layers, lengths, longest)
 
 
 class Block(nn.Module):
@@ -89,7 +95,12 @@ class Block(nn.Module):
 
     def __init__(self, config: Config, letter: str) -> None:
         super().__init__()
-        self.norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.norm = RMSNorm(
+            config.hidden_size,
+            config.layer_norm_epsilon,
+        )
+
+        # The letters of `Config.pattern`.
         self.mixer: Mamba | Attention | MoE | MLP
         if letter == "M":
             self.mixer = Mamba(config)
@@ -110,10 +121,12 @@ class Block(nn.Module):
 
         With `with_cache`, also the cache after each segment's last token (None without a memory).
         """
+        normed = self.norm(hidden)
         if isinstance(self.mixer, Mamba | Attention):
-            out, cache = self.mixer(self.norm(hidden), segments, with_cache)
+            out, cache = self.mixer(normed, segments, with_cache)
             return hidden + out, cache
-        return hidden + self.mixer(self.norm(hidden)), None
+
+        return hidden + self.mixer(normed), None
 
     def step(
         self,
@@ -122,14 +135,20 @@ class Block(nn.Module):
         lengths: Tensor,
         hide: Tensor,
     ) -> Tensor:
-        """One token per row, [B, H]; updates the cache in place. lengths, hide: see `Attention`."""
+        """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
+
+        lengths, hide: see `Attention.step`.
+        """
+        normed = self.norm(hidden)
         if isinstance(self.mixer, Mamba):
             assert isinstance(cache, MambaCache)
-            return hidden + self.mixer.step(self.norm(hidden), cache)
+            return hidden + self.mixer.step(normed, cache)
+
         if isinstance(self.mixer, Attention):
             assert isinstance(cache, AttentionCache)
-            return hidden + self.mixer.step(self.norm(hidden), cache, lengths, hide)
-        return hidden + self.mixer(self.norm(hidden))
+            return hidden + self.mixer.step(normed, cache, lengths, hide)
+
+        return hidden + self.mixer(normed)
 
 
 class Backbone(nn.Module):
@@ -191,9 +210,13 @@ class NemotronH(nn.Module):
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, HybridState]:
-        """Logits [B, V] after each prompt, and the state to continue from."""
+        """Logits [B, V] after each prompt, and the state to continue from.
+
+        Long prompts are computed a few at a time, to bound memory.
+        """
         logits: list[Tensor] = []
         state: HybridState | None = None
+
         for group in _groups(prompts, PREFILL_TOKENS):
             group_logits, group_state = self._prefill_group(group)
             logits.append(group_logits)
@@ -223,23 +246,25 @@ class NemotronH(nn.Module):
         The state is updated in place and returned.
         """
         assert isinstance(state, HybridState), state
+        rows, device = len(ids), ids.device
         longest = state.longest + 1
         state.reserve(longest)
 
-        # A row's new token stands at column lengths[b]; whatever is beyond is not its own.
-        column = torch.arange(longest, device=ids.device)
-        beyond = (column > state.lengths[:, None])[:, None]  # [B, 1, L]
-        hide = torch.zeros(len(ids), 1, longest, device=ids.device)
-        hide.masked_fill_(beyond, -torch.inf)
+        # A row's new token stands at column lengths[b]. What is beyond belongs to longer rows.
+        column = torch.arange(longest, device=device)
+        beyond = column > state.lengths[:, None]  # [B, L]
+        hide = torch.zeros(rows, 1, longest, device=device)
+        hide.masked_fill_(beyond[:, None], -torch.inf)
 
         hidden = self.backbone.embeddings(ids)
         for block, cache in zip(self.backbone.layers, state.layers, strict=True):
             assert isinstance(block, Block)
             hidden = block.step(hidden, cache, state.lengths, hide)
+        hidden = self.backbone.norm_f(hidden)
 
         state.lengths = state.lengths + 1
         state.longest = longest
-        return self.head(self.backbone.norm_f(hidden)), state
+        return self.head(hidden), state
 
     def initialise(self, seed: int) -> None:
         """Draw random weights, a function of the seed."""
@@ -257,18 +282,23 @@ class NemotronH(nn.Module):
 
         tensors = {}
         for name, value in weights.unstacked(self.state_dict()):
-            written = dtype
+            written_dtype = dtype
             if name.endswith(weights.ROUTER_BIAS):
-                written = value.dtype
+                written_dtype = value.dtype
+            tensor = value.detach().to("cpu", written_dtype)
             # A copy of its own: safetensors refuses tensors that share memory (tied embeddings).
-            tensors[name] = value.detach().to("cpu", written).contiguous().clone()
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+            tensors[name] = tensor.contiguous().clone()
 
-        raw = self.raw | {
-            "architectures": ["NemotronHForCausalLM"],
-            "dtype": str(dtype).removeprefix("torch."),
-        }
+        save_file(
+            tensors,
+            folder / "model.safetensors",
+            metadata={"format": "pt"},
+        )
+
+        raw = dict(self.raw)
         raw.pop("torch_dtype", None)  # the old name of dtype
+        raw["architectures"] = ["NemotronHForCausalLM"]
+        raw["dtype"] = str(dtype).removeprefix("torch.")
         text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
 
@@ -281,31 +311,42 @@ class NemotronH(nn.Module):
         # On the meta device nothing is allocated: the tensors that are read become the weights.
         with torch.device("meta"):
             model = cls(raw, folder / "config.json")
-        state = model.state_dict()
-        expected = {name: value.shape for name, value in weights.unstacked(state)}
+        names = model.state_dict()
+        expected = {
+            name: value.shape  # one matrix per expert, as in the file
+            for name, value in weights.unstacked(names)
+        }
 
         tensors = weights.read_tensors(folder, dtype)
         tied = model.config.tie_word_embeddings
-        if tied and "backbone.embeddings.weight" in tensors:
-            tensors["lm_head.weight"] = tensors["backbone.embeddings.weight"]
+        embeddings = tensors.get("backbone.embeddings.weight")
+        if tied and embeddings is not None:
+            tensors["lm_head.weight"] = embeddings
         weights.check_shapes(tensors, expected, folder)
 
-        model.load_state_dict(weights.stacked(tensors, state), assign=True)
-        if tied:
+        state = weights.stacked(tensors, names)
+        model.load_state_dict(state, assign=True)
+        if tied:  # loading has assigned a tensor to each
             model.lm_head.weight = model.backbone.embeddings.weight
         return model
 
 
 def _groups(prompts: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
-    """Prompts in order, in groups of at most `most` tokens (or one prompt)."""
+    """Prompts in order, in groups of at most `most` tokens.
+
+    A longer prompt is a group of its own.
+    """
     group: list[Sequence[int]] = []
     size = 0
     for prompt in prompts:
         assert len(prompt) > 0, "empty prompt"
+
         if group and size + len(prompt) > most:
             yield group
             group, size = [], 0
+
         group.append(prompt)
         size += len(prompt)
+
     if group:
         yield group

@@ -123,39 +123,50 @@ def scan(
     total, heads, width = x.shape
     groups, size = b.shape[1:]
     chunks, chunk = segments.chunks, segments.chunk
+
     # Batched products run over chunks and heads together; b and c are shared within a group.
     per_head = (chunks * heads, chunk, -1)
-    per_group = (chunks, groups, -1, chunk)
+    per_group = (chunks, groups, -1, chunk, 1)
 
-    x = _chunked(x, segments).transpose(1, 2).reshape(chunks * heads, chunk, width)
+    x = _chunked(x, segments).transpose(1, 2)  # [C, H, Q, P]
+    x = x.reshape(chunks * heads, chunk, width)
     b = _chunked(b, segments).transpose(1, 2)  # [C, G, Q, N]
     c = _chunked(c, segments).transpose(1, 2)  # [C, G, Q, N]
-    decay = _chunked(dt * a, segments).transpose(1, 2).cumsum(-1)  # [C, H, Q]
+
     # dt goes into the exponent with the decay, so that x is never scaled.
-    arrive = decay - _chunked(dt.log(), segments).transpose(1, 2)  # [C, H, Q]
+    decay = _chunked(dt * a, segments).transpose(1, 2).cumsum(-1)  # [C, H, Q]
+    log_dt = _chunked(dt.log(), segments).transpose(1, 2)
+    arrive = decay - log_dt
 
-    mixed = _within_chunks(decay, arrive, b, c, d, segments)  # [C, G, K, Q, Q]
+    # What a query reads of its own chunk.
+    mixed = _within_chunks(decay, arrive, b, c, d, segments)
 
-    # What each chunk leaves behind.
+    # What each chunk leaves behind, as a state [C·H, N, P].
     leave = (decay[..., -1:] - arrive).exp() * segments.reaches_end
-    written = b[:, :, None] * leave.view(*per_group, 1)  # [C, G, K, Q, N]
-    local = torch.bmm(written.reshape(*per_head).transpose(1, 2), x)
+    written = b[:, :, None] * leave.view(*per_group)
+    written = written.reshape(*per_head).transpose(1, 2)
+    local = torch.bmm(written, x)
 
     # What enters the next one.
-    through = (decay[..., -1].exp() * segments.spans)[..., None, None]
-    carry = _Carry.apply(local.view(chunks, heads, size, width), through)
+    through = decay[..., -1].exp() * segments.spans
+    carry = _Carry.apply(
+        local.view(chunks, heads, size, width),
+        through[..., None, None],
+    )
 
-    # What a query reads of it, added to what it reads of its own chunk.
-    reach = (decay.exp() * segments.began_before).view(*per_group, 1)
-    read = c[:, :, None] * reach  # [C, G, K, Q, N]
+    # What a query reads of that.
+    reach = decay.exp() * segments.began_before
+    read = c[:, :, None] * reach.view(*per_group)
     y = torch.baddbmm(
         torch.bmm(mixed.view(*per_head), x),
         read.reshape(*per_head),
         carry.view(-1, size, width),
     )
 
+    # Back to tokens, without the padding of the last chunk.
     y = y.view(chunks, heads, chunk, width).transpose(1, 2)
-    return y.reshape(-1, heads, width)[:total], decay, carry
+    y = y.reshape(-1, heads, width)[:total]
+    return y, decay, carry
 
 
 def _within_chunks(
@@ -176,10 +187,12 @@ def _within_chunks(
     chunks, chunk = segments.chunks, segments.chunk
 
     exponent = decay[..., :, None] - arrive[..., None, :]
-    weight = exponent.masked_fill(~segments.visible, -torch.inf).exp()  # [C, H, Q, Q]
+    exponent = exponent.masked_fill(~segments.visible, -torch.inf)
+    weight = exponent.exp()  # [C, H, Q, Q]
 
     # A token reads itself by d as well: d stands on the diagonal.
     skip = d[:, None, None] * torch.eye(chunk, device=d.device)
+
     return torch.addcmul(
         skip.view(1, groups, -1, chunk, chunk),
         weight.view(chunks, groups, -1, chunk, chunk),

@@ -91,8 +91,11 @@ def stacked(tensors: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tenso
 
         stem, kind = name.rsplit(".", 1)
         matrices: list[Tensor] = []
-        while (matrix := f"{stem}.{len(matrices)}.{kind}.weight") in tensors:
-            matrices.append(tensors.pop(matrix))
+        while True:
+            expert = f"{stem}.{len(matrices)}.{kind}.weight"
+            if expert not in tensors:
+                break
+            matrices.append(tensors.pop(expert))
         state[name] = torch.stack(matrices)
     return state
 
@@ -101,10 +104,14 @@ def read_tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     """Every tensor of a folder under NVIDIA's names, in `dtype`."""
     tensors = {}
     for name, value in _read(folder):
+        # Heads that predict several tokens ahead are for speculative decoding only.
         if name.startswith("mtp."):
-            continue  # heads that predict several tokens ahead: for speculative decoding only
-        if name.startswith("model."):  # transformers' name for the backbone
+            continue
+
+        # transformers calls the backbone `model`.
+        if name.startswith("model."):
             name = "backbone." + name.removeprefix("model.")
+
         kept_dtype = dtype
         if name.endswith(ROUTER_BIAS):
             kept_dtype = torch.float32
@@ -117,14 +124,19 @@ def check_shapes(
     expected: Mapping[str, torch.Size],
     folder: Path,
 ) -> None:
-    """Raise UserError for the first tensor that is missing, unknown or misshapen."""
-    for name in sorted(expected.keys() | tensors.keys()):
+    """Raise UserError for the first tensor that is missing, unknown or misshapen.
+
+    tensors: as read from `folder`; expected: the model's shapes.
+    """
+    names = sorted(expected.keys() | tensors.keys())
+    for name in names:
         have: tuple[int, ...] | str = "none"
         need: tuple[int, ...] | str = "none"
         if name in tensors:
             have = tuple(tensors[name].shape)
         if name in expected:
             need = tuple(expected[name])
+
         if have != need:
             raise UserError(
                 f"{folder}: tensor {name}: shape {have} found, {need} expected; "
@@ -133,21 +145,27 @@ def check_shapes(
 
 
 def _read(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a folder's safetensors, one file or the shards of its index."""
+    """Every tensor of a folder's safetensors.
+
+    They are in one file, or in the shards that an index names. Raises UserError where one is not
+    there.
+    """
     from safetensors import safe_open
 
-    files = ["model.safetensors"]
+    shards = ["model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(shard_of.values()))
+        content = json.loads(index.read_text(encoding="utf-8"))
+        shards = sorted(set(content["weight_map"].values()))
 
-    for file in files:
-        if not (folder / file).is_file():
+    for shard in shards:
+        file = folder / shard
+        if not file.is_file():
             raise UserError(
-                f"{folder}: no {file}; "
+                f"{folder}: no {shard}; "
                 f"weights must be model.safetensors or the shards of {index.name}"
             )
-        with safe_open(folder / file, "pt") as shard:
-            for name in shard.keys():  # noqa: SIM118 (not a mapping)
-                yield name, shard.get_tensor(name)
+
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a mapping)
+                yield name, tensors.get_tensor(name)
