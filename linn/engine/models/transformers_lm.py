@@ -72,19 +72,24 @@ class CacheState:
         return CacheState(_combined([self.cache], keys, states), lengths, columns)
 
     def join(self, other: State) -> CacheState:
-        """A new state: this one's rows followed by the other's, the narrower padded on the left."""
+        """A new state: this one's rows followed by the other's.
+
+        The narrower one is padded on the left.
+        """
         assert isinstance(other, CacheState), other
+        lengths = torch.cat([self.lengths, other.lengths])
         columns = max(self.columns, other.columns)
 
         def keys(two: list[Tensor]) -> Tensor:
             padded = [F.pad(t, (0, 0, columns - t.shape[2], 0)) for t in two]
             return torch.cat(padded)
 
-        return CacheState(
-            _combined([self.cache, other.cache], keys, torch.cat),
-            torch.cat([self.lengths, other.lengths]),
-            columns,
+        cache = _combined(
+            [self.cache, other.cache],
+            keys,
+            states=torch.cat,
         )
+        return CacheState(cache, lengths, columns)
 
 
 def _combined(caches: list[Any], keys: Combine, states: Combine) -> Any:
@@ -96,6 +101,7 @@ def _combined(caches: list[Any], keys: Combine, states: Combine) -> Any:
     out = copy.copy(caches[0])
     out.layers = []
     for layers in zip(*(cache.layers for cache in caches), strict=True):
+        # A copy, so that whatever else a family's layer holds stays as it is.
         layer = copy.copy(layers[0])
 
         for name in ("keys", "values"):
@@ -106,7 +112,8 @@ def _combined(caches: list[Any], keys: Combine, states: Combine) -> Any:
 
         for name in ("conv_states", "recurrent_states"):
             if hasattr(layer, name):
-                setattr(layer, name, _combined_states([getattr(o, name) for o in layers], states))
+                olds = [getattr(old, name) for old in layers]
+                setattr(layer, name, _combined_states(olds, states))
 
         out.layers.append(layer)
     return out
@@ -149,9 +156,13 @@ class TransformersLM(nn.Module):
         return super().train(False)
 
     def hidden(self, ids: Tensor, segments: Tensor) -> Tensor:
-        """Final normed hidden states [R, W, H] of packed rows; zeros at padding (segment -1)."""
+        """Final normed hidden states [R, W, H] of packed rows.
+
+        Zeros stand at padding (segment -1).
+        """
         is_token = segments >= 0
-        layout = rectangles(segment_lengths(segments).cpu()).to(ids.device)
+        lengths = segment_lengths(segments).cpu()
+        layout = rectangles(lengths).to(ids.device)
         laid = ids[is_token][layout.token_at]
 
         outs = []
@@ -165,34 +176,42 @@ class TransformersLM(nn.Module):
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] in float32 of hidden states [..., H].
 
-        Scaled and capped as the family does.
+        Families scale or cap them, each under a name of its own.
         """
         logits: Tensor = self.inner.get_output_embeddings()(hidden).float()
         config = self.inner.config.get_text_config(decoder=True)
+
         if divide := getattr(config, "logits_scaling", None):
             logits = logits / divide
+
         if multiply := getattr(config, "logit_scale", None):
             logits = logits * multiply
+
         if cap := getattr(config, "final_logit_softcapping", None):
             logits = torch.tanh(logits / cap) * cap
+
         return logits
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
         """Logits [B, V] after each prompt, and the state to continue from."""
-        assert prompts and all(len(prompt) > 0 for prompt in prompts), "no prompts, or an empty one"
         lengths = [len(prompt) for prompt in prompts]
+        assert lengths and min(lengths) > 0, "no prompts, or an empty one"
         columns = max(lengths)
-        padded = [[0] * (columns - len(prompt)) + list(prompt) for prompt in prompts]
-
         state = CacheState(
             self._empty_cache(),
             lengths=torch.tensor(lengths, device=self._device),
             columns=columns,
         )
+
+        rows = []
+        for prompt in prompts:
+            padding = [0] * (columns - len(prompt))
+            rows.append([*padding, *prompt])
+        ids = torch.tensor(rows, device=self._device)
+
         # A row's first token is at position 0, wherever its column is.
         positions = (state.mask.cumsum(-1) - 1).clamp_min(0)
-        ids = torch.tensor(padded, device=self._device)
         return self._run(ids, positions, state), state
 
     @torch.inference_mode()
@@ -245,16 +264,17 @@ class TransformersLM(nn.Module):
         """Write config.json and model.safetensors, in `dtype` (default: the weights' own)."""
         state = None  # the model's own
         if dtype:
-            state = {name: value.to(dtype) for name, value in self.inner.state_dict().items()}
+            own = self.inner.state_dict()
+            state = {name: value.to(dtype) for name, value in own.items()}
 
         # transformers writes the config's dtype, not the one of the weights it is given.
         config = self.inner.config
-        own = config.dtype
+        dtype_before = config.dtype
         try:
             config.dtype = dtype or self.inner.get_output_embeddings().weight.dtype
             self.inner.save_pretrained(folder, state_dict=state)
         finally:
-            config.dtype = own
+            config.dtype = dtype_before
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype) -> TransformersLM:
@@ -296,8 +316,11 @@ class TransformersLM(nn.Module):
         Training would silently be of another model. Raises UserError.
         """
         ids = torch.arange(1, 5, device=self._device)[None] % self.vocab
-        theirs = self.inner(input_ids=ids, use_cache=False).logits.float()
-        ours = self.head(self.hidden(ids, torch.zeros_like(ids)))
+        segments = torch.zeros_like(ids)
+        ours = self.head(self.hidden(ids, segments))
+
+        out = self.inner(input_ids=ids, use_cache=False)
+        theirs = out.logits.float()
 
         same_shape = theirs.shape == ours.shape
         if not same_shape or not torch.allclose(theirs, ours, rtol=1e-2, atol=1e-2):

@@ -59,10 +59,12 @@ def grpo(logp: Tensor, signal: Signal, loss: Loss) -> tuple[Tensor, TokenMetrics
     metrics = _mismatch(logp, signal)
 
     if loss.kl:  # RLHF: k3 = π_ref/π - log(π_ref/π) - 1
-        log_ratio = _require_finite(signal.teacher, "teacher") - logp
+        log_reference = _require_finite(signal.teacher, "teacher")
+        log_ratio = log_reference - logp
         k3 = torch.exp(log_ratio) - log_ratio - 1
         value = value + loss.kl * (signal.weight * k3).sum()
         metrics["kl"] = k3.detach()
+
     return value, metrics
 
 
@@ -73,12 +75,17 @@ def mopd(logp: Tensor, signal: Signal, loss: Loss) -> tuple[Tensor, TokenMetrics
     """
     low, high = loss.band
     metrics = _mismatch(logp, signal)
-    a = _require_finite(signal.teacher, "teacher") - logp.detach()  # Eq. 2
+    log_teacher = _require_finite(signal.teacher, "teacher")
+
+    a = log_teacher - logp.detach()  # Eq. 2
     r = metrics["ratio"]
     inside = (low <= r) & (r <= high)
     w = torch.where(inside, r, torch.zeros_like(r))  # Eq. 3
     value = -(signal.weight * w * a * logp).sum()  # Eq. 4
-    return value, metrics | {"teacher_gap": a, "out_of_band": (~inside).to(logp.dtype)}
+
+    metrics["teacher_gap"] = a
+    metrics["out_of_band"] = (~inside).to(logp.dtype)
+    return value, metrics
 
 
 def _mismatch(logp: Tensor, signal: Signal) -> TokenMetrics:
@@ -116,26 +123,37 @@ def token_logprobs(
     Log-probs are differentiable, entropies are not. The head sees `chunk` positions at a time and
     is computed again in the backward pass, so [N, V] never exists.
     """
-    trained = packed.mask.flatten().nonzero().squeeze(1)  # [N]
     hidden = model.hidden(packed.ids, packed.segments).flatten(0, 1)
+    targets = packed.targets.flatten()
+
+    # The head computes the trained positions alone.
+    trained = packed.mask.flatten().nonzero().squeeze(1)  # [N]
     hidden = hidden.index_select(0, trained)  # [N, H]
-    targets = packed.targets.flatten().index_select(0, trained)
+    targets = targets.index_select(0, trained)
 
     def head(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = model.head(hidden).float()
         logp = torch.log_softmax(logits / temperature, dim=-1)
         with torch.no_grad():
             entropy = -(logp.exp() * logp).sum(-1)
-        return logp.gather(-1, targets.unsqueeze(-1)).squeeze(-1), entropy
+        chosen = logp.gather(-1, targets.unsqueeze(-1))
+        return chosen.squeeze(-1), entropy
 
     logps, entropies = [], []
     for parts in zip(hidden.split(chunk), targets.split(chunk), strict=True):
         if torch.is_grad_enabled():
-            logp, entropy = checkpoint(head, *parts, use_reentrant=False, preserve_rng_state=False)
+            # The head draws no random numbers, so there is no state of theirs to keep.
+            logp, entropy = checkpoint(
+                head,
+                *parts,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
         else:
             logp, entropy = head(*parts)
         logps.append(logp)
         entropies.append(entropy)
+
     return torch.cat(logps), torch.cat(entropies)
 
 
@@ -150,28 +168,33 @@ def score(
 ) -> list[list[float]]:
     """Log-prob of every token given those before it, computed as in training.
 
-    Entry 0 of each sequence is 0.0: nothing precedes it. `width`, `tokens`: of rows and
-    micro-batches. Raises ValueError for a temperature of 0.
+    Entry 0 of each sequence is 0.0: nothing precedes it.
+
+    width, tokens: of rows and of micro-batches. Raises ValueError for a temperature of 0.
     """
     if temperature <= 0:
         raise ValueError(f"temperature = {temperature}: log-probs need one above 0")
 
     samples = [_unweighted(ids) for ids in sequences if len(ids) > 0]
     weights = [0.0] * len(samples)
+    device = next(model.parameters()).device  # type: ignore[attr-defined]
+
     # All sequences end to end: sample i begins at starts[i].
-    starts = torch.tensor([0, *accumulate(len(sample.tokens) for sample in samples)])
+    lengths = [len(ids) for ids in sequences]
+    starts = torch.tensor([0, *accumulate(length for length in lengths if length)])
     logprobs = torch.zeros(int(starts[-1]))
 
-    device = next(model.parameters()).device  # type: ignore[attr-defined]
     for packed in micro_batches(samples, weights, width, tokens, model.packs):
-        if not packed.mask.any():
+        mask = packed.mask
+        if not mask.any():  # sequences of one token
             continue
         with precision(device, autocast):
             logp, _ = token_logprobs(model, packed.to(device), temperature)
-        place = starts[packed.sample[packed.mask]] + packed.token[packed.mask]
+
+        # Rows hold the sequences by length; each token goes back to its own place.
+        place = starts[packed.sample[mask]] + packed.token[mask]
         logprobs[place] = logp.float().cpu()
 
-    lengths = [len(ids) for ids in sequences]
     return [row.tolist() for row in logprobs.split(lengths)]
 
 

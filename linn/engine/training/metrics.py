@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +43,10 @@ class StepMetrics:
         self.sequences = 0
 
     def add(self, metrics: TokenMetrics, sample: Tensor, samples: Sequence[Sample]) -> None:
-        """Add one micro-batch. sample: int64 [N], the index in `samples` of each token's sample."""
+        """Add one micro-batch.
+
+        sample: int64 [N], the index in `samples` of each token's sample.
+        """
         for name, values in metrics.items():
             self._add_values(name, values)
 
@@ -77,7 +80,10 @@ class StepMetrics:
         self.sequences += sum(count > 0 for count in counts)
 
     def reduced(self) -> dict[str, float]:
-        """Means over the tokens of all processes, and the largest mismatch."""
+        """Means over the tokens of all processes, and the largest mismatch.
+
+        Every process calls it and gets the same.
+        """
         parts = [self]
         if processes() > 1:
             parts = [self] * processes()
@@ -88,18 +94,17 @@ class StepMetrics:
             for name, mean in part.means.items():
                 totals[name].add(mean.total, mean.count)
 
-        metrics = _values(totals)
+        metrics = {}
+        for name, mean in sorted(totals.items()):
+            metrics[name] = mean.total / mean.count
         metrics["tokens"] = float(sum(part.tokens for part in parts))
         metrics["sequences"] = float(sum(part.sequences for part in parts))
+
+        # The worst token says more than the mean: one that the sampler saw otherwise.
         if "mismatch" in metrics:
             metrics["mismatch_mean"] = metrics.pop("mismatch")
             metrics["mismatch_max"] = max(part.largest_mismatch for part in parts)
         return metrics
-
-
-def _values(means: Mapping[str, Mean]) -> dict[str, float]:
-    """The means by name, in the order of the alphabet."""
-    return {name: mean.total / mean.count for name, mean in sorted(means.items())}
 
 
 def processes() -> int:

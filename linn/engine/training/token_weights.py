@@ -97,28 +97,32 @@ def _mass(sample: Sample, loss: Loss, length: int) -> float:
 
 
 def _check_sample(sample: Sample, loss: Loss, samples: Sequence[Sample]) -> None:
-    """Raise ValueError for a batch that cannot be trained, StepFailed for numbers not finite."""
+    """Raise for a sample that cannot be trained.
+
+    ValueError where something is missing or does not fit, StepFailed, which carries the batch
+    `samples`, where a number is not finite.
+    """
     if loss.kl and loss.kind != "grpo":
         raise ValueError(f"kl = {loss.kl}: only grpo has a KL term, not {loss.kind}")
     if loss.temperature <= 0:
         raise ValueError(f"temperature = {loss.temperature}: training needs one above 0")
 
-    source = sample.source or "?"
+    name_of_sample = f"sample {sample.source or '?'}"
     count = len(sample.tokens)
     if not count:
-        raise ValueError(f"sample {source} has no tokens")
+        raise ValueError(f"{name_of_sample} has no tokens")
 
     for name, values in _signals(sample, loss).items():
         if values is None:
             raise ValueError(
-                f"sample {source}: {loss.kind} needs `{name}`, and the sample has none"
+                f"{name_of_sample}: {loss.kind} needs `{name}`, and the sample has none"
             )
         if len(values) != count:
             raise ValueError(
-                f"sample {source}: {len(values)} entries in `{name}` for {count} tokens"
+                f"{name_of_sample}: {len(values)} entries in `{name}` for {count} tokens"
             )
         if not all(map(math.isfinite, values)):
-            error = StepFailed(f"sample {source}: `{name}` holds a value that is not finite")
+            error = StepFailed(f"{name_of_sample}: `{name}` holds a value that is not finite")
             error.samples = samples
             raise error
 

@@ -176,7 +176,7 @@ class Trainer:
         loss: Loss,
         metrics: StepMetrics,
     ) -> None:
-        """Forward and backward of one micro-batch."""
+        """Forward and backward of one micro-batch of `samples`."""
         with precision(self._device, self.autocast):
             logp, entropy = token_logprobs(self.model, packed, loss.temperature)
 
@@ -187,10 +187,13 @@ class Trainer:
             behaviour=packed.behaviour[trained],
             teacher=packed.teacher[trained],
         )
-        value, token_metrics = OBJECTIVES[loss.kind](logp, signal, loss)
-        value.backward()
+        objective = OBJECTIVES[loss.kind]
+        value, token_metrics = objective(logp, signal, loss)
 
+        # The gradients add up in the flat buffer, and so does the loss.
+        value.backward()
         self._flat[-2] += value.detach()
+
         token_metrics["entropy"] = entropy
         metrics.add(token_metrics, packed.sample[trained], samples)
 
@@ -216,11 +219,15 @@ class Trainer:
 
         It is complete or absent at any instant; equal states give equal bytes.
         """
+        state = {
+            name: value.contiguous()  # as safetensors asks
+            for name, value in self._state().items()
+        }
+        meta = {"format": 1, "version": self.version}
+
         with files.whole_folder(folder) as part:
             self.model.save(part)
-            state = {name: value.contiguous() for name, value in self._state().items()}
             safetensors.torch.save_file(state, part / _STATE)
-            meta = {"format": 1, "version": self.version}
             (part / _META).write_text(json.dumps(meta) + "\n")
             if self._assets:
                 _copy_assets(self._assets, part)
@@ -228,7 +235,7 @@ class Trainer:
     def restore(self, folder: Path) -> None:
         """Read what `save` wrote; training then continues bit for bit.
 
-        Raises UserError where the folder is not such a checkpoint.
+        Raises UserError where the folder is not such a checkpoint, or is one of another model.
         """
         try:
             meta: dict[str, Any] = json.loads((folder / _META).read_text())
@@ -244,6 +251,7 @@ class Trainer:
             first = min(own.keys() ^ saved.keys())
             raise UserError(f"{folder}: its optimiser state belongs to another model ({first})")
 
+        # In place: the optimiser and the samplers of this process hold these very tensors.
         model: torch.nn.Module = self._load(folder)  # type: ignore[assignment]
         self._module.load_state_dict(model.state_dict())
         for name, value in own.items():
@@ -265,7 +273,9 @@ def _flat_gradient(parameters: Sequence[torch.nn.Parameter]) -> Tensor:
     So there is one all-reduce, one norm and one scaling. The last two entries carry the loss and
     the number of failed ranks.
     """
-    flat = torch.zeros(sum(p.numel() for p in parameters) + 2, device=parameters[0].device)
+    size = sum(parameter.numel() for parameter in parameters)
+    flat = torch.zeros(size + 2, device=parameters[0].device)
+
     start = 0
     for parameter in parameters:
         end = start + parameter.numel()

@@ -123,10 +123,8 @@ def scan(
     total, heads, width = x.shape
     groups, size = b.shape[1:]
     chunks, chunk = segments.chunks, segments.chunk
-
-    # Batched products run over chunks and heads together; b and c are shared within a group.
+    # Batched products run over chunks and heads together.
     per_head = (chunks * heads, chunk, -1)
-    per_group = (chunks, groups, -1, chunk, 1)
 
     x = _chunked(x, segments).transpose(1, 2)  # [C, H, Q, P]
     x = x.reshape(chunks * heads, chunk, width)
@@ -138,25 +136,12 @@ def scan(
     log_dt = _chunked(dt.log(), segments).transpose(1, 2)
     arrive = decay - log_dt
 
-    # What a query reads of its own chunk.
     mixed = _within_chunks(decay, arrive, b, c, d, segments)
+    carry = _between_chunks(decay, arrive, b, x, segments)
 
-    # What each chunk leaves behind, as a state [C·H, N, P].
-    leave = (decay[..., -1:] - arrive).exp() * segments.reaches_end
-    written = b[:, :, None] * leave.view(*per_group)
-    written = written.reshape(*per_head).transpose(1, 2)
-    local = torch.bmm(written, x)
-
-    # What enters the next one.
-    through = decay[..., -1].exp() * segments.spans
-    carry = _Carry.apply(
-        local.view(chunks, heads, size, width),
-        through[..., None, None],
-    )
-
-    # What a query reads of that.
-    reach = decay.exp() * segments.began_before
-    read = c[:, :, None] * reach.view(*per_group)
+    # y is what a query reads of its own chunk, and of the state that entered it.
+    reach = (decay.exp() * segments.began_before).view(chunks, groups, -1, chunk, 1)
+    read = c[:, :, None] * reach  # [C, G, K, Q, N]
     y = torch.baddbmm(
         torch.bmm(mixed.view(*per_head), x),
         read.reshape(*per_head),
@@ -167,6 +152,36 @@ def scan(
     y = y.view(chunks, heads, chunk, width).transpose(1, 2)
     y = y.reshape(-1, heads, width)[:total]
     return y, decay, carry
+
+
+def _between_chunks(
+    decay: Tensor,
+    arrive: Tensor,
+    b: Tensor,
+    x: Tensor,
+    segments: Segments,
+) -> Tensor:
+    """The state [C, H, N, P] that enters each chunk.
+
+    decay, arrive [C, H, Q]; b [C, G, Q, N]; x [C·H, Q, P].
+    """
+    chunks, heads, chunk = decay.shape
+    groups, size = b.shape[1], b.shape[3]
+
+    # What each chunk leaves behind: its tokens' writing, decayed to the chunk's end.
+    leave = (decay[..., -1:] - arrive).exp() * segments.reaches_end
+    written = b[:, :, None] * leave.view(chunks, groups, -1, chunk, 1)
+    written = written.reshape(chunks * heads, chunk, size)
+    local = torch.bmm(written.transpose(1, 2), x)
+
+    # What passes through a chunk from the one before it.
+    through = decay[..., -1].exp() * segments.spans
+
+    carry: Tensor = _Carry.apply(
+        local.view(chunks, heads, size, -1),
+        through[..., None, None],
+    )
+    return carry
 
 
 def _within_chunks(

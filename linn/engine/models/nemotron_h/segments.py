@@ -54,6 +54,19 @@ class Segments:
         """Q, the tokens of a chunk."""
         return self.visible.shape[-1]
 
+    def to(self, device: torch.device) -> Segments:
+        """The same on another device."""
+        return Segments(
+            starts=self.starts.to(device),
+            lengths=self.lengths,
+            visible=self.visible.to(device),
+            began_before=self.began_before.to(device),
+            reaches_end=self.reaches_end.to(device),
+            spans=self.spans.to(device),
+            early=tuple(index.to(device) for index in self.early),
+            rectangles=self.rectangles.to(device),
+        )
+
 
 def lay_out(lengths: Sequence[int], chunk: int, kernel: int, device: torch.device) -> Segments:
     """Segments of these lengths, laid end to end.
@@ -65,25 +78,30 @@ def lay_out(lengths: Sequence[int], chunk: int, kernel: int, device: torch.devic
     starts = sizes.cumsum(0) - sizes
     number = torch.arange(len(lengths))
     segment = torch.repeat_interleave(number, sizes)  # [T]
+    position = torch.arange(len(segment)) - starts[segment]  # [T], within its segment
 
     of_chunk = _in_chunks(segment, chunk)  # [C, Q]
     same = of_chunk[:, :, None] == of_chunk[:, None, :]
     causal = torch.ones(chunk, chunk, dtype=torch.bool).tril()
+    visible = same & causal
 
     # The segment that ends each chunk, and the one that ended the chunk before it: [C, 1].
     last = of_chunk[:, -1:]
-    before = torch.cat([torch.full((1, 1), -1), last[:-1]])
+    none = torch.full((1, 1), -1)
+    before = torch.cat([none, last[:-1]])
 
-    return Segments(
-        starts=starts.to(device),
+    # The axes of size 1 stand for the heads.
+    segments = Segments(
+        starts=starts,
         lengths=tuple(lengths),
-        visible=(same & causal)[:, None].to(device),
-        began_before=(of_chunk == before).float()[:, None].to(device),
-        reaches_end=(of_chunk == last).float()[:, None].to(device),
-        spans=(last == before).float().to(device),
-        early=tuple(index.to(device) for index in _early(segment, starts, kernel)),
-        rectangles=rectangles(sizes).to(device),
+        visible=visible[:, None],
+        began_before=(of_chunk == before).float()[:, None],
+        reaches_end=(of_chunk == last).float()[:, None],
+        spans=(last == before).float(),
+        early=tuple(_early(position, kernel)),
+        rectangles=rectangles(sizes),
     )
+    return segments.to(device)
 
 
 def _in_chunks(segment: Tensor, chunk: int) -> Tensor:
@@ -97,9 +115,8 @@ def _in_chunks(segment: Tensor, chunk: int) -> Tensor:
     return torch.cat([segment, filling]).view(chunks, chunk)
 
 
-def _early(segment: Tensor, starts: Tensor, kernel: int) -> Iterator[Tensor]:
-    """`Segments.early` of tokens whose segments are [T] and begin at starts [S]."""
-    position = torch.arange(len(segment)) - starts[segment]  # within its segment
+def _early(position: Tensor, kernel: int) -> Iterator[Tensor]:
+    """`Segments.early` of tokens that stand at these positions [T] of their segments."""
     for reach in range(1, kernel):
         is_early = position[reach:] < reach
         yield is_early.nonzero().flatten().add(reach)
