@@ -1,4 +1,4 @@
-"""Families of transformers behind the one interface: packed = alone, sampled = trained, states that select and join."""
+"""Families of transformers behind the one interface: packed is alone, sampled is trained."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.decoding import RunningBatch, packed_rows
 from torch import Tensor
 
 from linn.engine.models.load import load
@@ -16,81 +17,60 @@ from linn.errors import UserError
 VOCAB = 64
 
 
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.2,
+}
+
+
 def qwen3(**changes: Any) -> Any:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    sizes: dict[str, Any] = {
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-    }
-    sizes |= {"num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.2}
-    return Qwen3ForCausalLM(Qwen3Config(**sizes | changes))
+    return Qwen3ForCausalLM(Qwen3Config(**SIZES | {"head_dim": 8} | changes))
 
 
 def gemma2() -> Any:
     """Sliding-window layers and capped logits."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    sizes: dict[str, Any] = {
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-    }
-    sizes |= {
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "initializer_range": 0.2,
-        "sliding_window": 6,
-        "final_logit_softcapping": 5.0,
-    }
-    return Gemma2ForCausalLM(Gemma2Config(**sizes))
+    special = {"head_dim": 8, "sliding_window": 6, "final_logit_softcapping": 5.0}
+    return Gemma2ForCausalLM(Gemma2Config(**SIZES | special))
 
 
 def granite_hybrid() -> Any:
     """Mamba-2 and attention layers, scaled logits."""
     from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM
 
-    sizes: dict[str, Any] = {
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 48,
+    special = {
         "shared_intermediate_size": 48,
-        "num_hidden_layers": 2,
-    }
-    sizes |= {
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
         "layer_types": ["mamba", "attention"],
         "num_local_experts": 0,
-    }
-    sizes |= {
         "mamba_n_heads": 4,
         "mamba_d_head": 16,
         "mamba_d_state": 8,
         "mamba_n_groups": 1,
         "mamba_chunk_size": 8,
+        "logits_scaling": 2.0,
     }
-    return GraniteMoeHybridForCausalLM(
-        GraniteMoeHybridConfig(**sizes, initializer_range=0.2, logits_scaling=2.0)
-    )
+    return GraniteMoeHybridForCausalLM(GraniteMoeHybridConfig(**SIZES | special))
 
 
 MAKERS = [qwen3, gemma2, granite_hybrid]
 
 
-def tokens(count: int, seed: int = 0) -> list[int]:
-    return torch.randint(VOCAB, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+def tokens(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(VOCAB, (count,), generator=torch.Generator().manual_seed(seed))
 
 
-def alone(inner: Any, ids: list[int]) -> Tensor:
+def alone(inner: Any, ids: Tensor) -> Tensor:
     """Log-probs [T, V] of one sequence by the stock forward."""
     with torch.inference_mode():
-        logits: Tensor = inner(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        logits: Tensor = inner(input_ids=ids[None], use_cache=False).logits[0]
         return logits.float().log_softmax(-1)
 
 
@@ -103,63 +83,32 @@ def model(request: pytest.FixtureRequest) -> TransformersLM:
 
 
 def test_packed_is_alone(model: TransformersLM) -> None:
-    lengths = [[3, 1, 11], [14]]
-    ids, segments = torch.zeros(2, 16, dtype=torch.int64), torch.full((2, 16), -1)
-    for r, row in enumerate(lengths):
-        at = 0
-        for s, length in enumerate(row):
-            ids[r, at : at + length] = torch.tensor(tokens(length, 10 * r + s))
-            segments[r, at : at + length] = s
-            at += length
-    found = model.head(model.hidden(ids, segments)).log_softmax(-1)
-    for r, row in enumerate(lengths):
-        for s in range(len(row)):
-            inside = segments[r] == s
-            torch.testing.assert_close(
-                found[r, inside], alone(model.inner, ids[r, inside].tolist()), atol=1e-5, rtol=0
-            )
-    torch.autograd.backward(found.sum())
+    rows = [[tokens(3, 0), tokens(1, 1), tokens(11, 2)], [tokens(14, 10)]]
+    ids, segments = packed_rows(rows, width=16)
+    logprobs = model.head(model.hidden(ids, segments)).log_softmax(-1)
+    for r, row in enumerate(rows):
+        for number, segment in enumerate(row):
+            own = logprobs[r, segments[r] == number]
+            torch.testing.assert_close(own, alone(model.inner, segment), atol=1e-5, rtol=0)
+    torch.autograd.backward(logprobs.sum())
     grads = [p.grad for p in model.parameters() if p.grad is not None]
-    assert grads and all(bool(g.isfinite().all()) for g in grads)
+    assert grads and all(bool(grad.isfinite().all()) for grad in grads)
 
 
 def test_decoding_select_and_join_follow_the_stock_forward(model: TransformersLM) -> None:
-    """Rows of different lengths, siblings, a finished row, newcomers that are longer and shorter: each as if alone."""
+    """Rows of different lengths, siblings, a finished row, newcomers longer and shorter."""
     texts = [tokens(30, seed) for seed in range(5)]
-    want = [alone(model.inner, text) for text in texts]
-    fed = [2, 9, 5]
-    logits, state = model.prefill([texts[i][:n] for i, n in enumerate(fed)])
-    live = [0, 1, 2]
-
-    def check(logits: Tensor) -> None:
-        assert logits.shape == (len(live), VOCAB) and logits.dtype == torch.float32
-        for row, (i, n) in enumerate(zip(live, fed, strict=True)):
-            torch.testing.assert_close(
-                logits[row].log_softmax(-1), want[i][n - 1], atol=1e-5, rtol=0
-            )
-
-    def feed() -> None:
-        nonlocal state
-        logits, state = model.decode(
-            torch.tensor([texts[i][n] for i, n in zip(live, fed, strict=True)]), state
-        )
-        fed[:] = [n + 1 for n in fed]
-        check(logits)
-
-    check(logits)
-    for _ in range(3):
-        feed()
-    state, live, fed = state.select(torch.tensor([2, 0, 2])), [2, 0, 2], [fed[2], fed[0], fed[2]]
-    feed()
-    _, long = model.prefill([texts[3][:17], texts[4][:1]])
-    state, live, fed = state.join(long), [*live, 3, 4], [*fed, 17, 1]
-    for _ in range(3):
-        feed()
-    _, short = model.prefill([texts[1][:2]])
-    state, live, fed = state.join(short), [*live, 1], [*fed, 2]
-    feed()
-    state, live, fed = state.select(torch.tensor([5])), [1], [fed[5]]
-    feed()
+    batch = RunningBatch(model, texts, [alone(model.inner, text) for text in texts])
+    batch.start((0, 2), (1, 9), (2, 5))
+    batch.feed(3)
+    batch.select(2, 0, 2)
+    batch.feed()
+    batch.join((3, 17), (4, 1))
+    batch.feed(3)
+    batch.join((1, 2))
+    batch.feed()
+    batch.select(5)
+    batch.feed()
 
 
 def test_saved_folder_loads_the_same(tmp_path: Path) -> None:
@@ -167,29 +116,30 @@ def test_saved_folder_loads_the_same(tmp_path: Path) -> None:
     model = TransformersLM(qwen3())
     model.save(tmp_path / "full")
     again = load(tmp_path / "full")
-    ids, segments = torch.tensor([tokens(9)]), torch.zeros(1, 9, dtype=torch.int64)
     assert again.vocab == VOCAB
-    assert torch.equal(
-        again.head(again.hidden(ids, segments)), model.head(model.hidden(ids, segments))
-    )
+    ids = tokens(9)[None]
+    segments = torch.zeros_like(ids)
+    logits, expected = (m.head(m.hidden(ids, segments)) for m in (again, model))
+    assert torch.equal(logits, expected)
+
     again.save(tmp_path / "again")
-    assert (tmp_path / "again/model.safetensors").read_bytes() == (
-        tmp_path / "full/model.safetensors"
-    ).read_bytes()
     model.save(tmp_path / "half", torch.bfloat16)
+    full, twice, half_size = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("full", "again", "half")
+    )
+    assert full == twice
+    assert len(half_size) < 0.6 * len(full)
     half = load(tmp_path / "half")
     assert isinstance(half, TransformersLM)
     assert {p.dtype for p in half.inner.parameters()} == {torch.float32}
-    assert (tmp_path / "half/model.safetensors").stat().st_size < 0.6 * (
-        tmp_path / "full/model.safetensors"
-    ).stat().st_size
 
 
 def test_dropout_stays_off() -> None:
     torch.manual_seed(0)
     model = TransformersLM(qwen3(attention_dropout=0.5))
     model.train()
-    ids, segments = torch.tensor([tokens(9)]), torch.zeros(1, 9, dtype=torch.int64)
+    ids = tokens(9)[None]
+    segments = torch.zeros_like(ids)
     assert torch.equal(model.hidden(ids, segments), model.hidden(ids, segments))
 
 

@@ -1,4 +1,4 @@
-"""Losses against ten lines of NumPy each, their gradients against their formulas, and the normalisers."""
+"""Losses against ten lines of NumPy each, gradients against formulas, and the normalisers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our Nemotron-H equals the stock class on its own folders, packs exactly, decodes what it trains, and saves the same bytes."""
+"""Our Nemotron-H equals the stock class, packs exactly, decodes what it trains, saves the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.decoding import RunningBatch, packed_rows
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from linn.bases.make import new_model, tiny_config
 from linn.engine.models.load import load
@@ -77,8 +79,14 @@ def alone(model: Any, ids: Tensor) -> Tensor:
     return logits.log_softmax(-1)
 
 
-def close(found: Tensor, want: Tensor) -> None:
-    torch.testing.assert_close(found, want, atol=1e-5, rtol=0)
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+
+
+def stock_logprobs(model: Any, ids: Tensor) -> Tensor:
+    """Log-probs [T, V] of one sequence by the stock class."""
+    logits: Tensor = model(ids[None]).logits[0]
+    return logits.log_softmax(-1)
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -96,60 +104,56 @@ def reopened(folder: Path) -> Any:
 
 
 def test_equals_the_stock_class_in_both_directions(folder: Path, tmp_path: Path) -> None:
-    ids, theirs, ours = tokens(77), reopened(folder), load(folder)
-    want = theirs(ids[None]).logits[0].log_softmax(-1)
-    assert want.std() > 0.3
-    close(alone(ours, ids), want)
+    ids = tokens(77)
+    expected = stock_logprobs(reopened(folder), ids)
+    assert expected.std() > 0.3
+    ours = load(folder)
+    close(alone(ours, ids), expected)
     ours.save(tmp_path)
-    close(reopened(tmp_path)(ids[None]).logits[0].log_softmax(-1), want)
+    close(stock_logprobs(reopened(tmp_path), ids), expected)
 
 
 def test_gradients_equal_the_stock_class(folder: Path) -> None:
-    ids, theirs, ours = tokens(50)[None], reopened(folder), load(folder)
+    ids = tokens(50)[None]
+    theirs, ours = reopened(folder), load(folder)
     assert isinstance(ours, NemotronH)
-    torch.autograd.backward(
-        torch.nn.functional.cross_entropy(theirs(ids).logits[0, :-1], ids[0, 1:])
-    )
-    torch.autograd.backward(
-        torch.nn.functional.cross_entropy(
-            ours.head(ours.hidden(ids, torch.zeros_like(ids)))[0, :-1], ids[0, 1:]
-        )
-    )
-    want = {name.replace("model.", "backbone.", 1): p.grad for name, p in theirs.named_parameters()}
-    found = {name: p.grad for name, p in ours.named_parameters()}
-    assert found.keys() == want.keys()
-    for name, grad in found.items():
+    for logits in (theirs(ids).logits, ours.head(ours.hidden(ids, torch.zeros_like(ids)))):
+        torch.autograd.backward(cross_entropy(logits[0, :-1], ids[0, 1:]))
+
+    expected = {
+        name.replace("model.", "backbone.", 1): p.grad for name, p in theirs.named_parameters()
+    }
+    grads = {name: p.grad for name, p in ours.named_parameters()}
+    assert grads.keys() == expected.keys()
+    for name, grad in grads.items():
         assert grad is not None and grad.abs().max() > 0, name
-        torch.testing.assert_close(
-            grad, want[name], atol=1e-5, rtol=1e-3, msg=f"gradient of {name}"
-        )
+        about = f"gradient of {name}"
+        torch.testing.assert_close(grad, expected[name], atol=1e-5, rtol=1e-3, msg=about)
 
 
 def test_packed_is_alone_with_its_gradients(folder: Path) -> None:
-    """Segments shorter than the kernel, as long as a chunk, longer than several; rows padded at their end; segment numbers anew in every row."""
+    """Segments shorter than the kernel, as long as a chunk, longer than several.
+
+    Rows are padded at their end, and segment numbers start anew in every row.
+    """
     model = load(folder)
     assert isinstance(model, NemotronH)
-    rows = [[1, 2, 3, 32, 1, 60], [99], [5, 5, 31]]
-    ids, segments = torch.zeros(3, 100, dtype=torch.int64), torch.full((3, 100), -1)
-    loss = torch.zeros(())
-    wants = []
-    for r, lengths in enumerate(rows):
-        at = 0
-        for s, length in enumerate(lengths):
-            ids[r, at : at + length], segments[r, at : at + length] = tokens(length, 10 * r + s), s
-            wants.append(alone(model, ids[r, at : at + length]))
-            loss = loss + wants[-1][:, 7].sum()
-            at += length
-    torch.autograd.backward(loss)
+    rows = []
+    for r, lengths in enumerate([[1, 2, 3, 32, 1, 60], [99], [5, 5, 31]]):
+        rows.append([tokens(length, 10 * r + s) for s, length in enumerate(lengths)])
+
+    expected = torch.cat([alone(model, segment) for row in rows for segment in row])
+    torch.autograd.backward(expected[:, 7].sum())
     grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    found = model.head(model.hidden(ids, segments)).log_softmax(-1)
-    close(found[segments >= 0], torch.cat(wants))
-    torch.autograd.backward(found[segments >= 0][:, 7].sum())
+
+    ids, segments = packed_rows(rows, width=100)
+    logprobs = model.head(model.hidden(ids, segments)).log_softmax(-1)[segments >= 0]
+    close(logprobs, expected)
+    torch.autograd.backward(logprobs[:, 7].sum())
     for name, p in model.named_parameters():
-        torch.testing.assert_close(
-            p.grad, grads[name], atol=2e-4, rtol=1e-3, msg=f"gradient of {name}"
-        )
+        about = f"gradient of {name}"
+        torch.testing.assert_close(p.grad, grads[name], atol=2e-4, rtol=1e-3, msg=about)
 
 
 def test_a_segment_never_sees_its_neighbours(folder: Path) -> None:
@@ -165,54 +169,33 @@ def test_a_segment_never_sees_its_neighbours(folder: Path) -> None:
 
 
 def test_decoding_select_and_join_follow_training(folder: Path) -> None:
-    """Rows of different lengths, siblings, finished rows, newcomers longer and shorter, caches that grow: each as if alone."""
+    """Rows of different lengths, siblings, finished rows, newcomers, caches that grow."""
     model = load(folder)
     texts = [tokens(110, seed) for seed in range(6)]
     with torch.no_grad():
-        want = [alone(model, text) for text in texts]
-    live, fed = [0, 1, 2, 3], [1, 2, 40, 64]
-    logits, state = model.prefill([texts[i][:n].tolist() for i, n in zip(live, fed, strict=True)])
+        expected = [alone(model, text) for text in texts]
 
-    def check() -> None:
-        assert logits.shape == (len(live), VOCAB) and logits.dtype == torch.float32
-        close(
-            logits.log_softmax(-1),
-            torch.stack([want[i][n - 1] for i, n in zip(live, fed, strict=True)]),
-        )
-
-    def feed(times: int) -> None:
-        nonlocal logits, state, fed
-        for _ in range(times):
-            logits, state = model.decode(
-                torch.stack([texts[i][n] for i, n in zip(live, fed, strict=True)]), state
-            )
-            fed = [n + 1 for n in fed]
-            check()
-
-    check()
-    feed(40)
-    state, live, fed = state.select(torch.tensor([2, 0, 2])), [2, 0, 2], [fed[2], fed[0], fed[2]]
-    feed(2)
-    state, live, fed = (
-        state.join(model.prefill([texts[4][:100].tolist(), texts[5][:3].tolist()])[1]),
-        [*live, 4, 5],
-        [*fed, 100, 3],
-    )
-    feed(3)
-    state, live, fed = state.select(torch.tensor([4])), [5], fed[4:]
-    feed(1)
-    state, live, fed = state.join(model.prefill([texts[1][:2].tolist()])[1]), [5, 1], [*fed, 2]
-    feed(30)
+    batch = RunningBatch(model, texts, expected)
+    batch.start((0, 1), (1, 2), (2, 40), (3, 64))
+    batch.feed(40)
+    batch.select(2, 0, 2)
+    batch.feed(2)
+    batch.join((4, 100), (5, 3))
+    batch.feed(3)
+    batch.select(4)
+    batch.feed(1)
+    batch.join((1, 2))
+    batch.feed(30)
 
 
 def test_siblings_do_not_share_memory(folder: Path) -> None:
     model = load(folder)
     _, state = model.prefill([tokens(9).tolist()])
     pair = state.select(torch.tensor([0, 0]))
-    first, _ = model.decode(torch.tensor([1, 2]), pair)
-    kept, _ = model.decode(torch.tensor([1]), state)
-    close(first[:1].log_softmax(-1), kept.log_softmax(-1))
-    assert not torch.allclose(first[0], first[1], atol=1e-3)
+    siblings, _ = model.decode(torch.tensor([1, 2]), pair)
+    single, _ = model.decode(torch.tensor([1]), state)
+    close(siblings[:1].log_softmax(-1), single.log_softmax(-1))
+    assert not torch.allclose(siblings[0], siblings[1], atol=1e-3)
 
 
 def test_long_prompts_are_prefilled_in_groups(
@@ -220,95 +203,96 @@ def test_long_prompts_are_prefilled_in_groups(
 ) -> None:
     model = load(folder)
     prompts = [tokens(n, n).tolist() for n in (30, 5, 60, 7)]
-    want, _ = model.prefill(prompts)
+    together, _ = model.prefill(prompts)
     monkeypatch.setattr("linn.engine.models.nemotron_h.model.PREFILL_TOKENS", 40)
-    found, state = model.prefill(prompts)
-    close(found.log_softmax(-1), want.log_softmax(-1))
-    found, _ = model.decode(torch.tensor([1, 2, 3, 4]), state)
+    in_groups, state = model.prefill(prompts)
+    close(in_groups.log_softmax(-1), together.log_softmax(-1))
+    logits, _ = model.decode(torch.tensor([1, 2, 3, 4]), state)
     for row, prompt in enumerate(prompts):
         with torch.no_grad():
-            close(found[row].log_softmax(-1), alone(model, torch.tensor([*prompt, row + 1]))[-1])
+            expected = alone(model, torch.tensor([*prompt, row + 1]))[-1]
+        close(logits[row].log_softmax(-1), expected)
 
 
 def test_saving_is_deterministic_and_takes_a_dtype(tmp_path: Path) -> None:
-    new_model(tmp_path / "a", 256, seed=1)
-    new_model(tmp_path / "b", 256, seed=1)
-    new_model(tmp_path / "c", 256, seed=2)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        new_model(tmp_path / name, 256, seed)
     model = load(tmp_path / "a")
-    model.save(tmp_path / "again")
-    read = [
-        (tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b", "again", "c")
-    ]
-    assert read[0] == read[1] == read[2] != read[3]
-    assert (tmp_path / "a/config.json").read_bytes() == (
-        tmp_path / "again/config.json"
-    ).read_bytes()
     assert isinstance(model, NemotronH)
+    model.save(tmp_path / "again")
+
+    a, b, again, c = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b", "again", "c")
+    )
+    assert a == b == again != c
+    config = (tmp_path / "a/config.json").read_bytes()
+    assert config == (tmp_path / "again/config.json").read_bytes()
+
     model.save(tmp_path / "half", torch.bfloat16)
     assert json.loads((tmp_path / "half/config.json").read_text())["dtype"] == "bfloat16"
     half = load(tmp_path / "half")
     assert isinstance(half, NemotronH)
     for name, value in half.state_dict().items():
         assert value.dtype == torch.float32
-        rounded = model.state_dict()[name]
-        assert torch.equal(
-            value, rounded if name.endswith("correction_bias") else rounded.bfloat16().float()
-        ), name
+        expected = model.state_dict()[name]
+        if not name.endswith("correction_bias"):
+            expected = expected.bfloat16().float()
+        assert torch.equal(value, expected), name
 
 
 def test_bfloat16_weights_compute(folder: Path) -> None:
     model, ids = load(folder, torch.bfloat16), tokens(40)
     with torch.no_grad():
-        want = alone(model, ids)
-        assert (want.exp() - alone(load(folder), ids).exp()).abs().mean() < 2e-2
-    logits, state = model.prefill([ids[:30].tolist()])
+        probs = alone(model, ids).exp()
+        exact = alone(load(folder), ids).exp()
+    assert (probs - exact).abs().mean() < 2e-2
+    _, state = model.prefill([ids[:30].tolist()])
     logits, _ = model.decode(ids[30:31], state)
-    assert (logits[0].log_softmax(-1).exp() - want[30].exp()).abs().max() < 5e-2
+    assert (logits[0].softmax(-1) - probs[30]).abs().max() < 5e-2
 
 
 def test_shards_load(tmp_path: Path) -> None:
     theirs = stock(VARIANTS["hybrid"])
     theirs.save_pretrained(tmp_path, max_shard_size="40KB")
-    assert (tmp_path / "model.safetensors.index.json").is_file() and len(
-        list(tmp_path.glob("*.safetensors"))
-    ) > 1
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    assert (tmp_path / "model.safetensors.index.json").is_file() and len(shards) > 1
     ids = tokens(20)
-    close(alone(load(tmp_path), ids), theirs(ids[None]).logits[0].log_softmax(-1))
-    next(iter(sorted(tmp_path.glob("*.safetensors")))).unlink()
+    close(alone(load(tmp_path), ids), stock_logprobs(theirs, ids))
+    shards[0].unlink()
     with pytest.raises(UserError, match="no model-00001"):
         load(tmp_path)
 
 
 def test_tied_embeddings(tmp_path: Path) -> None:
-    model = NemotronH(
-        SIZES | VARIANTS["hybrid"] | {"model_type": "nemotron_h", "tie_word_embeddings": True},
-        Path("config.json"),
-    )
+    raw = SIZES | VARIANTS["hybrid"]
+    raw |= {"model_type": "nemotron_h", "tie_word_embeddings": True}
+    model = NemotronH(raw, Path("config.json"))
     model.initialise(0)
     model.save(tmp_path)
     again = load(tmp_path)
-    assert isinstance(again, NemotronH) and again.lm_head.weight is again.backbone.embeddings.weight
-    close(alone(again, tokens(20)), reopened(tmp_path)(tokens(20)[None]).logits[0].log_softmax(-1))
+    assert isinstance(again, NemotronH)
+    assert again.lm_head.weight is again.backbone.embeddings.weight
+    ids = tokens(20)
+    close(alone(again, ids), stock_logprobs(reopened(tmp_path), ids))
 
 
 def test_broken_folders_are_named(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     new_model(tmp_path, 64, seed=0)
-    file, config = (
-        tmp_path / "model.safetensors",
-        json.loads((tmp_path / "config.json").read_text()),
-    )
+    file = tmp_path / "model.safetensors"
     good = load_file(file)
     gone = "backbone.layers.1.mixer.experts.3.up_proj.weight"
     for state, message in (
-        ({k: v for k, v in good.items() if k != gone}, gone),
+        ({name: value for name, value in good.items() if name != gone}, gone),
         (good | {"backbone.layers.99.norm.weight": torch.zeros(1)}, "layers.99"),
         (good | {"lm_head.weight": torch.zeros(3, 3)}, "lm_head"),
     ):
         save_file(state, file)
         with pytest.raises(UserError, match=message):
             load(tmp_path)
+
+    config = json.loads((tmp_path / "config.json").read_text())
     for change, message in (
         ({"hybrid_override_pattern": "MXE"}, "MXE"),
         ({"mlp_hidden_act": "silu"}, "relu2"),

@@ -1,4 +1,4 @@
-"""Packing: nothing lost, nothing shared, the prediction aligned with its token; packed equals alone."""
+"""Packing: nothing lost, nothing shared, predictions beside their tokens; packed equals alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tiny tokenizer: lossless, deterministic, cheap on the protocol's text, read by transformers."""
+"""The tiny tokenizer: lossless, deterministic, cheap on fixed text, read by transformers."""
 
 from __future__ import annotations
 

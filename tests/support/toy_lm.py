@@ -1,4 +1,7 @@
-"""The smallest causal language model with a state: one leaky recurrence per channel, computed the same way packed and step by step."""
+"""The smallest causal language model with a state: one leaky recurrence per channel.
+
+It is computed the same way packed and step by step.
+"""
 
 from __future__ import annotations
 
