@@ -18,13 +18,13 @@ N = 12
 
 
 def signal(**fields: Tensor) -> Signal:
-    made = {
+    drawn = {
         "weight": torch.tensor(DRAW.uniform(0.01, 0.2, N)),
         "advantage": torch.tensor(DRAW.normal(size=N)),
         "behaviour": torch.tensor(-DRAW.uniform(0.1, 3, N)),
         "teacher": torch.tensor(-DRAW.uniform(0.1, 3, N)),
     }
-    return Signal(**(made | fields))
+    return Signal(**(drawn | fields))
 
 
 def logps() -> Tensor:
@@ -36,57 +36,54 @@ def gradient(value: Tensor, logp: Tensor) -> np.ndarray:
     return grad.numpy()
 
 
-def close(got: object, wanted: object) -> None:
-    np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), rtol=1e-12, atol=1e-14)
+def close(actual: object, expected: object) -> None:
+    np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=1e-12, atol=1e-14)
 
 
 def test_sft_is_the_weighted_mean_of_minus_log_p() -> None:
     s, logp = signal(), logps()
-    value, figures = sft(logp, s, Loss("sft"))
+    value, metrics = sft(logp, s, Loss("sft"))
     w, a, x = s.weight.numpy(), s.advantage.numpy(), logp.detach().numpy()
     close(value.detach(), -np.sum(w * a * x))
     close(gradient(value, logp), -w * a)
-    close(figures["nll"], -x)
+    close(metrics["nll"], -x)
 
 
 def test_grpo_has_the_gradient_of_advantage_times_log_p() -> None:
     s, logp = signal(), logps()
-    value, figures = grpo(logp, s, Loss("grpo"))
+    value, metrics = grpo(logp, s, Loss("grpo"))
     w, a, x, b = s.weight.numpy(), s.advantage.numpy(), logp.detach().numpy(), s.behaviour.numpy()
     close(value.detach(), -np.sum(w * a))  # ratio 1
     close(gradient(value, logp), -w * a)
-    close(figures["mismatch"], np.abs(x - b))
-    close(figures["ratio"], np.exp(x - b))
+    close(metrics["mismatch"], np.abs(x - b))
+    close(metrics["ratio"], np.exp(x - b))
 
 
 def test_grpo_with_kl_adds_k3_of_the_reference() -> None:
     s, logp = signal(), logps()
-    value, figures = grpo(logp, s, Loss("grpo", kl=0.03))
+    value, metrics = grpo(logp, s, Loss("grpo", kl=0.03))
     w, a, x, ref = s.weight.numpy(), s.advantage.numpy(), logp.detach().numpy(), s.teacher.numpy()
     k3 = np.exp(ref - x) - (ref - x) - 1
     close(value.detach(), -np.sum(w * a) + 0.03 * np.sum(w * k3))
     close(gradient(value, logp), -w * a + 0.03 * w * (1 - np.exp(ref - x)))
     assert (k3 >= 0).all()
-    close(figures["kl"], k3)
-    same, _ = grpo(
-        logp,
-        signal(teacher=logp.detach(), advantage=torch.zeros(N, dtype=torch.float64)),
-        Loss("grpo", kl=0.03),
-    )
-    assert not gradient(same, logp).any()
+    close(metrics["kl"], k3)
+    itself = signal(teacher=logp.detach(), advantage=torch.zeros(N, dtype=torch.float64))
+    value, _ = grpo(logp, itself, Loss("grpo", kl=0.03))
+    assert not gradient(value, logp).any()
 
 
 def test_mopd_matches_equations_2_to_4() -> None:
     s, logp = signal(), logps()
-    value, figures = mopd(logp, s, Loss("mopd", normalise="sequence"))
+    value, metrics = mopd(logp, s, Loss("mopd", normalise="sequence"))
     w, x, b, t = s.weight.numpy(), logp.detach().numpy(), s.behaviour.numpy(), s.teacher.numpy()
     r = np.exp(x - b)
     inside = (r >= 0.5) & (r <= 2.0)
     assert 0 < inside.sum() < N
     close(value.detach(), -np.sum(w * r * inside * (t - x) * x))
     close(gradient(value, logp), -w * r * inside * (t - x))  # the only path is log π
-    close(figures["teacher_gap"], t - x)
-    close(figures["out_of_band"], ~inside)
+    close(metrics["teacher_gap"], t - x)
+    close(metrics["out_of_band"], ~inside)
 
 
 def test_the_band_zeroes_just_outside_and_keeps_its_ends() -> None:
@@ -103,10 +100,10 @@ def test_the_band_zeroes_just_outside_and_keeps_its_ends() -> None:
 def test_mopd_of_the_policy_itself_has_a_gradient_of_exactly_zero() -> None:
     logp = logps().detach().float().requires_grad_()
     s = signal(teacher=logp.detach().clone())
-    value, figures = mopd(logp, s, Loss("mopd"))
-    assert (
-        value.item() == 0.0 and not gradient(value, logp).any() and not figures["teacher_gap"].any()
-    )
+    value, metrics = mopd(logp, s, Loss("mopd"))
+    assert value.item() == 0.0
+    assert not gradient(value, logp).any()
+    assert not metrics["teacher_gap"].any()
 
 
 def test_equal_rewards_give_exactly_zero_gradient() -> None:
@@ -130,27 +127,16 @@ def test_a_missing_log_prob_is_an_error_and_never_0(kind: str, kl: float, field:
     loss = Loss(kind, kl=kl)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=field):
         OBJECTIVES[kind](logps(), signal(**{field: holes}), loss)
-    fields = {"behaviour": [0.0, -1.0], "teacher": [0.0, -1.0]}
-    good = Sample([1, 2], [False, True], [0.0, 1.0], **fields, source="p/0")
-    assert token_weights([good], loss) == [1.0]
+
+    def sample(**changes: list[float] | None) -> Sample:
+        signals = {"behaviour": [0.0, -1.0], "teacher": [0.0, -1.0]} | changes
+        return Sample([1, 2], [False, True], [0.0, 1.0], **signals, source="p/0")
+
+    assert token_weights([sample()], loss) == [1.0]
     with pytest.raises(ValueError, match=f"p/0.*{field}"):
-        token_weights(
-            [Sample([1, 2], [False, True], [0.0, 1.0], **(fields | {field: None}), source="p/0")],
-            loss,
-        )
+        token_weights([sample(**{field: None})], loss)
     with pytest.raises(StepFailed, match=field) as caught:
-        token_weights(
-            [
-                Sample(
-                    [1, 2],
-                    [False, True],
-                    [0.0, 1.0],
-                    **(fields | {field: [0.0, math.nan]}),
-                    source="p/0",
-                )
-            ],
-            loss,
-        )
+        token_weights([sample(**{field: [0.0, math.nan]})], loss)
     assert len(caught.value.samples) == 1
 
 
@@ -168,19 +154,19 @@ def of(length: int, group: int = 0, weight: float = 1.0) -> Sample:
 
 def test_normalisers_under_unequal_lengths() -> None:
     samples = [of(2, group=0), of(6, group=0), of(4, group=1), of(0, group=2)]
-    assert trained_tokens(Sample([1, 2], [True, True], [1.0, 1.0])) == 1  # entry 0 is never trained
-    assert token_weights(samples, Loss("grpo", "token")) == pytest.approx([1 / 12] * 3 + [0])
-    assert token_weights(samples, Loss("mopd", "sequence")) == pytest.approx(
-        [1 / 6, 1 / 18, 1 / 12, 0]
-    )
-    assert token_weights(samples, Loss("grpo", "prompt")) == pytest.approx(
-        [1 / 16, 1 / 16, 1 / 8, 0]
-    )
-    for normalise in ("token", "sequence", "prompt"):
-        weights = token_weights(samples, Loss("grpo", normalise))  # type: ignore[arg-type]
-        assert sum(
-            w * trained_tokens(s) for w, s in zip(weights, samples, strict=True)
-        ) == pytest.approx(1)
+    lengths = [trained_tokens(sample) for sample in samples]
+    assert lengths == [2, 6, 4, 0]
+    assert trained_tokens(Sample([1, 2], [True, True], [1.0, 1.0])) == 1  # entry 0 never counts
+
+    for loss, expected in (
+        (Loss("grpo", "token"), [1 / 12, 1 / 12, 1 / 12, 0]),
+        (Loss("mopd", "sequence"), [1 / 6, 1 / 18, 1 / 12, 0]),
+        (Loss("grpo", "prompt"), [1 / 16, 1 / 16, 1 / 8, 0]),
+    ):
+        weights = token_weights(samples, loss)
+        assert weights == pytest.approx(expected)
+        total = sum(weight * length for weight, length in zip(weights, lengths, strict=True))
+        assert total == pytest.approx(1)
 
 
 def test_sft_length_power_goes_from_token_mean_to_sequence_mean() -> None:

@@ -14,13 +14,13 @@ from linn.types import Sample
 
 
 def sample(tokens: list[int], prompt: int = 1, **fields: object) -> Sample:
-    n = len(tokens)
-    made = {
-        "mask": [i >= prompt for i in range(n)],
-        "advantage": [float(i) for i in range(n)],
+    count = len(tokens)
+    signals = {
+        "mask": [i >= prompt for i in range(count)],
+        "advantage": [float(i) for i in range(count)],
         **fields,
     }
-    return Sample(tokens=tokens, **made)  # type: ignore[arg-type]
+    return Sample(tokens=tokens, **signals)  # type: ignore[arg-type]
 
 
 @settings(max_examples=60, deadline=None)
@@ -32,11 +32,16 @@ def test_first_fit_places_every_sample_once_within_the_width(
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
     for row in rows:
         assert len(row) == 1 or sum(lengths[i] for i in row) <= width
-    # First-fit: a row's longest sample had no room in any earlier row.
-    for later, row in enumerate(rows):
-        for earlier in rows[:later]:
-            kept = sum(lengths[i] for i in earlier if (-lengths[i], i) < (-lengths[row[0]], row[0]))
-            assert kept + lengths[row[0]] > width
+
+    # First-fit: when a row was opened, its first sample had no room in any earlier row.
+    def turn(index: int) -> tuple[int, int]:
+        return -lengths[index], index
+
+    for number, row in enumerate(rows):
+        opener = row[0]
+        for earlier in rows[:number]:
+            filled = sum(lengths[i] for i in earlier if turn(i) < turn(opener))
+            assert filled + lengths[opener] > width
     assert rows == first_fit(lengths, width)
 
 
@@ -49,12 +54,14 @@ def test_a_position_speaks_of_the_next_token_of_its_own_segment_only() -> None:
     assert packed.targets[packed.mask].tolist() == [4, 5, 7]
     assert packed.weight[packed.mask].tolist() == [0.5, 0.5, 0.25]
     assert packed.advantage[packed.mask].tolist() == [1.0, 2.0, 1.0]
-    assert (
-        packed.behaviour[0, :2].tolist() == [-1.0, -2.0] and packed.behaviour[0, 3].isnan()
-    )  # missing is NaN, never 0
-    assert packed.teacher[0, 3] == -3.0 and packed.teacher[0, :2].isnan().all()
     assert packed.sample[packed.mask].tolist() == [0, 0, 1]
     assert packed.token[packed.mask].tolist() == [1, 2, 1]
+
+    # A signal that a sample lacks is NaN, never 0.
+    assert packed.behaviour[0, :2].tolist() == [-1.0, -2.0]
+    assert packed.behaviour[0, 3].isnan()
+    assert packed.teacher[0, 3] == -3.0
+    assert packed.teacher[0, :2].isnan().all()
 
 
 def test_overlong_samples_get_their_own_row_and_padding_is_marked() -> None:
@@ -77,18 +84,23 @@ def test_a_family_that_cannot_pack_gets_one_sample_a_row() -> None:
 @pytest.mark.parametrize("width", [1, 7, 64])
 def test_packed_equals_alone_on_a_model_with_a_state(width: int) -> None:
     model = ToyLM()
-    sequences = [
-        [(5 * i + j) % model.vocab for j in range(n)] for i, n in enumerate([1, 9, 4, 6, 2])
-    ]
-    packed = score(model, [[], *sequences], width=width, tokens=16)
-    assert packed[0] == []
-    for ids, got in zip(sequences, packed[1:], strict=True):
+    sequences = []
+    for i, length in enumerate([1, 9, 4, 6, 2]):
+        sequences.append([(5 * i + j) % model.vocab for j in range(length)])
+
+    empty, *packed = score(model, [[], *sequences], width=width, tokens=16)
+    assert empty == []
+    for ids, logprobs in zip(sequences, packed, strict=True):
         (alone,) = score(model, [ids], width=1000)
-        assert got[0] == 0.0 and got == pytest.approx(alone, abs=1e-6)
-        state_logits, state = model.prefill([ids[:1]])
-        for t in range(1, len(ids)):  # and equals the step-by-step recurrence
-            assert got[t] == pytest.approx(float(state_logits.log_softmax(-1)[0, ids[t]]), abs=1e-5)
-            state_logits, state = model.decode(torch.tensor(ids[t : t + 1]), state)
+        assert logprobs[0] == 0.0
+        assert logprobs == pytest.approx(alone, abs=1e-6)
+
+        # And equal to the recurrence, step by step.
+        logits, state = model.prefill([ids[:1]])
+        for t in range(1, len(ids)):
+            expected = float(logits.log_softmax(-1)[0, ids[t]])
+            assert logprobs[t] == pytest.approx(expected, abs=1e-5)
+            logits, state = model.decode(torch.tensor(ids[t : t + 1]), state)
 
 
 def test_the_chunked_head_gives_the_same_values_and_gradients_at_any_chunk() -> None:
@@ -98,17 +110,10 @@ def test_the_chunked_head_gives_the_same_values_and_gradients_at_any_chunk() -> 
     for chunk in (1, 5, 1000):
         model.zero_grad()
         logp, entropy = token_logprobs(model, packed, temperature=0.7, chunk=chunk)
-        (logp * torch.arange(1.0, len(logp) + 1)).sum().backward()  # type: ignore[no-untyped-call]
+        loss = (logp * torch.arange(1.0, len(logp) + 1)).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
         assert not entropy.requires_grad and (entropy > 0).all()
-        results.append(
-            torch.cat(
-                [
-                    logp.detach(),
-                    entropy,
-                    *(p.grad.flatten() for p in model.parameters() if p.grad is not None),
-                ]
-            )
-        )
-    assert torch.allclose(results[0], results[2], atol=1e-5) and torch.allclose(
-        results[1], results[2], atol=1e-5
-    )
+        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        results.append(torch.cat([logp.detach(), entropy, *grads]))
+    assert torch.allclose(results[0], results[2], atol=1e-5)
+    assert torch.allclose(results[1], results[2], atol=1e-5)

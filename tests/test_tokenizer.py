@@ -156,6 +156,7 @@ def test_training_and_sampling_see_the_same_tokens_at_the_same_borders() -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [None, '{"model_type": "qwen3"}', '{"model_type": "nemotron_h"}', '{"model_type": "llama"}'],

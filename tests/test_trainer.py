@@ -51,7 +51,8 @@ def with_advantage(sample: Sample, value: float) -> Sample:
 
 
 def trainer(width: int = 32, tokens: int = 64, **optim: object) -> Trainer:
-    return Trainer(ToyLM(), Optim(**optim), width, tokens, load=toy_lm.load)  # type: ignore[arg-type]
+    constants = Optim(**optim)  # type: ignore[arg-type]
+    return Trainer(ToyLM(), constants, width, tokens, load=toy_lm.load)
 
 
 def parameters(t: Trainer) -> dict[str, torch.Tensor]:
@@ -265,7 +266,7 @@ def test_saved_and_restored_continues_bit_for_bit(tmp_path: Path) -> None:
 
 
 class Breaking(ToyLM):
-    """A model whose `save` fails after it has written its weights, when told to."""
+    """A model whose `save` fails after it has written its weights, if `breaks`."""
 
     breaks = False
 

@@ -140,11 +140,11 @@ def scan(
     carry = _between_chunks(decay, arrive, b, x, segments)
 
     # y is what a query reads of its own chunk, and of the state that entered it.
-    reach = (decay.exp() * segments.began_before).view(chunks, groups, -1, chunk, 1)
-    read = c[:, :, None] * reach  # [C, G, K, Q, N]
+    since_start = (decay.exp() * segments.began_before).view(chunks, groups, -1, chunk, 1)
+    queries = c[:, :, None] * since_start  # [C, G, K, Q, N]
     y = torch.baddbmm(
         torch.bmm(mixed.view(*per_head), x),
-        read.reshape(*per_head),
+        queries.reshape(*per_head),
         carry.view(-1, size, width),
     )
 
