@@ -31,8 +31,7 @@ def users() -> set[int]:
             found.add(path.stat().st_uid)
         except OSError:
             continue
-    mine = isolation._uid(isolation._FIRST_UID, 0)
-    return {uid for uid in found if mine and 0 <= uid - mine < isolation._USERS}
+    return found & set(isolation.server_uids())
 
 
 def left() -> set[str]:

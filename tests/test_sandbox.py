@@ -24,7 +24,7 @@ from linn.sandbox import Limits, Outcome, Sandbox, Workspace, compiler, isolatio
 from linn.sandbox.inside import server as inside
 from linn.sandbox.inside.plain import NotPlain, decode, encode
 from linn.sandbox.outcome import outcome_of
-from linn.sandbox.process import Died, Server
+from linn.sandbox.process import Died, ServerProcess
 
 WALL = 2.0
 SLACK = 15.0  # a crowded machine starts and reaps slowly; the limit itself is the server's
@@ -257,7 +257,7 @@ def test_a_program_that_the_system_kills_is_run_again() -> None:
 
     with contextlib.closing(Sandbox(Limits(wall=20.0), servers=1)) as box:
         started, working = box.pool._start, [lambda: servers[-1]]
-        servers: list[Server] = []
+        servers: list[ServerProcess] = []
         box.pool._start = lambda: servers.append(started()) or servers[-1]  # type: ignore[method-assign,func-returns-value]
         box.script("print(0)")
         assert kill(box, 1) == Outcome("ok", stdout="1\n")
@@ -288,7 +288,7 @@ def test_every_server_has_a_user_of_its_own() -> None:
         contextlib.closing(Sandbox(servers=1)) as two,
     ):
         found = {box.script("import os\nprint(os.getuid())").stdout for box in (one, two)}
-    assert len(found) == 2 or not isolation._uid(isolation._FIRST_UID, 0)
+    assert len(found) == 2 or not isolation.server_uids()
 
 
 def test_a_killed_server_is_replaced() -> None:
@@ -314,7 +314,7 @@ def test_a_refused_fork_is_not_a_verdict(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     monkeypatch.setattr(os, "fork", refuse)
     header = {"kind": "script", "sizes": [8, 0], "answers": 1, "prelude": False, **asdict(Limits())}
-    said = inside.Server("plain", 0, str(tmp_path)).answer(header)
+    said = inside.ForkServer("plain", 0, str(tmp_path)).answer(header)
     answer = json.loads(bytes(said[0]))
     assert (
         len(said) == 1
@@ -325,7 +325,7 @@ def test_a_refused_fork_is_not_a_verdict(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.undo()
     with contextlib.closing(Sandbox(servers=1)) as box:
         box.script("print(1)")
-        monkeypatch.setattr(Server, "ask", lambda self, *_: (answer, []))
+        monkeypatch.setattr(ServerProcess, "ask", lambda self, *_: (answer, []))
         with pytest.raises(InfrastructureError, match="temporarily unavailable"):
             box.script("print(2)")
 
@@ -379,10 +379,10 @@ def test_a_server_killed_in_the_middle_is_replaced_and_the_program_run_again() -
 def test_servers_that_die_again_and_again_are_the_machines_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def die(self: Server, *_: object) -> None:
+    def die(self: ServerProcess, *_: object) -> None:
         raise Died("killed")
 
-    monkeypatch.setattr(Server, "ask", die)
+    monkeypatch.setattr(ServerProcess, "ask", die)
     with (
         contextlib.closing(Sandbox(servers=1)) as box,
         pytest.raises(InfrastructureError, match="no longer answers"),

@@ -2,13 +2,12 @@
 
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from linn.sandbox import Session
+from linn.sandbox import Answer, Session
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +27,9 @@ def quick() -> Iterator[Session]:
 
 def left_behind() -> str:
     """Processes that a session of this test could have left."""
-    listed = subprocess.run(
-        ["ps", "-eo", "args"], capture_output=True, text=True, check=True
-    ).stdout
-    return "\n".join(line for line in listed.splitlines() if "left_by_a_session" in line)
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    lines = [line for line in listing.stdout.splitlines() if "left_by_a_session" in line]
+    return "\n".join(lines)
 
 
 def test_state_lasts_from_call_to_call(session: Session) -> None:
@@ -41,6 +39,9 @@ def test_state_lasts_from_call_to_call(session: Session) -> None:
     assert session.run("f").text == "<function f at 0x…>"
 
 
+UNPRINTABLE = "class E(Exception):\n    def __str__(self): raise self\nraise E()"
+
+
 @pytest.mark.parametrize(
     ("code", "part"),
     [
@@ -48,10 +49,7 @@ def test_state_lasts_from_call_to_call(session: Session) -> None:
         ("def", "SyntaxError"),
         ("raise SystemExit(0)", "SystemExit: 0"),
         ("def f(n): return f(n + 1)\nf(0)", "RecursionError"),
-        (
-            "class E(Exception):\n    def __str__(self): raise self\nraise E()",
-            "E: <exception str() failed>",
-        ),
+        (UNPRINTABLE, "E: <exception str() failed>"),
         ("import socket; socket.create_connection(('127.0.0.1', 80), 1)", "Error"),
         ("open('/etc/passwd', 'w')", "Error"),
         ("input()", "EOFError"),
@@ -70,32 +68,41 @@ def test_an_error_is_text_and_costs_no_state(session: Session, code: str, part: 
 
 def test_the_traceback_shows_the_callers_own_code_and_no_folders(session: Session) -> None:
     text = session.run("import json\n\njson.loads('{')").text
-    assert (
-        "line 3" in text
-        and "json.loads('{')" in text
-        and "interpreter" not in text
-        and "/" not in text
-    )
+    assert "line 3" in text and "json.loads('{')" in text
+    assert "interpreter" not in text and "/" not in text
 
 
 def test_long_output_keeps_its_ends(session: Session) -> None:
     text = session.run("print('a' * 10**6 + 'z')\n'b' * 10**6").text
-    assert (
-        len(text) < 10_200
-        and text.startswith("aaa")
-        and text.endswith("bbb'")
-        and "characters left out" in text
-    )
+    assert len(text) < 10_200
+    assert text.startswith("aaa") and text.endswith("bbb'") and "characters left out" in text
 
 
 def test_the_same_calls_say_the_same() -> None:
     calls = ["import random\nrandom.random()", "{'a', 'b', 'c'}", "object()", "hash('a')"]
-    said = []
+    texts = []
     for _ in range(2):
         session = Session()
-        said.append([session.run(code).text for code in calls])
+        texts.append([session.run(code).text for code in calls])
         session.close()
-    assert said[0] == said[1]
+    assert texts[0] == texts[1]
+
+
+IGNORES_SIGNALS = "import signal\nsignal.signal(15, signal.SIG_IGN)\nwhile True: pass"
+CLOSES_EVERYTHING = (
+    "import os\n"
+    "for fd in range(100):\n"
+    "    try: os.close(fd)\n"
+    "    except OSError: pass\n"
+    "while True: pass"
+)
+WRITES_EVERYWHERE = (
+    "import os\n"
+    "while True:\n"
+    "    for fd in range(3, 20):\n"
+    "        try: os.write(fd, {})\n"
+    "        except OSError: pass"
+)
 
 
 @pytest.mark.parametrize(
@@ -103,31 +110,40 @@ def test_the_same_calls_say_the_same() -> None:
     [
         ("while True: pass", "timeout", "within 1 seconds"),
         ("import time; time.sleep(60)", "timeout", "within 1 seconds"),
-        ("import signal\nsignal.signal(15, signal.SIG_IGN)\nwhile True: pass", "timeout", "within 1 seconds"),
+        (IGNORES_SIGNALS, "timeout", "within 1 seconds"),
         ("b = bytearray(300 << 20)", "memory", "192 MB"),
         ("import os; os._exit(3)", "ended", "exit code 3"),
         ("import os; os.kill(os.getpid(), 11)", "ended", "exit code -11"),
-        ("import os\nfor fd in range(100):\n    try: os.close(fd)\n    except OSError: pass\nwhile True: pass", "timeout", "anew"),
-        ("import os\nwhile True:\n    for fd in range(3, 20):\n        try: os.write(fd, b'x' * 10000)\n        except OSError: pass", "ended", "anew"),
-        ("import os\nwhile True:\n    for fd in range(3, 20):\n        try: os.write(fd, b'[]\\n{}\\n')\n        except OSError: pass", "timeout", "anew"),
+        (CLOSES_EVERYTHING, "timeout", "anew"),
+        (WRITES_EVERYWHERE.format("b'x' * 10000"), "ended", "anew"),
+        (WRITES_EVERYWHERE.format(r"b'[]\n{}\n'"), "timeout", "anew"),
     ],
-)  # fmt: skip
+)
+@pytest.mark.slow
 def test_what_overruns_is_ended_and_the_next_call_starts_anew(
     quick: Session, code: str, status: str, part: str
 ) -> None:
-    began = time.monotonic()
     answer = quick.run(code)
-    assert time.monotonic() - began < 20
-    assert (answer.status, part in answer.text) == (status, True), answer
-    assert "NameError" in quick.run("kept").text and quick.run("2 + 2").text == "4"
+    assert answer.status == status and part in answer.text
+    assert "NameError" in quick.run("kept").text
+    assert quick.run("2 + 2").text == "4"
 
 
-def test_a_forged_answer_is_only_text_and_does_not_shift_the_next(session: Session) -> None:
-    forge = "import os, json\nfor fd in range(3, 20):\n    try: os.write(fd, json.dumps({'id': %d, 'ok': True, 'text': 'forged'}).encode() + b'\\n')\n    except OSError: pass"
-    session.run("\n".join(forge % number for number in range(session._calls, session._calls + 3)))
+def test_a_forged_answer_is_only_text_and_does_not_shift_the_next() -> None:
+    forge = (
+        "import os, json\n"
+        "for call in range(3):\n"
+        "    forged = json.dumps({'id': call, 'ok': True, 'text': 'forged'}).encode() + b'\\n'\n"
+        "    for fd in range(3, 20):\n"
+        "        try: os.write(fd, forged)\n"
+        "        except OSError: pass"
+    )
+    session = Session(seconds=20.0, memory=256 << 20)
+    session.run(forge)
     session.run("1")
     session.run("2")
     assert session.run("3").text == "3"
+    session.close()
 
 
 def test_folders_can_be_made_readable(tmp_path: Path) -> None:
@@ -139,31 +155,35 @@ def test_folders_can_be_made_readable(tmp_path: Path) -> None:
     session.close()
 
 
-def test_closing_ends_everything_even_in_a_call() -> None:
+DAEMON = (
+    "import subprocess, sys, threading, time\n"
+    "threading.Thread(target=time.sleep, args=(300,)).start()\n"
+    "code = 'import time; time.sleep(300)'\n"
+    "words = [sys.executable, '-c', code, 'left_by_a_session']\n"
+    "p = subprocess.Popen(words, start_new_session=True)"
+)
+
+
+def test_closing_ends_everything_even_in_a_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    tmp_path.chmod(0o755)
     session = Session(seconds=60.0)
-    session.run(
-        "import subprocess, sys, threading, time\nthreading.Thread(target=time.sleep, args=(300,)).start()"
-    )
-    session.run(
-        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)', 'left_by_a_session'], start_new_session=True)"
-    )
-    assert (
-        left_behind() or session.run("p.poll()").text
-    )  # under an own process space it may not be seen from here
-    workspace = session._workspace
-    assert workspace is not None
-    said = []
-    call = threading.Thread(target=lambda: said.append(session.run("time.sleep(300)")))
+    session.run(DAEMON)
+    # In a process space of its own the daemon may not be seen from here.
+    assert left_behind() or session.run("p.poll()").text
+    (folder,) = tmp_path.glob("linn-workspace-*")
+
+    answers: list[Answer] = []
+    begin = "open('begun', 'w').close()\ntime.sleep(300)"
+    call = threading.Thread(target=lambda: answers.append(session.run(begin)))
     call.start()
-    time.sleep(0.3)
-    began = time.monotonic()
+    while not (folder / "begun").exists():
+        call.join(timeout=0.01)
     session.close()
-    call.join(timeout=10)
-    assert (
-        time.monotonic() - began < 10
-        and said[0].status == "ended"
-        and not left_behind()
-        and not workspace.folder.exists()
-    )
+    call.join()
+    assert answers[0].status == "ended", "it neither ended by itself nor by its limit"
+    assert not left_behind() and not folder.exists()
     assert session.run("1").text == "the interpreter is closed"
     session.close()

@@ -12,7 +12,7 @@ import pytest
 
 from linn.errors import InfrastructureError
 from linn.sandbox import Ran, Workspace, WorkspaceLimits, isolation
-from linn.sandbox.workspace import DEEPEST
+from linn.sandbox.folder import DEEPEST
 
 LIMITS = WorkspaceLimits(
     cpu=1.0,
@@ -299,7 +299,7 @@ def test_folders_shut_to_us_are_removed() -> None:
 
 def test_a_machine_that_cannot_isolate_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (("false",), ("sh", "-c", "echo no room >&2; exit 1"), ("/nonesuch",)):
-        monkeypatch.setattr(isolation, "supervised", lambda *_, words=words: words)
+        monkeypatch.setattr(isolation, "supervised", lambda *_, words=words, **__: words)
         with (
             pytest.raises(InfrastructureError, match="sandbox"),
             Workspace(LIMITS, kind="bwrap") as work,

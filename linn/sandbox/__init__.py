@@ -2,9 +2,10 @@
 
 from linn.sandbox.client import Sandbox
 from linn.sandbox.compiler import Compiled
-from linn.sandbox.outcome import Limits, Outcome, scrub
+from linn.sandbox.outcome import Limits, Outcome, Ran, WorkspaceLimits, scrub
+from linn.sandbox.running import Running
 from linn.sandbox.session import Answer, Session
-from linn.sandbox.workspace import Ran, Running, Workspace, WorkspaceLimits
+from linn.sandbox.workspace import Workspace
 
 __all__ = [
     "Answer",

@@ -1,4 +1,4 @@
-"""C++ sources to machine code, inside a workspace: bounded, cached by source, and refused by name where no compiler is."""
+"""C++ sources to machine code, inside a workspace: bounded, and cached by source."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from linn.errors import InfrastructureError, UserError
-from linn.sandbox.outcome import scrub
-from linn.sandbox.pool import Pool
-from linn.sandbox.workspace import Workspace, WorkspaceLimits
+from linn.sandbox.outcome import Limits, Ran, WorkspaceLimits, scrub
+from linn.sandbox.pool import ServerPool, header_of
+from linn.sandbox.workspace import Workspace
 
 _COMPILERS = ("g++", "clang++")
 _FLAGS = (
@@ -29,9 +29,12 @@ _FLAGS = (
 _LIMITS = WorkspaceLimits(
     cpu=30.0, wall=90.0, memory=2 << 30, processes=16, file=32 << 20, disk=64 << 20, output=1 << 16
 )
-_CACHED = 256 << 20
+_CACHED_BYTES = 256 << 20
 _ERROR = re.compile(r"^(?:[^\s:]+:)?(\d+):(?:\d+:)? (?:fatal )?error: (.*)$", re.MULTILINE)
+"""A compiler's first words on a mistake: line, message."""
+
 _PROOF = "#include <iostream>\nint main() { int x; std::cin >> x; std::cout << x + 1; }\n"
+_PROOF_LIMITS = Limits(cpu=5.0, wall=20.0, memory=1 << 28, threads=1, file=1 << 16, output=1 << 16)
 
 
 @dataclass(frozen=True)
@@ -46,87 +49,100 @@ class Compiled:
 
 def found() -> str:
     """The path of the C++ compiler here, or nothing."""
-    return next((path for name in _COMPILERS if (path := shutil.which(name))), "")
+    for name in _COMPILERS:
+        path = shutil.which(name)
+        if path:
+            return path
+    return ""
 
 
 class Compiler:
-    """Compiles in the pool's kind of isolation; at most as many at once as the pool has servers."""
+    """Compiles in the pool's kind of isolation; as many at once as the pool has servers."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: ServerPool) -> None:
         self.limits = _LIMITS
         """What one compilation may use."""
         self._pool = pool
         self._slots = threading.BoundedSemaphore(pool.servers)
         self._lock = threading.Lock()
         self._proof = threading.Lock()
-        self._proven = False
+        self._is_proven = False
         self._cache: OrderedDict[bytes, Compiled] = OrderedDict()
         self._bytes = 0
 
     def compile(self, source: str) -> Compiled:
-        """The source's machine code, or why there is none. Raises UserError without a compiler, InfrastructureError where it does not work."""
+        """The source's machine code, or why there is none.
+
+        Raises UserError without a compiler, InfrastructureError where it does not work.
+        """
         with self._proof:
-            if not self._proven:
+            if not self._is_proven:
                 self._prove()
-                self._proven = True
+                self._is_proven = True
         key = hashlib.blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
+
         with self._slots:
-            made = self._compile(source)
+            compiled = self._compile(source)
         with self._lock:
             if key not in self._cache:
-                self._cache[key] = made
-                self._bytes += len(made.code)
-                while self._bytes > _CACHED and len(self._cache) > 1:
-                    self._bytes -= len(self._cache.popitem(last=False)[1].code)
-        return made
+                self._cache[key] = compiled
+                self._bytes += len(compiled.code)
+                while self._bytes > _CACHED_BYTES and len(self._cache) > 1:
+                    _, oldest = self._cache.popitem(last=False)
+                    self._bytes -= len(oldest.code)
+        return compiled
 
     def need(self, where: str) -> None:
         """Refuse at `where` to go on without a compiler."""
         if not found():
             raise UserError(
-                f"{where}: C++ needs a compiler; install g++ (Debian, Ubuntu: apt-get install g++) or clang++"
+                f"{where}: C++ needs a compiler; "
+                "install g++ (Debian, Ubuntu: apt-get install g++) or clang++"
             )
 
     def _prove(self) -> None:
-        """A compiler that cannot compile or whose code cannot run must not cost programs their reward."""
+        """Raise InfrastructureError unless a known program compiles and runs.
+
+        A compiler that does not work must not cost programs their reward.
+        """
         self.need("compiling")
-        made = self._compile(_PROOF)
-        if not made.code:
+        proof = self._compile(_PROOF)
+        if not proof.code:
             raise InfrastructureError(
-                f"the C++ compiler {found()} does not work in the sandbox: {made.error}"
+                f"the C++ compiler {found()} does not work in the sandbox: {proof.error}"
             )
-        header = {
-            "kind": "binary",
-            "sizes": [len(made.code), 2],
-            "answers": 1,
-            "cpu": 5.0,
-            "wall": 20.0,
-            "memory": 1 << 28,
-        }
-        header |= {"threads": 1, "file": 1 << 16, "output": 1 << 16, "prelude": False}
-        answer, (_, printed, _) = self._pool.ask(header, [made.code, b"41"])
-        if printed != b"42":
-            raise InfrastructureError(f"compiled programs do not run in the sandbox ({answer})")
+        bodies = [proof.code, b"41"]
+        execution = self._pool.ask(header_of("binary", bodies, _PROOF_LIMITS), bodies)
+        if execution.stdout != b"42":
+            raise InfrastructureError(f"compiled programs do not run in the sandbox ({execution})")
 
     def _compile(self, source: str) -> Compiled:
-        compiler = Path(found())
+        command = [str(Path(found())), *_FLAGS, "program.cpp", "-o", "program"]
         with Workspace(self.limits, kind=self._pool.kind) as workspace:
             workspace.write("program.cpp", source)
-            ran = workspace.run([str(compiler), *_FLAGS, "program.cpp", "-o", "program"])
+            ran = workspace.run(command)
             if ran.status == "ok":
                 try:
-                    return Compiled(workspace.read("program").encode("utf-8", "surrogateescape"))
+                    program = workspace.read("program")
                 except ValueError:
                     return Compiled(error="the compiler made no program")
-        if ran.status == "timeout":
-            return Compiled(error="compile time limit exceeded")
-        if ran.status in ("memory", "output"):
-            return Compiled(error=f"compiling takes too much {ran.status}")
-        first = _ERROR.search(ran.stderr)
-        if first:
-            return Compiled(error=scrub(f"does not compile: {first[2]} (line {first[1]})"))
-        return Compiled(error=scrub(f"does not compile: {(ran.stderr.splitlines() or ['?'])[-1]}"))
+                return Compiled(program.encode("utf-8", "surrogateescape"))
+        return Compiled(error=_error_of(ran))
+
+
+def _error_of(ran: Ran) -> str:
+    """Why a source does not compile, in one line."""
+    if ran.status == "timeout":
+        return "compile time limit exceeded"
+    if ran.status in ("memory", "output"):
+        return f"compiling takes too much {ran.status}"
+    first = _ERROR.search(ran.stderr)
+    if first:
+        line, message = first.groups()
+        return scrub(f"does not compile: {message} (line {line})")
+    last = (ran.stderr.splitlines() or ["?"])[-1]
+    return scrub(f"does not compile: {last}")

@@ -1,4 +1,8 @@
-"""How untrusted code is started: the strongest isolation this machine offers, from bubblewrap down to resource limits alone."""
+"""How untrusted code is started: by the strongest isolation that this machine offers.
+
+From bubblewrap (`bwrap`) over `unshare` down to resource limits alone (`plain`). The command lines
+are made here; what the started Python does stands in `inside/`.
+"""
 
 from __future__ import annotations
 
@@ -9,211 +13,249 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+from linn.sandbox.inside.landlock import SYSTEM
 from linn.sandbox.inside.supervisor import WORK
 
 _INSIDE = Path(__file__).parent / "inside"
+_PACKAGE = str(_INSIDE.parent)
+"""Where `inside` is imported from."""
+_BOUND_PACKAGE = "/package"
+"""The same under bubblewrap."""
+
 _USERS = 512
 """User ids of each kind that a linn process has for itself: more than it runs servers."""
-_FIRST_UID, _FIRST_WORKSPACE_UID = 0x40000000, 0x60000000
-_server, _workspace = itertools.count(), itertools.count()
+_PROCESSES = 1 << 20
+"""linn processes with user ids of their own, by their process ids."""
+_FIRST_SERVER_UID, _FIRST_WORKSPACE_UID = 0x40000000, 0x60000000
+_server_count, _workspace_count = itertools.count(), itertools.count()
+
+_SERVER_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
+_SUPERVISOR_CAPABILITIES = (*_SERVER_CAPABILITIES, "CAP_SYS_PTRACE")
+"""What a root's own processes keep under bubblewrap: programs drop all."""
+_LOOK_UP = ("/etc/alternatives", "/etc/ld.so.cache")
+"""Where a system's compilers and libraries are looked up."""
 
 
-def _start(kind: str, package: str, uid: int, scratch: str, size: int) -> tuple[str, ...]:
-    text = f"import sys; sys.path.insert(0, {package!r}); from inside.server import main; main(*sys.argv[1:])"
-    return (python(), "-s", "-S", "-B", "-c", text, kind, str(uid), scratch, str(size))
+@dataclass(frozen=True)
+class Place:
+    """Where the commands of a workspace run."""
+
+    kind: str
+    """Of isolation: `bwrap`, `unshare` or `plain`."""
+    uid: int
+    """The commands' own user; 0: none."""
+    folder: str
+    """The workspace's folder on this machine."""
+    readable: Sequence[str]
+    """Further folders that commands may read."""
 
 
-def python() -> str:
-    """The interpreter itself, not a virtual environment's link to it: programs get the standard library only."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    inner = Path(sys.base_prefix) / "bin" / version
-    return str(inner.resolve() if inner.exists() else Path(sys.executable).resolve())
-
-
-def _uid(first: int, index: int) -> int:
-    """Where we are root: a user of its own for each server, so process limits count its programs only. 0: none, or none of its own here."""
-    uid = first + (os.getpid() % (1 << 20)) * _USERS + index % _USERS
-    with open(
-        "/proc/self/uid_map"
-    ) as lines:  # a container's root may have few users, or itself alone
-        spans = [list(map(int, line.split())) for line in lines]
-    return (
-        uid
-        if os.geteuid() == 0 and any(begin <= uid < begin + count for begin, _, count in spans)
-        else 0
-    )
-
-
-def _bwrap(tool: str, capabilities: Sequence[str]) -> list[str]:
-    """Everything but what is writable: own process, network and message spaces, and a read-only system."""
-    command = [tool, "--die-with-parent", "--new-session", "--as-pid-1"]
-    command += ["--clearenv", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "LC_ALL", "C.UTF-8"]
-    command += [
-        "--unshare-pid",
-        "--unshare-net",
-        "--unshare-ipc",
-        "--unshare-uts",
-        "--unshare-cgroup-try",
-    ]
-    command += ["--cap-drop", "ALL"] if os.geteuid() == 0 else ["--unshare-user"]
-    for capability in capabilities:
-        command += ["--cap-add", capability]
-    for folder in ("/usr", "/lib", "/lib64", "/lib32", "/bin"):
-        if os.path.islink(folder):
-            command += ["--symlink", os.readlink(folder), folder]
-        elif os.path.isdir(folder):
-            command += ["--ro-bind", folder, folder]
-    for folder in {sys.base_prefix, sys.base_exec_prefix}:
-        if not folder.startswith("/usr"):
-            command += _bound(folder)
-    command += ["--ro-bind", str(_INSIDE), "/package/inside", "--proc", "/proc", "--dev", "/dev"]
-    return command
-
-
-def _bound(folder: str) -> list[str]:
-    parents: list[str] = []
-    for parent in list(Path(folder).parents)[-2::-1]:
-        parents += [
-            "--perms",
-            "0755",
-            "--dir",
-            str(parent),
-        ]  # bwrap would copy their modes, which may shut our users out
-    return [*parents, "--ro-bind", folder, folder]
-
-
-def _bwrap_server(tool: str, uid: int, size: int) -> tuple[str, ...]:
-    capabilities = (
-        ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
-        if os.geteuid() == 0
-        else ()
-    )
-    command = _bwrap(tool, capabilities)
-    command += [
-        "--perms",
-        "1777",
-        "--size",
-        str(size),
-        "--tmpfs",
-        "/tmp",
-        "--remount-ro",
-        "/dev",
-        "--remount-ro",
-        "/",
-    ]
-    return (*command, *_start("bwrap", "/package", uid, "/tmp", size))
-
-
-def _spaces(tool: str) -> list[str]:
-    spaces = ["-n", "-p", "-f", "-m", "-i", "-u", "--mount-proc", "--kill-child"]
-    if os.geteuid() != 0:
-        spaces = ["-U", "-r", *spaces]
-    return [tool, *spaces]
+# ------------------------------------------------------------ kinds and users
 
 
 def kinds() -> list[str]:
     """Kinds of isolation whose tool is here, strongest first; `plain` needs none."""
-    return [*(tool for tool in ("bwrap", "unshare") if shutil.which(tool)), "plain"]
+    tools = [tool for tool in ("bwrap", "unshare") if shutil.which(tool)]
+    return [*tools, "plain"]
 
 
-def command(kind: str, size: int, scratch: str) -> tuple[str, ...]:
-    """The command line that starts a server. `size` bounds its scratch folder in bytes; `scratch` is used by `plain` only."""
-    tool, uid = shutil.which(kind) or kind, _uid(_FIRST_UID, next(_server))
-    if kind == "bwrap":
-        return _bwrap_server(tool, uid, size)
-    if kind == "unshare":
-        return (*_spaces(tool), *_start("unshare", str(_INSIDE.parent), uid, "/tmp", size))
-    os.chmod(scratch, 0o777)
-    return _start("plain", str(_INSIDE.parent), uid, scratch, size)
+def python() -> str:
+    """The interpreter itself, not a virtual environment's link to it.
+
+    So programs get the standard library only.
+    """
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    inner = Path(sys.base_prefix) / "bin" / version
+    interpreter = inner if inner.exists() else Path(sys.executable)
+    return str(interpreter.resolve())
+
+
+def server_uids() -> range:
+    """The user ids of this process's servers; empty where it has none to give."""
+    first = _uid(_FIRST_SERVER_UID, 0)
+    return range(first, first + _USERS) if first else range(0)
 
 
 def workspace_uid() -> int:
-    """Where we are root: a user of its own for each workspace, so that process limits count its commands only; else 0."""
-    return _uid(_FIRST_WORKSPACE_UID, next(_workspace))
+    """A user of its own for each workspace where we are root, else 0.
+
+    So process limits count its commands only.
+    """
+    return _uid(_FIRST_WORKSPACE_UID, next(_workspace_count))
+
+
+def _uid(first: int, index: int) -> int:
+    """A user of its own for each server where we are root, else 0.
+
+    So process limits count its programs only.
+    """
+    uid = first + (os.getpid() % _PROCESSES) * _USERS + index % _USERS
+    if os.geteuid() != 0:
+        return 0
+    # A container's root may have few users, or itself alone.
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        begin, _, count = map(int, line.split())
+        if begin <= uid < begin + count:
+            return uid
+    return 0
+
+
+# ------------------------------------------------------------ a server's command line
+
+
+def command(kind: str, size: int, scratch: str) -> tuple[str, ...]:
+    """The command line that starts a server.
+
+    `size` bounds its scratch folder in bytes; `scratch` is used by `plain` only.
+    """
+    uid = _uid(_FIRST_SERVER_UID, next(_server_count))
+    if kind == "bwrap":
+        wrapper = _bwrap_server(size)
+        return (*wrapper, *_server(kind, uid, "/tmp", size))
+    if kind == "unshare":
+        return (*_unshare(), *_server(kind, uid, "/tmp", size))
+    os.chmod(scratch, 0o777)
+    return _server(kind, uid, scratch, size)
+
+
+def _server(kind: str, uid: int, scratch: str, size: int) -> tuple[str, ...]:
+    start = _import_and_run("server", kind)
+    return (python(), "-s", "-S", "-B", "-c", start, kind, str(uid), scratch, str(size))
+
+
+def _import_and_run(module: str, kind: str) -> str:
+    """Python that runs the `main` of a module of `inside` with the words that follow."""
+    package = _BOUND_PACKAGE if kind == "bwrap" else _PACKAGE
+    return (
+        f"import sys; sys.path.insert(0, {package!r}); "
+        f"from inside.{module} import main; main(*sys.argv[1:])"
+    )
+
+
+def _unshare() -> list[str]:
+    """Process, network, mount, message and name spaces of its own."""
+    words = ["-n", "-p", "-f", "-m", "-i", "-u", "--mount-proc", "--kill-child"]
+    if os.geteuid() != 0:
+        words = ["-U", "-r", *words]
+    return [shutil.which("unshare") or "unshare", *words]
+
+
+def _bwrap(capabilities: Sequence[str]) -> list[str]:
+    """Everything but what is writable: spaces of its own, and a read-only system.
+
+    `capabilities`: what it keeps where we are root.
+    """
+    words = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1"]
+    words += ["--clearenv", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "LC_ALL", "C.UTF-8"]
+    words += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    words += ["--unshare-cgroup-try"]
+    words += ["--cap-drop", "ALL"] if os.geteuid() == 0 else ["--unshare-user"]
+    for capability in capabilities:
+        words += ["--cap-add", capability]
+
+    for folder in SYSTEM:
+        if os.path.islink(folder):
+            words += ["--symlink", os.readlink(folder), folder]
+        elif os.path.isdir(folder):
+            words += ["--ro-bind", folder, folder]
+    for folder in dict.fromkeys((sys.base_prefix, sys.base_exec_prefix)):
+        if not folder.startswith("/usr"):
+            words += _bound(folder)
+    words += ["--ro-bind", str(_INSIDE), f"{_BOUND_PACKAGE}/inside"]
+    words += ["--proc", "/proc", "--dev", "/dev"]
+    return words
+
+
+def _bound(folder: str) -> list[str]:
+    """Show a folder at its own path, read-only."""
+    words: list[str] = []
+    # bubblewrap would copy the modes of its parents, which may shut our users out.
+    for parent in reversed(Path(folder).parents[:-1]):
+        words += ["--perms", "0755", "--dir", str(parent)]
+    return [*words, "--ro-bind", folder, folder]
+
+
+def _own_tmp(size: int) -> list[str]:
+    return ["--perms", "1777", "--size", str(size), "--tmpfs", "/tmp"]
+
+
+def _bwrap_server(size: int) -> list[str]:
+    words = _bwrap(_SERVER_CAPABILITIES if os.geteuid() == 0 else ())
+    words += _own_tmp(size)
+    words += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    return words
+
+
+# ------------------------------------------------------------ a supervisor's command line
 
 
 def installed_packages() -> list[str]:
-    """Folders of third-party packages below what every workspace command may read; they are hidden, or a task's solution might stand there."""
-    library = (
-        Path(sys.base_prefix) / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    )
-    known = [
-        library / "site-packages",
-        library / "ensurepip",
-        library / "dist-packages",
-        Path("/usr/lib/python3/dist-packages"),
-    ]
-    known += sorted(Path("/usr/local/lib").glob("python3*"))
-    return [str(path) for path in dict.fromkeys(known) if path.is_dir() and not path.is_symlink()]
+    """Folders of third-party packages below what every workspace command may read.
+
+    They are hidden, or a task's solution might stand there.
+    """
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    library = Path(sys.base_prefix) / "lib" / version
+    folders = [library / "site-packages", library / "ensurepip", library / "dist-packages"]
+    folders += [Path("/usr/lib/python3/dist-packages")]
+    folders += sorted(Path("/usr/local/lib").glob("python3*"))
+    unique = dict.fromkeys(folders)
+    return [str(path) for path in unique if path.is_dir() and not path.is_symlink()]
 
 
-def supervised(
-    kind: str, uid: int, folder: str, readable: Sequence[str], size: int, job: int, report: int
-) -> tuple[str, ...]:
-    """The command line that starts one supervised command in `folder`. `size`: bytes of /tmp; `job`, `report`: inherited descriptors."""
-    tool = shutil.which(kind) or kind
-    words, package = [], str(_INSIDE.parent)
-    if kind == "bwrap":
-        package = "/package"
-        words = _bwrap(
-            tool,
-            (
-                "CAP_SETUID",
-                "CAP_SETGID",
-                "CAP_KILL",
-                "CAP_DAC_OVERRIDE",
-                "CAP_FOWNER",
-                "CAP_SYS_PTRACE",
-            ),
-        )
-        for installed in installed_packages():
-            words += ["--tmpfs", installed]
-        words += ["--perms", "0755", "--dir", "/etc"]
-        for known in (
-            "/etc/alternatives",
-            "/etc/ld.so.cache",
-        ):  # where a system's compilers and libraries are looked up
-            words += ["--ro-bind-try", known, known]
-        words += ["--perms", "1777", "--size", str(size), "--tmpfs", "/tmp"]
-        for path in readable:
-            words += _bound(path)
-        words += ["--bind", folder, WORK, "--remount-ro", "/dev", "--remount-ro", "/"]
-    elif kind == "unshare":
-        words = _spaces(tool)
-    places = (*installed_packages(), "--", *readable)
-    text = f"import sys; sys.path.insert(0, {package!r}); from inside.supervisor import main; main(*sys.argv[1:])"
-    return (
-        *words,
-        python(),
-        "-I",
-        "-S",
-        "-B",
-        "-c",
-        text,
-        kind,
-        str(uid),
-        folder,
-        str(size),
-        str(job),
-        str(report),
-        *places,
-    )
+def supervised(place: Place, size: int, job: int, report: int) -> tuple[str, ...]:
+    """The command line that starts one supervised command.
+
+    `size`: bytes of /tmp; `job`, `report`: inherited descriptors.
+    """
+    wrapper: list[str] = []
+    if place.kind == "bwrap":
+        wrapper = _bwrap_supervisor(place, size)
+    elif place.kind == "unshare":
+        wrapper = _unshare()
+    start = _import_and_run("supervisor", place.kind)
+    interpreter = (python(), "-I", "-S", "-B", "-c", start)
+    words = (place.kind, str(place.uid), place.folder, str(size), str(job), str(report))
+    return (*wrapper, *interpreter, *words, *installed_packages(), "--", *place.readable)
+
+
+def _bwrap_supervisor(place: Place, size: int) -> list[str]:
+    words = _bwrap(_SUPERVISOR_CAPABILITIES)
+    for installed in installed_packages():
+        words += ["--tmpfs", installed]
+    words += ["--perms", "0755", "--dir", "/etc"]
+    for path in _LOOK_UP:
+        words += ["--ro-bind-try", path, path]
+    words += _own_tmp(size)
+    for path in place.readable:
+        words += _bound(path)
+    words += ["--bind", place.folder, WORK, "--remount-ro", "/dev", "--remount-ro", "/"]
+    return words
+
+
+# ------------------------------------------------------------ starting
 
 
 starter = ThreadPoolExecutor(1, "linn-sandbox")
-"""Starts everything: a child dies with the thread that started it (PR_SET_PDEATHSIG), so that thread must live as long as this process."""
+"""Starts everything.
+
+A child dies with the thread that started it (PR_SET_PDEATHSIG), so that thread must live as long
+as this process."""
 _warned = threading.Event()
 
 
 def warn_plain(causes: Sequence[str]) -> None:
     """Say once, loudly, that nothing better than `plain` works here."""
-    if not _warned.is_set():
-        _warned.set()
-        why = f" ({'; '.join(causes)})" if causes else ""
-        print(
-            f"WARNING: neither bubblewrap nor user namespaces work here{why}: programs written by the model run with resource limits and a"
-            " system-call filter only, and can read and change this user's files. Install bubblewrap.",
-            file=sys.stderr,
-        )
+    if _warned.is_set():
+        return
+    _warned.set()
+    why = f" ({'; '.join(causes)})" if causes else ""
+    print(
+        f"WARNING: neither bubblewrap nor user namespaces work here{why}: programs written by the"
+        " model run with resource limits and a system-call filter only, and can read and change"
+        " this user's files. Install bubblewrap.",
+        file=sys.stderr,
+    )

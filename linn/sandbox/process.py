@@ -17,13 +17,15 @@ from linn.sandbox.inside.scratch import empty
 from linn.sandbox.outcome import text_of
 
 _START_SECONDS = 30.0
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+_PIPE_BYTES = 1 << 16
 
 
 class Died(Exception):
     """A server ended, or did not answer in time."""
 
 
-class Server:
+class ServerProcess:
     """A fork server in its isolation; one request at a time."""
 
     def __init__(self, kind: str, size: int) -> None:
@@ -37,56 +39,64 @@ class Server:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+                env=_ENVIRONMENT,
                 bufsize=0,
                 start_new_session=True,
             )
         except OSError as error:
-            self._forget_scratch()
+            self._remove_scratch()
             raise Died(str(error)) from None
-        assert self.process.stdin and self.process.stdout and self.process.stderr
-        self.stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
+        assert self.process.stdin and self.process.stdout
+        self.stdin = self.process.stdin.fileno()
+        self.stdout = self.process.stdout.fileno()
         os.set_blocking(self.stdin, False)
         self.rest = bytearray()
+        self._greet()
+
+    def _greet(self) -> None:
+        """Wait for the server's first line; raises Died with the last line it said on stderr."""
+        assert self.process.stderr
         try:
-            hello = self._line(time.monotonic() + _START_SECONDS)
-            if json.loads(hello) != {"hello": True}:
-                raise Died("no greeting")
+            greeting = self._line(time.monotonic() + _START_SECONDS)
+            if json.loads(greeting) == {"hello": True}:
+                return
         except (Died, ValueError):
-            self.stop()
-            said = text_of(self.process.stderr.read(2000) or b"").strip().splitlines()
-            raise Died(said[-1] if said else "it ended at once") from None
+            pass
+        self.stop()
+        errors = text_of(self.process.stderr.read(2000) or b"").strip().splitlines()
+        raise Died(errors[-1] if errors else "it ended at once")
 
     def ask(
         self, header: Mapping[str, Any], bodies: Sequence[bytes], seconds: float
     ) -> tuple[dict[str, Any], list[bytes]]:
-        """Send one request and wait for its answer; raises Died."""
+        """Send one request and wait for its answer: header and parts. Raises Died."""
         deadline = time.monotonic() + seconds
         for part in (json.dumps(header).encode() + b"\n", *bodies):
             self._send(memoryview(part), deadline)
         answer = json.loads(self._line(deadline))
-        return answer, [self._exactly(size, deadline) for size in answer["sizes"]]
+        parts = [self._exactly(size, deadline) for size in answer["sizes"]]
+        return answer, parts
 
     def _send(self, data: memoryview, deadline: float) -> None:
         while data:
-            answered, free, _ = select.select(
-                [self.stdout], [self.stdin], [], max(0.0, deadline - time.monotonic())
-            )
-            if answered:
+            left = max(0.0, deadline - time.monotonic())
+            answers, free, _ = select.select([self.stdout], [self.stdin], [], left)
+            if answers:
                 return  # before it has read everything: it could not start, and says why
             if not free:
                 raise Died("it does not read")
             try:
-                data = data[os.write(self.stdin, data[: 1 << 16]) :]
+                data = data[os.write(self.stdin, data[:_PIPE_BYTES]) :]
             except BlockingIOError:
                 continue
             except OSError:
                 raise Died("it has ended") from None
 
     def _more(self, deadline: float) -> None:
-        if not select.select([self.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        left = max(0.0, deadline - time.monotonic())
+        if not select.select([self.stdout], [], [], left)[0]:
             raise Died("it does not answer")
-        part = os.read(self.stdout, 1 << 16)
+        part = os.read(self.stdout, _PIPE_BYTES)
         if not part:
             raise Died("it has ended")
         self.rest += part
@@ -115,9 +125,9 @@ class Server:
         for stream in (self.process.stdin, self.process.stdout):
             if stream:
                 stream.close()
-        self._forget_scratch()
+        self._remove_scratch()
 
-    def _forget_scratch(self) -> None:
+    def _remove_scratch(self) -> None:
         if self.scratch:
             with contextlib.suppress(OSError):
                 empty(self.scratch)

@@ -1,8 +1,10 @@
-"""A Python interpreter with a memory, for a model's tool calls: isolated, bounded, ended and started anew when it overruns."""
+"""A Python interpreter with a memory, for a model's tool calls: isolated and bounded.
+
+It is ended and started anew when it overruns.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -16,15 +18,24 @@ from typing import Literal
 
 from linn.errors import InfrastructureError
 from linn.sandbox import isolation
-from linn.sandbox.workspace import Ran, Running, Workspace, WorkspaceLimits
+from linn.sandbox.outcome import Ran, WorkspaceLimits
+from linn.sandbox.running import Running
+from linn.sandbox.workspace import Workspace
 
 _SOURCE = Path(__file__).parent / "inside" / "interpreter.py"
 _START_SECONDS = 60.0
 _LOOK_SECONDS = 0.25
+_ENDING_SECONDS = 5.0
 _LONGEST_CODE = 1 << 20
-_DAY = 86_400.0
+_LIFETIME_SECONDS = 86_400.0
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]{6,16}")
 _FOLDER = re.compile(r'(?<=File ")/[^"\n]*/')
+_JSON_BYTES = 12
+"""JSON writes a character in up to so many bytes."""
+_ENVELOPE_BYTES = 4096
+_READY = 0
+"""The number of the line by which the interpreter says that it has started."""
+_LOST = "The interpreter was started anew: names and imports from before are lost."
 
 
 @dataclass(frozen=True)
@@ -32,17 +43,22 @@ class Answer:
     """What one call gave."""
 
     status: Literal["ok", "error", "timeout", "memory", "ended"]
-    """`ok`; `error`: the code raised; else the interpreter is gone, and the next call starts with an empty one."""
+    """`ok`; `error`: the code raised; else the interpreter is gone, and the next call starts with
+    an empty one."""
     text: str
-    """What the code printed, its last expression's value, the end of its traceback: what the model is told."""
+    """What the model is told: what the code printed, its last expression's value, the end of its
+    traceback."""
 
 
 class Session:
-    """Python whose state lasts from call to call: no network, a private scratch folder, bounded time, memory, processes and text.
+    """Python whose state lasts from call to call.
 
-    Starts with the first call. `random` is seeded, so that the same calls give the same texts (unless they read clocks or race).
-    A machine that cannot run it raises InfrastructureError. What is not protected against: see `Workspace`; besides, the code runs in
-    the interpreter that reports on it, so an answer is the model's own claim: never a reason for a reward.
+    It gets no network, a private scratch folder, and bounded time, memory, processes and text. It
+    starts with the first call. `random` is seeded, so that the same calls give the same texts
+    (unless they read clocks or race). A machine that cannot run it raises InfrastructureError.
+
+    What is not protected against: see `Workspace`. Besides, the code runs in the interpreter that
+    reports on it, so an answer is the model's own claim: never a reason for a reward.
     """
 
     def __init__(
@@ -52,11 +68,14 @@ class Session:
         output: int = 10_000,
         readable: Sequence[Path] = (),
     ) -> None:
-        """`seconds`: of one call, by the clock; `memory`: bytes; `output`: characters of one answer; `readable`: folders of further packages."""
+        """`seconds`: of one call, by the clock; `memory`: bytes; `output`: characters of an answer.
+
+        `readable`: folders of further packages.
+        """
         self._seconds, self._output, self._readable = seconds, output, tuple(readable)
         self._limits = WorkspaceLimits(
             cpu=30 * seconds,
-            wall=_DAY,
+            wall=_LIFETIME_SECONDS,
             memory=memory,
             address=max(2 * memory, 1 << 30),
             processes=16,
@@ -88,7 +107,10 @@ class Session:
                 return self._ended(gone.why)
 
     def close(self) -> None:
-        """End the interpreter with all that it started, and remove its folder; a call that runs gives up."""
+        """End the interpreter with all that it started, and remove its folder.
+
+        A call that runs gives up.
+        """
         self._closed = True
         with self._lock:
             self._kill()
@@ -101,32 +123,22 @@ class Session:
     def _start(self) -> None:
         if self._workspace is None:
             self._workspace = Workspace(self._limits, readable=self._readable)
-        words = [
-            isolation.python(),
-            "-s",
-            "-S",
-            "-P",
-            "-B",
-            "-c",
-            _SOURCE.read_text(),
-            str(self._output),
-            *self._workspace.readable,
-        ]
-        self._running = self._workspace.start(words)
+        interpreter = isolation.python()
+        flags = ("-s", "-S", "-P", "-B", "-c", _SOURCE.read_text())
+        arguments = (str(self._output), *self._workspace.readable)
+        self._running = self._workspace.start([interpreter, *flags, *arguments])
         self._rest = b""
         assert self._running.stdin is not None
         os.set_blocking(self._running.stdin.fileno(), False)
         try:
-            self._answer(b"", 0, time.monotonic() + _START_SECONDS)
+            self._answer(b"", _READY, time.monotonic() + _START_SECONDS)
         except _Gone as gone:
             ran = self._kill(wait=gone.why == "ended")
             if self._closed:
                 raise
-            why = (
-                f"exit code {ran.code}; may the sandbox's user read {words[0]}?"
-                if ran
-                else gone.why
-            )
+            why = gone.why
+            if ran:
+                why = f"exit code {ran.code}; may the sandbox's user read {interpreter}?"
             raise InfrastructureError(
                 f"no interpreter started in the sandbox ({self._workspace.kind}): {why}"
             ) from None
@@ -135,67 +147,75 @@ class Session:
         """Send a request and wait for its answer; raises _Gone."""
         assert self._running is not None and self._running.stdin is not None
         into, out = self._running.stdin.fileno(), self._running.stdout.fileno()
-        most = 12 * self._output + 4096  # JSON writes a character in up to 12 bytes
         while True:
-            while b"\n" in self._rest:
-                line, _, self._rest = self._rest.partition(b"\n")
-                found = _read(line, call)
-                if found is not None:
-                    return Answer("ok" if found[0] else "error", self._shown(found[1]))
-            if len(self._rest) > most:
-                raise _Gone("broke its own connection")
+            answer = self._received(call)
+            if answer is not None:
+                return answer
             left = until - time.monotonic()
-            if self._closed or left <= 0:
-                raise _Gone("timeout" if left <= 0 else "was closed")
-            readable, writable, _ = select.select(
-                [out], [into] if request else [], [], min(left, _LOOK_SECONDS)
-            )
+            if left <= 0:
+                raise _Gone("timeout")
+            if self._closed:
+                raise _Gone("was closed")
+
+            # A short wait, so that closing from another thread is seen.
+            writers = [into] if request else []
+            wait = min(left, _LOOK_SECONDS)
+            readable, writable, _ = select.select([out], writers, [], wait)
             if writable:
-                with contextlib.suppress(BlockingIOError):
-                    try:
-                        request = request[os.write(into, request[: 1 << 16]) :]
-                    except BrokenPipeError:
-                        request = b""  # it has ended: its stdout says so next
+                request = _written(into, request)
             if readable:
                 part = os.read(out, 1 << 16)
                 if not part:
                     raise _Gone("ended")
                 self._rest += part
 
-    def _shown(self, text: str) -> str:
-        text = _FOLDER.sub("", _ADDRESS.sub("0x…", text.encode("utf-8", "replace").decode()))
+    def _received(self, call: int) -> Answer | None:
+        """The answer to a call, if it was read; raises _Gone where too much was."""
+        while b"\n" in self._rest:
+            line, _, self._rest = self._rest.partition(b"\n")
+            reply = _read(line, call)
+            if reply is not None:
+                finished, text = reply
+                return Answer("ok" if finished else "error", self._cleaned(text))
+        if len(self._rest) > _JSON_BYTES * self._output + _ENVELOPE_BYTES:
+            raise _Gone("broke its own connection")
+        return None
+
+    def _cleaned(self, text: str) -> str:
+        """A text as the model sees it: no addresses, no folders, at most the answer's length."""
+        text = text.encode("utf-8", "replace").decode()
+        text = _FOLDER.sub("", _ADDRESS.sub("0x…", text))
         return text[: self._output + 100].rstrip("\n") or "(no output)"
 
     def _ended(self, why: str) -> Answer:
-        """What to say of an interpreter that is gone; raises InfrastructureError where the machine is at fault."""
+        """What to say of an interpreter that is gone.
+
+        Raises InfrastructureError where the machine is at fault.
+        """
         ran = self._kill(wait=why == "ended")
-        lost = "The interpreter was started anew: names and imports from before are lost."
-        if why == "timeout" or (ran is not None and ran.status == "timeout"):
-            return Answer(
-                "timeout",
-                f"Time limit: the code did not end within {self._seconds:g} seconds and was stopped. {lost}",
-            )
-        if ran is not None and ran.status == "memory":
-            return Answer(
-                "memory",
-                f"Memory limit: the code used more than {self._limits.memory >> 20} MB and was stopped. {lost}",
-            )
-        what = (
-            "wrote too much"
-            if ran is not None and ran.status == "output"
-            else f"ended itself (exit code {ran.code})"
-            if ran
-            else why
-        )
-        return Answer("ended", f"The interpreter {what}. {lost}")
+        status = ran.status if ran else ""
+        if why == "timeout" or status == "timeout":
+            limit = f"the code did not end within {self._seconds:g} seconds"
+            return Answer("timeout", f"Time limit: {limit} and was stopped. {_LOST}")
+        if status == "memory":
+            limit = f"the code used more than {self._limits.memory >> 20} MB"
+            return Answer("memory", f"Memory limit: {limit} and was stopped. {_LOST}")
+        if status == "output":
+            why = "wrote too much"
+        elif ran:
+            why = f"ended itself (exit code {ran.code})"
+        return Answer("ended", f"The interpreter {why}. {_LOST}")
 
     def _kill(self, wait: bool = False) -> Ran | None:
-        """End the interpreter. `wait`: it closed its end, so how it ended can be told shortly, if it did."""
+        """End the interpreter.
+
+        `wait`: it closed its end, so that shortly it can be told how it ended, if it did.
+        """
         running, self._running = self._running, None
         if running is None:
             return None
         try:
-            until = time.monotonic() + 5.0
+            until = time.monotonic() + _ENDING_SECONDS
             while wait and running.alive() and time.monotonic() < until:
                 time.sleep(0.01)
             return running.finish() if wait and not running.alive() else None
@@ -211,10 +231,25 @@ class _Gone(Exception):
         self.why = why
 
 
-def _read(line: bytes, call: int) -> tuple[bool, str] | None:
-    """(ok, text) of the answer to a call; None for any other line, which the code itself may have written."""
+def _written(fd: int, request: bytes) -> bytes:
+    """Write what fits; what is left of a request."""
     try:
-        told = json.loads(line)
-        return (bool(told["ok"]), str(told["text"])) if told["id"] == call else None
+        return request[os.write(fd, request[: 1 << 16]) :]
+    except BlockingIOError:
+        return request
+    except BrokenPipeError:
+        return b""  # the interpreter has ended: its stdout says so next
+
+
+def _read(line: bytes, call: int) -> tuple[bool, str] | None:
+    """(ok, text) of the answer to a call.
+
+    None for any other line, which the code itself may have written.
+    """
+    try:
+        reply = json.loads(line)
+        if reply["id"] != call:
+            return None
+        return bool(reply["ok"]), str(reply["text"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -1,1 +1,4 @@
-"""What runs inside the isolation: standard library only, relative imports only (it is started without the rest of the package)."""
+"""What runs inside the isolation.
+
+Standard library and relative imports only: it is started without the rest of the package.
+"""

@@ -1,4 +1,7 @@
-"""A Python interpreter that keeps its state: a line of JSON in for each call, a line out. Its text is passed to a sandboxed `python -c`."""
+"""A Python interpreter that keeps its state: a line of JSON in for each call, a line out.
+
+This file's text is passed to a sandboxed `python -c`, so it imports nothing of linn.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,26 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 _TAIL_LINES = 15
+_LONGEST_LINE = 500
 
 
-class Kept(io.TextIOBase):
+class Ends(io.TextIOBase):
     """A text stream that keeps the first and the last `most // 2` characters."""
 
     def __init__(self, most: int) -> None:
-        self.half, self.first, self.last, self.left_out = most // 2, "", "", 0
+        self.half = most // 2
+        self.first, self.last = "", ""
+        self.left_out = 0
 
     def writable(self) -> bool:
+        """It is there to be written to."""
         return True
 
     def write(self, text: str) -> int:
-        room = self.half - len(self.first)
-        self.first += text[:room] if room > 0 else ""
-        self.last += text[max(0, room) :]
+        """Take a text, and let go of the middle."""
+        room = max(0, self.half - len(self.first))
+        self.first += text[:room]
+        self.last += text[room:]
         over = len(self.last) - self.half
         if over > 0:
             self.last = self.last[over:]
@@ -43,26 +51,37 @@ class Kept(io.TextIOBase):
 
 
 def trace_of(error: BaseException) -> str:
-    """The end of the traceback, from the caller's own code on; never raises, however hostile the error."""
+    """The end of the traceback, from the caller's own code on.
+
+    Never raises, however hostile the error.
+    """
     try:
         place = error.__traceback__
         while place is not None and not place.tb_frame.f_code.co_filename.startswith("<cell"):
             place = place.tb_next
-        lines = "".join(traceback.format_exception(type(error), error, place)).splitlines()
-        return "\n".join(line[:500] for line in lines[-_TAIL_LINES:])
+        trace = traceback.format_exception(type(error), error, place)
+        lines = "".join(trace).splitlines()
+        return "\n".join(line[:_LONGEST_LINE] for line in lines[-_TAIL_LINES:])
     except BaseException:
         return f"{type(error).__name__}: its message cannot be shown"
 
 
-def execute(code: str, name: str, space: dict[str, Any], out: Kept) -> bool:
-    """Run a cell; what it prints, its last expression's value and its traceback go to `out`. Whether it ran to its end."""
+def execute(code: str, name: str, space: dict[str, Any], out: Ends) -> bool:
+    """Run a cell; whether it ran to its end.
+
+    What it prints, its last expression's value and its traceback go to `out`.
+    """
+    # Tracebacks look up the source lines here.
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     try:
         tree = ast.parse(code, name)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        last = tree.body[-1] if tree.body else None
+        if isinstance(last, ast.Expr):
+            tree.body.pop()
         exec(compile(tree, name, "exec"), space)
         if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), name, "eval"), space)
+            expression = ast.Expression(last.value)
+            value = eval(compile(expression, name, "eval"), space)
             if value is not None:
                 out.write(f"{value!r}\n")
     except BaseException as error:
@@ -79,8 +98,13 @@ def say(fd: int, answer: dict[str, Any]) -> None:
 
 
 def serve(most: int, *paths: str) -> None:
-    """Answer calls until stdin closes. `paths`: folders to import from besides the standard library."""
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    """Answer calls until stdin closes.
+
+    `most`: characters of an answer. `paths`: folders to import from besides the standard library.
+    """
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.dup(1)
+    # The code's own standard streams lead nowhere; what it prints is caught in Python.
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
@@ -88,10 +112,11 @@ def serve(most: int, *paths: str) -> None:
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
     random.seed(0)  # so that the same calls say the same each time
+
     say(answers, {"id": 0, "ok": True, "text": "ready"})
     for number, line in enumerate(requests, 1):
         request = json.loads(line)
-        out = Kept(most)
+        out = Ends(most)
         with redirect_stdout(out), redirect_stderr(out):
             finished = execute(request["code"], f"<cell {number}>", vars(main), out)
         say(answers, {"id": request["id"], "ok": finished, "text": out.text()})

@@ -1,7 +1,7 @@
-"""Plain data as JSON text: the only thing that crosses between a program and whoever judges it.
+"""Plain data as JSON text: all that crosses between a program and whoever judges it.
 
-Only builtin values of exactly known kinds come out of `decode`, so no object made by a program (with its own `__eq__`, say) is ever
-compared.
+Only builtin values of exactly known kinds come out of `decode`. So no object that a program made
+(with its own `__eq__`, say) is ever compared.
 """
 
 from __future__ import annotations
@@ -11,6 +11,19 @@ from typing import Any
 
 DEPTH = 60
 """Deepest nesting that is carried."""
+_WIDE_INTEGER = 1 << 60
+"""From here on integers are carried as hexadecimal text: JSON readers limit their digits."""
+
+_BROKEN = (
+    ValueError,
+    TypeError,
+    RecursionError,
+    OverflowError,
+    KeyError,
+    IndexError,
+    AttributeError,
+)
+"""What reading a hostile text can raise."""
 
 
 class NotPlain(TypeError):
@@ -18,18 +31,22 @@ class NotPlain(TypeError):
 
 
 def _pack(value: Any, depth: int) -> Any:
+    """A value as what JSON can write. The builtin types' own methods are called by name.
+
+    An object of a subclass may have methods of its own that lie.
+    """
     if value is None or value is True or value is False:
         return value
-    kind = type(value)
-    if kind is int or isinstance(value, int):
+    if isinstance(value, int):
         value = int.__add__(value, 0)
-        return value if -(1 << 60) < value < 1 << 60 else {"int": hex(value)}
+        is_narrow = -_WIDE_INTEGER < value < _WIDE_INTEGER
+        return value if is_narrow else {"int": hex(value)}
     if isinstance(value, float):
-        return (
-            float.__add__(value, 0.0) if value else float.__mul__(value, 1.0)
-        )  # the product keeps the sign of -0.0
+        # A sum makes a plain float; for zeros it is the product that keeps the sign of -0.0.
+        return float.__add__(value, 0.0) if value else float.__mul__(value, 1.0)
     if isinstance(value, str):
-        return str.__str__(value) if kind is str else "".join(str.__iter__(value))
+        return str.__str__(value) if type(value) is str else "".join(str.__iter__(value))
+
     if depth >= DEPTH:
         raise NotPlain("value is nested too deeply")
     if isinstance(value, list):
@@ -37,71 +54,74 @@ def _pack(value: Any, depth: int) -> Any:
     if isinstance(value, tuple):
         return {"tuple": [_pack(item, depth + 1) for item in tuple.__iter__(value)]}
     if isinstance(value, dict):
-        return {"dict": [[_pack(k, depth + 1), _pack(v, depth + 1)] for k, v in dict.items(value)]}
+        pairs = dict.items(value)
+        return {"dict": [[_pack(key, depth + 1), _pack(item, depth + 1)] for key, item in pairs]}
     if isinstance(value, (set, frozenset)):
         return {"set": [_pack(item, depth + 1) for item in value]}
+
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": bytes(value).hex()}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
-    raise NotPlain(f"a value of type {kind.__name__} is not plain data")
+    raise NotPlain(f"a value of type {type(value).__name__} is not plain data")
 
 
-def _unpack(value: Any, depth: int, left: list[float]) -> Any:
+def _unpack(value: Any, depth: int, budget: list[float]) -> Any:
+    """The value that `_pack` gave this for. `budget`: hashes that may still be taken."""
     if depth > 2 * DEPTH + 4:
         raise NotPlain("value is nested too deeply")
     if isinstance(value, list):
-        return [_unpack(item, depth + 1, left) for item in value]
+        return [_unpack(item, depth + 1, budget) for item in value]
     if not isinstance(value, dict):
         return value
     if len(value) != 1:
         raise NotPlain("not an encoded value")
+
     ((tag, body),) = value.items()
-    if tag == "int":
-        return int(body, 16)
-    if tag == "tuple":
-        return tuple(_unpack(item, depth + 1, left) for item in body)
-    if tag == "dict":
-        _spend(left, [k for k, _ in body])
-        return {_unpack(k, depth + 2, left): _unpack(v, depth + 2, left) for k, v in body}
-    if tag == "set":
-        _spend(left, body)
-        return {_unpack(item, depth + 1, left) for item in body}
-    if tag == "bytes":
-        return bytes.fromhex(body)
-    if tag == "complex":
-        return complex(float(body[0]), float(body[1]))
+    match tag:
+        case "int":
+            return int(body, 16)
+        case "tuple":
+            return tuple(_unpack(item, depth + 1, budget) for item in body)
+        case "dict":
+            _spend(budget, [key for key, _ in body])
+            return {
+                _unpack(key, depth + 2, budget): _unpack(item, depth + 2, budget)
+                for key, item in body
+            }
+        case "set":
+            _spend(budget, body)
+            return {_unpack(item, depth + 1, budget) for item in body}
+        case "bytes":
+            return bytes.fromhex(body)
+        case "complex":
+            return complex(float(body[0]), float(body[1]))
     raise NotPlain("not an encoded value")
 
 
-def _spend(left: list[float], keys: list[Any]) -> None:
-    left[0] -= sum(not isinstance(key, str) for key in keys)
-    if left[0] < 0:
+def _spend(budget: list[float], keys: list[Any]) -> None:
+    budget[0] -= sum(not isinstance(key, str) for key in keys)
+    if budget[0] < 0:
         raise NotPlain("too many members of sets and keys of dictionaries that are not text")
 
 
 def encode(value: Any) -> str:
-    """One line of JSON for a plain value; raises NotPlain for anything else. Subclasses of builtins become the builtin."""
+    """One line of JSON for a plain value; raises NotPlain for anything else.
+
+    Objects of a builtin type's subclass become that builtin type.
+    """
     return json.dumps(_pack(value, 0))
 
 
 def decode(text: str | bytes, keys: float = float("inf")) -> Any:
     """The value of a line made by `encode`; raises NotPlain on any other text, however hostile.
 
-    `keys`: at most so many set members and dictionary keys that are not text: numbers and tuples can be chosen to have equal hashes,
-    and a table of n such takes n² comparisons.
+    `keys`: at most so many set members and dictionary keys that are not text. Numbers and tuples
+    can be chosen to have equal hashes, and a table of n such takes n² comparisons.
     """
     try:
         return _unpack(json.loads(text), 0, [keys])
     except NotPlain:
         raise
-    except (
-        ValueError,
-        TypeError,
-        RecursionError,
-        OverflowError,
-        KeyError,
-        IndexError,
-        AttributeError,
-    ) as error:
+    except _BROKEN as error:
         raise NotPlain(f"not an encoded value ({type(error).__name__})") from None

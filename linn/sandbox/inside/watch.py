@@ -1,4 +1,7 @@
-"""Watching one request's children: what they say is collected, their limits are held."""
+"""Watching one request's children: what they say is collected, their limits are held.
+
+This file runs inside the sandbox, in the fork server.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,40 @@ import mmap
 import os
 import select
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-_LOOK, _LOOK_AT_FILES = 0.005, 0.05
+_SHORTEST_WAIT = 0.005
+_LONGEST_WAIT = 0.05
+"""Seconds between two looks at the limits."""
 _MOST_FILES = 10_000
-_WAITING = 9.0
+_MOST_WAITING = 9.0
+"""How many times the wall-clock limit may be spent waiting for a processor."""
+_CPUCLOCK_SCHED = 2
+"""linux/posix-timers.h: the clock of a process is its number's complement, shifted, and this."""
 
 
 def _waited(pid: int) -> float:
-    """Seconds that a process has waited for a processor: those of its most delayed thread. 0 where the system does not tell."""
+    """Seconds that a process has waited for a processor: those of its most delayed thread.
+
+    0 where the system does not tell.
+    """
     longest = 0
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as file:
-                longest = max(longest, int(file.read().split()[1]))
+                nanoseconds = int(file.read().split()[1])
+            longest = max(longest, nanoseconds)
     except (OSError, ValueError, IndexError):
         pass  # it has ended, or a thread of it has
     return longest / 1e9
 
 
-class Heard:
-    """What a child says on one stream, up to one byte over a cap; not in the heap, since the next child inherits what the heap has held."""
+class Stream:
+    """What a child says on one stream, up to one byte over a cap.
+
+    It is not held in the heap, since the next child inherits what the heap has held.
+    """
 
     def __init__(self, cap: int) -> None:
         self.cap, self.size, self.seen = cap, 0, 0
@@ -46,11 +62,17 @@ class Heard:
                 self.size += count
         return True
 
-    def line(self) -> bool:
+    def has_new_line(self) -> bool:
         """Whether there is a line that was not asked about before."""
         end = self.room.find(b"\n", self.seen, self.size)
-        self.seen = end + 1 if end >= 0 else self.seen
-        return end >= 0
+        if end < 0:
+            return False
+        self.seen = end + 1
+        return True
+
+    def is_over(self) -> bool:
+        """Whether the child said more than allowed."""
+        return self.size > self.cap
 
     def text(self) -> memoryview:
         """What was said, cut at the cap."""
@@ -58,83 +80,109 @@ class Heard:
 
 
 class Watch:
-    """Collects what a child says until it ends, says too much, makes too many files, runs out of time, or our own parent is gone.
+    """Collects what children say until the last one ends, passes a limit, or our owner is gone.
 
-    CPU and wall-clock limits hold for each answer: they begin anew with a line, as often as answers were asked for. Of the wall-clock time,
-    what the program spent waiting for a processor does not count (up to nine times the limit), so that a loaded machine changes no verdict.
+    CPU and wall-clock limits hold for each answer: they begin anew with a line, as often as
+    answers were asked for. Of the wall-clock time, what the program spent waiting for a processor
+    does not count (up to nine times the limit), so that a loaded machine changes no verdict.
     """
 
     def __init__(
-        self, pids: list[int], streams: dict[str, int], header: dict[str, Any], memory: str
+        self,
+        pids: Sequence[int],
+        streams: Mapping[str, int],
+        header: Mapping[str, Any],
+        memory: str,
     ) -> None:
-        """`memory`: a scratch folder in memory, whose files are counted; they cost memory that no other limit sees."""
-        self.cpu, self.wall, self.cap, self.left = (
-            float(header["cpu"]),
-            float(header["wall"]),
-            int(header["output"]),
-            int(header["answers"]),
-        )
+        """`streams`: descriptors to read, by name. `memory`: a scratch folder in memory, or "".
+
+        The files of such a folder are counted: they cost memory that no other limit sees.
+        """
+        self.cpu, self.wall = float(header["cpu"]), float(header["wall"])
+        self.answers_left = int(header["answers"])
         self.memory = memory
-        self.clocks = {
-            pid: (~pid << 3) | 2 for pid in pids
-        }  # the kernel's number for "CPU time of that process"
+        self.clocks = {pid: (~pid << 3) | _CPUCLOCK_SCHED for pid in pids}
         self.waited = dict.fromkeys(pids, 0.0)
-        self.names = {fd: name for name, fd in streams.items()}
-        self.said = {name: Heard(self.cap) for name in streams}
+
+        cap = int(header["output"])
+        self.streams = {name: Stream(cap) for name in streams}
+        self.open_names = {fd: name for name, fd in streams.items()}
         self.handle = os.pidfd_open(pids[-1])
         self.poll = select.poll()
         self.poll.register(self.handle, select.POLLIN)
-        self.poll.register(0, select.POLLHUP)
-        for fd in self.names:
+        self.poll.register(0, select.POLLHUP)  # our owner's end of stdin
+        for fd in self.open_names:
             os.set_blocking(fd, False)
             self.poll.register(fd, select.POLLIN)
-        self._allow()
+        self._renew_limits()
 
-    def _allow(self) -> None:
-        """The limits begin anew."""
-        self.left -= 1
+    def _renew_limits(self) -> None:
+        """The limits begin anew, for the next answer."""
+        self.answers_left -= 1
         self.deadline = time.monotonic() + self.wall
-        self.spent = {pid: self._used(pid) for pid in self.clocks}
-        self.before = sum(self.waited.values())
+        self.used_before = {pid: self._used(pid) for pid in self.clocks}
+        self.waited_before = sum(self.waited.values())
 
     def _used(self, pid: int) -> float:
+        """CPU seconds of a process."""
         try:
             return time.clock_gettime(self.clocks[pid])
         except OSError:
             return 0.0  # it has ended
 
-    def _seconds(self) -> float:
-        """How long to wait before the limits are looked at again; not above 0 when one is passed."""
-        cpu = min(self.cpu - self._used(pid) + spent for pid, spent in self.spent.items())
-        self.waited = {pid: max(waited, _waited(pid)) for pid, waited in self.waited.items()}
-        waited = sum(self.waited.values()) - self.before
-        wall = self.deadline - time.monotonic() + min(waited, _WAITING * self.wall)
-        return min(wall, max(cpu, _LOOK) if cpu > 0 else cpu)
+    def _seconds_left(self) -> float:
+        """How long to wait before the limits are looked at again; not above 0 if one is passed."""
+        cpu_left = min(
+            self.cpu - self._used(pid) + before for pid, before in self.used_before.items()
+        )
+        # A process that has ended tells no more, so its last number is kept.
+        for pid in self.waited:
+            self.waited[pid] = max(self.waited[pid], _waited(pid))
+        waited = sum(self.waited.values()) - self.waited_before
+        allowance = min(waited, _MOST_WAITING * self.wall)
+        wall_left = self.deadline - time.monotonic() + allowance
+        if cpu_left > 0:
+            cpu_left = max(cpu_left, _SHORTEST_WAIT)
+        return min(wall_left, cpu_left)
 
-    def _crowded(self) -> bool:
-        found = os.statvfs(self.memory) if self.memory else None
-        return found is not None and found.f_files - found.f_ffree > _MOST_FILES
+    def _is_crowded(self) -> bool:
+        """Whether there are too many files in memory."""
+        if not self.memory:
+            return False
+        status = os.statvfs(self.memory)
+        return status.f_files - status.f_ffree > _MOST_FILES
+
+    def _drain(self, fds: Sequence[int]) -> None:
+        """Read what these streams hold; those that are closed are forgotten."""
+        for fd in fds:
+            if not self.streams[self.open_names[fd]].drain(fd):
+                self.poll.unregister(fd)
+                del self.open_names[fd]
 
     def run(self) -> str:
         """`ended`, `timeout`, `output`, or `unwanted` when our owner is gone."""
         ending = ""
         while not ending:
-            seconds = self._seconds()
-            events = dict(self.poll.poll(max(0.0, min(seconds, _LOOK_AT_FILES)) * 1000))
+            seconds = self._seconds_left()
+            milliseconds = max(0.0, min(seconds, _LONGEST_WAIT)) * 1000
+            events = dict(self.poll.poll(milliseconds))
             if 0 in events:
                 return "unwanted"
-            ending = "ended" if self.handle in events else "timeout" if seconds <= 0 else ""
-            for fd, name in list(self.names.items()):
-                if (fd in events or ending == "ended") and not self.said[name].drain(fd):
-                    self.poll.unregister(fd)
-                    del self.names[fd]
-            while self.left > 0 and self.said["lines"].line():
-                self._allow()
-            if self._crowded() or any(heard.size > self.cap for heard in self.said.values()):
+            if self.handle in events:
+                ending = "ended"
+            elif seconds <= 0:
+                ending = "timeout"
+
+            # Once the last child has ended, whatever is left is read.
+            fds = [fd for fd in self.open_names if fd in events or ending == "ended"]
+            self._drain(fds)
+            while self.answers_left > 0 and self.streams["lines"].has_new_line():
+                self._renew_limits()
+            if self._is_crowded() or any(stream.is_over() for stream in self.streams.values()):
                 ending = "output"
         os.close(self.handle)
         return ending
 
     def text(self, name: str) -> memoryview | bytes:
         """What was said on a stream, cut at the limit."""
-        return self.said[name].text() if name in self.said else b""
+        return self.streams[name].text() if name in self.streams else b""

@@ -1,0 +1,121 @@
+"""What processes use, read from /proc: memory, processor time, bytes written, files.
+
+This file runs inside the sandbox, at the start of every command: it imports little.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import stat
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_BLOCK_BYTES = 512
+_EMPTY_FILE_BYTES = 4096
+"""What an empty file or folder counts as, so that a folder full of them ends too."""
+
+# Fields of /proc/PID/stat, counted from the one after the name (proc(5) counts that one as 3).
+_PARENT = 1
+_FIRST_TIME, _LAST_TIME = 11, 14
+"""utime, stime, cutime, cstime: its own time, and that of the children it waited for."""
+
+
+def descendants(own_space: bool) -> list[int]:
+    """Every process that the command started.
+
+    `own_space`: this process is the first of a process space, where all others are the
+    command's. Else they are found by their parents.
+    """
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    if own_space:
+        return [pid for pid in pids if pid != 1]
+
+    parent_of = {}
+    for pid in pids:
+        fields = _stat_fields(pid)
+        if fields:
+            parent_of[pid] = int(fields[_PARENT])
+    family = {os.getpid()}
+    while True:
+        children = {pid for pid, parent in parent_of.items() if parent in family}
+        if children <= family:
+            break
+        family |= children
+    return sorted(family - {os.getpid()})
+
+
+def memory_and_time(pids: list[int]) -> tuple[int, float]:
+    """Bytes of memory of these processes; CPU seconds of these and of those that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = ended.ru_utime + ended.ru_stime
+    for pid in pids:
+        fields = _stat_fields(pid)
+        if len(fields) > _LAST_TIME:
+            ticks = map(int, fields[_FIRST_TIME : _LAST_TIME + 1])
+            seconds += sum(ticks) / _TICKS_PER_SECOND
+    return sum(map(_memory, pids)), seconds
+
+
+def written_bytes(pids: list[int]) -> int:
+    """Bytes that were sent to disks by these processes, and by children that have ended.
+
+    What was taken back in time, before it reached a disk, does not count.
+    """
+    total = 0
+    for pid in (os.getpid(), *pids):
+        lines = _read(f"/proc/{pid}/io").splitlines()
+        counts = dict(line.split(b": ") for line in lines)
+        total += int(counts.get(b"write_bytes", 0))
+        total -= int(counts.get(b"cancelled_write_bytes", 0))
+    return total
+
+
+def folder_bytes(folder: str, most: int) -> int:
+    """Bytes that a folder holds; counting stops above `most`."""
+    total, folders = 0, [folder]
+    while folders and total <= most:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    total += max(_EMPTY_FILE_BYTES, status.st_blocks * _BLOCK_BYTES)
+                    if stat.S_ISDIR(status.st_mode):
+                        folders.append(entry.path)
+                    if total > most:
+                        break
+        except OSError as error:
+            # A path this long was made step by step, so that nobody can look into it.
+            if error.errno == errno.ENAMETOOLONG:
+                return most + 1
+    return total
+
+
+def file_count(mount: str) -> int:
+    """Files and folders of a file system in memory."""
+    status = os.statvfs(mount)
+    return status.f_files - status.f_ffree
+
+
+def _memory(pid: int) -> int:
+    """Bytes of private and shared memory that a process holds, mapped files left out."""
+    total = 0
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith((b"RssAnon:", b"RssShmem:")):
+            total += int(line.split()[1]) << 10
+    return total
+
+
+def _stat_fields(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat after the name; empty when the process has ended."""
+    # The name stands in brackets and may hold any byte, brackets and spaces too.
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+
+
+def _read(path: str) -> bytes:
+    """A small file's bytes; empty where it is gone."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
