@@ -260,12 +260,13 @@ def loaded_core() -> Iterator[None]:
     """Five loops share the one core that this process, and what it starts, may use."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(5)]
-    yield
-    for loop in loops:
-        loop.kill()
-        loop.wait()
-    os.sched_setaffinity(0, allowed)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.sched_setaffinity, 0, allowed)
+        for _ in range(5):
+            loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(loop.wait)
+            stack.callback(loop.kill)
+        yield
 
 
 @pytest.mark.slow

@@ -66,10 +66,12 @@ class Sandbox:
             raise UserError(
                 f"sandbox kind {kind!r} is not available here; found: {', '.join(kinds)}"
             )
+
         self.limits = limits or Limits()
         count = servers or len(os.sched_getaffinity(0))
         self.pool = ServerPool(count, kind, scratch=4 * self.limits.file)
         self.compiler = Compiler(self.pool)
+
         self._memory: OrderedDict[bytes, Execution] = OrderedDict()
         self._remembered = 0
         self._lock = threading.Lock()
@@ -129,6 +131,7 @@ class Sandbox:
         The text may import the folder's modules. Their functions answer from another process by
         plain data; tests that need its classes or objects cannot pass.
         """
+        # Stand-ins for these modules are what the test text imports.
         modules = []
         for path in _require_inside(files):
             if path.endswith(".py"):
@@ -149,23 +152,28 @@ class Sandbox:
     def _calls(
         self, job: Mapping[str, Any], calls: Sequence[Call], limits: Limits | None
     ) -> list[Outcome]:
-        encoded = [(target, encode(list(arguments))) for target, arguments in calls]
+        encoded = []
+        for target, arguments in calls:
+            encoded.append((target, encode(list(arguments))))
         body = _json_of({**job, "calls": encoded})
-        most = max(1, len(calls))
+        count = len(calls)
+        most = max(1, count)
         execution = self._ask("call", (body,), limits, answers=most)
+
         # What follows the last line was cut off, or not asked for.
         lines = execution.lines.split(b"\n", most)[:-1]
         outcomes = [outcome_of(line) for line in lines]
 
         # A program that does not load says so in one line for all calls.
-        is_one_for_all = len(outcomes) == 1 < len(calls) and execution.ending == "ended"
+        is_one_for_all = len(outcomes) == 1 and execution.ending == "ended"
         if is_one_for_all and outcomes[0].status in ("error", "memory"):
-            outcomes *= len(calls)
+            outcomes *= count
 
+        # The calls that were not answered share the reason why it ended.
         why = f"the program ended before it answered ({exit_text(execution.code)})"
         missing = outcome_of_ending(execution) or Outcome("error", error=why)
-        outcomes += [missing] * (len(calls) - len(outcomes))
-        return outcomes[: len(calls)]
+        outcomes += [missing] * (count - len(outcomes))
+        return outcomes[:count]
 
     def _check(
         self, job: Mapping[str, Any], judge: Mapping[str, Any], limits: Limits | None
@@ -185,10 +193,12 @@ class Sandbox:
     ) -> Execution:
         """One request, answered from memory where an equal one was answered before."""
         header = header_of(kind, bodies, limits or self.limits, answers, prelude)
+        # Everything that an answer depends on.
         digest = hashlib.blake2b(repr(header).encode(), digest_size=16)
         for body in bodies:
             digest.update(body)
         key = digest.digest()
+
         with self._lock:
             if key in self._memory:
                 self._memory.move_to_end(key)
@@ -196,12 +206,14 @@ class Sandbox:
                 return self._memory[key]
 
         execution = self.pool.ask(header, bodies)
+        # Long answers would fill linn's own memory.
         size = len(execution.lines) + len(execution.stdout) + len(execution.stderr)
         if size <= _LONGEST_REMEMBERED:
             with self._lock:
                 self._memory[key] = execution
                 if len(self._memory) > _MOST_REMEMBERED:
                     self._memory.popitem(last=False)
+
         return execution
 
 
@@ -216,10 +228,12 @@ def _bytes_of(text: str) -> bytes:
 def _printed(execution: Execution) -> Outcome:
     """The outcome of a program that prints: what it printed, and how it ended."""
     stdout = text_of(execution.stdout)
+    # A script that ends well reports nothing, and it has no value to report.
     lines = [line for line in execution.lines.splitlines() if line]
     outcome = outcome_of_ending(execution) or first_outcome(lines)
     if outcome is not None and outcome.status == "ok":
-        outcome = Outcome("error", error="unexpected answer")  # a script has no value to report
+        outcome = Outcome("error", error="unexpected answer")
+
     if outcome is not None:
         return replace(outcome, stdout=stdout)
     if execution.code != 0:

@@ -79,7 +79,9 @@ class Compiler:
             if not self._is_proven:
                 self._prove()
                 self._is_proven = True
-        key = hashlib.blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+        data = source.encode("utf-8", "surrogatepass")
+        key = hashlib.blake2b(data, digest_size=16).digest()
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
@@ -87,6 +89,8 @@ class Compiler:
 
         with self._slots:
             compiled = self._compile(source)
+
+        # Another thread may have compiled the same source meanwhile.
         with self._lock:
             if key not in self._cache:
                 self._cache[key] = compiled
@@ -125,6 +129,8 @@ class Compiler:
         with Workspace(self.limits, kind=self._pool.kind) as workspace:
             workspace.write("program.cpp", source)
             ran = workspace.run(command)
+
+            # The workspace is gone with this block, so the program is read within it.
             if ran.status == "ok":
                 try:
                     program = workspace.read("program")
@@ -140,6 +146,8 @@ def _error_of(ran: Ran) -> str:
         return "compile time limit exceeded"
     if ran.status in ("memory", "output"):
         return f"compiling takes too much {ran.status}"
+
+    # The first mistake is the one to mend; the others often follow from it.
     first = _ERROR.search(ran.stderr)
     if first:
         line, message = first.groups()

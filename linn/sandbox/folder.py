@@ -46,17 +46,20 @@ class Folder:
         """Write a file, making its folders."""
         *parents, name = _parts(path)
         data = bytes_of(text)
+
         try:
             with self._entered(parents, make=True) as folder:
                 # Removed first, so that nothing is written through a link, or into a file that a
                 # command holds open.
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=folder)
+
                 handle = os.open(name, _NEW_FILE_FLAGS, 0o644, dir_fd=folder)
                 with open(handle, "wb") as file:
                     file.write(data)
                     if self.uid:
                         os.fchown(handle, self.uid, self.uid)
+
         except _BAD_PLACE as error:
             raise ValueError(f"path {path!r}: {error.strerror}") from None
         except OSError as error:
@@ -68,6 +71,8 @@ class Folder:
         try:
             with self._entered(parents) as folder:
                 handle = os.open(name, _READ_FLAGS, dir_fd=folder)
+
+            # A named pipe or a device could keep us waiting, or never end.
             with open(handle, "rb") as file:
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
                     raise ValueError(f"path {path!r}: not a regular file")
@@ -85,6 +90,7 @@ class Folder:
         folders: list[list[str]] = [[]]
         while folders and len(files) <= _MOST_FILES:
             parents = folders.pop()
+            # Commands may change the tree meanwhile: what cannot be looked at is left out.
             with contextlib.suppress(OSError), self._entered(parents) as folder:
                 for name in os.listdir(folder):
                     mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
@@ -102,6 +108,8 @@ class Folder:
             for name in parents:
                 if make:
                     self._make(name, handle)
+
+                # Only one descriptor is held at a time, however deep the path.
                 inner = os.open(name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=handle)
                 os.close(handle)
                 handle = inner
@@ -129,6 +137,7 @@ def _parts(path: str) -> list[str]:
     parts = path.split("/")
     if len(parts) > DEEPEST + 1:
         raise ValueError(f"path {path[:200]!r} leads through more than {DEEPEST} folders")
+
     longest = max(len(part.encode("utf-8", "replace")) for part in parts)
     # An absolute path has an empty first part.
     if "\0" in path or {"", ".", ".."} & set(parts) or longest > _LONGEST_NAME:

@@ -95,6 +95,7 @@ def _uid(first: int, index: int) -> int:
     uid = first + (os.getpid() % _PROCESSES) * _USERS + index % _USERS
     if os.geteuid() != 0:
         return 0
+
     # A container's root may have few users, or itself alone.
     for line in Path("/proc/self/uid_map").read_text().splitlines():
         begin, _, count = map(int, line.split())
@@ -112,11 +113,14 @@ def command(kind: str, size: int, scratch: str) -> tuple[str, ...]:
     `size` bounds its scratch folder in bytes; `scratch` is used by `plain` only.
     """
     uid = _uid(_FIRST_SERVER_UID, next(_server_count))
+
+    # These two have a /tmp of their own, in memory.
     if kind == "bwrap":
-        wrapper = _bwrap_server(size)
-        return (*wrapper, *_server(kind, uid, "/tmp", size))
+        return (*_bwrap_server(size), *_server(kind, uid, "/tmp", size))
     if kind == "unshare":
         return (*_unshare(), *_server(kind, uid, "/tmp", size))
+
+    # The folder stands on the disk, and the programs' user must be able to write in it.
     os.chmod(scratch, 0o777)
     return _server(kind, uid, scratch, size)
 
@@ -152,10 +156,12 @@ def _bwrap(capabilities: Sequence[str]) -> list[str]:
     words += ["--clearenv", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "LC_ALL", "C.UTF-8"]
     words += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     words += ["--unshare-cgroup-try"]
+
     words += ["--cap-drop", "ALL"] if os.geteuid() == 0 else ["--unshare-user"]
     for capability in capabilities:
         words += ["--cap-add", capability]
 
+    # Where /bin is a link to /usr/bin, it has to be one inside too.
     for folder in SYSTEM:
         if os.path.islink(folder):
             words += ["--symlink", os.readlink(folder), folder]
@@ -164,6 +170,7 @@ def _bwrap(capabilities: Sequence[str]) -> list[str]:
     for folder in dict.fromkeys((sys.base_prefix, sys.base_exec_prefix)):
         if not folder.startswith("/usr"):
             words += _bound(folder)
+
     words += ["--ro-bind", str(_INSIDE), f"{_BOUND_PACKAGE}/inside"]
     words += ["--proc", "/proc", "--dev", "/dev"]
     return words
@@ -202,6 +209,7 @@ def installed_packages() -> list[str]:
     folders = [library / "site-packages", library / "ensurepip", library / "dist-packages"]
     folders += [Path("/usr/lib/python3/dist-packages")]
     folders += sorted(Path("/usr/local/lib").glob("python3*"))
+
     unique = dict.fromkeys(folders)
     return [str(path) for path in unique if path.is_dir() and not path.is_symlink()]
 
@@ -211,11 +219,13 @@ def supervised(place: Place, size: int, job: int, report: int) -> tuple[str, ...
 
     `size`: bytes of /tmp; `job`, `report`: inherited descriptors.
     """
+    # `plain` runs the supervisor as it is.
     wrapper: list[str] = []
     if place.kind == "bwrap":
         wrapper = _bwrap_supervisor(place, size)
     elif place.kind == "unshare":
         wrapper = _unshare()
+
     start = _import_and_run("supervisor", place.kind)
     interpreter = (python(), "-I", "-S", "-B", "-c", start)
     words = (place.kind, str(place.uid), place.folder, str(size), str(job), str(report))
@@ -224,8 +234,10 @@ def supervised(place: Place, size: int, job: int, report: int) -> tuple[str, ...
 
 def _bwrap_supervisor(place: Place, size: int) -> list[str]:
     words = _bwrap(_SUPERVISOR_CAPABILITIES)
+    # An empty folder over each: what is bound above would show them.
     for installed in installed_packages():
         words += ["--tmpfs", installed]
+
     words += ["--perms", "0755", "--dir", "/etc"]
     for path in _LOOK_UP:
         words += ["--ro-bind-try", path, path]

@@ -149,12 +149,14 @@ def scrub(text: str) -> str:
 
 def outcome_of(line: bytes) -> Outcome:
     """An outcome from a line a child wrote; the child may be hostile."""
+    # The value itself is decoded apart, within limits of its own.
     if line.startswith(_VALUE):
         encoded = line[len(_VALUE) : -1]
         try:
             return Outcome("ok", value=decode(encoded, _MOST_KEYS))
         except NotPlain as error:
             return Outcome("error", error=scrub(str(error)))
+
     try:
         ((status, text),) = json.loads(line).items()
         message = scrub(str(text))

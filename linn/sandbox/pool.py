@@ -7,14 +7,14 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from linn.errors import InfrastructureError
 from linn.sandbox import isolation
 from linn.sandbox.outcome import Execution, Limits
-from linn.sandbox.process import Died, ServerProcess
+from linn.sandbox.process import Died, Header, ServerProcess
 
 _LONGEST, _SLACK_SECONDS = 10.0, 30.0
 """A server answers within so many times the wall-clock limit, and so many seconds.
@@ -52,7 +52,7 @@ class ServerPool:
         self._change = threading.Condition()
         _open.add(self)
 
-    def ask(self, header: Mapping[str, Any], bodies: Sequence[bytes]) -> Execution:
+    def ask(self, header: Header, bodies: Sequence[bytes]) -> Execution:
         """One request to its answer; raises InfrastructureError where the machine is at fault.
 
         A server that breaks is replaced, and a program that something else killed (a machine out
@@ -103,13 +103,14 @@ class ServerPool:
     # ------------------------------------------------------------ how
 
     def _exchange(
-        self, header: Mapping[str, Any], bodies: Sequence[bytes], seconds: float, fresh: bool
+        self, header: Header, bodies: Sequence[bytes], seconds: float, fresh: bool
     ) -> Execution:
         """One request to one server, which is given back; raises Died where it breaks."""
         server = self._take(fresh)
         began = time.monotonic()
         try:
             answer, parts = server.ask(header, bodies, seconds)
+            # A server that failed sends a header only.
             lines, stdout, stderr = parts or (b"", b"", b"")
             execution = Execution(
                 ending=answer["ending"],
@@ -121,16 +122,18 @@ class ServerPool:
                 seconds=time.monotonic() - began,
             )
             is_broken = bool(answer["last"] or execution.failed)
+
         except (Died, ValueError, KeyError) as error:
             self._give(server, is_broken=True)
             raise Died(str(error)) from None
         except BaseException:
             self._give(server, is_broken=True)
             raise
+
         self._give(server, is_broken)
         return execution
 
-    def _probe(self, header: Mapping[str, Any]) -> None:
+    def _probe(self, header: Header) -> None:
         """Raise InfrastructureError unless a known program runs."""
         probe = {**header, **_PROBE_LIMITS, "kind": "call", "sizes": [len(_PROBE)]}
         try:
@@ -153,6 +156,7 @@ class ServerPool:
         if fresh:
             self.close()
         began = time.monotonic()
+
         with self._change:
             if self._owner != os.getpid():
                 # A fork of this process must not talk to its parent's servers.
@@ -160,14 +164,18 @@ class ServerPool:
             while not self.free and self.running >= self.servers:
                 self._change.wait()
             self._totals["waited"] += time.monotonic() - began
+
             if self.free:
                 return self.free.pop()
             self.running += 1
             self.started += 1
             self._totals["restarts"] += self.started > self.servers
+
+        # Outside the lock, since a start takes long.
         try:
             return isolation.starter.submit(self._start).result()
         except BaseException:
+            # Who waits for a server may try in turn.
             with self._change:
                 self.running -= 1
                 self._change.notify()

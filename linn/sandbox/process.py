@@ -20,6 +20,9 @@ _START_SECONDS = 30.0
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 _PIPE_BYTES = 1 << 16
 
+Header = Mapping[str, Any]
+"""What a request to a server begins with: see `inside/server.py`."""
+
 
 class Died(Exception):
     """A server ended, or did not answer in time."""
@@ -31,6 +34,7 @@ class ServerProcess:
     def __init__(self, kind: str, size: int) -> None:
         """`size`: bytes of its scratch folder. Raises Died where it does not start."""
         self.scratch = ""
+        # Nothing of this process's environment goes inside.
         try:
             if kind == "plain":
                 self.scratch = tempfile.mkdtemp(prefix="linn-sandbox-")
@@ -46,6 +50,7 @@ class ServerProcess:
         except OSError as error:
             self._remove_scratch()
             raise Died(str(error)) from None
+
         assert self.process.stdin and self.process.stdout
         self.stdin = self.process.stdin.fileno()
         self.stdout = self.process.stdout.fileno()
@@ -57,17 +62,20 @@ class ServerProcess:
         """Wait for the server's first line; raises Died with the last line it said on stderr."""
         assert self.process.stderr
         try:
-            greeting = self._line(time.monotonic() + _START_SECONDS)
+            deadline = time.monotonic() + _START_SECONDS
+            greeting = self._line(deadline)
             if json.loads(greeting) == {"hello": True}:
                 return
         except (Died, ValueError):
             pass
+
+        # The isolation's own tool says on stderr why it cannot work here.
         self.stop()
         errors = text_of(self.process.stderr.read(2000) or b"").strip().splitlines()
         raise Died(errors[-1] if errors else "it ended at once")
 
     def ask(
-        self, header: Mapping[str, Any], bodies: Sequence[bytes], seconds: float
+        self, header: Header, bodies: Sequence[bytes], seconds: float
     ) -> tuple[dict[str, Any], list[bytes]]:
         """Send one request and wait for its answer: header and parts. Raises Died."""
         deadline = time.monotonic() + seconds
@@ -79,12 +87,14 @@ class ServerProcess:
 
     def _send(self, data: memoryview, deadline: float) -> None:
         while data:
+            # It may answer before it has read everything: it could not start, and says why.
             left = max(0.0, deadline - time.monotonic())
             answers, free, _ = select.select([self.stdout], [self.stdin], [], left)
             if answers:
-                return  # before it has read everything: it could not start, and says why
+                return
             if not free:
                 raise Died("it does not read")
+
             try:
                 data = data[os.write(self.stdin, data[:_PIPE_BYTES]) :]
             except BlockingIOError:

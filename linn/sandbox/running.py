@@ -32,17 +32,25 @@ _STOPPED = -9
 """Exit code of a command that a limit ended."""
 _NOT_EXECUTED = 127
 
+Job = Mapping[str, Any]
+"""The command and its limits, as `inside/supervisor.py` reads them."""
+Message = Mapping[str, Any]
+"""One part of a supervisor's report."""
+
 
 class Running:
     """A command in a workspace."""
 
-    def __init__(self, place: Place, job: Mapping[str, Any], stdin: int, stderr: int) -> None:
+    def __init__(self, place: Place, job: Job, stdin: int, stderr: int) -> None:
         """`job`: what `inside/supervisor.py` reads. `stdin`, `stderr`: as for `subprocess`.
 
         Raises InfrastructureError where no process starts.
         """
         self._kind, self._output = place.kind, int(job["output"])
         self._deadline = time.monotonic() + float(job["wall"]) + _SLACK_SECONDS
+
+        # The job goes in by one pipe, which stays open as long as the command is wanted; the
+        # report comes back by another. Neither is among the command's own streams.
         job_out, job_in = os.pipe()
         report_out, report_in = os.pipe()
         try:
@@ -62,6 +70,7 @@ class Running:
             raise InfrastructureError(
                 f"no process could be started in the sandbox: {error}"
             ) from None
+
         os.close(job_out)
         os.close(report_in)
         self._report = report_out
@@ -72,6 +81,7 @@ class Running:
         with contextlib.suppress(BrokenPipeError):
             while data:
                 data = data[os.write(job_in, data) :]
+
         assert self._process.stdout is not None
         self.stdin: IO[bytes] | None = self._process.stdin
         """Where to write to the command (of `Workspace.start`); unbuffered."""
@@ -96,14 +106,18 @@ class Running:
             self._orders = None
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_ENDING_SECONDS)
+
+        # What is left, if the supervisor did not end in time.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, 9)
         self._process.kill()
         self._process.wait()
+
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
         if not self._is_over:
             self._is_over = True
             os.close(self._report)
@@ -114,29 +128,30 @@ class Running:
         streams = {self.stdout.fileno(): stdout, self._report: report}
         if self._process.stderr is not None:
             streams[self._process.stderr.fileno()] = stderr
+
         is_flooded = False
         try:
-            # Until the report is complete …
+            # Until the report is complete, since its end is the supervisor's.
             while self._report in streams and not is_flooded:
                 left = max(0.0, self._deadline - time.monotonic())
                 ready = select.select(list(streams), [], [], left)[0]
                 if not ready:
                     break
                 is_flooded = _gather(ready, streams, self._output)
-            # … and then what is still in the pipes.
+
+            # What is still in the pipes.
             while not is_flooded and (ready := select.select(list(streams), [], [], 0)[0]):
                 is_flooded = _gather(ready, streams, self._output)
         finally:
             self.kill()
+
         stdout_text = text_of(bytes(stdout[: self._output]))
         stderr_text = text_of(bytes(stderr[: self._output]))
         return self._ran(_messages(bytes(report)), stdout_text, stderr_text, is_flooded)
 
-    def _ran(
-        self, messages: Sequence[Mapping[str, Any]], stdout: str, stderr: str, is_flooded: bool
-    ) -> Ran:
+    def _ran(self, messages: Sequence[Message], stdout: str, stderr: str, is_flooded: bool) -> Ran:
         """How the command ended, by its supervisor's report."""
-        last: Mapping[str, Any] = {"ending": "machine", "why": ""}
+        last: Message = {"ending": "machine", "why": ""}
         if messages:
             last = messages[-1]
         ending: Any = last.get("ending")
@@ -146,6 +161,7 @@ class Running:
             raise InfrastructureError(
                 f"no command could be run in the sandbox ({self._kind}): {why}"
             )
+
         if is_flooded:
             return Ran("output", _STOPPED, stdout, stderr)
         if ending is None:
@@ -153,15 +169,17 @@ class Running:
             return Ran("memory", _STOPPED, stdout, stderr)
         if ending == "missing":
             return Ran("error", _NOT_EXECUTED, stdout, stderr + last["why"])
+
         if ending == "disk":
             ending = "output"
         if ending:
             return Ran(ending, _STOPPED, stdout, stderr)
+
         code = int(last["code"])
         return Ran("ok" if code == 0 else "error", code, stdout, stderr)
 
 
-def _messages(report: bytes) -> list[dict[str, Any]]:
+def _messages(report: bytes) -> list[Message]:
     """The mappings of a report, one after the other."""
     source = io.BytesIO(report)
     messages = []

@@ -94,9 +94,12 @@ class Session:
             return Answer(
                 "error", f"the code is longer than {_LONGEST_CODE} characters; nothing was run"
             )
+
         with self._lock:
             if self._closed:
                 return Answer("ended", "the interpreter is closed")
+
+            # The number tells this call's answer from lines that the code writes itself.
             self._calls += 1
             request = json.dumps({"id": self._calls, "code": code}).encode() + b"\n"
             try:
@@ -123,6 +126,8 @@ class Session:
     def _start(self) -> None:
         if self._workspace is None:
             self._workspace = Workspace(self._limits, readable=self._readable)
+
+        # The interpreter's text goes on the command line: no file of ours need be readable there.
         interpreter = isolation.python()
         flags = ("-s", "-S", "-P", "-B", "-c", _SOURCE.read_text())
         arguments = (str(self._output), *self._workspace.readable)
@@ -130,12 +135,14 @@ class Session:
         self._rest = b""
         assert self._running.stdin is not None
         os.set_blocking(self._running.stdin.fileno(), False)
+
         try:
             self._answer(b"", _READY, time.monotonic() + _START_SECONDS)
         except _Gone as gone:
             ran = self._kill(wait=gone.why == "ended")
             if self._closed:
                 raise
+
             why = gone.why
             if ran:
                 why = f"exit code {ran.code}; may the sandbox's user read {interpreter}?"
@@ -161,6 +168,7 @@ class Session:
             writers = [into] if request else []
             wait = min(left, _LOOK_SECONDS)
             readable, writable, _ = select.select([out], writers, [], wait)
+
             if writable:
                 request = _written(into, request)
             if readable:
@@ -192,18 +200,22 @@ class Session:
 
         Raises InfrastructureError where the machine is at fault.
         """
+        # Only what ended by itself, or by a limit of its workspace, can tell how.
         ran = self._kill(wait=why == "ended")
         status = ran.status if ran else ""
+
         if why == "timeout" or status == "timeout":
             limit = f"the code did not end within {self._seconds:g} seconds"
             return Answer("timeout", f"Time limit: {limit} and was stopped. {_LOST}")
         if status == "memory":
             limit = f"the code used more than {self._limits.memory >> 20} MB"
             return Answer("memory", f"Memory limit: {limit} and was stopped. {_LOST}")
+
         if status == "output":
             why = "wrote too much"
         elif ran:
             why = f"ended itself (exit code {ran.code})"
+
         return Answer("ended", f"The interpreter {why}. {_LOST}")
 
     def _kill(self, wait: bool = False) -> Ran | None:

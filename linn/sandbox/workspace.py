@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from linn.errors import InfrastructureError
 from linn.sandbox import isolation
@@ -22,7 +21,7 @@ from linn.sandbox.folder import Folder, bytes_of
 from linn.sandbox.inside.supervisor import WORK
 from linn.sandbox.isolation import Place
 from linn.sandbox.outcome import Ran, WorkspaceLimits
-from linn.sandbox.running import ENVIRONMENT, Running
+from linn.sandbox.running import ENVIRONMENT, Job, Running
 
 _REMOVALS = (("rm", "-rf"), ("chmod", "-R", "u+rwX"), ("rm", "-rf"))
 """Not the library's rmtree: folders may be shut to us, or nested deeper than it can follow."""
@@ -62,6 +61,8 @@ class Workspace:
         self.kind = kind or _strongest()
         self.uid = isolation.workspace_uid()
         self._running: set[Running] = set()
+
+        # The commands' own user must be able to enter it, and to write in it.
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="linn-workspace-")).resolve()
             os.chmod(self.folder, 0o755)
@@ -69,6 +70,7 @@ class Workspace:
                 os.chown(self.folder, self.uid, self.uid)
         except OSError as error:
             raise InfrastructureError(f"no scratch folder could be made: {error}") from None
+
         self.root = str(self.folder) if self.kind == "plain" else WORK
         self._files = Folder(self.folder, self.uid)
         _open.add(self)
@@ -142,6 +144,7 @@ class Workspace:
     ) -> Running:
         if not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
             raise ValueError("a command is a list of texts without NULs, at least one")
+
         limits = limits or self.limits
         self._check_disk(limits.disk)
 
@@ -154,7 +157,7 @@ class Workspace:
         }
         return isolation.starter.submit(self._launch, job, stdin, stderr).result()
 
-    def _launch(self, job: Mapping[str, Any], stdin: int, stderr: int) -> Running:
+    def _launch(self, job: Job, stdin: int, stderr: int) -> Running:
         """Start a command, and remember it until it is over."""
         place = Place(self.kind, self.uid, str(self.folder), self.readable)
         running = Running(place, job, stdin, stderr)

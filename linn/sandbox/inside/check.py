@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from .plain import NotPlain, decode, encode
-from .program import PROGRAM, Loaded, describe, failure, say
+from .program import PROGRAM, Job, Loaded, describe, failure, say
 
 # Kept from before the program runs: see `program.py`.
 _write, _read, _exit = os.write, os.read, os._exit
@@ -72,7 +72,7 @@ def _exactly(fd: int, count: int) -> bytes | None:
 # ------------------------------------------------------------ the program's side
 
 
-def serve_program(job: Mapping[str, Any], calls: int, answers: int, cap: int) -> None:
+def serve_program(job: Job, calls: int, answers: int, cap: int) -> None:
     """The program's side of a check: load it, then answer calls until the other side closes."""
     try:
         program = Loaded(job.get("program"), job.get("files"))
@@ -80,16 +80,21 @@ def serve_program(job: Mapping[str, Any], calls: int, answers: int, cap: int) ->
     except BaseException as error:
         _send(answers, describe(error, {PROGRAM: ""}))
         return
+
     while (text := _receive(calls, cap)) is not None:
         try:
             target, arguments, keywords = decode(text)
+
+            # A test may also read a constant of the program, by calling its name.
             value = program.find(target)
             if callable(value):
                 value = value(*arguments, **keywords)
+
             answer = json.dumps({"value": encode(value)})
         except BaseException as error:
+            kind = type(error).__name__
             message = describe(error, program.names)
-            answer = json.dumps({"raise": type(error).__name__, "text": message})
+            answer = json.dumps({"raise": kind, "text": message})
         _send(answers, answer)
 
 
@@ -146,7 +151,7 @@ def _exception_of(name: str) -> type[Exception]:
     return kind
 
 
-def run_check(job: Mapping[str, Any], out: int, calls: int, answers: int, cap: int) -> None:
+def run_check(job: Job, out: int, calls: int, answers: int, cap: int) -> None:
     """The judge's side of a check: run the test text against stand-ins for the program's names.
 
     The stand-ins ask the program's process; this one never holds the program.
@@ -162,20 +167,25 @@ def run_check(job: Mapping[str, Any], out: int, calls: int, answers: int, cap: i
         tree = ast.parse(job["test"], _TEST)
         for path in job.get("modules", ()):
             _stand_in_module(path, link)
+
+        # What the text names without defining it is the program's.
         scope: dict[str, Any] = {"__name__": "test"}
         for name in _free_names(tree):
             if name in _STDLIB_IN_TESTS:
                 scope[name] = importlib.import_module(name)
             else:
                 scope[name] = link.stand_in(name)
+
         exec(compile(tree, _TEST, "exec", dont_inherit=True), scope)
 
+        # HumanEval's convention, or that of pytest.
         entry = job.get("entry_point")
         if entry is not None:
             scope["check"](link.stand_in(entry))
         else:
             for test in _tests_of(scope):
                 test()
+
         say(out, '{"value": true}')
     except BaseException as error:
         say(out, failure(error, {_TEST: "test "}))

@@ -13,9 +13,10 @@ import os
 import random
 import resource
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from . import check, kernel, landlock, program
+from .watch import Header
 
 IMAGE = 900
 """Descriptor of a compiled program that waits to be executed.
@@ -39,6 +40,10 @@ _TEST_LINES, _TEST_CALLS, _TEST_ANSWERS = 3, 4, 5
 # fcntl(2), linux/fcntl.h: a sealed file in memory cannot change any more.
 _F_ADD_SEALS = 1033
 _F_SEAL_EVERYTHING = 0xF  # against sealing, shrinking, growing and writing
+
+
+Bodies = list[bytes]
+"""What follows the header: a job, a program's text, its stdin."""
 
 
 class Place(NamedTuple):
@@ -65,33 +70,40 @@ class Task(NamedTuple):
 
     sizes: Sequence[int]
     """Bytes of each body that it reads from stdin."""
-    work: Callable[[list[bytes]], None]
+    work: Callable[[Bodies], None]
     """What it does with the bodies."""
-    keep: Mapping[int, int]
-    """Descriptors: wanted number -> present one."""
+    descriptors: Mapping[int, int]
+    """What it keeps of this process: number in the child -> number here."""
     files: Mapping[int, int]
-    """Descriptors: wanted number -> which body is the content of that file."""
+    """Files in memory: number in the child -> which body is the content."""
 
 
-def be_child(place: Place, header: Mapping[str, Any], task: Task, ready: int) -> NoReturn:
+def be_child(place: Place, header: Header, task: Task, ready: int) -> NoReturn:
     """Read the bodies, settle, say so on the descriptor `ready`, work; never come back."""
     code = _NOT_SETTLED
     try:
         try:
+            # Read before anything is given up: stdin is the server's.
             bodies = [_exactly(0, size) for size in task.sizes]
+
             null = os.open("/dev/null", os.O_RDWR)
-            present = {0: null, 1: null, 2: null, **task.keep}
-            for wanted, index in task.files.items():
-                present[wanted] = _sealed_file(bodies[index])
+            sources = {0: null, 1: null, 2: null, **task.descriptors}
+            for number, index in task.files.items():
+                sources[number] = _sealed_file(bodies[index])
+            # The files hold these now; the heap need not.
             for index in task.files.values():
                 bodies[index] = b""
+
+            # First out of the way, then each to its place.
             ready = _above(ready)
-            keep = {wanted: _above(fd) for wanted, fd in present.items()}
-            _settle(place, header, keep, ready)
+            descriptors = {number: _above(fd) for number, fd in sources.items()}
+            _settle(place, header, descriptors, ready)
+
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             os.write(ready, message[:900].encode("utf-8", "replace"))
             raise
+
         os.write(ready, READY)
         os.close(ready)
 
@@ -104,19 +116,22 @@ def be_child(place: Place, header: Mapping[str, Any], task: Task, ready: int) ->
         os._exit(code)
 
 
-def _settle(place: Place, header: Mapping[str, Any], keep: dict[int, int], ready: int) -> None:
+def _settle(place: Place, header: Header, descriptors: dict[int, int], ready: int) -> None:
     """Give up everything a program must not have.
 
-    `keep`: wanted descriptor numbers -> present ones, all above 20.
+    `descriptors`: number that the program will use -> number now, all above 20.
     """
+    # Counted while /proc can still be read.
     others = 0 if place.uid or place.alone else _threads_of(os.geteuid())
+
     os.setsid()
     landlock.confine(place.rules)
-    for wanted, present in keep.items():
-        os.dup2(present, wanted, inheritable=wanted != IMAGE)
+    for number, source in descriptors.items():
+        os.dup2(source, number, inheritable=number != IMAGE)
+
     os.chdir(place.scratch)
     os.umask(0o077)
-    _close_all_but({*keep, *place.library, ready})
+    _close_all_but({*descriptors, *place.library, ready})
     _set_limits(header, others)
 
     if place.uid:
@@ -125,32 +140,38 @@ def _settle(place: Place, header: Mapping[str, Any], keep: dict[int, int], ready
         os.setresuid(place.uid, place.uid, place.uid)  # all capabilities go with it
     else:
         kernel.drop_capabilities()
+
     kernel.die_with_parent()  # now, since a change of user takes it back
     if os.getppid() != place.server:
         os._exit(_NOT_SETTLED)  # the server ended before that
+
     kernel.hide_memory()
-    kernel.install_filter(place.filters[IMAGE in keep])
+    kernel.install_filter(place.filters[IMAGE in descriptors])
 
 
-def _close_all_but(kept: set[int]) -> None:
-    for low, high in itertools.pairwise(sorted({-1, *kept, _LAST_DESCRIPTOR})):
+def _close_all_but(descriptors: set[int]) -> None:
+    bounds = sorted({-1, *descriptors, _LAST_DESCRIPTOR})
+    for low, high in itertools.pairwise(bounds):
         if low + 1 < high:
             os.closerange(low + 1, high)
 
 
-def _set_limits(header: Mapping[str, Any], others: int) -> None:
+def _set_limits(header: Header, others: int) -> None:
     """Set the kernel's limits. `others`: threads of the same user that are not the program's."""
     memory, answers = int(header["memory"]), int(header["answers"])
+    stack = min(memory // 2, _LARGEST_STACK)
+    threads = int(header["threads"]) + 1 + others
+
     # The watch ends each answer by its own limit; the kernel only knows the sum.
     cpu = int(float(header["cpu"]) * answers) + 2
     limits = (
         (resource.RLIMIT_CPU, cpu),
         (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_STACK, min(memory // 2, _LARGEST_STACK)),
+        (resource.RLIMIT_STACK, stack),
         (resource.RLIMIT_FSIZE, int(header["file"])),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, int(header["threads"]) + 1 + others),
+        (resource.RLIMIT_NPROC, threads),
     )
     for what, limit in limits:
         resource.setrlimit(what, (limit, limit))
@@ -208,53 +229,53 @@ def _exactly(fd: int, size: int) -> bytes:
 
 def call_task(sizes: Sequence[int], lines: int) -> Task:
     """Call functions of a program; one body: the job."""
-    return Task(sizes, _call, keep={_LINES: lines}, files={})
+    return Task(sizes, _call, descriptors={_LINES: lines}, files={})
 
 
 def script_task(sizes: Sequence[int], lines: int, stdout: int, stderr: int, prelude: bool) -> Task:
     """Run a Python program; two bodies: its text, and its stdin."""
     work = functools.partial(_script, prelude=prelude)
-    keep = {1: stdout, 2: stderr, _LINES: lines}
-    return Task(sizes, work, keep, files={0: 1})
+    descriptors = {1: stdout, 2: stderr, _LINES: lines}
+    return Task(sizes, work, descriptors, files={0: 1})
 
 
 def binary_task(sizes: Sequence[int], stdout: int, stderr: int) -> Task:
     """Execute machine code; two bodies: the code, and its stdin."""
-    keep = {1: stdout, 2: stderr}
-    return Task(sizes, _execute, keep, files={IMAGE: 0, 0: 1})
+    descriptors = {1: stdout, 2: stderr}
+    return Task(sizes, _execute, descriptors, files={IMAGE: 0, 0: 1})
 
 
 def program_task(sizes: Sequence[int], calls: int, answers: int, cap: int) -> Task:
     """Hold the program of a check; one body: the job. `cap`: bytes of a message."""
-    keep = {_PROGRAM_CALLS: calls, _PROGRAM_ANSWERS: answers}
+    descriptors = {_PROGRAM_CALLS: calls, _PROGRAM_ANSWERS: answers}
     work = functools.partial(_hold_program, cap=cap)
-    return Task(sizes, work, keep, files={})
+    return Task(sizes, work, descriptors, files={})
 
 
 def test_task(sizes: Sequence[int], lines: int, calls: int, answers: int, cap: int) -> Task:
     """Run the test text of a check; one body: the job. `cap`: bytes of a message."""
-    keep = {_TEST_LINES: lines, _TEST_CALLS: calls, _TEST_ANSWERS: answers}
+    descriptors = {_TEST_LINES: lines, _TEST_CALLS: calls, _TEST_ANSWERS: answers}
     work = functools.partial(_run_test, cap=cap)
-    return Task(sizes, work, keep, files={})
+    return Task(sizes, work, descriptors, files={})
 
 
-def _call(bodies: list[bytes]) -> None:
+def _call(bodies: Bodies) -> None:
     program.run_calls(json.loads(bodies[0]), _LINES)
 
 
-def _script(bodies: list[bytes], prelude: bool) -> None:
+def _script(bodies: Bodies, prelude: bool) -> None:
     program.run_script(bodies[0].decode("utf-8", "surrogateescape"), _LINES, prelude)
 
 
-def _execute(bodies: list[bytes]) -> None:
+def _execute(bodies: Bodies) -> None:
     os.execve(IMAGE, ["program"], {})
 
 
-def _hold_program(bodies: list[bytes], cap: int) -> None:
+def _hold_program(bodies: Bodies, cap: int) -> None:
     job = json.loads(bodies[0])
     check.serve_program(job, _PROGRAM_CALLS, _PROGRAM_ANSWERS, cap)
 
 
-def _run_test(bodies: list[bytes], cap: int) -> None:
+def _run_test(bodies: Bodies, cap: int) -> None:
     job = json.loads(bodies[0])
     check.run_check(job, _TEST_LINES, _TEST_CALLS, _TEST_ANSWERS, cap)

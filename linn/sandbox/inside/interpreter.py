@@ -56,6 +56,7 @@ def trace_of(error: BaseException) -> str:
     Never raises, however hostile the error.
     """
     try:
+        # The frames before are this file's own.
         place = error.__traceback__
         while place is not None and not place.tb_frame.f_code.co_filename.startswith("<cell"):
             place = place.tb_next
@@ -79,11 +80,14 @@ def execute(code: str, name: str, space: dict[str, Any], out: Ends) -> bool:
         if isinstance(last, ast.Expr):
             tree.body.pop()
         exec(compile(tree, name, "exec"), space)
+
+        # As at a prompt: the value of a last expression is shown, unless it is None.
         if isinstance(last, ast.Expr):
             expression = ast.Expression(last.value)
             value = eval(compile(expression, name, "eval"), space)
             if value is not None:
                 out.write(f"{value!r}\n")
+
     except BaseException as error:
         out.write(trace_of(error) + "\n")
         return False
@@ -108,6 +112,7 @@ def serve(most: int, *paths: str) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
+
     sys.path[:] = [*paths, os.getcwd(), *sys.path]
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
@@ -117,6 +122,8 @@ def serve(most: int, *paths: str) -> None:
     for number, line in enumerate(requests, 1):
         request = json.loads(line)
         out = Ends(most)
+
+        # The code may break either of the two; the answer goes out by a descriptor of its own.
         with redirect_stdout(out), redirect_stderr(out):
             finished = execute(request["code"], f"<cell {number}>", vars(main), out)
         say(answers, {"id": request["id"], "ok": finished, "text": out.text()})

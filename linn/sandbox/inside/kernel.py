@@ -219,13 +219,15 @@ def _denied(column: int, allowed: frozenset[str]) -> list[Instruction]:
     """Refuse the calls and the values of the tables above, except those `allowed`."""
     code = []
     for name, numbers in _DENIED.items():
-        number = numbers[column]
+        number = numbers[column]  # None where this machine has no such call
         if number is not None and name not in allowed:
             code += _for_call(number, _REFUSE)
 
     for name, (numbers, argument, values) in _DENIED_VALUES.items():
         if name in allowed:
             continue
+
+        # Each value has a test of its own; past them the number is loaded for the next call.
         tests = []
         for value in values:
             tests += [(_IF_EQUAL, 0, 1, value), _REFUSE]

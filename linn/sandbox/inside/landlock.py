@@ -74,6 +74,7 @@ def confinement(
         read, write = _READ | _EXECUTE, every
     else:
         read, write = _READ, every & ~_EXECUTE
+
     # A path that is named twice has the access that is named last.
     access_of = {
         **dict.fromkeys(executable or (), _READ | _EXECUTE),
@@ -97,11 +98,13 @@ def _every_access(version: int) -> int:
 
 def _ruleset(version: int, every: int) -> int:
     """A new rule set (struct landlock_ruleset_attr) that allows nothing yet."""
+    # An older kernel refuses attributes that are longer than those it knows.
     words = [every]
     if version >= 4:
         words.append(_BIND_AND_CONNECT_TCP)
     if version >= 6:
         words.append(_ABSTRACT_SOCKETS_AND_SIGNALS)
+
     attributes = struct.pack(f"{len(words)}Q", *words)
     size = ctypes.c_size_t(len(attributes))
     ruleset = int(kernel.libc.syscall(_CREATE_RULESET, attributes, size, 0))
@@ -115,8 +118,10 @@ def _allow(ruleset: int, path: str, access: int) -> None:
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
+
     if not stat.S_ISDIR(os.fstat(handle).st_mode):
-        access &= _OF_FILES
+        access &= _OF_FILES  # the kernel refuses a rule that gives a file what is for folders
+
     rule = struct.pack("=Qi", access, handle)
     result = kernel.libc.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
     if result != 0:

@@ -34,13 +34,16 @@ def _hold(first_descriptor: int) -> None:
         handle = os.open(path, os.O_PATH | os.O_DIRECTORY)
         os.dup2(handle, number, inheritable=False)
         os.close(handle)
-        held = f"{_HELD}{number}"
-        sys.path[sys.path.index(path)] = held
+
+        by_descriptor = f"{_HELD}{number}"
+        sys.path[sys.path.index(path)] = by_descriptor
+
         # Packages that are imported already look for their modules by a path of their own.
         for module in list(sys.modules.values()):
             for index, part in enumerate(getattr(module, "__path__", ())):
                 if part.startswith(path + "/"):
-                    module.__path__[index] = held + part.removeprefix(path)
+                    below = part.removeprefix(path)
+                    module.__path__[index] = by_descriptor + below
 
 
 def _is_shut(path: str) -> bool:

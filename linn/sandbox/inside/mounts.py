@@ -89,23 +89,27 @@ def _covered(visible: tuple[str, ...]) -> set[str]:
     They are the root's folders that are not the system's, and the uppermost parent of each
     visible folder that other users may not enter.
     """
+    # Links are left as they are: where they lead is the system's, or covered itself.
     covered = set()
     for name in os.listdir("/"):
         path = f"/{name}"
         if name not in _SYSTEM and stat.S_ISDIR(os.lstat(path).st_mode):
             covered.add(path)
+
     for path in visible:
         parts = path.split("/")
         for count in range(2, len(parts)):
             parent = "/".join(parts[:count])
             if parent in covered or not os.stat(parent).st_mode & stat.S_IXOTH:
                 covered.add(parent)
-                break
+                break  # all below it is covered with it
 
+    # A folder below another needs no cover of its own.
     outermost = set()
     for path in covered:
         if not any(path.startswith(parent + "/") for parent in covered):
             outermost.add(path)
+
     return outermost
 
 

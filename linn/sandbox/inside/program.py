@@ -30,6 +30,8 @@ _PRELUDE_DEPTH = 50_000
 _prelude: dict[str, Any] = {}
 """The names of these modules, and all public names in them."""
 
+Job = Mapping[str, Any]
+"""A request's first body: a `program` or `files`, `calls`, `prelude`; of a check: `test` …"""
 PROGRAM = "<program>"
 """File name of a program's text."""
 _NAMES = {PROGRAM: ""}
@@ -73,12 +75,14 @@ def describe(error: BaseException, names: Mapping[str, str]) -> str:
     Never raises, however hostile the error.
     """
     try:
+        # The innermost frame of the program's own text: what it called is of no interest.
         line, trace = "", error.__traceback__
         while trace is not None:
             name = names.get(trace.tb_frame.f_code.co_filename)
             if name is not None:
                 line = f" ({name}line {trace.tb_lineno})"
             trace = trace.tb_next
+
         kind = type(error).__name__
         if isinstance(error, SyntaxError):
             return f"{kind}: {error.msg} (line {error.lineno})"[:300]
@@ -104,10 +108,13 @@ class Loaded:
         self.module: types.ModuleType | None = None
         if files is not None:
             self._write_files(files)
+
         if program is not None:
             self.module = types.ModuleType("solution")
             sys.modules["solution"] = self.module
             _begin(self.module, prelude)
+
+            # Nothing of this file's own `from __future__` holds for the program.
             code = compile(program, PROGRAM, "exec", dont_inherit=True)
             exec(code, self.module.__dict__)
 
@@ -134,7 +141,7 @@ class Loaded:
         return value
 
 
-def run_calls(job: Mapping[str, Any], out: int) -> None:
+def run_calls(job: Job, out: int) -> None:
     """Answer a list of calls, a line each.
 
     A program that does not load answers with one line of error for all.
@@ -144,9 +151,12 @@ def run_calls(job: Mapping[str, Any], out: int) -> None:
     except BaseException as error:
         say(out, failure(error, _NAMES))
         return
+
+    # Whatever a call does, the next one is tried.
     for target, arguments in job["calls"]:
         try:
-            value = program.find(target)(*decode(arguments))
+            function = program.find(target)
+            value = function(*decode(arguments))
             say(out, '{"value": ' + encode(value) + "}")
         except BaseException as error:
             say(out, failure(error, program.names))
@@ -154,14 +164,17 @@ def run_calls(job: Mapping[str, Any], out: int) -> None:
 
 def run_script(text: str, out: int, prelude: bool) -> None:
     """Run the program as `__main__` on the three standard streams; what it prints is its answer."""
+    # Bytes that are not UTF-8 go through unchanged.
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
     _begin(main, prelude)
+
     try:
         exec(compile(text, PROGRAM, "exec", dont_inherit=True), main.__dict__)
         sys.stdout.flush()
+
     except SystemExit as error:
         sys.stdout.flush()
         if error.code not in (None, 0):

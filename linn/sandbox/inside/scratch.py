@@ -19,12 +19,14 @@ def empty(folder: str) -> None:
         if os.path.islink(path) or not os.path.isdir(path):
             os.unlink(path)
             continue
+
         os.chmod(path, 0o700)
         with os.scandir(path) as entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.path)
                     continue
+
                 name = next(
                     name for name in names_to_try if not os.path.lexists(os.path.join(folder, name))
                 )

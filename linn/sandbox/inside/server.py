@@ -22,12 +22,12 @@ import select
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from . import child, kernel, landlock, library, mounts, program
 from .child import IMAGE, Task
 from .scratch import empty
-from .watch import Watch
+from .watch import Header, Watch
 
 _FAILED = b'{"ending": "failed", "failed": '
 _SETTLE_SECONDS = 20.0
@@ -36,6 +36,8 @@ _OUTPUTS = ("lines", "stdout", "stderr")
 """What is read of children, in the order of an answer."""
 Pipe = tuple[int, int]
 """Descriptors: where to read, where to write."""
+Statuses = dict[int, tuple[int, float]]
+"""How processes ended: wait status and CPU seconds of each."""
 
 
 class Failed(Exception):
@@ -51,6 +53,7 @@ class ForkServer:
         # The first process of a process space: every other process in it is a program's.
         self.alone = os.getpid() == 1
         self.dirty = False
+
         readable = [*landlock.SYSTEM, *sys.path]
         writable = [scratch, *landlock.DEVICES]
         self.place = child.Place(
@@ -68,7 +71,7 @@ class ForkServer:
 
     # ------------------------------------------------------------ the children
 
-    def _fork(self, header: Mapping[str, Any], task: Task) -> int:
+    def _fork(self, header: Header, task: Task) -> int:
         """Start a child with its task; its process id, once it has settled. Raises Failed."""
         receiver, ready = os.pipe()
         try:
@@ -76,8 +79,9 @@ class ForkServer:
         except OSError as error:
             raise Failed(f"fork: {error}") from None
         if pid == 0:
-            child.be_child(self.place, header, task, ready)
+            child.be_child(self.place, header, task, ready)  # it never comes back
 
+        # The child says in one message that it has settled, or why it cannot.
         os.close(ready)
         try:
             if not select.select([receiver], [], [], _SETTLE_SECONDS)[0]:
@@ -85,26 +89,29 @@ class ForkServer:
             message = os.read(receiver, 1000)
         finally:
             os.close(receiver)
+
         if message != child.READY:
             raise Failed(message.decode("utf-8", "replace") or "a child ended before it started")
         return pid
 
-    def _start_children(self, header: Mapping[str, Any], streams: Mapping[str, Pipe]) -> list[int]:
+    def _start_children(self, header: Header, streams: Mapping[str, Pipe]) -> list[int]:
         """Start what a request asks for; process ids, last the one that answers."""
+        # Its own ends of the pipes are all that a child gets of this process.
         sizes = header["sizes"]
         ends = {name: pipe[1] for name, pipe in streams.items()}
         match header["kind"]:
             case "check":
                 return self._start_check(header, ends["lines"])
             case "call":
-                task = child.call_task(sizes, ends["lines"])
+                task = child.call_task(sizes, lines=ends["lines"])
             case "binary":
-                task = child.binary_task(sizes, ends["stdout"], ends["stderr"])
+                task = child.binary_task(sizes, stdout=ends["stdout"], stderr=ends["stderr"])
             case _:
-                task = child.script_task(sizes, **ends, prelude=bool(header["prelude"]))
+                prelude = bool(header["prelude"])
+                task = child.script_task(sizes, **ends, prelude=prelude)
         return [self._fork(header, task)]
 
-    def _start_check(self, header: Mapping[str, Any], lines: int) -> list[int]:
+    def _start_check(self, header: Header, lines: int) -> list[int]:
         """Start the two sides of a check, with pipes between them."""
         sizes, cap = header["sizes"], int(header["output"])
         with _pipe() as calls, _pipe() as answers:
@@ -115,16 +122,20 @@ class ForkServer:
             )
             return [first, self._fork(header, side)]
 
-    def _kill_all(self, pids: Sequence[int]) -> dict[int, tuple[int, float]]:
+    def _kill_all(self, pids: Sequence[int]) -> Statuses:
         """Kill and reap every process that a request left; wait status and CPU seconds of each."""
-        statuses: dict[int, tuple[int, float]] = {}
+        statuses: Statuses = {}
+        # Orphans come to this process, one after the other, as their parents are killed. So this
+        # goes on until there is no child any more.
         while True:
-            targets = [-1]  # everything but this process, which is the first of its space
-            if not self.alone:
+            if self.alone:
+                targets = [-1]  # everything in this process space but this process
+            else:
                 targets = [pid for pid in (*pids, *_children()) if pid not in statuses]
             for pid in targets:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
             try:
                 while True:
                     pid, status, usage = os.wait4(-1, 0)
@@ -134,7 +145,7 @@ class ForkServer:
 
     # ------------------------------------------------------------ one request
 
-    def answer(self, header: Mapping[str, Any]) -> list[bytes | memoryview]:
+    def answer(self, header: Header) -> list[bytes | memoryview]:
         """Run one request to its end.
 
         Nothing of it lives on afterwards, once the answer's parts are let go.
@@ -143,6 +154,8 @@ class ForkServer:
         names = _OUTPUTS if has_streams else ("lines",)
         with contextlib.ExitStack() as stack:
             streams = {name: stack.enter_context(_pipe()) for name in names}
+
+            # The disk and the processes are the machine's part: their failure is not the program's.
             pids: list[int] = []
             try:
                 self._check_disk(4 * int(header["file"]))
@@ -152,17 +165,20 @@ class ForkServer:
                 why = json.dumps(str(error)).encode()
                 return [_FAILED + why + b', "last": true, "sizes": []}\n']
 
+            # With our copies of their ends closed, a stream ends with its last process.
             for pipe in streams.values():
                 os.close(pipe[1])
             readable = {name: pipe[0] for name, pipe in streams.items()}
             in_memory = self.scratch if self.kind != "plain" else ""
             watch = Watch(pids, readable, header, in_memory)
+
             ending = watch.run()
             statuses = self._kill_all(pids)
 
         self._clean()
         if ending == "unwanted":
             self.leave()
+
         ending, code = _judged(ending, statuses, pids[-1], float(header["cpu"]))
         texts = [watch.text(name) for name in _OUTPUTS]
         reply = {
@@ -198,9 +214,7 @@ class ForkServer:
         os._exit(0)
 
 
-def _judged(
-    ending: str, statuses: Mapping[int, tuple[int, float]], last: int, cpu: float
-) -> tuple[str, int]:
+def _judged(ending: str, statuses: Statuses, last: int, cpu: float) -> tuple[str, int]:
     """The ending and the exit code of a request, from how its processes ended.
 
     `last`: the child that answers. `cpu`: the limit, in seconds, of each.
@@ -208,10 +222,14 @@ def _judged(
     code = 0
     if ending == "ended":
         code = os.waitstatus_to_exitcode(statuses[last][0])
+
+    # A child may have passed its limit between two looks of the watch.
     for status, seconds in statuses.values():
         by_limit = os.WIFSIGNALED(status) and os.WTERMSIG(status) in _LIMIT_SIGNALS
         if by_limit and seconds >= cpu:
             return "timeout", code
+
+    # Programs cannot send signals, and we had sent none yet: the system killed it.
     if code == -signal.SIGKILL:
         return "killed", code
     return ending, code
@@ -219,6 +237,7 @@ def _judged(
 
 def _children() -> list[int]:
     """Process ids of this process's children."""
+    own = os.getpid()
     pids = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -226,7 +245,9 @@ def _children() -> list[int]:
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
-            if int(fields[1]) == os.getpid():
+
+            # State, then parent, stand after the name in brackets.
+            if int(fields[1]) == own:
                 pids.append(int(name))
         except (OSError, ValueError, IndexError):
             continue  # it has ended
@@ -252,9 +273,11 @@ def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
     # Under `plain` it lives on to clean up, and learns of its owner's end by its stdin.
     if kind != "plain":
         kernel.die_with_parent()
+
     library.prepare(scratch, kind, int(uid), first_descriptor=IMAGE + 1)
     if kind == "unshare":
         mounts.private_tmp(scratch, int(size))
@@ -263,10 +286,12 @@ def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
     program.load_prelude()
     os.chdir("/")
     server = ForkServer(kind, int(uid), scratch)
+
     # What is here now is shared by all forks; the collector need not touch it in each.
     gc.collect()
     gc.freeze()
     os.write(1, b'{"hello": true}\n')
+
     while True:
         line = bytearray()
         while not line.endswith(b"\n"):
@@ -278,7 +303,7 @@ def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
         _reply(server, json.loads(line))
 
 
-def _reply(server: ForkServer, header: Mapping[str, Any]) -> None:
+def _reply(server: ForkServer, header: Header) -> None:
     answer = server.answer(header)
     for part in answer:
         rest = memoryview(part)

@@ -26,6 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    Job = dict[str, Any]
+
 WORK = "/tmp/workspace"
 """Where commands see their folder, except under `plain`, where it stands where it is."""
 _STEP_SECONDS = 0.025
@@ -53,7 +55,7 @@ _BAD_PROGRAM = (errno.ENOEXEC, errno.E2BIG, errno.ELOOP, errno.ENAMETOOLONG)
 # ------------------------------------------------------------ the command's own process
 
 
-def _settle(job: dict[str, Any], folder: str, uid: int) -> None:
+def _settle(job: Job, folder: str, uid: int) -> None:
     """Give up everything that the command must not have, in its own process.
 
     The report's descriptor stays until the command is executed.
@@ -95,21 +97,25 @@ def _execute(argv: list[str], environment: dict[str, str]) -> None:
     reach.)
     """
     name = argv[0]
+    # A name with a slash is a path, and the same in every round.
     for folder in environment["PATH"].split(":"):
         path = name if "/" in name else f"{folder}/{name}"
         if os.path.isfile(path):
             os.execve(path, argv, environment)
+
     raise FileNotFoundError(errno.ENOENT, "not found")
 
 
-def _become(job: dict[str, Any], uid: int, folder: str, ruleset: int, report: int) -> NoReturn:
+def _become(job: Job, uid: int, folder: str, ruleset: int, report: int) -> NoReturn:
     """Be the command, or report why that cannot be."""
     message = ""
+    # The first letter tells the supervisor whose fault it is.
     try:
         landlock.confine(ruleset)
         os.dup2(report, _REPORT, inheritable=False)
         _settle(job, folder, uid)
         _execute(job["argv"], job["environment"])
+
     except (*_NO_SUCH_PROGRAM, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         message = f"{_PROGRAM_FAULT}{job['argv'][0]}: {reason}"
@@ -118,6 +124,7 @@ def _become(job: dict[str, Any], uid: int, folder: str, ruleset: int, report: in
         message = f"{whose}{error}"
     except BaseException as error:
         message = f"{_MACHINE_FAULT}{type(error).__name__}: {error}"
+
     finally:
         os.write(_REPORT, message.encode("utf-8", "replace")[:2000])
         os._exit(_NOT_EXECUTED)
@@ -126,7 +133,7 @@ def _become(job: dict[str, Any], uid: int, folder: str, ruleset: int, report: in
 # ------------------------------------------------------------ the supervisor
 
 
-def _start(job: dict[str, Any], uid: int, folder: str, ruleset: int) -> tuple[int, str]:
+def _start(job: Job, uid: int, folder: str, ruleset: int) -> tuple[int, str]:
     """(process id, "") once the command runs, or (0, why it could not be executed).
 
     Raises OSError when the machine refuses.
@@ -135,17 +142,19 @@ def _start(job: dict[str, Any], uid: int, folder: str, ruleset: int) -> tuple[in
     child = os.fork()
     if child == 0:
         _become(job, uid, folder, ruleset, report)
+
     os.close(report)
     # Executing the program closes the other end: nothing to read means that it runs.
     with open(receiver, "rb") as pipe:
         message = pipe.read().decode()
+
     whose, why = message[:1], message[1:]
     if whose == _MACHINE_FAULT:
         raise OSError(why)
     return (0, why) if message else (child, "")
 
 
-def _is_full(job: dict[str, Any], folder: str, pids: list[int]) -> bool:
+def _is_full(job: Job, folder: str, pids: list[int]) -> bool:
     """Whether the command has written too much.
 
     That is what is there now, files that no name leads to (any more), and files in memory.
@@ -158,9 +167,7 @@ def _is_full(job: dict[str, Any], folder: str, pids: list[int]) -> bool:
     return usage.written_bytes(pids) > _REWRITES * most
 
 
-def _watch(
-    child: int, job: dict[str, Any], orders: int, folder: str, own_space: bool, started: float
-) -> str:
+def _watch(child: int, job: Job, orders: int, folder: str, own_space: bool, started: float) -> str:
     """Wait until the command ends, passes a limit, or is no longer wanted.
 
     Returns `stopped`, `memory`, `disk` or `timeout`; empty when it ended by itself.
@@ -169,12 +176,14 @@ def _watch(
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     poll.register(orders, 0)  # tells when the other end is closed
+
     deadline = started + float(job["wall"])
     next_disk = started + _DISK_STEP_SECONDS
     while True:
         events = dict(poll.poll(_STEP_SECONDS * 1000))
         if orders in events:
             return "stopped"
+
         has_ended = handle in events
         now = time.monotonic()
 
@@ -187,6 +196,7 @@ def _watch(
             if _is_full(job, folder, pids):
                 return "disk"
             next_disk = time.monotonic() + _DISK_STEP_SECONDS
+
         if has_ended:
             os.close(handle)
             return ""
@@ -228,7 +238,7 @@ def _kill_all(own_space: bool) -> None:
             return
 
 
-def _run(job: dict[str, Any], orders: int, uid: int, folder: str, ruleset: int) -> dict[str, Any]:
+def _run(job: Job, orders: int, uid: int, folder: str, ruleset: int) -> dict[str, Any]:
     """Start the command and follow it to its end; nothing of it lives on afterwards."""
     own_space = os.getpid() == 1
     started = time.monotonic()
@@ -241,10 +251,13 @@ def _run(job: dict[str, Any], orders: int, uid: int, folder: str, ruleset: int) 
     if not ending:
         _, status, used = os.wait4(child, 0)
         seconds = used.ru_utime + used.ru_stime
+
         # The kernel's limit may have come before the watch's look.
         by_limit = os.WIFSIGNALED(status) and os.WTERMSIG(status) in _LIMIT_SIGNALS
         if by_limit and seconds > float(job["cpu"]):
             ending = "timeout"
+
+    # The command has ended; what it started may not have.
     _kill_all(own_space)
     return {
         "ending": ending,
@@ -279,6 +292,7 @@ def main(
         # the command's descendants.
         if kind != "plain":
             kernel.die_with_parent()
+
         separator = places.index("--")
         hidden, readable = places[:separator], places[separator + 1 :]
         if kind == "unshare":
@@ -291,6 +305,7 @@ def main(
 
         with open(int(job), "rb", buffering=0) as orders:
             command = marshal.load(orders)
+            # From here on, an end without a report is the command's doing.
             os.write(out, marshal.dumps({"started": True}))
             ruleset = _confinement(kind, folder, readable)
             place = folder if kind == "plain" else WORK

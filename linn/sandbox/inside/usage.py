@@ -31,6 +31,7 @@ def descendants(own_space: bool) -> list[int]:
     if own_space:
         return [pid for pid in pids if pid != 1]
 
+    # A process may end between two looks: what has gone has no fields.
     parent_of = {}
     for pid in pids:
         fields = _stat_fields(pid)
@@ -63,9 +64,11 @@ def written_bytes(pids: list[int]) -> int:
     What was taken back in time, before it reached a disk, does not count.
     """
     total = 0
+    # This process's own counts hold those of the children it has reaped.
     for pid in (os.getpid(), *pids):
         lines = _read(f"/proc/{pid}/io").splitlines()
         counts = dict(line.split(b": ") for line in lines)
+
         total += int(counts.get(b"write_bytes", 0))
         total -= int(counts.get(b"cancelled_write_bytes", 0))
     return total
@@ -73,7 +76,8 @@ def written_bytes(pids: list[int]) -> int:
 
 def folder_bytes(folder: str, most: int) -> int:
     """Bytes that a folder holds; counting stops above `most`."""
-    total, folders = 0, [folder]
+    total = 0
+    folders = [folder]
     while folders and total <= most:
         try:
             with os.scandir(folders.pop()) as entries:
@@ -84,6 +88,7 @@ def folder_bytes(folder: str, most: int) -> int:
                         folders.append(entry.path)
                     if total > most:
                         break
+
         except OSError as error:
             # A path this long was made step by step, so that nobody can look into it.
             if error.errno == errno.ENAMETOOLONG:

@@ -21,6 +21,9 @@ _MOST_WAITING = 9.0
 _CPUCLOCK_SCHED = 2
 """linux/posix-timers.h: the clock of a process is its number's complement, shifted, and this."""
 
+Header = Mapping[str, Any]
+"""A request's header: `kind`, `sizes`, `answers`, `prelude`, and the limits of `Limits`."""
+
 
 def _waited(pid: int) -> float:
     """Seconds that a process has waited for a processor: those of its most delayed thread.
@@ -45,7 +48,8 @@ class Stream:
     """
 
     def __init__(self, cap: int) -> None:
-        self.cap, self.size, self.seen = cap, 0, 0
+        self.cap, self.size = cap, 0
+        self.next_line = 0
         self.room = mmap.mmap(-1, cap + 1)
 
     def drain(self, fd: int) -> bool:
@@ -64,10 +68,10 @@ class Stream:
 
     def has_new_line(self) -> bool:
         """Whether there is a line that was not asked about before."""
-        end = self.room.find(b"\n", self.seen, self.size)
+        end = self.room.find(b"\n", self.next_line, self.size)
         if end < 0:
             return False
-        self.seen = end + 1
+        self.next_line = end + 1
         return True
 
     def is_over(self) -> bool:
@@ -91,7 +95,7 @@ class Watch:
         self,
         pids: Sequence[int],
         streams: Mapping[str, int],
-        header: Mapping[str, Any],
+        header: Header,
         memory: str,
     ) -> None:
         """`streams`: descriptors to read, by name. `memory`: a scratch folder in memory, or "".
@@ -101,12 +105,14 @@ class Watch:
         self.cpu, self.wall = float(header["cpu"]), float(header["wall"])
         self.answers_left = int(header["answers"])
         self.memory = memory
+
         self.clocks = {pid: (~pid << 3) | _CPUCLOCK_SCHED for pid in pids}
         self.waited = dict.fromkeys(pids, 0.0)
 
         cap = int(header["output"])
         self.streams = {name: Stream(cap) for name in streams}
         self.open_names = {fd: name for name, fd in streams.items()}
+
         self.handle = os.pidfd_open(pids[-1])
         self.poll = select.poll()
         self.poll.register(self.handle, select.POLLIN)
@@ -130,17 +136,22 @@ class Watch:
         except OSError:
             return 0.0  # it has ended
 
+    def _cpu_left(self, pid: int) -> float:
+        """CPU seconds that a process may still use for this answer."""
+        return self.cpu - self._used(pid) + self.used_before[pid]
+
     def _seconds_left(self) -> float:
         """How long to wait before the limits are looked at again; not above 0 if one is passed."""
-        cpu_left = min(
-            self.cpu - self._used(pid) + before for pid, before in self.used_before.items()
-        )
+        cpu_left = min(self._cpu_left(pid) for pid in self.clocks)
+
         # A process that has ended tells no more, so its last number is kept.
         for pid in self.waited:
             self.waited[pid] = max(self.waited[pid], _waited(pid))
         waited = sum(self.waited.values()) - self.waited_before
         allowance = min(waited, _MOST_WAITING * self.wall)
         wall_left = self.deadline - time.monotonic() + allowance
+
+        # A process that has nearly reached its limit is not looked at all the time.
         if cpu_left > 0:
             cpu_left = max(cpu_left, _SHORTEST_WAIT)
         return min(wall_left, cpu_left)
@@ -168,6 +179,7 @@ class Watch:
             events = dict(self.poll.poll(milliseconds))
             if 0 in events:
                 return "unwanted"
+
             if self.handle in events:
                 ending = "ended"
             elif seconds <= 0:
@@ -176,6 +188,7 @@ class Watch:
             # Once the last child has ended, whatever is left is read.
             fds = [fd for fd in self.open_names if fd in events or ending == "ended"]
             self._drain(fds)
+
             while self.answers_left > 0 and self.streams["lines"].has_new_line():
                 self._renew_limits()
             if self._is_crowded() or any(stream.is_over() for stream in self.streams.values()):
