@@ -94,17 +94,21 @@ def test_calls(box: Sandbox) -> None:
     if box.pool.kind == "plain":
         for name in SLOW_ON_A_DISK:
             del table[name]
+
     outcomes = each(table, lambda program: box.call(program, "f", [[3]])[0])
+    # Nobody computes 42: whoever answers it has found it somewhere.
     answered = {name: outcome for name, outcome in outcomes.items() if outcome.status == "ok"}
     assert not [name for name, outcome in answered.items() if outcome.value == 42]
 
     endless = ("loop", "loop in C", "sleep", "ignore signals", "alarm swallowed", "endless error")
     assert statuses(outcomes, *endless) == {"timeout"}
+
     assert statuses(outcomes, "memory one") == {"memory"}
     assert outcomes["memory touched"].status != "ok"
     assert statuses(outcomes, "big answer", "endless output") == {"output"}
     for name in ("colliding members", "colliding keys"):
         assert "too many" in outcomes[name].error
+
     refused = ("fork bomb", "network", "exec", "names", "io_uring")
     assert statuses(outcomes, *refused) <= {"error", "ok"}
 
@@ -170,9 +174,11 @@ def test_compile_bombs() -> None:
 
     outcomes = each(hostile.COMPILE_BOMBS, compile_)
     box.close()
+
     for name, outcome in outcomes.items():
         assert outcome.error or not outcome.stdout, (name, outcome)
         assert "root:" not in outcome.error
+
     reaching = ("carries a file", "users", "includes a binary", "an endless file")
     assert statuses(outcomes, *reaching) == {"error"}
     assert users() <= users_before and left() <= before
@@ -184,15 +190,20 @@ def test_hostile_replies_earn_nothing() -> None:
     small = {"seconds": 0.25, "memory": 256}
     by_value = {"fn_name": "f", "inputs": [[3]], "outputs": [42], "language": "python"}
     printed = {"inputs": ["an input\n"], "outputs": [hostile.SECRET]}
+
+    # Every eighth program is enough here: the sandbox itself is tested with all of them.
     jobs = []
     for table, hidden in ((hostile.CALLS, by_value), (hostile.SCRIPTS, printed)):
         for name, text in list(table.items())[::8]:
             prompt = Prompt("code", name, (Message("user", "x"),), hidden=hidden | small)
-            jobs.append((prompt, Reply(f"```python\n{text}\n```")))
+            reply = Reply(f"```python\n{text}\n```")
+            jobs.append((prompt, reply))
+
     try:
         with ThreadPoolExecutor(2) as pool:
             verdicts = list(pool.map(lambda job: domain.verify(*job), jobs))
     finally:
         domain.close()
+
     for (prompt, _), verdict in zip(jobs, verdicts, strict=True):
         assert verdict.reward == 0.0 and verdict.note, (prompt.id, verdict)

@@ -38,6 +38,8 @@ def test_a_program_that_the_system_kills_is_run_again(times: int, expected: str)
         ThreadPoolExecutor(1) as pool,
     ):
         box.script("print(0)")
+
+        # Each run of the program is killed once it is at work; a process is killed only once.
         waiting = pool.submit(box.script, program)
         for _ in range(times):
             pid = working_below(os.getpid(), frozenset(killed))
@@ -202,6 +204,8 @@ def test_servers_and_their_programs_end_with_their_owner(kind: str) -> None:
     owner = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert owner.stdout is not None
     server, *scratch = owner.stdout.readline().split()
+
+    # Killed in the middle of a program.
     working_below(int(server))
     family = processes_below(int(server))
     owner.kill()

@@ -308,11 +308,13 @@ def test_long_lived(work: Workspace) -> None:
     for word in (b"one\n", b"two\n"):
         held.stdin.write(word)
         assert held.stdout.read(4) == word
+
     assert work.run(["true"]).status == "ok"
     assert held.alive(), "a command beside it neither ends it nor waits"
     held.kill()
     held.kill()
     assert not held.alive()
+
     slow = work.start([isolation.python(), "-c", "while True: pass"])
     assert slow.finish().status == "timeout"
 

@@ -8,6 +8,8 @@ from pathlib import Path
 WORKING = "import ctypes\nctypes.CDLL(None).prctl(15, b'working', 0, 0, 0)\n"
 """Begins a program that names its process `working`: a test need not guess when it runs."""
 
+_MOST_SECONDS = 60.0
+
 
 def processes() -> dict[int, tuple[str, int]]:
     """State and parent of every process, in whatever process space."""
@@ -38,7 +40,8 @@ def is_alive(pid: int) -> bool:
 
 def working_below(pid: int, seen: frozenset[int] = frozenset()) -> int:
     """Wait for a program that begins with `WORKING`, below a process; `seen` ones do not count."""
-    while True:
+    deadline = time.monotonic() + _MOST_SECONDS
+    while time.monotonic() < deadline:
         for child in processes_below(pid) - seen:
             try:
                 if Path(f"/proc/{child}/comm").read_text().strip() == "working":
@@ -46,3 +49,4 @@ def working_below(pid: int, seen: frozenset[int] = frozenset()) -> int:
             except OSError:
                 continue
         time.sleep(0.01)
+    raise AssertionError(f"no program began its work below process {pid}")
