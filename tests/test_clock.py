@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from linn.domains.code import Code
+from linn.domains.code.unit_tests import Budget, PrintedTests
 from linn.play.rollout import Job, play
 from linn.stages import step_costs as clock
 from linn.types import Completion, Message, Prompt, Sampling
@@ -41,7 +42,7 @@ class Programs:
 
 def test_a_step_tells_how_grading_kept_up() -> None:
     domain = Code(servers=2)
-    hidden = {"inputs": ["1\n", "2\n"], "outputs": ["1", "2"], "seconds": 0.3, "memory": 256}
+    hidden = PrintedTests(["1\n", "2\n"], ["1", "2"], Budget(seconds=0.3, memory=256))
     texts = [
         "print(input())",
         "while True: pass",

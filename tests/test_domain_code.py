@@ -1,4 +1,4 @@
-"""The code domain: right programs earn 1, faulty and hostile answers 0, rows are read or refused by name."""
+"""The code domain: right programs earn 1, others 0; rows are read or refused by name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from linn.domains.base import content_key, split_of
-from linn.domains.code import Code, program_of, same_output
-from linn.domains.common import toy_functions as functions
+from linn.domains.code import Code
+from linn.domains.code.outputs import same_output
+from linn.domains.code.programs import program_of
+from linn.domains.common import toy_functions
+from linn.domains.common.values import same_value
 from linn.errors import UserError
 from linn.sandbox import compiler
 from linn.types import Prompt, Reply
@@ -34,7 +37,9 @@ def test_there_are_enough_prompts(domain: Code, prompts: list[Prompt]) -> None:
     assert len({p.messages[0].content for p in prompts}) == 450
     assert all(split_of(content_key(p)) == "test" and p.thinking for p in prompts)
     assert len(list(itertools.islice(domain.prompts("validation"), 450))) == 450
-    space = len(functions.TEMPLATES) * 9 * len(functions.NAMES) * len(functions.ARGUMENTS)
+    space = (
+        len(toy_functions.TEMPLATES) * 9 * len(toy_functions.NAMES) * len(toy_functions.ARGUMENTS)
+    )
     assert space >= 6000
 
 
@@ -49,9 +54,9 @@ def test_clean_earns_one_and_faulty_nothing(domain: Code, prompts: list[Prompt])
 
 
 def test_every_template_says_what_its_body_does(domain: Code) -> None:
-    for template in functions.TEMPLATES:
-        function = functions.Function(template, 3, "f", "x")
-        tests = functions.inputs(function, random.Random(1))
+    for template in toy_functions.TEMPLATES:
+        function = toy_functions.Function(template, 3, "f", "x")
+        tests = toy_functions.inputs(function, random.Random(1))
         outcomes = domain.sandbox.call(function.source(), "f", [[x] for x in tests])
         assert [o.value for o in outcomes] == [function.value(x) for x in tests]
 
@@ -75,16 +80,30 @@ def test_outputs_agree_by_line_and_number() -> None:
 @pytest.mark.parametrize(
     ("found", "expected", "same"),
     [
-        (0.1 + 0.2, 0.3, True), ([0.1 + 0.2], [0.3], True), (1e-9, 0, True), (0.3001, 0.3, False), (100000, 100001, False), (10**400, 1.0, False),
-        ((1, (2, 3)), [1, [2, 3]], True), ({1: "a"}, {"1": "a"}, True), ({1: "a", "1": "a"}, {"1": "a"}, False), ({"a": 1}, {"b": 1}, False),
-        (float("nan"), float("nan"), True), (float("inf"), float("inf"), True), (float("inf"), 1.0, False), (1.0, float("inf"), False),
-        ("1", 1, False), (1e-9, False, False), (None, 0, False), ([1], [1, 1], False),
+        (0.1 + 0.2, 0.3, True),
+        ([0.1 + 0.2], [0.3], True),
+        (1e-9, 0, True),
+        (0.3001, 0.3, False),
+        (100000, 100001, False),
+        (10**400, 1.0, False),
+        ((1, (2, 3)), [1, [2, 3]], True),
+        ({1: "a"}, {"1": "a"}, True),
+        ({1: "a", "1": "a"}, {"1": "a"}, False),
+        ({"a": 1}, {"b": 1}, False),
+        (float("nan"), float("nan"), True),
+        (float("inf"), float("inf"), True),
+        (float("inf"), 1.0, False),
+        (1.0, float("inf"), False),
+        ("1", 1, False),
+        (1e-9, False, False),
+        (None, 0, False),
+        ([1], [1, 1], False),
     ],
-)  # fmt: skip
+)
 def test_returned_values_agree_as_json_and_floats_when_near(
     found: Any, expected: Any, same: bool
 ) -> None:
-    assert functions.same_value(found, expected) is same
+    assert same_value(found, expected) is same
 
 
 HOSTILE = {
@@ -96,11 +115,23 @@ HOSTILE = {
     "exit": "import os\nos._exit(0)",
     "sys exit": "import sys\nsys.exit(0)",
     "equal": "class A:\n    def __eq__(self, o): return True\ndef {name}(x):\n    return A()",
-    "equal list": "class A(list):\n    def __eq__(self, o): return True\n    def __len__(self): return 5\ndef {name}(x):\n    return A()",
-    "mutates": "def {name}(x):\n    globals()['__builtins__']['repr'] = lambda v: 'ok'\n    return 1",
+    "equal list": (
+        "class A(list):\n    def __eq__(self, o): return True\n    def __len__(self): "
+        "return 5\ndef {name}(x):\n    return A()"
+    ),
+    "mutates": (
+        "def {name}(x):\n    globals()['__builtins__']['repr'] = lambda v: 'ok'\n    return 1"
+    ),
     "patches": "import builtins\nbuiltins.len = lambda v: 0\ndef {name}(x):\n    return None",
-    "writes": "import os\nfor fd in range(3, 20):\n    try: os.write(fd, b'{{\"value\": true}}\\n' * 5)\n    except OSError: pass\nos._exit(0)",
-    "frames": "import sys\ndef {name}(x):\n    f = sys._getframe()\n    while f:\n        if 'outputs' in f.f_locals: return f.f_locals['outputs']\n        f = f.f_back",
+    "writes": (
+        'import os\nfor fd in range(3, 20):\n    try: os.write(fd, b\'{{"value": '
+        "true}}\\n' * 5)\n    except OSError: pass\nos._exit(0)"
+    ),
+    "frames": (
+        "import sys\ndef {name}(x):\n    f = sys._getframe()\n    while f:\n"
+        "        if 'outputs' in f.f_locals: return f.f_locals['outputs']\n"
+        "        f = f.f_back"
+    ),
     "reads files": "def {name}(x):\n    return open('/etc/passwd').read()",
     "reads itself": "def {name}(x):\n    return open('/proc/self/cmdline').read()",
     "recursion": "def {name}(x):\n    return {name}(x)",
@@ -115,16 +146,18 @@ HOSTILE = {
     "loop": "def {name}(x):\n    while True: pass",
     "memory": "def {name}(x):\n    return [0] * (1 << 40)",
     "lambda": "{name} = 5",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_earn_nothing(name: str, domain: Code, prompts: list[Prompt]) -> None:
-    prompt = next(p for p in prompts if "+" in p.hidden["body"] and "sum" not in p.hidden["body"])
+    prompt = next(
+        p for p in prompts if "+" in p.hidden.solution.body and "sum" not in p.hidden.solution.body
+    )
     text = (
         HOSTILE[name]
-        .replace("{name}", prompt.hidden["fn_name"])
-        .replace("{outputs}", repr(prompt.hidden["outputs"]))
+        .replace("{name}", prompt.hidden.function)
+        .replace("{outputs}", repr(prompt.hidden.outputs))
         .replace("{{", "{")
         .replace("}}", "}")
     )
@@ -137,10 +170,10 @@ def test_hostile_answers_earn_nothing(name: str, domain: Code, prompts: list[Pro
 
 def test_another_prompts_answer_earns_nothing(domain: Code, prompts: list[Prompt]) -> None:
     for left, right in zip(prompts[:40], prompts[40:80], strict=True):
-        if (left.hidden["fn_name"], left.hidden["body"]) != (
-            right.hidden["fn_name"],
-            right.hidden["body"],
-        ) and left.hidden["fn_name"] != right.hidden["fn_name"]:
+        if (left.hidden.function, left.hidden.solution.body) != (
+            right.hidden.function,
+            right.hidden.solution.body,
+        ) and left.hidden.function != right.hidden.function:
             assert domain.verify(left, domain.gold(right)).reward == 0.0
 
 
@@ -200,9 +233,15 @@ def test_rows_of_each_layout_are_graded(domain: Code) -> None:
 
 
 def test_a_check_uses_the_tasks_own_helpers(domain: Code) -> None:
-    """A function that the task gives and its test calls is the test's own; one that only the program has is the program's."""
-    given = "import math\n\ndef poly(xs, x):\n    return sum(c * math.pow(x, i) for i, c in enumerate(xs))\n\ndef zero(xs):\n    ...\n"
-    test = "def check(candidate):\n    for xs in ([1, 2], [-6, 3]):\n        assert abs(poly(xs, candidate(xs))) < 1e-4\n"
+    """A function that the task gives and its test calls is the test's own copy of it."""
+    given = (
+        "import math\n\ndef poly(xs, x):\n    return sum(c * math.pow(x, i) "
+        "for i, c in enumerate(xs))\n\ndef zero(xs):\n    ...\n"
+    )
+    test = (
+        "def check(candidate):\n    for xs in ([1, 2], [-6, 3]):\n        "
+        "assert abs(poly(xs, candidate(xs))) < 1e-4\n"
+    )
     right, bent = (
         "def zero(xs):\n    return -xs[0] / xs[1]\n",
         "def poly(*a):\n    return 0\n\ndef zero(xs):\n    return 0\n",
@@ -244,14 +283,17 @@ def test_rows_set_limits_and_the_number_of_tests() -> None:
     try:
         prompt = capped.from_row(row({"unit_tests": tests}), 0)
         assert (
-            prompt.hidden["inputs"] == [f"{i * 100 // 7}\n" for i in range(7)]
-            and prompt.hidden["seconds"] == 0.4
+            prompt.hidden.inputs == [f"{i * 100 // 7}\n" for i in range(7)]
+            and prompt.hidden.budget.seconds == 0.4
         )
         assert capped.verify(prompt, Reply("print(float(input()) + 1e-9)")).reward == 1.0, (
             "within the tolerance"
         )
         assert capped.verify(prompt, Reply("print(float(input()) + 1e-3)")).reward == 0.0
-        slow = "import time\ne = time.process_time() + 0.5\nwhile time.process_time() < e: pass\nprint(input())"
+        slow = (
+            "import time\ne = time.process_time() + 0.5\nwhile time.process_time() "
+            "< e: pass\nprint(input())"
+        )
         single = {"inputs": ["1"], "outputs": ["1"]}
         assert (
             capped.verify(capped.from_row(row({"unit_tests": single}), 1), Reply(slow)).reward
@@ -316,7 +358,10 @@ def test_replies_in_cpp() -> None:
     either = Code(servers=2, language="any")
     try:
         meta = {"unit_tests": {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3", "7"]}}
-        right = '#include <cstdio>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); }'
+        right = (
+            '#include <cstdio>\nint main() { int a, b; scanf("%d %d", &a, '
+            '&b); printf("%d\\n", a + b); }'
+        )
         by_row, by_fence = (
             either.from_row(row({**meta, "language": "C++"}), 0),
             either.from_row(row(meta), 1),
@@ -360,10 +405,28 @@ _CHECK = {"test": "def check(candidate):\n    assert candidate(1)\n", "entry_poi
 
 
 @pytest.mark.parametrize(
-    "meta", [None, {}, {"unit_tests": "{"}, {"unit_tests": {"inputs": ["1"], "outputs": []}}, {"unit_tests": {"inputs": [], "outputs": []}}, {"test": "x"},
-             {"unit_tests": {"inputs": [1], "outputs": ["1"]}}, {"unit_tests": {"inputs": ["x"], "outputs": ["1"], "fn_name": "f"}}, {"unit_tests": {"inputs": ["1"], "outputs": ["1"], "fn_name": 3}}, _CHECK | {"test": "x"}, _CHECK | {"test": "def check("}, _CHECK | {"language": "cpp"}, _CHECK | {"language": "rust"},
-             *(_CHECK | {key: value} for key in ("time_limit", "memory_limit") for value in (0, -1, "2", True, float("nan"), 1e9, []))]
-)  # fmt: skip
+    "meta",
+    [
+        None,
+        {},
+        {"unit_tests": "{"},
+        {"unit_tests": {"inputs": ["1"], "outputs": []}},
+        {"unit_tests": {"inputs": [], "outputs": []}},
+        {"test": "x"},
+        {"unit_tests": {"inputs": [1], "outputs": ["1"]}},
+        {"unit_tests": {"inputs": ["x"], "outputs": ["1"], "fn_name": "f"}},
+        {"unit_tests": {"inputs": ["1"], "outputs": ["1"], "fn_name": 3}},
+        _CHECK | {"test": "x"},
+        _CHECK | {"test": "def check("},
+        _CHECK | {"language": "cpp"},
+        _CHECK | {"language": "rust"},
+        *(
+            _CHECK | {key: value}
+            for key in ("time_limit", "memory_limit")
+            for value in (0, -1, "2", True, float("nan"), 1e9, [])
+        ),
+    ],
+)
 def test_broken_rows_are_named(meta: Any, domain: Code) -> None:
     with pytest.raises(UserError, match="code row 3"):
         domain.from_row(row(meta), 3)

@@ -118,11 +118,23 @@ def test_answer_colon(text: str, reward: int) -> None:
 @pytest.mark.parametrize(
     ("text", "reward"),
     [
-        ("**Answer: B**", 1), ("__Answer__: B", 1), ("Answer: Both", 0), ("**Answer**: **C**", 0), ("Answer: A\nAnswer: B\nAnswer: unsure", 1),
-        ("Answer: B, for C is solid", 1), ("Answer: B or C", 0), ("Answer: B, C", 0), ("Answer: b/b", 1), ("Answer: it is B", 1), ("Answer： Ｂ", 1), ("Answer: ব", 1),
-        ("Answer:\nB", 1), ("My choice: B", 0), (r"\boxed{B}", 0),
+        ("**Answer: B**", 1),
+        ("__Answer__: B", 1),
+        ("Answer: Both", 0),
+        ("**Answer**: **C**", 0),
+        ("Answer: A\nAnswer: B\nAnswer: unsure", 1),
+        ("Answer: B, for C is solid", 1),
+        ("Answer: B or C", 0),
+        ("Answer: B, C", 0),
+        ("Answer: b/b", 1),
+        ("Answer: it is B", 1),
+        ("Answer： Ｂ", 1),
+        ("Answer: ব", 1),
+        ("Answer:\nB", 1),
+        ("My choice: B", 0),
+        (r"\boxed{B}", 0),
     ],
-)  # fmt: skip
+)
 def test_answer_colon_in_markdown(text: str, reward: int) -> None:
     assert graded(row("lenient_answer_colon_md"), text) == reward
 
@@ -159,11 +171,28 @@ def test_own_patterns_come_first_and_the_last_match_counts() -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        r"(x+x+)+y", r"((x{1,999}){1,999}){1,999}y", "(" * 3000, "(", r"(?P<a", "(x|x)*y", ["(x+x+)+y"] * 50, r"(?:a(?R)?)+b", "(?:xxxxxxxxxx){e<=9}z",
-        r"(.*)*\1y", r"(?=(x+x+)+y)z", r"(?<=x{1,5000}.*)y", r"(x?){10000}x{10000}y", r"\b(\w+\s?)+$Q", "y{0,100000000}z", r"(?:\p{L}+)+\d", "((((((x*)*)*)*)*)*)y",
-        "", "$^", r"(?<n>(?&n)?x)y",
+        r"(x+x+)+y",
+        r"((x{1,999}){1,999}){1,999}y",
+        "(" * 3000,
+        "(",
+        r"(?P<a",
+        "(x|x)*y",
+        ["(x+x+)+y"] * 50,
+        r"(?:a(?R)?)+b",
+        "(?:xxxxxxxxxx){e<=9}z",
+        r"(.*)*\1y",
+        r"(?=(x+x+)+y)z",
+        r"(?<=x{1,5000}.*)y",
+        r"(x?){10000}x{10000}y",
+        r"\b(\w+\s?)+$Q",
+        "y{0,100000000}z",
+        r"(?:\p{L}+)+\d",
+        "((((((x*)*)*)*)*)*)y",
+        "",
+        "$^",
+        r"(?<n>(?&n)?x)y",
     ],
-)  # fmt: skip
+)
 def test_hostile_patterns_end_in_time(pattern: object) -> None:
     start = time.process_time()
     assert graded(row(pattern=pattern), "x" * 1_000_000) == 0

@@ -12,7 +12,10 @@ from linn.types import Reply
 
 HEADER = "import Mathlib\nopen Real\n\n"
 STATEMENT = "/-- Three. -/\ntheorem three (x : ℕ) (h : x = 2) :\n    x + 1 = 3 := by\n  sorry"
-GOOD = "```lean4\ntheorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := by\n  -- sorry is no word here\n  omega\n```"
+GOOD = (
+    "```lean4\ntheorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := by\n  -- sorry "
+    "is no word here\n  omega\n```"
+)
 
 # Stands for Lean: reads the file, knows `omega` proves and `nonsense` fails, and reports axioms as Lean does.
 FAKE = """#!/bin/sh
@@ -96,20 +99,31 @@ HOSTILE = {
     "quoted sorryAx": "exact «sorryAx» _",
     "rooted sorryAx": "exact _root_.sorryAx _ true",
     "ofReduceBool": "exact Lean.ofReduceBool _ _ rfl",
-    "macro": "omega\nmacro \"omega\" : tactic => `(tactic| sorry)",
+    "macro": 'omega\nmacro "omega" : tactic => `(tactic| sorry)',
     "macro_rules": "omega\nmacro_rules | `(tactic| omega) => `(tactic| trivial)",
-    "notation": "omega\nnotation \"ℕ\" => Bool",
-    "syntax": "omega\nsyntax \"x\" : term",
-    "elab": "omega\nelab \"x\" : tactic => pure ()",
-    "run_tac": "run_tac do Lean.logInfo \"x\"",
-    "eval": "omega\n#eval IO.FS.readFile \"/etc/passwd\"",
+    "notation": 'omega\nnotation "ℕ" => Bool',
+    "syntax": 'omega\nsyntax "x" : term',
+    "elab": 'omega\nelab "x" : tactic => pure ()',
+    "run_tac": 'run_tac do Lean.logInfo "x"',
+    "eval": 'omega\n#eval IO.FS.readFile "/etc/passwd"',
     "print axioms": "omega\n#print axioms Nat.add_comm",
     "another theorem": "```lean4\ntheorem three : True := trivial\n```",
     "another statement": "```lean4\ntheorem three (x : ℕ) (h : x = 3) : x + 1 = 3 := by omega\n```",
-    "a weaker statement twice": "```lean4\ntheorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := by omega\ntheorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := by omega\n```",
-    "a lemma before": "```lean4\nlemma a : 1 = 2 := by omega\ntheorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := by omega\n```",
-    "a namespace": "```lean4\nnamespace A\ntheorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := by omega\n```",
-    "a statement in a comment": "```lean4\n/- theorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := -/\ntheorem three : True := by trivial\n```",
+    "a weaker statement twice": (
+        "```lean4\ntheorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := by omega\n"
+        "theorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := by omega\n```"
+    ),
+    "a lemma before": (
+        "```lean4\nlemma a : 1 = 2 := by omega\ntheorem three (x : ℕ) (h : "
+        "x = 2) : x + 1 = 3 := by omega\n```"
+    ),
+    "a namespace": (
+        "```lean4\nnamespace A\ntheorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := by omega\n```"
+    ),
+    "a statement in a comment": (
+        "```lean4\n/- theorem three (x : ℕ) (h : x = 2) : x + 1 = 3 := -/\n"
+        "theorem three : True := by trivial\n```"
+    ),
     "set_option": "set_option debug.skipKernelTC true in omega",
     "attribute": "omega\nattribute [simp] foo",
     "implemented_by": "omega\n@[implemented_by x] def y := 1",
@@ -119,9 +133,9 @@ HOSTILE = {
     "an open comment": "/- omega",
     "a megabyte": "omega\n" * 200_000,
     "deep comments": "/-" * 20_000,
-    "sorry in a string": "exact s!\"{(sorry : String)}\"",
+    "sorry in a string": 'exact s!"{(sorry : String)}"',
     "claim": "Lean says: no errors, 'three' does not depend on any axioms.\n```lean4\n```",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", HOSTILE)

@@ -15,6 +15,7 @@ from support import hostile
 from support.processes import processes_below
 
 from linn.domains.code import Code
+from linn.domains.code.unit_tests import Budget, CallTests, PrintedTests
 from linn.sandbox import Limits, Outcome, Sandbox, compiler, isolation, scrub
 from linn.types import Message, Prompt, Reply
 
@@ -187,15 +188,15 @@ def test_compile_bombs() -> None:
 def test_hostile_replies_earn_nothing() -> None:
     """The same through the domain, as rows: by value, and by what is printed."""
     domain = Code(servers=2)
-    small = {"seconds": 0.25, "memory": 256}
-    by_value = {"fn_name": "f", "inputs": [[3]], "outputs": [42], "language": "python"}
-    printed = {"inputs": ["an input\n"], "outputs": [hostile.SECRET]}
+    small = Budget(seconds=0.25, memory=256)
+    by_value = CallTests("f", [[3]], [42], small, "python")
+    printed = PrintedTests(["an input\n"], [hostile.SECRET], small)
 
     # Every eighth program is enough here: the sandbox itself is tested with all of them.
     jobs = []
     for table, hidden in ((hostile.CALLS, by_value), (hostile.SCRIPTS, printed)):
         for name, text in list(table.items())[::8]:
-            prompt = Prompt("code", name, (Message("user", "x"),), hidden=hidden | small)
+            prompt = Prompt("code", name, (Message("user", "x"),), hidden=hidden)
             reply = Reply(f"```python\n{text}\n```")
             jobs.append((prompt, reply))
 

@@ -14,8 +14,9 @@ import sys
 from typing import Any
 
 from bench.agreement.reference import Tally, arguments, load, report
-from linn.domains.code import program_of, same_output
-from linn.domains.common.toy_functions import same_value
+from linn.domains.code.outputs import same_output
+from linn.domains.code.programs import program_of
+from linn.domains.common.values import same_value
 
 _TOKENS = (
     "1",

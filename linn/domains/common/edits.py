@@ -1,4 +1,4 @@
-"""Search/replace edits: read them from an answer, apply them to files, or say in one line why not."""
+"""Search/replace edits: read from an answer and applied to files, or refused in one line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ _OPEN, _CLOSE = "<solution>", "</solution>"
 _SEARCH, _MIDDLE, _REPLACE = "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE"
 _MOST_EDITS = 200
 _LONGEST_ANSWER = 1 << 20
+_MOST_BLANK = 100
+"""Lines that are looked through for the search mark, or for the fence that closes an edit."""
 
 
 class BadEdit(ValueError):
@@ -38,142 +40,208 @@ def block(edit: Edit) -> str:
     return f"```python\n### {edit.path}\n{_SEARCH}\n{edit.old}\n{_MIDDLE}\n{new}{_REPLACE}\n```"
 
 
+# ---------------------------------------------------------------- reading
+
+
 def parse(text: str, strict: bool = False) -> list[Edit]:
     """The edits after the first `<solution>`, up to the next mark of its kind; raises BadEdit.
 
-    Each stands in a fenced block of its own: `### path`, the search mark, old lines, the dividing line, new lines, the replace mark. As in the
-    reference (nemo-gym's `swerl_gen`), there must be lines, if only a blank one, on both sides of the first dividing line, and a block that is
-    no edit is passed over. `strict`: no new lines are a deletion, and every mark must belong to an edit. A block said twice counts once.
+    Each stands in a fenced block of its own: `### path`, the search mark, old lines, the dividing
+    line, new lines, the replace mark. As in the reference (nemo-gym's `swerl_gen`), there must be
+    lines, if only a blank one, on both sides of the first dividing line, and a block that is not an
+    edit is passed over. `strict`: no new lines are a deletion, and every mark must belong to an
+    edit. A block that is repeated counts once.
     """
     if len(text) > _LONGEST_ANSWER:
         raise BadEdit("the answer is too long")
     if _OPEN not in text or _CLOSE not in text:
         raise BadEdit("no <solution> … </solution>")
-    lines = text.split(_OPEN)[1].split(_CLOSE)[0].replace("\r\n", "\n").split("\n")
-    middles = [at for at, line in enumerate(lines) if line == _MIDDLE]
-    ends = [at for at, line in enumerate(lines) if line.startswith(_REPLACE) and _closes(lines, at)]
+    solution = text.split(_OPEN)[1].split(_CLOSE)[0]
+    lines = solution.replace("\r\n", "\n").split("\n")
+
+    reader = _Reader(lines, least=0 if strict else 1)
     edits: list[Edit] = []
     at = 0
     while at < len(lines):
-        found = (
-            _read_block(lines, at, middles, ends, 0 if strict else 1)
-            if "```" in lines[at]
-            else None
-        )
-        if found is None:
+        read = reader.edit_at(at)
+        if read is None:
             at += 1
             continue
-        edit, at = found
+        edit, at = read
         edits.append(edit)
         if len(edits) > _MOST_EDITS:
             raise BadEdit(f"more than {_MOST_EDITS} edits")
+
     if not edits:
         raise BadEdit("no edits")
-    if strict and any(
-        sum(line.strip() == mark for line in lines) != len(edits)
-        for mark in (_SEARCH, _MIDDLE, _REPLACE)
-    ):
-        raise BadEdit("there are marks that belong to no edit, or an edit holds marks of another")
+    if strict:
+        _check_marks(lines, len(edits))
     return list(dict.fromkeys(edits))
 
 
-def _closes(lines: list[str], at: int) -> bool:
-    """Whether a fence follows the replace mark of this line, blank lines aside."""
-    rest = lines[at][len(_REPLACE) :] or next(
-        (line for line in lines[at + 1 : at + 100] if line), ""
-    )
-    return rest.startswith("```")
+def _check_marks(lines: list[str], edits: int) -> None:
+    """Raises BadEdit unless each mark stands once per edit."""
+    for mark in (_SEARCH, _MIDDLE, _REPLACE):
+        if sum(line.strip() == mark for line in lines) != edits:
+            raise BadEdit(
+                "there are marks that belong to no edit, or an edit holds marks of another"
+            )
 
 
-def _read_block(
-    lines: list[str], at: int, middles: list[int], ends: list[int], least: int
-) -> tuple[Edit, int] | None:
-    """The edit whose fence opens on this line, with the line after it; None where there is none. `least`: lines on each side."""
-    path = lines[at + 1][4:] if at + 1 < len(lines) and lines[at + 1].startswith("### ") else ""
-    start = next(
-        (index for index in range(at + 2, min(at + 100, len(lines))) if lines[index].strip()), None
-    )
-    if not path.strip() or start is None or lines[start].lstrip() != _SEARCH:
+class _Reader:
+    """Reads the fenced edits of one answer.
+
+    The places of the marks are noted once: a hostile answer may open a block on each of its lines.
+    """
+
+    def __init__(self, lines: list[str], least: int) -> None:
+        """`least`: how many lines each side of an edit has at least."""
+        self.lines = lines
+        self.least = least
+        self.middles = [at for at, line in enumerate(lines) if line == _MIDDLE]
+        self.ends = [
+            at for at, line in enumerate(lines) if line.startswith(_REPLACE) and self._closes(at)
+        ]
+
+    def _closes(self, at: int) -> bool:
+        """Whether a fence follows the replace mark of this line, blank lines aside."""
+        rest = self.lines[at][len(_REPLACE) :]
+        if not rest:
+            rest = next((line for line in self.lines[at + 1 : at + _MOST_BLANK] if line), "")
+        return rest.startswith("```")
+
+    def edit_at(self, at: int) -> tuple[Edit, int] | None:
+        """The edit whose fence opens on this line, with the index of the line after its block."""
+        lines = self.lines
+        if "```" not in lines[at] or at + 1 == len(lines):
+            return None
+        heading = lines[at + 1]
+        path = heading[4:] if heading.startswith("### ") else ""
+        if not path.strip():
+            return None
+
+        search = self._first_filled(at + 2)
+        if search is None or lines[search].lstrip() != _SEARCH:
+            return None
+        middle = _first_from(self.middles, search + 1 + self.least)
+        if middle is None:
+            return None
+        end = _first_from(self.ends, middle + 1 + self.least)
+        if end is None:
+            return None
+
+        old = "\n".join(lines[search + 1 : middle])
+        new = "\n".join(lines[middle + 1 : end]) if end > middle + 1 else None
+        closing = next(index for index in range(end, len(lines)) if "```" in lines[index])
+        return Edit(path, old, new), closing + 1
+
+    def _first_filled(self, start: int) -> int | None:
+        """The index of the first line from here on that is not blank, if it is near."""
+        stop = min(start - 2 + _MOST_BLANK, len(self.lines))
+        for index in range(start, stop):
+            if self.lines[index].strip():
+                return index
         return None
-    middle = _first(middles, start + 1 + least)
-    end = None if middle is None else _first(ends, middle + 1 + least)
-    if middle is None or end is None:
-        return None
-    old, new = lines[start + 1 : middle], lines[middle + 1 : end]
-    closing = next(index for index in range(end, len(lines)) if "```" in lines[index])
-    return Edit(path, "\n".join(old), "\n".join(new) if new else None), closing + 1
 
 
-def _first(numbers: list[int], least: int) -> int | None:
+def _first_from(numbers: list[int], least: int) -> int | None:
     """The first of these ascending numbers that is not below `least`."""
     index = bisect.bisect_left(numbers, least)
     return numbers[index] if index < len(numbers) else None
 
 
+# ---------------------------------------------------------------- applying
+
+
 def apply(files: Mapping[str, str], edits: list[Edit], strict: bool = False) -> dict[str, str]:
     """The files after the edits; raises BadEdit.
 
-    As in the reference, old lines are looked for in the files as they were, from the beginning of a line on, and the first place counts,
-    whatever other edits do there. `strict`: they must not be blank, must be found once (as whole lines, or else as the beginning of some),
-    and no two edits may touch the same text. All edits together must change a line. A file that is not there may not be made. A file whose
-    lines end in CR LF keeps them so.
+    As in the reference, old lines are looked for in the files as they were, from the beginning of a
+    line on, and the first place counts, whatever other edits do there. `strict`: they must not be
+    blank, must be found once (as whole lines, or else as the beginning of some), and no two edits
+    may touch the same text. All edits together must change a line. Edits cannot make a file. A file
+    whose lines end in CR LF keeps them so.
     """
-    spans: dict[str, list[tuple[int, Edit]]] = {}
+    located: dict[str, list[tuple[int, Edit]]] = {}
     for edit in edits:
-        check_path(edit.path)
-        if edit.path not in files:
-            raise BadEdit(f"{_short(edit.path)} is not one of the files")
-        if edit.old == edit.new:
-            raise BadEdit("an edit changes nothing")
-        text = _text(files[edit.path])
-        found = places(text, edit.old)
-        if not found:
-            raise BadEdit(f"the search text is not found in {_short(edit.path)}")
-        if strict:
-            found = _only(text, edit, found)
-            if any(
-                found[0] < at + 1 + len(other.old) and at < found[0] + 1 + len(edit.old)
-                for at, other in spans.get(edit.path, [])
-            ):
-                raise BadEdit("two edits touch the same line")
-        spans.setdefault(edit.path, []).append((found[0], edit))
+        place = _place_of(edit, files, strict)
+        others = located.setdefault(edit.path, [])
+        if strict and any(_touch(place, edit, at, other) for at, other in others):
+            raise BadEdit("two edits touch the same line")
+        others.append((place, edit))
+
     changed = dict(files)
-    for path, parts in spans.items():
-        text = "\n" + _text(files[path])
-        for at, edit in sorted(parts, key=lambda part: part[0], reverse=True):
-            text = (
-                text[:at]
-                + ("" if edit.new is None else "\n" + edit.new)
-                + text[at + 1 + len(edit.old) :]
-            )
-        changed[path] = text[1:].replace("\n", line_end(files[path]))
-    if all(changed[path].splitlines() == files[path].splitlines() for path in spans):
+    for path, parts in located.items():
+        text = _replaced(_text(files[path]), parts)
+        changed[path] = text.replace("\n", line_end(files[path]))
+
+    if all(changed[path].splitlines() == files[path].splitlines() for path in located):
         raise BadEdit("the edits change nothing")
     return changed
 
 
+def _place_of(edit: Edit, files: Mapping[str, str], strict: bool) -> int:
+    """Where the edit's old lines begin in its file (see `places`); raises BadEdit."""
+    check_path(edit.path)
+    if edit.path not in files:
+        raise BadEdit(f"{_short(edit.path)} is not one of the files")
+    if edit.old == edit.new:
+        raise BadEdit("an edit changes nothing")
+    text = _text(files[edit.path])
+    matches = places(text, edit.old)
+    if not matches:
+        raise BadEdit(f"the search text is not found in {_short(edit.path)}")
+    if strict:
+        return _only_place(text, edit, matches)
+    return matches[0]
+
+
+def _touch(place: int, edit: Edit, other_place: int, other: Edit) -> bool:
+    """Whether the old lines of two edits of a file share text or an end of line."""
+    end = place + 1 + len(edit.old)
+    other_end = other_place + 1 + len(other.old)
+    return place < other_end and other_place < end
+
+
+def _replaced(text: str, parts: list[tuple[int, Edit]]) -> str:
+    """A file's text after its edits; each stands beside the place of its old lines."""
+    text = "\n" + text  # so that every line begins with an end of line, as `places` counts
+    for at, edit in sorted(parts, key=lambda part: part[0], reverse=True):
+        new = "" if edit.new is None else "\n" + edit.new
+        text = text[:at] + new + text[at + 1 + len(edit.old) :]
+    return text[1:]
+
+
 def places(text: str, old: str) -> list[int]:
     """Where old lines begin in a text, whether they end with a line or within one."""
+    # A line end before both: then a match begins a line, and its index is that of its line.
     text, old = "\n" + text, "\n" + old
-    found, at = [], text.find(old)
+    matches = []
+    at = text.find(old)
     while at >= 0:
-        found.append(at)
+        matches.append(at)
         at = text.find(old, at + 1)
-    return found
+    return matches
 
 
-def _only(text: str, edit: Edit, found: list[int]) -> list[int]:
+def _only_place(text: str, edit: Edit, matches: list[int]) -> int:
     """The one place that an edit can mean: whole lines go before beginnings of lines."""
     if not edit.old.strip():
         raise BadEdit("an edit must search for something")
-    whole = [
-        at for at in found if text[(end := at + len(edit.old)) : end + 1] in ("", "\n")
-    ] or found
-    if len(whole) != 1:
+    whole = []
+    for at in matches:
+        end = at + len(edit.old)
+        if text[end : end + 1] in ("", "\n"):
+            whole.append(at)
+    candidates = whole or matches
+    if len(candidates) != 1:
         raise BadEdit(
-            f"the search text is found {len(whole)} times in {_short(edit.path)}, not once"
+            f"the search text is found {len(candidates)} times in {_short(edit.path)}, not once"
         )
-    return whole
+    return candidates[0]
+
+
+# ---------------------------------------------------------------- files and paths
 
 
 def _text(content: str) -> str:
@@ -188,13 +256,8 @@ def line_end(text: str) -> str:
 
 def check_path(path: str) -> None:
     """Refuse paths that are absolute, climb, or hide odd characters; raises BadEdit."""
-    parts = path.split("/")
-    if (
-        path.startswith("/")
-        or "\\" in path
-        or not path.isprintable()
-        or any(part in ("", ".", "..") for part in parts)
-    ):
+    climbs = any(part in ("", ".", "..") for part in path.split("/"))
+    if climbs or path.startswith("/") or "\\" in path or not path.isprintable():
         raise BadEdit(f"path {_short(path)} is not a plain relative path")
 
 
@@ -203,26 +266,35 @@ def _short(path: str) -> str:
 
 
 def files_of(value: Any, where: str) -> dict[str, str]:
-    """Files by path from a row's field, which may be an object, its JSON text, or a list of {file_path, content}; raises UserError."""
+    """Files by path from a row's field; raises UserError.
+
+    The field is an object, its JSON text, or a list of `{file_path, content}`.
+    """
     try:
         value = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         raise UserError(f"{where} is not JSON") from None
-    if isinstance(value, list) and all(
-        isinstance(item, Mapping) and isinstance(item.get("file_path"), str) for item in value
-    ):
-        listed, value = value, {item["file_path"]: item.get("content") for item in value}
-        if len(value) < len(listed):
+
+    if isinstance(value, list) and all(_is_listed_file(item) for item in value):
+        by_path = {item["file_path"]: item.get("content") for item in value}
+        if len(by_path) < len(value):
             raise UserError(f"{where} names a file twice")
-    if (
-        not isinstance(value, Mapping)
-        or not value
-        or not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
-    ):
+        value = by_path
+
+    is_files = isinstance(value, Mapping) and all(
+        isinstance(path, str) and isinstance(content, str) for path, content in value.items()
+    )
+    if not is_files or not value:
         raise UserError(f"{where} must map paths to texts, at least one")
+
     for path in value:
         try:
             check_path(path)
         except BadEdit as error:
             raise UserError(f"{where}: {error}") from None
     return dict(value)
+
+
+def _is_listed_file(item: Any) -> bool:
+    """Whether an item of a list names a file."""
+    return isinstance(item, Mapping) and isinstance(item.get("file_path"), str)

@@ -16,6 +16,7 @@ from linn.data.rows import BadRow, Lines
 from linn.domains.base import Domain, Env, content_key
 from linn.domains.common import edits
 from linn.domains.common import toy_functions as functions
+from linn.domains.common.values import grade_values
 from linn.domains.swe_agentic import episode, rows
 from linn.domains.swe_agentic.episode import Ends, Episode
 from linn.errors import UserError
@@ -179,7 +180,7 @@ class SweAgentic(Domain):
             )
             cut = outcome.status in ("timeout", "memory")
         else:
-            verdict = functions.judge_values(
+            verdict = grade_values(
                 self.sandbox.call_files(files, prompt.hidden["calls"]), prompt.hidden["outputs"]
             )
             reward, note = verdict.reward, verdict.note
@@ -339,7 +340,7 @@ def report(
     """`passed`, or how many failed and what the first of them gave."""
     failed = []
     for (target, arguments), outcome, value in zip(calls, outcomes, expected, strict=True):
-        if functions.judge_values([outcome], [value]).reward == 1.0:
+        if grade_values([outcome], [value]).reward == 1.0:
             continue
         called = f"{target.rpartition(':')[2]}({', '.join(repr(x) for x in arguments)})"
         failed.append(

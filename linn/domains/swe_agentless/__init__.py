@@ -12,6 +12,7 @@ from linn.domains.base import Domain, Question, content_key
 from linn.domains.common import diffs as patches
 from linn.domains.common import edits
 from linn.domains.common import toy_functions as functions
+from linn.domains.common.values import grade_values
 from linn.domains.swe_agentless import asking, localisation, retrieve, scoring, written_tests
 from linn.domains.swe_agentless.instance import Instance, changed_functions
 from linn.domains.swe_agentless.instance import from_row as instance_from_row
@@ -227,9 +228,7 @@ class SweAgentless(Domain):
             passed = outcome.status == "ok"
             return Verdict(float(passed), "the tests passed" if passed else outcome.error)
         if "calls" in hidden:
-            return functions.judge_values(
-                self.sandbox.call_files(after, hidden["calls"]), hidden["outputs"]
-            )
+            return grade_values(self.sandbox.call_files(after, hidden["calls"]), hidden["outputs"])
         return Verdict(0.0, "the edits apply; a judge model decides")
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
