@@ -1,11 +1,10 @@
-"""The math domain: exact and symbolic comparison, the worker's limits, rows, demonstrations, hostile replies."""
+"""The math domain: comparisons, the worker's limits, rows, demonstrations, hostile replies."""
 
 import itertools
 import os
 import pickle
 import random
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,12 +123,9 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_replies_earn_nothing_in_time(domain: Math, text: str) -> None:
+def test_hostile_replies_earn_nothing(domain: Math, text: str) -> None:
     prompt = row(domain, "14", "boxed")
-    domain.verify(prompt, Reply(r"\boxed{14x}"))  # the worker is up
-    start = time.process_time()
     assert domain.verify(prompt, Reply(text, reasoning=r"\boxed{14}")).reward == 0.0
-    assert time.process_time() - start < 1.0
 
 
 def test_a_sentence_on_the_final_answer_goes_before_a_box_in_rows_as_for_math_verify(

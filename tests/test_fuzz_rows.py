@@ -29,6 +29,7 @@ from linn.data.tally import fault
 from linn.domains import code, math, mcqa, proof
 from linn.domains.common import diffs as patches
 from linn.domains.common import edits
+from linn.domains.common.boxes import outer_boxes
 from linn.domains.load import NAMES, load
 from linn.domains.proof import derivations, lean
 from linn.domains.structured import documents
@@ -360,21 +361,21 @@ REPLIES = st.one_of(
     st.lists(PIECES, max_size=14).map("".join),
     st.lists(PIECES, max_size=14).map("\n".join),
 )
-MCQA = {"options": {"A": "x", "B": "two words"}}
+OPTIONS = {"A": "x", "B": "two words"}
 READERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
     "mcqa by mode": (
         lambda text: [
-            mcqa._by_mode(text, MCQA | {"mode": mode, "prefix": prefix})
-            for mode in mcqa._MODES
+            mcqa.by_mode(text, mcqa.Choice(OPTIONS, expected="A", mode=mode, prefix=prefix))
+            for mode in mcqa.MODES
             for prefix in ("", "Key:")
         ],
         (),
     ),
     "mcqa by patterns": (
-        lambda text: mcqa._by_patterns(text, ["Answer: *(.)", "x"], {"A": "x"}),
+        lambda text: mcqa.by_patterns(text, ["Answer: *(.)", "x"], {"A": "x"}),
         (),
     ),
-    "boxes": (lambda text: [math._boxes(text), math._bare(text)], ()),
+    "boxes": (lambda text: [outer_boxes(text), math.unwrapped(text)], ()),
     "a proof's score": (proof.score_of, ()),
     "agentless score": (scoring.score_of, ()),
     "a written test": (written_tests.read, (written_tests.BadTest,)),

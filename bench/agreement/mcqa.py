@@ -110,7 +110,9 @@ def _letter(domain: MultipleChoice, prompt: Prompt, reply: Reply) -> str | None:
         (
             x
             for x in asked
-            if domain.verify(replace(prompt, hidden={**prompt.hidden, "expected": x}), reply).reward
+            if domain.verify(
+                replace(prompt, hidden=replace(prompt.hidden, expected=x)), reply
+            ).reward
         ),
         None,
     )

@@ -1,4 +1,4 @@
-"""Multiple choice: one letter out of several options, graded as the released rows ask (strict box, lenient, `Answer:`, own regex)."""
+"""Multiple choice: one letter out of several options, read as the row asks (see `MODES`)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import itertools
 import random
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
 
 from linn.chat.request import request_messages
 from linn.domains.base import Domain
+from linn.domains.common.boxes import last_box
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, Verdict
 
@@ -28,185 +30,249 @@ _WORDS = {
 }
 _KINDS = {word: kind for kind, words in _WORDS.items() for word in words.split()}
 
-_MODES = (
+Mode = Literal[
     "strict_single_letter_boxed",
     "lenient_boxed",
     "lenient_answer_colon",
     "lenient_answer_colon_md",
-)
+]
+MODES: tuple[Mode, ...] = get_args(Mode)
+"""How a letter is read: a letter in the last box; or an option's words in it; or a line `Answer:`;
+or the last such line, in Markdown or after the row's own prefix."""
+
 _TAIL = 20_000
-"""A row's own pattern sees only this many last characters of an answer: an answer stands at the end, and patterns stay fast."""
+"""A row's own pattern sees only this many last characters: an answer ends a reply."""
 _LONGEST_BOX = 2_000
 """Characters; `\\text{}` around a longer box is not taken away."""
 _REGEX_SECONDS = 0.2
 """Time limit of a row's own pattern; a reply that drives it over the limit has no answer."""
 
-_BOX = "\\boxed{"
 _ALONE = re.compile(r"[^A-Za-z]*([A-Z])[^A-Za-z]*")
 _LABELLED = re.compile(r"\s*([A-Z])\s*[:).-]")
 _COLON = re.compile(r"answer\s*:\s*(.+)", re.IGNORECASE)
 _COLON_MD = re.compile(r"answer[*_]{0,2}\s*:[*_\s]{0,2}(.+)", re.IGNORECASE)
 _LONE = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
+_FIRST = re.compile(r"[A-Za-z](?![A-Za-z0-9])")
+_CAPITAL = re.compile(r"\b[A-Z]\b")
 _LISTED = re.compile(r"\s*[/|&,;]\s*|\s+(?:(?:or|and)\s+)?", re.IGNORECASE)
 """What stands between two letters that are named side by side."""
-# Letters of other scripts that stand for A to D in the released multilingual rows.
 _FOREIGN = str.maketrans(
     {foreign: f" {letter}" for foreign, letter in zip("أبجدঅবডঢ", "ABCD" * 2, strict=True)}
 )
+"""Letters of other scripts that stand for A to D in the released multilingual rows."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the grader knows of a question: `Prompt.hidden` of this domain."""
+
+    options: Mapping[str, str]
+    """The words of each option by its letter; rows may name only some."""
+    expected: str
+    """The right letter."""
+    mode: Mode = "strict_single_letter_boxed"
+    """How the letter is read."""
+    patterns: Sequence[str] = ()
+    """The row's own regular expressions, tried before the mode."""
+    prefix: str = ""
+    """The row's own words for `Answer:`, in the mode `lenient_answer_colon_md`."""
 
 
 class MultipleChoice(Domain):
-    """Which word is of a kind? Four options, ten kinds of twelve words. Reward 1 iff the expected letter is read from the answer."""
+    """Which word is of a kind? Four options, ten kinds of twelve words.
+
+    Reward 1 iff the expected letter is read from the answer.
+    """
 
     name: ClassVar[str] = "mcqa"
+
+    # -------------------------------------------------- prompts
 
     def make(self, rng: random.Random) -> Prompt:
         """The distractors come from three other kinds, one each."""
         kinds = rng.sample(list(_WORDS), 4)
         words = [rng.choice(_WORDS[kind].split()) for kind in kinds]
         right = rng.randrange(4)
+
         options = dict(zip("ABCD", words, strict=True))
+
         lines = "\n".join(f"{letter}: {word}" for letter, word in options.items())
-        question = Message("user", f"which is a kind of {kinds[right]}? box the letter.\n{lines}")
-        hidden = {
-            "options": options,
-            "expected": "ABCD"[right],
-            "mode": _MODES[0],
-            "patterns": [],
-            "prefix": "",
-        }
-        return Prompt(self.name, "", (question,), hidden=hidden)
+        text = f"which is a kind of {kinds[right]}? box the letter.\n{lines}"
+        return Prompt(
+            self.name,
+            "",
+            (Message("user", text),),
+            hidden=Choice(options, expected="ABCD"[right]),
+        )
+
+    def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
+        """`options`, `expected_answer`, `grading_mode`, `template_metadata`.
+
+        Of `template_metadata`, `output_regex` and `answer_prefix` are read. Nulls in options are
+        dropped.
+        """
+        where = f"row {index}"
+
+        expected = row.get("expected_answer")
+        if not isinstance(expected, str) or not expected.strip():
+            raise UserError(f"{where}: expected_answer is {expected!r}; allowed: a letter")
+
+        options = _read_options(row.get("options") or [], where)
+        mode = row.get("grading_mode") or MODES[0]
+        if mode not in MODES:
+            raise UserError(f"{where}: grading_mode is {mode!r}; allowed: {', '.join(MODES)}")
+        patterns, prefix = _read_template(row.get("template_metadata") or {}, where)
+
+        choice = Choice(
+            options=options,
+            expected=expected.strip().upper(),
+            mode=mode,
+            patterns=patterns,
+            prefix=prefix,
+        )
+        prompt_id = str(row.get("uuid") or index)
+        return Prompt(self.name, prompt_id, request_messages(row, index), hidden=choice)
+
+    # -------------------------------------------------- grading
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
-        """A row's own pattern is asked first; where it finds nothing, the row's grading mode decides."""
+        """A row's own patterns go first; where they read nothing, its grading mode decides."""
+        choice = _choice(prompt)
         text = reply.text.strip()
-        hidden = prompt.hidden
-        letter = _by_patterns(text[-_TAIL:], hidden["patterns"], hidden["options"]) or _by_mode(
-            text, hidden
-        )
+        letter = by_patterns(text[-_TAIL:], choice.patterns, choice.options)
         if letter is None:
-            return Verdict(0.0, f"no letter can be read ({hidden['mode']})")
-        right = letter == hidden["expected"]
-        return Verdict(
-            float(right), "" if right else f"the letter is {letter}, not {hidden['expected']}"
-        )
+            letter = by_mode(text, choice)
+
+        if letter is None:
+            return Verdict(0.0, f"no letter can be read ({choice.mode})")
+        if letter != choice.expected:
+            return Verdict(0.0, f"the letter is {letter}, not {choice.expected}")
+        return Verdict(1.0)
 
     def gold(self, prompt: Prompt) -> Reply:
-        """The boxed letter; for a row with its own pattern or mode, the first usual way of answering that it reads."""
-        letter = prompt.hidden["expected"]
-        usual = [
+        """The boxed letter; for a row with its own way of reading, the first usual one it reads."""
+        letter = _choice(prompt).expected
+        usual = (
             f"\\boxed{{{letter}}}",
             f"Answer: {letter}",
             f"Option Selected: {letter}",
             f"Final Choice: {letter}",
             f"ANSWER IS {letter}",
-        ]
-        answers = (Reply(text, _thought(prompt)) for text in usual)
-        return next(
-            (a for a in answers if self.verify(prompt, a).reward == 1.0),
-            Reply(usual[0], _thought(prompt)),
         )
+        replies = [Reply(text, _thought(prompt)) for text in usual]
+        for reply in replies:
+            if self.verify(prompt, reply).reward == 1.0:
+                return reply
+        return replies[0]
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: the letter stands without its box."""
-        letter = prompt.hidden["expected"]
-        return (
-            Message(
-                "assistant",
-                letter if faulty else f"\\boxed{{{letter}}}",
-                reasoning=_thought(prompt),
-            ),
-        )
+        letter = _choice(prompt).expected
+        text = letter if faulty else f"\\boxed{{{letter}}}"
+        return (Message("assistant", text, reasoning=_thought(prompt)),)
 
-    def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`options`, `expected_answer`, `grading_mode`, `template_metadata` (`output_regex`, `answer_prefix`); nulls in options are dropped."""
-        expected = row.get("expected_answer")
-        if not isinstance(expected, str) or not expected.strip():
-            raise UserError(f"row {index}: expected_answer is {expected!r}; allowed: a letter")
-        entries = row.get("options") or []
-        if not isinstance(entries, list) or not all(isinstance(e, Mapping) for e in entries):
-            raise UserError(
-                f"row {index}: options is {type(entries).__name__}; allowed: a list of one-key objects"
-            )
-        pairs = [(k, v) for entry in entries for k, v in entry.items()]
-        options = {
-            k.upper(): str(v) for k, v in pairs if len(k) == 1 and k.isalpha() and v is not None
-        }
-        mode = row.get("grading_mode") or _MODES[0]
-        if mode not in _MODES:
-            raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
-        template = row.get("template_metadata") or {}
-        if not isinstance(template, Mapping):
-            raise UserError(
-                f"row {index}: template_metadata is {type(template).__name__}; allowed: an object"
-            )
-        patterns = template.get("output_regex") or []
-        patterns = [patterns] if isinstance(patterns, str) else patterns
-        if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
-            raise UserError(
-                f"row {index}: template_metadata.output_regex must be text or a list of texts"
-            )
-        prefix = template.get("answer_prefix") or ""
-        if not isinstance(prefix, str):
-            raise UserError(
-                f"row {index}: template_metadata.answer_prefix is {type(prefix).__name__}; allowed: text"
-            )
-        hidden = {
-            "options": options,
-            "expected": expected.strip().upper(),
-            "mode": mode,
-            "patterns": patterns,
-            "prefix": prefix,
-        }
-        return Prompt(
-            self.name, str(row.get("uuid") or index), request_messages(row, index), hidden=hidden
-        )
+
+def _choice(prompt: Prompt) -> Choice:
+    assert isinstance(prompt.hidden, Choice), type(prompt.hidden)
+    return prompt.hidden
 
 
 def _thought(prompt: Prompt) -> str:
-    """Each option's kind beside its letter, then the kind asked for, which leads to its letter."""
-    words, expected = prompt.hidden["options"], prompt.hidden["expected"]
-    if any(word not in _KINDS for word in words.values()):
-        return ""  # a released row: there is no stored knowledge to show
-    steps = [f"{_KINDS[word]} {letter}" for letter, word in words.items()]
-    return ", ".join([*steps, f"so {_KINDS[words[expected]]} {expected}"])
+    """Each option's kind beside its letter, then the kind in question, which leads to its letter.
+
+    Empty for a released row: its words are not in our list.
+    """
+    choice = _choice(prompt)
+    if choice.expected not in choice.options:
+        return ""
+    if any(word not in _KINDS for word in choice.options.values()):
+        return ""
+
+    steps = [f"{_KINDS[word]} {letter}" for letter, word in choice.options.items()]
+    kind = _KINDS[choice.options[choice.expected]]
+    return ", ".join([*steps, f"so {kind} {choice.expected}"])
 
 
-def _by_mode(text: str, hidden: Mapping[str, Any]) -> str | None:
-    mode, options = hidden["mode"], hidden["options"]
-    if mode == "lenient_answer_colon":
-        return _after_colon(text, options)
-    if mode == "lenient_answer_colon_md":
-        letter = _after_last_colon(text, options, hidden["prefix"])
-        return letter or (_boxed(_last_box(text), options) if hidden["prefix"] else None)
-    inner = _last_box(text)
-    letter = _boxed(inner, options)
-    if letter is None and mode == "lenient_boxed":
-        hits = {
-            letter
-            for letter, words in options.items()
-            if _plain(words) and _plain(words) in _plain(inner)
-        }
-        return hits.pop() if len(hits) == 1 else None
-    return letter
+# ---------------------------------------------------------------- fields of rows
 
 
-def _last_box(text: str) -> str:
+def _read_options(entries: Any, where: str) -> dict[str, str]:
+    """The words of the options by letter; keys that are not one letter are passed over."""
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise UserError(
+            f"{where}: options is {type(entries).__name__}; allowed: a list of one-key objects"
+        )
+    options = {}
+    for key, words in itertools.chain.from_iterable(entry.items() for entry in entries):
+        if len(key) == 1 and key.isalpha() and words is not None:
+            options[key.upper()] = str(words)
+    return options
+
+
+def _read_template(template: Any, where: str) -> tuple[list[str], str]:
+    """The row's own patterns and its answer prefix; empty where it has none."""
+    if not isinstance(template, Mapping):
+        raise UserError(
+            f"{where}: template_metadata is {type(template).__name__}; allowed: an object"
+        )
+
+    # One pattern may stand without its list.
+    patterns = template.get("output_regex") or []
+    if isinstance(patterns, str):
+        patterns = [patterns]
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        raise UserError(f"{where}: template_metadata.output_regex must be text or a list of texts")
+
+    prefix = template.get("answer_prefix") or ""
+    if not isinstance(prefix, str):
+        raise UserError(
+            f"{where}: template_metadata.answer_prefix is {type(prefix).__name__}; allowed: text"
+        )
+    return patterns, prefix
+
+
+# ---------------------------------------------------------------- reading a letter
+
+
+def by_mode(text: str, choice: Choice) -> str | None:
+    """The letter that the prompt's mode reads from an answer."""
+    options = choice.options
+    match choice.mode:
+        case "lenient_answer_colon":
+            return _after_colon(text, options)
+        case "lenient_answer_colon_md":
+            letter = _after_last_colon(text, options, choice.prefix)
+            # A row with its own prefix may ask for a box after it.
+            if letter is None and choice.prefix:
+                return _boxed_letter(_boxed(text), options)
+            return letter
+        case "strict_single_letter_boxed":
+            return _boxed_letter(_boxed(text), options)
+        case "lenient_boxed":
+            return _boxed_letter(_boxed(text), options) or _boxed_words(_boxed(text), options)
+
+
+def _boxed(text: str) -> str:
     """What the last box holds; empty where there is no box or it never closes."""
-    start = text.rfind(_BOX)
-    begin, depth = start + len(_BOX), 1
-    for place in range(begin, len(text) if start >= 0 else 0):
-        depth += (text[place] == "{") - (text[place] == "}")
-        if depth == 0:
-            return text[begin:place].strip()
-    return ""
+    box = last_box(text)
+    return "" if box is None else box.inner.strip()
 
 
-def _boxed(inner: str, options: Mapping[str, str]) -> str | None:
-    """A capital alone among signs, or before a colon, bracket, point or dash and words (`E: words`)."""
+def _boxed_letter(inner: str, options: Mapping[str, str]) -> str | None:
+    """A capital alone among signs, or one before a colon, bracket, point or dash (`E: words`)."""
     inner = _unwrapped(inner)
     match = _ALONE.fullmatch(inner) or _LABELLED.match(inner)
     return match[1] if match is not None and match[1] in options else None
+
+
+def _boxed_words(inner: str, options: Mapping[str, str]) -> str | None:
+    """The one option whose words stand in a box; None where several do."""
+    inner = _plain(inner)
+    letters = []
+    for letter, words in options.items():
+        if _plain(words) and _plain(words) in inner:
+            letters.append(letter)
+    return letters[0] if len(letters) == 1 else None
 
 
 def _unwrapped(text: str) -> str:
@@ -224,67 +290,96 @@ def _after_colon(text: str, options: Mapping[str, str]) -> str | None:
     candidate = _unwrapped(line[1]).strip()
     if len(candidate) == 1 and candidate.upper() in options:
         return candidate.upper()
-    return next(
-        (letter for letter, words in options.items() if _plain(words) == _plain(candidate)), None
-    )
+    return _letter_of(candidate, options)
 
 
 def _after_last_colon(text: str, options: Mapping[str, str], prefix: str) -> str | None:
-    """The letter of the last `Answer:` line, or line that begins with the row's own prefix, that has one."""
+    """The letter of the last line after `Answer:`, or the row's own prefix, that holds one."""
     text = unicodedata.normalize("NFKC", text)
-    found = [(match.start(), match[1]) for match in _COLON_MD.finditer(text)]
+    lines = [(match.start(), match[1]) for match in _COLON_MD.finditer(text)]
     if prefix:
-        own = re.compile(
-            re.escape(unicodedata.normalize("NFKC", prefix)) + r"\s*(?=(.*))", re.IGNORECASE
-        )
-        found = sorted(
-            [*found, *((match.start(), match[1]) for match in own.finditer(text))],
-            key=lambda each: each[0],
-        )
-    return next((letter for _, said in reversed(found) if (letter := _chosen(said, options))), None)
+        # The look-ahead lets a prefix that stands in another's line be found as well.
+        words = re.escape(unicodedata.normalize("NFKC", prefix))
+        own = re.compile(words + r"\s*(?=(.*))", re.IGNORECASE)
+        lines += [(match.start(), match[1]) for match in own.finditer(text)]
+        lines.sort(key=lambda line: line[0])
+
+    # A last line without a letter ("Answer: unsure") leaves it to the line before.
+    for _, line in reversed(lines):
+        letter = _letter_in(line, options)
+        if letter is not None:
+            return letter
+    return None
 
 
-def _chosen(said: str, options: Mapping[str, str]) -> str | None:
-    """The letter that a line begins with, else its last capital that stands alone; None where it names several side by side."""
-    said = said.translate(_FOREIGN).strip().strip("*_` \t\n\r.,;:")
-    lone = [match for match in _LONE.finditer(said) if match[0].upper() in options]
-    for left, right in itertools.pairwise(lone):
-        if left[0].upper() != right[0].upper() and _LISTED.fullmatch(
-            said, left.end(), right.start()
-        ):
-            return None
-    first, alone = re.match(r"[A-Za-z](?![A-Za-z0-9])", said), re.findall(r"\b[A-Z]\b", said)
-    letter = first[0].upper() if first else alone[-1] if alone else ""
+def _letter_in(line: str, options: Mapping[str, str]) -> str | None:
+    """The letter that a line begins with, else its last capital that stands alone.
+
+    None where it names several letters side by side.
+    """
+    line = line.translate(_FOREIGN).strip().strip("*_` \t\n\r.,;:")
+    if _names_several(line, options):
+        return None
+    first = _FIRST.match(line)
+    if first is not None:
+        letter = first[0].upper()
+    else:
+        letter = next(reversed(_CAPITAL.findall(line)), "")
     return letter if letter in options else None
 
 
-def _by_patterns(text: str, patterns: Sequence[str], options: Mapping[str, str]) -> str | None:
-    """The last match of the first of a row's patterns that yields a letter; options may be incomplete, so the pattern is trusted."""
-    if not patterns:
-        return None
-    import regex  # has a time limit, which the standard library's lacks
+def _names_several(line: str, options: Mapping[str, str]) -> bool:
+    """Whether two different letters stand side by side, as in `A or B`."""
+    lone = [match for match in _LONE.finditer(line) if match[0].upper() in options]
+    for left, right in itertools.pairwise(lone):
+        differ = left[0].upper() != right[0].upper()
+        if differ and _LISTED.fullmatch(line, left.end(), right.start()):
+            return True
+    return False
 
-    for pattern in patterns:
-        try:
-            found = list(
-                regex.finditer(
-                    pattern, text, regex.IGNORECASE, timeout=_REGEX_SECONDS / len(patterns)
-                )
-            )
-        except (regex.error, TimeoutError, RecursionError, OverflowError, MemoryError):
-            continue
-        if not found:
-            continue
-        groups = found[-1].groups()
-        captured = next((group for group in groups if group), "") if groups else found[-1][0]
+
+def by_patterns(text: str, patterns: Sequence[str], options: Mapping[str, str]) -> str | None:
+    """The last match of the first of a row's patterns that yields a letter.
+
+    Options may be incomplete, so a letter that the pattern captures is trusted.
+    """
+    for captured in _captures(text, patterns):
         captured = unicodedata.normalize("NFKC", captured.strip()).translate(_FOREIGN).strip()
         if len(captured) == 1 and captured.isalpha():
             return captured.upper()
-        for letter, words in options.items():
-            if _plain(words) == _plain(captured):
-                return letter
+        letter = _letter_of(captured, options)
+        if letter is not None:
+            return letter
+    return None
+
+
+def _captures(text: str, patterns: Sequence[str]) -> Iterator[str]:
+    """What each pattern that matches captures in its last match."""
+    if not patterns:
+        return
+    import regex  # has a time limit, which the standard library's lacks
+
+    seconds = _REGEX_SECONDS / len(patterns)
+    for pattern in patterns:
+        # A row's pattern can be anything: one that breaks or overruns reads nothing.
+        try:
+            matches = list(regex.finditer(pattern, text, regex.IGNORECASE, timeout=seconds))
+        except (regex.error, TimeoutError, RecursionError, OverflowError, MemoryError):
+            continue
+        if not matches:
+            continue
+        groups = matches[-1].groups()
+        yield next((group for group in groups if group), "") if groups else matches[-1][0]
+
+
+def _letter_of(words: str, options: Mapping[str, str]) -> str | None:
+    """The first option that has these words."""
+    for letter, option in options.items():
+        if _plain(option) == _plain(words):
+            return letter
     return None
 
 
 def _plain(text: str) -> str:
+    """Lower case, words apart by one space."""
     return " ".join(text.lower().split())

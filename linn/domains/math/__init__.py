@@ -1,52 +1,75 @@
-"""Problems with a boxed answer, graded by `math-verify`; optionally with a stateful Python as a tool."""
+"""Problems with a boxed answer, graded by `math-verify`; with a stateful Python, if wanted."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from linn.chat.request import request_messages
 from linn.domains.base import Domain
+from linn.domains.common.boxes import outer_boxes
+from linn.domains.common.options import check_option, is_number, is_whole
 from linn.domains.math import python_tool
 from linn.domains.math.equality import Comparer
 from linn.errors import UserError
 from linn.sandbox import Session
 from linn.types import Message, Prompt, Reply, Verdict
 
+Mode = Literal["any", "boxed"]
+
 _NAMES = "tom ann ben eva sam mia leo zoe max ida jim amy".split()
 _ITEMS = "apples pens books coins cards cups eggs keys nuts shells stones stamps".split()
-_MODES = ("any", "boxed")
 _READ = 200_000
 """Boxes are looked for in this many last characters of an answer."""
 _TAIL = 4_000
-"""An answer without a box, with several, or with a sentence on the final answer is read from this many last characters on."""
+"""An answer without a box, with several, or with a sentence on the final answer is read from this
+many last characters on."""
 _LONGEST_BOX = 400
 """Characters; a longer box, or one of more than `_LONGEST_NUMBER` digits, is no answer."""
 _LONGEST_NUMBER = 100
-_CPU_SECONDS = {"boxed": 0.6, "any": 10.0}
-"""Processor time of one comparison, of rows as much as the reference has to read and to compare; a reply that drives it over the limit is not the answer."""
+_CPU_SECONDS: Mapping[Mode, float] = {"boxed": 0.6, "any": 10.0}
+"""Processor time of one comparison; a reply that overruns it is wrong. Rows get as much as the
+reference has to read and to compare."""
 _ASK = "\n\nReason step by step and put the final answer, and nothing else, in \\boxed{}."
-_USE_TOOL = f"You may run Python with the tool {python_tool.NAME}. Give the final answer in \\boxed{{}} in a turn that calls no tool."
+_USE_TOOL = (
+    f"You may run Python with the tool {python_tool.NAME}. "
+    "Give the final answer in \\boxed{} in a turn that calls no tool."
+)
 
-_BOX = re.compile(r"\\boxed\{")
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _WORD = re.compile(r"(?:\\(?:text|textbf|mathrm)\{)?\s*([A-Za-z][A-Za-z' -]*[A-Za-z])\s*\}?")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 
 
+@dataclass(frozen=True)
+class KnownAnswer:
+    """What the grader knows of a problem: `Prompt.hidden` of this domain."""
+
+    expected: str
+    """The right answer, without a box."""
+    mode: Mode
+    """How an answer is read; see `Math`."""
+    steps: tuple[str, ...] = ()
+    """The working of a generated problem, a line per step; empty for rows."""
+    first: str = ""
+    """The result of the first step of a generated problem."""
+
+
 class Math(Domain):
-    """`tom has 4 apples, gets 7, gives 5. how many?` -> `\\boxed{6}`. Reward 1 iff the answer equals the expected one.
+    """`tom has 4 apples, gets 7, gives 5. how many?` -> `\\boxed{6}`.
 
-    Grading modes: `boxed` (the generator's): the last box, which must hold one finished answer; `any` (default of released rows, as in
-    the reference): a sentence such as `the final answer is $6$`, else the boxes, else what `math-verify` finds in the text.
+    Reward 1 iff the answer equals the expected one. Grading modes: `boxed` (the generator's): the
+    last box, which must hold one finished answer; `any` (default of released rows, as in the
+    reference): a sentence such as `the final answer is $6$`, else the boxes, else what
+    `math-verify` finds in the text.
 
-    With `tools: python` the model may call a stateful Python (paper §5.4); what calls give back is text, and only the last turn's answer
-    earns.
+    With `tools: python` the model may call a stateful Python (paper §5.4). What calls give back is
+    text; only the last turn's answer earns.
     """
 
     name: ClassVar[str] = "math"
@@ -60,55 +83,73 @@ class Math(Domain):
         seconds: float = 120.0,
         readable: Sequence[str] = (),
     ) -> None:
-        """`tools`: `python` for tool-integrated reasoning, with `calls` in a conversation, `seconds` a call, `readable` package folders."""
+        """`tools`: `python` for tool-integrated reasoning.
+
+        It allows `calls` per conversation and `seconds` per call; `readable` are folders of
+        packages that the code may import from.
+        """
         super().__init__(level, rows)
-        if tools not in (None, "python"):
-            raise UserError(f"domain math: tools is {tools!r}; allowed: python")
-        if not isinstance(calls, int) or isinstance(calls, bool) or not 1 <= calls <= 100:
-            raise UserError(f"domain math: calls is {calls!r}; allowed: 1 to 100")
-        if (
-            not isinstance(seconds, (int, float))
-            or isinstance(seconds, bool)
-            or not 0 < seconds <= 3600
-        ):
-            raise UserError(
-                f"domain math: seconds is {seconds!r}; allowed: a number above 0, at most 3600"
-            )
-        if isinstance(readable, str) or not all(Path(folder).is_dir() for folder in readable):
-            raise UserError(
-                f"domain math: readable is {readable!r}; allowed: a list of folders that exist"
-            )
-        self._calls, self._seconds, self._readable = (
-            calls if tools else 0,
-            float(seconds),
-            tuple(Path(folder) for folder in readable),
+        calls_fit = is_whole(calls) and 1 <= calls <= 100
+        seconds_fit = is_number(seconds) and 0 < seconds <= 3600
+        readable_fit = not isinstance(readable, str) and all(
+            Path(folder).is_dir() for folder in readable
         )
+        options = (
+            ("tools", tools, tools in (None, "python"), "python"),
+            ("calls", calls, calls_fit, "1 to 100"),
+            ("seconds", seconds, seconds_fit, "a number above 0, at most 3600"),
+            ("readable", readable, readable_fit, "a list of folders that exist"),
+        )
+        for option, value, fits, allowed in options:
+            check_option(self.name, option, value, fits, allowed)
+
+        self._calls = calls if tools else 0
+        self._seconds = float(seconds)
+        self._readable = tuple(Path(folder) for folder in readable)
         if tools:
             self.max_turns = calls + 1  # the option's, not the class's
         self._worker = Comparer()
 
+    # -------------------------------------------------- prompts
+
     def make(self, rng: random.Random) -> Prompt:
         """Two steps on small numbers; the first result always differs from the second."""
-        name, item = rng.choice(_NAMES), rng.choice(_ITEMS)
-        a, b = rng.randint(2, 9), rng.randint(2, 9)
+        name = rng.choice(_NAMES)
+        item = rng.choice(_ITEMS)
+        a = rng.randint(2, 9)
+        b = rng.randint(2, 9)
         if rng.random() < 0.5:
-            first, c = a + b, rng.randint(1, min(9, a + b - 1))
-            text, steps = (
-                f"{name} has {a} {item}, gets {b}, gives {c}.",
-                (f"{a} + {b} = {first}", f"{first} - {c} = {first - c}"),
-            )
-            result = first - c
+            text, answer = _gets_and_gives(rng, name, item, a, b)
         else:
-            a, b, c = min(a, 5), min(b, 5), rng.randint(1, 9)
-            first = a * b
-            text, steps = (
-                f"{name} has {a} boxes of {b} {item}, gets {c}.",
-                (f"{a} * {b} = {first}", f"{first} + {c} = {first + c}"),
-            )
-            result = first + c
+            text, answer = _has_boxes(rng, name, item, min(a, 5), min(b, 5))
+
         question = Message("user", f"{text} how many? box the answer.")
-        hidden = {"expected": str(result), "mode": "boxed", "steps": steps, "first": str(first)}
-        return self._with_tools(Prompt(self.name, "", (question,), hidden=hidden))
+        return self._with_tools(Prompt(self.name, "", (question,), hidden=answer))
+
+    def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
+        """`expected_answer` or `answer`, and what the model reads; optionally `grading_mode`.
+
+        The model reads `responses_create_params`, or `question`, or `problem` (then boxing is asked
+        for).
+        """
+        name = "expected_answer"
+        if row.get(name) is None and "answer" in row:
+            name = "answer"
+        expected = row.get(name)
+        if is_number(expected):
+            expected = str(expected)
+        if not isinstance(expected, str) or not expected.strip():
+            raise UserError(f"row {index}: {name} is {expected!r}; allowed: text")
+
+        mode = row.get("grading_mode") or "any"
+        modes = get_args(Mode)
+        if mode not in modes:
+            raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(modes)}")
+
+        messages = _messages_of(row, index)
+        answer = KnownAnswer(unwrapped(expected), mode)
+        prompt = Prompt(self.name, str(row.get("uuid", index)), messages, hidden=answer)
+        return self._with_tools(prompt)
 
     def env(self, prompt: Prompt) -> python_tool.PythonEnv:
         """An interpreter of its own for one conversation; it starts with the first call."""
@@ -118,145 +159,144 @@ class Math(Domain):
         """The prompt with the tool, and the words on it at the end of the system turn."""
         if not self._calls:
             return prompt
-        system, rest = (
-            (prompt.messages[:1], prompt.messages[1:])
-            if prompt.messages[0].role == "system"
-            else ((), prompt.messages)
-        )
-        told = f"{system[0].content}\n\n{_USE_TOOL}" if system and system[0].content else _USE_TOOL
+        first, *rest = prompt.messages
+        system = ""
+        if first.role == "system":
+            system = first.content
+        else:
+            rest = [first, *rest]
+
+        text = f"{system}\n\n{_USE_TOOL}" if system else _USE_TOOL
         return replace(
             prompt,
-            messages=(Message("system", told), *rest),
-            tools=(python_tool.tool(self._seconds),),
-        )
-
-    def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
-        """A plain number is compared exactly; everything else goes to `math-verify`."""
-        expected, mode = prompt.hidden["expected"], prompt.hidden["mode"]
-        text = reply.text.strip()[-_READ:]
-        boxes = _boxes(text)
-        if not boxes and (mode == "boxed" or not text):
-            return Verdict(0.0, "the answer is not boxed" if text else "the answer is empty")
-        if boxes and (mode == "boxed" or (len(boxes) == 1 and "final answer" not in text.lower())):
-            return self._verify_box(boxes[-1], expected, mode)
-        return _verdict(
-            self._worker.equal(expected, text[-_TAIL:], _CPU_SECONDS[mode]), text[-40:], expected
-        )
-
-    def _verify_box(self, box: str, expected: str, mode: str) -> Verdict:
-        if len(box) > _LONGEST_BOX or any(
-            len(digits) > _LONGEST_NUMBER for digits in _DIGITS.findall(box)
-        ):
-            return Verdict(0.0, "the box holds too much to be an answer")
-        if _PLAIN.fullmatch(box) and _PLAIN.fullmatch(expected):
-            return _verdict(Fraction(box) == Fraction(expected), box, expected)
-        if (
-            mode == "boxed"
-            and _PLAIN.fullmatch(expected)
-            and (len(_DIGITS.findall(box)) != 1 or "%" in box)
-        ):
-            # math-verify would work out `7 + 7`, add up `7 7` and take the end of `x = 15 = 14`
-            return Verdict(0.0, f"{box[:40]!r} is not one number")
-        if mode == "boxed" and (word := _WORD.fullmatch(expected)):
-            # math-verify would read a word as a product of letters: west = stew
-            found = _WORD.fullmatch(box)
-            return _verdict(
-                found is not None and found[1].casefold() == word[1].casefold(), box, expected
-            )
-        return _verdict(
-            self._worker.equal(expected, f"\\boxed{{{box}}}", _CPU_SECONDS[mode]), box, expected
+            messages=(Message("system", text), *rest),
+            tools=(python_tool.definition(self._seconds),),
         )
 
     def gold(self, prompt: Prompt) -> Reply:
         """The steps and the boxed answer."""
-        return Reply(
-            f"\\boxed{{{_bare(prompt.hidden['expected'])}}}", ", ".join(prompt.hidden["steps"])
-        )
+        answer = _answer(prompt)
+        return Reply(f"\\boxed{{{unwrapped(answer.expected)}}}", ", ".join(answer.steps))
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: stopping after the first step and boxing its result."""
-        steps, first = prompt.hidden["steps"], prompt.hidden["first"]
+        answer = _answer(prompt)
         if faulty:
-            return (Message("assistant", f"\\boxed{{{first}}}", reasoning=steps[0]),)
-        return (
-            Message(
-                "assistant", f"\\boxed{{{prompt.hidden['expected']}}}", reasoning=", ".join(steps)
-            ),
-        )
+            result, steps = answer.first, answer.steps[:1]
+        else:
+            result, steps = answer.expected, answer.steps
+        return (Message("assistant", f"\\boxed{{{result}}}", reasoning=", ".join(steps)),)
 
-    def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`expected_answer` or `answer`; `responses_create_params`, or `question`, or `problem` (then boxing is asked for); `grading_mode`."""
-        name = (
-            "expected_answer"
-            if row.get("expected_answer") is not None or "answer" not in row
-            else "answer"
-        )
-        expected, mode = row.get(name), row.get("grading_mode") or "any"
-        expected = (
-            str(expected)
-            if isinstance(expected, (int, float)) and not isinstance(expected, bool)
-            else expected
-        )
-        if not isinstance(expected, str) or not expected.strip():
-            raise UserError(f"row {index}: {name} is {expected!r}; allowed: text")
-        if mode not in _MODES:
-            raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
-        hidden = {"expected": _bare(expected), "mode": mode, "steps": (), "first": ""}
-        prompt = Prompt(self.name, str(row.get("uuid", index)), _asked(row, index), hidden=hidden)
-        return self._with_tools(prompt)
+    # -------------------------------------------------- grading
+
+    def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
+        """A plain number is compared exactly; everything else goes to `math-verify`."""
+        answer = _answer(prompt)
+        text = reply.text.strip()[-_READ:]
+        if not text:
+            return Verdict(0.0, "the answer is empty")
+        boxes = [box.inner.strip() for box in outer_boxes(text)]
+        if answer.mode == "boxed":
+            if not boxes:
+                return Verdict(0.0, "the answer is not boxed")
+            return self._verify_box(boxes[-1], answer)
+
+        # The reference takes a sentence on the final answer before any box, and several boxes as
+        # one answer: then the text is read as a whole.
+        if len(boxes) == 1 and "final answer" not in text.lower():
+            return self._verify_box(boxes[0], answer)
+        equal = self._equal(answer, text[-_TAIL:])
+        return _verdict(equal, text[-40:], answer)
+
+    def _verify_box(self, box: str, answer: KnownAnswer) -> Verdict:
+        """The verdict on what a box holds."""
+        expected = answer.expected
+        numbers = _DIGITS.findall(box[: _LONGEST_BOX + 1])
+        if len(box) > _LONGEST_BOX or any(len(number) > _LONGEST_NUMBER for number in numbers):
+            return Verdict(0.0, "the box holds too much to be an answer")
+
+        is_plain = _PLAIN.fullmatch(expected) is not None
+        if is_plain and _PLAIN.fullmatch(box):
+            return _verdict(Fraction(box) == Fraction(expected), box, answer)
+
+        # math-verify would work out `7 + 7`, add up `7 7` and take the end of `x = 15 = 14`.
+        if answer.mode == "boxed" and is_plain and (len(numbers) != 1 or "%" in box):
+            return Verdict(0.0, f"{box[:40]!r} is not one number")
+
+        # math-verify would read a word as a product of letters: west = stew.
+        word = _WORD.fullmatch(expected)
+        if answer.mode == "boxed" and word is not None:
+            own = _WORD.fullmatch(box)
+            same = own is not None and own[1].casefold() == word[1].casefold()
+            return _verdict(same, box, answer)
+
+        return _verdict(self._equal(answer, f"\\boxed{{{box}}}"), box, answer)
+
+    def _equal(self, answer: KnownAnswer, text: str) -> bool:
+        return self._worker.equal(answer.expected, text, _CPU_SECONDS[answer.mode])
 
     def close(self) -> None:
         """End the worker process."""
         self._worker.stop()
 
 
-def _asked(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
+def _gets_and_gives(
+    rng: random.Random, name: str, item: str, a: int, b: int
+) -> tuple[str, KnownAnswer]:
+    """A sum, then a difference that is at least 1."""
+    total = a + b
+    c = rng.randint(1, min(9, total - 1))
+    steps = (f"{a} + {b} = {total}", f"{total} - {c} = {total - c}")
+    text = f"{name} has {a} {item}, gets {b}, gives {c}."
+    return text, KnownAnswer(str(total - c), "boxed", steps, first=str(total))
+
+
+def _has_boxes(rng: random.Random, name: str, item: str, a: int, b: int) -> tuple[str, KnownAnswer]:
+    """A product, then a sum."""
+    product = a * b
+    c = rng.randint(1, 9)
+    steps = (f"{a} * {b} = {product}", f"{product} + {c} = {product + c}")
+    text = f"{name} has {a} boxes of {b} {item}, gets {c}."
+    return text, KnownAnswer(str(product + c), "boxed", steps, first=str(product))
+
+
+def _answer(prompt: Prompt) -> KnownAnswer:
+    assert isinstance(prompt.hidden, KnownAnswer), type(prompt.hidden)
+    return prompt.hidden
+
+
+def _messages_of(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
     """The turns a row shows the model."""
     if row.get("responses_create_params") is not None:
         return request_messages(row, index)
-    name = "question" if row.get("question") is not None or "problem" not in row else "problem"
+    name = "question"
+    if row.get(name) is None and "problem" in row:
+        name = "problem"
     text = row.get(name)
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"row {index}: {name} is {text!r}; allowed: text")
-    return (Message("user", text + (_ASK if name == "problem" else "")),)
+
+    # Datasets with `problem` hold the bare problem; a `question` says what form it wants.
+    if name == "problem":
+        text += _ASK
+    return (Message("user", text),)
 
 
-def _verdict(right: bool, found: str, expected: str) -> Verdict:
-    return Verdict(float(right), "" if right else f"{found[:40]!r} is not {expected[:40]!r}")
+def _verdict(right: bool, text: str, answer: KnownAnswer) -> Verdict:
+    if right:
+        return Verdict(1.0)
+    return Verdict(0.0, f"{text[:40]!r} is not {answer.expected[:40]!r}")
 
 
-def _bare(answer: str) -> str:
+def unwrapped(answer: str) -> str:
     """Without the dollar signs, brackets or box a row may have put around its answer."""
     answer = answer.strip()
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-        if (
-            len(answer) > len(left) + len(right)
-            and answer.startswith(left)
-            and answer.endswith(right)
-        ):
+        wraps = answer.startswith(left) and answer.endswith(right)
+        if wraps and len(answer) > len(left) + len(right):
             answer = answer[len(left) : -len(right)].strip()
-    boxes = _boxes(answer)
-    return (
-        boxes[0]
-        if len(boxes) == 1 and answer.startswith("\\boxed") and answer.endswith("}")
-        else answer
-    )
 
-
-def _boxes(text: str) -> list[str]:
-    """What each closed box holds, in order; boxes inside a box are part of it."""
-    found: list[str] = []
-    after = 0
-    for start in _BOX.finditer(text):
-        if start.start() < after:
-            continue
-        depth = 1
-        for place in range(start.end(), len(text)):
-            depth += (text[place] == "{") - (text[place] == "}")
-            if depth == 0:
-                found.append(text[start.end() : place].strip())
-                after = place
-                break
-        else:
-            break  # this box never closes, so what follows is inside it
-    return found
+    boxes = outer_boxes(answer)
+    if len(boxes) == 1 and answer.startswith("\\boxed") and answer.endswith("}"):
+        return boxes[0].inner.strip()
+    return answer

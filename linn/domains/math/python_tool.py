@@ -1,10 +1,11 @@
-"""The stateful Python tool of tool-integrated reasoning (paper §5.4): its definition, and the environment that runs its calls."""
+"""The stateful Python tool of tool-integrated reasoning (paper §5.4) and its environment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from linn.domains.common.tools import parameter, tool
 from linn.sandbox import Session
 from linn.types import Message, ToolCall
 
@@ -12,31 +13,26 @@ NAME = "stateful_python_code_exec"
 """The tool's name in the released rows."""
 
 
-def tool(seconds: float) -> Mapping[str, Any]:
+def definition(seconds: float) -> Mapping[str, Any]:
     """The definition shown to the model; `seconds`: the time limit of a call."""
-    told = (
-        f"Runs Python code in an interpreter that keeps its state between calls, and gives back what the code prints, the value of its "
-        f"last expression and its errors. A call may take {seconds:g} seconds."
+    description = (
+        "Runs Python code in an interpreter that keeps its state between calls, and gives back "
+        "what the code prints, the value of its last expression and its errors. "
+        f"A call may take {seconds:g} seconds."
     )
-    schema = {
-        "type": "object",
-        "properties": {"code": {"type": "string", "description": "The code to run"}},
-        "required": ["code"],
-    }
-    return {
-        "type": "function",
-        "function": {"name": NAME, "description": told, "parameters": schema},
-    }
+    code = parameter(description="The code to run")
+    return tool(NAME, description, {"code": code}, required=["code"])
 
 
 class PythonEnv:
     """Answers the calls of one conversation, at most `calls`; a turn that calls nothing ends it."""
 
     def __init__(self, session: Session, calls: int) -> None:
-        self.session, self.left = session, calls
+        self.session = session
+        self.left = calls
 
     def step(self, message: Message) -> tuple[Message, ...] | None:
-        """One tool turn a call; a wrong call is told so in words."""
+        """One tool turn per call; a wrong call is answered in words."""
         if not message.tool_calls:
             return None
         return tuple(
@@ -46,6 +42,7 @@ class PythonEnv:
     def _answer(self, call: ToolCall) -> str:
         if self.left <= 0:
             return "Error: no calls are left; give the final answer now."
+        # Wrong calls count too, or a model that repeats one would never end.
         self.left -= 1
         if call.name != NAME:
             return f"Error: there is no tool {call.name[:60]!r}; the only one is {NAME}."
