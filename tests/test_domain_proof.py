@@ -1,4 +1,4 @@
-"""The proof domain: derivations checked step by step, verifiers, judged proofs, hostile replies, rows."""
+"""The proof domain: derivations, verifiers, judged proofs, hostile replies, rows."""
 
 import itertools
 import random
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from test_judged_preference import HOSTILE as INJECTIONS
 
 from linn.domains.check import check
-from linn.domains.proof import Proof, derivations, parts_of, score_of
+from linn.domains.proof import Proof, derivations
+from linn.domains.proof.wording import parts_of, score_of
 from linn.errors import UserError
 from linn.judges.panel import Judges, Siblings
 from linn.types import Prompt, Reply
@@ -69,8 +70,8 @@ def test_every_step_is_checked(prompt: Prompt, proof: str, score: float) -> None
 
 def test_one_step_means_one_replacement() -> None:
     definitions, goal = derivations.read("a = b * b, b = 3", "a = 9")
-    assert derivations.judge("a = b * b = 3 * b = 3 * 3 = 9", definitions, goal)[0] == 1.0
-    assert derivations.judge("a = b * b = 3 * 3 = 9", definitions, goal)[0] == 0.5
+    assert derivations.grade("a = b * b = 3 * b = 3 * 3 = 9", definitions, goal)[0] == 1.0
+    assert derivations.grade("a = b * b = 3 * 3 = 9", definitions, goal)[0] == 0.5
 
 
 HOSTILE = [
@@ -384,7 +385,7 @@ TEXT = st.text(
 @given(TEXT)
 def test_no_text_breaks_the_readers(text: str) -> None:
     definitions, goal = derivations.read(GIVEN, GOAL)
-    score, why = derivations.judge(text, definitions, goal)
+    score, why = derivations.grade(text, definitions, goal)
     assert score in (0.0, 0.5, 1.0) and (score == 1.0 or why)
     parts_of(text, True)
     score_of(text)

@@ -183,4 +183,4 @@ def test_rows_without_a_theorem_are_refused(domain: Proof) -> None:
 
 def test_messages_that_are_none_are_passed_over() -> None:
     line = json.dumps({"severity": "error", "pos": {"line": 1, "column": 0}, "data": "x"})
-    assert lean.messages(f"junk\n{line}\n[]\n{{}}\n" + "[" * 10_000) == [(1, "error", "x")]
+    assert lean.messages(f"junk\n{line}\n[]\n{{}}\n" + "[" * 10_000) == [lean.LeanMessage(1, "error", "x")]

@@ -26,12 +26,12 @@ from linn.data.conversations import conversation
 from linn.data.overlap import asked, words_of
 from linn.data.rows import object_of, read_rows
 from linn.data.tally import fault
-from linn.domains import code, math, mcqa, proof
+from linn.domains import code, math, mcqa
 from linn.domains.common import diffs as patches
 from linn.domains.common import edits
 from linn.domains.common.boxes import outer_boxes
 from linn.domains.load import NAMES, load
-from linn.domains.proof import derivations, lean
+from linn.domains.proof import derivations, lean, lean_text, terms, wording
 from linn.domains.structured import documents
 from linn.domains.swe_agentic import package, rows
 from linn.domains.swe_agentless import scoring, written_tests
@@ -376,18 +376,21 @@ READERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
         (),
     ),
     "boxes": (lambda text: [outer_boxes(text), math.unwrapped(text)], ()),
-    "a proof's score": (proof.score_of, ()),
+    "a proof's score": (wording.score_of, ()),
     "agentless score": (scoring.score_of, ()),
     "a written test": (written_tests.read, (written_tests.BadTest,)),
     "a patch": (lambda text: patches.apply({"a.py": "x = 1\n"}, text), (patches.BadPatch,)),
     "a lean proof": (
-        lambda text: lean.proof_of(text, "import M\n", "theorem t : 1 = 1 := by\n"),
+        lambda text: lean_text.proof_of(text, "import M\n", "theorem t : 1 = 1 := by\n"),
         (),
     ),
-    "bare lean": (lambda text: [lean.bare(text), lean.messages(text), lean._refused(text)], ()),
-    "a term": (derivations.parse, (derivations.NotATerm,)),
+    "bare lean": (
+        lambda text: [lean_text.bare(text), lean.messages(text), lean_text.refused(text)],
+        (),
+    ),
+    "a term": (terms.parse, (terms.NotATerm,)),
     "a derivation": (
-        lambda text: derivations.judge(text, {"x": "y + 3", "y": "4"}, ("x", "7")),
+        lambda text: derivations.grade(text, {"x": "y + 3", "y": "4"}, ("x", "7")),
         (),
     ),
     "a program": (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.agreement.reference import Tally, arguments, asked, examples, load, replies_of, report
-from linn.domains.proof import lean
+from linn.domains.proof import lean_text as lean
 
 _BODIES = (
     "omega", "  norm_num", "by\n  simp", "by simp", "intro h\nexact h", "nlinarith [sq_nonneg (a - b)] -- done", "/- why -/\nlinarith", "sorry", "exact?",

@@ -1,71 +1,51 @@
-"""Proofs: a prover writes and rates one, a verifier rates another's with 0, 0.5 or 1; a judge model, a program or Lean decides."""
+"""Proofs: a prover writes and rates one, a verifier rates one; a judge, a program or Lean decides."""
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from linn.chat.request import request_messages
 from linn.domains.base import Domain, Question, content_key
+from linn.domains.common.options import check_option, is_whole
 from linn.domains.proof import derivations
-from linn.domains.proof.lean import Lean, check_statement
+from linn.domains.proof.lean import Lean
+from linn.domains.proof.problems import (
+    EquationProblem,
+    FormalProblem,
+    Problem,
+    ProofToRate,
+    Role,
+    WordedProblem,
+    read_equation,
+    read_formal,
+    read_worded,
+    text_of,
+)
+from linn.domains.proof.wording import (
+    LONGEST_ANALYSIS,
+    META,
+    SCORES,
+    VERIFY,
+    derivation_text,
+    parts_of,
+    question_text,
+    rating_text,
+    reply_of,
+    score_of,
+)
 from linn.errors import UserError
-from linn.judges.pairwise import FENCES, fenced
 from linn.types import Message, Prompt, Reply, Verdict
-
-_ROLES = ("prover", "verifier")
-_SCORES = (0.0, 0.5, 1.0)
-_LONGEST_PROOF = 40_000
-_LONGEST_ANALYSIS = 20_000
-_AFTER = 40
-"""Characters that may follow the boxed score: it ends what is said, so a score quoted in passing is none."""
-
-_BOX = re.compile(r"\\boxed\s*\{([^{}]{0,20})\}")
-_SOLUTION = re.compile(r"^[ \t]*## Solution[ \t]*$", re.MULTILINE)
-_SELF = re.compile(r"^[ \t]*## Self Evaluation[ \t]*$", re.MULTILINE)
-
-_SCALE = """\
-1: complete, every step justified, nothing wrong.
-0.5: the whole argument is right, but small steps are missing or carry small slips.
-0: it does not prove what was asked: a wrong step that matters, a gap in substance, a circle, or an answer without a proof."""
-_PROVE = """\
-Solve the problem below with a full and rigorous proof. If it asks for an answer, prove that the answer is right.
-
-Write the proof under the heading `## Solution`. Then, under the heading `## Self Evaluation`, check your own proof without mercy and end \
-with its score in \\boxed{{}}, on this scale:
-{scale}
-
-<problem>
-{problem}
-</problem>"""
-_VERIFY = """\
-Judge whether the proof solves the problem. Go through it step by step, say where it is wrong or incomplete, and end with its score in \
-\\boxed{{}}, on this scale:
-{scale}
-{known}{fences}
-
-{texts}"""
-_META = """\
-Below are a problem, a proof, and someone's analysis of the proof. Judge the analysis, not the proof: are the faults that it names really \
-there, and does its score follow from them? End with the analysis's score in \\boxed{{}}: 1 if it is sound, 0.5 if it is partly so, 0 if not.
-{known}{fences}
-
-{texts}"""
-_KNOWN = {
-    "reference": "reference is one right solution; others may be as good.",
-    "guidelines": "guidelines tell what to look for; they go before the scale.",
-    "expert": "expert is an analysis by an expert.",
-}
-"""What a judge is told of the texts that it alone sees."""
 
 
 class Proof(Domain):
-    """`given x = y + 3, y = 2 * z, z = 4. prove x = 11` (checked by a program), rows in natural language (a judge), or Lean.
+    """`given x = y + 3, y = 2 * z, z = 4. prove x = 11`, problems in natural language, or Lean.
 
-    Prover: the mean of `verifications` scores of the proof, 0 for a reply without its parts. Verifier: 1 - |its score - the true one|.
+    A program checks the first, a judge model the second. Prover: the mean of `verifications` scores
+    of the proof, 0 for a reply without its parts. Verifier: 1 - |its score - the true one|.
     """
 
     name: ClassVar[str] = "proof"
@@ -74,7 +54,7 @@ class Proof(Domain):
         self,
         level: str = "tiny",
         rows: str | Path | None = None,
-        role: str = "prover",
+        role: Role = "prover",
         judged: bool = False,
         verifications: int = 16,
         any_zero: bool = False,
@@ -82,188 +62,129 @@ class Proof(Domain):
         exact: bool = False,
         formal: str | None = None,
     ) -> None:
-        """`judged`: a judge model rates proofs (prover) or the analyses besides (verifier), `verifications` times.
+        """`judged`: a judge model rates proofs or, besides, a verifier's analyses.
 
-        `any_zero`: one verification of 0 makes the proof's score 0 (ProofBench). `self_weight`: share of the reward that is how well the
-        prover rated itself. `exact`: a verifier earns only by the very score. `formal`: `lean4` for formal statements.
+        It does so `verifications` times per reply. `any_zero`: one verification of 0 makes the
+        proof's score 0 (ProofBench). `self_weight`: share of the reward that is how well the prover
+        rated itself. `exact`: a verifier earns only by the very score. `formal`: `lean4` for
+        statements in Lean 4.
         """
         super().__init__(level, rows)
-        allowed = (
-            ("role", role, role in _ROLES, "prover, verifier"),
-            (
-                "verifications",
-                verifications,
-                _whole(verifications) and 1 <= verifications <= 64,
-                "1 to 64",
-            ),
-            (
-                "self_weight",
-                self_weight,
-                isinstance(self_weight, (int, float)) and 0 <= self_weight < 1,
-                "0 to below 1",
-            ),
+        count_fits = is_whole(verifications) and 1 <= verifications <= 64
+        weight_fits = isinstance(self_weight, (int, float)) and 0 <= self_weight < 1
+        role_fits = formal is None or (role == "prover" and not judged)
+        options = (
+            ("role", role, role in get_args(Role), "prover, verifier"),
+            ("verifications", verifications, count_fits, "1 to 64"),
+            ("self_weight", self_weight, weight_fits, "0 to below 1"),
             ("formal", formal, formal in (None, "lean4"), "lean4"),
-            (
-                "formal",
-                formal,
-                formal is None or (role == "prover" and not judged),
-                "role prover without a judge",
-            ),
+            ("formal", formal, role_fits, "role prover without a judge"),
         )
-        for key, value, holds, words in allowed:
-            if not holds:
-                raise UserError(f"domain proof: {key} is {value!r}; allowed: {words}")
-        self.role, self.judged, self.verifications = role, judged, verifications
-        self.any_zero, self.self_weight, self.exact = any_zero, float(self_weight), exact
+        for option, value, fits, allowed in options:
+            check_option(self.name, option, value, fits, allowed)
+
+        self.role: Role = role
+        self.judged = judged
+        self.verifications = verifications
+        self.any_zero = any_zero
+        self.self_weight = float(self_weight)
+        self.exact = exact
         self.lean = Lean() if formal else None
 
     # -------------------------------------------------- prompts
 
     def make(self, rng: random.Random) -> Prompt:
-        task = derivations.make(rng)
-        goal = f"{task.goal[0]} = {task.goal[1]}"
-        problem = f"given {task.text()}. prove {goal}."
-        hidden: dict[str, Any] = {
-            "problem": problem,
-            "given": dict(task.given),
-            "goal": task.goal,
-            "proof": " = ".join(task.chain),
-        }
+        """An equation to prove, or its derivation, perhaps spoiled, to rate."""
+        derivation = derivations.make(rng)
+        left, right = derivation.goal
+        problem = f"given {derivation.text()}. prove {left} = {right}."
+
+        hidden: Problem
         if self.role == "verifier":
-            score = rng.choice(_SCORES)
-            hidden |= {"proof": " = ".join(derivations.spoiled(task, rng, score)), "score": score}
-            text = f"{problem} proof: {hidden['proof']}. rate it: box 0, 0.5 or 1."
+            score = rng.choice(SCORES)
+            proof = " = ".join(derivations.spoiled(derivation, rng, score))
+            hidden = ProofToRate(problem, proof, score)
+            text = rating_text(problem, proof)
         else:
-            hidden["rated"] = True
-            text = f"{problem} ## Solution: one replacement a step. ## Self Evaluation: box 0, 0.5 or 1."
+            hidden = EquationProblem(
+                problem=problem,
+                given=dict(derivation.definitions),
+                goal=derivation.goal,
+                proof=" = ".join(derivation.chain),
+            )
+            text = derivation_text(problem)
         return Prompt(self.name, "", (Message("user", text),), hidden=hidden)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """Natural language: `problem`, for verifiers `proof` and `score`, for judges `reference_solution`, `rubric`. Lean: `formal_statement`.
+        """Rows of three kinds; `responses_create_params`, where given, is what the model reads.
 
-        A program checks rows that hold `given` and `goal`. `responses_create_params`, where given, is what the model reads.
+        Natural language: `problem`; for verifiers `proof` and `score`; for judges
+        `reference_solution` and `rubric`. Lean: `formal_statement`. A program checks rows that hold
+        `given` and `goal`.
         """
         where = f"proof row {index}"
-        if self.lean is not None:
-            return self._formal_row(row, index, where)
-        if _text(row, ("given",), where) and _text(row, ("goal",), where):
-            return self._derivation_row(row, index, where)
-        problem = _text(row, ("problem",), where)
-        if not problem:
-            formal = (
-                "; a formal_statement needs domains.proof.formal: lean4"
-                if "formal_statement" in row
-                else ""
-            )
-            raise UserError(f"{where}: problem is missing; allowed: text{formal}")
-        proof = _text(row, ("proof",), where)
-        hidden: dict[str, Any] = {
-            "problem": problem,
-            "reference": _text(row, ("reference_solution", "solution"), where),
-            "guidelines": _text(row, ("rubric", "grading_guidelines"), where),
-        }
-        if self.role == "verifier":
-            name = "score" if row.get("score") is not None else "ground_truth_verify_score"
-            score = row.get(name)
-            if not proof or isinstance(score, bool) or score not in _SCORES:
-                raise UserError(
-                    f"{where}: a verifier needs proof (text) and score (0, 0.5 or 1); {name} is {score!r}"
-                )
-            hidden |= {
-                "proof": proof,
-                "score": float(score),
-                "judgement": _text(row, ("ground_truth_judgement",), where),
-            }
-            text = _asked_of(_VERIFY, problem=problem, proof=proof)
+        hidden, text = self._problem_of(row, where)
+        if row.get("responses_create_params") is not None:
+            messages = request_messages(row, index)
         else:
-            if not self.judged:
-                raise UserError(
-                    f"{where}: a proof in words is judged by a model; name it as the domain's judge"
-                )
-            text = _PROVE.format(scale=_SCALE, problem=problem)
-        messages = self._asked(row, index, text)
-        hidden["rated"] = any("## Self Evaluation" in message.content for message in messages)
-        return self._prompt(messages, hidden, index)
+            messages = (Message("user", text),)
 
-    def _derivation_row(self, row: Mapping[str, Any], index: int, where: str) -> Prompt:
-        try:
-            given, goal = derivations.read(str(row["given"]), str(row["goal"]))
-        except derivations.NotATerm as error:
-            raise UserError(f"{where}: given and goal: {error}") from None
-        problem = f"given {row['given']}. prove {row['goal']}."
-        hidden: dict[str, Any] = {
-            "problem": problem,
-            "given": given,
-            "goal": goal,
-            "proof": _text(row, ("proof",), where),
-            "rated": True,
-        }
-        text = (
-            f"{problem} ## Solution: one replacement a step. ## Self Evaluation: box 0, 0.5 or 1."
-        )
-        if self.role == "verifier":
-            if not hidden["proof"]:
-                raise UserError(f"{where}: proof is missing; allowed: text")
-            hidden["score"] = derivations.judge(hidden["proof"], given, goal)[0]
-            text = f"{problem} proof: {hidden['proof']}. rate it: box 0, 0.5 or 1."
-        return self._prompt(self._asked(row, index, text), hidden, index)
+        # A row's own prompt may leave the self-evaluation out: then the answer needs none.
+        if isinstance(hidden, WordedProblem):
+            rated = any("## Self Evaluation" in message.content for message in messages)
+            hidden = replace(hidden, rated=rated)
 
-    def _formal_row(self, row: Mapping[str, Any], index: int, where: str) -> Prompt:
-        statement = _text(row, ("formal_statement", "statement"), where)
-        header = _text(row, ("header",), where)
-        check_statement(statement, f"{where}: formal_statement")
-        text = (
-            f"Complete this Lean 4 code:\n\n```lean4\n{header}{statement.rstrip()}\n```\n\nPlan the proof first. Then give it in one last "
-            "```lean4 block: the statement word for word, then its proof. No lemmas, options or commands besides."
-        )
-        hidden = {
-            "header": header,
-            "statement": statement,
-            "proof": _text(row, ("formal_proof", "proof"), where),
-        }
-        return self._prompt(self._asked(row, index, text), hidden, index)
-
-    def _asked(self, row: Mapping[str, Any], index: int, text: str) -> tuple[Message, ...]:
-        return (
-            request_messages(row, index)
-            if row.get("responses_create_params") is not None
-            else (Message("user", text),)
-        )
-
-    def _prompt(
-        self, messages: tuple[Message, ...], hidden: Mapping[str, Any], index: int
-    ) -> Prompt:
         prompt = Prompt(self.name, "", messages, hidden=hidden)
-        return Prompt(self.name, f"{content_key(prompt)}.{index}", messages, hidden=hidden)
+        return replace(prompt, id=f"{content_key(prompt)}.{index}")
+
+    def _problem_of(self, row: Mapping[str, Any], where: str) -> tuple[Problem, str]:
+        """A row's problem, and the text for the model where the row has none."""
+        if self.lean is not None:
+            return read_formal(row, where)
+        if text_of(row, ("given",), where) and text_of(row, ("goal",), where):
+            return read_equation(row, self.role, where)
+        return read_worded(row, self.role, self.judged, where)
 
     # -------------------------------------------------- grading
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
-        """The verdict that needs no judge; where one decides, what a reply's form alone earns: 0, marked unreliable unless the form is bad."""
-        hidden = prompt.hidden
-        if "score" in hidden:
-            return self._agreement(prompt, reply)
-        if self.lean is not None:
-            return self.lean.prove(hidden["header"], hidden["statement"], reply.text)
-        proof, rated, why = parts_of(reply.text, hidden["rated"])
-        if why:
-            return Verdict(0.0, why)
-        if "goal" not in hidden:
+        """The verdict that needs no judge.
+
+        Where a judge decides, it is what a reply's form alone earns: 0, marked unreliable unless
+        the form is bad.
+        """
+        problem = _problem(prompt)
+        match problem:
+            case ProofToRate():
+                return self._agreement(prompt, reply)
+            case FormalProblem():
+                assert self.lean is not None, prompt.id
+                return self.lean.prove(problem.header, problem.statement, reply.text)
+            case EquationProblem() | WordedProblem():
+                return self._proof_verdict(problem, reply)
+
+    def _proof_verdict(self, problem: EquationProblem | WordedProblem, reply: Reply) -> Verdict:
+        proof, own_score, fault = parts_of(reply.text, _is_rated(problem))
+        if fault:
+            return Verdict(0.0, fault)
+        if isinstance(problem, WordedProblem):
             return Verdict(0.0, "a judge decides", {"unreliable": 1.0})
-        score, why = derivations.judge(proof, hidden["given"], hidden["goal"])
-        return self._proved(score, rated, why)
+        score, why = derivations.grade(proof, problem.given, problem.goal)
+        return self._proved(score, own_score, why)
 
     def _agreement(self, prompt: Prompt, reply: Reply) -> Verdict:
-        said, true = score_of(reply.text), prompt.hidden["score"]
-        if said is None or len(reply.text) > _LONGEST_ANALYSIS:
-            return Verdict(
-                0.0,
-                "the analysis does not end in a boxed 0, 0.5 or 1"
-                if said is None
-                else "the analysis is too long",
-            )
-        reward = float(said == true) if self.exact else 1.0 - abs(said - true)
-        return Verdict(reward, "" if said == true else f"scored {said:g}, it is {true:g}")
+        """A verifier's verdict from its score and the true one."""
+        problem = _problem(prompt)
+        assert isinstance(problem, ProofToRate), type(problem)
+        score = score_of(reply.text)
+        if score is None:
+            return Verdict(0.0, "the analysis does not end in a boxed 0, 0.5 or 1")
+        if len(reply.text) > LONGEST_ANALYSIS:
+            return Verdict(0.0, "the analysis is too long")
+        if score == problem.score:
+            return Verdict(1.0)
+        reward = 0.0 if self.exact else 1.0 - abs(score - problem.score)
+        return Verdict(reward, f"scored {score:g}, it is {problem.score:g}")
 
     def _proved(self, score: float, rated: float | None, why: str = "") -> Verdict:
         """A proof's verdict from its score and its writer's own."""
@@ -275,7 +196,10 @@ class Proof(Domain):
         return Verdict(reward, why, {**metrics, "self_agreement": honest})
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
-        """Every well-formed reply is put to the judge `verifications` times; badly formed ones earn 0 unasked."""
+        """Every well-formed reply is put to the judge `verifications` times.
+
+        Badly formed ones earn 0 without a judge.
+        """
         return [
             self._question(prompt, reply)
             for reply in replies
@@ -290,7 +214,10 @@ class Proof(Domain):
     def judge(
         self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
     ) -> list[Verdict] | None:
-        """Prover: the mean readable score. Verifier: agreement times the mean score of its analysis. Unreadable answers are left out."""
+        """Prover: the mean score. Verifier: agreement times the mean score of its analysis.
+
+        Unreadable answers are left out of the mean.
+        """
         if not self.judged or not answers:
             return None
         rest = list(answers)
@@ -305,22 +232,26 @@ class Proof(Domain):
         return verdicts
 
     def _judged(self, prompt: Prompt, reply: Reply, answers: Sequence[str]) -> Verdict:
+        """The verdict of a judge's answers about one reply."""
         scores = [score for answer in answers if (score := score_of(answer)) is not None]
         if not scores:
             return Verdict(0.0, "none of the judge's answers is readable", {"unreliable": 1.0})
-        mean = 0.0 if self.any_zero and 0.0 in scores else sum(scores) / len(scores)
-        told = f"judged {mean:.2f} by {len(scores)} of {len(answers)} readable answers"
-        alone = (
-            self._agreement(prompt, reply)
-            if self.role == "verifier"
-            else self._proved(mean, parts_of(reply.text, prompt.hidden["rated"])[1])
-        )
-        reward = alone.reward * mean if self.role == "verifier" else alone.reward
-        return Verdict(
-            reward,
-            told,
-            {**alone.metrics, "unreliable": 0.0, "readable": len(scores) / len(answers)},
-        )
+        mean = sum(scores) / len(scores)
+        if self.any_zero and 0.0 in scores:
+            mean = 0.0
+
+        # A verifier earns by a right score for which its analysis gives the reasons.
+        if self.role == "verifier":
+            alone = self._agreement(prompt, reply)
+            reward = alone.reward * mean
+        else:
+            own_score = parts_of(reply.text, _is_rated(_problem(prompt))).own_score
+            alone = self._proved(mean, own_score)
+            reward = alone.reward
+
+        note = f"judged {mean:.2f} by {len(scores)} of {len(answers)} readable answers"
+        readable = len(scores) / len(answers)
+        return Verdict(reward, note, {**alone.metrics, "unreliable": 0.0, "readable": readable})
 
     def _asks(self, prompt: Prompt, reply: Reply) -> bool:
         """Whether a judge is asked about this reply."""
@@ -328,109 +259,81 @@ class Proof(Domain):
             return False
         if self.role == "verifier":
             return self._agreement(prompt, reply).reward > 0
-        return not parts_of(reply.text, prompt.hidden["rated"])[2]
+        return not parts_of(reply.text, _is_rated(_problem(prompt))).fault
 
     def _question(self, prompt: Prompt, reply: Reply) -> Question:
-        hidden = prompt.hidden
-        if self.role == "verifier":
-            known = {"expert": hidden.get("judgement", "")}
-            text = _asked_of(
-                _META,
-                problem=hidden["problem"],
-                proof=hidden["proof"],
-                **known,
-                analysis=reply.text,
-            )
-        else:
-            known = {name: hidden.get(name, "") for name in ("reference", "guidelines")}
-            text = _asked_of(
-                _VERIFY,
-                problem=hidden["problem"],
-                **known,
-                proof=parts_of(reply.text, hidden["rated"])[0],
-            )
+        text = _question_text(_problem(prompt), reply)
         return Question((Message("user", text),), lambda answer: score_of(answer) is not None)
 
     # -------------------------------------------------- gold and demonstrations
 
     def gold(self, prompt: Prompt) -> Reply:
         """The known proof rated 1, or the true score; UserError where a row holds none."""
-        hidden = prompt.hidden
-        if "score" in hidden:
-            return Reply(f"\\boxed{{{hidden['score']:g}}}")
-        proof = hidden.get("proof") or hidden.get("reference")
+        problem = _problem(prompt)
+        match problem:
+            case ProofToRate():
+                return Reply(f"\\boxed{{{problem.score:g}}}")
+            case WordedProblem():
+                proof = problem.reference
+            case EquationProblem() | FormalProblem():
+                proof = problem.proof
         if not proof:
             raise UserError(f"prompt {prompt.id}: the row holds no proof to show as gold")
-        return Reply(proof if self.lean is not None else _reply_of(proof, 1.0))
+        if isinstance(problem, FormalProblem):
+            return Reply(proof)
+        return Reply(reply_of(proof, 1.0))
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
-        """The fault: a prover leaves a step out and rates itself 1, a verifier is wrong about the proof."""
-        hidden = prompt.hidden
-        if self.role == "verifier":
-            score = (
-                rng.choice([score for score in _SCORES if score != hidden["score"]])
-                if faulty
-                else hidden["score"]
-            )
-            return (Message("assistant", f"\\boxed{{{score:g}}}", reasoning=hidden["proof"]),)
-        chain = hidden["proof"].split(" = ")
+        """The fault: a prover leaves a step out and rates itself 1, a verifier's score is wrong."""
+        problem = _problem(prompt)
+        if isinstance(problem, ProofToRate):
+            score = problem.score
+            if faulty:
+                score = rng.choice([other for other in SCORES if other != problem.score])
+            return (Message("assistant", f"\\boxed{{{score:g}}}", reasoning=problem.proof),)
+
+        assert isinstance(problem, EquationProblem), type(problem)
+        chain = problem.proof.split(" = ")
         if faulty:
             del chain[rng.randrange(1, len(chain) - 1)]
-        return (Message("assistant", _reply_of(" = ".join(chain), 1.0), reasoning=hidden["proof"]),)
+        text = reply_of(" = ".join(chain), 1.0)
+        return (Message("assistant", text, reasoning=problem.proof),)
 
 
-def score_of(text: str) -> float | None:
-    """The boxed 0, 0.5 or 1 that ends a text; None where it ends otherwise."""
-    boxes = list(_BOX.finditer(text[-_LONGEST_ANALYSIS:].rstrip()))
-    if not boxes or len(text[-_LONGEST_ANALYSIS:].rstrip()) - boxes[-1].end() > _AFTER:
-        return None
-    said = boxes[-1][1].strip()
-    return float(said) if re.fullmatch(r"0|1|0?\.5|0\.50?|[01]\.0", said) else None
+def _problem(prompt: Prompt) -> Problem:
+    assert isinstance(prompt.hidden, Problem), type(prompt.hidden)
+    return prompt.hidden
 
 
-def parts_of(text: str, rated: bool) -> tuple[str, float | None, str]:
-    """(proof, own score, why it is badly formed) of a prover's answer; `rated`: a self-evaluation was asked for."""
-    parts = _SELF.split(text, maxsplit=1)
-    own = score_of(parts[1]) if len(parts) == 2 else None
-    heading = _SOLUTION.search(parts[0])
-    proof = (parts[0][heading.end() :] if heading else parts[0]).strip()
-    if rated and own is None:
-        return proof, None, "no `## Self Evaluation` that ends in a boxed 0, 0.5 or 1"
-    if not proof or len(proof) > _LONGEST_PROOF:
-        return (
-            proof,
-            own,
-            f"the proof is longer than {_LONGEST_PROOF} characters"
-            if proof
-            else "there is no proof",
-        )
-    return proof, own if rated else None, ""
+def _is_rated(problem: Problem) -> bool:
+    """Whether the prompt asks for a self-evaluation, as those of equations always do."""
+    return problem.rated if isinstance(problem, WordedProblem) else True
 
 
-def _reply_of(proof: str, score: float) -> str:
-    return f"## Solution\n{proof}\n## Self Evaluation\n\\boxed{{{score:g}}}"
-
-
-def _asked_of(template: str, **texts: str) -> str:
-    """A verifier's question with the texts that are there, none of which can close the marks it stands in."""
-    there = {name: text for name, text in texts.items() if text}
-    known = "".join(f"{_KNOWN[name]}\n" for name in there if name in _KNOWN)
-    return template.format(
-        scale=_SCALE, known=known, fences=FENCES, texts=fenced(list(there.items()))
-    )
-
-
-def _text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
-    """The first of these fields that is there, empty where none is; UserError where it is no text."""
-    for name in names:
-        value = row.get(name)
-        if value is not None:
-            if not isinstance(value, str):
-                raise UserError(f"{where}: {name} is {type(value).__name__}; allowed: text")
-            if value.strip():
-                return value
-    return ""
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _question_text(problem: Problem, reply: Reply) -> str:
+    """What a judge reads about a reply."""
+    match problem:
+        case ProofToRate():
+            return question_text(
+                META,
+                problem=problem.problem,
+                proof=problem.proof,
+                expert=problem.judgement,
+                analysis=reply.text,
+            )
+        case WordedProblem():
+            return question_text(
+                VERIFY,
+                problem=problem.problem,
+                reference=problem.reference,
+                guidelines=problem.guidelines,
+                proof=parts_of(reply.text, problem.rated).proof,
+            )
+        case EquationProblem():
+            return question_text(
+                VERIFY,
+                problem=problem.problem,
+                proof=parts_of(reply.text, rated=True).proof,
+            )
+        case FormalProblem():
+            raise AssertionError("Lean decides formal proofs, not a judge")
