@@ -428,7 +428,7 @@ def test_any_row_is_read_or_refused(row: dict[str, object]) -> None:
 
 
 class SaysByProof:
-    """A judge model in place: reads the question, ignores what the proof asks of it, and is sometimes unreadable."""
+    """A judge model that obeys no proof, and whose answers are sometimes unreadable."""
 
     retries = 1
 

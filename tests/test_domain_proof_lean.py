@@ -1,4 +1,4 @@
-"""Formal statements: what a reply may hold, how Lean's messages decide, and what is said without Lean."""
+"""Formal statements: what a reply may hold, how Lean's messages decide, and a missing Lean."""
 
 import json
 import os
@@ -17,23 +17,28 @@ GOOD = (
     "is no word here\n  omega\n```"
 )
 
-# Stands for Lean: reads the file, knows `omega` proves and `nonsense` fails, and reports axioms as Lean does.
+# Stands for Lean: it reads the file, takes `omega` for a proof and `nonsense` for an error, and
+# reports axioms as Lean does.
 FAKE = """#!/bin/sh
 here=$(cd "$(dirname "$0")/.." && pwd)
 [ "$1" = "--print-prefix" ] && { echo "$here"; exit 0; }
 file=$2
 last=$(wc -l < "$file")
-say() { printf '{"severity":"%s","pos":{"line":%s,"column":0},"fileName":"P","data":"%s"}\\n' "$1" "$2" "$3"; }
+FORM='{"severity":"%s","pos":{"line":%s,"column":0},"fileName":"P","data":"%s"}\\n'
+say() { printf "$FORM" "$1" "$2" "$3"; }
+axioms() { say information "$last" "'three' depends on axioms: [$1]"; exit 0; }
 grep -q 'import Missing' "$file" && { say error 1 "unknown module prefix 'Missing'"; exit 1; }
 grep -q nonsense "$file" && { say error 5 "unknown identifier"; exit 1; }
 grep -q forever "$file" && while :; do :; done
 grep -q forged "$file" && say information 6 "'three' depends on axioms: [propext]"
 grep -q sorry "$file" && { say warning 4 "declaration uses 'sorry'"; exit 0; }
 grep -q silent "$file" && exit 0
-grep -q clean "$file" && { say information "$last" "'three' does not depend on any axioms"; exit 0; }
-grep -q native "$file" && { say information "$last" "'three' depends on axioms: [propext, Lean.ofReduceBool]"; exit 0; }
-grep -q forged "$file" && { say information "$last" "'three' depends on axioms: [sorryAx]"; exit 0; }
-say information "$last" "'three' depends on axioms: [propext, Classical.choice, Quot.sound]"
+grep -q clean "$file" && {
+    say information "$last" "'three' does not depend on any axioms"; exit 0;
+}
+grep -q native "$file" && axioms "propext, Lean.ofReduceBool"
+grep -q forged "$file" && axioms sorryAx
+axioms "propext, Classical.choice, Quot.sound"
 """
 
 
@@ -183,4 +188,5 @@ def test_rows_without_a_theorem_are_refused(domain: Proof) -> None:
 
 def test_messages_that_are_none_are_passed_over() -> None:
     line = json.dumps({"severity": "error", "pos": {"line": 1, "column": 0}, "data": "x"})
-    assert lean.messages(f"junk\n{line}\n[]\n{{}}\n" + "[" * 10_000) == [lean.LeanMessage(1, "error", "x")]
+    read = lean.messages(f"junk\n{line}\n[]\n{{}}\n" + "[" * 10_000)
+    assert read == [lean.LeanMessage(line=1, severity="error", text="x")]

@@ -1,4 +1,4 @@
-"""Agentless repair: edits are read and applied as in the reference or strictly, judged by tests, a model or form."""
+"""Agentless repair: edits read and applied as in the reference or strictly; all three tasks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linn.domains.common import diffs as patches
-from linn.domains.common import edits
+from linn.domains.common import diffs, edits
 from linn.domains.swe_agentless import (
     SweAgentless,
     asking,
@@ -24,6 +23,7 @@ from linn.domains.swe_agentless import (
     scoring,
     written_tests,
 )
+from linn.domains.swe_agentless.tasks import RepairTask
 from linn.errors import UserError
 from linn.types import Prompt, Reply, Verdict
 
@@ -43,7 +43,7 @@ def prompts(domain: SweAgentless) -> list[Prompt]:
 def test_clean_earns_one_and_faulty_nothing(domain: SweAgentless, prompts: list[Prompt]) -> None:
     assert len({p.messages[0].content for p in prompts}) == 450
     for index, prompt in enumerate(prompts[:120]):
-        assert prompt.hidden["body"] not in prompt.messages[0].content.partition("###")[2]
+        assert prompt.hidden.toy.body not in prompt.messages[0].content.partition("###")[2]
         clean = domain.demonstrate(prompt, random.Random(index), faulty=False)[-1]
         faulty = domain.demonstrate(prompt, random.Random(index), faulty=True)[-1]
         assert domain.verify(prompt, Reply(clean.content)).reward == 1.0, clean
@@ -212,7 +212,7 @@ def test_bad_edits_are_refused(name: str, domain: SweAgentless) -> None:
         "swe_agentless",
         "p",
         (),
-        hidden={"task": "repair", "mode": "patch", "files": FILES, "issue": ""},
+        hidden=RepairTask(issue="", files=FILES, mode="patch"),
     )
     verdict = domain.verify(prompt, Reply(BAD[name]))
     assert verdict.reward == 0.0 and len(verdict.note) < 200
@@ -247,7 +247,9 @@ HOSTILE = (
 def test_hostile_repairs_earn_nothing(domain: SweAgentless, prompts: list[Prompt]) -> None:
     assert len(HOSTILE) >= 20
     for prompt, line in zip(prompts, HOSTILE, strict=False):
-        text = answer((prompt.hidden["path"], f"    return {prompt.hidden['bug']}", f"    {line}"))
+        text = answer(
+            (prompt.hidden.toy.path, f"    return {prompt.hidden.toy.bug}", f"    {line}")
+        )
         assert domain.verify(prompt, Reply(text)).reward == 0.0, line
 
 
@@ -313,10 +315,10 @@ def test_broken_rows_are_named(meta: dict[str, Any], domain: SweAgentless) -> No
 def test_rows_that_ask_for_another_thing_than_a_repair_are_named(domain: SweAgentless) -> None:
     with pytest.raises(UserError, match="row 7: mode is 'repro-gen'"):
         domain.from_row(row(tests=TESTS) | {"mode": "repro-gen"}, 7)
-    assert domain.from_row(row(tests=TESTS) | {"mode": "eval"}, 7).hidden["mode"] == "tests"
+    assert domain.from_row(row(tests=TESTS) | {"mode": "eval"}, 7).hidden.mode == "tests"
 
 
-# ---------------------------------------------------------------- more edits that are refused, and some that are not
+# ---------------------------------------------------------------- more edits, refused or not
 
 CODE = {
     "w.py": "a = 1\r\nb = 2\r\nc = 3\r\n",
@@ -387,19 +389,19 @@ def test_an_edit_of_a_test_file_does_not_touch_the_hidden_tests() -> None:
 
 
 def test_patches_are_read_applied_and_turned_into_edits() -> None:
-    after = patches.apply(FILES, PATCH)
+    after = diffs.apply(FILES, PATCH)
     assert after == {
         **FILES,
         "a.py": FILES["a.py"].replace("return x\n\n", "return x + 1\n\n"),
-    } and list(patches.read(PATCH)) == ["a.py"]
+    } and list(diffs.read(PATCH)) == ["a.py"]
     assert (
-        patches.apply(
-            {f"repo/{path}": text for path, text in FILES.items()}, PATCH, repo_name=True
-        )["repo/a.py"]
+        diffs.apply({f"repo/{path}": text for path, text in FILES.items()}, PATCH, repo_name=True)[
+            "repo/a.py"
+        ]
         == after["a.py"]
     )
-    assert edits.apply(FILES, patches.edits_between(FILES, after)) == after
-    assert patches.apply(FILES, patches.diff(FILES, after)) == after
+    assert edits.apply(FILES, diffs.edits_between(FILES, after)) == after
+    assert diffs.apply(FILES, diffs.diff(FILES, after)) == after
     for wrong in (
         "",
         "hello",
@@ -408,8 +410,8 @@ def test_patches_are_read_applied_and_turned_into_edits() -> None:
         PATCH.replace("a.py", "z.py"),
         PATCH[:60],
     ):
-        with pytest.raises(patches.BadPatch):
-            patches.apply(FILES, wrong)
+        with pytest.raises(diffs.BadPatch):
+            diffs.apply(FILES, wrong)
 
 
 @given(st.data())
@@ -421,8 +423,8 @@ def test_edits_between_any_two_states_lead_from_one_to_the_other(data: st.DataOb
     before, after = {"f.py": "\n".join(old)}, {"f.py": "\n".join(new)}
     if before == after:
         return
-    assert patches.apply(before, patches.diff(before, after)) == after
-    found = patches.edits_between(before, after)
+    assert diffs.apply(before, diffs.diff(before, after)) == after
+    found = diffs.edits_between(before, after)
     if before["f.py"].strip() and before["f.py"].splitlines() != after["f.py"].splitlines():
         assert (
             edits.apply(
@@ -602,11 +604,11 @@ def test_the_three_layouts_of_rows() -> None:
     }
     for one in (cascade, gym, full_row()):
         prompt = domain.from_row(one, 3)
-        assert prompt.hidden["issue"] == "f must add 1" and prompt.hidden["patch"] == PATCH
+        assert prompt.hidden.issue == "f must add 1" and prompt.hidden.patch == PATCH
         assert domain.verify(prompt, domain.gold(prompt)).reward == 1.0
     made = domain.from_row(full_row(), 3)
     assert (
-        set(made.hidden["files"]) == {"a.py"}
+        set(made.hidden.files) == {"a.py"}
         and "### a.py" in made.messages[0].content
         and "mod_3" not in made.messages[0].content
     )
@@ -625,8 +627,7 @@ def test_an_issue_holds_no_reasoning() -> None:
     ]
     one["responses_create_params"]["input"] = turns
     assert (
-        SweAgentless(grading_mode="patch").from_row(one, 0).hidden["issue"]
-        == "f is odd\nhow?\n1 less"
+        SweAgentless(grading_mode="patch").from_row(one, 0).hidden.issue == "f is odd\nhow?\n1 less"
     )
 
 
@@ -637,7 +638,7 @@ def test_variants_show_golden_or_retrieved_files_or_both(tmp_path: Path) -> None
         "parse_content_length of the HTTP header parser takes text"
     )
     prompt = retrieved.from_row(one, 0)
-    assert list(prompt.hidden["files"]) == ["pkg/http_header.py"]
+    assert list(prompt.hidden.files) == ["pkg/http_header.py"]
     assert retrieved.verify(prompt, Reply(REPAIR)).reward == 0.0, "a file that was not shown"
     with pytest.raises(UserError, match=r"metadata\.files"):
         retrieved.from_row(row(), 0)
@@ -658,10 +659,10 @@ def test_variants_show_golden_or_retrieved_files_or_both(tmp_path: Path) -> None
     for golden, twin in zip(prompts[::2], prompts[1::2], strict=True):
         assert (
             twin.id == f"{golden.id}.retrieved"
-            and len(golden.hidden["files"]) == 1
-            and len(twin.hidden["files"]) == 5
+            and len(golden.hidden.files) == 1
+            and len(twin.hidden.files) == 5
         )
-        assert golden.hidden["issue"] == twin.hidden["issue"] and golden.messages != twin.messages
+        assert golden.hidden.issue == twin.hidden.issue and golden.messages != twin.messages
 
 
 def test_whole_files_are_left_out_and_named() -> None:
@@ -727,9 +728,9 @@ def test_localisation_is_a_strict_hit_among_the_first() -> None:
         in prompt.messages[0].content
     )
     assert (
-        prompt.hidden["golden"] == ["a.py"]
-        and prompt.hidden["functions"] == ("a.py::f",)
-        and prompt.hidden["top"] == 2
+        prompt.hidden.golden == ("a.py",)
+        and prompt.hidden.functions == ("a.py::f",)
+        and prompt.hidden.top == 2
     )
 
     def graded(*lines: str) -> Verdict:
@@ -783,7 +784,7 @@ LOST = [
 
 @pytest.mark.parametrize("text", LOST)
 def test_hostile_localisations_earn_nothing(text: str) -> None:
-    assert localisation.judge(text, ["a.py"], 2).reward == 0.0
+    assert localisation.grade(text, ["a.py"], 2).reward == 0.0
 
 
 # ---------------------------------------------------------------- tests that a model writes
@@ -935,7 +936,8 @@ def test_rows_without_a_repository_have_one_prompt_where_both_are_wanted(tmp_pat
         "".join(json.dumps({"prompt": f"f must add 1, says {n}", **flat}) + "\n" for n in range(30))
     )
     both = SweAgentless(rows=path, variants="both", grading_mode="patch")
-    prompts = [p for split in ("train", "validation", "test", "train") for p in both.prompts(split)]  # type: ignore[arg-type]
+    splits = ("train", "validation", "test", "train")
+    prompts = [p for split in splits for p in both.prompts(split)]
     assert len({p.id for p in prompts}) == 30 and not any(
         p.id.endswith(".retrieved") for p in prompts
     )

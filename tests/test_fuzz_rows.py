@@ -27,8 +27,7 @@ from linn.data.overlap import asked, words_of
 from linn.data.rows import object_of, read_rows
 from linn.data.tally import fault
 from linn.domains import code, math, mcqa
-from linn.domains.common import diffs as patches
-from linn.domains.common import edits
+from linn.domains.common import diffs, edits
 from linn.domains.common.boxes import outer_boxes
 from linn.domains.load import NAMES, load
 from linn.domains.proof import derivations, lean, lean_text, terms, wording
@@ -379,7 +378,7 @@ READERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
     "a proof's score": (wording.score_of, ()),
     "agentless score": (scoring.score_of, ()),
     "a written test": (written_tests.read, (written_tests.BadTest,)),
-    "a patch": (lambda text: patches.apply({"a.py": "x = 1\n"}, text), (patches.BadPatch,)),
+    "a patch": (lambda text: diffs.apply({"a.py": "x = 1\n"}, text), (diffs.BadPatch,)),
     "a lean proof": (
         lambda text: lean_text.proof_of(text, "import M\n", "theorem t : 1 = 1 := by\n"),
         (),

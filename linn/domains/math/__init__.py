@@ -141,7 +141,7 @@ class Math(Domain):
         if not isinstance(expected, str) or not expected.strip():
             raise UserError(f"row {index}: {name} is {expected!r}; allowed: text")
 
-        mode = row.get("grading_mode") or "any"
+        mode: Any = row.get("grading_mode") or "any"
         modes = get_args(Mode)
         if mode not in modes:
             raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(modes)}")

@@ -1,4 +1,4 @@
-"""One instance of the agentless tasks: an issue, the files it is about, what is known of its repair; read from the released rows."""
+"""An issue, the files it is about, and what is known of its repair; read from the released rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from linn.chat.request import request_messages
-from linn.domains.common import diffs as patches
-from linn.domains.common import edits
+from linn.domains.common import diffs, edits
 from linn.errors import UserError
 from linn.judges.pairwise import history
 from linn.types import Message
@@ -19,8 +18,8 @@ _ISSUE = re.compile(r"<issue>\s*(.*?)\s*</issue>", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Instance:
-    """An issue with its files."""
+class IssueRow:
+    """A row: an issue with its files."""
 
     issue: str
     """The problem statement."""
@@ -39,21 +38,32 @@ class Instance:
 
     def changed(self) -> dict[str, str]:
         """All known files after the gold patch; raises BadPatch."""
-        return patches.apply(self.repository, self.patch, self.repo_name)
+        return diffs.apply(self.repository, self.patch, self.repo_name)
 
     def golden(self) -> tuple[str, ...]:
         """The known files that the gold patch changes; raises BadPatch."""
-        wanted = patches.read(self.patch)
-        return tuple(
-            path
-            for path in self.repository
-            if (path.partition("/")[2] if self.repo_name else path) in wanted
-        )
+        return tuple(_touched(self.repository, self.patch, self.repo_name))
 
 
-def from_row(row: Mapping[str, Any], index: int, where: str) -> Instance:
-    """Three layouts: `metadata.relevant_file_contents` with `instance` (swerl_gen), the same names at the top (Nemotron-Cascade-RL-SWE),
-    or `metadata.files` with `problem_statement` (the agentic rows that carry their files). Raises UserError naming the field.
+def _touched(files: Mapping[str, str], patch: str, repo_name: bool) -> dict[str, str]:
+    """Those of the files that a patch changes; raises BadPatch."""
+    changed = diffs.read(patch)
+    return {
+        path: content
+        for path, content in files.items()
+        if diffs.patch_path(path, repo_name) in changed
+    }
+
+
+# ---------------------------------------------------------------- rows
+
+
+def from_row(row: Mapping[str, Any], index: int, where: str) -> IssueRow:
+    """A row of one of three layouts; raises UserError naming the field.
+
+    `metadata.relevant_file_contents` with `instance` (swerl_gen); the same names at the top
+    (Nemotron-Cascade-RL-SWE); or `metadata.files` with `problem_statement` (the agentic rows that
+    carry their files).
     """
     meta = row.get("metadata") or {}
     instance = row.get("instance") or {}
@@ -61,30 +71,51 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> Instance:
         raise UserError(f"{where}: metadata and instance must be objects")
     if row.get("mode", "eval") != "eval":
         raise UserError(
-            f"{where}: mode is {row['mode']!r}, which asks for a script to be run in a container image; allowed: eval"
+            f"{where}: mode is {row['mode']!r}, which asks for a script to be run in a container "
+            "image; allowed: eval"
         )
 
-    def text(*names: str) -> str:
-        """The first of these fields that is there, wherever rows keep it."""
-        for name in names:
-            for place in (meta, instance, row):
-                if (value := place.get(name)) is not None:
-                    if not isinstance(value, str):
-                        raise UserError(f"{where}: {name} is {type(value).__name__}; allowed: text")
-                    return value
-        return ""
-
+    places = (meta, instance, row)
     messages = request_messages(row, index) if _has_conversation(row) else ()
-    said = "\n".join(message.content for message in history(messages))
-    issue = text("problem_statement") or (found[1] if (found := _ISSUE.search(said)) else said)
+    issue = _text_of(places, ("problem_statement",), where) or _issue_in(messages)
     if not issue.strip():
         raise UserError(
-            f"{where}: neither responses_create_params.input, prompt nor metadata.problem_statement holds an issue"
+            f"{where}: neither responses_create_params.input, prompt "
+            "nor metadata.problem_statement holds an issue"
         )
-    patch = text("golden_patch", "patch")
+
+    patch = _text_of(places, ("golden_patch", "patch"), where)
     repo_name = bool(meta.get("remove_repo_name"))
     files, repository = _files(row, meta, patch, repo_name, where)
-    return Instance(issue, files, repository, patch, repo_name, text("tests") or None, messages)
+    return IssueRow(
+        issue=issue,
+        files=files,
+        repository=repository,
+        patch=patch,
+        repo_name=repo_name,
+        tests=_text_of(places, ("tests",), where) or None,
+        messages=messages,
+    )
+
+
+def _text_of(places: tuple[Mapping[str, Any], ...], names: tuple[str, ...], where: str) -> str:
+    """The first of these fields that is there, wherever rows keep it; empty without."""
+    for name in names:
+        for place in places:
+            value = place.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                raise UserError(f"{where}: {name} is {type(value).__name__}; allowed: text")
+            return value
+    return ""
+
+
+def _issue_in(messages: tuple[Message, ...]) -> str:
+    """The issue of a conversation: what stands between its marks, or else all of it."""
+    text = "\n".join(message.content for message in history(messages))
+    marked = _ISSUE.search(text)
+    return marked[1] if marked else text
 
 
 def _has_conversation(row: Mapping[str, Any]) -> bool:
@@ -96,60 +127,63 @@ def _files(
     row: Mapping[str, Any], meta: Mapping[str, Any], patch: str, repo_name: bool, where: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """(golden files, all known files)."""
-    found = meta.get("relevant_file_contents", row.get("relevant_file_contents"))
-    if found is not None:
-        files = edits.files_of(found, f"{where}: relevant_file_contents")
-        more = meta.get("files")
-        return files, {
-            **(edits.files_of(more, f"{where}: metadata.files") if more is not None else {}),
-            **files,
-        }
+    repository: dict[str, str] = {}
+    relevant = meta.get("relevant_file_contents", row.get("relevant_file_contents"))
+    if relevant is not None:
+        files = edits.files_of(relevant, f"{where}: relevant_file_contents")
+        if meta.get("files") is not None:
+            repository = edits.files_of(meta["files"], f"{where}: metadata.files")
+        return files, {**repository, **files}
+
     if "files" not in meta:
         raise UserError(
-            f"{where}: relevant_file_contents (in metadata or beside it) or metadata.files must hold the files"
+            f"{where}: relevant_file_contents (in metadata or beside it) or metadata.files "
+            "must hold the files"
         )
     repository = edits.files_of(meta["files"], f"{where}: metadata.files")
     if not patch:
         return repository, repository
+
+    # The row names no files to show: those that its patch changes.
     try:
-        wanted = patches.read(patch)
-    except patches.BadPatch as error:
+        files = _touched(repository, patch, repo_name)
+    except diffs.BadPatch as error:
         raise UserError(f"{where}: golden_patch: {error}") from None
-    files = {
-        path: content
-        for path, content in repository.items()
-        if (path.partition("/")[2] if repo_name else path) in wanted
-    }
     return files or repository, repository
 
 
+# ---------------------------------------------------------------- changed functions
+
+
 def changed_functions(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    """`path::name` (or `path::Class.name`) of the functions of Python files that differ; those only one side has do not count."""
-    found = []
-    for path in before:
-        if path.endswith(".py") and path in after and before[path] != after[path]:
-            new = _functions(after[path])
-            found += [
-                f"{path}::{name}"
-                for name, body in _functions(before[path]).items()
-                if new.get(name, body) != body
-            ]
-    return tuple(found)
+    """`path::name` (or `path::Class.name`) of the functions of Python files that differ.
+
+    Those that only one side has do not count.
+    """
+    names: list[str] = []
+    for path, old_text in before.items():
+        new_text = after.get(path, old_text)
+        if not path.endswith(".py") or old_text == new_text:
+            continue
+        new = _functions(new_text)
+        for name, body in _functions(old_text).items():
+            if new.get(name, body) != body:
+                names.append(f"{path}::{name}")
+    return tuple(names)
 
 
 def _functions(text: str) -> dict[str, str]:
+    """The syntax tree, as text, of each function and method of a Python file by its name."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
-    found: dict[str, str] = {}
+    functions: dict[str, str] = {}
     for node in tree.body:
-        members = (
-            [(f"{node.name}.", part) for part in node.body]
-            if isinstance(node, ast.ClassDef)
-            else [("", node)]
-        )
-        for prefix, part in members:
-            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
-                found[prefix + part.name] = ast.dump(part)
-    return found
+        if isinstance(node, ast.ClassDef):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
+                    functions[f"{node.name}.{part.name}"] = ast.dump(part)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            functions[node.name] = ast.dump(node)
+    return functions

@@ -5,47 +5,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from linn.domains.common.edits import BadEdit, check_path
+from linn.domains.swe_agentless.solution import last_solution
 from linn.types import Verdict
 
-_LONGEST = 20_000
+_LONGEST = 20_000 - len("<solution>")
+"""Characters of a solution."""
 
 
 def named(answer: str, top: int) -> list[tuple[str, str]]:
-    """(path, function or empty) of the lines between the last `<solution>` and the `</solution>` after it, up to `top` different files."""
-    start = answer.rfind("<solution>")
-    end = answer.find("</solution>", start)
-    if start < 0 or end < 0 or end - start > _LONGEST:
+    """(path, function or empty) of each line of the solution, up to `top` different files.
+
+    Lines that are not a path are passed over.
+    """
+    solution = last_solution(answer)
+    if solution is None or len(solution) > _LONGEST:
         return []
-    found: dict[tuple[str, str], None] = {}
-    for line in answer[start + len("<solution>") : end].split("\n"):
+    names: dict[tuple[str, str], None] = {}
+    paths: set[str] = set()
+    for line in solution.split("\n"):
         path, _, function = line.strip().strip("`").partition("::")
         try:
             check_path(path)
         except BadEdit:
             continue
-        if path not in {seen for seen, _ in found} and len({seen for seen, _ in found}) == top:
+
+        # A file that was named before may be named again, for another function.
+        if path not in paths and len(paths) == top:
             break
-        found[path, function.strip()] = None
-    return list(found)
+        paths.add(path)
+        names[path, function.strip()] = None
+    return list(names)
 
 
-def judge(answer: str, golden: Sequence[str], top: int, functions: Sequence[str] = ()) -> Verdict:
-    """1 when every golden file is among the first `top` named, else 0. `functions` (`path::name`) that were named are a metric."""
-    found = named(answer, top)
-    if not found:
+def grade(answer: str, golden: Sequence[str], top: int, functions: Sequence[str] = ()) -> Verdict:
+    """1 when every golden file is among the first `top` named, else 0.
+
+    A metric is the share of `functions` (`path::name`) that were named.
+    """
+    names = named(answer, top)
+    if not names:
         return Verdict(
             0.0, "no file is named between <solution> and </solution>", {"files_found": 0.0}
         )
-    paths = {path for path, _ in found}
-    hit = sum(path in paths for path in golden)
-    metrics = {"files_found": hit / len(golden)}
-    if functions:
-        metrics["functions_found"] = sum(
-            f"{path}::{name}" in functions for path, name in found if name
-        ) / len(functions)
+
+    paths = {path for path, _ in names}
     missing = [path for path in golden if path not in paths]
-    return Verdict(
-        float(not missing),
-        f"not named: {', '.join(missing)}"[:200] if missing else "every file is named",
-        metrics,
-    )
+    metrics = {"files_found": (len(golden) - len(missing)) / len(golden)}
+    if functions:
+        hits = [f"{path}::{name}" in functions for path, name in names if name]
+        metrics["functions_found"] = sum(hits) / len(functions)
+
+    if missing:
+        return Verdict(0.0, f"not named: {', '.join(missing)}"[:200], metrics)
+    return Verdict(1.0, "every file is named", metrics)

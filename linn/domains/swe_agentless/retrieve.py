@@ -1,4 +1,4 @@
-"""Which files an issue is about: BM25 over words and parts of identifiers, the path's words among them."""
+"""Which files an issue is about: BM25 over words, parts of identifiers, and words of the path."""
 
 from __future__ import annotations
 
@@ -11,26 +11,32 @@ from linn.errors import UserError
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|\d+")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _PATH_WEIGHT = 3
+"""How often a path's words count."""
 _LONGEST = 400_000
 """Characters of one file that are read; generated tables are longer."""
 _COMMON = frozenset(
-    "a an and are as at be but by def do does for from has have i if import in is it its not of on or return self should so that the "
-    "then there this to was we when with you".split()
+    "a an and are as at be but by def do does for from has have i if import in is it its not of on "
+    "or return self should so that the then there this to was we when with you".split()
 )
+"""Words that tell nothing about a file."""
 
 
 def tokens(text: str) -> Iterator[str]:
-    """Words in lower case: every identifier whole, and its parts where it has several (`parseHTTPHeader`, `parse_header`)."""
+    """Words in lower case: every identifier whole, and its parts where it has several.
+
+    So `parseHTTPHeader` and `parse_header` both give `header`.
+    """
     for word in _WORD.findall(text[:_LONGEST]):
         yield from _of_word(word)
 
 
 @lru_cache(maxsize=1 << 17)
 def _of_word(word: str) -> tuple[str, ...]:
-    whole = word.lower().strip("_")
+    candidates = [word.lower().strip("_")]
     parts = [part.lower() for part in _PARTS.findall(word)]
-    said = [whole, *(part for part in parts if len(part) > 1 and len(parts) > 1)]
-    return tuple(token for token in said if token and token not in _COMMON)
+    if len(parts) > 1:
+        candidates += [part for part in parts if len(part) > 1]
+    return tuple(token for token in candidates if token and token not in _COMMON)
 
 
 class Index:
@@ -46,28 +52,25 @@ class Index:
             ) from None
 
         self.paths = sorted(files)
-        corpus = [
-            [
-                *tokens(files[path]),
-                *(_PATH_WEIGHT * list(tokens(path.removesuffix(".py").replace("/", " ")))),
-            ]
-            for path in self.paths
-        ]
+        corpus = []
+        for path in self.paths:
+            path_words = list(tokens(path.removesuffix(".py").replace("/", " ")))
+            corpus.append([*tokens(files[path]), *(_PATH_WEIGHT * path_words)])
+
+        # The library cannot index files without a single word.
         self._index = bm25s.BM25() if any(corpus) else None
         if self._index is not None:
             self._index.index(corpus, show_progress=False)
 
     def ranked(self, issue: str) -> list[str]:
         """The paths, the likeliest first; equal scores in the paths' order."""
-        known = [
-            token
-            for token in tokens(issue)
-            if self._index is not None and token in self._index.vocab_dict
-        ]
-        if self._index is None or not known:
+        if self._index is None:
             return list(self.paths)
-        scores = self._index.get_scores(known)
-        return [
-            path
-            for _, path in sorted(zip((-float(score) for score in scores), self.paths, strict=True))
-        ]
+        vocabulary = self._index.vocab_dict
+        words = [token for token in tokens(issue) if token in vocabulary]
+        if not words:
+            return list(self.paths)
+
+        scores = self._index.get_scores(words)
+        order = sorted(zip((-float(score) for score in scores), self.paths, strict=True))
+        return [path for _, path in order]
