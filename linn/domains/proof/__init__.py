@@ -1,4 +1,4 @@
-"""Proofs: a prover writes and rates one, a verifier rates one; a judge, a program or Lean decides."""
+"""Proofs: a prover writes and rates one, a verifier rates one; judge, program or Lean decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equational derivations (`x = y + 3 = 2 * z + 3 = …`), made by a generator, graded by a program."""
+"""Equational derivations (`x = y + 3 = 2 * z + 3 = …`): a generator, and a program that grades."""
 
 from __future__ import annotations
 
