@@ -85,32 +85,37 @@ def _path(line: str) -> str:
 
 def _read_hunk(lines: Sequence[str], at: int, header: re.Match[str]) -> tuple[Hunk, int]:
     """The hunk whose first line has index `at`, and the index after its last line."""
+    # A header leaves a count of 1 out.
     old_line, before, new_line, after = (int(number or 1) for number in header.groups())
     old: list[str] = []
     new: list[str] = []
     while len(old) < before or len(new) < after:
-        sign, text = "end", ""
-        if at < len(lines):
-            sign, text = lines[at][:1], lines[at][1:]
-        if sign not in ("", " ", "-", "+", "\\"):
+        line = lines[at] if at < len(lines) else None
+        if line is None or line[:1] not in ("", " ", "-", "+", "\\"):
             raise BadPatch(
                 f"a hunk of {before} old and {after} new lines ends after {len(old)} and {len(new)}"
             )
+
         # An empty line is an unchanged blank line whose space an editor took away.
+        sign = line[:1]
         if sign in ("", " ", "-"):
-            old.append(text)
+            old.append(line[1:])
         if sign in ("", " ", "+"):
-            new.append(text)
+            new.append(line[1:])
         at += 1
 
     if (len(old), len(new)) != (before, after):
         raise BadPatch(
             f"a hunk has {len(old)} old and {len(new)} new lines, not {before} and {after}"
         )
+
     # A side without lines names the line before it, not its first one.
     new_start = new_line - 1 if after else new_line
     hunk = Hunk(
-        start=max(0, old_line - 1), old=tuple(old), new=tuple(new), new_start=max(0, new_start)
+        start=max(0, old_line - 1),
+        old=tuple(old),
+        new=tuple(new),
+        new_start=max(0, new_start),
     )
     return hunk, at
 
@@ -123,7 +128,10 @@ def read(patch: str) -> dict[str, tuple[Hunk, ...]]:
     files: dict[str, tuple[Hunk, ...]] = {}
     for part in file_diffs(patch):
         path = part.old_path or part.new_path
-        files[path] = (*files.get(path, ()), *part.hunks)
+        # A diff may come back to a file.
+        earlier = files.get(path, ())
+        files[path] = earlier + part.hunks
+
     if not files:
         raise BadPatch("the patch changes nothing")
     return files
@@ -143,35 +151,52 @@ def apply(files: Mapping[str, str], patch: str, repo_name: bool = False) -> dict
         if path not in own_paths:
             raise BadPatch(f"{path[:100]!r} is not one of the files")
         own = own_paths[path]
-        line_end = edits.line_end(changed[own])
-        lines = changed[own].split(line_end)
-
-        # From the last to the first, so that no hunk moves the lines of the next.
-        for hunk in sorted(hunks, key=lambda hunk: hunk.start, reverse=True):
-            place = slice(hunk.start, hunk.start + len(hunk.old))
-            if tuple(lines[place]) != hunk.old:
-                raise BadPatch(f"a hunk does not fit {path[:100]!r} at line {hunk.start + 1}")
-            lines[place] = hunk.new
-        changed[own] = line_end.join(lines)
+        changed[own] = _applied(changed[own], path, hunks)
     return changed
 
 
+def _applied(text: str, path: str, hunks: Sequence[Hunk]) -> str:
+    """A file's text after its hunks."""
+    line_end = edits.line_end(text)
+    lines = text.split(line_end)
+
+    # From the last to the first, so that no hunk moves the lines of the next.
+    for hunk in sorted(hunks, key=lambda hunk: hunk.start, reverse=True):
+        place = slice(hunk.start, hunk.start + len(hunk.old))
+        if tuple(lines[place]) != hunk.old:
+            raise BadPatch(f"a hunk does not fit {path[:100]!r} at line {hunk.start + 1}")
+        lines[place] = hunk.new
+    return line_end.join(lines)
+
+
+def _reverted(text: str, part: FileDiff) -> str:
+    """A file's text before its hunks."""
+    line_end = edits.line_end(text)
+    lines = text.split(line_end)
+
+    # From the last to the first, as above.
+    for hunk in sorted(part.hunks, key=lambda hunk: hunk.new_start, reverse=True):
+        start = hunk.new_start
+        place = slice(start, start + len(hunk.new))
+        if tuple(lines[place]) != hunk.new:
+            path = part.new_path[:100]
+            raise BadPatch(f"the patch does not fit {path!r} at line {start + 1}")
+        lines[place] = hunk.old
+    return line_end.join(lines)
+
+
 def revert(files: Mapping[str, str], patch: str) -> dict[str, str]:
-    """The files before a diff that led to `files`; it must fit line by line. Raises BadPatch."""
+    """The files before a diff that led to `files`; it must fit line by line.
+
+    Raises BadPatch, also where the diff changes nothing.
+    """
     changed = dict(files)
     for part in file_diffs(patch):
         path = part.new_path
         if path not in changed:
             raise BadPatch(f"{path[:100]!r} is not one of the files")
-        line_end = edits.line_end(changed[path])
-        lines = changed[path].split(line_end)
+        changed[path] = _reverted(changed[path], part)
 
-        for hunk in sorted(part.hunks, key=lambda hunk: hunk.new_start, reverse=True):
-            place = slice(hunk.new_start, hunk.new_start + len(hunk.new))
-            if tuple(lines[place]) != hunk.new:
-                raise BadPatch(f"the patch does not fit {path[:100]!r} at line {place.start + 1}")
-            lines[place] = hunk.old
-        changed[path] = line_end.join(lines)
     if changed == files:
         raise BadPatch("the patch changes nothing")
     return changed

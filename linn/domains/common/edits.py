@@ -111,7 +111,10 @@ class _Reader:
         return rest.startswith("```")
 
     def edit_at(self, at: int) -> tuple[Edit, int] | None:
-        """The edit whose fence opens on this line, with the index of the line after its block."""
+        """The edit whose fence opens on this line, with the index of the line after its block.
+
+        None where no edit begins here.
+        """
         lines = self.lines
         if "```" not in lines[at] or at + 1 == len(lines):
             return None
@@ -120,20 +123,37 @@ class _Reader:
         if not path.strip():
             return None
 
-        search = self._first_filled(at + 2)
-        if search is None or lines[search].lstrip() != _SEARCH:
+        marks = self._marks_from(at + 2)
+        if marks is None:
             return None
+        search, middle, end = marks
+        old = "\n".join(lines[search + 1 : middle])
+
+        # No new lines are a deletion, one blank new line is not.
+        new = None
+        if end > middle + 1:
+            new = "\n".join(lines[middle + 1 : end])
+
+        # `ends` holds only marks that a fence follows.
+        closing = end
+        while "```" not in lines[closing]:
+            closing += 1
+        return Edit(path, old, new), closing + 1
+
+    def _marks_from(self, start: int) -> tuple[int, int, int] | None:
+        """Where the search, middle and replace marks of an edit stand."""
+        search = self._first_filled(start)
+        if search is None or self.lines[search].lstrip() != _SEARCH:
+            return None
+
         middle = _first_from(self.middles, search + 1 + self.least)
         if middle is None:
             return None
+
         end = _first_from(self.ends, middle + 1 + self.least)
         if end is None:
             return None
-
-        old = "\n".join(lines[search + 1 : middle])
-        new = "\n".join(lines[middle + 1 : end]) if end > middle + 1 else None
-        closing = next(index for index in range(end, len(lines)) if "```" in lines[index])
-        return Edit(path, old, new), closing + 1
+        return search, middle, end
 
     def _first_filled(self, start: int) -> int | None:
         """The index of the first line from here on that is not blank, if it is near."""
@@ -166,18 +186,28 @@ def apply(files: Mapping[str, str], edits: list[Edit], strict: bool = False) -> 
     for edit in edits:
         place = _place_of(edit, files, strict)
         others = located.setdefault(edit.path, [])
-        if strict and any(_touch(place, edit, at, other) for at, other in others):
-            raise BadEdit("two edits touch the same line")
+        if strict:
+            _check_apart(place, edit, others)
         others.append((place, edit))
 
     changed = dict(files)
     for path, parts in located.items():
-        text = _replaced(_text(files[path]), parts)
-        changed[path] = text.replace("\n", line_end(files[path]))
+        before = files[path]
+        text = _replaced(_text(before), parts)
+        changed[path] = text.replace("\n", line_end(before))
 
-    if all(changed[path].splitlines() == files[path].splitlines() for path in located):
-        raise BadEdit("the edits change nothing")
-    return changed
+    # Edits can cancel out, or change only how the last line ends.
+    for path in located:
+        if changed[path].splitlines() != files[path].splitlines():
+            return changed
+    raise BadEdit("the edits change nothing")
+
+
+def _check_apart(place: int, edit: Edit, others: list[tuple[int, Edit]]) -> None:
+    """Raises BadEdit where the edit's old lines touch another's."""
+    for other_place, other in others:
+        if _touch(place, edit, other_place, other):
+            raise BadEdit("two edits touch the same line")
 
 
 def _place_of(edit: Edit, files: Mapping[str, str], strict: bool) -> int:
@@ -187,13 +217,16 @@ def _place_of(edit: Edit, files: Mapping[str, str], strict: bool) -> int:
         raise BadEdit(f"{_short(edit.path)} is not one of the files")
     if edit.old == edit.new:
         raise BadEdit("an edit changes nothing")
+
     text = _text(files[edit.path])
     matches = places(text, edit.old)
     if not matches:
         raise BadEdit(f"the search text is not found in {_short(edit.path)}")
-    if strict:
-        return _only_place(text, edit, matches)
-    return matches[0]
+
+    # As in the reference, the first of several places counts.
+    if not strict:
+        return matches[0]
+    return _only_place(text, edit, matches)
 
 
 def _touch(place: int, edit: Edit, other_place: int, other: Edit) -> bool:
@@ -225,19 +258,23 @@ def places(text: str, old: str) -> list[int]:
 
 
 def _only_place(text: str, edit: Edit, matches: list[int]) -> int:
-    """The one place that an edit can mean: whole lines go before beginnings of lines."""
+    """The one place that an edit can mean: whole lines go before beginnings of lines.
+
+    Raises BadEdit where there are several.
+    """
     if not edit.old.strip():
         raise BadEdit("an edit must search for something")
+
     whole = []
     for at in matches:
         end = at + len(edit.old)
         if text[end : end + 1] in ("", "\n"):
             whole.append(at)
+
     candidates = whole or matches
     if len(candidates) != 1:
-        raise BadEdit(
-            f"the search text is found {len(candidates)} times in {_short(edit.path)}, not once"
-        )
+        count = len(candidates)
+        raise BadEdit(f"the search text is found {count} times in {_short(edit.path)}, not once")
     return candidates[0]
 
 
@@ -270,29 +307,37 @@ def files_of(value: Any, where: str) -> dict[str, str]:
 
     The field is an object, its JSON text, or a list of `{file_path, content}`.
     """
-    try:
-        value = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        raise UserError(f"{where} is not JSON") from None
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise UserError(f"{where} is not JSON") from None
 
-    if isinstance(value, list) and all(_is_listed_file(item) for item in value):
+    if isinstance(value, list) and all(map(_is_listed_file, value)):
         by_path = {item["file_path"]: item.get("content") for item in value}
         if len(by_path) < len(value):
             raise UserError(f"{where} names a file twice")
         value = by_path
 
-    is_files = isinstance(value, Mapping) and all(
-        isinstance(path, str) and isinstance(content, str) for path, content in value.items()
-    )
-    if not is_files or not value:
+    if not value or not _is_files(value):
         raise UserError(f"{where} must map paths to texts, at least one")
 
+    # The paths are written below a folder later: none may leave it.
     for path in value:
         try:
             check_path(path)
         except BadEdit as error:
             raise UserError(f"{where}: {error}") from None
     return dict(value)
+
+
+def _is_files(value: Any) -> bool:
+    """Whether a value maps texts to texts."""
+    if not isinstance(value, Mapping):
+        return False
+    return all(
+        isinstance(path, str) and isinstance(content, str) for path, content in value.items()
+    )
 
 
 def _is_listed_file(item: Any) -> bool:

@@ -51,9 +51,12 @@ def blocks(text: str, rule: FenceRule = ANY_FENCE) -> Iterator[Block]:
         if opening is None:
             continue
 
-        end = _closing(lines, at, rule, len(opening["ticks"]))
+        # What follows an open block is inside it, other fences too.
+        ticks = len(opening["ticks"])
+        end = _closing(lines, at, rule, ticks)
         if end is None:
             return
+
         mark = opening.groupdict().get("mark") or ""
         yield Block(mark, tuple(lines[at:end]))
         at = end + 1

@@ -122,14 +122,20 @@ def _differs(function: Function, version: Function, arguments: list[Any]) -> boo
 
 def _argument(function: Function, rng: random.Random) -> Any:
     """One random argument of the function's kind."""
-    if function.template.kind == "int":
+    kind = function.template.kind
+    if kind == "int":
         return rng.randint(-5, 15)
-    if function.template.kind == "str":
-        return "".join(rng.choice("abcdefgh") for _ in range(rng.randint(1, 14)))
+    if kind == "str":
+        length = rng.randint(1, 14)
+        return "".join(rng.choice("abcdefgh") for _ in range(length))
 
     # Numbers near the constant, so that a list has something to count and to compare with it.
-    near = (function.constant - 1, function.constant, function.constant + 1)
+    constant = function.constant
+    near = (constant - 1, constant, constant + 1)
     items = []
     for _ in range(rng.randint(1, 12)):
-        items.append(rng.choice(near) if rng.random() < 0.4 else rng.randint(0, 12))
+        if rng.random() < 0.4:
+            items.append(rng.choice(near))
+        else:
+            items.append(rng.randint(0, 12))
     return items

@@ -21,6 +21,7 @@ from linn.sandbox import Session
 from linn.types import Message, Prompt, Reply, Verdict
 
 Mode = Literal["any", "boxed"]
+_MODES: tuple[Mode, ...] = get_args(Mode)
 
 _NAMES = "tom ann ben eva sam mia leo zoe max ida jim amy".split()
 _ITEMS = "apples pens books coins cards cups eggs keys nuts shells stones stamps".split()
@@ -44,6 +45,8 @@ _USE_TOOL = (
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _WORD = re.compile(r"(?:\\(?:text|textbf|mathrm)\{)?\s*([A-Za-z][A-Za-z' -]*[A-Za-z])\s*\}?")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
+_QUOTES = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+"""What rows put around an answer, tried in this order."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +121,16 @@ class Math(Domain):
         item = rng.choice(_ITEMS)
         a = rng.randint(2, 9)
         b = rng.randint(2, 9)
+
+        # A product is kept small, as a sum is.
         if rng.random() < 0.5:
             text, answer = _gets_and_gives(rng, name, item, a, b)
         else:
             text, answer = _has_boxes(rng, name, item, min(a, 5), min(b, 5))
 
         question = Message("user", f"{text} how many? box the answer.")
-        return self._with_tools(Prompt(self.name, "", (question,), hidden=answer))
+        prompt = Prompt(self.name, "", (question,), hidden=answer)
+        return self._with_tools(prompt)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """`expected_answer` or `answer`, and what the model reads; optionally `grading_mode`.
@@ -142,13 +148,13 @@ class Math(Domain):
             raise UserError(f"row {index}: {name} is {expected!r}; allowed: text")
 
         mode: Any = row.get("grading_mode") or "any"
-        modes = get_args(Mode)
-        if mode not in modes:
-            raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(modes)}")
+        if mode not in _MODES:
+            raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
 
         messages = _messages_of(row, index)
         answer = KnownAnswer(unwrapped(expected), mode)
-        prompt = Prompt(self.name, str(row.get("uuid", index)), messages, hidden=answer)
+        prompt_id = str(row.get("uuid", index))
+        prompt = Prompt(self.name, prompt_id, messages, hidden=answer)
         return self._with_tools(prompt)
 
     def env(self, prompt: Prompt) -> python_tool.PythonEnv:
@@ -195,6 +201,7 @@ class Math(Domain):
         text = reply.text.strip()[-_READ:]
         if not text:
             return Verdict(0.0, "the answer is empty")
+
         boxes = [box.inner.strip() for box in outer_boxes(text)]
         if answer.mode == "boxed":
             if not boxes:
@@ -203,34 +210,36 @@ class Math(Domain):
 
         # The reference takes a sentence on the final answer before any box, and several boxes as
         # one answer: then the text is read as a whole.
-        if len(boxes) == 1 and "final answer" not in text.lower():
+        has_sentence = "final answer" in text.lower()
+        if len(boxes) == 1 and not has_sentence:
             return self._verify_box(boxes[0], answer)
+
         equal = self._equal(answer, text[-_TAIL:])
         return _verdict(equal, text[-40:], answer)
 
     def _verify_box(self, box: str, answer: KnownAnswer) -> Verdict:
         """The verdict on what a box holds."""
-        expected = answer.expected
-        numbers = _DIGITS.findall(box[: _LONGEST_BOX + 1])
-        if len(box) > _LONGEST_BOX or any(len(number) > _LONGEST_NUMBER for number in numbers):
+        if len(box) > _LONGEST_BOX or _longest_number(box) > _LONGEST_NUMBER:
             return Verdict(0.0, "the box holds too much to be an answer")
 
+        # Exact: math-verify would round.
+        expected = answer.expected
         is_plain = _PLAIN.fullmatch(expected) is not None
         if is_plain and _PLAIN.fullmatch(box):
             return _verdict(Fraction(box) == Fraction(expected), box, answer)
 
-        # math-verify would work out `7 + 7`, add up `7 7` and take the end of `x = 15 = 14`.
-        if answer.mode == "boxed" and is_plain and (len(numbers) != 1 or "%" in box):
-            return Verdict(0.0, f"{box[:40]!r} is not one number")
+        if answer.mode == "boxed":
+            # math-verify would work out `7 + 7`, add up `7 7` and take the end of `x = 15 = 14`.
+            if is_plain and ("%" in box or len(_DIGITS.findall(box)) != 1):
+                return Verdict(0.0, f"{box[:40]!r} is not one number")
 
-        # math-verify would read a word as a product of letters: west = stew.
-        word = _WORD.fullmatch(expected)
-        if answer.mode == "boxed" and word is not None:
-            own = _WORD.fullmatch(box)
-            same = own is not None and own[1].casefold() == word[1].casefold()
-            return _verdict(same, box, answer)
+            # math-verify would read a word as a product of letters: west = stew.
+            word = _word_in(expected)
+            if word is not None:
+                return _verdict(_word_in(box) == word, box, answer)
 
-        return _verdict(self._equal(answer, f"\\boxed{{{box}}}"), box, answer)
+        equal = self._equal(answer, f"\\boxed{{{box}}}")
+        return _verdict(equal, box, answer)
 
     def _equal(self, answer: KnownAnswer, text: str) -> bool:
         return self._worker.equal(answer.expected, text, _CPU_SECONDS[answer.mode])
@@ -269,6 +278,7 @@ def _messages_of(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
     """The turns a row shows the model."""
     if row.get("responses_create_params") is not None:
         return request_messages(row, index)
+
     name = "question"
     if row.get(name) is None and "problem" in row:
         name = "problem"
@@ -282,6 +292,17 @@ def _messages_of(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
     return (Message("user", text),)
 
 
+def _longest_number(text: str) -> int:
+    """Characters of the longest number in a text."""
+    return max(map(len, _DIGITS.findall(text)), default=0)
+
+
+def _word_in(text: str) -> str | None:
+    """The word or words that a text is, in lower case; None where it is something else."""
+    match = _WORD.fullmatch(text)
+    return None if match is None else match[1].casefold()
+
+
 def _verdict(right: bool, text: str, answer: KnownAnswer) -> Verdict:
     if right:
         return Verdict(1.0)
@@ -291,12 +312,15 @@ def _verdict(right: bool, text: str, answer: KnownAnswer) -> Verdict:
 def unwrapped(answer: str) -> str:
     """Without the dollar signs, brackets or box a row may have put around its answer."""
     answer = answer.strip()
-    for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-        wraps = answer.startswith(left) and answer.endswith(right)
-        if wraps and len(answer) > len(left) + len(right):
-            answer = answer[len(left) : -len(right)].strip()
+    for left, right in _QUOTES:
+        # Longer than both together: something must be left.
+        is_quoted = answer.startswith(left) and answer.endswith(right)
+        if is_quoted and len(answer) > len(left) + len(right):
+            answer = answer.removeprefix(left).removesuffix(right).strip()
 
     boxes = outer_boxes(answer)
-    if len(boxes) == 1 and answer.startswith("\\boxed") and answer.endswith("}"):
-        return boxes[0].inner.strip()
-    return answer
+    if len(boxes) != 1:
+        return answer
+    if not answer.startswith("\\boxed") or not answer.endswith("}"):
+        return answer
+    return boxes[0].inner.strip()

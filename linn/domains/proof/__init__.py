@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, cast, get_args
 
 from linn.chat.request import request_messages
 from linn.domains.base import Domain, Question, content_key
@@ -54,7 +54,7 @@ class Proof(Domain):
         self,
         level: str = "tiny",
         rows: str | Path | None = None,
-        role: Role = "prover",
+        role: str = "prover",
         judged: bool = False,
         verifications: int = 16,
         any_zero: bool = False,
@@ -83,7 +83,7 @@ class Proof(Domain):
         for option, value, fits, allowed in options:
             check_option(self.name, option, value, fits, allowed)
 
-        self.role: Role = role
+        self.role = cast(Role, role)
         self.judged = judged
         self.verifications = verifications
         self.any_zero = any_zero
@@ -176,15 +176,18 @@ class Proof(Domain):
         """A verifier's verdict from its score and the true one."""
         problem = _problem(prompt)
         assert isinstance(problem, ProofToRate), type(problem)
-        score = score_of(reply.text)
+        score, expected = score_of(reply.text), problem.score
         if score is None:
             return Verdict(0.0, "the analysis does not end in a boxed 0, 0.5 or 1")
         if len(reply.text) > LONGEST_ANALYSIS:
             return Verdict(0.0, "the analysis is too long")
-        if score == problem.score:
+        if score == expected:
             return Verdict(1.0)
-        reward = 0.0 if self.exact else 1.0 - abs(score - problem.score)
-        return Verdict(reward, f"scored {score:g}, it is {problem.score:g}")
+
+        note = f"scored {score:g}, it is {expected:g}"
+        if self.exact:
+            return Verdict(0.0, note)
+        return Verdict(1.0 - abs(score - expected), note)
 
     def _proved(self, score: float, rated: float | None, why: str = "") -> Verdict:
         """A proof's verdict from its score and its writer's own."""
@@ -289,14 +292,16 @@ class Proof(Domain):
         if isinstance(problem, ProofToRate):
             score = problem.score
             if faulty:
-                score = rng.choice([other for other in SCORES if other != problem.score])
-            return (Message("assistant", f"\\boxed{{{score:g}}}", reasoning=problem.proof),)
+                score = rng.choice([other for other in SCORES if other != score])
+            text = f"\\boxed{{{score:g}}}"
+            return (Message("assistant", text, reasoning=problem.proof),)
 
+        # Others have no generator. The thought is the whole chain even where the proof is not.
         assert isinstance(problem, EquationProblem), type(problem)
-        chain = problem.proof.split(" = ")
+        steps = problem.proof.split(" = ")
         if faulty:
-            del chain[rng.randrange(1, len(chain) - 1)]
-        text = reply_of(" = ".join(chain), 1.0)
+            del steps[rng.randrange(1, len(steps) - 1)]
+        text = reply_of(" = ".join(steps), 1.0)
         return (Message("assistant", text, reasoning=problem.proof),)
 
 

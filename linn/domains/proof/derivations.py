@@ -47,17 +47,22 @@ def make(rng: random.Random) -> Derivation:
     a = rng.randint(2, 9)
     b = rng.randint(2, 5)
     c = rng.randint(2, 9)
-    first, second = rng.choice(
-        (
-            (f"{y} + {a}", f"{b} * {z}"),
-            (f"{y} - {a}", f"{b + 10} * {z}"),
-            (f"{a} + {y}", f"{z} * {b}"),
-        )
+
+    # The second form keeps the result positive.
+    forms = (
+        (f"{y} + {a}", f"{b} * {z}"),
+        (f"{y} - {a}", f"{b + 10} * {z}"),
+        (f"{a} + {y}", f"{z} * {b}"),
     )
+    first, second = rng.choice(forms)
 
     definitions = ((x, first), (y, second), (z, str(c)))
     chain = _worked_out(x, definitions)
-    return Derivation(definitions, goal=(x, chain[-1]), chain=chain)
+    return Derivation(
+        definitions=definitions,
+        goal=(x, chain[-1]),
+        chain=chain,
+    )
 
 
 def _worked_out(letter: str, definitions: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
@@ -75,16 +80,21 @@ def spoiled(derivation: Derivation, rng: random.Random, score: float) -> tuple[s
     1: whole; 0.5: with a step left out; 0: with a number changed inside.
     """
     chain = list(derivation.chain)
-    inside = range(1, len(chain) - 1)
     if score == 0.5:
         del chain[rng.randrange(1, len(chain) - 1)]
     elif score == 0:
+        inside = range(1, len(chain) - 1)
         place = rng.choice([index for index in inside if _DIGITS.search(chain[index])])
-        digits = _DIGITS.search(chain[place])
-        assert digits is not None
-        number = int(digits[0]) + rng.randint(1, 3)
-        chain[place] = chain[place].replace(digits[0], str(number), 1)
+        chain[place] = _with_other_number(chain[place], rng)
     return tuple(chain)
+
+
+def _with_other_number(expression: str, rng: random.Random) -> str:
+    """The expression with its first number raised by 1 to 3."""
+    digits = _DIGITS.search(expression)
+    assert digits is not None, expression
+    number = int(digits[0]) + rng.randint(1, 3)
+    return expression.replace(digits[0], str(number), 1)
 
 
 # ---------------------------------------------------------------- grading
@@ -116,22 +126,32 @@ def grade(text: str, given: Mapping[str, str], goal: tuple[str, str]) -> tuple[f
             jumps.append(f"{show(before)} = {show(after)}")
     if not jumps:
         return 1.0, ""
-    score = 0.5 if len(jumps) == 1 and len(chain) > 2 else 0.0
+
+    # A single jump from left to right is no derivation.
+    is_almost_right = len(jumps) == 1 and len(chain) > 2
+    score = 0.5 if is_almost_right else 0.0
     return score, f"{jumps[0]} is more than one replacement"
 
 
 def _fault(chain: list[Term], definitions: Mapping[str, Term], goal: tuple[str, str]) -> str:
-    """Why a chain is worth nothing, whatever its steps; empty where there is no such reason."""
+    """Why a chain is worth nothing, whatever its steps.
+
+    Empty where there is no such reason.
+    """
     if len(chain) > _MOST_STEPS:
         return f"more than {_MOST_STEPS} steps"
-    if (chain[0], chain[-1]) != (parse(goal[0]), parse(goal[1])):
+
+    left, right = goal
+    if chain[0] != parse(left) or chain[-1] != parse(right):
         return "the derivation does not lead from the left of the statement to its right"
     if len(set(chain)) < len(chain):
         return "the derivation goes in a circle"
+
+    # Right steps cannot follow a false one, but a single missing step may be false.
     result = value(chain[-1], definitions)
     for term in chain:
         if value(term, definitions) != result:
-            return f"{show(term)} is not equal to {goal[1]}"
+            return f"{show(term)} is not equal to {right}"
     return ""
 
 
@@ -148,11 +168,15 @@ def read(given: str, goal: str) -> tuple[dict[str, str], tuple[str, str]]:
     _check_order(terms)
 
     left, _, right = (side.strip() for side in goal.partition("="))
-    left_term, right_term = parse(left), parse(right)
-    unknown = (letters(left_term) | letters(right_term)) - terms.keys()
-    if unknown or value(left_term, terms) != value(right_term, terms):
+    if not _is_true(parse(left), parse(right), terms):
         raise NotATerm(f"{goal[:30]!r} does not follow")
     return definitions, (left, right)
+
+
+def _is_true(left: Term, right: Term, definitions: Mapping[str, Term]) -> bool:
+    """Whether two sides have the same value; False where a letter has no definition."""
+    undefined = (letters(left) | letters(right)) - definitions.keys()
+    return not undefined and value(left, definitions) == value(right, definitions)
 
 
 def _read_definitions(given: str) -> dict[str, str]:

@@ -91,6 +91,8 @@ class Lean:
         name = name_of(statement)
         top = f"{header.rstrip()}\n\n{core(statement)} :="
         self._check_compiles(top, name)
+
+        # The report on the axioms is known by its line, whatever the proof prints itself.
         source = f"{top}{proof}\n\n"
         line = source.count("\n") + 1
         ran = self._run(f"{source}#print axioms {name}\n")
@@ -161,18 +163,25 @@ def _verdict(ran: Ran, name: str, line: int) -> Verdict:
     """
     if ran.status in ("timeout", "memory", "output"):
         return Verdict(0.0, f"Lean passed its limit: {ran.status}")
-    read = messages(ran.stdout)
-    for message in read:
+
+    every = messages(ran.stdout)
+    for message in every:
         if message.severity == "error":
             note = f"line {message.line}: {_one_line(message.text)}"
             return Verdict(0.0, note[:300])
     if ran.status != "ok":
         return Verdict(0.0, f"Lean ended with exit code {ran.code}")
 
-    reports = [message.text.strip() for message in read if message.line == line]
-    if len(reports) != 1 or not reports[0].startswith("'") or name not in reports[0]:
+    # A proof that opens a comment or a string could swallow our line.
+    reports = [message.text.strip() for message in every if message.line == line]
+    if len(reports) != 1 or not _is_about(reports[0], name):
         return Verdict(0.0, "the proof did not end where its text ends")
     return _verdict_of_axioms(reports[0])
+
+
+def _is_about(report: str, name: str) -> bool:
+    """Whether a report on axioms is about this theorem."""
+    return report.startswith("'") and name in report
 
 
 def _verdict_of_axioms(report: str) -> Verdict:
@@ -182,6 +191,8 @@ def _verdict_of_axioms(report: str) -> Verdict:
     match = _RESTS_ON.search(report)
     if match is None:
         return Verdict(0.0, "the proof rests on what Lean does not name")
+
+    # `sorry` is an axiom too, as is each trust in compiled code.
     axioms = {part.strip() for part in match[1].split(",")}
     others = sorted(axioms - _AXIOMS)
     if others:

@@ -96,7 +96,9 @@ def proof_of(code: str, header: str, statement: str) -> tuple[str, str]:
         proof = f" by\n{tactics}"
 
     fault = refused(proof)
-    return ("", fault) if fault else (proof.rstrip(), "")
+    if fault:
+        return "", fault
+    return proof.rstrip(), ""
 
 
 def _places_of(statement: str, code: str) -> list[re.Match[str]]:
@@ -110,14 +112,17 @@ def _after_statement(code: str, places: list[re.Match[str]], header: str) -> str
 
     None where the statement is repeated, or where something besides our header stands before it.
     """
-    rest = code[places[-1].end() :].lstrip()
+    if len(places) > 1:
+        return None
+
+    (place,) = places
     allowed = {"", *map(_one_spaced, header.splitlines())}
-    before = code[: places[0].start()].splitlines()
-    if len(places) > 1 or not rest.startswith(":="):
-        return None
-    if not all(_one_spaced(line) in allowed for line in before):
-        return None
-    return rest[2:]
+    for line in code[: place.start()].splitlines():
+        if _one_spaced(line) not in allowed:
+            return None
+
+    rest = code[place.end() :].lstrip()
+    return rest.removeprefix(":=") if rest.startswith(":=") else None
 
 
 def _one_spaced(line: str) -> str:

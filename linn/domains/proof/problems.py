@@ -85,15 +85,19 @@ Problem = EquationProblem | WordedProblem | FormalProblem | ProofToRate
 
 def read_equation(row: Mapping[str, Any], role: Role, where: str) -> tuple[Problem, str]:
     """The problem of a row with `given` and `goal`, and the text for the model."""
+    given_text, goal_text = str(row["given"]), str(row["goal"])
     try:
-        given, goal = derivations.read(str(row["given"]), str(row["goal"]))
+        given, goal = derivations.read(given_text, goal_text)
     except NotATerm as error:
         raise UserError(f"{where}: given and goal: {error}") from None
-    problem = f"given {row['given']}. prove {row['goal']}."
+
+    problem = f"given {given_text}. prove {goal_text}."
     proof = text_of(row, ("proof",), where)
     if role == "prover":
-        return EquationProblem(problem, given, goal, proof), derivation_text(problem)
+        hidden = EquationProblem(problem, given, goal, proof)
+        return hidden, derivation_text(problem)
 
+    # The program is the expert: a verifier's row needs no score.
     if not proof:
         raise UserError(f"{where}: proof is missing; allowed: text")
     score, _ = derivations.grade(proof, given, goal)
@@ -110,6 +114,8 @@ def read_worded(
         if "formal_statement" in row:
             remedy = "; a formal_statement needs domains.proof.formal: lean4"
         raise UserError(f"{where}: problem is missing; allowed: text{remedy}")
+
+    # Checked for both roles, so that a file's faults do not depend on the recipe.
     proof = text_of(row, ("proof",), where)
     reference = text_of(row, ("reference_solution", "solution"), where)
     guidelines = text_of(row, ("rubric", "grading_guidelines"), where)
@@ -124,7 +130,8 @@ def read_worded(
         raise UserError(
             f"{where}: a proof in words is judged by a model; name it as the domain's judge"
         )
-    return WordedProblem(problem, reference, guidelines), PROVE.format(problem=problem)
+    hidden = WordedProblem(problem, reference, guidelines)
+    return hidden, PROVE.format(problem=problem)
 
 
 def _score(row: Mapping[str, Any], proof: str, where: str) -> float:

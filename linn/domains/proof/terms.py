@@ -34,6 +34,7 @@ def parse(text: str) -> Term:
 
 
 def _tokens(text: str) -> list[int | str]:
+    """The numbers, letters and signs of a text; NotATerm where it holds something else."""
     tokens: list[int | str] = []
     place = 0
     end = len(text.rstrip())
@@ -41,8 +42,12 @@ def _tokens(text: str) -> list[int | str]:
         match = _TOKEN.match(text, place)
         if match is None:
             raise NotATerm(f"{text.strip()[:30]!r} is not an expression")
+
         digits, letter, sign = match.groups()
-        tokens.append(int(digits) if digits else letter or sign)
+        if digits:
+            tokens.append(int(digits))
+        else:
+            tokens.append(letter or sign)
         place = match.end()
     return tokens
 
@@ -74,10 +79,12 @@ def _atom(tokens: list[int | str], depth: int) -> Term:
             raise NotATerm("a bracket is not closed")
         return term
 
+    # A minus belongs to a number alone: `-x` is not an expression.
     if token == "-" and tokens and isinstance(tokens[-1], int):
         return -int(tokens.pop())
     if isinstance(token, int) or token.isalpha():
         return token
+
     raise NotATerm("an expression is missing or has a sign too many")
 
 
@@ -86,14 +93,15 @@ def show(term: Term) -> str:
     if not isinstance(term, tuple):
         return str(term)
     operator, left, right = term
-    is_product = operator == "*"
-
     before, after = show(left), show(right)
+
+    is_product = operator == "*"
     if is_product and _is_loose(left):
         before = f"({before})"
     # To the right of an operator even a product needs brackets inside a product.
     if _is_loose(right) or (is_product and isinstance(right, tuple)):
         after = f"({after})"
+
     return f"{before} {operator} {after}"
 
 
