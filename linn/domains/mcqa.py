@@ -93,16 +93,16 @@ class MultipleChoice(Domain):
         kinds = rng.sample(list(_WORDS), 4)
         words = [rng.choice(_WORDS[kind].split()) for kind in kinds]
         right = rng.randrange(4)
+        expected = "ABCD"[right]
 
         options = dict(zip("ABCD", words, strict=True))
-
-        lines = "\n".join(f"{letter}: {word}" for letter, word in options.items())
-        text = f"which is a kind of {kinds[right]}? box the letter.\n{lines}"
+        listing = "\n".join(f"{letter}: {word}" for letter, word in options.items())
+        text = f"which is a kind of {kinds[right]}? box the letter.\n{listing}"
         return Prompt(
             self.name,
             "",
             (Message("user", text),),
-            hidden=Choice(options, expected="ABCD"[right]),
+            hidden=Choice(options, expected),
         )
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
@@ -143,6 +143,7 @@ class MultipleChoice(Domain):
         if letter is None:
             letter = by_mode(text, choice)
 
+        # The note says what was read: a person can then tell a wrong answer from a wrong form.
         if letter is None:
             return Verdict(0.0, f"no letter can be read ({choice.mode})")
         if letter != choice.expected:
@@ -185,12 +186,13 @@ def _thought(prompt: Prompt) -> str:
     choice = _choice(prompt)
     if choice.expected not in choice.options:
         return ""
-    if any(word not in _KINDS for word in choice.options.values()):
+    if not all(word in _KINDS for word in choice.options.values()):
         return ""
 
-    steps = [f"{_KINDS[word]} {letter}" for letter, word in choice.options.items()]
-    kind = _KINDS[choice.options[choice.expected]]
-    return ", ".join([*steps, f"so {kind} {choice.expected}"])
+    kinds = {letter: _KINDS[word] for letter, word in choice.options.items()}
+    steps = [f"{kind} {letter}" for letter, kind in kinds.items()]
+    steps.append(f"so {kinds[choice.expected]} {choice.expected}")
+    return ", ".join(steps)
 
 
 # ---------------------------------------------------------------- fields of rows
@@ -220,7 +222,7 @@ def _read_template(template: Any, where: str) -> tuple[list[str], str]:
     patterns = template.get("output_regex") or []
     if isinstance(patterns, str):
         patterns = [patterns]
-    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+    if not isinstance(patterns, list) or not all(isinstance(text, str) for text in patterns):
         raise UserError(f"{where}: template_metadata.output_regex must be text or a list of texts")
 
     prefix = template.get("answer_prefix") or ""
@@ -296,17 +298,17 @@ def _after_colon(text: str, options: Mapping[str, str]) -> str | None:
 def _after_last_colon(text: str, options: Mapping[str, str], prefix: str) -> str | None:
     """The letter of the last line after `Answer:`, or the row's own prefix, that holds one."""
     text = unicodedata.normalize("NFKC", text)
-    lines = [(match.start(), match[1]) for match in _COLON_MD.finditer(text)]
+    matches = list(_COLON_MD.finditer(text))
     if prefix:
         # The look-ahead lets a prefix that stands in another's line be found as well.
         words = re.escape(unicodedata.normalize("NFKC", prefix))
         own = re.compile(words + r"\s*(?=(.*))", re.IGNORECASE)
-        lines += [(match.start(), match[1]) for match in own.finditer(text)]
-        lines.sort(key=lambda line: line[0])
+        matches += own.finditer(text)
+        matches.sort(key=lambda match: match.start())
 
     # A last line without a letter ("Answer: unsure") leaves it to the line before.
-    for _, line in reversed(lines):
-        letter = _letter_in(line, options)
+    for match in reversed(matches):
+        letter = _letter_in(match[1], options)
         if letter is not None:
             return letter
     return None
@@ -339,15 +341,15 @@ def _names_several(line: str, options: Mapping[str, str]) -> bool:
 
 
 def by_patterns(text: str, patterns: Sequence[str], options: Mapping[str, str]) -> str | None:
-    """The last match of the first of a row's patterns that yields a letter.
+    """The last match of the first of a row's patterns that yields a letter."""
+    for capture in _captures(text, patterns):
+        normal = unicodedata.normalize("NFKC", capture.strip())
+        words = normal.translate(_FOREIGN).strip()
 
-    Options may be incomplete, so a letter that the pattern captures is trusted.
-    """
-    for captured in _captures(text, patterns):
-        captured = unicodedata.normalize("NFKC", captured.strip()).translate(_FOREIGN).strip()
-        if len(captured) == 1 and captured.isalpha():
-            return captured.upper()
-        letter = _letter_of(captured, options)
+        # Options may be incomplete, so a letter that the pattern captures is trusted.
+        if len(words) == 1 and words.isalpha():
+            return words.upper()
+        letter = _letter_of(words, options)
         if letter is not None:
             return letter
     return None
@@ -368,8 +370,14 @@ def _captures(text: str, patterns: Sequence[str]) -> Iterator[str]:
             continue
         if not matches:
             continue
-        groups = matches[-1].groups()
-        yield next((group for group in groups if group), "") if groups else matches[-1][0]
+
+        # Alternatives have a group each, of which one holds something.
+        last = matches[-1]
+        groups = last.groups()
+        if groups:
+            yield next(filter(None, groups), "")
+        else:
+            yield last[0]
 
 
 def _letter_of(words: str, options: Mapping[str, str]) -> str | None:

@@ -21,8 +21,8 @@ from linn.domains.code.unit_tests import (
     Solution,
     Tests,
     read_budget,
+    read_language,
     read_tests,
-    with_language,
 )
 from linn.domains.common import toy_functions
 from linn.domains.common.options import check_option
@@ -109,7 +109,10 @@ class Code(Domain):
         return Prompt(self.name, "", (Message("user", text),), thinking=True, hidden=hidden)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`verifier_metadata`: `unit_tests`, or `test` and `entry_point`; limits and a language."""
+        """`verifier_metadata`: `unit_tests`, or `test` and `entry_point`; limits and a language.
+
+        UserError names the field that is wrong.
+        """
         where = f"code row {index}"
         messages = request_messages(row, index)
         meta = row.get("verifier_metadata")
@@ -119,15 +122,15 @@ class Code(Domain):
             )
 
         tests = read_tests(meta, messages, where, self.tests)
-        tests = replace(tests, budget=read_budget(meta, self.budget, where))
-        tests = with_language(tests, meta.get("language"), where)
+        budget = read_budget(meta, self.budget, where)
+        language = read_language(meta, tests, where)
         # A machine without a compiler says so before the first program, not at it.
-        if tests.language == "cpp":
-            self.sandbox.compiler.need(
-                f"{where}: verifier_metadata.language is {meta['language']!r}"
-            )
+        if language == "cpp":
+            name = meta["language"]
+            self.sandbox.compiler.need(f"{where}: verifier_metadata.language is {name!r}")
 
-        prompt = Prompt(self.name, "", messages, hidden=tests)
+        hidden = replace(tests, budget=budget, language=language)
+        prompt = Prompt(self.name, "", messages, hidden=hidden)
         return replace(prompt, id=f"{content_key(prompt)}.{index}")
 
     def gold(self, prompt: Prompt) -> Reply:
@@ -144,15 +147,17 @@ class Code(Domain):
         """The fault: the value is printed instead of returned, or the constant is off by one."""
         solution = _solution(prompt)
         assert solution is not None, prompt.id
-        statement = f"return {solution.body}"
-        thought = solution.body
+        body = solution.body
+        statement = f"return {body}"
+
         if faulty and rng.random() < 0.5:
-            statement = f"print({solution.body})"
+            statement = f"print({body})"
         elif faulty:
-            thought = rng.choice(solution.wrong)
-            statement = f"return {thought}"
+            body = rng.choice(solution.wrong)
+            statement = f"return {body}"
+
         text = f"{solution.head}\n    {statement}"
-        return (Message("assistant", text, reasoning=thought),)
+        return (Message("assistant", text, reasoning=body),)
 
     # -------------------------------------------------- grading
 
@@ -170,6 +175,7 @@ class Code(Domain):
             case CheckTest():
                 return self._checked(program, tests, limits)
             case CallTests():
+                # The outcomes are drawn one by one: the first wrong one ends the calls.
                 outcomes = self._calls(program, tests, limits)
                 return grade_values(outcomes, tests.outputs, self.tolerance)
             case PrintedTests():
@@ -177,19 +183,23 @@ class Code(Domain):
 
     def _limits(self, tests: Tests, language: Language) -> Limits:
         """The limits of one execution."""
-        if tests.budget is None:
+        budget = tests.budget
+        if budget is None:
             return self.sandbox.limits
-        cpu = tests.budget.seconds
+        cpu = budget.seconds
         if language == "python":
             cpu *= self.python_times
 
         # Room for a right output, and for a wrong one of eight times its length.
-        outputs = () if isinstance(tests, CheckTest) else tests.outputs
-        longest = max((len(text) for text in outputs if isinstance(text, str)), default=0)
+        longest = 0
+        if not isinstance(tests, CheckTest):
+            texts = (text for text in tests.outputs if isinstance(text, str))
+            longest = max(map(len, texts), default=0)
+
         return Limits(
             cpu=cpu,
             wall=2.0 * cpu + 8.0,
-            memory=max(64, tests.budget.memory) << 20,
+            memory=max(64, budget.memory) << 20,
             output=max(1 << 22, 8 * longest),
         )
 
@@ -203,36 +213,44 @@ class Code(Domain):
         """What the function returns, test after test; it is called on a few tests at a time."""
         count = len(tests.inputs)
         cuts = [0, *(cut for cut in _CHUNKS if cut < count), count]
+        # Rows' programs may count on the usual imports, as on contest sites.
+        prelude = tests.budget is not None
+
         for begin, end in itertools.pairwise(cuts):
             yield from self.sandbox.call(
                 program,
                 tests.function,
                 tests.inputs[begin:end],
                 limits,
-                prelude=tests.budget is not None,
+                prelude=prelude,
             )
 
     def _printed(
         self, language: Language, program: str, tests: PrintedTests, limits: Limits
     ) -> Verdict:
         """Run a script or a compiled program on every input."""
-        compiled = None
+        code = None
         if language == "cpp":
+            # Compiled once for all tests.
             compiled = self.sandbox.compile(program)
-            if not compiled.code:
+            code = compiled.code
+            if not code:
                 return Verdict(0.0, compiled.error)
 
         pairs = zip(tests.inputs, tests.outputs, strict=True)
         for index, (stdin, expected) in enumerate(pairs, 1):
-            if compiled is not None:
-                outcome = self.sandbox.run(compiled.code, stdin, limits)
+            if code is not None:
+                outcome = self.sandbox.run(code, stdin, limits)
             else:
                 outcome = self.sandbox.script(program, stdin, limits, prelude=True)
+
             if outcome.status != "ok":
                 return Verdict(0.0, f"test {index}: {outcome.error}")
             if not same_output(outcome.stdout, expected, self.tolerance):
                 return Verdict(0.0, f"test {index}: wrong output")
-        return Verdict(1.0, f"all {len(tests.inputs)} tests passed")
+
+        count = len(tests.inputs)
+        return Verdict(1.0, f"all {count} tests passed")
 
     def totals(self) -> Mapping[str, float]:
         """What the sandbox did so far."""

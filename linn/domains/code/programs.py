@@ -48,10 +48,14 @@ def program_of(text: str, language: str = "python") -> tuple[Language, str]:
         mark = _first_word(block)
         if not mark:
             unmarked.append((default, block.text))
-        elif mark in LANGUAGES and language in (LANGUAGES[mark], "any"):
-            marked.append((LANGUAGES[mark], block.text))
+            continue
 
-    # Only blocks in other languages: the answer holds no program.
+        # Blocks of other languages show inputs, outputs or commands.
+        own = LANGUAGES.get(mark)
+        if own is not None and language in (own, "any"):
+            marked.append((own, block.text))
+
+    # Blocks in other languages alone: the answer holds no program.
     candidates = marked or unmarked or [(default, "")]
     return candidates[-1]
 
@@ -77,17 +81,23 @@ def check_text(test: str, entry_point: str, task: str, where: str) -> str:
             f"{where}: verifier_metadata.test must be Python "
             "that defines a function check(candidate)"
         )
-    called = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
     # The task's code stands in fenced blocks, or the whole text is code as in HumanEval.
     for text in [*(block.text for block in blocks(task)), task]:
         code = _parsed(text)
-        statements = [] if code is None else code.body
-        helpers = [part for part in statements if _is_helper(part, entry_point)]
-        if any(helper.name in called for helper in helpers):
-            imports = [part for part in statements if isinstance(part, ast.Import | ast.ImportFrom)]
-            return "\n".join([test, *map(ast.unparse, imports), *map(ast.unparse, helpers)])
+        if code is None:
+            continue
+        helpers = [part for part in code.body if _is_helper(part, entry_point)]
+        if any(helper.name in names for helper in helpers):
+            # Helpers may call each other and what the task imports.
+            parts = [*_imports(code), *helpers]
+            return "\n".join([test, *map(ast.unparse, parts)])
     return test
+
+
+def _imports(code: ast.Module) -> list[ast.stmt]:
+    return [part for part in code.body if isinstance(part, ast.Import | ast.ImportFrom)]
 
 
 def _defines_check(tree: ast.Module) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from linn.domains.code.programs import LANGUAGES, Language, check_text
@@ -105,10 +105,12 @@ def read_tests(
     if isinstance(tests, Mapping):
         return _unit_tests(tests, where, most)
 
+    # As in HumanEval, whose prompts may hold helper functions that the check calls.
     test, entry_point = meta.get("test"), meta.get("entry_point")
     if isinstance(test, str) and isinstance(entry_point, str):
         task = "\n".join(message.content for message in messages if message.role == "user")
-        return CheckTest(check_text(test, entry_point, task, where), entry_point)
+        text = check_text(test, entry_point, task, where)
+        return CheckTest(text, entry_point)
 
     raise UserError(
         f"{where}: verifier_metadata needs unit_tests {{inputs, outputs}}, or test and entry_point"
@@ -116,21 +118,12 @@ def read_tests(
 
 
 def _unit_tests(tests: Mapping[str, Any], where: str, most: int | None) -> Tests:
-    inputs, outputs = tests.get("inputs"), tests.get("outputs")
-    if not isinstance(inputs, list) or not isinstance(outputs, list):
-        raise UserError(f"{where}: {_LISTS}")
-    if not inputs or len(inputs) != len(outputs):
-        raise UserError(f"{where}: {_LISTS}")
-
-    # Spread evenly: the tests of a row often grow from the first to the last.
-    if most is not None and len(inputs) > most:
-        chosen = [index * len(inputs) // most for index in range(most)]
-        inputs = [inputs[index] for index in chosen]
-        outputs = [outputs[index] for index in chosen]
-
+    """Tests by value where a function is named, else by output."""
+    inputs, outputs = _pairs(tests, where, most)
     function = tests.get("fn_name")
     if function is not None and not isinstance(function, str):
         raise UserError(f"{where}: unit_tests.fn_name is {function!r}; allowed: a function's name")
+
     if not function:
         if not all(isinstance(text, str) for text in [*inputs, *outputs]):
             raise UserError(
@@ -138,6 +131,7 @@ def _unit_tests(tests: Mapping[str, Any], where: str, most: int | None) -> Tests
             )
         return PrintedTests(inputs, outputs)
 
+    # A malformed row is refused here: its tests could never pass.
     try:
         arguments = [_json_lines(text) for text in inputs]
         values = [json.loads(text) for text in outputs]
@@ -147,6 +141,22 @@ def _unit_tests(tests: Mapping[str, Any], where: str, most: int | None) -> Tests
             ".outputs one JSON value each"
         ) from None
     return CallTests(function, arguments, values)
+
+
+def _pairs(tests: Mapping[str, Any], where: str, most: int | None) -> tuple[list[Any], list[Any]]:
+    """The inputs and outputs of the tests, at most so many."""
+    inputs, outputs = tests.get("inputs"), tests.get("outputs")
+    if not isinstance(inputs, list) or not isinstance(outputs, list):
+        raise UserError(f"{where}: {_LISTS}")
+    count = len(inputs)
+    if count == 0 or count != len(outputs):
+        raise UserError(f"{where}: {_LISTS}")
+    if most is None or count <= most:
+        return inputs, outputs
+
+    # Spread evenly: the tests of a row often grow from the first to the last.
+    chosen = [index * count // most for index in range(most)]
+    return [inputs[index] for index in chosen], [outputs[index] for index in chosen]
 
 
 def _json_lines(text: str) -> list[Any]:
@@ -178,21 +188,25 @@ def _is_limit(value: Any, most: float) -> bool:
     return is_number(value) and 0 < value <= most
 
 
-def with_language(tests: Tests, name: Any, where: str) -> Tests:
-    """The tests with the language that a row names; raises UserError.
+def read_language(meta: Mapping[str, Any], tests: Tests, where: str) -> Language | None:
+    """The language that a row names; raises UserError.
 
-    Where the row names none, tests that call a function are in Python, others in the domain's.
+    Where the row names none, tests that call a function are in Python; None (the domain's) for
+    others.
     """
     calls_function = not isinstance(tests, PrintedTests)
+    name = meta.get("language")
     if name is None:
-        return replace(tests, language="python") if calls_function else tests
+        return "python" if calls_function else None
 
     language = LANGUAGES.get(name.lower()) if isinstance(name, str) else None
     if language is None:
         raise UserError(f"{where}: verifier_metadata.language is {name!r}; allowed: python, cpp")
+
+    # Our caller of functions is a Python program.
     if language == "cpp" and calls_function:
         raise UserError(
             f"{where}: verifier_metadata.language is {name!r}, "
             "but tests that call a function are for Python only"
         )
-    return replace(tests, language=language)
+    return language
