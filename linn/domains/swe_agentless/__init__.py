@@ -102,17 +102,18 @@ class SweAgentless(Domain):
 
     def make(self, rng: random.Random) -> Prompt:
         """A repair of a two-line function; or which of three files, or a test for one."""
-        text: str
-        task: Task
+        text, task = self._draw(rng)
+        question = Message("user", text)
+        return Prompt(self.name, "", (question,), thinking=True, hidden=task)
+
+    def _draw(self, rng: random.Random) -> tuple[str, Task]:
+        """A generated task and the text for the model."""
         if self.task == "localise":
-            text, task = tiny.localise(rng)
-        elif self.task == "test":
-            text, task = tiny.write_test(rng)
-        else:
-            # A generated prompt holds tests; a mode given for rows is not about it.
-            mode: Mode = "tests" if self.rows is not None else self.grading_mode
-            text, task = tiny.repair(rng, mode)
-        return Prompt(self.name, "", (Message("user", text),), thinking=True, hidden=task)
+            return tiny.localise(rng)
+        if self.task == "test":
+            return tiny.write_test(rng)
+        # A generated prompt holds tests; a mode given for rows is not about it.
+        return tiny.repair(rng, "tests" if self.rows is not None else self.grading_mode)
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The faults: see `tiny.demonstration`."""
@@ -248,18 +249,20 @@ class SweAgentless(Domain):
         where = f"{self.name} row {index}"
         issue_row = instance.from_row(row, index, where)
         meta = row.get("metadata") or {}
-        kind = one_of(row.get("task", meta.get("task", self.task)), TaskKind, f"{where}: task")
+        kind = row.get("task", meta.get("task", self.task))
+        one_of(kind, TaskKind, f"{where}: task")
 
         prompt = Prompt(self.name, "", issue_row.messages)
         if kind == "localise":
             prompt = self._with_tree(prompt, localise_of(issue_row, self.top, where))
         elif kind == "test":
-            task = write_test_of(issue_row, where)
-            prompt = self._asked(prompt, task, where)
+            prompt = self._asked(prompt, write_test_of(issue_row, where), where)
         else:
             mode = row.get("grading_mode", meta.get("grading_mode", self.grading_mode))
-            repair = repair_of(issue_row, self._mode(mode, f"{where}: grading_mode"), where)
-            prompt = self._asked(prompt, repair, where)
+            mode = self._mode(mode, f"{where}: grading_mode")
+            prompt = self._asked(prompt, repair_of(issue_row, mode, where), where)
+
+        # The id follows from what the model reads, which is known only now.
         return replace(prompt, id=f"{content_key(prompt)}.{index}")
 
     def _with_tree(self, prompt: Prompt, task: LocaliseTask) -> Prompt:
@@ -307,14 +310,18 @@ class SweAgentless(Domain):
         """
         for prompt in super().prompts(split, seed):
             yield prompt
+            if self.rows is None or self.variants != "both":
+                continue
+            # A localisation shows the whole tree: nothing is retrieved.
             task = _task(prompt)
-            if self.rows is None or self.variants != "both" or isinstance(task, LocaliseTask):
+            if isinstance(task, LocaliseTask):
                 continue
 
             if len(task.repository) > len(task.files):
                 twin = self._with_retrieved(prompt, task, self.name)
                 yield replace(twin, id=f"{prompt.id}.retrieved")
             elif prompt.id not in self._alone:
+                # Counted once, though train comes back to a row.
                 self._alone.add(prompt.id)
                 self.tally.add_other("with no files to retrieve from: one prompt each")
 

@@ -46,14 +46,19 @@ def with_files(
     left_out = []
     room = tokens * _CHARS_PER_TOKEN
     for path in order:
-        if len(files[path]) <= room:
-            shown[path] = files[path]
-            room -= len(files[path])
-        else:
+        size = len(files[path])
+        # A smaller file may still fit after one that does not.
+        if size > room:
             left_out.append(path)
+            continue
+        shown[path] = files[path]
+        room -= size
 
-    listing = "\n\n".join(f"### {path}\n{_fenced(path, text)}" for path, text in shown.items())
-    note = f"\n\nLeft out, too long: {', '.join(left_out)}." if left_out else ""
+    blocks = [f"### {path}\n{_fenced(path, text)}" for path, text in shown.items()]
+    listing = "\n\n".join(blocks)
+    note = ""
+    if left_out:
+        note = f"\n\nLeft out, too long: {', '.join(left_out)}."
     text = f"An issue of a code base:\n\n{issue}\n\nFiles:\n\n{listing}{note}\n\n{request}"
     return text, shown
 
@@ -63,10 +68,13 @@ def with_tree(issue: str, files: Mapping[str, str], tokens: int, request: str) -
     room = tokens * _CHARS_PER_TOKEN
     lines = []
     for path in sorted(files):
-        names = outline(files[path]) if path.endswith(".py") else ()
-        line = f"{path}: {', '.join(names)}" if names else path
-        room -= len(line)
+        line = path
+        names = outline(files[path]) if path.endswith(".py") else []
+        if names:
+            line = f"{path}: {', '.join(names)}"
+
         # Every path is named, whatever the room: it may be the answer.
+        room -= len(line)
         lines.append(line if room > 0 else path)
 
     tree = "\n".join(lines)

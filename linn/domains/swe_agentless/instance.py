@@ -165,9 +165,11 @@ def changed_functions(before: Mapping[str, str], after: Mapping[str, str]) -> tu
         new_text = after.get(path, old_text)
         if not path.endswith(".py") or old_text == new_text:
             continue
-        new = _functions(new_text)
-        for name, body in _functions(old_text).items():
-            if new.get(name, body) != body:
+
+        # Syntax trees differ only where the code does, not its layout or comments.
+        old, new = _functions(old_text), _functions(new_text)
+        for name in old:
+            if name in new and new[name] != old[name]:
                 names.append(f"{path}::{name}")
     return tuple(names)
 
@@ -178,12 +180,17 @@ def _functions(text: str) -> dict[str, str]:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
-    functions: dict[str, str] = {}
+    functions = _definitions(tree.body, "")
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
-            for part in node.body:
-                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
-                    functions[f"{node.name}.{part.name}"] = ast.dump(part)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            functions[node.name] = ast.dump(node)
+            functions |= _definitions(node.body, f"{node.name}.")
     return functions
+
+
+def _definitions(body: list[ast.stmt], prefix: str) -> dict[str, str]:
+    """The functions that a module or a class defines itself."""
+    return {
+        prefix + node.name: ast.dump(node)
+        for node in body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }

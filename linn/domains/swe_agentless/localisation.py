@@ -44,17 +44,18 @@ def grade(answer: str, golden: Sequence[str], top: int, functions: Sequence[str]
     """
     names = named(answer, top)
     if not names:
-        return Verdict(
-            0.0, "no file is named between <solution> and </solution>", {"files_found": 0.0}
-        )
+        note = "no file is named between <solution> and </solution>"
+        return Verdict(0.0, note, {"files_found": 0.0})
 
     paths = {path for path, _ in names}
     missing = [path for path in golden if path not in paths]
     metrics = {"files_found": (len(golden) - len(missing)) / len(golden)}
     if functions:
-        hits = [f"{path}::{name}" in functions for path, name in names if name]
-        metrics["functions_found"] = sum(hits) / len(functions)
+        full_names = [f"{path}::{name}" for path, name in names if name]
+        hits = sum(name in functions for name in full_names)
+        metrics["functions_found"] = hits / len(functions)
 
+    # The functions named are a metric alone, not part of the reward.
     if missing:
         return Verdict(0.0, f"not named: {', '.join(missing)}"[:200], metrics)
     return Verdict(1.0, "every file is named", metrics)

@@ -71,6 +71,7 @@ class Index:
         if not words:
             return list(self.paths)
 
-        scores = self._index.get_scores(words)
-        order = sorted(zip((-float(score) for score in scores), self.paths, strict=True))
-        return [path for _, path in order]
+        scores = [float(score) for score in self._index.get_scores(words)]
+        # Negated, so that one ascending sort settles both.
+        keys = zip((-score for score in scores), self.paths, strict=True)
+        return [path for _, path in sorted(keys)]

@@ -27,21 +27,19 @@ _NAMES = ("calc.py", "util.py", "tool.py", "core.py")
 
 def localise(rng: random.Random) -> tuple[str, LocaliseTask]:
     """Three files of one function each, shown by name; the issue names one function."""
-    files: dict[str, str] = {}
-    chosen: list[Function] = []
+    functions: dict[str, Function] = {}
     for path in sorted(rng.sample(_NAMES, 3)):
-        function = toy_functions.make(rng, avoid=[other.name for other in chosen])
-        chosen.append(function)
-        files[path] = function.source()
+        taken = [function.name for function in functions.values()]
+        functions[path] = toy_functions.make(rng, avoid=taken)
 
-    faulty = rng.randrange(3)
-    function = chosen[faulty]
-    golden = list(files)[faulty]
+    # The names alone tell the file: the texts are not shown.
+    golden = list(functions)[rng.randrange(3)]
+    function = functions[golden]
+    files = {path: other.source() for path, other in functions.items()}
     files[golden] = function.source(rng.choice(function.wrong()).body)
 
     issue = _issue(function)
-    lines = [f"{path}: {other.name}" for path, other in zip(files, chosen, strict=True)]
-    tree = "\n".join(lines)
+    tree = "\n".join(f"{path}: {other.name}" for path, other in functions.items())
     task = LocaliseTask(
         issue=issue,
         repository=files,
@@ -65,7 +63,9 @@ def write_test(rng: random.Random) -> tuple[str, WriteTestTask]:
     """The same file, for which a test is to be written."""
     issue, file, toy = _faulty_file(rng)
     files = {toy.path: file}
-    repaired = file.replace(_line(toy.bug) + "\n", _line(toy.body) + "\n")
+
+    # With the line's end, or a longer line that begins with the faulty one would change.
+    repaired = file.replace(f"{_line(toy.bug)}\n", f"{_line(toy.body)}\n")
     task = WriteTestTask(
         issue=issue,
         files=files,
@@ -93,23 +93,31 @@ def _faulty_file(rng: random.Random) -> tuple[str, str, ToyFault]:
     arguments = toy_functions.inputs(function, rng)
     sources = [function.source(bug.body)]
     calls = [(function, x) for x in arguments]
+
+    # Half of the files hold a second function, which an edit must leave alone.
     if rng.random() < 0.5:
         other = _other_function(rng, function, bug)
         sources.insert(rng.randint(0, 1), other.source())
-        calls += [(other, x) for x in toy_functions.inputs(other, rng)[:2]]
+        other_arguments = toy_functions.inputs(other, rng)
+        calls += [(other, x) for x in other_arguments[:2]]
 
     path = rng.choice(_NAMES)
-    module = path.removesuffix(".py")
     toy = ToyFault(
         path=path,
         bug=bug.body,
         body=function.body,
         wrong=tuple(version.body for version in function.wrong()),
-        calls=[(f"{module}:{called.name}", [x]) for called, x in calls],
+        calls=[(f"{_module(path)}:{called.name}", [x]) for called, x in calls],
         outputs=[called.value(x) for called, x in calls],
         example=_example(function, bug, arguments),
     )
-    return _issue(function), "\n".join(sources), toy
+    file = "\n".join(sources)
+    return _issue(function), file, toy
+
+
+def _module(path: str) -> str:
+    """The name under which a file is imported."""
+    return path.removesuffix(".py")
 
 
 def _other_function(rng: random.Random, function: Function, bug: Function) -> Function:
@@ -147,23 +155,32 @@ def demonstration(task: Task, rng: random.Random, faulty: bool) -> Message:
     faulty line again, or another wrong one.
     """
     if isinstance(task, LocaliseTask):
-        path = task.golden[0]
-        if faulty:
-            path = rng.choice([other for other in task.repository if other not in task.golden])
-        _, _, function = task.functions[0].partition("::")
-        return Message("assistant", solution(path), reasoning=function)
-
+        return _localisation(task, rng, faulty)
     toy = task.toy
     assert toy is not None, task.issue
     if isinstance(task, WriteTestTask):
-        text = _test_text(toy, faulty)
-        return Message("assistant", solution(text), reasoning=toy.body)
+        text = solution(_test_text(toy, faulty))
+        return Message("assistant", text, reasoning=toy.body)
 
+    # Both must lose: an edit that changes nothing, and one that puts another fault in.
     body = toy.body
-    if faulty:
-        body = toy.bug if rng.random() < 0.5 else rng.choice(toy.wrong)
+    if faulty and rng.random() < 0.5:
+        body = toy.bug
+    elif faulty:
+        body = rng.choice(toy.wrong)
+
     edit = edits.Edit(toy.path, old=_line(toy.bug), new=_line(body))
-    return Message("assistant", solution(edits.block(edit)), reasoning=body)
+    text = solution(edits.block(edit))
+    return Message("assistant", text, reasoning=body)
+
+
+def _localisation(task: LocaliseTask, rng: random.Random, faulty: bool) -> Message:
+    """The golden file, or another; the thought is the function that the issue names."""
+    path = task.golden[0]
+    if faulty:
+        path = rng.choice([other for other in task.repository if other not in task.golden])
+    _, _, function = task.functions[0].partition("::")
+    return Message("assistant", solution(path), reasoning=function)
 
 
 def _test_text(toy: ToyFault, faulty: bool) -> str:
@@ -171,10 +188,9 @@ def _test_text(toy: ToyFault, faulty: bool) -> str:
     example = toy.example
     name = example.function
     value = example.wrong if faulty else example.right
-    module = toy.path.removesuffix(".py")
     return (
         "```python\n"
-        f"from {module} import {name}\n\n\n"
+        f"from {_module(toy.path)} import {name}\n\n\n"
         f"def test_{name}():\n"
         f"    assert {name}({example.argument!r}) == {value!r}\n"
         "```"
