@@ -322,6 +322,8 @@ def _letter_in(line: str, options: Mapping[str, str]) -> str | None:
     line = line.translate(_FOREIGN).strip().strip("*_` \t\n\r.,;:")
     if _names_several(line, options):
         return None
+
+    # A small letter counts at the beginning alone: elsewhere it may be the word "a".
     first = _FIRST.match(line)
     if first is not None:
         letter = first[0].upper()

@@ -92,18 +92,18 @@ class Code(Domain):
         """A function to be written from one line of words."""
         function = toy_functions.make(rng)
         arguments = toy_functions.inputs(function, rng)
-        off_by_one = (
-            version for version in function.wrong() if version.template is function.template
-        )
+
+        # A demonstration's fault does what is asked with the wrong constant.
+        wrong = []
+        for version in function.wrong():
+            if version.template is function.template:
+                wrong.append(version.body)
+
         hidden = CallTests(
             function=function.name,
             inputs=[[x] for x in arguments],
             outputs=[function.value(x) for x in arguments],
-            solution=Solution(
-                head=function.head,
-                body=function.body,
-                wrong=tuple(version.body for version in off_by_one),
-            ),
+            solution=Solution(function.head, function.body, tuple(wrong)),
         )
         text = f"write {function.name}({function.argument}) that returns {function.spec}."
         return Prompt(self.name, "", (Message("user", text),), thinking=True, hidden=hidden)

@@ -145,18 +145,20 @@ def _unit_tests(tests: Mapping[str, Any], where: str, most: int | None) -> Tests
 
 def _pairs(tests: Mapping[str, Any], where: str, most: int | None) -> tuple[list[Any], list[Any]]:
     """The inputs and outputs of the tests, at most so many."""
-    inputs, outputs = tests.get("inputs"), tests.get("outputs")
+    inputs = tests.get("inputs")
+    outputs = tests.get("outputs")
     if not isinstance(inputs, list) or not isinstance(outputs, list):
         raise UserError(f"{where}: {_LISTS}")
-    count = len(inputs)
-    if count == 0 or count != len(outputs):
+    if not inputs or len(inputs) != len(outputs):
         raise UserError(f"{where}: {_LISTS}")
-    if most is None or count <= most:
-        return inputs, outputs
+    return _spread(inputs, most), _spread(outputs, most)
 
-    # Spread evenly: the tests of a row often grow from the first to the last.
-    chosen = [index * count // most for index in range(most)]
-    return [inputs[index] for index in chosen], [outputs[index] for index in chosen]
+
+def _spread(items: list[Any], most: int | None) -> list[Any]:
+    """At most so many of the items, evenly: the tests of a row often grow from first to last."""
+    if most is None or len(items) <= most:
+        return items
+    return [items[index * len(items) // most] for index in range(most)]
 
 
 def _json_lines(text: str) -> list[Any]:

@@ -59,8 +59,9 @@ def file_diffs(patch: str) -> list[FileDiff]:
         at += 1
 
         # The two name lines count as a pair only: a deleted line "-- x" looks like a name line.
-        if line.startswith("--- ") and at < len(lines) and lines[at].startswith("+++ "):
-            sections.append((_path(line), _path(lines[at]), []))
+        following = lines[at] if at < len(lines) else ""
+        if line.startswith("--- ") and following.startswith("+++ "):
+            sections.append((_path(line), _path(following), []))
             at += 1
             continue
 
@@ -70,7 +71,9 @@ def file_diffs(patch: str) -> list[FileDiff]:
         if not sections or sections[-1][:2] == ("", ""):
             raise BadPatch("a hunk stands before the name of its file")
         hunk, at = _read_hunk(lines, at, header)
-        sections[-1][2].append(hunk)
+
+        _, _, hunks = sections[-1]
+        hunks.append(hunk)
 
     return [FileDiff(old, new, tuple(hunks)) for old, new, hunks in sections if hunks]
 
@@ -156,33 +159,40 @@ def apply(files: Mapping[str, str], patch: str, repo_name: bool = False) -> dict
 
 
 def _applied(text: str, path: str, hunks: Sequence[Hunk]) -> str:
-    """A file's text after its hunks."""
+    """A file's text after its hunks; raises BadPatch where one does not fit."""
     line_end = edits.line_end(text)
     lines = text.split(line_end)
 
     # From the last to the first, so that no hunk moves the lines of the next.
     for hunk in sorted(hunks, key=lambda hunk: hunk.start, reverse=True):
-        place = slice(hunk.start, hunk.start + len(hunk.old))
-        if tuple(lines[place]) != hunk.old:
-            raise BadPatch(f"a hunk does not fit {path[:100]!r} at line {hunk.start + 1}")
-        lines[place] = hunk.new
+        start = hunk.start
+        fits = _put(lines, start, hunk.old, hunk.new)
+        if not fits:
+            raise BadPatch(f"a hunk does not fit {path[:100]!r} at line {start + 1}")
     return line_end.join(lines)
 
 
-def _reverted(text: str, part: FileDiff) -> str:
-    """A file's text before its hunks."""
+def _reverted(text: str, path: str, hunks: Sequence[Hunk]) -> str:
+    """A file's text before its hunks; raises BadPatch where one does not fit."""
     line_end = edits.line_end(text)
     lines = text.split(line_end)
 
     # From the last to the first, as above.
-    for hunk in sorted(part.hunks, key=lambda hunk: hunk.new_start, reverse=True):
+    for hunk in sorted(hunks, key=lambda hunk: hunk.new_start, reverse=True):
         start = hunk.new_start
-        place = slice(start, start + len(hunk.new))
-        if tuple(lines[place]) != hunk.new:
-            path = part.new_path[:100]
-            raise BadPatch(f"the patch does not fit {path!r} at line {start + 1}")
-        lines[place] = hunk.old
+        fits = _put(lines, start, hunk.new, hunk.old)
+        if not fits:
+            raise BadPatch(f"the patch does not fit {path[:100]!r} at line {start + 1}")
     return line_end.join(lines)
+
+
+def _put(lines: list[str], start: int, old: tuple[str, ...], new: tuple[str, ...]) -> bool:
+    """Put new lines in place of old ones; False where the old ones do not stand there."""
+    end = start + len(old)
+    if tuple(lines[start:end]) != old:
+        return False
+    lines[start:end] = new
+    return True
 
 
 def revert(files: Mapping[str, str], patch: str) -> dict[str, str]:
@@ -195,7 +205,7 @@ def revert(files: Mapping[str, str], patch: str) -> dict[str, str]:
         path = part.new_path
         if path not in changed:
             raise BadPatch(f"{path[:100]!r} is not one of the files")
-        changed[path] = _reverted(changed[path], part)
+        changed[path] = _reverted(changed[path], path, part.hunks)
 
     if changed == files:
         raise BadPatch("the patch changes nothing")
@@ -211,10 +221,14 @@ def patch_path(path: str, repo_name: bool) -> str:
 
 
 def diff(before: Mapping[str, str], after: Mapping[str, str], context: int = 3) -> str:
-    """A unified diff of the files that differ, with this many unchanged lines around a change."""
+    """A unified diff of the files that differ, with this many unchanged lines around a change.
+
+    A file that one side lacks counts as empty there.
+    """
     sections = []
     for path in sorted({*before, *after}):
-        old, new = before.get(path, ""), after.get(path, "")
+        old = before.get(path, "")
+        new = after.get(path, "")
         if old == new:
             continue
         lines = difflib.unified_diff(

@@ -146,13 +146,15 @@ class _Reader:
         if search is None or self.lines[search].lstrip() != _SEARCH:
             return None
 
-        middle = _first_from(self.middles, search + 1 + self.least)
+        # Old lines come between, then new ones: `least` of each.
+        least = 1 + self.least
+        middle = _first_from(self.middles, search + least)
         if middle is None:
             return None
-
-        end = _first_from(self.ends, middle + 1 + self.least)
+        end = _first_from(self.ends, middle + least)
         if end is None:
             return None
+
         return search, middle, end
 
     def _first_filled(self, start: int) -> int | None:

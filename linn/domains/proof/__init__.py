@@ -12,6 +12,7 @@ from linn.chat.request import request_messages
 from linn.domains.base import Domain, Question, content_key
 from linn.domains.common.options import check_option, is_whole
 from linn.domains.proof import derivations
+from linn.domains.proof.derivations import Derivation
 from linn.domains.proof.lean import Lean
 from linn.domains.proof.problems import (
     EquationProblem,
@@ -98,21 +99,24 @@ class Proof(Domain):
         derivation = derivations.make(rng)
         left, right = derivation.goal
         problem = f"given {derivation.text()}. prove {left} = {right}."
-
-        hidden: Problem
         if self.role == "verifier":
-            score = rng.choice(SCORES)
-            proof = " = ".join(derivations.spoiled(derivation, rng, score))
-            hidden = ProofToRate(problem, proof, score)
-            text = rating_text(problem, proof)
-        else:
-            hidden = EquationProblem(
-                problem=problem,
-                given=dict(derivation.definitions),
-                goal=derivation.goal,
-                proof=" = ".join(derivation.chain),
-            )
-            text = derivation_text(problem)
+            return self._rating(derivation, problem, rng)
+
+        text = derivation_text(problem)
+        hidden = EquationProblem(
+            problem=problem,
+            given=dict(derivation.definitions),
+            goal=derivation.goal,
+            proof=" = ".join(derivation.chain),
+        )
+        return Prompt(self.name, "", (Message("user", text),), hidden=hidden)
+
+    def _rating(self, derivation: Derivation, problem: str, rng: random.Random) -> Prompt:
+        """A verifier's prompt; each score is as likely as the others."""
+        score = rng.choice(SCORES)
+        proof = " = ".join(derivations.spoiled(derivation, rng, score))
+        text = rating_text(problem, proof)
+        hidden = ProofToRate(problem, proof, score)
         return Prompt(self.name, "", (Message("user", text),), hidden=hidden)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
@@ -236,7 +240,8 @@ class Proof(Domain):
 
     def _judged(self, prompt: Prompt, reply: Reply, answers: Sequence[str]) -> Verdict:
         """The verdict of a judge's answers about one reply."""
-        scores = [score for answer in answers if (score := score_of(answer)) is not None]
+        read = [score_of(answer) for answer in answers]
+        scores = [score for score in read if score is not None]
         if not scores:
             return Verdict(0.0, "none of the judge's answers is readable", {"unreliable": 1.0})
         mean = sum(scores) / len(scores)
@@ -248,13 +253,17 @@ class Proof(Domain):
             alone = self._agreement(prompt, reply)
             reward = alone.reward * mean
         else:
-            own_score = parts_of(reply.text, _is_rated(_problem(prompt))).own_score
-            alone = self._proved(mean, own_score)
+            parts = parts_of(reply.text, _is_rated(_problem(prompt)))
+            alone = self._proved(mean, parts.own_score)
             reward = alone.reward
 
         note = f"judged {mean:.2f} by {len(scores)} of {len(answers)} readable answers"
-        readable = len(scores) / len(answers)
-        return Verdict(reward, note, {**alone.metrics, "unreliable": 0.0, "readable": readable})
+        metrics = {
+            **alone.metrics,
+            "unreliable": 0.0,
+            "readable": len(scores) / len(answers),
+        }
+        return Verdict(reward, note, metrics)
 
     def _asks(self, prompt: Prompt, reply: Reply) -> bool:
         """Whether a judge is asked about this reply."""

@@ -167,7 +167,9 @@ def read(given: str, goal: str) -> tuple[dict[str, str], tuple[str, str]]:
     terms = {letter: parse(expression) for letter, expression in definitions.items()}
     _check_order(terms)
 
-    left, _, right = (side.strip() for side in goal.partition("="))
+    # Without a `=` the right side is empty, which is not an expression.
+    left, _, right = goal.partition("=")
+    left, right = left.strip(), right.strip()
     if not _is_true(parse(left), parse(right), terms):
         raise NotATerm(f"{goal[:30]!r} does not follow")
     return definitions, (left, right)

@@ -127,12 +127,14 @@ def _files(
     row: Mapping[str, Any], meta: Mapping[str, Any], patch: str, repo_name: bool, where: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """(golden files, all known files)."""
-    repository: dict[str, str] = {}
     relevant = meta.get("relevant_file_contents", row.get("relevant_file_contents"))
     if relevant is not None:
         files = edits.files_of(relevant, f"{where}: relevant_file_contents")
-        if meta.get("files") is not None:
-            repository = edits.files_of(meta["files"], f"{where}: metadata.files")
+        others = meta.get("files")
+        if others is None:
+            return files, files
+        # Where both name a file, the prompt's version counts.
+        repository = edits.files_of(others, f"{where}: metadata.files")
         return files, {**repository, **files}
 
     if "files" not in meta:

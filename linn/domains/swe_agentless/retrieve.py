@@ -71,7 +71,7 @@ class Index:
         if not words:
             return list(self.paths)
 
-        scores = [float(score) for score in self._index.get_scores(words)]
-        # Negated, so that one ascending sort settles both.
-        keys = zip((-score for score in scores), self.paths, strict=True)
-        return [path for _, path in sorted(keys)]
+        # The sort is stable, and the paths are in order.
+        scores = self._index.get_scores(words)
+        likelihood = dict(zip(self.paths, map(float, scores), strict=True))
+        return sorted(self.paths, key=lambda path: -likelihood[path])
