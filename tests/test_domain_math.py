@@ -140,6 +140,7 @@ def test_a_sentence_on_the_final_answer_goes_before_a_box_in_rows_as_for_math_ve
     ] == [0.0, 1.0]
 
 
+@pytest.mark.slow
 def test_a_formula_that_needs_seconds_is_compared_and_a_box_is_what_math_verify_takes_for_one(
     domain: Math,
 ) -> None:

@@ -244,6 +244,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.slow
 def test_hostile_repairs_earn_nothing(domain: SweAgentless, prompts: list[Prompt]) -> None:
     assert len(HOSTILE) >= 20
     for prompt, line in zip(prompts, HOSTILE, strict=False):
@@ -911,6 +912,7 @@ def test_disguises_do_the_same_by_other_text_and_byte_code() -> None:
 
 
 @pytest.mark.parametrize("task", ["localise", "test"])
+@pytest.mark.slow
 def test_the_other_tasks_at_the_tiny_level(task: Any) -> None:
     domain = SweAgentless(task=task)
     prompts = list(itertools.islice(domain.prompts("test"), 30))
