@@ -1,5 +1,6 @@
 """The math domain: exact and symbolic comparison, the worker's limits, rows, demonstrations, hostile replies."""
 
+import asyncio
 import itertools
 import os
 import pickle
@@ -308,7 +309,8 @@ def converse(turns: list[str], **options):
             "</think>\n" + turns[text.count("<|im_start|>assistant") - 1] + "<|im_end|>"
         ),
     )
-    (rollout,) = play([Job(prompt, 0, Sampling(5000), 0)], {"math": domain}, sampler, codec)
+    job = Job(prompt, 0, Sampling(5000), 0)
+    (rollout,) = asyncio.run(play([job], {"math": domain}, sampler, codec))
     domain.close()
     return rollout
 

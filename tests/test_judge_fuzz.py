@@ -9,15 +9,9 @@ from linn.domains.genrm import GenRM
 from linn.domains.longctx import LongContext, final_line
 from linn.domains.preference import Preference
 from linn.errors import UserError
-from linn.judges.pairwise import (
-    equivalence_question,
-    fenced,
-    read_comparison,
-    read_equivalence,
-    read_score,
-    shown,
-)
-from linn.judges.panel import answer_of, inert
+from linn.judges.equivalence import equivalence_question, read_equivalence
+from linn.judges.pairwise import read_comparison, read_score
+from linn.judges.text import answer_of, fenced, inert, shown
 from linn.types import Reply
 
 VALUE = st.recursive(
@@ -69,7 +63,7 @@ def test_rows_are_read_or_refused_by_name_and_replies_are_graded(row, reply, ans
         for group in (replies, replies[:1]):
             questions = domain.questions(prompt, group)
             assert all(q.readable(answer) in (True, False) for q in questions)
-            verdicts = domain.judge(prompt, group, [answer] * len(questions))
+            verdicts = domain.judge(prompt, group, [(q, answer) for q in questions])
             assert verdicts is None or len(verdicts) == len(group)
         assert 0.0 <= domain.verify(prompt, replies[0]).reward <= 1.0
 

@@ -1,5 +1,6 @@
 """RLHF by a model judge: what it is shown, what its answers become, and replies and judges that try to cheat."""
 
+import asyncio
 import itertools
 import json
 import re
@@ -12,12 +13,11 @@ from linn.judges.pairwise import (
     Comparison,
     Shaping,
     base_rewards,
-    fenced,
     pairs_of,
     read_score,
-    shown,
 )
-from linn.judges.panel import Judges, Siblings, inert
+from linn.judges.panel import Judges, Siblings
+from linn.judges.text import fenced, inert, shown
 from linn.types import Message, Prompt, Reply
 
 BARE = Shaping(0, 0, 0, 0)
@@ -51,7 +51,7 @@ class Fair:
     def of(self, text: str) -> int:
         return 5 if re.search(r"\bthey call friends\b", text) else 1
 
-    def answer(self, conversations, seeds):
+    async def answer(self, conversations, seeds):
         self.asked += [tuple(c) for c in conversations]
         return [self.verdict(c) for c in conversations]
 
@@ -78,7 +78,8 @@ class Saying(Fair):
 
 def judged(domain: Preference, judge: Fair, *texts: str, prompt: Prompt = PROMPT):
     replies = [Reply(t, "my secret thought") for t in texts]
-    (verdicts,) = Judges({"preference": judge}).verdicts([Siblings(domain, prompt, replies)], 0)
+    siblings = Siblings(domain, prompt, replies)
+    (verdicts,) = asyncio.run(Judges({"preference": judge}).verdicts([siblings], 0))
     return verdicts
 
 

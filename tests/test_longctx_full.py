@@ -1,5 +1,6 @@
 """Long texts at full level: length, depth, speed, what is right and what isn't; and a judge of equivalence, fair or hostile."""
 
+import asyncio
 import collections
 import itertools
 import json
@@ -14,7 +15,7 @@ from linn.domains.longctx import TASKS, LongContext, final_line
 from linn.domains.longctx.documents import documents_task
 from linn.domains.longctx.needles import NEEDLES, tokens_in
 from linn.errors import UserError
-from linn.judges.pairwise import DIFFERENT, EQUAL, read_equivalence
+from linn.judges.equivalence import DIFFERENT, EQUAL, read_equivalence
 from linn.judges.panel import Judges, Siblings
 from linn.types import Reply
 
@@ -198,7 +199,7 @@ class Fair:
     def __init__(self) -> None:
         self.asked: list[dict[str, str]] = []
 
-    def answer(self, conversations, seeds):
+    async def answer(self, conversations, seeds):
         return [self.verdict(c[-1].content) for c in conversations]
 
     def verdict(self, text: str) -> str:
@@ -227,9 +228,8 @@ class Saying(Fair):
 
 def rewards(judge: Fair, *texts: str, by: LongContext = JUDGED) -> list[float]:
     prompt = by.from_row(ROW, 0)
-    (verdicts,) = Judges({"longctx": judge}).verdicts(
-        [Siblings(by, prompt, [Reply(t, "Jones") for t in texts])], 0
-    )
+    siblings = Siblings(by, prompt, [Reply(t, "Jones") for t in texts])
+    (verdicts,) = asyncio.run(Judges({"longctx": judge}).verdicts([siblings], 0))
     assert verdicts is not None
     return [v.reward for v in verdicts]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import json
@@ -715,12 +716,8 @@ def test_rewards_that_cannot_be_relied_on_train_nothing(
     def played(*turns: str, max_tokens: int = 300, **limits: Any) -> tuple[float, str, bool]:
         """(reward, status, whether anything of it is trained) of a conversation, beside a sibling with another reward."""
         sampler = Scripted(codec, lambda text, seed: turns[text.count("<tool_response>")])
-        (rollout,) = play(
-            [Job(prompt, 0, Sampling(max_tokens), 0, **limits)],
-            {domain.name: domain},
-            sampler,
-            codec,
-        )
+        job = Job(prompt, 0, Sampling(max_tokens), 0, **limits)
+        (rollout,) = asyncio.run(play([job], {domain.name: domain}, sampler, codec))
         (sample, _) = samples_of(
             [
                 Group(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from linn.data.tally import Tally
 from linn.errors import UserError
+from linn.judges.text import Question
 from linn.types import Message, Prompt, Reply, Split, Verdict, seed_of
 
 
@@ -33,16 +34,6 @@ class Env(Protocol):
     def close(self) -> None:
         """Free what the environment holds; called once, always."""
         ...
-
-
-@dataclass(frozen=True)
-class Question:
-    """One thing a judge model is asked."""
-
-    messages: tuple[Message, ...]
-    """The conversation shown to the judge; it ends with a user turn. Never holds a policy's reasoning (paper §4.4)."""
-    readable: Callable[[str], bool]
-    """Whether a verdict can be read from the judge's answer (its own reasoning removed); if not, it is asked again, a few times."""
 
 
 class Sums:
@@ -76,7 +67,9 @@ class Domain:
     levels: ClassVar[tuple[str, ...]] = ("tiny",)
     """The generator's levels: `tiny` is the laptop recipe's; `full` is as hard as the paper's data."""
     judged: bool = False
-    """Whether a judge model decides; set by the constructor's `judged` in domains that can be judged by one."""
+    """Whether a judge model decides; set by the constructor of domains that a model can judge."""
+    questions_per_reply: int = 1
+    """Questions to the judge model about one reply, at most; used to estimate cost."""
     skip_bad: bool = False
     """Rows that cannot be used are counted in `tally` and passed over; False: the first of them is an error."""
     workers: int = 8
@@ -127,19 +120,27 @@ class Domain:
         raise NotImplementedError(f"domain {self.name} is single-turn")
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
-        """What a judge model is asked about these siblings (one reply alone, in evaluation); empty where no model decides."""
+        """What a judge model is asked about these siblings; empty if no model decides.
+
+        In evaluation a reply is judged alone, as a group of one.
+        """
         return ()
 
-    def asks(self, siblings: int) -> int:
-        """How many questions that is for so many siblings, at most; a price is told by it."""
-        return siblings if self.judged else 0
+    def question_count(self, siblings: int) -> int:
+        """Upper bound on judge questions for this many siblings; used to estimate cost."""
+        return siblings * self.questions_per_reply if self.judged else 0
 
     def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict] | None:
-        """One verdict a sibling where rewards depend on the others or on a judge model; None: `verify` each alone.
+        """One verdict per sibling, if rewards depend on the others or on a judge model.
 
-        `answers`: the judge's, one a question of `questions`, its reasoning removed; empty text where none was readable.
+        None leaves each reply to `verify`. `answers`: every question of `questions` with the
+        judge's answer to it, the judge's reasoning removed; empty text if none was readable.
+        `Question.replies` tells which replies an answer is about.
         """
         return None
 

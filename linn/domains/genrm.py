@@ -13,8 +13,8 @@ from linn.chat.request import request_messages
 from linn.domains.base import Domain
 from linn.domains.common.why_questions import RAMBLE, ProgramJudge, full_answer, why_prompt
 from linn.errors import UserError
-from linn.judges.pairwise import Comparison, genrm_question, read_comparison, shown
-from linn.judges.panel import inert, unthought
+from linn.judges.pairwise import Comparison, genrm_question, read_comparison
+from linn.judges.text import Question, inert, shown, unthought
 from linn.types import Message, Prompt, Reply, Split, Verdict
 
 _RANKING = {-3: 1.0, -2: 2.0, -1: 3.0, 0: 3.5, 1: 4.0, 2: 5.0, 3: 6.0}
@@ -61,7 +61,10 @@ class GenRM(Domain):
         return _shown(asked.messages, first, second, "", _whole(said))
 
     def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict]:
         """R of each reply; none depends on the others."""
         return [self._verdict(prompt, reply, share=False) for reply in replies]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from linn.chat.request import request_messages
-from linn.domains.base import Domain, Question
+from linn.domains.base import Domain
 from linn.domains.common.why_questions import RAMBLE, ProgramJudge, full_answer, why_prompt
 from linn.errors import UserError
 from linn.judges.pairwise import (
@@ -26,12 +26,13 @@ from linn.judges.pairwise import (
     read_comparison,
     read_score,
     score_question,
-    shown,
 )
-from linn.judges.panel import unthought
+from linn.judges.text import Question, shown, unthought
 from linn.types import Message, Prompt, Reply, Verdict
 
 _THOUGHT = "reason, example."
+_SCORE, _SHOWN_FIRST, _SHOWN_SECOND = "score", "shown first", "shown second"
+"""What is asked about a reply alone: its score, or which is better, the reply or the reference."""
 
 
 class Preference(Domain):
@@ -80,52 +81,53 @@ class Preference(Domain):
             return ()
         if len(texts) > 1:
             return [
-                self._comparison(prompt, texts[i], texts[j])
+                self._comparison(prompt, texts[i], texts[j], (i, j))
                 for i, j in self._pairs(prompt, len(texts))
             ]
         if reference := shown(prompt.hidden.get("reference", "")):
             return [
-                self._comparison(prompt, texts[0], reference),
-                self._comparison(prompt, reference, texts[0]),
+                self._comparison(prompt, texts[0], reference, (0,), _SHOWN_FIRST),
+                self._comparison(prompt, reference, texts[0], (0,), _SHOWN_SECOND),
             ]
         if self.layout == "genrm":
             return ()
-        return [
-            Question(
-                score_question(prompt.messages, texts[0], self._principle(prompt)),
-                lambda text: read_score(text) is not None,
-            )
-        ]
+        messages = score_question(prompt.messages, texts[0], self._principle(prompt))
+        return [Question(messages, lambda text: read_score(text) is not None, (0,), _SCORE)]
 
-    def asks(self, siblings: int) -> int:
+    def question_count(self, siblings: int) -> int:
         """See `Domain`; a reply alone counts as one of a row without a reference."""
         if not self.judged:
             return 0
-        return (
-            len(pairs_of(siblings, self.pairs, self.order))
-            if siblings > 1
-            else int(self.layout == "plain")
-        )
+        if siblings == 1:
+            return int(self.layout == "plain")
+        return len(pairs_of(siblings, self.pairs, self.order))
 
     def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict] | None:
         """Rewards R_i of a group (paper §4.4); may leave [0, 1]. The judge sees the answers, the length terms also the thoughts.
 
         A reply alone that a model judges: (score - 1) / 4, or the share of comparisons won against the reference (a tie counts half).
         """
         if self.judged and len(replies) == 1:
-            return self._alone(prompt, replies[0], answers)
-        compared = self._pairs(prompt, len(replies))
+            return self._alone(replies[0], answers)
+        pairs: list[tuple[int, int]] = []
+        comparisons: list[Comparison] = []
         if self.judged:
-            said = [read_comparison(text) or UNREADABLE for text in answers] or [UNREADABLE] * len(
-                compared
-            )
+            for question, answer in answers:
+                first, second = question.replies
+                pairs.append((first, second))
+                comparisons.append(read_comparison(answer) or UNREADABLE)
         else:
-            said = [
-                self._program.compare(prompt, replies[i].text, replies[j].text) for i, j in compared
-            ]
-        base = base_rewards(len(replies), compared, said)
+            pairs = self._pairs(prompt, len(replies))
+            for first, second in pairs:
+                comparisons.append(
+                    self._program.compare(prompt, replies[first].text, replies[second].text)
+                )
+        base = base_rewards(len(replies), pairs, comparisons)
         texts, thoughts = [r.text for r in replies], [r.reasoning for r in replies]
         rewards = group_rewards(base, thoughts, texts, self.shaping)
         verdicts = []
@@ -138,26 +140,31 @@ class Preference(Domain):
             verdicts.append(Verdict(reward, note, {"judge_score": of_judge, **lengths}))
         return verdicts
 
-    def _alone(self, prompt: Prompt, reply: Reply, answers: Sequence[str]) -> list[Verdict] | None:
+    def _alone(self, reply: Reply, answers: Sequence[tuple[Question, str]]) -> list[Verdict] | None:
         if not reply.text.strip():
             return [Verdict(0.0, "no answer")]
         if not answers:
             return None
-        if not prompt.hidden.get("reference", "").strip():
-            score = read_score(answers[0]) or 3.0
+        by_label = {question.label: answer for question, answer in answers}
+        if _SCORE in by_label:
+            score = read_score(by_label[_SCORE]) or 3.0
             return [Verdict((score - 1) / 4, f"score {score:g} of 5")]
-        first, second = (_share_won(read_comparison(text) or UNREADABLE) for text in answers)
-        return [
-            Verdict(
-                (first + 1 - second) / 2,
-                f"won {first:g} shown first and {1 - second:g} shown second, against the reference",
-            )
-        ]
+        first = _share_won(read_comparison(by_label[_SHOWN_FIRST]) or UNREADABLE)
+        second = 1 - _share_won(read_comparison(by_label[_SHOWN_SECOND]) or UNREADABLE)
+        note = f"won {first:g} shown first and {second:g} shown second, against the reference"
+        return [Verdict((first + second) / 2, note)]
 
-    def _comparison(self, prompt: Prompt, first: str, second: str) -> Question:
+    def _comparison(
+        self,
+        prompt: Prompt,
+        first: str,
+        second: str,
+        replies: tuple[int, ...],
+        label: str = "",
+    ) -> Question:
         ask = genrm_question if self.layout == "genrm" else judge_question
         messages = ask(prompt.messages, first, second, self._principle(prompt))
-        return Question(messages, lambda text: read_comparison(text) is not None)
+        return Question(messages, lambda text: read_comparison(text) is not None, replies, label)
 
     def _pairs(self, prompt: Prompt, count: int) -> list[tuple[int, int]]:
         return pairs_of(count, self.pairs, self.order, prompt.id)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from linn.chat.request import request_messages
-from linn.domains.base import Domain, Question, content_key
+from linn.domains.base import Domain, content_key
 from linn.domains.longctx.documents import documents_task
 from linn.domains.longctx.needles import NEEDLES
 from linn.errors import UserError
-from linn.judges.pairwise import equivalence_question, read_equivalence, shown
+from linn.judges.equivalence import equivalence_question, read_equivalence
+from linn.judges.text import Question, shown
 from linn.types import Message, Prompt, Reply, Split, Verdict, seed_of
 
 _KEYS = (
@@ -28,6 +29,8 @@ TASKS = {**NEEDLES, "documents": documents_task}
 """What `level: full` asks, by name."""
 _SHORTEST = 600
 """Tokens; documents and chains need that much room."""
+_WHOLE_REPLY, _FINAL_LINE = "whole reply", "final line"
+"""The parts of a reply that a judge is asked about."""
 
 
 class LongContext(Domain):
@@ -74,6 +77,7 @@ class LongContext(Domain):
             partial,
             judged,
         )
+        self.questions_per_reply = (2 if swap else 1) * (2 if partial else 1)
 
     def prompts(self, split: Split, seed: int = 0) -> Iterator[Prompt]:
         """See `Domain`. Long texts are drawn split by split: two never agree by chance, and nine of ten need not be made to be thrown away."""
@@ -156,61 +160,63 @@ class LongContext(Domain):
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
         """For every reply that is neither empty nor exact: whether it is equivalent to the expected answer."""
-        return [question for reply in replies for question in self._asked(prompt, reply)]
-
-    def asks(self, siblings: int) -> int:
-        """See `Domain`."""
-        return super().asks(siblings) * (2 if self.swap else 1) * (2 if self.partial else 1)
+        if not self.judged or "question" not in prompt.hidden:
+            return []
+        questions = []
+        for index, reply in enumerate(replies):
+            if reply.text.strip() and self.verify(prompt, reply).reward < 1:
+                questions += self._questions_about(prompt, index, reply)
+        return questions
 
     def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict] | None:
         """Each reply by itself: 1 where it is exact or equivalent, `partial` or 0 elsewhere; an unreadable answer is no equivalence."""
         if not self.judged or "question" not in prompt.hidden:
             return None
-        left = iter(answers)
+        # By reply and part of it: whether the judge called it equivalent, both ways if `swap`.
+        equivalent: dict[int, dict[str, bool]] = {}
+        for question, answer in answers:
+            parts = equivalent.setdefault(question.replies[0], {})
+            says_equal = read_equivalence(answer) is True
+            parts[question.label] = parts.get(question.label, True) and says_equal
+
         verdicts = []
-        for reply in replies:
-            alone = self.verify(prompt, reply)
-            count = len(self._asked(prompt, reply))
-            said = [read_equivalence(next(left, "")) is True for _ in range(count)]
-            verdicts.append(self._of_labels(said) if said else alone)
+        for index, reply in enumerate(replies):
+            if index in equivalent:
+                verdicts.append(self._by_equivalence(equivalent[index]))
+            else:
+                verdicts.append(self.verify(prompt, reply))
         return verdicts
 
-    def _asked(self, prompt: Prompt, reply: Reply) -> list[Question]:
-        if (
-            not self.judged
-            or "question" not in prompt.hidden
-            or not reply.text.strip()
-            or self.verify(prompt, reply).reward >= 1
-        ):
-            return []
+    def _questions_about(self, prompt: Prompt, index: int, reply: Reply) -> list[Question]:
+        """Whether a reply, and with `partial` its final line, is equivalent to the answer."""
         expected = "\n".join(prompt.hidden["answers"])
-        found = []
-        for given in [final_line(reply.text), reply.text] if self.partial else [reply.text]:
-            ways = (
-                [(shown(given), expected), (expected, shown(given))]
-                if self.swap
-                else [(shown(given), expected)]
-            )
-            for first, second in ways:
-                messages = equivalence_question(prompt.hidden["question"], first, second)
-                found.append(Question(messages, lambda text: read_equivalence(text) is not None))
-        return found
+        parts = {_WHOLE_REPLY: reply.text}
+        if self.partial:
+            parts = {_FINAL_LINE: final_line(reply.text), **parts}
 
-    def _of_labels(self, said: list[bool]) -> Verdict:
-        """Labels in the order of `_asked`."""
-        ways = 2 if self.swap else 1
-        held = [all(said[i : i + ways]) for i in range(0, len(said), ways)]
-        reward = 1.0 if held[0] else self.partial if held[-1] else 0.0
-        return Verdict(
-            reward,
-            "equivalent"
-            if reward == 1
-            else "equivalent in part"
-            if reward
-            else "not equivalent, says the judge",
-        )
+        questions = []
+        for label, text in parts.items():
+            orders = [(shown(text), expected)]
+            if self.swap:
+                orders.append((expected, shown(text)))
+            for first, second in orders:
+                messages = equivalence_question(prompt.hidden["question"], first, second)
+                questions.append(Question(messages, _has_label, (index,), label))
+        return questions
+
+    def _by_equivalence(self, parts: Mapping[str, bool]) -> Verdict:
+        """`parts`: whether the whole reply and, if asked about, its final line are equivalent."""
+        decisive = _FINAL_LINE if _FINAL_LINE in parts else _WHOLE_REPLY
+        if parts[decisive]:
+            return Verdict(1.0, "equivalent")
+        if parts[_WHOLE_REPLY]:
+            return Verdict(self.partial, "equivalent in part")
+        return Verdict(0.0, "not equivalent, says the judge")
 
     # -------------------------------------------------- gold, demonstrations, rows
 
@@ -280,6 +286,10 @@ class LongContext(Domain):
         return Prompt(
             self.name, str(row.get("id", row.get("uuid", index))), messages, hidden=hidden
         )
+
+
+def _has_label(answer: str) -> bool:
+    return read_equivalence(answer) is not None
 
 
 def _last_question(text: str) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from linn.chat.request import request_messages
-from linn.domains.base import Domain, Question, content_key
+from linn.domains.base import Domain, content_key
 from linn.domains.proof import derivations
 from linn.domains.proof.lean import Lean, check_statement
 from linn.errors import UserError
-from linn.judges.pairwise import FENCES, fenced
+from linn.judges.text import FENCES, Question, fenced
 from linn.types import Message, Prompt, Reply, Verdict
 
 _ROLES = ("prover", "verifier")
@@ -114,6 +114,7 @@ class Proof(Domain):
             if not holds:
                 raise UserError(f"domain proof: {key} is {value!r}; allowed: {words}")
         self.role, self.judged, self.verifications = role, judged, verifications
+        self.questions_per_reply = verifications
         self.any_zero, self.self_weight, self.exact = any_zero, float(self_weight), exact
         self.lean = Lean() if formal else None
 
@@ -277,32 +278,30 @@ class Proof(Domain):
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
         """Every well-formed reply is put to the judge `verifications` times; badly formed ones earn 0 unasked."""
         return [
-            self._question(prompt, reply)
-            for reply in replies
+            self._question(prompt, index, reply)
+            for index, reply in enumerate(replies)
             if self._asks(prompt, reply)
             for _ in range(self.verifications)
         ]
 
-    def asks(self, siblings: int) -> int:
-        """See `Domain`."""
-        return super().asks(siblings) * self.verifications
-
     def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict] | None:
         """Prover: the mean readable score. Verifier: agreement times the mean score of its analysis. Unreadable answers are left out."""
         if not self.judged or not answers:
             return None
-        rest = list(answers)
-        verdicts = []
-        for reply in replies:
-            if not self._asks(prompt, reply):
-                verdicts.append(self.verify(prompt, reply))
-                continue
-            mine, rest = rest[: self.verifications], rest[self.verifications :]
-            verdicts.append(self._judged(prompt, reply, mine))
-        assert not rest, (len(rest), len(answers))
-        return verdicts
+        by_reply: dict[int, list[str]] = {}
+        for question, answer in answers:
+            by_reply.setdefault(question.replies[0], []).append(answer)
+        return [
+            self._judged(prompt, reply, by_reply[index])
+            if index in by_reply
+            else self.verify(prompt, reply)
+            for index, reply in enumerate(replies)
+        ]
 
     def _judged(self, prompt: Prompt, reply: Reply, answers: Sequence[str]) -> Verdict:
         scores = [score for answer in answers if (score := score_of(answer)) is not None]
@@ -330,7 +329,7 @@ class Proof(Domain):
             return self._agreement(prompt, reply).reward > 0
         return not parts_of(reply.text, prompt.hidden["rated"])[2]
 
-    def _question(self, prompt: Prompt, reply: Reply) -> Question:
+    def _question(self, prompt: Prompt, index: int, reply: Reply) -> Question:
         hidden = prompt.hidden
         if self.role == "verifier":
             known = {"expert": hidden.get("judgement", "")}
@@ -349,7 +348,9 @@ class Proof(Domain):
                 **known,
                 proof=parts_of(reply.text, hidden["rated"])[0],
             )
-        return Question((Message("user", text),), lambda answer: score_of(answer) is not None)
+        return Question(
+            (Message("user", text),), lambda answer: score_of(answer) is not None, (index,)
+        )
 
     # -------------------------------------------------- gold and demonstrations
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from linn.domains.base import Domain, Question, content_key
+from linn.domains.base import Domain, content_key
 from linn.domains.common import diffs as patches
 from linn.domains.common import edits
 from linn.domains.common import toy_functions as functions
@@ -16,6 +16,7 @@ from linn.domains.swe_agentless import asking, localisation, retrieve, scoring, 
 from linn.domains.swe_agentless.instance import Instance, changed_functions
 from linn.domains.swe_agentless.instance import from_row as instance_from_row
 from linn.errors import UserError
+from linn.judges.text import Question
 from linn.sandbox import Limits, Sandbox
 from linn.types import Message, Prompt, Reply, Split, Verdict
 
@@ -237,31 +238,35 @@ class SweAgentless(Domain):
         if not self._asks(prompt):
             return ()
         hidden = prompt.hidden
-        states = [self._after(hidden, reply) for reply in replies]
         gold = hidden.get("patch", "")
-        return [
-            scoring.question(hidden["issue"], hidden["files"], after, gold)
-            for after in states
-            if isinstance(after, dict)
-        ]
+        questions = []
+        for index, reply in enumerate(replies):
+            after = self._after(hidden, reply)
+            if isinstance(after, dict):
+                questions.append(
+                    scoring.question(hidden["issue"], hidden["files"], after, gold, index)
+                )
+        return questions
 
     def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict] | None:
         """The judge's score of each repair, 0 for edits that do not apply; a score that nobody could read is `unreliable`: not trained."""
         if not self._asks(prompt):
             return None
-        said = iter(answers)
+        by_reply = {question.replies[0]: answer for question, answer in answers}
         verdicts = []
-        for reply in replies:
+        for index, reply in enumerate(replies):
             after = self._after(prompt.hidden, reply)
             if isinstance(after, str):
                 verdicts.append(Verdict(0.0, after, {"applied": 0.0}))
                 continue
-            answer = next(said, None)
-            if answer is None:
+            if index not in by_reply:
                 return None
-            score = scoring.score_of(answer)
+            score = scoring.score_of(by_reply[index])
             if score is None:
                 verdicts.append(
                     Verdict(0.0, "the judge gave no score", {"applied": 1.0, "unreliable": 1.0})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from linn.domains.base import Question
 from linn.domains.common import diffs as patches
-from linn.judges.pairwise import FENCES, fenced, read_score, shown
+from linn.judges.pairwise import read_score
+from linn.judges.text import FENCES, Question, fenced, shown
 from linn.types import Message
 
 
 def question(
-    issue: str, before: Mapping[str, str], after: Mapping[str, str], gold: str
+    issue: str, before: Mapping[str, str], after: Mapping[str, str], gold: str, reply: int
 ) -> Question:
     """Does this diff repair the issue? The judge sees issue, code as it was, diff, and the known patch if there is one; no reasoning."""
     touched = {path: before[path] for path in before if before[path] != after.get(path)}
@@ -29,7 +29,7 @@ def question(
         "Think first. End your answer with one JSON object: score, from 0 (does not repair it) to 1 (surely repairs it), e.g. "
         '{"score": 0.3}.'
     )
-    return Question((Message("user", text),), lambda answer: score_of(answer) is not None)
+    return Question((Message("user", text),), lambda answer: score_of(answer) is not None, (reply,))
 
 
 def score_of(answer: str) -> float | None:
