@@ -9,7 +9,7 @@ import pytest
 
 from linn.domains.base import content_key, split_of
 from linn.domains.check import check
-from linn.domains.genrm import GenRM, swapped
+from linn.domains.genrm import GenRM, HumanVerdict, swapped
 from linn.errors import UserError
 from linn.judges.pairwise import read_comparison
 from linn.types import Reply
@@ -31,7 +31,7 @@ ROW = {
 
 def test_the_reward_by_hand():
     prompt = DOMAIN.from_row(ROW, 0)
-    assert prompt.hidden == {"score_1": 4, "score_2": 1.5, "ranking": 2.0}
+    assert prompt.hidden == HumanVerdict(4, 1.5, 2.0)
     replies = [
         '{"score_1": 4, "score_2": 1.5, "ranking": 2}',
         '{"score_1": 2, "score_2": 3, "ranking": 5}',
@@ -67,10 +67,7 @@ def test_a_row_is_shown_in_its_own_roles_without_reasoning_or_marks():
         "no < |im_end|>",
         "because",
     ] and other.messages[-1].role == "response_2"
-    assert (
-        other.hidden == {"score_1": 1.5, "score_2": 4, "ranking": 5.0}
-        and swapped(other).messages == prompt.messages
-    )
+    assert other.hidden == HumanVerdict(1.5, 4, 5.0) and swapped(other).messages == prompt.messages
 
 
 @pytest.mark.parametrize(
@@ -113,7 +110,7 @@ def test_gold_and_clean_demonstrations_earn_all_and_faulty_ones_never():
     for prompt in itertools.islice(DOMAIN.prompts("train"), 300):
         assert (
             DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
-            and prompt.hidden["ranking"] != 3.5
+            and prompt.hidden.ranking != 3.5
         )
         for faulty in (False, True):
             (turn,) = DOMAIN.demonstrate(prompt, random.Random(0), faulty)

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from linn.domains.preference import Preference, ProgramJudge
+from linn.domains.common.why_questions import ProgramJudge, WhyFact
+from linn.domains.preference import Preference, RowExtras
 from linn.errors import UserError
 from linn.judges.pairwise import (
     Comparison,
@@ -22,7 +23,7 @@ from linn.judges.pairwise import (
 from linn.types import Message, Prompt, Reply
 
 DOMAIN = Preference()
-FACT = {"topic": "birds sing", "reason": "they call friends", "example": "a robin at dawn"}
+FACT = WhyFact("birds sing", reason="they call friends", example="a robin at dawn")
 BIRDS = Prompt("preference", "p", (Message("user", "tell me why birds sing."),), hidden=FACT)
 GOLD = "birds sing because they call friends. for example a robin at dawn."
 
@@ -250,7 +251,7 @@ def test_rows_hide_nothing_and_their_gold_has_every_part() -> None:
         },
         0,
     )
-    assert prompt.hidden == {} and prompt.id == "7"
+    assert prompt.hidden == RowExtras() and prompt.id == "7"
     assert DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
     assert DOMAIN.verify(prompt, Reply("no.")).reward == 0.0
     with pytest.raises(UserError, match="responses_create_params.input"):

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from linn.domains.preference import Preference
+from linn.domains.preference import Preference, RowExtras
 from linn.errors import UserError
 from linn.judges.pairwise import (
     Comparison,
@@ -139,7 +139,7 @@ def test_a_generative_reward_model_sees_turns_of_its_own_roles():
         "response_1",
         "response_2",
     ] and fair.asked[1][-3].content == "be brief"
-    own = Prompt("preference", "p", TALK, hidden={"principle": "rhyme"})
+    own = Prompt("preference", "p", TALK, hidden=RowExtras(principle="rhyme"))
     judged(Preference(judged=True, principle="be brief"), fair, "a", "b", prompt=own)
     assert parts_of(fair.asked[2][0].content)["principle"] == "rhyme"
 

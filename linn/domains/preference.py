@@ -5,12 +5,19 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from linn.chat.request import request_messages
 from linn.domains.base import Domain
-from linn.domains.common.why_questions import RAMBLE, ProgramJudge, full_answer, why_prompt
+from linn.domains.common.why_questions import (
+    RAMBLE,
+    ProgramJudge,
+    WhyFact,
+    full_answer,
+    why_prompt,
+)
 from linn.errors import UserError
 from linn.judges.pairwise import (
     UNREADABLE,
@@ -32,11 +39,26 @@ from linn.types import Message, Prompt, Reply, Verdict
 
 _THOUGHT = "reason, example."
 _SCORE, _SHOWN_FIRST, _SHOWN_SECOND = "score", "shown first", "shown second"
-"""What is asked about a reply alone: its score, or which is better, the reply or the reference."""
+"""What is asked about a reply alone: its score, or which is better, it or the reference."""
+_WORDS_SEARCHED = 4_000
+"""Characters of a row's request in which `gold` looks for a word to name."""
+
+
+@dataclass(frozen=True)
+class RowExtras:
+    """What a released row gives the judge besides the conversation; the prompt's `hidden`."""
+
+    reference: str = ""
+    """An answer that a lone reply is compared with; empty: it is scored instead."""
+    principle: str | None = None
+    """What alone counts; None: the domain's own principle."""
 
 
 class Preference(Domain):
-    """Why-questions on sixty topics. `judge` rewards a group by pairwise comparison; `verify` grades one answer alone, for evaluation."""
+    """Why-questions on sixty topics.
+
+    `judge` rewards a group by pairwise comparison; `verify` grades one answer alone.
+    """
 
     name: ClassVar[str] = "preference"
 
@@ -51,48 +73,75 @@ class Preference(Domain):
         principle: str = "",
         judged: bool = False,
     ) -> None:
-        """`pairs`: all or circular; `order`: random, both or given; `judged`: by a model instead of the program.
+        """`pairs`: all or circular; `order`: random, both or given.
 
-        `layout`: `plain` asks a general model in words, `genrm` shows a generative reward model turns of the roles `response_1` and
-        `response_2`. `principle`: what alone counts, where a row names none of its own.
+        `judged`: by a model instead of the program. `layout`: `plain` asks a general model in
+        words, `genrm` shows a generative reward model turns of the roles `response_1` and
+        `response_2`. `principle`: what alone counts, for rows that name none of their own.
         """
         super().__init__(level, rows)
-        self.judged = judged
         pairs_of(2, pairs, order)  # a wrong word is the user's mistake now, not in the first step
         if layout not in ("plain", "genrm"):
             raise UserError(f"domain preference: layout is {layout!r}; allowed: plain, genrm")
-        self.pairs, self.order, self.shaping, self.layout, self.principle = (
-            pairs,
-            order,
-            shaping or Shaping(),
-            layout,
-            principle,
-        )
+        self.judged = judged
+        self.pairs = pairs
+        self.order = order
+        self.shaping = shaping or Shaping()
+        self.layout = layout
+        self.principle = principle
         self._program = ProgramJudge()
 
     def make(self, rng: random.Random) -> Prompt:
         """A topic, a way of asking and a wish."""
         return why_prompt(self.name, rng)
 
+    # -------------------------------------------------- grading
+
+    def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
+        """Absolute quality by the program judge, in [0, 1]: (score - 1) / 4."""
+        score = self._program.score(prompt, reply.text)
+        return Verdict((score - 1) / 4, f"score {score} of 5")
+
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
-        """A group: one comparison a pair. A reply alone: against the row's reference, both ways; else its score (`plain` only)."""
-        texts = [shown(r.text) for r in replies]
+        """A group: one comparison per pair.
+
+        A reply alone: compared with the row's reference, both ways; without a reference its
+        score (`plain` only).
+        """
+        texts = [shown(reply.text) for reply in replies]
         if not self.judged or not any(texts):
             return ()
-        if len(texts) > 1:
+        if len(texts) == 1:
+            return self._questions_alone(prompt, texts[0])
+
+        questions = []
+        for first, second in self._pairs(prompt, len(texts)):
+            questions.append(self._comparison(prompt, texts[first], texts[second], (first, second)))
+        return questions
+
+    def _questions_alone(self, prompt: Prompt, text: str) -> Sequence[Question]:
+        reference = ""
+        if isinstance(prompt.hidden, RowExtras):
+            reference = shown(prompt.hidden.reference)
+        if reference:
             return [
-                self._comparison(prompt, texts[i], texts[j], (i, j))
-                for i, j in self._pairs(prompt, len(texts))
+                self._comparison(prompt, text, reference, (0,), _SHOWN_FIRST),
+                self._comparison(prompt, reference, text, (0,), _SHOWN_SECOND),
             ]
-        if reference := shown(prompt.hidden.get("reference", "")):
-            return [
-                self._comparison(prompt, texts[0], reference, (0,), _SHOWN_FIRST),
-                self._comparison(prompt, reference, texts[0], (0,), _SHOWN_SECOND),
-            ]
-        if self.layout == "genrm":
+        if self.layout == "genrm":  # a model that only compares leaves a lone reply to `verify`
             return ()
-        messages = score_question(prompt.messages, texts[0], self._principle(prompt))
-        return [Question(messages, lambda text: read_score(text) is not None, (0,), _SCORE)]
+        messages = score_question(prompt.messages, text, self._principle(prompt))
+        return [Question(messages, _holds_score, (0,), _SCORE)]
+
+    def _comparison(
+        self, prompt: Prompt, first: str, second: str, replies: tuple[int, ...], label: str = ""
+    ) -> Question:
+        principle = self._principle(prompt)
+        if self.layout == "genrm":
+            messages = genrm_question(prompt.messages, first, second, principle)
+        else:
+            messages = judge_question(prompt.messages, first, second, principle)
+        return Question(messages, _holds_comparison, replies, label)
 
     def question_count(self, siblings: int) -> int:
         """See `Domain`; a reply alone counts as one of a row without a reference."""
@@ -108,37 +157,34 @@ class Preference(Domain):
         replies: Sequence[Reply],
         answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict] | None:
-        """Rewards R_i of a group (paper §4.4); may leave [0, 1]. The judge sees the answers, the length terms also the thoughts.
+        """Rewards R_i of a group (paper §4.4); they may leave [0, 1].
 
-        A reply alone that a model judges: (score - 1) / 4, or the share of comparisons won against the reference (a tie counts half).
+        The judge sees the answers; the length terms count the thoughts too. A reply alone that a
+        model judges gets (score - 1) / 4, or the share of comparisons that it won against the
+        reference, a tie counting half.
         """
         if self.judged and len(replies) == 1:
             return self._alone(replies[0], answers)
-        pairs: list[tuple[int, int]] = []
-        comparisons: list[Comparison] = []
+
         if self.judged:
-            for question, answer in answers:
-                first, second = question.replies
-                pairs.append((first, second))
-                comparisons.append(read_comparison(answer) or UNREADABLE)
+            pairs, comparisons = _compared(answers)
         else:
             pairs = self._pairs(prompt, len(replies))
-            for first, second in pairs:
-                comparisons.append(
-                    self._program.compare(prompt, replies[first].text, replies[second].text)
-                )
+            comparisons = [
+                self._program.compare(prompt, replies[first].text, replies[second].text)
+                for first, second in pairs
+            ]
         base = base_rewards(len(replies), pairs, comparisons)
-        texts, thoughts = [r.text for r in replies], [r.reasoning for r in replies]
-        rewards = group_rewards(base, thoughts, texts, self.shaping)
-        verdicts = []
-        for reward, of_judge, text, thought in zip(rewards, base, texts, thoughts, strict=True):
-            lengths = {
-                "answer_chars": float(len(text.strip())),
-                "think_chars": float(len(thought.strip())),
-            }
-            note = f"judge {of_judge:.2f}, length terms and bonuses {reward - of_judge:+.2f}"
-            verdicts.append(Verdict(reward, note, {"judge_score": of_judge, **lengths}))
-        return verdicts
+        rewards = group_rewards(
+            base,
+            thoughts=[reply.reasoning for reply in replies],
+            answers=[reply.text for reply in replies],
+            shaping=self.shaping,
+        )
+        return [
+            _verdict(reply, reward, score)
+            for reply, reward, score in zip(replies, rewards, base, strict=True)
+        ]
 
     def _alone(self, reply: Reply, answers: Sequence[tuple[Question, str]]) -> list[Verdict] | None:
         if not reply.text.strip():
@@ -149,69 +195,97 @@ class Preference(Domain):
         if _SCORE in by_label:
             score = read_score(by_label[_SCORE]) or 3.0
             return [Verdict((score - 1) / 4, f"score {score:g} of 5")]
-        first = _share_won(read_comparison(by_label[_SHOWN_FIRST]) or UNREADABLE)
-        second = 1 - _share_won(read_comparison(by_label[_SHOWN_SECOND]) or UNREADABLE)
+
+        # Shown in both places: a judge that goes by the place gives half.
+        first = _share_won(by_label[_SHOWN_FIRST])
+        second = 1 - _share_won(by_label[_SHOWN_SECOND])
         note = f"won {first:g} shown first and {second:g} shown second, against the reference"
         return [Verdict((first + second) / 2, note)]
-
-    def _comparison(
-        self,
-        prompt: Prompt,
-        first: str,
-        second: str,
-        replies: tuple[int, ...],
-        label: str = "",
-    ) -> Question:
-        ask = genrm_question if self.layout == "genrm" else judge_question
-        messages = ask(prompt.messages, first, second, self._principle(prompt))
-        return Question(messages, lambda text: read_comparison(text) is not None, replies, label)
 
     def _pairs(self, prompt: Prompt, count: int) -> list[tuple[int, int]]:
         return pairs_of(count, self.pairs, self.order, prompt.id)
 
     def _principle(self, prompt: Prompt) -> str:
-        return str(prompt.hidden.get("principle", self.principle))
+        if isinstance(prompt.hidden, RowExtras) and prompt.hidden.principle is not None:
+            return prompt.hidden.principle
+        return self.principle
 
-    def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
-        """Absolute quality by the program judge, in [0, 1]: (score - 1) / 4."""
-        score = self._program.score(prompt, reply.text)
-        return Verdict((score - 1) / 4, f"score {score} of 5")
+    # -------------------------------------------------- gold, demonstrations, rows
 
     def gold(self, prompt: Prompt) -> Reply:
-        """The fact with its reason and its example; for a released row, an answer that has every part the program judge looks for."""
-        if "topic" in prompt.hidden:
-            return Reply(full_answer(prompt), _THOUGHT)
-        word = max(
-            re.findall(r"\w{4,}", prompt.messages[-1].content[:4_000].lower()), key=len, default=""
-        )
+        """The fact with its reason and its example.
+
+        For a released row, an answer that has every part the program judge looks for.
+        """
+        if isinstance(prompt.hidden, WhyFact):
+            return Reply(full_answer(prompt.hidden), _THOUGHT)
+        request = prompt.messages[-1].content[:_WORDS_SEARCHED].lower()
+        word = max(re.findall(r"\w{4,}", request), key=len, default="")
         return Reply(f"{word} because it is so. for example {word} as asked.")
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: no example, and a filler said twice in its place."""
-        answer = (
-            f"{full_answer(prompt).partition(' for example')[0]} {RAMBLE} {RAMBLE}"
-            if faulty
-            else full_answer(prompt)
-        )
+        answer = full_answer(prompt.hidden)
+        if faulty:
+            fact = answer.partition(" for example")[0]
+            answer = f"{fact} {RAMBLE} {RAMBLE}"
         return (Message("assistant", answer, reasoning=_THOUGHT),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`responses_create_params.input`; the judge decides. Optional: `reference` (an answer to compare with) and `principle`."""
-        hidden = {}
+        """`responses_create_params.input`; the judge decides.
+
+        Optional: `reference` (an answer to compare with) and `principle`.
+        """
+        extras = {}
         for key in ("reference", "principle"):
-            if (value := row.get(key)) is not None:
-                if not isinstance(value, str):
-                    raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
-                hidden[key] = unthought(value) if key == "reference" else value
-        return Prompt(
-            self.name,
-            str(row.get("id", row.get("uuid", index))),
-            request_messages(row, index),
-            hidden=hidden,
-        )
+            value = row.get(key)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
+            extras[key] = value
+        if "reference" in extras:
+            extras["reference"] = unthought(extras["reference"])
+        row_id = str(row.get("id", row.get("uuid", index)))
+        messages = request_messages(row, index)
+        return Prompt(self.name, row_id, messages, hidden=RowExtras(**extras))
 
 
-def _share_won(said: Comparison) -> float:
-    """1 where the first is better, 0 where the second is, 0.5 for a tie in scores and ranking."""
-    first, second = base_rewards(2, [(0, 1)], [said])
-    return 0.5 if first == second else float(first > second)
+def _holds_comparison(answer: str) -> bool:
+    return read_comparison(answer) is not None
+
+
+def _holds_score(answer: str) -> bool:
+    return read_score(answer) is not None
+
+
+def _compared(
+    answers: Sequence[tuple[Question, str]],
+) -> tuple[list[tuple[int, int]], list[Comparison]]:
+    """Which replies a judge compared, and what it said of each pair."""
+    pairs, comparisons = [], []
+    for question, answer in answers:
+        first, second = question.replies
+        pairs.append((first, second))
+        comparisons.append(read_comparison(answer) or UNREADABLE)
+    return pairs, comparisons
+
+
+def _verdict(reply: Reply, reward: float, score: float) -> Verdict:
+    """One sibling's verdict; `score` is its base reward, by the judge alone."""
+    metrics = {
+        "judge_score": score,
+        "answer_chars": float(len(reply.text.strip())),
+        "think_chars": float(len(reply.reasoning.strip())),
+    }
+    note = f"judge {score:.2f}, length terms and bonuses {reward - score:+.2f}"
+    return Verdict(reward, note, metrics)
+
+
+def _share_won(answer: str) -> float:
+    """1 if the first is better, 0 if the second is, 0.5 for a tie in scores and ranking."""
+    comparison = read_comparison(answer) or UNREADABLE
+    first, second = base_rewards(2, [(0, 1)], [comparison])
+    if first == second:
+        return 0.5
+    return float(first > second)
