@@ -7,11 +7,12 @@ import json
 import random
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
 from linn.domains.check import check
-from linn.domains.longctx import TASKS, LongContext, final_line
+from linn.domains.longctx import TASKS, Items, LongContext, final_line
 from linn.domains.longctx.documents import documents_task
 from linn.domains.longctx.needles import NEEDLES, tokens_in
 from linn.errors import UserError
@@ -50,14 +51,14 @@ def test_the_estimate_of_tokens_grows_with_the_text():
 def test_gold_earns_all_and_demonstrations_as_they_should(task):
     made = domain(task)
     for prompt in itertools.islice(made.prompts("train"), 12):
-        assert prompt.hidden["task"] == task
+        assert prompt.hidden.task == task
         assert made.verify(prompt, made.gold(prompt)).reward == 1.0
         for faulty, reward in ((False, 1.0), (True, 0.0)):
             (turn,) = made.demonstrate(prompt, random.Random(0), faulty)
             assert made.verify(prompt, Reply(turn.content, turn.reasoning or "")).reward == reward
-        items = prompt.hidden["items"]
+        items = prompt.hidden.items
         assert all(
-            line in prompt.messages[0].content for line in prompt.hidden["evidence"].splitlines()
+            line in prompt.messages[0].content for line in prompt.hidden.evidence.splitlines()
         )
         shuffled = random.Random(1).sample(items, len(items))
         assert (
@@ -71,13 +72,8 @@ def test_no_distractor_and_no_list_of_candidates_earns(task):
     for seed in range(6):
         made = TASKS[task](random.Random(seed), 4_000)
         d = domain(task)
-        prompt = next(d.prompts("train"))
-        prompt = prompt.__class__(
-            **{
-                **vars(prompt),
-                "hidden": {"items": list(made.items), "evidence": "", "wrong": "", "task": task},
-            }
-        )
+        hidden = Items(task, made.items, evidence="", wrong="")
+        prompt = replace(next(d.prompts("train")), hidden=hidden)
         assert not set(made.items) & set(made.wrong)
         right = ", ".join(made.items)
         for wrong in made.wrong[:40]:
@@ -103,7 +99,7 @@ def test_the_domain_proves_itself_at_full_level_and_its_held_out_prompts_are_the
     assert all(finding.ok for finding in check(domain(), 15)), check(domain(), 15)
     began = time.process_time()
     prompts = list(itertools.islice(LongContext("full").prompts("test"), 20))
-    assert time.process_time() - began < 4.0 and {p.hidden["task"] for p in prompts} == set(TASKS)
+    assert time.process_time() - began < 4.0 and {p.hidden.task for p in prompts} == set(TASKS)
     assert all(28_800 <= tokens_in(p.messages[0].content) <= 32_000 for p in prompts)
 
 
@@ -279,7 +275,7 @@ def test_the_swap_check_and_partial_credit():
 def test_questions_are_found_where_a_row_names_none():
     def asked(text: str, **more: object) -> str:
         return str(
-            JUDGED.from_row({"prompt": text, "expected_answer": "x", **more}, 0).hidden["question"]
+            JUDGED.from_row({"prompt": text, "expected_answer": "x", **more}, 0).hidden.question
         )
 
     assert asked("docs\n\nQUESTION: who?\nthanks") == "who?"

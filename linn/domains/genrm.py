@@ -159,8 +159,8 @@ class GenRM(Domain):
                 raise UserError(f"row {index}: {key} is {kind}; allowed: text")
 
         preference = row.get("overall_preference")
-        whole = isinstance(preference, int) and not isinstance(preference, bool)
-        if not whole or preference not in _RANKING:
+        is_whole = isinstance(preference, int) and not isinstance(preference, bool)
+        if not is_whole or preference not in _RANKING:
             raise UserError(
                 f"row {index}: overall_preference is {preference!r}; "
                 "allowed: a whole number from -3 to 3"
@@ -183,10 +183,11 @@ def _score(row: Mapping[str, Any], key: str, index: int) -> float | None:
     value = row.get(key)
     if value is None:
         return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 1 <= value <= 5:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 1 <= value <= 5:
         raise UserError(f"row {index}: {key} is {value!r}; allowed: a number from 1 to 5")
-    return value
+    score: float = value
+    return score
 
 
 def _prompt(
