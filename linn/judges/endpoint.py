@@ -94,15 +94,15 @@ class EndpointJudge:
             "max_tokens": self.how.max_tokens,
         }
 
-        cause = ""
-        for attempt in range(1, _TRIES + 1):
+        cause, wait_s = "", 0.0
+        for attempt in range(_TRIES):
+            if attempt:
+                pause = max(self.pause_s * 2 ** (attempt - 1), wait_s)
+                await asyncio.sleep(min(pause, _LONGEST_WAIT_S))
             try:
                 return await self._try(client, _sendable(body))
             except _TryAgain as error:
-                cause = str(error)
-                pause = max(self.pause_s * 2 ** (attempt - 1), error.wait_s)
-            if attempt < _TRIES:
-                await asyncio.sleep(min(pause, _LONGEST_WAIT_S))
+                cause, wait_s = str(error), error.wait_s
         raise InfrastructureError(
             f"judge {self.url}: {cause} ({_TRIES} tries); "
             "start it again, then give the same command again"
@@ -119,21 +119,23 @@ class EndpointJudge:
         except TimeoutError:
             raise _TryAgain(f"no answer within {self.timeout_s:g} s") from None
         except (httpx.TransportError, httpx.DecodingError) as error:
-            raise _TryAgain(f"{type(error).__name__}: {error}".rstrip(": ")) from None
+            cause = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise _TryAgain(cause) from None
         except (httpx.InvalidURL, UnicodeError) as error:
             raise InfrastructureError(f"judge {self.url}: no usable address ({error})") from None
 
+        # Busy or starting (429, 5xx) passes by; any other refusal stays one.
         status = response.status_code
+        excerpt = _excerpt(content)
         if status == 429 or status >= 500:
             wait_s = _seconds(response.headers.get("retry-after"))
-            raise _TryAgain(f"status {status}: {_excerpt(content)}", wait_s)
+            raise _TryAgain(f"status {status}: {excerpt}", wait_s)
         if status != 200:
-            raise InfrastructureError(
-                f"judge {self.url}: refused with status {status}: {_excerpt(content)}"
-            )
+            raise InfrastructureError(f"judge {self.url}: refused with status {status}: {excerpt}")
+
         answer = _answer(content)
         if answer is None:
-            raise _TryAgain(f"no chat completion, but {_excerpt(content)!r}")
+            raise _TryAgain(f"no chat completion, but {excerpt!r}")
         return answer
 
 

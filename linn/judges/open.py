@@ -32,13 +32,17 @@ def _judge(config: JudgeConfig, folders: Mapping[str, Path], engine: Engine) -> 
     how = Sampling(config.max_tokens, config.temperature, config.top_p)
     if config.endpoint is None:
         folder = folders[config.model]
-        sampler = engine.sampler_of(folder)
-        return SamplerJudge(sampler, Codec.load(folder), how, config.retries)
+        return SamplerJudge(
+            sampler=engine.sampler_of(folder),
+            codec=Codec.load(folder),
+            how=how,
+            retries=config.retries,
+        )
     url, model = config.endpoint
     return EndpointJudge(
         url,
         model,
-        how,
+        how=how,
         retries=config.retries,
         concurrency=config.concurrency,
         timeout_s=config.timeout_s,

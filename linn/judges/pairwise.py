@@ -115,7 +115,11 @@ def base_rewards(
         totals[second] += comparison.score_2 - edge
         times[first] += 1
         times[second] += 1
-    return [total / n if n else 3.0 for total, n in zip(totals, times, strict=True)]
+
+    means = []
+    for total, count_of_own in zip(totals, times, strict=True):
+        means.append(total / count_of_own if count_of_own else 3.0)
+    return means
 
 
 def length_terms(lengths: Sequence[int]) -> list[float]:
@@ -162,6 +166,7 @@ def group_rewards(
         lengths = [len(text.strip()) for text in texts]
         for i, term in enumerate(length_terms(lengths)):
             rewards[i] += weight * term
+
         winner = bonus_winner(lengths, base, shaping.top)
         if winner is not None:
             rewards[winner] += bonus
@@ -198,6 +203,8 @@ def _last_object(text: str, keys: tuple[str, ...]) -> tuple[float, ...] | None:
     text = text[-_END_OF_ANSWER:]
     decoder = json.JSONDecoder()
     place = len(text)
+
+    # From the last opening brace to the first: each may begin an object.
     for _ in range(_MOST_OBJECTS):
         place = text.rfind("{", 0, place)
         if place < 0:
@@ -206,8 +213,11 @@ def _last_object(text: str, keys: tuple[str, ...]) -> tuple[float, ...] | None:
             value, _end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and all(_is_number(value.get(key)) for key in keys):
-            return tuple(float(value[key]) for key in keys)
+        if not isinstance(value, dict):
+            continue
+        numbers = [value.get(key) for key in keys]
+        if all(_is_number(number) for number in numbers):
+            return tuple(float(number) for number in numbers)
     return None
 
 

@@ -51,6 +51,20 @@ class Siblings:
 
 
 @dataclass
+class _Batch:
+    """All questions to one judge."""
+
+    judge: Judge
+    """Is asked."""
+    questions: list[Question] = field(default_factory=list)
+    """In the order of their groups."""
+    seeds: list[int] = field(default_factory=list)
+    """One per question."""
+    places: list[int] = field(default_factory=list)
+    """Which group each question belongs to."""
+
+
+@dataclass
 class Judges:
     """Who judges which domain, and what asking has taken since the last `figures`."""
 
@@ -69,43 +83,45 @@ class Judges:
         All questions for one judge are asked in one go; their seeds follow from (seed, place of
         the group, place of the question). Raises UserError if a judged domain has no judge.
         """
-        questions = [_questions(group) for group in groups]
-        answers = await self._answers(groups, questions, seed)
+        batches = self._batches(groups, seed)
+        answers: list[list[tuple[Question, str]]] = [[] for _ in groups]
 
-        verdicts = []
-        for group, asked, texts in zip(groups, questions, answers, strict=True):
-            pairs = list(zip(asked, texts, strict=True))
-            verdicts.append(group.domain.judge(group.prompt, group.replies, pairs))
-        for judged in verdicts:
-            assert all(math.isfinite(v.reward) for v in judged or ()), judged
-        return verdicts
-
-    async def _answers(
-        self, groups: Sequence[Siblings], questions: Sequence[Sequence[Question]], seed: int
-    ) -> list[list[str]]:
-        """The judges' answers, one per question of every group."""
-        by_judge: dict[int, tuple[Judge, list[tuple[int, int]]]] = {}
-        for place, group in enumerate(groups):
-            if questions[place]:
-                judge = self._judge_of(group.domain)
-                _, places = by_judge.setdefault(id(judge), (judge, []))
-                places += [(place, number) for number in range(len(questions[place]))]
-
-        answers = [[""] * len(asked) for asked in questions]
         began = time.monotonic()
         # One judge after the other: checkpoints share the place of one model in the engine.
-        for judge, places in by_judge.values():
-            texts, unreadable = await ask(
-                judge,
-                [questions[place][number] for place, number in places],
-                [seed_of(seed, "judge", place, number) for place, number in places],
-            )
-            for (place, number), text in zip(places, texts, strict=True):
-                answers[place][number] = text
-            self.questions += len(places)
+        for batch in batches:
+            texts, unreadable = await ask(batch.judge, batch.questions, batch.seeds)
+            self.questions += len(texts)
             self.unreadable += unreadable
+            # A group's questions stand in their order, and in one batch only.
+            for place, question, text in zip(batch.places, batch.questions, texts, strict=True):
+                answers[place].append((question, text))
         self.seconds += time.monotonic() - began
-        return answers
+
+        verdicts = []
+        for group, pairs in zip(groups, answers, strict=True):
+            judged = group.domain.judge(group.prompt, group.replies, pairs)
+            for verdict in judged or ():
+                assert math.isfinite(verdict.reward), (group.domain.name, verdict)
+            verdicts.append(judged)
+        return verdicts
+
+    def _batches(self, groups: Sequence[Siblings], seed: int) -> list[_Batch]:
+        """The questions of all groups, those to one judge together."""
+        batches: dict[int, _Batch] = {}
+        for place, group in enumerate(groups):
+            if not group.domain.judged:
+                continue
+            questions = group.domain.questions(group.prompt, group.replies)
+            if not questions:
+                continue
+
+            judge = self._judge_of(group.domain)
+            batch = batches.setdefault(id(judge), _Batch(judge))
+            for number, question in enumerate(questions):
+                batch.questions.append(question)
+                batch.seeds.append(seed_of(seed, "judge", place, number))
+                batch.places.append(place)
+        return list(batches.values())
 
     def _judge_of(self, domain: Judged) -> Judge:
         if domain.name not in self.by_domain:
@@ -129,9 +145,3 @@ class Judges:
             "judge_unreadable": unreadable / count,
             "judge_s": seconds,
         }
-
-
-def _questions(group: Siblings) -> Sequence[Question]:
-    if not group.domain.judged:
-        return ()
-    return group.domain.questions(group.prompt, group.replies)

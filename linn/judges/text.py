@@ -90,7 +90,10 @@ def fenced(parts: Sequence[tuple[str, str]]) -> str:
 
     The key depends on all texts, so no text can contain the mark that closes it.
     """
-    key = hashlib.blake2b(repr(parts).encode("utf-8", "replace"), digest_size=4).hexdigest()
+    content = repr(parts).encode("utf-8", "replace")
+    key = hashlib.blake2b(content, digest_size=4).hexdigest()
+
+    # A text's own marks of these names are broken too, so that they do not even look alike.
     names = "|".join(re.escape(name) for name, _ in parts)
     look_alike = re.compile(rf"<(?=\s*/?\s*(?:{names})\b)", re.IGNORECASE)
 

@@ -1,4 +1,4 @@
-"""Verdicts to per-token training signal: advantages, overlong rules, masks (paper §3.1, §3.4, §4.7)."""
+"""Verdicts to per-token signal: advantages, overlong rules, masks (paper §3.1, §3.4, §4.7)."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ async def grouped(
     assert len(rollouts) % size == 0, (len(rollouts), size)
     groups = [rollouts[first : first + size] for first in range(0, len(rollouts), size)]
 
-    # Places of the groups whose domain may compare the siblings.
-    compared = []
+    # Every group goes to its domain, which may compare the siblings: all at once, so that a judge
+    # model gets all questions in one batch. Left out are those that only a model could judge.
+    places = []
     for place, siblings in enumerate(groups):
-        by_model = domains[siblings[0].prompt.domain].judged
-        if judges is not None or not by_model:
-            compared.append(place)
+        domain = domains[siblings[0].prompt.domain]
+        if judges is not None or not domain.judged:
+            places.append(place)
 
-    to_judge = [_siblings(groups[place], domains) for place in compared]
-    verdicts = await (judges or Judges()).verdicts(to_judge, seed)
-    by_place = dict(zip(compared, verdicts, strict=True))
+    judged = [_siblings(groups[place], domains) for place in places]
+    verdicts = await (judges or Judges()).verdicts(judged, seed)
+    by_place = dict(zip(places, verdicts, strict=True))
 
     return [
         _with_rewards(siblings, by_place.get(place), overlong)
@@ -58,16 +59,19 @@ def _with_rewards(
     siblings: Sequence[Rollout], verdicts: Sequence[Verdict] | None, overlong: str
 ) -> Group:
     """The group with the verdicts of comparing its siblings, if there are any."""
+    rollouts = list(siblings)
     if verdicts is not None:
-        siblings = [
-            replace(rollout, verdict=_both(rollout.verdict, verdict))
-            for rollout, verdict in zip(siblings, verdicts, strict=True)
-        ]
+        for place, verdict in enumerate(verdicts):
+            both = _both(rollouts[place].verdict, verdict)
+            rollouts[place] = replace(rollouts[place], verdict=both)
+
     rewards = []
-    for rollout in siblings:
-        penalised = overlong == "penalty" and rollout.status == "truncated"
-        rewards.append(0.0 if penalised else rollout.verdict.reward)
-    return Group(tuple(siblings), tuple(rewards))
+    for rollout in rollouts:
+        reward = rollout.verdict.reward
+        if overlong == "penalty" and rollout.status == "truncated":
+            reward = 0.0
+        rewards.append(reward)
+    return Group(tuple(rollouts), tuple(rewards))
 
 
 def _both(alone: Verdict, among: Verdict) -> Verdict:
@@ -93,14 +97,19 @@ def advantages(
     n = len(rewards)
     if n < 2 or max(rewards) - min(rewards) <= 1e-9:
         return [0.0] * n
+
     mean = sum(rewards) / n
     centred = [r - mean for r in rewards]
     if baseline == "leave_one_out":
         # r_i minus the mean of the others is (r_i - mean) n / (n - 1).
         centred = [c * n / (n - 1) for c in centred]
+
     if std == "none":
         return centred
-    spread = statistics.pstdev(rewards) if std == "population" else statistics.stdev(rewards)
+    if std == "population":
+        spread = statistics.pstdev(rewards)
+    else:
+        spread = statistics.stdev(rewards)
     return [c / (spread + EPSILON) for c in centred]
 
 
@@ -145,16 +154,22 @@ def sample_of(rollout: Rollout, advantage: float, trained: bool = True, group: i
     tokens: list[int] = []
     mask: list[bool] = []
     behaviour: list[float] = []
+    signal: list[float] = []
     for turn in rollout.turns:
-        length = len(turn.ids)
-        sampled = turn.logprobs is not None
+        count = len(turn.ids)
         tokens += turn.ids
-        mask += [sampled and trained] * length
-        behaviour += turn.logprobs if turn.logprobs is not None else [0.0] * length
+        if turn.logprobs is None:  # the policy did not sample these
+            mask += [False] * count
+            behaviour += [0.0] * count
+            signal += [0.0] * count
+        else:
+            mask += [trained] * count
+            behaviour += turn.logprobs
+            signal += [advantage if trained else 0.0] * count
     return Sample(
-        tokens,
-        mask,
-        advantage=[advantage if trained_token else 0.0 for trained_token in mask],
+        tokens=tokens,
+        mask=mask,
+        advantage=signal,
         behaviour=behaviour,
         domain=rollout.prompt.domain,
         source=f"{rollout.prompt.id}/{rollout.sibling}",

@@ -74,25 +74,24 @@ async def play(
     if not jobs:
         return []
 
-    used = {job.prompt.domain: domains[job.prompt.domain] for job in jobs}
     done = 0
-
     async with AsyncExitStack() as stack:
+        # The threads end after the conversations: leaving the stack goes the other way round.
         env_threads = await stack.enter_async_context(_threads(_ENV_THREADS))
-        grader_threads = {
-            name: await stack.enter_async_context(_threads(domain.workers))
-            for name, domain in used.items()
-        }
+        grader_threads = {}
+        for name in {job.prompt.domain for job in jobs}:
+            count = domains[name].workers
+            grader_threads[name] = await stack.enter_async_context(_threads(count))
         group = await stack.enter_async_context(task_group())
-        gate = _Gate(sampler, group, len(jobs))
+        gate = _Gate(sampler, group, live=len(jobs))
 
         async def hold(index: int, job: Job) -> Rollout:
             nonlocal done
-            domain = domains[job.prompt.domain]
-            conversation = _Conversation(index, job, domain, codec)
+            name = job.prompt.domain
             try:
+                conversation = _Conversation(index, job, domains[name], codec)
                 await conversation.hold(gate, env_threads)
-                rollout = await conversation.graded(gate, grader_threads[job.prompt.domain])
+                rollout = await conversation.graded(gate, grader_threads[name])
             except BaseException:
                 gate.closed = True
                 raise
@@ -157,11 +156,14 @@ class _Gate:
         self.busy -= 1
         if self.busy or not self.waiting or self.closed:
             return
+
+        # Whoever answered first last time, the order of the batch is that of the keys.
         requests = [self.waiting[key] for key in sorted(self.waiting)]
         self.waiting = {}
         self.busy = len(requests)
         for request in requests:
             self.group.create_task(self._ask(request))
+
         await asyncio.sleep(0)  # every request is queued before the sampler runs
         self.sampler.flush()
 
@@ -187,25 +189,37 @@ class _Conversation:
 
     def __init__(self, index: int, job: Job, domain: Domain, codec: chat.Codec) -> None:
         self.index = index
+        """Place among the conversations held together: the sampler's order."""
         self.job = job
+        self.prompt = job.prompt
         self.domain = domain
         self.codec = codec
         self.how = replace(job.how, stop=(codec.eos,), more=domain.max_turns > 1)
+        """Sampling of every assistant turn."""
+
+        # A single-turn domain stays one; of others a stage may shorten or lengthen the talk.
         self.max_turns = domain.max_turns
         if domain.max_turns > 1 and job.max_turns:
             self.max_turns = job.max_turns
 
         self.ids = codec.prompt_ids(job.prompt)
         """All tokens so far; they only grow."""
-        self.turns = [Turn(tuple(self.ids), None, codec.decode(self.ids))]
+        self.turns: list[Turn] = []
+        """The same tokens by their origin."""
         self.messages: list[Message] = []
         """Every turn after the prompt, parsed."""
         self.status: Literal["ok", "truncated", "failed"] = "ok"
+        """See `Rollout`."""
         self.error = ""
+        """Why it is not `ok`."""
+
+        self._add_turn(self.ids)
 
     async def hold(self, gate: _Gate, env_threads: ThreadPoolExecutor) -> None:
         """Alternate assistant and environment turns until the conversation is over."""
-        env = self.domain.env(self.job.prompt) if self.domain.max_turns > 1 else None
+        env = None
+        if self.domain.max_turns > 1:
+            env = self.domain.env(self.prompt)
         try:
             for number in range(self.max_turns):
                 await self._sample_turn(number, gate)
@@ -230,59 +244,73 @@ class _Conversation:
         if self.job.max_sequence is not None:
             room = min(limit, self.job.max_sequence - len(self.ids))
         if room < 1:
-            self._truncate(f"the conversation reached {self.job.max_sequence} tokens")
+            self._truncate_at_sequence()
             return
 
-        seed = seed_of(self.job.seed, number)
-        how = replace(self.how, max_tokens=room)
-        completion = await gate.generate((self.index, number), self.ids, how, seed)
+        completion = await gate.generate(
+            key=(self.index, number),
+            ids=self.ids,
+            how=replace(self.how, max_tokens=room),
+            seed=seed_of(self.job.seed, number),
+        )
 
-        text = self.codec.decode(completion.ids)
         self.ids = [*self.ids, *completion.ids]
-        self.turns.append(Turn(completion.ids, completion.logprobs, text))
-        prompt = self.job.prompt
-        self.messages.append(chat.parse(text, prompt.thinking, prompt.tools))
-        if completion.finish == "length" and room == limit:
-            self._truncate(f"turn {number + 1} reached {limit} tokens")
-        elif completion.finish == "length":
-            self._truncate(f"the conversation reached {self.job.max_sequence} tokens")
+        text = self._add_turn(completion.ids, completion.logprobs)
+        self.messages.append(chat.parse(text, self.prompt.thinking, self.prompt.tools))
 
-    async def _step(self, env: Env, env_threads: ThreadPoolExecutor) -> tuple[Message, ...] | None:
+        # Which of the two limits a turn ran into shows in the room that it had.
+        if completion.finish == "length" and room < limit:
+            self._truncate_at_sequence()
+        elif completion.finish == "length":
+            self._truncate(f"turn {number + 1} reached {limit} tokens")
+
+    async def _step(self, env: Env, env_threads: ThreadPoolExecutor) -> list[Message] | None:
         """The environment's answers to the last turn; None if the conversation is over."""
         loop = asyncio.get_running_loop()
-        answers, cause = await loop.run_in_executor(
-            env_threads, _result_or_cause, env.step, self.messages[-1]
-        )
+        last = self.messages[-1]
+        answers, cause = await loop.run_in_executor(env_threads, _result_or_cause, env.step, last)
         if cause:  # a bad reply is data: what it broke is named
             self._fail(f"environment: {cause}")
             return None
         if answers is None:
             return None
+
         # A tool's output must not open a turn: marks of the template are broken up.
-        quoted = tuple(replace(m, content=chat.quoted(m.content)) for m in answers)
+        quoted = []
+        for message in answers:
+            quoted.append(replace(message, content=chat.quoted(message.content)))
         self.messages += quoted
         return quoted
 
     def _append_env_turn(self, answers: Sequence[Message]) -> None:
-        ids = self.codec.encode(chat.continuation(answers, self.job.prompt.thinking))
+        """The answers as tokens, with the opening of the next assistant turn."""
+        ids = self.codec.encode(chat.continuation(answers, self.prompt.thinking))
         limit = self.job.max_sequence
         if limit is not None and len(self.ids) + len(ids) >= limit:  # no room for a reply
-            self._truncate(f"the conversation reached {limit} tokens")
+            self._truncate_at_sequence()
             return
-        self.turns.append(Turn(tuple(ids), None, self.codec.decode(ids)))
         self.ids = [*self.ids, *ids]
+        self._add_turn(ids)
+
+    def _add_turn(self, ids: Sequence[int], logprobs: tuple[float, ...] | None = None) -> str:
+        """Record tokens of one origin; gives their text."""
+        text = self.codec.decode(ids)
+        self.turns.append(Turn(tuple(ids), logprobs, text))
+        return text
 
     async def graded(self, gate: _Gate, grader_threads: ThreadPoolExecutor) -> Rollout:
         """The rollout with its verdict; a failed conversation is not graded."""
-        prompt = self.job.prompt
         reply = reply_of(self.messages, finished=self.status != "truncated")
         grading = None
         if self.status != "failed":
             loop = asyncio.get_running_loop()
+            queued = time.monotonic()
             grading = loop.run_in_executor(
-                grader_threads, _verify, self.domain, prompt, reply, time.monotonic()
+                grader_threads, _verify, self.domain, self.prompt, reply, queued
             )
-        await gate.leave()  # the sampler does not wait for a verdict
+        # Only now: the grader is at work before the sampler may block the loop, and the sampler
+        # does not wait for a verdict.
+        await gate.leave()
 
         verdict = None
         if grading is not None:
@@ -294,14 +322,17 @@ class _Conversation:
         if verdict is None or self.status == "failed":
             verdict = Verdict(0.0, self.error)
         return Rollout(
-            prompt,
-            self.job.sibling,
-            tuple(self.turns),
-            reply,
-            verdict,
+            prompt=self.prompt,
+            sibling=self.job.sibling,
+            turns=tuple(self.turns),
+            reply=reply,
+            verdict=verdict,
             status=self.status,
             error=self.error,
         )
+
+    def _truncate_at_sequence(self) -> None:
+        self._truncate(f"the conversation reached {self.job.max_sequence} tokens")
 
     def _truncate(self, error: str) -> None:
         self.status, self.error = "truncated", error
