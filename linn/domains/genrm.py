@@ -114,22 +114,25 @@ class GenRM(Domain):
             reward = 0.0 if as_share else -self.c1
             return Verdict(reward, "no verdict can be read", {"readable": 0.0})
 
-        errors = []
+        # A score is off by 4 at most, a ranking by 5.
+        scores_off: float = 0
+        largest = 5
         if true.score_1 is not None:
-            errors.append(abs(comparison.score_1 - true.score_1))
+            scores_off += abs(comparison.score_1 - true.score_1)
+            largest += 4
         if true.score_2 is not None:
-            errors.append(abs(comparison.score_2 - true.score_2))
-        scores_off = sum(errors)
+            scores_off += abs(comparison.score_2 - true.score_2)
+            largest += 4
         ranking_off = abs(comparison.ranking - true.ranking)
 
         if as_share:
-            largest = 4 * len(errors) + 5
             reward = 1 - (scores_off + ranking_off) / largest
         else:
             reward = -scores_off - self.c2 * ranking_off
         note = f"scores off by {scores_off:g}, ranking by {ranking_off:g}"
         same_side = _side(comparison.ranking) == _side(true.ranking)
-        return Verdict(reward, note, {"readable": 1.0, "side": float(same_side)})
+        metrics = {"readable": 1.0, "side": float(same_side)}
+        return Verdict(reward, note, metrics)
 
     def gold(self, prompt: Prompt) -> Reply:
         """What people (or the program) said."""
@@ -153,30 +156,40 @@ class GenRM(Domain):
         `overall_preference` (-3 to 3). Optional: `score_1` and `score_2` (1 to 5), without which
         the ranking alone counts, and `principle`.
         """
-        for key in ("response1", "response2"):
-            if not isinstance(row.get(key), str):
-                kind = type(row.get(key)).__name__
-                raise UserError(f"row {index}: {key} is {kind}; allowed: text")
-
-        preference = row.get("overall_preference")
-        is_whole = isinstance(preference, int) and not isinstance(preference, bool)
-        if not is_whole or preference not in _RANKING:
-            raise UserError(
-                f"row {index}: overall_preference is {preference!r}; "
-                "allowed: a whole number from -3 to 3"
-            )
+        first = _text(row.get("response1"), "response1", index)
+        second = _text(row.get("response2"), "response2", index)
+        ranking = _ranking(row, index)
         verdict = HumanVerdict(
             score_1=_score(row, "score_1", index),
             score_2=_score(row, "score_2", index),
-            ranking=_RANKING[preference],
+            ranking=ranking,
         )
-
-        principle = row.get("principle") or self.principle
-        if not isinstance(principle, str):
-            raise UserError(f"row {index}: principle is {type(principle).__name__}; allowed: text")
-        first, second = unthought(row["response1"]), unthought(row["response2"])
-        prompt = _prompt(request_messages(row, index), first, second, principle, verdict)
+        principle = _text(row.get("principle") or self.principle, "principle", index)
+        prompt = _prompt(
+            request_messages(row, index),
+            unthought(first),
+            unthought(second),
+            principle,
+            verdict,
+        )
         return replace(prompt, id=str(row.get("id", index)))
+
+
+def _text(value: object, key: str, index: int) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
+    return value
+
+
+def _ranking(row: Mapping[str, Any], index: int) -> float:
+    preference = row.get("overall_preference")
+    is_whole = isinstance(preference, int) and not isinstance(preference, bool)
+    if not is_whole or preference not in _RANKING:
+        raise UserError(
+            f"row {index}: overall_preference is {preference!r}; "
+            "allowed: a whole number from -3 to 3"
+        )
+    return _RANKING[preference]
 
 
 def _score(row: Mapping[str, Any], key: str, index: int) -> float | None:

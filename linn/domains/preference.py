@@ -1,4 +1,4 @@
-"""RLHF: siblings are compared pair by pair by a judge, with group-relative length control (paper §4.4)."""
+"""RLHF: a judge compares siblings pair by pair, with group-relative length control (paper §4.4)."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Preference(Domain):
         score (`plain` only).
         """
         texts = [shown(reply.text) for reply in replies]
-        if not self.judged or not any(texts):
+        if not self.judged or not any(texts):  # empty answers are equal without a judge
             return ()
         if len(texts) == 1:
             return self._questions_alone(prompt, texts[0])
@@ -195,12 +195,7 @@ class Preference(Domain):
         if _SCORE in by_label:
             score = read_score(by_label[_SCORE]) or 3.0
             return [Verdict((score - 1) / 4, f"score {score:g} of 5")]
-
-        # Shown in both places: a judge that goes by the place gives half.
-        first = _share_won(by_label[_SHOWN_FIRST])
-        second = 1 - _share_won(by_label[_SHOWN_SECOND])
-        note = f"won {first:g} shown first and {second:g} shown second, against the reference"
-        return [Verdict((first + second) / 2, note)]
+        return [_against_reference(by_label[_SHOWN_FIRST], by_label[_SHOWN_SECOND])]
 
     def _pairs(self, prompt: Prompt, count: int) -> list[tuple[int, int]]:
         return pairs_of(count, self.pairs, self.order, prompt.id)
@@ -236,19 +231,16 @@ class Preference(Domain):
 
         Optional: `reference` (an answer to compare with) and `principle`.
         """
-        extras = {}
         for key in ("reference", "principle"):
             value = row.get(key)
-            if value is None:
-                continue
-            if not isinstance(value, str):
+            if value is not None and not isinstance(value, str):
                 raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
-            extras[key] = value
-        if "reference" in extras:
-            extras["reference"] = unthought(extras["reference"])
+        hidden = RowExtras(
+            reference=unthought(row.get("reference") or ""),
+            principle=row.get("principle"),
+        )
         row_id = str(row.get("id", row.get("uuid", index)))
-        messages = request_messages(row, index)
-        return Prompt(self.name, row_id, messages, hidden=RowExtras(**extras))
+        return Prompt(self.name, row_id, request_messages(row, index), hidden=hidden)
 
 
 def _holds_comparison(answer: str) -> bool:
@@ -280,6 +272,14 @@ def _verdict(reply: Reply, reward: float, score: float) -> Verdict:
     }
     note = f"judge {score:.2f}, length terms and bonuses {reward - score:+.2f}"
     return Verdict(reward, note, metrics)
+
+
+def _against_reference(shown_first: str, shown_second: str) -> Verdict:
+    """The verdict on a reply that was shown in both places: going by the place gives half."""
+    first = _share_won(shown_first)
+    second = 1 - _share_won(shown_second)
+    note = f"won {first:g} shown first and {second:g} shown second, against the reference"
+    return Verdict((first + second) / 2, note)
 
 
 def _share_won(answer: str) -> float:

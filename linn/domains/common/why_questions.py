@@ -156,17 +156,21 @@ class ProgramJudge:
             limit = _BRIEF_ROW
         if not named:
             return 1
+
+        score = 2 + reason + example
         brief = len(answer.strip()) <= limit and not _repeats(answer)
-        return 2 + reason + example + (brief and (reason or example))
+        if brief and (reason or example):  # brevity alone is no merit
+            score += 1
+        return score
 
     def compare(self, prompt: Prompt, first: str, second: str) -> Comparison:
         """Mirrored when the two change places."""
-        score_1, score_2 = self.score(prompt, first), self.score(prompt, second)
-        if score_1 != score_2:
-            return Comparison(score_1, score_2, 3.5 - (score_1 - score_2) * 0.625)
-
+        score_1 = self.score(prompt, first)
+        score_2 = self.score(prompt, second)
         length_1, length_2 = len(first.strip()), len(second.strip())
-        if length_1 == length_2:
+        if score_1 != score_2:
+            ranking = 3.5 - (score_1 - score_2) * 0.625
+        elif length_1 == length_2:
             ranking = 3.5
         elif length_1 < length_2:
             ranking = 3.0

@@ -8,12 +8,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar
 
 from linn.chat.request import request_messages
 from linn.domains.base import Domain, content_key
 from linn.domains.longctx.documents import documents_task
 from linn.domains.longctx.needles import NEEDLES
+from linn.domains.longctx.rows import (
+    Accepted,
+    Outputs,
+    accepted_answers,
+    normal,
+    outputs_of,
+    question_of,
+)
 from linn.errors import UserError
 from linn.judges.equivalence import equivalence_question, read_equivalence
 from linn.judges.text import Question, shown
@@ -71,26 +79,6 @@ class Items:
     """The lines of the context that hold it."""
     wrong: str
     """Another value of the context."""
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """A row with `expected_answer`."""
-
-    answers: tuple[str, ...]
-    """Each of them is right."""
-    question: str
-    """What is asked, for the judge."""
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """A row of RULER's own layout."""
-
-    outputs: tuple[str, ...]
-    """Texts that the answer must hold."""
-    any_counts: bool
-    """Whether one of them is enough (`subset: qa_…`)."""
 
 
 # ---------------------------------------------------------------- the domain
@@ -153,35 +141,54 @@ class LongContext(Domain):
         if self.rows is not None or self.level == "tiny":
             yield from super().prompts(split, seed)
             return
-        order = seed if split == "train" else 0
+        order = 0
+        if split == "train":
+            order = seed
         for index in itertools.count():
-            rng = random.Random(seed_of("prompts", self.name, split, order, index))
-            prompt = self.make(rng)
-            yield replace(prompt, id=f"{content_key(prompt)}.{index}")
+            draw = seed_of("prompts", self.name, split, order, index)
+            prompt = self.make(random.Random(draw))
+            key = content_key(prompt)
+            yield replace(prompt, id=f"{key}.{index}")
 
     def make(self, rng: random.Random) -> Prompt:
         """Keys and numbers are distinct within a prompt, so every distractor's number is wrong."""
-        return self._boxes(rng) if self.level == "tiny" else self._long(rng)
+        if self.level == "tiny":
+            return self._boxes(rng)
+        return self._long(rng)
 
     def _boxes(self, rng: random.Random) -> Prompt:
+        """A listing of boxes and a question for one of them."""
         count = self.lines or rng.randint(5, 8)
         keys = _distinct_keys(rng, count)
-        numbers = rng.sample(range(10 ** len(str(count))), count)
+        largest = 10 ** len(str(count))
+        numbers = rng.sample(range(largest), count)
         place = rng.randrange(count)
-        is_last = place + 1 == count
-        neighbour = numbers[place - 1 if is_last else place + 1]
 
-        lines = [f"box {key} {number}" for key, number in zip(keys, numbers, strict=True)]
-        listing = "\n".join(lines)
-        question = Message("user", f"{listing}\nwhich number is in box {keys[place]}?")
-        box = Box(keys[place], str(numbers[place]), str(neighbour))
-        return Prompt(self.name, "", (question,), hidden=box)
+        # The neighbour is the next line's number; the last line has only one before it.
+        beside = place + 1
+        if beside == count:
+            beside = place - 1
+        box = Box(
+            key=keys[place],
+            number=str(numbers[place]),
+            neighbour=str(numbers[beside]),
+        )
+
+        lines = []
+        for key, number in zip(keys, numbers, strict=True):
+            lines.append(f"box {key} {number}")
+        lines.append(f"which number is in box {box.key}?")
+        message = Message("user", "\n".join(lines))
+        return Prompt(self.name, "", (message,), hidden=box)
 
     def _long(self, rng: random.Random) -> Prompt:
+        """A text of `tokens` tokens and a question about it."""
         name = self.task or rng.choice(list(TASKS))
         task = TASKS[name](rng, self.tokens)
-        # A text may hold no other value of the kind: then the next number is the wrong one.
-        wrong = rng.choice(task.wrong) if task.wrong else str(int(task.items[0]) + 1)
+        if task.wrong:
+            wrong = rng.choice(task.wrong)
+        else:  # a lone needle: no other code stands in the text
+            wrong = str(int(task.items[0]) + 1)
         hidden = Items(name, task.items, task.evidence, wrong)
         return Prompt(self.name, "", (Message("user", task.text),), hidden=hidden)
 
@@ -196,16 +203,14 @@ class LongContext(Domain):
         length = len(reply.text)
         if length > _LONGEST_ANSWER:
             return Verdict(0.0, f"the answer has {length} characters, too many for a look-up")
-        match prompt.hidden:
-            case Items() as hidden:
+        hidden: Box | Items | Accepted | Outputs = prompt.hidden
+        match hidden:
+            case Items():
                 return _verdict_of_items(hidden, reply.text)
-            case Outputs() as hidden:
+            case Outputs():
                 return _verdict_of_outputs(hidden, reply.text)
-        accepted: Box | Accepted = prompt.hidden
-        answer = _normal(reply.text)
-        if answer and answer in {_normal(text) for text in accepted.answers}:
-            return Verdict(1.0)
-        return Verdict(0.0, f"{answer[:40]!r} is not {accepted.answers[0]!r}")
+            case Box() | Accepted():
+                return _verdict_of_answer(hidden.answers, reply.text)
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
         """Whether it is equivalent to the expected answer, for every reply that is inexact."""
@@ -226,12 +231,15 @@ class LongContext(Domain):
 
         questions = []
         for label, text in parts.items():
-            orders = [(shown(text), expected)]
-            if self.swap:
-                orders.append((expected, shown(text)))
+            answer = shown(text)
+            orders = [(answer, expected)]
+            if self.swap:  # a judge that goes by the place is then no help
+                orders.append((expected, answer))
+
             for first, second in orders:
                 messages = equivalence_question(hidden.question, first, second)
-                questions.append(Question(messages, _has_label, (index,), label))
+                question = Question(messages, _has_label, replies=(index,), label=label)
+                questions.append(question)
         return questions
 
     def judge(
@@ -263,10 +271,10 @@ class LongContext(Domain):
 
     def _by_equivalence(self, parts: Mapping[str, bool]) -> Verdict:
         """`parts`: whether the whole reply and, if asked about, its final line are equivalent."""
-        decisive = _FINAL_LINE if _FINAL_LINE in parts else _WHOLE_REPLY
-        if parts[decisive]:
+        whole = parts[_WHOLE_REPLY]
+        if parts.get(_FINAL_LINE, whole):
             return Verdict(1.0, "equivalent")
-        if parts[_WHOLE_REPLY]:
+        if whole:
             return Verdict(self.partial, "equivalent in part")
         return Verdict(0.0, "not equivalent, says the judge")
 
@@ -274,15 +282,16 @@ class LongContext(Domain):
 
     def gold(self, prompt: Prompt) -> Reply:
         """The first accepted answer, or all items."""
-        match prompt.hidden:
-            case Items(items=items, evidence=evidence):
-                return Reply(", ".join(items), evidence)
-            case Outputs(outputs=outputs):
-                return Reply(", ".join(outputs))
-            case Box() as box:
-                return Reply(box.number, box.line)
-        accepted: Accepted = prompt.hidden
-        return Reply(accepted.answers[0])
+        hidden: Box | Items | Accepted | Outputs = prompt.hidden
+        match hidden:
+            case Box():
+                return Reply(hidden.number, hidden.line)
+            case Items():
+                return Reply(", ".join(hidden.items), hidden.evidence)
+            case Accepted():
+                return Reply(hidden.answers[0])
+            case Outputs():
+                return Reply(", ".join(hidden.outputs))
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The thought repeats the lines that hold the answer.
@@ -290,13 +299,17 @@ class LongContext(Domain):
         The fault: the answer is a neighbouring line's (`full`: another line's).
         """
         hidden: Box | Items = prompt.hidden
-        if isinstance(hidden, Box):
-            number = hidden.neighbour if faulty else hidden.number
-            return (Message("assistant", number, reasoning=hidden.line),)
-        items = list(hidden.items)
-        if faulty:
-            items[-1] = hidden.wrong
-        return (Message("assistant", ", ".join(items), reasoning=hidden.evidence),)
+        match hidden:
+            case Box():
+                answer = hidden.neighbour if faulty else hidden.number
+                thought = hidden.line
+            case Items():
+                items = list(hidden.items)
+                if faulty:
+                    items[-1] = hidden.wrong
+                answer = ", ".join(items)
+                thought = hidden.evidence
+        return (Message("assistant", answer, reasoning=thought),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """`responses_create_params.input` and `expected_answer`: a text, or a list of them.
@@ -307,79 +320,46 @@ class LongContext(Domain):
         hidden: Accepted | Outputs
         if row.get("outputs") is not None and row.get("expected_answer") is None:
             messages = request_messages(row, index)
-            hidden = _outputs_of(row, index)
+            hidden = outputs_of(row, index)
         else:
-            answers = _accepted_answers(row, index)
+            answers = accepted_answers(row, index)
             messages = request_messages(row, index)
-            hidden = Accepted(answers, _question_of(row, index, messages[-1].content))
+            question = question_of(row, index, messages[-1].content)
+            hidden = Accepted(answers, question)
         row_id = str(row.get("id", row.get("uuid", index)))
         return Prompt(self.name, row_id, messages, hidden=hidden)
-
-
-# ---------------------------------------------------------------- reading rows
-
-
-def _outputs_of(row: Mapping[str, Any], index: int) -> Outputs:
-    outputs = row["outputs"]
-    if not _are_texts(outputs) or not all(text.strip() for text in outputs):
-        raise UserError(
-            f"row {index}: outputs is {str(outputs)[:40]}; allowed: a list of texts, at least one"
-        )
-    return Outputs(tuple(outputs), str(row.get("subset")).startswith("qa_"))
-
-
-def _accepted_answers(row: Mapping[str, Any], index: int) -> tuple[str, ...]:
-    expected = row.get("expected_answer")
-    answers = [expected] if isinstance(expected, str) else expected
-    if not _are_texts(answers) or not all(_normal(text) for text in answers):
-        raise UserError(
-            f"row {index}: expected_answer is {expected!r}; allowed: text or a list of texts"
-        )
-    return tuple(answers)
-
-
-def _are_texts(value: object) -> TypeGuard[list[str]]:
-    """Whether it is a list of texts, at least one."""
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
-
-
-def _question_of(row: Mapping[str, Any], index: int, last_turn: str) -> str:
-    """The row's `question`, else what its last turn seems to ask."""
-    question = row.get("question")
-    if question is not None and not isinstance(question, str):
-        raise UserError(f"row {index}: question is {type(question).__name__}; allowed: text")
-    return question or _last_question(last_turn)
-
-
-def _last_question(text: str) -> str:
-    """What a long user turn asks.
-
-    The line that begins with QUESTION:, else what follows its `</text>`, else its last paragraph.
-    """
-    labelled: list[str] = re.findall(r"^QUESTION:[ \t]*(.+)$", text, re.MULTILINE)
-    if labelled:
-        question = labelled[-1]
-    elif "</text>" in text:
-        question = text.rpartition("</text>")[2]
-    else:
-        question = text.rstrip().rpartition("\n\n")[2]
-    return question.strip()[-2_000:]
 
 
 # ---------------------------------------------------------------- reading answers
 
 
+def _verdict_of_answer(accepted: tuple[str, ...], text: str) -> Verdict:
+    answer = normal(text)
+    if answer and answer in {normal(other) for other in accepted}:
+        return Verdict(1.0)
+    return Verdict(0.0, f"{answer[:40]!r} is not {accepted[0]!r}")
+
+
 def _verdict_of_items(hidden: Items, text: str) -> Verdict:
-    right = _listed(text, len(hidden.items)) == {_normal(item) for item in hidden.items}
-    note = "" if right else f"{text.strip()[:60]!r} is not {', '.join(hidden.items)}"
-    return Verdict(float(right), note, {f"task/{hidden.task}": float(right)})
+    metric = f"task/{hidden.task}"
+    expected = {normal(item) for item in hidden.items}
+    if _listed(text, len(hidden.items)) == expected:
+        return Verdict(1.0, "", {metric: 1.0})
+    note = f"{text.strip()[:60]!r} is not {', '.join(hidden.items)}"
+    return Verdict(0.0, note, {metric: 0.0})
 
 
 def _verdict_of_outputs(hidden: Outputs, text: str) -> Verdict:
-    count = len(hidden.outputs)
-    held = sum(output.lower() in text.lower() for output in hidden.outputs)
-    reward = float(held > 0) if hidden.any_counts else held / count
-    note = "" if reward == 1 else f"{held} of {count} outputs in {text.strip()[:60]!r}"
+    lower = text.lower()
+    present = [output for output in hidden.outputs if output.lower() in lower]
+    if hidden.any_counts:
+        reward = float(bool(present))
+    else:
+        reward = len(present) / len(hidden.outputs)
+    if reward == 1:
+        return Verdict(reward)
+    excerpt = text.strip()[:60]
+    note = f"{len(present)} of {len(hidden.outputs)} outputs in {excerpt!r}"
     return Verdict(reward, note)
 
 
@@ -401,9 +381,9 @@ def _listed(text: str, count: int) -> set[str]:
     All of it if one is asked for, else what commas, semicolons, line ends and `and` part.
     """
     if count == 1:
-        return {_normal(text)}
+        return {normal(text)}
     parts = re.split(r"[,;\n]|\band\b", text.strip().removesuffix("."))
-    return {_normal(part) for part in parts} - {""}
+    return {normal(part) for part in parts} - {""}
 
 
 def _distinct_keys(rng: random.Random, count: int) -> list[str]:
@@ -415,8 +395,3 @@ def _distinct_keys(rng: random.Random, count: int) -> list[str]:
     while len(keys) < count:
         keys[" ".join(rng.choice(_KEYS) for _ in range(words))] = None
     return list(keys)
-
-
-def _normal(text: str) -> str:
-    text = re.sub(r"\s+", " ", text).strip().lower()
-    return text.strip("*_`\"' ").removesuffix(".").strip("*_`\"' ")

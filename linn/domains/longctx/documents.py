@@ -160,21 +160,33 @@ def _chain(rng: random.Random, world: _World) -> _Problem | None:
         "seat, then the sister of that mayor. At which school was that sister taught? "
         "Answer with the school's name alone."
     )
-    return _Problem(question, answer, [person, company, town, mayor, sister], wrong)
+    return _Problem(
+        question=question,
+        answer=answer,
+        needed=[person, company, town, mayor, sister],
+        wrong=wrong,
+    )
 
 
 def _sum(rng: random.Random, world: _World) -> _Problem:
     """A sum over five documents."""
     companies = rng.sample(world.companies, 5)
+    *others, last = companies
     question = (
-        f"How many people do {', '.join(companies[:-1])} and {companies[-1]} employ together? "
+        f"How many people do {', '.join(others)} and {last} employ together? "
         "Add up what the documents say. Answer with the number alone."
     )
     sizes = [world.staff[company] for company in companies]
     total = sum(sizes)
+
     # Wrong by one company, wrong by one, or one company's number alone.
     wrong = [total - sizes[-1], total + 1, *sizes]
-    return _Problem(question, str(total), companies, [str(number) for number in wrong])
+    return _Problem(
+        question=question,
+        answer=str(total),
+        needed=companies,
+        wrong=[str(number) for number in wrong],
+    )
 
 
 def documents_task(rng: random.Random, tokens: int) -> Task:
@@ -184,20 +196,28 @@ def documents_task(rng: random.Random, tokens: int) -> Task:
     """
     count = max(_FEWEST, min(_MOST, tokens // _DOCUMENT))
     problem = None
-    while problem is None:
+    while problem is None:  # a chain that runs in a circle wants another world
         world = _make_world(rng, count)
-        problem = _chain(rng, world) if rng.random() < 0.5 else _sum(rng, world)
+        if rng.random() < 0.5:
+            problem = _chain(rng, world)
+        else:
+            problem = _sum(rng, world)
 
     facts = _documents(world)
     names = list(facts)
     rng.shuffle(names)
-    texts = [f"Document {number}: {name}\n{facts[name]}" for number, name in enumerate(names, 1)]
+    texts = []
+    for number, name in enumerate(names, 1):
+        texts.append(f"Document {number}: {name}\n{facts[name]}")
+
     room = tokens - tokens_in(problem.question) - sum(map(tokens_in, texts))
     context = "\n\n".join(_padded(rng, texts, room))
-
-    evidence = "\n".join(facts[name] for name in problem.needed)
-    text = f"{context}\n\n{problem.question}"
-    return Task(text, (problem.answer,), evidence, tuple(problem.wrong))
+    return Task(
+        text=f"{context}\n\n{problem.question}",
+        items=(problem.answer,),
+        evidence="\n".join(facts[name] for name in problem.needed),
+        wrong=tuple(problem.wrong),
+    )
 
 
 def _padded(rng: random.Random, texts: list[str], room: int) -> list[str]:

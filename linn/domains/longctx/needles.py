@@ -86,7 +86,8 @@ def _hidden_among(
 
     `ordered` keeps their order.
     """
-    lines = _filler_lines(rng, room - sum(map(tokens_in, needles)))
+    own = sum(map(tokens_in, needles))
+    lines = _filler_lines(rng, room - own)
     depths = [rng.randint(0, len(lines)) for _ in needles]
     if ordered:
         depths.sort()
@@ -120,37 +121,38 @@ def _codes(rng: random.Random, count: int) -> list[str]:
     return [str(number) for number in rng.sample(range(1_000_000, 10_000_000), count)]
 
 
-def _needle_line(name: str, code: str) -> str:
-    return f"A code of the {name} is {code}."
-
-
 def _needles(rng: random.Random, tokens: int, count: int, values: int, asked: int) -> Task:
     """`count` names with `values` codes each; the question is for all codes of `asked` names."""
     names = _names(rng, count)
     codes = _codes(rng, len(names) * values)
-    codes_of = {
-        name: codes[number * values : (number + 1) * values] for number, name in enumerate(names)
-    }
-    lines = [_needle_line(name, code) for name in names for code in codes_of[name]]
+    lines = []
+    for number, code in enumerate(codes):
+        owner = names[number // values]
+        lines.append(f"A code of the {owner} is {code}.")
+
     # The first names are asked for, so the evidence is taken before the lines are mixed.
-    evidence = "\n".join(lines[: asked * values])
+    needed = asked * values
+    evidence = "\n".join(lines[:needed])
     rng.shuffle(lines)
 
-    right = codes[: asked * values]
-    question = _code_question(names[:asked], len(right))
+    question = _code_question(names[:asked], needed)
     context = _hidden_among(rng, lines, tokens - tokens_in(question))
-    wrong = [code for code in codes if code not in right]
-    return Task(f"{context}\n\n{question}", tuple(right), evidence, tuple(wrong))
+    return Task(
+        text=f"{context}\n\n{question}",
+        items=tuple(codes[:needed]),
+        evidence=evidence,
+        wrong=tuple(codes[needed:]),
+    )
 
 
 def _code_question(names: Sequence[str], codes: int) -> str:
     """Asks for all codes of the names; there are so many `codes`."""
-    subject = names[0]
+    subject, verb = names[0], "has"
     if len(names) > 1:
         subject = ", ".join(names[:-1]) + f" and {names[-1]}"
+        verb = "have"
     if codes == 1:
-        return f"Which code has the {subject}? Answer with the number alone."
-    verb = "have" if len(names) > 1 else "has"
+        return f"Which code {verb} the {subject}? Answer with the number alone."
     return (
         f"Which codes {verb} the {subject}? "
         "Answer with all the numbers and nothing else, with commas between."
@@ -194,21 +196,27 @@ def tracking(rng: random.Random, tokens: int) -> Task:
     """All variables that came by one value through a chain, among chains of other values."""
     count = 2 + min(60, tokens // 2_000)
     names = _variables(rng, count * _CHAIN)
-    values = [str(number) for number in rng.sample(range(10_000, 100_000), count)]
+    values = rng.sample(range(10_000, 100_000), count)
     chains = []
     for number, value in enumerate(values):
-        own = names[number * _CHAIN : (number + 1) * _CHAIN]
+        first = number * _CHAIN
+        own = names[first : first + _CHAIN]
         chains.append(_assignments(own, value))
 
+    # The first chain is the one that is asked for.
     question = (
         f"Which variables have the value {values[0]} in the end? "
         "Answer with all their names and nothing else, with commas between."
     )
-    evidence = "\n".join(chains[0])
     lines = _interleaved(rng, chains)
-    context = _hidden_among(rng, lines, tokens - tokens_in(question), ordered=True)
-    right, wrong = names[:_CHAIN], names[_CHAIN:]
-    return Task(f"{context}\n\n{question}", tuple(right), evidence, tuple(wrong))
+    room = tokens - tokens_in(question)
+    context = _hidden_among(rng, lines, room, ordered=True)
+    return Task(
+        text=f"{context}\n\n{question}",
+        items=tuple(names[:_CHAIN]),
+        evidence="\n".join(chains[0]),
+        wrong=tuple(names[_CHAIN:]),
+    )
 
 
 def _variables(rng: random.Random, count: int) -> list[str]:
@@ -219,7 +227,7 @@ def _variables(rng: random.Random, count: int) -> list[str]:
     return list(names)
 
 
-def _assignments(names: Sequence[str], value: str) -> list[str]:
+def _assignments(names: Sequence[str], value: int) -> list[str]:
     """The first variable gets the value, every other one what the one before it has."""
     lines = [f"VAR {names[0]} = {value}"]
     for before, after in itertools.pairwise(names):
