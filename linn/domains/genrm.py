@@ -111,8 +111,8 @@ class GenRM(Domain):
         comparison = read_comparison(reply.text)
         true: HumanVerdict = prompt.hidden
         if comparison is None:
-            reward = 0.0 if as_share else -self.c1
-            return Verdict(reward, "no verdict can be read", {"readable": 0.0})
+            worst = 0.0 if as_share else -self.c1
+            return Verdict(worst, "no verdict can be read", {"readable": 0.0})
 
         # A score is off by 4 at most, a ranking by 5.
         scores_off: float = 0
@@ -238,7 +238,9 @@ def _whole(comparison: Comparison) -> HumanVerdict:
     """
     difference = int(abs(comparison.score_1 - comparison.score_2))
     distance = {0: 0.5, 1: 0.5, 2: 1.5}.get(difference, 2.5)
-    ranking = 3.5 - distance if comparison.ranking < 3.5 else 3.5 + distance
+    if comparison.ranking < 3.5:
+        distance = -distance
+    ranking = 3.5 + distance
     return HumanVerdict(int(comparison.score_1), int(comparison.score_2), ranking)
 
 

@@ -115,23 +115,28 @@ class Preference(Domain):
             return self._questions_alone(prompt, texts[0])
 
         questions = []
-        for first, second in self._pairs(prompt, len(texts)):
-            questions.append(self._comparison(prompt, texts[first], texts[second], (first, second)))
+        for pair in self._pairs(prompt, len(texts)):
+            first, second = pair
+            question = self._comparison(prompt, texts[first], texts[second], replies=pair)
+            questions.append(question)
         return questions
 
     def _questions_alone(self, prompt: Prompt, text: str) -> Sequence[Question]:
+        alone = (0,)
         reference = ""
         if isinstance(prompt.hidden, RowExtras):
             reference = shown(prompt.hidden.reference)
+
         if reference:
+            # Once in each place, so that a judge's liking for a place cancels out.
             return [
-                self._comparison(prompt, text, reference, (0,), _SHOWN_FIRST),
-                self._comparison(prompt, reference, text, (0,), _SHOWN_SECOND),
+                self._comparison(prompt, text, reference, alone, _SHOWN_FIRST),
+                self._comparison(prompt, reference, text, alone, _SHOWN_SECOND),
             ]
         if self.layout == "genrm":  # a model that only compares leaves a lone reply to `verify`
             return ()
         messages = score_question(prompt.messages, text, self._principle(prompt))
-        return [Question(messages, _holds_score, (0,), _SCORE)]
+        return [Question(messages, _holds_score, alone, _SCORE)]
 
     def _comparison(
         self, prompt: Prompt, first: str, second: str, replies: tuple[int, ...], label: str = ""
@@ -170,10 +175,13 @@ class Preference(Domain):
             pairs, comparisons = _compared(answers)
         else:
             pairs = self._pairs(prompt, len(replies))
-            comparisons = [
-                self._program.compare(prompt, replies[first].text, replies[second].text)
-                for first, second in pairs
-            ]
+            comparisons = []
+            for first, second in pairs:
+                comparisons.append(
+                    self._program.compare(prompt, replies[first].text, replies[second].text)
+                )
+
+        # Without an answer (all replies are empty) nobody was compared: 3 for each.
         base = base_rewards(len(replies), pairs, comparisons)
         rewards = group_rewards(
             base,
@@ -214,6 +222,7 @@ class Preference(Domain):
         """
         if isinstance(prompt.hidden, WhyFact):
             return Reply(full_answer(prompt.hidden), _THOUGHT)
+        # Its longest word is the likeliest to be taken for the topic.
         request = prompt.messages[-1].content[:_WORDS_SEARCHED].lower()
         word = max(re.findall(r"\w{4,}", request), key=len, default="")
         return Reply(f"{word} because it is so. for example {word} as asked.")
@@ -235,12 +244,17 @@ class Preference(Domain):
             value = row.get(key)
             if value is not None and not isinstance(value, str):
                 raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
+
         hidden = RowExtras(
             reference=unthought(row.get("reference") or ""),
             principle=row.get("principle"),
         )
-        row_id = str(row.get("id", row.get("uuid", index)))
-        return Prompt(self.name, row_id, request_messages(row, index), hidden=hidden)
+        return Prompt(
+            domain=self.name,
+            id=str(row.get("id", row.get("uuid", index))),
+            messages=request_messages(row, index),
+            hidden=hidden,
+        )
 
 
 def _holds_comparison(answer: str) -> bool:

@@ -65,30 +65,32 @@ class EndpointJudge:
 
         slots = asyncio.Semaphore(self.concurrency)
         limits = httpx.Limits(
-            max_connections=self.concurrency, max_keepalive_connections=self.concurrency
+            max_connections=self.concurrency,
+            max_keepalive_connections=self.concurrency,
         )
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        headers = {}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
 
+        # A question keeps its slot through all tries, so that a busy server is not asked more.
         async def answer_to(messages: Sequence[Message], seed: int) -> str:
             async with slots:
                 return await self._ask(client, messages, seed)
 
-        # No limit of httpx's own: `_ask` limits the whole request.
-        async with httpx.AsyncClient(headers=headers, limits=limits, timeout=None) as client:
-            async with task_group() as group:
-                tasks = [
-                    group.create_task(answer_to(messages, seed))
-                    for messages, seed in zip(conversations, seeds, strict=True)
-                ]
-            return [task.result() for task in tasks]
+        # No limit of httpx's own: `_try` limits the whole request.
+        client = httpx.AsyncClient(headers=headers, limits=limits, timeout=None)
+        tasks = []
+        async with client, task_group() as group:
+            for messages, seed in zip(conversations, seeds, strict=True):
+                tasks.append(group.create_task(answer_to(messages, seed)))
+        return [task.result() for task in tasks]
 
     async def _ask(self, client: httpx.AsyncClient, messages: Sequence[Message], seed: int) -> str:
         """The answer to one conversation, after as many tries as it takes and is allowed."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
         body = {
             "model": self.model,
-            "messages": turns,
-            "seed": seed % 2**31,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+            "seed": seed % 2**31,  # servers take no more than 32 bits
             "temperature": self.how.temperature,
             "top_p": self.how.top_p,
             "max_tokens": self.how.max_tokens,
@@ -159,6 +161,7 @@ def _answer(body: bytes) -> str | None:
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
 
+    # Some servers answer in parts, as requests may be written.
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict)]
         content = "".join(str(part.get("text", "")) for part in parts)

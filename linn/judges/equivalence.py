@@ -11,9 +11,13 @@ EQUAL, DIFFERENT = "[[A=B]]", "[[A!=B]]"
 
 def equivalence_question(question: str, first: str, second: str) -> tuple[Message, ...]:
     """Asks whether the first answer says what the second says."""
-    parts = [("question", question), ("answer_a", first), ("answer_b", second)]
-    # A space within "[[" keeps either answer from holding a label that a judge might quote.
-    texts = fenced([(name, text.replace("[[", "[ [")) for name, text in parts])
+    # A space within "[[" keeps all texts from holding a label that a judge might quote.
+    parts = [
+        ("question", question.replace("[[", "[ [")),
+        ("answer_a", first.replace("[[", "[ [")),
+        ("answer_b", second.replace("[[", "[ [")),
+    ]
+    texts = fenced(parts)
     request = (
         "Two answers to a question stand below. Decide whether answer_a gives the same answer as "
         "answer_b in content: wording, order and detail beyond the question don't matter; an "

@@ -11,7 +11,7 @@ from linn.chat.render import Codec
 from linn.engine.protocol import Sampler
 from linn.errors import task_group
 from linn.judges.text import Question, answer_of, inert
-from linn.types import Message, Prompt, Sampling, seed_of
+from linn.types import Completion, Message, Prompt, Sampling, seed_of
 
 JUDGE_SAMPLING = Sampling(16_384, 0.6, 0.95)
 """How the released judges are sampled (paper §4.4)."""
@@ -55,27 +55,22 @@ class SamplerJudge:
         if not conversations:
             return []
         how = replace(self.how, stop=(self.codec.eos,))
-        prompts = [
-            self.codec.prompt_ids(Prompt("judge", "", tuple(messages)))
-            for messages in conversations
-        ]
-
+        tasks = []
         async with task_group() as group:
-            tasks = [
-                group.create_task(self.sampler.generate(ids, how, seed))
-                for ids, seed in zip(prompts, seeds, strict=True)
-            ]
+            for messages, seed in zip(conversations, seeds, strict=True):
+                prompt = Prompt("judge", "", tuple(messages))
+                ids = self.codec.prompt_ids(prompt)
+                request = self.sampler.generate(ids, how, seed)
+                tasks.append(group.create_task(request))
+
             await asyncio.sleep(0)  # every request is queued before the sampler runs
             self.sampler.flush()
+        return [self._text(task.result()) for task in tasks]
 
-        answers = []
-        for task in tasks:
-            completion = task.result()
-            if completion.finish == "stop":
-                answers.append(answer_of(self.codec.decode(completion.ids), thinking=True))
-            else:
-                answers.append("")
-        return answers
+    def _text(self, completion: Completion) -> str:
+        if completion.finish == "length":  # cut off: whatever it says is no verdict yet
+            return ""
+        return answer_of(self.codec.decode(completion.ids), thinking=True)
 
 
 async def ask(
@@ -86,11 +81,7 @@ async def ask(
     An unreadable answer is asked for again up to `retries` times, each time with another seed;
     if it stays unreadable it is empty.
     """
-    # What a question quotes from a policy must not end a message or open another.
-    conversations = [
-        [replace(message, content=inert(message.content)) for message in question.messages]
-        for question in questions
-    ]
+    conversations = [_quoted(question.messages) for question in questions]
     answers = [""] * len(questions)
     open_questions = list(range(len(questions)))
 
@@ -101,6 +92,8 @@ async def ask(
             [conversations[i] for i in open_questions],
             [seed_of(seeds[i], attempt) for i in open_questions],
         )
+
+        # Only what cannot be read goes into the next, smaller batch.
         unreadable = []
         for i, text in zip(open_questions, texts, strict=True):
             if questions[i].readable(text):
@@ -109,3 +102,11 @@ async def ask(
                 unreadable.append(i)
         open_questions = unreadable
     return answers, len(open_questions)
+
+
+def _quoted(messages: Sequence[Message]) -> list[Message]:
+    """The messages without marks of a chat template.
+
+    What they quote from a policy must not end a message or open another.
+    """
+    return [replace(message, content=inert(message.content)) for message in messages]

@@ -80,6 +80,7 @@ def pairs_of(
     if pairs == "circular":
         return [(i, (i + 1) % count) for i in range(count)]
 
+    # Each pair has its own seed, so a longer group does not turn the pairs of a shorter one.
     chosen = []
     for i in range(count):
         for j in range(i + 1, count):
@@ -105,9 +106,11 @@ def base_rewards(
     Equal scores are parted by the ranking. A reply that was never compared gets 3.
     """
     assert len(compared) == len(comparisons), (len(compared), len(comparisons))
+
     totals = [0.0] * count
     times = [0] * count
     for (first, second), comparison in zip(compared, comparisons, strict=True):
+        # What the winner of a tie gains, the other loses: 3.5 stands between the two.
         edge = 0.0
         if comparison.score_1 == comparison.score_2:
             edge = 3.5 - comparison.ranking
@@ -137,6 +140,7 @@ def length_terms(lengths: Sequence[int]) -> list[float]:
 
 def bonus_winner(lengths: Sequence[int], base: Sequence[float], top: float = 0.2) -> int | None:
     """The first of the shortest texts that are not empty, if its base reward is among the best."""
+    # Saying nothing at all is not brevity.
     filled = [i for i, length in enumerate(lengths) if length > 0]
     if len(base) < 2 or not filled:
         return None
@@ -185,6 +189,7 @@ def read_comparison(text: str) -> Comparison | None:
     if numbers is None:
         return None
     score_1, score_2, ranking = numbers
+    # Out of range is unreadable rather than cut back: such a judge did not follow its task.
     if not (1 <= score_1 <= 5 and 1 <= score_2 <= 5 and 1 <= ranking <= 6):
         return None
     return Comparison(score_1, score_2, ranking)
@@ -275,7 +280,8 @@ def _question(
     if principle:
         parts.append(("principle", principle))
     parts += responses
-    return (Message("user", f"{task}\n\n{fenced(parts)}\n\n{form}"),)
+    text = f"{task}\n\n{fenced(parts)}\n\n{form}"
+    return (Message("user", text),)
 
 
 def genrm_question(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -63,6 +63,10 @@ class _Batch:
     places: list[int] = field(default_factory=list)
     """Which group each question belongs to."""
 
+    def with_answers(self, texts: Sequence[str]) -> Iterator[tuple[int, Question, str]]:
+        """(group, question, answer) of every question; a group's stay in their order."""
+        return zip(self.places, self.questions, texts, strict=True)
+
 
 @dataclass
 class Judges:
@@ -86,24 +90,18 @@ class Judges:
         batches = self._batches(groups, seed)
         answers: list[list[tuple[Question, str]]] = [[] for _ in groups]
 
-        began = time.monotonic()
         # One judge after the other: checkpoints share the place of one model in the engine.
+        began = time.monotonic()
         for batch in batches:
             texts, unreadable = await ask(batch.judge, batch.questions, batch.seeds)
             self.questions += len(texts)
             self.unreadable += unreadable
-            # A group's questions stand in their order, and in one batch only.
-            for place, question, text in zip(batch.places, batch.questions, texts, strict=True):
+            for place, question, text in batch.with_answers(texts):
                 answers[place].append((question, text))
         self.seconds += time.monotonic() - began
 
-        verdicts = []
-        for group, pairs in zip(groups, answers, strict=True):
-            judged = group.domain.judge(group.prompt, group.replies, pairs)
-            for verdict in judged or ():
-                assert math.isfinite(verdict.reward), (group.domain.name, verdict)
-            verdicts.append(judged)
-        return verdicts
+        # Domains without questions are called too: they may compare siblings by themselves.
+        return [_judged(group, pairs) for group, pairs in zip(groups, answers, strict=True)]
 
     def _batches(self, groups: Sequence[Siblings], seed: int) -> list[_Batch]:
         """The questions of all groups, those to one judge together."""
@@ -112,11 +110,14 @@ class Judges:
             if not group.domain.judged:
                 continue
             questions = group.domain.questions(group.prompt, group.replies)
-            if not questions:
+            if not questions:  # then it needs no judge either
                 continue
 
+            # By identity: two domains that name the same judge share one batch.
             judge = self._judge_of(group.domain)
-            batch = batches.setdefault(id(judge), _Batch(judge))
+            if id(judge) not in batches:
+                batches[id(judge)] = _Batch(judge)
+            batch = batches[id(judge)]
             for number, question in enumerate(questions):
                 batch.questions.append(question)
                 batch.seeds.append(seed_of(seed, "judge", place, number))
@@ -145,3 +146,11 @@ class Judges:
             "judge_unreadable": unreadable / count,
             "judge_s": seconds,
         }
+
+
+def _judged(group: Siblings, answers: Sequence[tuple[Question, str]]) -> list[Verdict] | None:
+    """The domain's verdicts; an infinite or missing reward would spoil the whole group."""
+    verdicts = group.domain.judge(group.prompt, group.replies, answers)
+    for verdict in verdicts or ():
+        assert math.isfinite(verdict.reward), (group.domain.name, verdict)
+    return verdicts

@@ -93,6 +93,7 @@ async def play(
                 await conversation.hold(gate, env_threads)
                 rollout = await conversation.graded(gate, grader_threads[name])
             except BaseException:
+                # The group cancels the others a moment later; no batch may run until then.
                 gate.closed = True
                 raise
             done += 1
@@ -168,6 +169,7 @@ class _Gate:
         self.sampler.flush()
 
     async def _ask(self, request: _Request) -> None:
+        """Pass a request on, and its answer or error back to the conversation."""
         answer = request.answer
         try:
             completion = await self.sampler.generate(request.ids, request.how, request.seed)
@@ -176,9 +178,9 @@ class _Gate:
                 answer.set_exception(error)
                 # Marks it as seen: the conversation that let the sampler run raises it too.
                 answer.exception()
-        else:
-            if not answer.done():  # a cancelled conversation no longer waits
-                answer.set_result(completion)
+            return
+        if not answer.done():  # a cancelled conversation no longer waits
+            answer.set_result(completion)
 
 
 # ---------------------------------------------------------------- one conversation

@@ -149,12 +149,12 @@ class ProgramJudge:
             example = _has(text, f"for example {fact.example}")
             limit = _BRIEF
         else:
-            # Of a released row's question nothing is known: its words and the form must do.
+            # Nothing is known of a released row's question: its words and the form must do.
             named = _shares_a_word(text, prompt.messages[-1].content)
             reason = _follows(text, "because|since|so that")
             example = _follows(text, "for example|for instance|such as")
             limit = _BRIEF_ROW
-        if not named:
+        if not named:  # off the topic: nothing else counts
             return 1
 
         score = 2 + reason + example
@@ -213,6 +213,7 @@ def _follows(text: str, openings: str) -> bool:
 
 
 def _repeats(answer: str) -> bool:
+    # Marks and case aside: the same words again are a repetition.
     sentences = [_plain(sentence) for sentence in re.split(r"[.!?\n]+", answer[:_SHOWN])]
     filled = [sentence for sentence in sentences if sentence]
     return len(set(filled)) < len(filled)

@@ -141,6 +141,7 @@ class LongContext(Domain):
         if self.rows is not None or self.level == "tiny":
             yield from super().prompts(split, seed)
             return
+        # Held-out prompts are the same for every seed.
         order = 0
         if split == "train":
             order = seed
@@ -158,6 +159,7 @@ class LongContext(Domain):
 
     def _boxes(self, rng: random.Random) -> Prompt:
         """A listing of boxes and a question for one of them."""
+        # Numbers grow with the listing, so that all of them can differ.
         count = self.lines or rng.randint(5, 8)
         keys = _distinct_keys(rng, count)
         largest = 10 ** len(str(count))
@@ -254,7 +256,7 @@ class LongContext(Domain):
         """
         if not self.judged or not isinstance(prompt.hidden, Accepted):
             return None
-        # By reply and part of it: whether the judge called it equivalent, both ways if `swap`.
+        # By reply, and by part of it: whether the judge called it equivalent, both ways if `swap`.
         equivalent: dict[int, dict[str, bool]] = {}
         for question, answer in answers:
             parts = equivalent.setdefault(question.replies[0], {})
@@ -318,6 +320,7 @@ class LongContext(Domain):
         answer must hold) and `subset` (`qa_…`: any of them).
         """
         hidden: Accepted | Outputs
+        # A row with both is of the released layout: `outputs` is then its own business.
         if row.get("outputs") is not None and row.get("expected_answer") is None:
             messages = request_messages(row, index)
             hidden = outputs_of(row, index)
@@ -326,8 +329,12 @@ class LongContext(Domain):
             messages = request_messages(row, index)
             question = question_of(row, index, messages[-1].content)
             hidden = Accepted(answers, question)
-        row_id = str(row.get("id", row.get("uuid", index)))
-        return Prompt(self.name, row_id, messages, hidden=hidden)
+        return Prompt(
+            domain=self.name,
+            id=str(row.get("id", row.get("uuid", index))),
+            messages=messages,
+            hidden=hidden,
+        )
 
 
 # ---------------------------------------------------------------- reading answers
@@ -350,17 +357,18 @@ def _verdict_of_items(hidden: Items, text: str) -> Verdict:
 
 
 def _verdict_of_outputs(hidden: Outputs, text: str) -> Verdict:
+    """Substrings, as nemo-gym's `ruler` counts them: what else the answer says is no matter."""
     lower = text.lower()
-    present = [output for output in hidden.outputs if output.lower() in lower]
+    count = len(hidden.outputs)
+    present = sum(output.lower() in lower for output in hidden.outputs)
+    reward = present / count
     if hidden.any_counts:
-        reward = float(bool(present))
-    else:
-        reward = len(present) / len(hidden.outputs)
+        reward = float(present > 0)
+
     if reward == 1:
         return Verdict(reward)
     excerpt = text.strip()[:60]
-    note = f"{len(present)} of {len(hidden.outputs)} outputs in {excerpt!r}"
-    return Verdict(reward, note)
+    return Verdict(reward, f"{present} of {count} outputs in {excerpt!r}")
 
 
 def _has_label(answer: str) -> bool:
@@ -388,6 +396,7 @@ def _listed(text: str, count: int) -> set[str]:
 
 def _distinct_keys(rng: random.Random, count: int) -> list[str]:
     """One-word keys while they last, then keys of two words, three, …"""
+    # Twice as many as are needed, so that drawing them does not take for ever.
     words = 1
     while len(_KEYS) ** words < 2 * count:
         words += 1

@@ -95,7 +95,7 @@ def _make_world(rng: random.Random, documents: int) -> _World:
     companies = _combined(rng, company_count, _LAST, _WORKS, " ")
     schools = _combined(rng, min(person_count, 120), _HEADS, _SCHOOLS, " ")
 
-    # The order of the draws below is the generator's: another order makes other worlds.
+    # These draws stay in this order: in another one, seeds would make other worlds.
     employer = {person: rng.choice(companies) for person in people}
     sister = {person: _other_person(rng, people, person) for person in people}
     school = {person: rng.choice(schools) for person in people}
@@ -125,6 +125,7 @@ def _other_person(rng: random.Random, people: list[str], person: str) -> str:
 
 def _documents(world: _World) -> dict[str, str]:
     """The facts of every entity, by its name."""
+    # Each fact stands in one document alone, so that none of the five can be left out.
     texts = {}
     for person in world.people:
         texts[person] = (

@@ -86,6 +86,7 @@ def _hidden_among(
 
     `ordered` keeps their order.
     """
+    # The estimates of lines add up, so the whole comes out as long as it should.
     own = sum(map(tokens_in, needles))
     lines = _filler_lines(rng, room - own)
     depths = [rng.randint(0, len(lines)) for _ in needles]
