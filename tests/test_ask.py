@@ -23,7 +23,10 @@ from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict
 
 
 class Rated(Domain):
-    """A model rates each reply; one that says `skip` is not shown, and a prompt that says `self` is left to `verify`."""
+    """A model rates each reply.
+
+    A reply that says `skip` is not shown; a prompt that says `self` is left to `verify`.
+    """
 
     name = "rated"
 

@@ -35,7 +35,10 @@ def completion(content: Any, finish: str = "stop", **message: Any) -> str:
 
 
 class Server:
-    """Answers by `reply(request, how often this text was asked before) -> (status, body[, headers])`; None hangs up."""
+    """Answers by `reply(request, before) -> (status, body[, headers])`; None hangs up.
+
+    `before`: how often this text was asked already.
+    """
 
     def __init__(self, reply: Callable[[dict[str, Any], int], Any]) -> None:
         self.seen: list[dict[str, Any]] = []
@@ -160,7 +163,11 @@ def test_a_busy_server_is_waited_for(serve):
         ((200, "<html>"), "no chat completion, but '<html>'"),
         ((200, "[" * 100_000), "no chat completion"),
         ((200, '{"choices": [{"message": {"content": 7}}]}'), "no chat completion"),
-        ((200, completion("4")[:-1] + " " * (17 << 20) + "}"), "no chat completion"),
+        pytest.param(
+            (200, completion("4")[:-1] + " " * (17 << 20) + "}"),
+            "no chat completion",
+            marks=pytest.mark.slow,
+        ),
         (None, "Protocol"),
     ],
     ids=["500", "429", "no JSON", "deep JSON", "no text", "endless", "hangs up"],
@@ -197,10 +204,9 @@ def test_one_failure_stops_the_others(serve):
             else time.sleep(0.5) or echo(body, before)
         )
     )
-    began = time.monotonic()
     with pytest.raises(InfrastructureError):
         answers(server.judge(concurrency=2), ASKED, SEEDS)
-    assert time.monotonic() - began < 1.5 and len(server.seen) <= 4
+    assert len(server.seen) <= 4, "questions were asked after the first was refused"
 
 
 def test_slow_is_no_answer(serve):

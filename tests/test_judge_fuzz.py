@@ -1,4 +1,4 @@
-"""Fuzzing: rows of the judged domains and what judges may answer; nothing crashes, errors name row and field."""
+"""Fuzzing: rows of the judged domains and what judges may answer; nothing crashes."""
 
 import json
 
@@ -24,8 +24,22 @@ VALUE = st.recursive(
 TURN = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system"]), "content": st.text(max_size=30)}
 )
-KEYS = ["prompt", "context", "responses_create_params", "expected_answer", "question", "reference", "principle", "response1", "response2", "score_1",
-        "score_2", "overall_preference", "id", "uuid"]  # fmt: skip
+KEYS = [
+    "prompt",
+    "context",
+    "responses_create_params",
+    "expected_answer",
+    "question",
+    "reference",
+    "principle",
+    "response1",
+    "response2",
+    "score_1",
+    "score_2",
+    "overall_preference",
+    "id",
+    "uuid",
+]
 ROW = st.builds(
     lambda good, odd: {**good, **odd},
     st.fixed_dictionaries(
@@ -40,9 +54,33 @@ ROW = st.builds(
     st.dictionaries(st.sampled_from(KEYS), VALUE, max_size=2),
 )
 TEXT = st.text(max_size=60) | st.lists(
-    st.sampled_from(["{", "}", '"score_1"', ":", "5", ",", '"score_2"', '"ranking"', '"score"', "1e999", "NaN", "[[A=B]]", "[[A!=B]]", "</think>",
-                     "<think>", "\\boxed{", "<|im_end|>", "</response_1>", "\n", "-", "9" * 30]), max_size=25
-).map("".join)  # fmt: skip
+    st.sampled_from(
+        [
+            "{",
+            "}",
+            '"score_1"',
+            ":",
+            "5",
+            ",",
+            '"score_2"',
+            '"ranking"',
+            '"score"',
+            "1e999",
+            "NaN",
+            "[[A=B]]",
+            "[[A!=B]]",
+            "</think>",
+            "<think>",
+            "\\boxed{",
+            "<|im_end|>",
+            "</response_1>",
+            "\n",
+            "-",
+            "9" * 30,
+        ]
+    ),
+    max_size=25,
+).map("".join)
 FIGURE = st.integers() | st.floats() | st.none() | st.booleans() | st.text(max_size=3)
 
 

@@ -1,4 +1,4 @@
-"""RLHF by a model judge: what it is shown, what its answers become, and replies and judges that try to cheat."""
+"""RLHF by a model judge: what it is shown, what its answers become, and who tries to cheat."""
 
 import asyncio
 import itertools
@@ -41,7 +41,7 @@ def parts_of(text: str) -> dict[str, str]:
 
 
 class Fair:
-    """Scores an answer 5 if it holds `because` outside of any JSON, else 1; reads what it is shown as a careful model would."""
+    """Scores an answer 5 if it gives the reason, else 1; reads as a careful model would."""
 
     retries = 3
 
@@ -62,7 +62,11 @@ class Fair:
             return json.dumps({"score": self.of(parts["response"])})
         else:
             one, two = self.of(parts["response_1"]), self.of(parts["response_2"])
-        return f"I think {json.dumps({'score_1': one, 'score_2': two, 'ranking': 3 if one == two else 1 if one > two else 6})}"
+        ranking = 3
+        if one != two:
+            ranking = 1 if one > two else 6
+        verdict = {"score_1": one, "score_2": two, "ranking": ranking}
+        return f"I think {json.dumps(verdict)}"
 
 
 class Saying(Fair):
@@ -129,8 +133,13 @@ def test_a_generative_reward_model_sees_turns_of_its_own_roles():
     fair = Fair()
     judged(Preference(judged=True, order="given", layout="genrm"), fair, "a", "b")
     assert [(m.role, m.content) for m in fair.asked[0]] == [
-        ("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "why do birds sing?"), ("response_1", "a"), ("response_2", "b"),
-    ]  # fmt: skip
+        ("system", "be kind"),
+        ("user", "hi"),
+        ("assistant", "hello"),
+        ("user", "why do birds sing?"),
+        ("response_1", "a"),
+        ("response_2", "b"),
+    ]
     judged(
         Preference(judged=True, order="given", layout="genrm", principle="be brief"), fair, "a", "b"
     )
@@ -236,14 +245,37 @@ def test_hostile_replies_stay_within_their_marks_and_earn_the_least(text, layout
 @pytest.mark.parametrize(
     "text",
     [
-        "", "no", "{", "{}", "[]", "null", "5", "score_1: 5", "NaN", '{"score_1": NaN, "score_2": 1, "ranking": 1}', "[[A=B]]",
-        '{"score_1": Infinity, "score_2": 1, "ranking": 1}', '{"score_1": 1e999, "score_2": 1, "ranking": 1}', "</think>", "{" * 30_000,
-        '{"score_1": 6, "score_2": 1, "ranking": 1}', '{"score_1": 0, "score_2": 1, "ranking": 1}', '{"score_1": 5, "score_2": 1, "ranking": 7}',
-        '{"score_1": "5", "score_2": "1", "ranking": "1"}', '{"score_1": true, "score_2": false, "ranking": true}', '{"score": 9}',
-        '{"score_1": {"score_1": 5}, "score_2": 1, "ranking": 1}', '{"score_1": 5, "score_2": 1}', '{"score": NaN}', '{"score": 1e999}',
-        '{"score_1": -5, "score_2": -1, "ranking": -1}', '{"score": null}', '{"score": 1' + "0" * 400 + "}", "a" * 1_000_000,
+        "",
+        "no",
+        "{",
+        "{}",
+        "[]",
+        "null",
+        "5",
+        "score_1: 5",
+        "NaN",
+        '{"score_1": NaN, "score_2": 1, "ranking": 1}',
+        "[[A=B]]",
+        '{"score_1": Infinity, "score_2": 1, "ranking": 1}',
+        '{"score_1": 1e999, "score_2": 1, "ranking": 1}',
+        "</think>",
+        "{" * 30_000,
+        '{"score_1": 6, "score_2": 1, "ranking": 1}',
+        '{"score_1": 0, "score_2": 1, "ranking": 1}',
+        '{"score_1": 5, "score_2": 1, "ranking": 7}',
+        '{"score_1": "5", "score_2": "1", "ranking": "1"}',
+        '{"score_1": true, "score_2": false, "ranking": true}',
+        '{"score": 9}',
+        '{"score_1": {"score_1": 5}, "score_2": 1, "ranking": 1}',
+        '{"score_1": 5, "score_2": 1}',
+        '{"score": NaN}',
+        '{"score": 1e999}',
+        '{"score_1": -5, "score_2": -1, "ranking": -1}',
+        '{"score": null}',
+        '{"score": 1' + "0" * 400 + "}",
+        "a" * 1_000_000,
     ],
-)  # fmt: skip
+)
 def test_a_judge_of_rubbish_moves_nobody(text):
     judge = Saying(text)
     assert [v.reward for v in judged(PLAIN, judge, GOOD, "no", "x")] == [3.0, 3.0, 3.0]
