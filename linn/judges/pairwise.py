@@ -222,7 +222,7 @@ def _last_object(text: str, keys: tuple[str, ...]) -> tuple[float, ...] | None:
             continue
         numbers = [value.get(key) for key in keys]
         if all(_is_number(number) for number in numbers):
-            return tuple(float(number) for number in numbers)
+            return tuple(float(value[key]) for key in keys)
     return None
 
 
