@@ -225,6 +225,7 @@ class Domain:
         else:
             lines = shuffled(path, seed_of("rows", self.name, seed))
 
+        # Training may repeat a prompt that the file repeats; a held-out score may not.
         seen: set[str] = set()
         for line, raw in lines:
             prompt = self._of_line(path, line, raw)

@@ -125,6 +125,7 @@ class GenRM(Domain):
             largest += 4
         ranking_off = abs(comparison.ranking - true.ranking)
 
+        # Evaluation wants a share that can be compared between rows with and without scores.
         if as_share:
             reward = 1 - (scores_off + ranking_off) / largest
         else:
@@ -207,6 +208,7 @@ def _prompt(
     messages: Sequence[Message], first: str, second: str, principle: str, verdict: HumanVerdict
 ) -> Prompt:
     """What the reward model reads is what `preference` shows it."""
+    # Marks are broken here as `ask` breaks them: training must look like being asked.
     turns = genrm_question(messages, shown(first), shown(second), principle)
     quoted = tuple(replace(turn, content=inert(turn.content)) for turn in turns)
     return Prompt("genrm", "", quoted, hidden=verdict)
@@ -246,6 +248,7 @@ def _whole(comparison: Comparison) -> HumanVerdict:
 
 def _answer(fact: WhyFact, rng: random.Random) -> str:
     """An answer of some quality: whole, without its example or its reason, padded, off topic."""
+    # Each flaw is one that the program judge takes a point for.
     whole = full_answer(fact)
     reasoned, _, example = whole.partition(" for example")
     return rng.choice(
@@ -263,6 +266,7 @@ def _answer(fact: WhyFact, rng: random.Random) -> str:
 
 def _written(verdict: HumanVerdict) -> str:
     """The JSON object that `preference` reads; whole numbers without a point."""
+    # A row without scores still has to answer in the format: 3 stands for "no opinion".
     numbers = {
         "score_1": verdict.score_1 or 3,
         "score_2": verdict.score_2 or 3,

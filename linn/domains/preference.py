@@ -168,6 +168,7 @@ class Preference(Domain):
         model judges gets (score - 1) / 4, or the share of comparisons that it won against the
         reference, a tie counting half.
         """
+        # A group of one cannot be compared with itself.
         if self.judged and len(replies) == 1:
             return self._alone(replies[0], answers)
 

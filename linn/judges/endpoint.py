@@ -96,6 +96,7 @@ class EndpointJudge:
             "max_tokens": self.how.max_tokens,
         }
 
+        # The pause doubles with each try, unless the server asks for a longer one.
         cause, wait_s = "", 0.0
         for attempt in range(_TRIES):
             if attempt:

@@ -24,6 +24,7 @@ def judges_of(
 
     `folders`: the checkpoint of every model that is not an endpoint.
     """
+    # One judge per config and not per domain: its questions then go out in one batch.
     by_config = {config: _judge(config, folders, engine) for config in named.values()}
     return Judges({domain: by_config[config] for domain, config in named.items()})
 
@@ -91,5 +92,6 @@ def check_judge(config: JudgeConfig) -> None:
     Whether an endpoint answers shows only when it is asked.
     """
     api_key_of(config)
+    # A stage's checkpoint need not be there yet.
     if config.endpoint is None and config.stage is None:
         resolve(config.model)

@@ -132,6 +132,8 @@ def length_terms(lengths: Sequence[int]) -> list[float]:
     """
     if not lengths or max(lengths) == min(lengths):
         return [0.0] * len(lengths)
+
+    # Less the mean, so that a group gains nothing by all of its replies being short.
     low, span = min(lengths), max(lengths) - min(lengths)
     weights = [1.0 - (length - low) / span for length in lengths]
     mean = sum(weights) / len(weights)

@@ -118,9 +118,11 @@ class Judges:
             if id(judge) not in batches:
                 batches[id(judge)] = _Batch(judge)
             batch = batches[id(judge)]
+
             for number, question in enumerate(questions):
+                own_seed = seed_of(seed, "judge", place, number)
                 batch.questions.append(question)
-                batch.seeds.append(seed_of(seed, "judge", place, number))
+                batch.seeds.append(own_seed)
                 batch.places.append(place)
         return list(batches.values())
 

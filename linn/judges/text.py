@@ -66,6 +66,7 @@ def unthought(text: str, thinking: bool = False) -> str:
 
     `thinking`: the opening mark stood in the prompt, so the text begins within the reasoning.
     """
+    # The last mark: a thought may quote the mark itself.
     _thought, mark, answer = text.rpartition(THINK_END)
     if not mark:
         still_thinking = thinking or answer.lstrip().startswith(THINK)

@@ -59,6 +59,7 @@ def _with_rewards(
     siblings: Sequence[Rollout], verdicts: Sequence[Verdict] | None, overlong: str
 ) -> Group:
     """The group with the verdicts of comparing its siblings, if there are any."""
+    # The tokens were sampled once and stay; only what they earned is replaced.
     rollouts = list(siblings)
     if verdicts is not None:
         for place, verdict in enumerate(verdicts):
@@ -94,6 +95,7 @@ def advantages(
 
     `leave_one_out`: the baseline of r_i is the mean of the others. Equal rewards give exactly 0.
     """
+    # Equal rewards say nothing about any sibling; dividing by their deviation would say much.
     n = len(rewards)
     if n < 2 or max(rewards) - min(rewards) <= 1e-9:
         return [0.0] * n

@@ -165,6 +165,7 @@ class ProgramJudge:
 
     def compare(self, prompt: Prompt, first: str, second: str) -> Comparison:
         """Mirrored when the two change places."""
+        # 0.625 maps differences of 1 to 4 onto rankings from 2.875 to 1, evenly.
         score_1 = self.score(prompt, first)
         score_2 = self.score(prompt, second)
         length_1, length_2 = len(first.strip()), len(second.strip())

@@ -202,6 +202,7 @@ class LongContext(Domain):
         Of several items, the set of them. Rows of RULER's own layout: the share of `outputs` that
         the answer holds, or whether it holds any (nemo-gym's `ruler`).
         """
+        # Who lists all that is in the text has not found anything.
         length = len(reply.text)
         if length > _LONGEST_ANSWER:
             return Verdict(0.0, f"the answer has {length} characters, too many for a look-up")
@@ -218,6 +219,7 @@ class LongContext(Domain):
         """Whether it is equivalent to the expected answer, for every reply that is inexact."""
         if not self.judged or not isinstance(prompt.hidden, Accepted):
             return []
+        # An exact answer needs no judge, and an empty one has nothing to compare.
         questions = []
         for index, reply in enumerate(replies):
             if reply.text.strip() and self.verify(prompt, reply).reward < 1:
@@ -226,6 +228,7 @@ class LongContext(Domain):
 
     def _questions_about(self, hidden: Accepted, index: int, reply: Reply) -> list[Question]:
         """Whether a reply, and with `partial` its final line, is equivalent to the answer."""
+        # All accepted answers are shown: the judge may find any of them.
         expected = "\n".join(hidden.answers)
         parts = {_WHOLE_REPLY: reply.text}
         if self.partial:

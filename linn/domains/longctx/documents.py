@@ -42,9 +42,6 @@ _FEWEST, _MOST = 12, 2_900
 class _World:
     """Everything that is true."""
 
-    people: list[str]
-    companies: list[str]
-    towns: list[str]
     employer: dict[str, str]
     """Company by person."""
     sister: dict[str, str]
@@ -59,6 +56,21 @@ class _World:
     """Person by town."""
     river: dict[str, str]
     """By town."""
+
+    @property
+    def people(self) -> list[str]:
+        """All names of people."""
+        return list(self.employer)
+
+    @property
+    def companies(self) -> list[str]:
+        """All names of companies."""
+        return list(self.seat)
+
+    @property
+    def towns(self) -> list[str]:
+        """All names of towns."""
+        return list(self.mayor)
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ def _combined(
     rng: random.Random, count: int, heads: list[str], tails: list[str], between: str
 ) -> list[str]:
     """Distinct names of a head and a tail each."""
+    # A number stands for a pair, so that distinct numbers are distinct names.
     names = []
     for number in rng.sample(range(len(heads) * len(tails)), count):
         head, tail = divmod(number, len(tails))
@@ -86,6 +99,7 @@ def _combined(
 
 def _make_world(rng: random.Random, documents: int) -> _World:
     """A world of about so many documents."""
+    # A fifth towns, a quarter companies, the rest people, as far as there are names.
     town_count = max(3, min(documents // 5, 400))
     company_count = max(5, min(documents // 4, 600))
     person_count = max(4, min(documents - town_count - company_count, 1_900))
@@ -104,21 +118,11 @@ def _make_world(rng: random.Random, documents: int) -> _World:
     staff = dict(zip(companies, sizes, strict=True))
     mayor = {town: rng.choice(people) for town in towns}
     river = {town: f"{rng.choice(_HEADS)} River" for town in towns}
-    return _World(
-        people=people,
-        companies=companies,
-        towns=towns,
-        employer=employer,
-        sister=sister,
-        school=school,
-        seat=seat,
-        staff=staff,
-        mayor=mayor,
-        river=river,
-    )
+    return _World(employer, sister, school, seat, staff, mayor, river)
 
 
 def _other_person(rng: random.Random, people: list[str], person: str) -> str:
+    # Four are enough to find another: sampling all of them would take a long text for ever.
     candidates = rng.sample(people, min(4, len(people)))
     return rng.choice([other for other in candidates if other != person])
 
@@ -177,6 +181,7 @@ def _sum(rng: random.Random, world: _World) -> _Problem:
         f"How many people do {', '.join(others)} and {last} employ together? "
         "Add up what the documents say. Answer with the number alone."
     )
+
     sizes = [world.staff[company] for company in companies]
     total = sum(sizes)
 

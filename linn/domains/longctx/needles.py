@@ -98,6 +98,7 @@ def _hidden_among(
     for depth, needle in zip(depths, needles, strict=True):
         at_depth.setdefault(depth, []).append(needle)
 
+    # Depth d is the place before filler line d; the last one is behind all filler.
     context: list[str] = []
     for depth in range(len(lines) + 1):
         context += at_depth.get(depth, [])
@@ -111,6 +112,7 @@ def _hidden_among(
 def _names(rng: random.Random, count: int) -> list[str]:
     """Distinct names, none of which is part of another."""
     possible = len(_ADJECTIVES) * len(_NOUNS)
+    # A number stands for a pair, so that distinct numbers are distinct names.
     names = []
     for number in rng.sample(range(possible), min(count, possible)):
         adjective, noun = divmod(number, len(_NOUNS))
@@ -126,6 +128,8 @@ def _needles(rng: random.Random, tokens: int, count: int, values: int, asked: in
     """`count` names with `values` codes each; the question is for all codes of `asked` names."""
     names = _names(rng, count)
     codes = _codes(rng, len(names) * values)
+
+    # The first `values` codes are the first name's, and so on.
     lines = []
     for number, code in enumerate(codes):
         owner = names[number // values]
@@ -197,6 +201,8 @@ def tracking(rng: random.Random, tokens: int) -> Task:
     """All variables that came by one value through a chain, among chains of other values."""
     count = 2 + min(60, tokens // 2_000)
     names = _variables(rng, count * _CHAIN)
+
+    # Values differ, so that no other chain ends in the one that is asked for.
     values = rng.sample(range(10_000, 100_000), count)
     chains = []
     for number, value in enumerate(values):

@@ -77,6 +77,7 @@ def _last_question(text: str) -> str:
 
     The line that begins with QUESTION:, else what follows its `</text>`, else its last paragraph.
     """
+    # The shapes that long-context data sets use, from the most explicit to the least.
     labelled: list[str] = re.findall(r"^QUESTION:[ \t]*(.+)$", text, re.MULTILINE)
     if labelled:
         question = labelled[-1]
