@@ -63,6 +63,7 @@ class EndpointJudge:
         """See `Judge`. InfrastructureError names the URL and what the server last did."""
         import httpx
 
+        # Connections are kept, since each question may take several requests.
         slots = asyncio.Semaphore(self.concurrency)
         limits = httpx.Limits(
             max_connections=self.concurrency,

@@ -34,25 +34,22 @@ async def grouped(
 
     # Every group goes to its domain, which may compare the siblings: all at once, so that a judge
     # model gets all questions in one batch. Left out are those that only a model could judge.
-    places = []
-    for place, siblings in enumerate(groups):
-        domain = domains[siblings[0].prompt.domain]
+    places: list[int] = []
+    compared: list[Siblings] = []
+    for place, members in enumerate(groups):
+        prompt = members[0].prompt
+        domain = domains[prompt.domain]
         if judges is not None or not domain.judged:
+            replies = [rollout.reply for rollout in members]
             places.append(place)
+            compared.append(Siblings(domain, prompt, replies))
 
-    judged = [_siblings(groups[place], domains) for place in places]
-    verdicts = await (judges or Judges()).verdicts(judged, seed)
+    verdicts = await (judges or Judges()).verdicts(compared, seed)
     by_place = dict(zip(places, verdicts, strict=True))
-
     return [
-        _with_rewards(siblings, by_place.get(place), overlong)
-        for place, siblings in enumerate(groups)
+        _with_rewards(members, by_place.get(place), overlong)
+        for place, members in enumerate(groups)
     ]
-
-
-def _siblings(rollouts: Sequence[Rollout], domains: Mapping[str, Domain]) -> Siblings:
-    prompt = rollouts[0].prompt
-    return Siblings(domains[prompt.domain], prompt, [rollout.reply for rollout in rollouts])
 
 
 def _with_rewards(
@@ -157,6 +154,9 @@ def sample_of(rollout: Rollout, advantage: float, trained: bool = True, group: i
     mask: list[bool] = []
     behaviour: list[float] = []
     signal: list[float] = []
+    if not trained:
+        advantage = 0.0
+
     for turn in rollout.turns:
         count = len(turn.ids)
         tokens += turn.ids
@@ -167,7 +167,8 @@ def sample_of(rollout: Rollout, advantage: float, trained: bool = True, group: i
         else:
             mask += [trained] * count
             behaviour += turn.logprobs
-            signal += [advantage if trained else 0.0] * count
+            signal += [advantage] * count
+
     return Sample(
         tokens=tokens,
         mask=mask,

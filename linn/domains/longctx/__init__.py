@@ -141,6 +141,7 @@ class LongContext(Domain):
         if self.rows is not None or self.level == "tiny":
             yield from super().prompts(split, seed)
             return
+
         # Held-out prompts are the same for every seed.
         order = 0
         if split == "train":
@@ -304,6 +305,7 @@ class LongContext(Domain):
         The fault: the answer is a neighbouring line's (`full`: another line's).
         """
         hidden: Box | Items = prompt.hidden
+
         match hidden:
             case Box():
                 answer = hidden.neighbour if faulty else hidden.number
@@ -314,6 +316,7 @@ class LongContext(Domain):
                     items[-1] = hidden.wrong
                 answer = ", ".join(items)
                 thought = hidden.evidence
+
         return (Message("assistant", answer, reasoning=thought),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:

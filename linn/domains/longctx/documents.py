@@ -118,7 +118,15 @@ def _make_world(rng: random.Random, documents: int) -> _World:
     staff = dict(zip(companies, sizes, strict=True))
     mayor = {town: rng.choice(people) for town in towns}
     river = {town: f"{rng.choice(_HEADS)} River" for town in towns}
-    return _World(employer, sister, school, seat, staff, mayor, river)
+    return _World(
+        employer=employer,
+        sister=sister,
+        school=school,
+        seat=seat,
+        staff=staff,
+        mayor=mayor,
+        river=river,
+    )
 
 
 def _other_person(rng: random.Random, people: list[str], person: str) -> str:
@@ -151,6 +159,7 @@ def _documents(world: _World) -> dict[str, str]:
 
 def _chain(rng: random.Random, world: _World) -> _Problem | None:
     """A chain through five documents; None if it runs in a circle or nothing else is wrong."""
+    # Person -> company -> town -> mayor -> sister: each name leads to the next document.
     person = rng.choice(world.people)
     company = world.employer[person]
     town = world.seat[company]
