@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from linn.domains.structured import Structured
-from linn.domains.structured.documents import closed_schema, quick
+from linn.domains.structured.documents import closed_schema, is_quick
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, ToolCall
 
@@ -194,7 +194,7 @@ def graded(domain: Structured, prompt: Prompt, faulty: bool) -> float:
 def test_clean_demonstrations_earn_1_and_faulty_ones_0(domain: Structured) -> None:
     for index in range(1000):
         prompt = domain.make(random.Random(index))
-        assert quick("json", "{}", prompt.hidden["schema_str"])
+        assert is_quick("json", "{}", prompt.hidden.schema)
         assert graded(domain, prompt, faulty=False) == 1, prompt
         assert graded(domain, prompt, faulty=True) == 0, prompt
         assert len(prompt.messages[0].content) <= 160
