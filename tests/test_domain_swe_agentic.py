@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from linn.domains.swe_agentic import TOOLS, SweAgentic
+from linn.domains.swe_agentic import SweAgentic
+from linn.domains.swe_agentic.tiny import TOOLS, TinyTask
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, ToolCall
 
@@ -24,6 +25,11 @@ def domain() -> Iterator[SweAgentic]:
 @pytest.fixture(scope="module")
 def prompts(domain: SweAgentic) -> list[Prompt]:
     return list(itertools.islice(domain.prompts("test"), 450))
+
+
+def task_of(prompt: Prompt) -> TinyTask:
+    assert isinstance(prompt.hidden, TinyTask)
+    return prompt.hidden
 
 
 def replay(domain: SweAgentic, prompt: Prompt, turns: tuple[Message, ...]) -> list[Message]:
@@ -91,7 +97,7 @@ def test_mistakes_are_answered_in_words(
     index: int, domain: SweAgentic, prompts: list[Prompt]
 ) -> None:
     name, arguments = MISTAKES[index]
-    path = prompts[0].hidden["path"]
+    path = task_of(prompts[0]).path
     given = (
         arguments
         if isinstance(arguments, str)
@@ -116,9 +122,8 @@ HOSTILE = (
 def test_hostile_repairs_earn_nothing(domain: SweAgentic, prompts: list[Prompt]) -> None:
     assert len(HOSTILE) >= 20
     for prompt, new in zip(prompts, HOSTILE, strict=False):
-        call = ToolCall(
-            "edit", {"path": prompt.hidden["path"], "old": prompt.hidden["bug"], "new": new}
-        )
+        task = task_of(prompt)
+        call = ToolCall("edit", {"path": task.path, "old": task.bug, "new": new})
         turns = (Message("assistant", "", tool_calls=(call, ToolCall("run_tests", {}))),)
         answers = domain.env(prompt).step(turns[0]) or ()
         assert answers[0].content == "ok" and "failed" in answers[1].content, (new, answers)
