@@ -118,7 +118,7 @@ def test_a_worker_that_cannot_start_says_how_to_see_why() -> None:
 def test_the_workers_of_the_domains_start_without_a_warning(target: str) -> None:
     command = [sys.executable, "-m", "linn.domains.common.limited_worker", target]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout == '"ready"\n'
+    assert done.returncode == 0 and done.stdout == "ready\n"
     assert "runpy" not in done.stderr
 
 

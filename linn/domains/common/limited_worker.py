@@ -24,14 +24,14 @@ from linn.errors import InfrastructureError
 
 _MEMORY_BYTES = 2 << 30
 """Address space of a worker."""
-_READY = "ready"
+_READY = b"ready\n"
 """The worker's first line."""
 _END_SECONDS = 0.2
 """How long a worker whose pipes were closed may take to end by itself."""
 
 
 class WorkerEnded(Exception):
-    """A worker gave no answer: a limit, a crash, or somebody ended it; or it was silent too long."""
+    """A worker gave no answer: it met a limit, crashed, was killed, or was silent too long."""
 
     def __init__(self, exit_code: int, silent: bool) -> None:
         super().__init__(f"exit code {exit_code}")
@@ -120,6 +120,8 @@ class LimitedWorker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._end()
+
+        # The worker imports linn from where this process has it.
         root = str(Path(__file__).resolve().parents[3])
         search_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         try:
@@ -194,21 +196,25 @@ def _serve(target: str) -> None:
     # Nothing that a library prints may reach the pipe.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
+
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # The default action of SIGPROF ends the process, even inside C code.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
     module, _, function = target.partition(":")
-    answer = getattr(importlib.import_module(module), function)()
+    load = getattr(importlib.import_module(module), function)
+    answer = load()
 
-    out.write(json.dumps(_READY).encode() + b"\n")
+    out.write(_READY)
     for line in sys.stdin.buffer:
         cpu_seconds, arguments = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         result = answer(*arguments)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        out.write(json.dumps(result).encode() + b"\n")
+
+        text = json.dumps(result)
+        out.write(text.encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from linn.domains.common.limited_worker import LimitedWorker, WorkerEnded
 from linn.errors import InfrastructureError
 
 _WALL_SECONDS = 120.0
-"""A worker that neither answers nor uses up its processor time in this long is a machine's fault."""
+"""A worker that neither answers nor uses up its processor time in this long: a machine's fault."""
 _TRIES = 2
 
 

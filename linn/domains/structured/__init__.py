@@ -72,19 +72,25 @@ class Structured(Domain):
         self._worker.close()
 
     def make(self, rng: random.Random) -> Prompt:
-        """`name ana, age 31. json: {schema}`: two or three facts, one or more of them an integer."""
+        """`name ana, age 31. json: {schema}`: two or three facts, one of them an integer."""
         facts = [_text_fact(rng), _number_fact(rng)]
         if rng.random() < 0.5:
             facts.append((rng.choice(_FLAGS), rng.random() < 0.5))
         rng.shuffle(facts)
 
-        words = ", ".join(f"{key} {json.dumps(value).strip(chr(34))}" for key, value in facts)
-        properties = {key: {"type": _TYPES[type(value)]} for key, value in facts}
+        words = []
+        properties = {}
+        for key, value in facts:
+            word = json.dumps(value).strip('"')
+            words.append(f"{key} {word}")
+            properties[key] = {"type": _TYPES[type(value)]}
+
         schema = _compact({"type": "object", "properties": properties})
+        text = f"{', '.join(words)}. json: {schema}"
         return Prompt(
             domain=self.name,
             id="",
-            messages=(Message("user", f"{words}. json: {schema}"),),
+            messages=(Message("user", text),),
             thinking=False,
             hidden=DocumentTask(schema, "json", facts=dict(facts)),
         )
@@ -146,6 +152,7 @@ class Structured(Domain):
         kind = row.get("schema_type") or "json"
         mode = row.get("response_mode") or "text"
 
+        # Closing it reads it: a schema that cannot be closed is refused here, not in each verdict.
         try:
             closed = closed_schema(schema) if isinstance(schema, str) else None
         except (ValueError, TypeError, RecursionError) as error:
@@ -168,9 +175,10 @@ class Structured(Domain):
             tool_name=row.get("tool_name"),
             payload_key=row.get("tool_payload_key"),
         )
+        identity = row.get("id", row.get("source_record_id") or index)
         return Prompt(
             domain=self.name,
-            id=str(row.get("id", row.get("source_record_id") or index)),
+            id=str(identity),
             messages=request_messages(row, index),
             tools=request_tools(row, index),
             hidden=task,
@@ -188,17 +196,21 @@ def _payload(task: DocumentTask, reply: Reply) -> Any:
 
     Raises ValueError where there is not exactly one call, or not the right one.
     """
-    turns = [message for message in reply.messages if message.role == "assistant"]
-    calls = [call for message in turns for call in message.tool_calls]
+    calls = []
+    for message in reply.messages:
+        if message.role == "assistant":
+            calls += message.tool_calls
     if len(calls) != 1:
         raise ValueError(f"{len(calls)} calls; exactly one is wanted")
-    (call,) = calls
+
+    call = calls[0]
     if task.tool_name and call.name != task.tool_name:
         raise ValueError(f"called {call.name[:60]!r} instead of {task.tool_name!r}")
 
     arguments = call.arguments
     if isinstance(arguments, str):
         arguments = json.loads(arguments)
+
     key = task.payload_key
     if not key:
         return dict(arguments) if isinstance(arguments, Mapping) else arguments

@@ -62,7 +62,7 @@ def check(kind: str, text: str, schema_text: str) -> str:
 
 
 def load_check() -> Callable[[str, str, str], str]:
-    """In the worker: import what checks need, so that no check is charged for it; return `check`."""
+    """In the worker: import what checks need, so that none is charged for it; return `check`."""
     import jsonschema  # noqa: F401
 
     return check
@@ -231,11 +231,13 @@ def _xml_typed(value: Any, schema: Any) -> Any:
     """
     if not isinstance(schema, dict) or "type" not in schema:
         return value
+
     kind = schema["type"]
     if kind == "object" and isinstance(value, dict):
         return _xml_object(value, schema.get("properties", {}))
     if kind == "array":
-        return [_xml_typed(part, schema.get("items", {})) for part in _xml_items(value)]
+        inner = schema.get("items", {})
+        return [_xml_typed(part, inner) for part in _xml_items(value)]
     if value is None and kind == "string":
         return ""
     return _scalar(value, kind) if isinstance(value, str) else value

@@ -126,10 +126,16 @@ class SweAgentic(Domain):
     # ------------------------------------------------------------ rows
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
+        """A row that names a package, or one that holds its files and tests.
+
+        Raises BadRow for a row that needs a container image, UserError naming the field that is
+        wrong.
+        """
         where = f"{self.name} row {index}"
         meta = metadata_of(row)
         row = {**row, "metadata": meta}
-        if (image_task := task_rows.image_task(row, where)) is not None:
+        image_task = task_rows.image_task(row, where)
+        if image_task is not None:
             raise _needs_image(image_task, where)
 
         if not isinstance(meta, Mapping):
@@ -143,21 +149,25 @@ class SweAgentic(Domain):
         return episode.prompt(task_rows.task(meta, where), self.name, where)
 
     def _from_files_row(self, meta: Mapping[str, Any], where: str, index: int) -> Prompt:
-        if not isinstance(meta.get("problem_statement"), str):
+        """A row's `metadata` that holds the files and tests."""
+        statement = meta.get("problem_statement")
+        if not isinstance(statement, str):
             raise UserError(f"{where}: metadata.problem_statement must be a text")
         if "files" not in meta or not isinstance(meta.get("tests"), str):
             raise UserError(
                 f"{where}: metadata.files (path to text) and metadata.tests"
                 " (Python text with test functions) are needed"
             )
+
+        files = edits.files_of(meta["files"], f"{where}: metadata.files")
         visible_tests = meta.get("visible_tests")
         task = FilesTask(
-            files=edits.files_of(meta["files"], f"{where}: metadata.files"),
+            files=files,
             tests=meta["tests"],
             visible_tests=visible_tests if isinstance(visible_tests, str) else None,
         )
-        names = "\n".join(sorted(task.files))
-        text = f"{meta['problem_statement']}\n\nFiles:\n{names}"
+        names = "\n".join(sorted(files))
+        text = f"{statement}\n\nFiles:\n{names}"
         key = content_key(self._files_prompt("", text, task))
         return self._files_prompt(f"{key}.{index}", text, task)
 
@@ -166,9 +176,11 @@ class SweAgentic(Domain):
         if self.held_out is None:
             yield from super()._rows(split, seed)
             return
+
         prompts = self._every_row()
         packages = {_package_of(prompt) for prompt in prompts} - {""}
-        if unknown := sorted(self.held_out - packages):
+        unknown = sorted(self.held_out - packages)
+        if unknown:
             raise UserError(
                 f"domain {self.name}: held_out names {unknown[0]!r};"
                 f" {self.rows} has {', '.join(sorted(packages))}"
@@ -182,9 +194,11 @@ class SweAgentic(Domain):
                 own_split = "test" if int(key[:8], 16) % 2 else "validation"
             if own_split == split:
                 chosen.setdefault(key, prompt)
+
         in_order = list(chosen.values())
         if split == "train":
-            random.Random(seed_of("rows", self.name, seed)).shuffle(in_order)
+            rng = random.Random(seed_of("rows", self.name, seed))
+            rng.shuffle(in_order)
         yield from in_order
 
     def _every_row(self) -> list[Prompt]:

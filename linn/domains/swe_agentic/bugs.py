@@ -130,23 +130,28 @@ class _Operators:
 
         self.line_starts = [0]
         """Where each line begins, in characters; last, where the text ends."""
+        start = 0
         for line in text.split("\n"):
-            self.line_starts.append(self.line_starts[-1] + len(line) + 1)
-        self.line_starts[-1] -= 1
+            start += len(line) + 1
+            self.line_starts.append(start)
+        self.line_starts[-1] -= 1  # the last line has no line end
 
         parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         names = {parameter.arg for parameter in parameters}
         self.parameters = sorted(names - {"self", "cls"})
 
     def bugs(self) -> Iterator[Bug]:
+        """Every change of the function, in the order of the tree."""
         arguments = self.node.args
         for default in [*arguments.defaults, *arguments.kw_defaults]:
             if isinstance(default, ast.Constant):
                 yield from self._of_constant(default, "wrong default")
 
+        # A change of the docstring is not a bug.
         body = self.node.body
         if ast.get_docstring(self.node, clean=False) is not None:
             body = body[1:]
+
         for statement in body:
             for node in ast.walk(statement):
                 yield from self._of_expression(node)
@@ -189,34 +194,51 @@ class _Operators:
     # ------------------------------------------------------------ expressions
 
     def _of_expression(self, node: ast.AST) -> Iterator[Bug]:
+        """Changes of one node, if it is an expression that an operator is for."""
         match node:
-            case ast.Compare(left=left, ops=[comparison], comparators=[right]):
-                old, others = _COMPARISONS[type(comparison)]
-                new = self.rng.choice(others)
-                yield from self._between("comparison", left, right, old, new)
-            case ast.BoolOp(op=ast.And(), values=[left, right]):
-                yield from self._between("boolean", left, right, "and", "or")
-            case ast.BoolOp(op=ast.Or(), values=[left, right]):
-                yield from self._between("boolean", left, right, "or", "and")
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                yield from self._replace("boolean", node, self._source(operand))
-            case ast.BinOp(left=left, op=operation, right=right):
-                if type(operation) in _ARITHMETIC:
-                    old, new = _ARITHMETIC[type(operation)]
-                    yield from self._between("arithmetic", left, right, old, new)
+            case ast.Compare() | ast.BoolOp() | ast.UnaryOp() | ast.BinOp():
+                yield from self._of_operation(node)
             case ast.Call():
                 yield from self._of_call(node)
             case ast.Constant():
                 yield from self._of_constant(node, "changed constant")
             case ast.Name(ctx=ast.Load()):
                 yield from self._of_name(node)
-            case ast.IfExp(test=test, body=body, orelse=orelse):
-                swapped = (
-                    f"{self._source(orelse)} if {self._source(test)} else {self._source(body)}"
-                )
-                yield from self._replace("swapped branches", node, swapped)
+            case ast.IfExp():
+                yield from self._of_condition(node)
             case ast.Slice(lower=ast.expr() as lower, upper=None, step=None):
-                yield from self._replace("slice", lower, f"{self._source(lower)} + 1")
+                # `items[1:]` for `items[1 + 1:]`: one element too few
+                source = self._source(lower)
+                yield from self._replace("slice", lower, f"{source} + 1")
+
+    def _of_condition(self, node: ast.IfExp) -> Iterator[Bug]:
+        body = self._source(node.body)
+        test = self._source(node.test)
+        orelse = self._source(node.orelse)
+        yield from self._replace("swapped branches", node, f"{orelse} if {test} else {body}")
+
+    def _of_operation(self, node: ast.expr) -> Iterator[Bug]:
+        """Another sign between two operands, or none before one."""
+        match node:
+            case ast.Compare(left=left, ops=[comparison], comparators=[right]):
+                old, others = _COMPARISONS[type(comparison)]
+                new = self.rng.choice(others)
+                yield from self._between("comparison", left, right, old, new)
+
+            # `a and b and c` is left alone: which of its signs changed would not be evident.
+            case ast.BoolOp(op=ast.And(), values=[left, right]):
+                yield from self._between("boolean", left, right, "and", "or")
+            case ast.BoolOp(op=ast.Or(), values=[left, right]):
+                yield from self._between("boolean", left, right, "or", "and")
+
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                positive = self._source(operand)
+                yield from self._replace("boolean", node, positive)
+
+            case ast.BinOp(left=left, op=operation, right=right):
+                if type(operation) in _ARITHMETIC:
+                    old, new = _ARITHMETIC[type(operation)]
+                    yield from self._between("arithmetic", left, right, old, new)
 
     def _of_constant(self, node: ast.Constant, operator: str) -> Iterator[Bug]:
         value = node.value
@@ -286,14 +308,17 @@ class _Operators:
     # ------------------------------------------------------------ statements
 
     def _of_statement(self, node: ast.AST) -> Iterator[Bug]:
+        """Changes of one node, if it is a statement that an operator is for."""
         match node:
             case ast.If(test=ast.Constant() | ast.UnaryOp()):
                 pass  # other operators make the opposite of a constant and of a `not`
             case ast.While(test=ast.Constant() | ast.UnaryOp()):
                 pass
             case ast.If(test=test) | ast.While(test=test):
-                yield from self._replace("boolean", test, f"not ({self._source(test)})")
+                source = self._source(test)
+                yield from self._replace("boolean", test, f"not ({source})")
 
+        # Beside the change of its condition, a branch may be missing.
         match node:
             case ast.If(orelse=[], body=[*_, ast.Return() | ast.Raise() | ast.Continue()]):
                 yield from self._drop("missing branch", node)
@@ -312,12 +337,16 @@ class _Operators:
         """Remove whole lines; a body that would be empty keeps a `pass`."""
         begin = self.line_starts[node.lineno - 1]
         end = self.line_starts[node.end_lineno or 0]
+
+        # An `elif`, or a line that holds more than this, stays.
         before = self.text[begin : self._start(node)]
         after = self.text[self._end(node) : end]
         if before.strip() or after.strip():
-            return  # an `elif`, or a line that holds more than this
+            return
 
-        if compiles(self.text[:begin] + self.text[end:]):
+        # What does not compile without it was all of a body.
+        without = self.text[:begin] + self.text[end:]
+        if compiles(without):
             yield from self._change(operator, begin, end, "")
         else:
             yield from self._replace(operator, node, "pass")

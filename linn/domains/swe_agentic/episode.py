@@ -92,6 +92,11 @@ class Ending:
     late: bool
     """Whether its time ran out."""
 
+    def sources(self, task: RepairTask) -> dict[str, str]:
+        """The package's own files as they stood at the end."""
+        files = {**files_at_start(task), **self.changed}
+        return {path: text for path, text in files.items() if text is not None}
+
 
 class Endings:
     """The endings of conversations, until their verdict; bounded.
@@ -136,7 +141,7 @@ class Episode:
             return None
 
         tools = self._copy()
-        answers = []
+        answers: list[Message] = []
         for index, call in enumerate(message.tool_calls):
             if index < CALLS_PER_TURN:
                 text = tools.use(call)
@@ -148,6 +153,7 @@ class Episode:
     def _copy(self) -> RepairTools:
         """The conversation's own copy: the package, the tests it may see, the broken sources."""
         if self._tools is None:
+            # The broken sources last: a test module may be one of the package's own files.
             visible = rows.visible(self.source, self.task.failing)
             files = {**self.source.files, **visible, **files_at_start(self.task)}
             self._tools = RepairTools(files, self.source.root)
@@ -203,6 +209,8 @@ def _key(task: RepairTask, turns: Sequence[Message]) -> str:
     for turn in turns:
         calls = [[call.name, repr(call.arguments)] for call in turn.tool_calls]
         said.append([turn.content, calls])
+
+    # A reply's text may hold lone surrogates.
     text = json.dumps([task.instance, said])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -219,7 +227,8 @@ def verdict(task: RepairTask, reply: Reply, endings: Endings) -> Verdict:
     """
     files, late = sources_after(task, reply, endings)
     if files == files_at_start(task):
-        return Verdict(0.0, "no source was changed", {"changed": 0.0, "unreliable": float(late)})
+        metrics = {"changed": 0.0, "unreliable": float(late)}
+        return Verdict(0.0, "no source was changed", metrics)
 
     result = test_sources(task, files)
     turns = _assistant_turns(reply)
@@ -238,12 +247,12 @@ def sources_after(task: RepairTask, reply: Reply, endings: Endings) -> tuple[dic
     As its environment left them, or from holding the conversation again.
     """
     turns = _assistant_turns(reply)
+
     # A turn that reached its token limit never got to the environment.
     for heard in (turns, turns[:-1]):
         ending = endings.take(_key(task, heard)) if heard else None
         if ending is not None:
-            files = {**files_at_start(task), **ending.changed}
-            return {path: text for path, text in files.items() if text is not None}, ending.late
+            return ending.sources(task), ending.late
 
     again = Episode(task, Endings())
     try:
@@ -284,41 +293,57 @@ class TestResult:
 def test_sources(task: RepairTask, files: Mapping[str, str]) -> TestResult:
     """Run the hidden tests against these sources of the package."""
     report = _run(task, files)
-    if report.ran.status in ("timeout", "memory"):
-        limit = report.ran.status
-        return TestResult(f"the hidden tests ended at a limit: {limit}", cut_off=True)
+    status = report.ran.status
+    if status in ("timeout", "memory"):
+        return TestResult(f"the hidden tests ended at a limit: {status}", cut_off=True)
     if report.doubt:
         return TestResult(f"the test run is not to be believed: {report.doubt}")
 
-    right = sum(_computes_all(task, report, test) for test in task.failing)
-    spoilt = sum(not report.is_right(test) for test in task.passing)
-    fixed = right / len(task.failing)
-    if right < len(task.failing):
-        left = len(task.failing) - right
-        return TestResult(f"{left} of {len(task.failing)} failing tests still fail", fixed)
-    if spoilt:
-        return TestResult(f"{spoilt} of {len(task.passing)} passing tests fail now", fixed)
+    # Every failing test must pass now, and every passing one still.
+    failing = len(task.failing)
+    passing = len(task.passing)
+    still_failing = failing - _repaired(task, report)
+    newly_failing = _spoilt(task, report)
+    fixed = (failing - still_failing) / failing
+
+    if still_failing:
+        return TestResult(f"{still_failing} of {failing} failing tests still fail", fixed)
+    if newly_failing:
+        return TestResult(f"{newly_failing} of {passing} passing tests fail now", fixed)
     return TestResult("", fixed)
 
 
 def _run(task: RepairTask, files: Mapping[str, str]) -> Report:
     """The hidden tests, in an order that depends on the task and the sources alone."""
     wanted = (*task.failing, *task.passing)
-    text = repr(sorted(files.items())).encode("utf-8", "replace")
-    digest = hashlib.blake2b(text, digest_size=8).hexdigest()
+    modules = {test.partition("::")[0] for test in wanted}
+
+    # The same sources get the same order, whoever asks and when.
+    text = repr(sorted(files.items()))
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8)
+    seed = seed_of("judge", task.instance, digest.hexdigest())
+
     return run_tests.run(
         source_of(task),
         files,
-        tests=sorted({test.partition("::")[0] for test in wanted}),
+        tests=sorted(modules),
         spared=task.spared,
         wanted=wanted,
-        seed=seed_of("judge", task.instance, digest) % (1 << 31),
+        seed=seed % (1 << 31),
     )
 
 
-def _computes_all(task: RepairTask, report: Report, test: str) -> bool:
-    """Whether a failing test is right now, and left out none of its values."""
-    return report.is_right(test) and report.order(test) == task.values[test]
+def _repaired(task: RepairTask, report: Report) -> int:
+    """How many of the failing tests are right, having left out none of their values."""
+    count = 0
+    for test in task.failing:
+        count += report.is_right(test) and report.order(test) == task.values[test]
+    return count
+
+
+def _spoilt(task: RepairTask, report: Report) -> int:
+    """How many of the passing tests are not right."""
+    return sum(not report.is_right(test) for test in task.passing)
 
 
 # ---------------------------------------------------------------- the proof of a task
@@ -333,10 +358,12 @@ def disproof(task: RepairTask) -> str:
     before = _run(task, files_at_start(task))
     if before.ran.status != "ok" or before.doubt:
         return f"before the patch the test run broke: {before.doubt or before.ran.status}"
-    passing = sum(_computes_all(task, before, test) for test in task.failing)
-    failing = sum(not before.is_right(test) for test in task.passing)
+
+    passing = _repaired(task, before)
+    failing = _spoilt(task, before)
     if passing or failing:
         return f"before the patch {passing} of FAIL_TO_PASS pass and {failing} of PASS_TO_PASS fail"
+
     after = verdict(task, gold(task), Endings())
     return "" if after.reward == 1.0 else f"after the patch: {after.note}"
 
@@ -353,6 +380,7 @@ def disproofs(file: Path) -> Iterator[tuple[str, str, str]]:
             raise UserError(
                 f"{where}: metadata.package is missing; only what linn tasks makes can be proved"
             )
+
         task = rows.task(meta, where)
         package.fetch(task.requirement)
         prompt(task, "swe_agentic", where)  # raises where the patch does not fit
@@ -364,14 +392,19 @@ def disproofs(file: Path) -> Iterator[tuple[str, str, str]]:
 
 def gold(task: RepairTask) -> Reply:
     """The golden patch as calls of `replace`."""
+    broken = files_at_start(task)
     source = source_of(task)
-    before = files_at_start(task)
+    calls: list[ToolCall] = []
+    for path, text in source.own_files().items():
+        for old, new in replacements(broken[path], text):
+            arguments = {"path": path, "old": old, "new": new}
+            calls.append(ToolCall("replace", arguments))
+
+    # One call per turn, each answered as the tool would.
     turns: list[Message] = []
-    for path in source.sources:
-        for old, new in replacements(before[path], source.files[path]):
-            call = ToolCall("replace", {"path": path, "old": old, "new": new})
-            turns.append(Message("assistant", "", tool_calls=(call,)))
-            turns.append(Message("tool", "ok"))
+    for call in calls:
+        turns.append(Message("assistant", "", tool_calls=(call,)))
+        turns.append(Message("tool", "ok"))
     turns.append(Message("assistant", "done"))
     return Reply("done", messages=tuple(turns))
 
@@ -391,16 +424,22 @@ def replacements(before: str, after: str) -> list[tuple[str, str]]:
 
 def _first_replacement(before: str, after: str) -> tuple[str, str]:
     """The first change, with as many lines around it as make its old text unique."""
-    lines, new_lines = before.split("\n"), after.split("\n")
+    lines = before.split("\n")
+    new_lines = after.split("\n")
     matcher = difflib.SequenceMatcher(None, lines, new_lines, autojunk=False)
     changes = [place for tag, *place in matcher.get_opcodes() if tag != "equal"]
     start, end, new_start, new_end = changes[0]
 
+    # At least one line on each side; all lines together are found once.
     around = 1
-    while True:
-        above = lines[max(0, start - around) : start]
-        below = lines[end : end + around]
-        old = "\n".join([*above, *lines[start:end], *below])
-        if before.count(old) == 1:
-            return old, "\n".join([*above, *new_lines[new_start:new_end], *below])
+    while before.count(_joined_lines(lines, start - around, end + around)) != 1:
         around += 1
+
+    first = max(0, start - around)
+    last = end + around
+    changed = [*lines[first:start], *new_lines[new_start:new_end], *lines[end:last]]
+    return "\n".join(lines[first:last]), "\n".join(changed)
+
+
+def _joined_lines(lines: Sequence[str], first: int, last: int) -> str:
+    return "\n".join(lines[max(0, first) : last])

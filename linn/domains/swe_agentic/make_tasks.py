@@ -54,6 +54,11 @@ class Attempts:
         """Count a refusal."""
         self.refused[reason] = self.refused.get(reason, 0) + count
 
+    def reasons(self) -> str:
+        """The refusals in words, the most frequent reason first."""
+        refused = sorted(self.refused.items(), key=lambda item: -item[1])
+        return ", ".join(f"{number} {reason}" for reason, number in refused)
+
 
 @dataclass
 class PackageTasks:
@@ -76,14 +81,15 @@ class PackageTasks:
         """A line of the table that `linn tasks` prints."""
         if self.why:
             return f"{self.package:<24} not used: {self.why}"
+
+        made = len(self.rows)
         tried = self.attempts.tried
-        count = f"{len(self.rows):>4} of {tried:<4}"
-        share = f"{len(self.rows) / max(1, tried):.0%}"
-        refused = sorted(self.attempts.refused.items(), key=lambda item: -item[1])
-        reasons = ", ".join(f"{number} {reason}" for reason, number in refused)
+        share = f"{made / max(1, tried):.0%}"
+        minutes = self.seconds / 60
         return (
-            f"{self.package:<24} {self.licence[:20]:<20} {count} {share:>4}"
-            f" {self.seconds / 60:6.1f} min  {reasons}"
+            f"{self.package:<24} {self.licence[:20]:<20}"
+            f" {made:>4} of {tried:<4} {share:>4} {minutes:6.1f} min"
+            f"  {self.attempts.reasons()}"
         )
 
 
@@ -206,14 +212,17 @@ def _in_rounds(candidates: Sequence[Bug], rng: random.Random) -> Iterator[Bug]:
     """A round over all functions before any has its second bug, so that tasks spread."""
     by_function: dict[tuple[str, str], list[Bug]] = {}
     for bug in candidates:
-        by_function.setdefault((bug.path, bug.function), []).append(bug)
+        function = (bug.path, bug.function)
+        by_function.setdefault(function, []).append(bug)
+
+    # The functions in another order each round.
     rounds = max(map(len, by_function.values()), default=0)
     for turn in range(rounds):
-        functions = list(by_function.values())
-        rng.shuffle(functions)
-        for function in functions:
-            if turn < len(function):
-                yield function[turn]
+        groups = list(by_function.values())
+        rng.shuffle(groups)
+        for group in groups:
+            if turn < len(group):
+                yield group[turn]
 
 
 def _fit_together(source: package.Package, chosen: Sequence[Bug]) -> bool:
@@ -233,6 +242,7 @@ def _task(prepared: Suite, chosen: Sequence[Bug], difficulty: str, seed: int) ->
     wrong = bugs.inject(right, chosen)
     report = prepared.run(wrong, seed)
     failing = prepared.failing(report)
+
     if report.ran.status != "ok" or report.doubt:
         raise _Refused("the test run broke")
     if not failing:
@@ -245,12 +255,14 @@ def _task(prepared: Suite, chosen: Sequence[Bug], difficulty: str, seed: int) ->
             alone = prepared.run(bugs.inject(right, [bug]), seed)
             if prepared.failing(alone) in ([], failing):
                 raise _Refused("one of the two bugs does not matter")
+
     # The description gives one value away for each bug; one more must be left to find.
     if len(_secrets(prepared, report, failing)) <= len(chosen):
         raise _Refused("too few hidden values")
     again = prepared.run(wrong, seed + 1)
     if prepared.failing(again) != failing:
         raise _Refused("not the same twice")
+
     text = statement(prepared, report, failing, chosen, difficulty)
     if not text:
         raise _Refused("no symptom can be shown")
@@ -305,6 +317,10 @@ def _row(
     source = prepared.source
     places = [f"{bug.path}:{bug.start}:{bug.text}" for bug in chosen]
     digest = seed_of(*places) % (1 << 32)
+    kinds = [
+        {"operator": bug.operator, "path": bug.path, "function": bug.function} for bug in chosen
+    ]
+
     modules = {_module_of(test) for test in (*failing, *passing)}
     values = {test: prepared.values[test] for test in failing}
     spared = {path: sites for path, sites in prepared.spared.items() if path in modules}
@@ -314,9 +330,7 @@ def _row(
         "licence": source.licence,
         "python": package.PYTHON,
         "difficulty": difficulty,
-        "bugs": [
-            {"operator": bug.operator, "path": bug.path, "function": bug.function} for bug in chosen
-        ],
+        "bugs": kinds,
         "problem_statement": text,
         "golden_patch": patch,
         "FAIL_TO_PASS": json.dumps(failing),

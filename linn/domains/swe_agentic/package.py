@@ -127,10 +127,12 @@ def _archive(requirement: str) -> Path | None:
     if not cache().is_dir():
         return None
     name, _, version = requirement.partition("==")
+
     # An archive's name may be written with other separators than the requirement.
     name_pattern = re.sub(r"[-_.]+", "[-_.]+", name)
     version_pattern = re.escape(version) if version else "[0-9][^-]*"
     pattern = re.compile(rf"{name_pattern}-({version_pattern})\.tar\.gz", re.IGNORECASE)
+
     for path in sorted(cache().iterdir(), reverse=True):
         if pattern.fullmatch(path.name):
             return path
@@ -167,9 +169,11 @@ def read(path: Path) -> Package:
     tests = sorted(file for file in files if _TEST_FILE.search(file))
     sources = []
     for file in sorted(files):
-        is_module = file.endswith(".py") and any(_is_inside(file, top) for top in tops)
-        if is_module and file not in tests and not _is_test_support(file):
+        if file in tests or _is_test_support(file) or not file.endswith(".py"):
+            continue
+        if any(_is_inside(file, top) for top in tops):
             sources.append(file)
+
     if not sources or not tests:
         missing = "modules" if not sources else "tests"
         raise UserError(f"{path}: no {missing} found in it; choose another package")
@@ -227,8 +231,12 @@ def _is_configuration(file: str) -> bool:
 
 def _tops(files: Mapping[str, str], name: str) -> tuple[str, list[str]]:
     """(folder to import from, import packages or modules in it, with that folder in front)."""
-    listed = [file for file in files if file.endswith("top_level.txt")]
-    names = files[listed[0]].split() if listed else []
+    names: list[str] = []
+    for file, text in files.items():
+        if file.endswith("top_level.txt"):
+            names = text.split()
+            break
+
     # Where the distribution names none: what a package's import name is made of its own name.
     names += [
         name.replace("-", "_"),
@@ -238,15 +246,18 @@ def _tops(files: Mapping[str, str], name: str) -> tuple[str, list[str]]:
     ]
     for root in ("src", ""):
         prefix = f"{root}/" if root else ""
-        tops = []
-        for top in dict.fromkeys(names):
-            path = prefix + top
-            is_there = f"{path}/__init__.py" in files or f"{path}.py" in files
-            if is_there and PurePosixPath(path).name not in _NO_TOPS:
-                tops.append(path)
+        paths = [prefix + top for top in dict.fromkeys(names)]
+        tops = [path for path in paths if _is_top(files, path)]
         if tops:
             return root, tops
     return "", []
+
+
+def _is_top(files: Mapping[str, str], path: str) -> bool:
+    """Whether a path is that of a package or module, and not one of tests or set-up."""
+    if PurePosixPath(path).name in _NO_TOPS:
+        return False
+    return f"{path}/__init__.py" in files or f"{path}.py" in files
 
 
 def _licence(metadata: email.message.Message) -> str:

@@ -63,6 +63,7 @@ def task(meta: Mapping[str, Any], where: str) -> RepairTask:
             " make the tasks again under it: linn tasks"
         )
     values, spared = _sites(meta, where)
+
     requirement = _text(meta, "package", where)
     if "==" not in requirement or not re.fullmatch(package.REQUIREMENT, requirement):
         raise UserError(
@@ -93,14 +94,16 @@ def _sites(
     """The fields `values` and `spared` of a row."""
     raw_values = _parsed(meta, "values", dict, where)
     raw_spared = _parsed(meta, "spared", dict, where)
+
     values: dict[str, list[tuple[int, int]]] = {}
     spared: dict[str, list[int]] = {}
     try:
         for test, pairs in raw_values.items():
             values[test] = [(int(site), int(row)) for site, row in pairs]
+
         for path, sites in raw_spared.items():
             spared[path] = [int(site) for site in sites]
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):  # JSON numbers may be infinite
         raise UserError(
             f"{where}: metadata.values must hold pairs of whole numbers,"
             " metadata.spared whole numbers"
@@ -114,7 +117,9 @@ def image_task(row: Mapping[str, Any], where: str) -> ImageTask | None:
     Raises UserError naming the field that is wrong.
     """
     meta = row.get("metadata") or {}
-    if not isinstance(meta, Mapping) or {"package", "files"} & meta.keys():
+    if not isinstance(meta, Mapping):
+        return None
+    if "package" in meta or "files" in meta:
         return None
     if not {"instance_dict", "base_commit", "commit_hash"} & {*row, *meta}:
         return None
@@ -129,17 +134,18 @@ def image_task(row: Mapping[str, Any], where: str) -> ImageTask | None:
     fields["golden_patch"] = fields.get("golden_patch") or fields.get("patch")
     if "commit_hash" in fields:
         _name_as_ours(fields)
-    instance = _text(fields, "instance_id", where)
-    base_commit = _text(fields, "base_commit", where)
-    for name in ("problem_statement", "golden_patch"):
+    for name in ("instance_id", "base_commit", "problem_statement", "golden_patch"):
         _text(fields, name, where)
 
-    repo_of_instance = instance.rpartition("-")[0].replace("__", "/")
+    instance = fields["instance_id"]
+    owner_and_repo = instance.rpartition("-")[0].replace("__", "/")
+    repo = fields.get("repo") or fields.get("repo_name") or owner_and_repo
+    image = fields.get("docker_image") or fields.get("image_name") or ""
     return ImageTask(
         instance=instance,
-        repo=str(fields.get("repo") or fields.get("repo_name") or repo_of_instance),
-        base_commit=base_commit,
-        image=str(fields.get("docker_image") or fields.get("image_name") or ""),
+        repo=str(repo),
+        base_commit=fields["base_commit"],
+        image=str(image),
     )
 
 
@@ -164,9 +170,11 @@ def _parsed(meta: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     """A field that is a list or an object, or its JSON text."""
     value = meta.get(name)
     try:
-        value = json.loads(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            value = json.loads(value)
     except (ValueError, RecursionError):
         raise UserError(f"{where}: {name} is not JSON") from None
+
     if not isinstance(value, kind):
         expected = "an object" if kind is dict else "a list"
         raise UserError(
@@ -219,6 +227,7 @@ def broken(source: Package, patch: str) -> dict[str, str]:
         text[place] = before
         files[path] = "\n".join(text)
         shift += len(before) - len(after)
+
     if files == source.own_files():
         raise ValueError("the patch changes nothing")
     return files
@@ -257,13 +266,18 @@ def _without(text: str, names: set[str]) -> str:
     """A module without these functions; what is left stays on its lines."""
     lines = text.split("\n")
     for node in ast.walk(ast.parse(text)):
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or node.name not in names:
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         head = lines[node.lineno - 1]
-        if not head:  # it stood in one that is gone already
+        if node.name not in names or not head:  # without a head it stood in one that is gone
             continue
-        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+
+        # Its decorators may show values as well.
+        first = node.lineno
+        for decorator in node.decorator_list:
+            first = min(first, decorator.lineno)
         last = node.end_lineno or first
+        indent = head[: node.col_offset]
         empty = [""] * (last - first)
-        lines[first - 1 : last] = [head[: node.col_offset] + "pass", *empty]
+        lines[first - 1 : last] = [f"{indent}pass", *empty]
     return "\n".join(lines)

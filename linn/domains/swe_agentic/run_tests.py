@@ -101,16 +101,18 @@ def run(
     """
     modules: dict[str, StrippedTests] = {}
     for path in tests:
-        modules[path] = stripped(source.files[path], frozenset(spared.get(path, ())))
+        own_spared = frozenset(spared.get(path, ()))
+        modules[path] = stripped(source.files[path], own_spared)
     sentinel = _Sentinel(tests[0], random.Random(seed))
     nonce = secrets.token_hex(16)
 
+    tools = package.tools()
     tree = _tree(source, files, modules, sentinel)
-    with Workspace(limits, tree, readable=[package.tools()]) as work:
+    with Workspace(limits, tree, readable=[tools]) as work:
         here = f"{work.root}/{_RUNNER_FOLDER}"
         source_root = f"{work.root}/{source.root}".rstrip("/")
         settings = {
-            "path": [source_root, work.root, str(package.tools())],
+            "path": [source_root, work.root, str(tools)],
             "here": here,
             "ini": f"{here}/pytest.ini",
             "root": work.root,
@@ -122,9 +124,10 @@ def run(
         }
         work.write(f"{_RUNNER_FOLDER}/settings.json", json.dumps(settings))
         work.write(f"{_RUNNER_FOLDER}/pytest.ini", "[pytest]\n")
-        ran = work.run(
-            [python(), "-P", "-s", "-S", "-B", f"{here}/runner.py", f"{here}/settings.json"]
-        )
+
+        # No packages of this machine: what can be imported is what the settings name.
+        command = [python(), "-P", "-s", "-S", "-B"]
+        ran = work.run([*command, f"{here}/runner.py", f"{here}/settings.json"])
     return _report(ran, nonce, modules, sentinel)
 
 
@@ -137,10 +140,15 @@ def _tree(
     """All files of the workspace; later ones replace earlier ones."""
     tree = {path: text for path, text in source.files.items() if path not in source.sources}
     tree |= files
-    tree |= {path: module.text for path, module in modules.items()}
+
+    # The hidden tests come after the model's files, so that none of those stands in their place.
+    for path, module in modules.items():
+        tree[path] = module.text
     tree[sentinel.path] = sentinel.text
-    tree[f"{_RUNNER_FOLDER}/plain.py"] = Path(plain.__file__).read_text()
-    tree[f"{_RUNNER_FOLDER}/runner.py"] = _RUNNER.read_text()
+
+    runner_files = {"runner.py": _RUNNER, "plain.py": Path(plain.__file__)}
+    for name, file in runner_files.items():
+        tree[f"{_RUNNER_FOLDER}/{name}"] = file.read_text()
     return tree
 
 
@@ -153,7 +161,8 @@ class _Sentinel:
     def __init__(self, beside: str, rng: random.Random) -> None:
         """`beside`: the path of a test module, in whose folder this one stands."""
         names = [_test_name(rng) for _ in range(6)]
-        a, b = rng.randrange(100, 999), rng.randrange(100, 999)
+        a = rng.randrange(100, 999)
+        b = rng.randrange(100, 999)
         bodies = [
             # these four fail
             f"assert sorted([{a + 1}, {a}]) == [{a + 1}, {a}]",
@@ -169,10 +178,13 @@ class _Sentinel:
             functions.append(f"def {name}():\n    {body}\n")
         rng.shuffle(functions)
 
+        self.text = "import unittest\n\nimport pytest\n\n\n" + "\n\n".join(functions)
+
         folder, slash, _ = beside.rpartition("/")
         self.path = f"{folder}{slash}{_test_name(rng)}.py"
-        self.text = "import unittest\n\nimport pytest\n\n\n" + "\n\n".join(functions)
         self.ids = [f"{self.path}::{name}" for name in names]
+
+        # Split as the bodies are, not as the functions stand in the file.
         self.failing = self.ids[:4]
         self.passing = self.ids[4:]
 
@@ -194,9 +206,11 @@ def _report(
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IndexError):
             report.doubt = "it reports what no test of ours does"
 
-    if any(report.outcomes.get(test) == "passed" for test in sentinel.failing):
+    # Nothing of a run counts in which tested code could change what a test says.
+    passed = {test for test, outcome in report.outcomes.items() if outcome == "passed"}
+    if passed & set(sentinel.failing):
         report.doubt = "tests that must fail passed"
-    elif not all(report.outcomes.get(test) == "passed" for test in sentinel.passing):
+    elif not passed >= set(sentinel.passing):
         report.doubt = report.doubt or "the test run did not come to its end"
 
     for test in sentinel.ids:
@@ -210,19 +224,24 @@ def _add_line(report: Report, line: Any, modules: Mapping[str, StrippedTests]) -
     test = line.get("test")
     if not isinstance(test, str):
         return
-    if "outcome" in line:
-        outcome = str(line["outcome"])
-        report.outcomes[test] = "twice" if test in report.outcomes else outcome
-        report.why[test] = str(line.get("why", ""))
-        report.seconds[test] = float(line.get("seconds", 0.0))
-    else:
-        module = modules.get(test.partition("::")[0])
+
+    if "outcome" not in line:
         values = report.values.setdefault(test, [])
+        module = modules.get(test.partition("::")[0])
         values.append(_computed_value(line, module))
+        return
+
+    # A test that ends twice was forged at least once.
+    outcome = "twice" if test in report.outcomes else str(line["outcome"])
+    report.outcomes[test] = outcome
+    report.why[test] = str(line.get("why", ""))
+    report.seconds[test] = float(line.get("seconds", 0.0))
 
 
 def _computed_value(line: Mapping[str, Any], module: StrippedTests | None) -> ComputedValue:
-    site, row = int(line["site"]), int(line["row"])
+    """The value that a line carries, beside the expected one."""
+    site = int(line["site"])
+    row = int(line["row"])
     if module is None or site not in module.sites:
         raise KeyError(site)
     if "unsendable" in line:
@@ -233,4 +252,6 @@ def _computed_value(line: Mapping[str, Any], module: StrippedTests | None) -> Co
         value = plain.decode(line["value"])
     except NotPlain:
         return ComputedValue(site, row, right=False, value=None)
-    return ComputedValue(site, row, right=bool(value == expected), value=value)
+    # Plain data only: no object of the tested code has a say in this comparison.
+    right = bool(value == expected)
+    return ComputedValue(site, row, right=right, value=value)

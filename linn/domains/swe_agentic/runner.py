@@ -92,10 +92,12 @@ class Sender:
         self._counts: dict[tuple[str, int, int], int] = {}
 
     def send(self, site: int, value: object, row: int = 0) -> None:
+        """Tell a value, or the kind of error where it is not plain data."""
         test = self._plugin.test
         key = (test, site, row)
-        self._counts[key] = self._counts.get(key, 0) + 1
-        if self._counts[key] > MOST_SENDS:
+        count = self._counts.get(key, 0) + 1
+        self._counts[key] = count
+        if count > MOST_SENDS:
             return
 
         line: dict[str, Any] = {"test": test, "site": site, "row": row}
@@ -107,6 +109,7 @@ class Sender:
 
 
 def main(settings_path: str) -> None:
+    """Run the tests that the settings name; the settings are removed before tested code runs."""
     with open(settings_path, encoding="utf-8") as file:
         settings = json.load(file)
     os.unlink(settings_path)
@@ -124,7 +127,9 @@ def main(settings_path: str) -> None:
     import pytest
 
     plugin = Plugin(channel, settings["wanted"], settings["seed"], pytest.TestReport)
-    setattr(builtins, settings["send"], Sender(channel, plugin, encode).send)
+    sender = Sender(channel, plugin, encode)
+    setattr(builtins, settings["send"], sender.send)
+
     options = ["-q", "-c", settings["ini"], "--rootdir", settings["root"]]
     options += ["-p", "no:cacheprovider", "--assert=plain", "--capture=fd", "--tb=short"]
     options += ["--continue-on-collection-errors"]

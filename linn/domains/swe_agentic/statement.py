@@ -25,6 +25,7 @@ def statement(
     `report`: of the run in which the tests `failing` failed. Empty where too few examples can be
     shown.
     """
+    # Tests with few values first: their examples are short.
     examples: list[str] = []
     for test in sorted(failing, key=lambda test: (len(suite.values[test]), test)):
         example = _example(suite, report, test)
@@ -63,14 +64,19 @@ def _example(suite: Suite, report: Report, test: str) -> str:
     for number, row in suite.values[test]:
         site = module.sites[number]
         computed = first.get((number, row))
-        if site.before is None or (computed is not None and computed.right):
+        if computed is not None and computed.right:
+            continue
+        if site.before is None:  # within another statement: what led to it is not known
             continue
 
-        snippet = _snippet(site, module, row)
+        snippet = _snippet(site, module)
         expected = repr(site.values[row])
-        result = _result(report, test, computed)
-        if snippet is None or not result or len(expected) > _LONGEST_VALUE:
+        if snippet is None or len(expected) > _LONGEST_VALUE:
             return ""
+        result = _result(report, test, computed)
+        if not result:
+            return ""
+
         subject = f"`{snippet.expression}`"
         if snippet.statements:
             subject = f"After\n\n{snippet.statements}\n\nthe expression {subject}"
@@ -89,7 +95,9 @@ def _result(report: Report, test: str, computed: ComputedValue | None) -> str:
     if not computed.sendable:
         return ""
     value = repr(computed.value)
-    return f"gives\n\n    {value}" if len(value) <= _LONGEST_VALUE else ""
+    if len(value) > _LONGEST_VALUE:
+        return ""
+    return f"gives\n\n    {value}"
 
 
 @dataclass(frozen=True)
@@ -102,20 +110,28 @@ class _Snippet:
     """The expression, on one line."""
 
 
-def _snippet(site: Site, module: StrippedTests, row: int) -> _Snippet | None:
+def _snippet(site: Site, module: StrippedTests) -> _Snippet | None:
     """The code of a site, None where it needs more than itself or is too long."""
     before = [node for node in site.before or () if not _is_send(node)]
     needed = _needed(before, site.computed)
-    lines = [line for node in needed for line in ast.unparse(node).split("\n")]
-    statements = "\n".join(f"    {line}" for line in lines)
-    expression = " ".join(ast.unparse(site.computed).split())
 
+    # A value that depends on the test's parameters cannot be had without the test.
+    names = _names((*needed, site.computed))
     function = module.tests[site.test]
     assert isinstance(function, ast.FunctionDef)
-    parameters = {argument.arg for argument in function.args.args}
-    if parameters & _names((*needed, site.computed)) or strip_tests.SEND in statements:
+    if any(argument.arg in names for argument in function.args.args):
         return None
-    if len(statements) > _LONGEST_SNIPPET or len(expression) > _LONGEST_VALUE:
+
+    lines: list[str] = []
+    for node in needed:
+        lines += ast.unparse(node).split("\n")
+    statements = "\n".join(f"    {line}" for line in lines)
+    # What an assertion further in was replaced by is nothing that a reader can run.
+    if strip_tests.SEND in statements or len(statements) > _LONGEST_SNIPPET:
+        return None
+
+    expression = " ".join(ast.unparse(site.computed).split())
+    if len(expression) > _LONGEST_VALUE:
         return None
     return _Snippet(statements, expression)
 

@@ -126,7 +126,9 @@ def strip(text: str, spared: Collection[int] = ()) -> StrippedTests:
     stripper = _Stripper(spared)
     tests: dict[str, ast.AST] = {}
     for name, function in _tests(tree):
-        tests[name] = ast.parse(ast.unparse(function)).body[0]
+        # A copy: stripping changes the function itself.
+        source = ast.unparse(function)
+        tests[name] = ast.parse(source).body[0]
         stripper.strip(name, function)
 
     _remove_docstrings(tree)
@@ -220,11 +222,15 @@ class _Stripper:
             before=place.before,
         )
 
-        arguments: list[ast.expr] = [ast.Constant(comparison.number), comparison.computed]
+        number = ast.Constant(comparison.number)
+        arguments: list[ast.expr] = [number, comparison.computed]
         if parameter:  # its value in the process is the row's number
-            arguments.append(ast.Name(parameter, ast.Load()))
-        call = ast.Call(ast.Name(SEND, ast.Load()), arguments, [])
-        place.put(ast.copy_location(ast.Expr(call), place.statement))
+            row = ast.Name(parameter, ast.Load())
+            arguments.append(row)
+
+        send = ast.Name(SEND, ast.Load())
+        call = ast.Expr(ast.Call(send, arguments, []))
+        place.put(ast.copy_location(call, place.statement))
 
 
 # ---------------------------------------------------------------- plain data
@@ -247,6 +253,7 @@ def _joined(function: ast.expr, argument: ast.expr) -> str:
             parts = constant(argument)
         case _:
             raise ValueError
+
     if not isinstance(parts, (list, tuple)):
         raise ValueError
     if not all(isinstance(part, str) for part in parts):
@@ -266,24 +273,32 @@ def _is_plain(node: ast.expr) -> bool:
 
 def _inline_expected(function: ast.FunctionDef) -> None:
     """Put the value of `expected = [1, 2]` where `expected` is compared, if it is only compared."""
+    # From the end, so that removing a statement moves none that is still to come.
     for index in reversed(range(len(function.body))):
         match function.body[index]:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if _is_plain(value):
-                pass
-            case _:
-                continue
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                if _is_plain(value) and _is_assigned_once(function, name):
+                    _substitute(function, name, value)
+                    function.body.pop(index)
 
-        uses = _uses(function, name)
-        assignments = sum(isinstance(use.ctx, ast.Store) for use in uses)
-        if assignments != 1 or not _is_only_compared(function, name, uses=len(uses) - 1):
-            continue
-
-        for place in _places(function.body):
-            if _sides(place.statement):
-                place.put(_Substitute(name, value).visit(place.statement))
-        function.body.pop(index)
+        # A function without statements cannot be written.
         if not function.body:
             function.body = [ast.Pass()]
+
+
+def _is_assigned_once(function: ast.FunctionDef, name: str) -> bool:
+    """Whether a name is given one value, and otherwise only compared."""
+    uses = _uses(function, name)
+    assignments = sum(isinstance(use.ctx, ast.Store) for use in uses)
+    return assignments == 1 and _is_only_compared(function, name, uses=len(uses) - 1)
+
+
+def _substitute(function: ast.FunctionDef, name: str, value: ast.expr) -> None:
+    """Put a value in place of a name in all assertions of equality."""
+    substitute = _Substitute(name, value)
+    for place in _places(function.body):
+        if _sides(place.statement):
+            place.put(substitute.visit(place.statement))
 
 
 class _Substitute(ast.NodeTransformer):
@@ -320,13 +335,11 @@ def _sides(statement: ast.stmt) -> tuple[ast.expr, ast.expr] | None:
     match statement:
         case ast.Assert(test=ast.Compare(left=left, ops=[ast.Eq()], comparators=[right])):
             return left, right
-        case ast.Expr(value=ast.Call(func=function, args=[left, right], keywords=[])):
-            pass
-        case ast.Expr(value=ast.Call(func=function, args=[left, right, _message], keywords=[])):
-            pass
-        case _:
-            return None
-    return (left, right) if called_name(function) in _EQUAL else None
+        case ast.Expr(value=ast.Call(func=function, args=arguments, keywords=[])):
+            # A third argument is the message of unittest.
+            if len(arguments) in (2, 3) and called_name(function) in _EQUAL:
+                return arguments[0], arguments[1]
+    return None
 
 
 def _compared(statement: ast.stmt, parameters: Collection[str]) -> tuple[ast.expr, ast.expr] | None:
@@ -337,6 +350,8 @@ def _compared(statement: ast.stmt, parameters: Collection[str]) -> tuple[ast.exp
     sides = _sides(statement)
     if sides is None:
         return None
+
+    # The expected value may stand on either side.
     for computed, expected in (sides, sides[::-1]):
         is_parameter = isinstance(expected, ast.Name) and expected.id in parameters
         if (is_parameter or _is_plain(expected)) and not _is_plain(computed):
@@ -365,8 +380,9 @@ def _columns(function: ast.FunctionDef) -> dict[str, _Column]:
                 func=called,
                 args=[named, (ast.List() | ast.Tuple()) as rows],
                 keywords=[],
-            ) if ast.unparse(called).endswith("mark.parametrize"):
-                columns |= _columns_of(named, rows)
+            ):
+                if ast.unparse(called).endswith("mark.parametrize"):
+                    columns |= _columns_of(named, rows)
     return columns
 
 
@@ -376,6 +392,8 @@ def _columns_of(named: ast.expr, rows: ast.List | ast.Tuple) -> dict[str, _Colum
         names = constant(named)
     except ValueError:
         return {}
+
+    # With one name in a text, a row is the value itself.
     has_cells = True
     if isinstance(names, str):
         names = [name.strip() for name in names.split(",")]

@@ -69,6 +69,7 @@ def suite(source: Package, limits: WorkspaceLimits = run_tests.LIMITS) -> Suite:
         report = run_tests.run(
             source, source.own_files(), tests, spared, steady or None, attempt, limits
         )
+
         wrong = _wrong_sites(report)
         for path, site in sorted(wrong):
             spared.setdefault(path, []).append(site)
@@ -126,6 +127,7 @@ def _quick_tests(report: Report) -> set[str]:
     def rank(test: str) -> tuple[bool, str]:
         return report.seconds[test] > _SLOW_SECONDS / 10, test
 
+    # Very quick ones first, in the order of their names: so which are taken hardly varies.
     quick: set[str] = set()
     total = 0.0
     for test in sorted(report.outcomes, key=rank):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from linn.domains.common import toy_functions
+from linn.domains.common.toy_functions import Function
 from linn.sandbox import Outcome, Sandbox
 from linn.types import Message, Reply, ToolCall, Verdict
 
@@ -89,52 +90,63 @@ def make_task(rng: random.Random) -> tuple[str, TinyTask]:
     inputs = toy_functions.inputs(function, rng)
     path, other_path = rng.sample(_NAMES, 2)
 
+    # The hidden tests tell the function from each of its wrong versions.
     files = {path: function.source(bug.body)}
-    target = _target(path, function.name)
-    calls = [(target, [x]) for x in inputs]
+    calls = _calls(path, function, inputs)
     outputs = [function.value(x) for x in inputs]
     if rng.random() < _OTHER_FILE_SHARE:
         # A second file that is right, and must stay so.
         other = toy_functions.make(rng, avoid=(function.name,))
+        other_inputs = toy_functions.inputs(other, rng)[:2]
         files[other_path] = other.source()
-        for x in toy_functions.inputs(other, rng)[:2]:
-            calls.append((_target(other_path, other.name), [x]))
-            outputs.append(other.value(x))
+        calls += _calls(other_path, other, other_inputs)
+        outputs += [other.value(x) for x in other_inputs]
 
+    # The visible test shows the bug.
     revealing = [x for x in inputs if bug.value(x) != function.value(x)]
     shortest = min(revealing, key=lambda x: len(repr(x)))
+
+    bodies = [wrong.body for wrong in function.wrong()]
+    wrong_repairs = [body for body in bodies if body != bug.body]
     task = TinyTask(
         files=files,
         calls=calls,
         outputs=outputs,
-        visible_calls=[(target, [shortest])],
+        visible_calls=_calls(path, function, [shortest]),
         visible_outputs=[function.value(shortest)],
         path=path,
         bug=bug.body,
         repair=function.body,
-        wrong_repairs=[wrong.body for wrong in function.wrong() if wrong.body != bug.body],
+        wrong_repairs=wrong_repairs,
     )
-    return f"{function.name}({function.argument}) in {path} must return {function.spec}.", task
+    text = f"{function.name}({function.argument}) in {path} must return {function.spec}."
+    return text, task
 
 
-def _target(path: str, function: str) -> str:
-    return f"{path.removesuffix('.py')}:{function}"
+def _calls(path: str, function: Function, inputs: Sequence[Any]) -> list[Call]:
+    """One call per input."""
+    target = f"{path.removesuffix('.py')}:{function.name}"
+    return [(target, [x]) for x in inputs]
 
 
 def repair_turns(task: TinyTask, repair: str, run_tests: bool) -> tuple[Message, ...]:
     """Look, put `repair` in place of the bug, perhaps run the tests (which then pass), stop."""
-    calls = [
-        (ToolCall("view", {"path": task.path}), task.files[task.path]),
-        (ToolCall("edit", {"path": task.path, "old": task.bug, "new": repair}), "ok"),
-    ]
+    path = task.path
+    view = ToolCall("view", {"path": path})
+    edit = ToolCall("edit", {"path": path, "old": task.bug, "new": repair})
+
+    # The answers are what the tools would say.
+    answered = [(view, task.files[path]), (edit, "ok")]
     if run_tests:
-        calls.append((ToolCall("run_tests", {}), "passed"))
+        tests = ToolCall("run_tests", {})
+        answered.append((tests, "passed"))
 
     turns: list[Message] = []
-    for call, answer in calls:
+    for call, answer in answered:
         turns.append(Message("assistant", "", tool_calls=(call,)))
         turns.append(Message("tool", answer))
-    return (*turns, Message("assistant", "done"))
+    turns.append(Message("assistant", "done"))
+    return tuple(turns)
 
 
 # ---------------------------------------------------------------- the conversation
@@ -178,24 +190,32 @@ def use(files: dict[str, str], call: ToolCall, run_tests: Callable[[], str]) -> 
     """Carry out one call on `files` and answer it; every mistake is answered in words."""
     if call.name not in _PARAMETERS:
         return f"error: no tool of that name; there are {', '.join(_PARAMETERS)}"
-    parameters = _PARAMETERS[call.name]
-    arguments = call.arguments
-    if (
-        isinstance(arguments, str)
-        or set(arguments) != set(parameters)
-        or not all(isinstance(value, str) for value in arguments.values())
-    ):
-        return f"error: {call.name} takes {', '.join(parameters) or 'no arguments'}"
+    arguments = _texts(call)
+    if arguments is None:
+        names = ", ".join(_PARAMETERS[call.name])
+        return f"error: {call.name} takes {names or 'no arguments'}"
 
     if call.name == "run_tests":
         return run_tests()
+
     path = arguments["path"].strip()
     if path not in files:
-        return f"error: no such file; there are {', '.join(sorted(files)[:_MOST_NAMES])}"
+        names = ", ".join(sorted(files)[:_MOST_NAMES])
+        return f"error: no such file; there are {names}"
     if call.name == "view":
         text = files[path]
         return text if len(text) <= _LONGEST_VIEW else text[:_LONGEST_VIEW] + "…"
     return _edit(files, path, arguments["old"], arguments["new"])
+
+
+def _texts(call: ToolCall) -> Mapping[str, str] | None:
+    """The arguments of a call of a known tool, None where they are not the texts it takes."""
+    arguments = call.arguments
+    if isinstance(arguments, str) or set(arguments) != set(_PARAMETERS[call.name]):
+        return None
+    if not all(isinstance(value, str) for value in arguments.values()):
+        return None
+    return arguments
 
 
 def _edit(files: dict[str, str], path: str, old: str, new: str) -> str:
@@ -213,17 +233,25 @@ def _edit(files: dict[str, str], path: str, old: str, new: str) -> str:
 
 def report(calls: Sequence[Call], outcomes: Sequence[Outcome], expected: Sequence[Any]) -> str:
     """`passed`, or how many failed and what the first of them gave."""
-    failed = []
-    for (target, arguments), outcome, value in zip(calls, outcomes, expected, strict=True):
-        if toy_functions.judge_values([outcome], [value]).reward == 1.0:
-            continue
-        function = target.rpartition(":")[2]
-        call = f"{function}({', '.join(map(repr, arguments))})"
-        if outcome.status == "ok":
-            failed.append(f"{call} gave {_words(outcome.value)}")
-        else:
-            failed.append(f"{call}: {outcome.error[:80]}")
-    return f"{len(failed)} failed: {failed[0]}" if failed else "passed"
+    failures: list[str] = []
+    for call, outcome, value in zip(calls, outcomes, expected, strict=True):
+        passed = toy_functions.judge_values([outcome], [value])
+        if passed.reward < 1.0:
+            failures.append(_failure(call, outcome))
+
+    if not failures:
+        return "passed"
+    return f"{len(failures)} failed: {failures[0]}"
+
+
+def _failure(call: Call, outcome: Outcome) -> str:
+    """What a call gave, or how it failed."""
+    target, arguments = call
+    function = target.rpartition(":")[2]
+    text = f"{function}({', '.join(map(repr, arguments))})"
+    if outcome.status == "ok":
+        return f"{text} gave {_words(outcome.value)}"
+    return f"{text}: {outcome.error[:80]}"
 
 
 def _words(value: Any) -> str:
@@ -251,16 +279,19 @@ def verdict(task: TinyTask | FilesTask, reply: Reply, sandbox: Sandbox) -> Verdi
     cut_off = False
     if isinstance(task, FilesTask):
         outcome = sandbox.check_files(files, task.tests)
-        reward = float(outcome.status == "ok")
-        note = "the tests passed" if outcome.status == "ok" else outcome.error
+        passed = outcome.status == "ok"
+        reward = float(passed)
+        note = "the tests passed" if passed else outcome.error
         cut_off = outcome.status in ("timeout", "memory")
     else:
         outcomes = sandbox.call_files(files, task.calls)
-        judged = toy_functions.judge_values(outcomes, task.outputs)
-        reward, note = judged.reward, judged.note
+        result = toy_functions.judge_values(outcomes, task.outputs)
+        reward = result.reward
+        note = result.note
 
     unreliable = cut_off or (reward > 0 and not stopped)
-    return Verdict(reward, note, {"changed": 1.0, "unreliable": float(unreliable)})
+    metrics = {"changed": 1.0, "unreliable": float(unreliable)}
+    return Verdict(reward, note, metrics)
 
 
 def _files_after(task: TinyTask | FilesTask, reply: Reply) -> tuple[dict[str, str], bool]:

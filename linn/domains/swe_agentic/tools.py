@@ -133,17 +133,24 @@ class RepairTools:
     # ------------------------------------------------------------ one method per tool
 
     def _view(self, path: str, start: int = 1, end: int | None = None) -> str:
-        lines = self.work.read(_clean(path)).split("\n")
+        text = self.work.read(_clean(path))
+        lines = text.split("\n")
+        count = len(lines)
+
+        # A window that begins where the model asks, of bounded length.
         first = max(1, start)
-        last = min(len(lines), first + _MOST_LINES - 1)
+        last = min(count, first + _MOST_LINES - 1)
         if end is not None:
             last = min(last, end)
         if first > last:
-            return f"error: the file has {len(lines)} lines"
+            return f"error: the file has {count} lines"
 
-        view = [f"{number}\t{_cut(lines[number - 1])}" for number in range(first, last + 1)]
-        if last < len(lines):
-            view.append(f"… {len(lines) - last} more lines")
+        view = []
+        for number in range(first, last + 1):
+            line = _cut(lines[number - 1])
+            view.append(f"{number}\t{line}")
+        if last < count:
+            view.append(f"… {count - last} more lines")
         return "\n".join(view)
 
     def _list(self, path: str = "") -> str:
@@ -163,6 +170,7 @@ class RepairTools:
             stdin="\0".join(paths),
             limits=_SEARCH_LIMITS,
         )
+
         if ran.status in ("timeout", "memory"):
             return "error: the search took too long"
         lines = ran.stdout.split("\n")[:_MOST_HITS]
@@ -212,10 +220,14 @@ class RepairTools:
 def _fault_in(call: ToolCall) -> str:
     """What is wrong with the arguments of a call of a known tool; empty where nothing is."""
     parameters = _PARAMETERS[call.name]
-    properties, required = parameters["properties"], parameters["required"]
+    properties = parameters["properties"]
+    required = set(parameters["required"])
+
     arguments = call.arguments
-    if isinstance(arguments, str) or not set(required) <= set(arguments) <= set(properties):
-        names = [name if name in required else f"{name} (optional)" for name in properties]
+    if isinstance(arguments, str) or not required <= set(arguments) <= set(properties):
+        names = []
+        for name in properties:
+            names.append(name if name in required else f"{name} (optional)")
         return f"{call.name} takes {', '.join(names)}"
 
     for name, value in arguments.items():
