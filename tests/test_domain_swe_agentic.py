@@ -1,4 +1,7 @@
-"""Agentic repair: tools answer in words, hidden tests judge the files as they end, demonstrations are what the tools would say."""
+"""Agentic repair of files in memory: tools answer in words, hidden tests grade the files at last.
+
+Demonstrations hold what the tools would say.
+"""
 
 from __future__ import annotations
 
@@ -84,12 +87,30 @@ def test_a_turn_without_a_call_ends_it(domain: SweAgentic, prompts: list[Prompt]
 
 
 MISTAKES: list[tuple[str, Mapping[str, Any] | str]] = [
-    ("rm", {}), ("", {}), ("view", {}), ("view", {"path": 3}), ("view", {"path": "no.py"}), ("view", {"path": "/etc/passwd"}), ("view", {"path": "../x"}),
-    ("view", "{broken"), ("view", {"path": "F", "more": "x"}), ("edit", {"path": "F", "old": "", "new": "x"}), ("edit", {"path": "F", "old": "zzz", "new": "x"}),
-    ("edit", {"path": "F", "old": "e", "new": "x"}), ("edit", {"path": "F", "old": "return", "new": "return"}), ("edit", {"path": "F", "old": "return"}),
-    ("edit", {"path": "F", "old": None, "new": []}), ("edit", {"path": "new.py", "old": "a", "new": "b"}), ("run_tests", {"path": "F"}), ("run_tests", "x"),
-    ("edit", {"path": "F", "old": "return", "new": "x" * (1 << 20)}), ("submit", {}), ("VIEW", {"path": "F"}), ("view", {"path": "\0"}), ("view", {"path": "\ud800"}),
-]  # fmt: skip
+    ("rm", {}),
+    ("", {}),
+    ("view", {}),
+    ("view", {"path": 3}),
+    ("view", {"path": "no.py"}),
+    ("view", {"path": "/etc/passwd"}),
+    ("view", {"path": "../x"}),
+    ("view", "{broken"),
+    ("view", {"path": "F", "more": "x"}),
+    ("edit", {"path": "F", "old": "", "new": "x"}),
+    ("edit", {"path": "F", "old": "zzz", "new": "x"}),
+    ("edit", {"path": "F", "old": "e", "new": "x"}),
+    ("edit", {"path": "F", "old": "return", "new": "return"}),
+    ("edit", {"path": "F", "old": "return"}),
+    ("edit", {"path": "F", "old": None, "new": []}),
+    ("edit", {"path": "new.py", "old": "a", "new": "b"}),
+    ("run_tests", {"path": "F"}),
+    ("run_tests", "x"),
+    ("edit", {"path": "F", "old": "return", "new": "x" * (1 << 20)}),
+    ("submit", {}),
+    ("VIEW", {"path": "F"}),
+    ("view", {"path": "\0"}),
+    ("view", {"path": "\ud800"}),
+]
 
 
 @pytest.mark.parametrize("index", range(len(MISTAKES)))
@@ -112,11 +133,30 @@ def test_mistakes_are_answered_in_words(
 
 
 HOSTILE = (
-    "__import__('os')._exit(0)", "__import__('sys').exit(0)", "type('A', (), {'__eq__': lambda *a: True})()", "__import__('os').kill(-1, 9)", "__import__('os').fork()",
-    "open('/etc/passwd').read()", "[0] * 2 ** 50", "9 ** 9 ** 9 if 0 else None", "print(42)", "0\nimport os\nos._exit(0)", "0\nwhile True: pass", "0\nraise SystemExit", "\0",
-    "\ud800", "(", "0\nimport sys\nsys.modules.clear()", "__import__('gc').get_objects()", "(yield)", "1 << (1 << 22)", "'x' * (1 << 22)", "lambda: 1",
-    "0\nimport atexit, os\natexit.register(os.write, 3, b'{\"value\": 1}')", "__import__('time').sleep(0.1)",
-)  # fmt: skip
+    "__import__('os')._exit(0)",
+    "__import__('sys').exit(0)",
+    "type('A', (), {'__eq__': lambda *a: True})()",
+    "__import__('os').kill(-1, 9)",
+    "__import__('os').fork()",
+    "open('/etc/passwd').read()",
+    "[0] * 2 ** 50",
+    "9 ** 9 ** 9 if 0 else None",
+    "print(42)",
+    "0\nimport os\nos._exit(0)",
+    "0\nwhile True: pass",
+    "0\nraise SystemExit",
+    "\0",
+    "\ud800",
+    "(",
+    "0\nimport sys\nsys.modules.clear()",
+    "__import__('gc').get_objects()",
+    "(yield)",
+    "1 << (1 << 22)",
+    "'x' * (1 << 22)",
+    "lambda: 1",
+    "0\nimport atexit, os\natexit.register(os.write, 3, b'{\"value\": 1}')",
+    "__import__('time').sleep(0.1)",
+)
 
 
 def test_hostile_repairs_earn_nothing(domain: SweAgentic, prompts: list[Prompt]) -> None:

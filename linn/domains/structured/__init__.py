@@ -15,7 +15,7 @@ from linn.domains.common.limited_worker import LimitedWorker, WorkerEnded
 from linn.domains.structured import documents
 from linn.domains.structured.documents import KINDS, closed_schema, is_quick
 from linn.errors import InfrastructureError, UserError
-from linn.types import Message, Prompt, Reply, Verdict
+from linn.types import Message, Prompt, Reply, ToolCall, Verdict
 
 _NAMES = (
     "ana bob carl dana emma finn gina hank iris jack"
@@ -196,7 +196,7 @@ def _payload(task: DocumentTask, reply: Reply) -> Any:
 
     Raises ValueError where there is not exactly one call, or not the right one.
     """
-    calls = []
+    calls: list[ToolCall] = []
     for message in reply.messages:
         if message.role == "assistant":
             calls += message.tool_calls
