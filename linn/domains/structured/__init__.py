@@ -78,6 +78,7 @@ class Structured(Domain):
             facts.append((rng.choice(_FLAGS), rng.random() < 0.5))
         rng.shuffle(facts)
 
+        # Facts are written as in JSON, texts without their quotes.
         words = []
         properties = {}
         for key, value in facts:
@@ -165,6 +166,8 @@ class Structured(Domain):
             )
         if not isinstance(kind, str) or kind.lower() not in KINDS:
             raise UserError(f"{where}: schema_type is {kind!r}; allowed: {', '.join(KINDS)}")
+
+        # Newer rows may ask for the document as a call.
         if mode not in _MODES:
             raise UserError(f"{where}: response_mode is {mode!r}; allowed: {', '.join(_MODES)}")
 
@@ -203,6 +206,7 @@ def _payload(task: DocumentTask, reply: Reply) -> Any:
     if len(calls) != 1:
         raise ValueError(f"{len(calls)} calls; exactly one is wanted")
 
+    # A row without a name for the tool takes any.
     call = calls[0]
     if task.tool_name and call.name != task.tool_name:
         raise ValueError(f"called {call.name[:60]!r} instead of {task.tool_name!r}")

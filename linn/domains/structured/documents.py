@@ -90,6 +90,7 @@ def _is_plain(schema: Any) -> bool:
         return isinstance(schema, bool)
     if not set(schema) <= _PLAIN_KEYS:
         return False
+    # Only these words hold schemas themselves.
     parts = [schema[key] for key in ("items", "additionalProperties") if key in schema]
     if isinstance(schema.get("properties"), dict):
         parts += schema["properties"].values()
@@ -112,6 +113,7 @@ def closed_schema(schema_text: str) -> Any:
 def _close(schema: Any) -> None:
     if not isinstance(schema, dict):
         return
+    # As in the reference, a word of the user's own named "properties" counts as well.
     if "properties" in schema:
         schema["required"] = list(schema["properties"])
         schema["additionalProperties"] = False
@@ -187,6 +189,7 @@ class _XmlObjects:
 
     def end(self, name: str) -> None:
         _, item, parts = self._open.pop()
+        # Blanks between elements are not text.
         text = "".join(parts).strip() or None
         if item and text:
             _add(item, "#text", text)

@@ -140,6 +140,7 @@ class SweAgentic(Domain):
 
         if not isinstance(meta, Mapping):
             raise UserError(f"{where}: metadata must be an object, found {type(meta).__name__}")
+
         if "package" not in meta:
             return self._from_files_row(meta, where, index)
         if self.rows is not None and self.level != "full":
@@ -168,6 +169,8 @@ class SweAgentic(Domain):
         )
         names = "\n".join(sorted(files))
         text = f"{statement}\n\nFiles:\n{names}"
+
+        # Rows with the same text keep apart by their index.
         key = content_key(self._files_prompt("", text, task))
         return self._files_prompt(f"{key}.{index}", text, task)
 
@@ -186,6 +189,7 @@ class SweAgentic(Domain):
                 f" {self.rows} has {', '.join(sorted(packages))}"
             )
 
+        # Rows that read the same are one prompt.
         chosen: dict[str, Prompt] = {}
         for prompt in prompts:
             key = content_key(prompt)
@@ -195,6 +199,7 @@ class SweAgentic(Domain):
             if own_split == split:
                 chosen.setdefault(key, prompt)
 
+        # Only training sees another order per seed.
         in_order = list(chosen.values())
         if split == "train":
             rng = random.Random(seed_of("rows", self.name, seed))

@@ -136,6 +136,7 @@ class _Operators:
             self.line_starts.append(start)
         self.line_starts[-1] -= 1  # the last line has no line end
 
+        # Mistaken for each other are the parameters, not the object itself.
         parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         names = {parameter.arg for parameter in parameters}
         self.parameters = sorted(names - {"self", "cls"})
@@ -194,7 +195,10 @@ class _Operators:
     # ------------------------------------------------------------ expressions
 
     def _of_expression(self, node: ast.AST) -> Iterator[Bug]:
-        """Changes of one node, if it is an expression that an operator is for."""
+        """Changes of one node, if it is an expression that an operator is for.
+
+        The classes are those of the tree; no node is of two.
+        """
         match node:
             case ast.Compare() | ast.BoolOp() | ast.UnaryOp() | ast.BinOp():
                 yield from self._of_operation(node)
@@ -218,7 +222,10 @@ class _Operators:
         yield from self._replace("swapped branches", node, f"{orelse} if {test} else {body}")
 
     def _of_operation(self, node: ast.expr) -> Iterator[Bug]:
-        """Another sign between two operands, or none before one."""
+        """Another sign between two operands, or none before one.
+
+        The sign itself has no place in the tree: it is looked for between the operands.
+        """
         match node:
             case ast.Compare(left=left, ops=[comparison], comparators=[right]):
                 old, others = _COMPARISONS[type(comparison)]
@@ -263,10 +270,12 @@ class _Operators:
             return
         if not value.isascii() or not value.isprintable():
             return
+
         quote = self._source(node)[:1]
         if quote not in "'\"":
             return
 
+        # A letter is lost, or a separator is another.
         if len(value) > 1:
             text = value[:-1]
         else:

@@ -140,6 +140,7 @@ class Episode:
         if not message.tool_calls or self.late:
             return None
 
+        # Every call is answered, so that the turn's calls and answers stay in step.
         tools = self._copy()
         answers: list[Message] = []
         for index, call in enumerate(message.tool_calls):
@@ -231,6 +232,8 @@ def verdict(task: RepairTask, reply: Reply, endings: Endings) -> Verdict:
         return Verdict(0.0, "no source was changed", metrics)
 
     result = test_sources(task, files)
+
+    # A repair that the model did not declare done may be luck.
     turns = _assistant_turns(reply)
     stopped = bool(turns) and not turns[-1].tool_calls and reply.finished
     unreliable = result.cut_off or late or (result.resolved and not stopped)
@@ -383,7 +386,8 @@ def disproofs(file: Path) -> Iterator[tuple[str, str, str]]:
 
         task = rows.task(meta, where)
         package.fetch(task.requirement)
-        prompt(task, "swe_agentic", where)  # raises where the patch does not fit
+        # Making the prompt checks that the patch fits.
+        prompt(task, "swe_agentic", where)
         yield task.requirement, f"{where} ({task.instance})", disproof(task)
 
 
@@ -435,10 +439,11 @@ def _first_replacement(before: str, after: str) -> tuple[str, str]:
     while before.count(_joined_lines(lines, start - around, end + around)) != 1:
         around += 1
 
-    first = max(0, start - around)
-    last = end + around
-    changed = [*lines[first:start], *new_lines[new_start:new_end], *lines[end:last]]
-    return "\n".join(lines[first:last]), "\n".join(changed)
+    above = lines[max(0, start - around) : start]
+    below = lines[end : end + around]
+    old = [*above, *lines[start:end], *below]
+    new = [*above, *new_lines[new_start:new_end], *below]
+    return "\n".join(old), "\n".join(new)
 
 
 def _joined_lines(lines: Sequence[str], first: int, last: int) -> str:

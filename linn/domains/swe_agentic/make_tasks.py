@@ -82,6 +82,7 @@ class PackageTasks:
         if self.why:
             return f"{self.package:<24} not used: {self.why}"
 
+        # The table's lines are fixed columns: they are printed one by one, as packages are done.
         made = len(self.rows)
         tried = self.attempts.tried
         share = f"{made / max(1, tried):.0%}"
@@ -178,6 +179,7 @@ def make(
         if not _fit_together(source, chosen):
             continue
 
+        # The seed of a run changes with every try, so that no order of tests is special.
         attempts.tried += 1
         run_seed = seed_of("task", attempts.tried, seed) % (1 << 31)
         try:
@@ -321,6 +323,7 @@ def _row(
         {"operator": bug.operator, "path": bug.path, "function": bug.function} for bug in chosen
     ]
 
+    # A task carries what its own tests need, not what all of the package's do.
     modules = {_module_of(test) for test in (*failing, *passing)}
     values = {test: prepared.values[test] for test in failing}
     spared = {path: sites for path, sites in prepared.spared.items() if path in modules}

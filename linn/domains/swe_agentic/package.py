@@ -165,6 +165,7 @@ def read(path: Path) -> Package:
     if not name or not version:
         raise UserError(f"{path}: no PKG-INFO with a name and a version")
 
+    # What is judged is the package itself, without its tests and what they need.
     root, tops = _tops(files, name)
     tests = sorted(file for file in files if _TEST_FILE.search(file))
     sources = []
@@ -195,11 +196,13 @@ def _text_files(path: Path) -> dict[str, str]:
     try:
         with tarfile.open(path) as archive:
             for member in archive:
+                # The top folder is the archive's name; `..` would lead out of it.
                 parts = PurePosixPath(member.name).parts[1:]
                 if not member.isfile() or not parts or ".." in parts:
                     continue
                 if member.size > _LONGEST_FILE or len(files) >= _MOST_FILES:
                     continue
+
                 file = archive.extractfile(member)
                 data = file.read() if file else b""
                 try:
@@ -244,6 +247,8 @@ def _tops(files: Mapping[str, str], name: str) -> tuple[str, list[str]]:
         re.sub(r"^python[-_]", "", name),
         name.replace("-", ".").split(".")[0],
     ]
+
+    # A folder `src` holds the package where there is one.
     for root in ("src", ""):
         prefix = f"{root}/" if root else ""
         paths = [prefix + top for top in dict.fromkeys(names)]
@@ -293,12 +298,15 @@ def _tools(place: Path) -> Path:
         raise UserError(
             f"repair tasks need pytest, and {error.name} is not installed: pip install pytest"
         ) from None
+
+    # Another Python or another pytest gets a folder of its own.
     versions = repr([PYTHON, *((part.name, part.version) for part in parts)])
     digest = hashlib.sha256(versions.encode()).hexdigest()
     folder = place / f"tools-{digest[:12]}"
     if folder.is_dir():
         return folder
 
+    # Made under another name, so that no other process sees half of it.
     try:
         place.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix="making-", dir=place))

@@ -95,6 +95,7 @@ def _sites(
     raw_values = _parsed(meta, "values", dict, where)
     raw_spared = _parsed(meta, "spared", dict, where)
 
+    # Numbers written as texts are taken as well.
     values: dict[str, list[tuple[int, int]]] = {}
     spared: dict[str, list[int]] = {}
     try:
@@ -121,6 +122,7 @@ def image_task(row: Mapping[str, Any], where: str) -> ImageTask | None:
         return None
     if "package" in meta or "files" in meta:
         return None
+    # Each of the released layouts has one of these.
     if not {"instance_dict", "base_commit", "commit_hash"} & {*row, *meta}:
         return None
 
@@ -137,6 +139,7 @@ def image_task(row: Mapping[str, Any], where: str) -> ImageTask | None:
     for name in ("instance_id", "base_commit", "problem_statement", "golden_patch"):
         _text(fields, name, where)
 
+    # SWE-Gym names instances `owner__repo-number`.
     instance = fields["instance_id"]
     owner_and_repo = instance.rpartition("-")[0].replace("__", "/")
     repo = fields.get("repo") or fields.get("repo_name") or owner_and_repo
@@ -264,6 +267,7 @@ def visible(source: Package, failing: tuple[str, ...]) -> dict[str, str]:
 
 def _without(text: str, names: set[str]) -> str:
     """A module without these functions; what is left stays on its lines."""
+    # Outer functions come before inner ones.
     lines = text.split("\n")
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -146,6 +146,7 @@ def _tree(
         tree[path] = module.text
     tree[sentinel.path] = sentinel.text
 
+    # The runner imports no linn: what it needs stands beside it.
     runner_files = {"runner.py": _RUNNER, "plain.py": Path(plain.__file__)}
     for name, file in runner_files.items():
         tree[f"{_RUNNER_FOLDER}/{name}"] = file.read_text()
@@ -197,6 +198,7 @@ def _report(
     ran: Ran, nonce: str, modules: Mapping[str, StrippedTests], sentinel: _Sentinel
 ) -> Report:
     """What the lines behind the nonce say, and whether the sentinel's tests ended as they must."""
+    # Whoever knows the nonce can write lines, and tested code may find it out.
     report = Report(ran)
     for line in ran.stdout.splitlines():
         if not line.startswith(nonce):

@@ -100,6 +100,7 @@ class Sender:
         if count > MOST_SENDS:
             return
 
+        # The value is compared outside; here nothing is known of what it should be.
         line: dict[str, Any] = {"test": test, "site": site, "row": row}
         try:
             line["value"] = self._encode(value)
@@ -130,6 +131,7 @@ def main(settings_path: str) -> None:
     sender = Sender(channel, plugin, encode)
     setattr(builtins, settings["send"], sender.send)
 
+    # Not the package's own configuration of pytest, which a repair could change.
     options = ["-q", "-c", settings["ini"], "--rootdir", settings["root"]]
     options += ["-p", "no:cacheprovider", "--assert=plain", "--capture=fd", "--tb=short"]
     options += ["--continue-on-collection-errors"]

@@ -77,6 +77,7 @@ def _example(suite: Suite, report: Report, test: str) -> str:
         if not result:
             return ""
 
+        # Without statements before it, the expression stands alone.
         subject = f"`{snippet.expression}`"
         if snippet.statements:
             subject = f"After\n\n{snippet.statements}\n\nthe expression {subject}"

@@ -214,6 +214,7 @@ class _Stripper:
         """Note the site, and send the value in place of comparing it."""
         parameter = comparison.parameter
         place = comparison.place
+
         self.sites[comparison.number] = Site(
             test=test,
             values=values,

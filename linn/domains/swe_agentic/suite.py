@@ -74,6 +74,7 @@ def suite(source: Package, limits: WorkspaceLimits = run_tests.LIMITS) -> Suite:
         for path, site in sorted(wrong):
             spared.setdefault(path, []).append(site)
 
+        # A package none of whose tests passes cannot show that anything is a bug.
         right = _quick_tests(report)
         if report.doubt or not right:
             reason = report.doubt or "none passes"

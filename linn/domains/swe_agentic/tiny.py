@@ -198,6 +198,7 @@ def use(files: dict[str, str], call: ToolCall, run_tests: Callable[[], str]) -> 
     if call.name == "run_tests":
         return run_tests()
 
+    # New files cannot be made: every path must be there.
     path = arguments["path"].strip()
     if path not in files:
         names = ", ".join(sorted(files)[:_MOST_NAMES])
@@ -276,6 +277,7 @@ def verdict(task: TinyTask | FilesTask, reply: Reply, sandbox: Sandbox) -> Verdi
     if files == task.files:
         return Verdict(0.0, "nothing was changed", {"changed": 0.0})
 
+    # Generated tests are calls with values; a row's are test functions.
     cut_off = False
     if isinstance(task, FilesTask):
         outcome = sandbox.check_files(files, task.tests)

@@ -173,6 +173,8 @@ class RepairTools:
 
         if ran.status in ("timeout", "memory"):
             return "error: the search took too long"
+
+        # `-m` bounds the hits per file, this bounds all.
         lines = ran.stdout.split("\n")[:_MOST_HITS]
         if any(lines):
             return "\n".join(_cut(line) for line in lines if line)
@@ -223,6 +225,7 @@ def _fault_in(call: ToolCall) -> str:
     properties = parameters["properties"]
     required = set(parameters["required"])
 
+    # A text is what could not be parsed as JSON.
     arguments = call.arguments
     if isinstance(arguments, str) or not required <= set(arguments) <= set(properties):
         names = []
