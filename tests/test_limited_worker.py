@@ -72,6 +72,7 @@ def test_a_request_that_ends_the_worker_has_no_answer_and_the_next_has_one(
         assert worker.call(("echo", what), 5.0) == what
 
 
+@pytest.mark.slow
 def test_a_silent_worker_is_told_from_one_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
     worker = LimitedWorker(f"{__name__}:load_service", "service", wall_seconds=10.0)
@@ -114,6 +115,7 @@ def test_a_worker_that_cannot_start_says_how_to_see_why() -> None:
         worker.call((), 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [MATH, DOCUMENTS])
 def test_the_workers_of_the_domains_start_without_a_warning(target: str) -> None:
     command = [sys.executable, "-m", "linn.domains.common.limited_worker", target]
@@ -122,6 +124,7 @@ def test_the_workers_of_the_domains_start_without_a_warning(target: str) -> None
     assert "runpy" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_comparison_survives_the_death_of_its_worker() -> None:
     comparer = Comparer()
     assert comparer.equal("14", r"\boxed{\sqrt{196}}", 10.0)

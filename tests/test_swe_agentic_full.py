@@ -33,6 +33,7 @@ from linn.play.rollout import Job, play
 from linn.types import Group, Message, Prompt, Reply, Sampling, ToolCall, Verdict
 
 pytest_plugins = ["support.toy_package"]
+pytestmark = pytest.mark.slow
 
 
 def test_a_repair_earns_and_limits_make_it_unreliable(domain: SweAgentic, prompt: Prompt) -> None:

@@ -43,6 +43,7 @@ pytest_plugins = ["support.toy_package"]
 # ---------------------------------------------------------------- the package and its bugs
 
 
+@pytest.mark.slow
 def test_a_source_distribution_is_read(suite: Suite) -> None:
     source = suite.source
     assert (source.name, source.version, source.licence, source.root) == (
@@ -165,6 +166,7 @@ def test_what_is_no_plain_equality_stays(text: str) -> None:
     assert not strip_tests.strip(f"def test_a():\n    {text}\n").sites
 
 
+@pytest.mark.slow
 def test_the_right_package_passes_and_a_wrong_one_fails(suite: Suite) -> None:
     source = suite.source
     right = {path: source.files[path] for path in source.sources}
@@ -184,6 +186,7 @@ def test_the_right_package_passes_and_a_wrong_one_fails(suite: Suite) -> None:
 # ---------------------------------------------------------------- making tasks
 
 
+@pytest.mark.slow
 def test_made_tasks_hold(domain: SweAgentic, made: list[dict[str, Any]]) -> None:
     assert len(made) == 4
     for index, row in enumerate(made):
@@ -207,10 +210,12 @@ def test_made_tasks_hold(domain: SweAgentic, made: list[dict[str, Any]]) -> None
             assert domain.verify(told, half).reward == 0.0, "one of two repairs is none"
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_tasks(suite: Suite, made: list[dict[str, Any]]) -> None:
     assert list(make_tasks.make(suite, 1, 7, "easy", make_tasks.Attempts(), 20)) == made[:1]
 
 
+@pytest.mark.slow
 def test_visible_tests_hide_what_judges(suite: Suite) -> None:
     shown = rows.visible(
         suite.source,
@@ -233,12 +238,12 @@ def test_visible_tests_hide_what_judges(suite: Suite) -> None:
 def test_visible_tests_hide_them_in_every_class() -> None:
     """A test may be inherited, or stand in a class within a class: its id tells where it ran."""
     text = (
-        "class Base:\n    def test_a(self):\n        def test_a(): pass\n"
-        "        assert 1234 == f()\n\n    def test_b(self): pass\n"
-        "\n"
-    )(
-        "class A(Base):\n    class Inner:\n        @mark\n"
-        "        async def test_c(self):\n            assert 5678\n"
+        "class Base:\n"
+        "    def test_a(self):\n        def test_a(): pass\n        assert 1234 == f()\n\n"
+        "    def test_b(self): pass\n\n"
+        "class A(Base):\n"
+        "    class Inner:\n        @mark\n        async def test_c(self):\n"
+        "            assert 5678\n"
     )
     source = package.Package("x", "1", "MIT", "", ("x.py",), ("t.py",), {"t.py": text})
     shown = rows.visible(source, ("t.py::A::test_a[1]", "t.py::A::Inner::test_c"))["t.py"]
@@ -252,6 +257,7 @@ def test_visible_tests_hide_them_in_every_class() -> None:
     compile(shown, "x", "exec")
 
 
+@pytest.mark.slow
 def test_every_task_is_proved_by_one_command(
     suite: Suite, made: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -284,6 +290,7 @@ def test_what_the_tests_run_with_makes_no_tasks() -> None:
 # ---------------------------------------------------------------- rows
 
 
+@pytest.mark.slow
 def test_rows_are_checked(domain: SweAgentic, suite: Suite, tmp_path: Path) -> None:
     good = row_of(suite)["metadata"]
     changes: list[dict[str, Any]] = [
@@ -311,6 +318,7 @@ def test_rows_are_checked(domain: SweAgentic, suite: Suite, tmp_path: Path) -> N
         list(SweAgentic("full", tmp_path / "rows.jsonl", held_out=["other"]).prompts("train"))
 
 
+@pytest.mark.slow
 def test_packages_can_be_held_out(made: list[dict[str, Any]], tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", made)
     domain = SweAgentic("full", tmp_path / "rows.jsonl", held_out=["toy"])
@@ -416,6 +424,7 @@ def test_rows_that_need_an_image_say_so(domain: SweAgentic, tmp_path: Path) -> N
         domain.from_row({"metadata": {**RELEASED, "instance_dict": "{"}}, 7)
 
 
+@pytest.mark.slow
 def test_a_file_of_such_rows_is_described_refused_or_counted(suite: Suite, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, [*SHAPES.values(), row_of(suite)])

@@ -1,6 +1,7 @@
 """A toy package for tests of agentic repair: its source distribution, a task in it, conversations.
 
-A pytest plugin: a test module names it in `pytest_plugins` to have its fixtures.
+A pytest plugin: a test module names it in `pytest_plugins` to have its fixtures. It asserts nothing
+itself (PYTEST_DONT_REWRITE).
 """
 
 from __future__ import annotations
