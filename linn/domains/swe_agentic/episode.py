@@ -54,6 +54,8 @@ def prompt(task: RepairTask, domain: str, where: str) -> Prompt:
 
     root = f", imports start in {source.root}" if source.root else ""
     text = _PROMPT.format(statement=task.statement, name=source.name, root=root)
+
+    # The id depends on what the model reads.
     unnamed = Prompt(
         domain=domain,
         id="",
@@ -322,7 +324,8 @@ def _run(task: RepairTask, files: Mapping[str, str]) -> Report:
     modules = {test.partition("::")[0] for test in wanted}
 
     # The same sources get the same order, whoever asks and when.
-    text = repr(sorted(files.items()))
+    by_path = sorted(files.items())
+    text = repr(by_path)
     digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8)
     seed = seed_of("judge", task.instance, digest.hexdigest())
 

@@ -54,6 +54,13 @@ class Attempts:
         """Count a refusal."""
         self.refused[reason] = self.refused.get(reason, 0) + count
 
+    def add(self, other: Attempts) -> None:
+        """Count another making's attempts as well."""
+        self.made += other.made
+        self.tried += other.tried
+        for reason, count in other.refused.items():
+            self.add_refused(reason, count)
+
     def reasons(self) -> str:
         """The refusals in words, the most frequent reason first."""
         refused = sorted(self.refused.items(), key=lambda item: -item[1])
@@ -122,21 +129,18 @@ def make_all(
             continue
 
         # Each difficulty makes its share; the first ones make what is left over.
+        share, left_over = divmod(each, len(difficulties))
         patches: set[str] = set()
         for index, difficulty in enumerate(difficulties):
-            count = each // len(difficulties) + (index < each % len(difficulties))
-            if count == 0:
-                continue
+            count = share + (index < left_over)
             attempts = Attempts()
             for row in make(prepared, count, seed + index, difficulty, attempts):
                 patch = row["metadata"]["golden_patch"]
                 if patch not in patches:
                     patches.add(patch)
                     result.rows.append(row)
-            result.attempts.tried += attempts.tried
-            for reason, number in attempts.refused.items():
-                result.attempts.add_refused(reason, number)
-        result.attempts.made = len(result.rows)
+            result.attempts.add(attempts)
+
         result.seconds = time.monotonic() - began
         yield result
 
@@ -168,7 +172,7 @@ def make(
     most_tried = most_tried or _TRIES_PER_TASK * count
     bugs_per_task = 2 if difficulty == "hard" else 1
     rng = random.Random(seed_of("bugs", source.name, source.version, seed))
-    untried = _in_rounds(_candidates(source, rng), rng)
+    untried = _bugs_in_rounds(source, rng)
     statements: set[str] = set()
     while attempts.made < count and attempts.tried < most_tried:
         chosen = list(itertools.islice(untried, bugs_per_task))
@@ -203,19 +207,13 @@ def _check_difficulty(difficulty: str) -> None:
 # ---------------------------------------------------------------- the choice of bugs
 
 
-def _candidates(source: package.Package, rng: random.Random) -> list[Bug]:
-    every: list[Bug] = []
-    for path in source.sources:
-        every += bugs.candidates(path, source.files[path], rng)
-    return every
-
-
-def _in_rounds(candidates: Sequence[Bug], rng: random.Random) -> Iterator[Bug]:
+def _bugs_in_rounds(source: package.Package, rng: random.Random) -> Iterator[Bug]:
     """A round over all functions before any has its second bug, so that tasks spread."""
     by_function: dict[tuple[str, str], list[Bug]] = {}
-    for bug in candidates:
-        function = (bug.path, bug.function)
-        by_function.setdefault(function, []).append(bug)
+    for path, text in source.own_files().items():
+        for bug in bugs.candidates(path, text, rng):
+            function = (path, bug.function)
+            by_function.setdefault(function, []).append(bug)
 
     # The functions in another order each round.
     rounds = max(map(len, by_function.values()), default=0)

@@ -108,6 +108,7 @@ def run(
 
     tools = package.tools()
     tree = _tree(source, files, modules, sentinel)
+
     with Workspace(limits, tree, readable=[tools]) as work:
         here = f"{work.root}/{_RUNNER_FOLDER}"
         source_root = f"{work.root}/{source.root}".rstrip("/")
