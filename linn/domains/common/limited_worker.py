@@ -28,6 +28,8 @@ _READY = b"ready\n"
 """The worker's first line."""
 _END_SECONDS = 0.2
 """How long a worker whose pipes were closed may take to end by itself."""
+_DYING_SECONDS = 10.0
+"""How long one that closed its pipe may take: on a busy machine, a crash takes its time."""
 
 
 class WorkerEnded(Exception):
@@ -91,7 +93,7 @@ class LimitedWorker:
             if line:
                 return json.loads(line)
 
-            exit_code = self._end()
+            exit_code = self._end(_END_SECONDS if silent else _DYING_SECONDS)
             self._start()  # its slow imports run while the caller goes on
             raise WorkerEnded(exit_code, silent)
 
@@ -140,7 +142,7 @@ class LimitedWorker:
         self._is_ready = False
         return process
 
-    def _end(self) -> int:
+    def _end(self, patience: float = _END_SECONDS) -> int:
         """End our process and return its exit code; 0 where there is none."""
         process, self._process = self._process, None
         if process is None or self._owner != os.getpid():
@@ -151,7 +153,7 @@ class LimitedWorker:
         process.stdout.close()
         try:
             # One that is about to end by itself must not be killed: its exit code tells why.
-            return process.wait(timeout=_END_SECONDS)
+            return process.wait(timeout=patience)
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
