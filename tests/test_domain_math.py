@@ -2,10 +2,7 @@
 
 import asyncio
 import itertools
-import os
-import pickle
 import random
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,20 +158,6 @@ def test_a_formula_that_hangs_is_cut_off_and_the_next_comparison_works(
     prompt = row(domain, "14")
     assert domain.verify(prompt, Reply(r"\boxed{14^{10^{10}}}")).reward == 0.0
     assert domain.verify(prompt, Reply(r"\boxed{\sqrt{196}}")).reward == 1.0
-
-
-def test_a_worker_that_was_killed_is_replaced(domain: Math) -> None:
-    prompt = row(domain, "14")
-    assert domain.verify(prompt, Reply(r"\boxed{14x}")).reward == 0.0
-    process = domain._worker._process
-    assert process is not None
-    os.kill(process.pid, signal.SIGKILL)
-    assert domain.verify(prompt, Reply(r"\boxed{\frac{28}{2}}")).reward == 1.0
-
-
-def test_a_copy_starts_its_own_worker(domain: Math) -> None:
-    copy = pickle.loads(pickle.dumps(domain))
-    assert copy._worker._process is None and copy._worker is not domain._worker
 
 
 def test_rows_without_their_fields_are_refused(domain: Math) -> None:
