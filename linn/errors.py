@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class LinnError(Exception):
@@ -31,3 +36,18 @@ def nearest(word: str, among: Iterable[str]) -> str:
     names = list(among)
     close = difflib.get_close_matches(word, names, 1, 0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(names)}"
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """An `asyncio.TaskGroup` whose first error is raised as itself, not within an ExceptionGroup.
+
+    The error of one task cancels the others, and all have ended when it is raised.
+    """
+    import asyncio
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None

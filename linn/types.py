@@ -62,8 +62,6 @@ class Prompt:
     """OpenAI-style function definitions shown in the system block."""
     hidden: Any = field(default_factory=dict)
     """The grader's own: answers, tests, schemas. Never rendered."""
-    max_tokens: int | None = None
-    """A cap on sampled tokens of one turn that this prompt asks for, under the stage's own; None: the stage's."""
     pass_rate: float | None = None
     """Share of rollouts that some checkpoint solved it in, where its row tells (`linn filter`); the curriculum goes by it."""
 

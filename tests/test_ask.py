@@ -1,17 +1,20 @@
 """The judge seam: who is asked what, in which order, how often, and what becomes of the answers."""
 
+import asyncio
 import itertools
 import json
 
 import pytest
+from support.codec import END, Letters
 from support.scripted import Scripted
-from test_rollout import END, Letters
 from test_stages import stage
 
-from linn.domains.base import Domain, Question
+from linn.domains.base import Domain
 from linn.errors import InfrastructureError, UserError
 from linn.evals.evaluate import judged_alone
-from linn.judges.panel import Judges, SamplerJudge, Siblings, answer_of, ask, inert
+from linn.judges.model import SamplerJudge, ask
+from linn.judges.panel import Judges, Siblings
+from linn.judges.text import Question, answer_of, inert
 from linn.offline.grade import grade
 from linn.play.credit import grouped
 from linn.recipe.schema import DistillConfig
@@ -20,7 +23,10 @@ from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict
 
 
 class Rated(Domain):
-    """A model rates each reply; one that says `skip` is not shown, and a prompt that says `self` is left to `verify`."""
+    """A model rates each reply.
+
+    A reply that says `skip` is not shown; a prompt that says `self` is left to `verify`.
+    """
 
     name = "rated"
 
@@ -42,21 +48,23 @@ class Rated(Domain):
         if prompt.messages[0].content == "self":
             return ()
         return [
-            Question((Message("user", f"rate {r.text}"),), str.isdecimal)
-            for r in replies
+            Question((Message("user", f"rate {r.text}"),), str.isdecimal, (i,))
+            for i, r in enumerate(replies)
             if r.text != "skip"
         ]
 
     def judge(self, prompt, replies, answers=()):
         if prompt.messages[0].content == "self":
             return None
-        left = iter(answers)
+        rates = {question.replies[0]: answer for question, answer in answers}
         return [
-            Verdict(-1.0, "skipped")
-            if r.text == "skip"
-            else Verdict(float(next(left) or -2), "judged")
-            for r in replies
+            Verdict(float(rates[i] or -2), "judged") if i in rates else Verdict(-1.0, "skipped")
+            for i in range(len(replies))
         ]
+
+
+def groups_of(*arguments, **options):
+    return asyncio.run(grouped(*arguments, **options))
 
 
 class Said:
@@ -67,7 +75,7 @@ class Said:
         self.batches: list[list[str]] = []
         self.seeds: list[list[int]] = []
 
-    def answer(self, conversations, seeds):
+    async def answer(self, conversations, seeds):
         self.batches.append([messages[-1].content for messages in conversations])
         self.seeds.append(list(seeds))
         return [self.say(messages[-1].content, len(self.batches)) for messages in conversations]
@@ -91,7 +99,7 @@ def test_questions_of_all_groups_are_asked_at_once_and_answers_go_home():
         rollout("9", "self"),
         rollout("8", "self"),
     ]
-    groups = grouped(rollouts, 2, {"rated": Rated(judged=True)}, judges=judges, seed=5)
+    groups = groups_of(rollouts, 2, {"rated": Rated(judged=True)}, judges=judges, seed=5)
     assert [g.rewards for g in groups] == [(3.0, 1.0), (-1.0, 2.0), (0.25, 0.25)]
     assert judge.batches == [["rate 3", "rate 1", "rate 2"]] and len(set(judge.seeds[0])) == 3
     figures = judges.figures()
@@ -102,9 +110,9 @@ def test_questions_of_all_groups_are_asked_at_once_and_answers_go_home():
     )
     assert judges.figures() == {}, "figures count anew"
     again = Said(lambda text, round: text.split()[-1])
-    grouped(rollouts, 2, {"rated": Rated(judged=True)}, judges=Judges({"rated": again}), seed=5)
+    groups_of(rollouts, 2, {"rated": Rated(judged=True)}, judges=Judges({"rated": again}), seed=5)
     assert again.seeds == judge.seeds
-    grouped(rollouts, 2, {"rated": Rated(judged=True)}, judges=Judges({"rated": again}), seed=6)
+    groups_of(rollouts, 2, {"rated": Rated(judged=True)}, judges=Judges({"rated": again}), seed=6)
     assert again.seeds[1] != judge.seeds[0]
 
 
@@ -113,24 +121,28 @@ def test_unreadable_answers_alone_are_asked_again_with_other_seeds_then_they_are
         lambda text, round: "7" if "good" in text or ("late" in text and round == 3) else "hm",
         retries=3,
     )
-    questions = [Question((Message("user", t),), str.isdecimal) for t in ("good", "late", "never")]
-    assert ask(judge, questions, [1, 2, 3]) == (["7", "7", ""], 1)
+    questions = [
+        Question((Message("user", t),), str.isdecimal, (0,)) for t in ("good", "late", "never")
+    ]
+    assert asyncio.run(ask(judge, questions, [1, 2, 3])) == (["7", "7", ""], 1)
     assert [len(b) for b in judge.batches] == [3, 2, 2, 1]
     assert len({s for batch in judge.seeds for s in batch}) == 8
-    assert ask(Said(lambda *_: "hm", retries=0), questions, [1, 2, 3]) == (["", "", ""], 3)
-    assert ask(Said(lambda *_: ""), [], []) == ([], 0)
+    assert asyncio.run(ask(Said(lambda *_: "hm", retries=0), questions, [1, 2, 3])) == (
+        ["", "", ""],
+        3,
+    )
+    assert asyncio.run(ask(Said(lambda *_: ""), [], [])) == ([], 0)
 
 
 def test_a_judged_domain_without_a_judge_is_refused_and_distillation_asks_nobody():
     with pytest.raises(UserError, match="domains.rated.judge"):
-        grouped([rollout("1")], 1, {"rated": Rated(judged=True)}, judges=Judges())
-    (group,) = grouped([rollout("1")], 1, {"rated": Rated(judged=True)})
+        groups_of([rollout("1")], 1, {"rated": Rated(judged=True)}, judges=Judges())
+    (group,) = groups_of([rollout("1")], 1, {"rated": Rated(judged=True)})
     assert group.rewards == (0.25,)
     run = stage({"coin": 1})
     run.domains["coin"] = run.domains["rated"] = Rated(judged=True)  # type: ignore[index]
-    (group,) = sample_groups(
-        run, DistillConfig(name="d", kind="distill", rollouts=1), 0, run.next_prompts(1)
-    )
+    config = DistillConfig(name="d", kind="distill", rollouts=1)
+    (group,) = asyncio.run(sample_groups(run, config, 0, run.next_prompts(1)))
     assert group.rewards == (0.25,), "no judge is asked in distillation"
 
 
@@ -144,18 +156,15 @@ def test_one_judge_of_two_domains_is_asked_once():
         Siblings(d, Prompt(d.name, "p", (Message("user", "x"),)), [Reply("a")])
         for d in (Rated(judged=True), Other(judged=True))
     ]
-    Judges({"rated": judge, "other": judge}).verdicts(siblings, 0)
+    asyncio.run(Judges({"rated": judge, "other": judge}).verdicts(siblings, 0))
     assert [len(b) for b in judge.batches] == [2]
 
 
 def test_evaluation_and_offline_grading_judge_each_reply_alone(tmp_path):
     judge = Said(lambda text, round: text.split()[-1] if text != "rate bad" else "?")
-    found = judged_alone(
-        [rollout("4"), rollout("5", status="failed"), rollout("bad"), rollout("skip")],
-        {"rated": Rated(judged=True)},
-        Judges({"rated": judge}),
-        0,
-    )
+    rollouts = [rollout("4"), rollout("5", status="failed"), rollout("bad"), rollout("skip")]
+    domains = {"rated": Rated(judged=True)}
+    found = asyncio.run(judged_alone(rollouts, domains, Judges({"rated": judge}), 0))
     assert [r.verdict.reward for r in found] == [4.0, 0.25, -2.0, -1.0] and judge.batches[0] == [
         "rate 4",
         "rate bad",
@@ -168,12 +177,14 @@ def test_evaluation_and_offline_grading_judge_each_reply_alone(tmp_path):
         )
     )
     verdicts = list(
-        grade(
-            Rated(judged=True),
-            tmp_path / "rows",
-            tmp_path / "replies",
-            None,
-            Judges({"rated": judge}),
+        asyncio.run(
+            grade(
+                Rated(judged=True),
+                tmp_path / "rows",
+                tmp_path / "replies",
+                None,
+                Judges({"rated": judge}),
+            )
         )
     )
     assert [(v["row"], v["reply"], v["reward"]) for v in verdicts] == [
@@ -188,7 +199,7 @@ def test_reinforcement_learning_trains_on_the_judges_rewards_and_counts_refill_r
     run.domains["coin"] = run.domains["rated"] = Rated(judged=True)  # type: ignore[index]
     judge = Said(lambda text, round: "1" if round == 1 else text.split()[-1])
     run.judges.by_domain = {"rated": judge}
-    groups, _ = batch_of_groups(run, run.keys, 0)  # type: ignore[arg-type]
+    groups, _ = asyncio.run(batch_of_groups(run, run.keys, 0))  # type: ignore[arg-type]
     assert len(judge.batches) > 1, "the first round's groups are all alike"
     assert all(r.verdict.note == "judged" for g in groups for r in g.rollouts)
     assert run.judges.figures()["judge_questions"] == sum(map(len, judge.batches))
@@ -201,8 +212,8 @@ def test_a_sampler_judge_asks_one_batch_and_its_reasoning_is_removed():
     )
     judge = SamplerJudge(sampler, Letters(), Sampling(20))  # type: ignore[arg-type]
     conversations = [[Message("user", "a")], [Message("user", "b")], [Message("user", "cut")]]
-    assert judge.answer(conversations, [1, 2, 3]) == ["a", "b", ""]
-    assert sampler.batches == [[1, 2, 3]] and judge.answer([], []) == []
+    assert asyncio.run(judge.answer(conversations, [1, 2, 3])) == ["a", "b", ""]
+    assert sampler.batches == [[1, 2, 3]] and asyncio.run(judge.answer([], [])) == []
 
 
 def test_a_sampler_that_fails_is_no_verdict():
@@ -210,9 +221,8 @@ def test_a_sampler_that_fails_is_no_verdict():
         raise InfrastructureError("worker died")
 
     with pytest.raises(InfrastructureError, match="worker died"):
-        SamplerJudge(Scripted(Letters(), broken), Letters(), Sampling(20)).answer(
-            [[Message("user", "a")]], [1]
-        )  # type: ignore[arg-type]
+        judge = SamplerJudge(Scripted(Letters(), broken), Letters(), Sampling(20))  # type: ignore[arg-type]
+        asyncio.run(judge.answer([[Message("user", "a")]], [1]))
 
 
 @pytest.mark.parametrize(
@@ -259,5 +269,5 @@ def test_marks_within_a_quotation_mean_nothing(mark):
         "< ", "<"
     )
     seen = Said(lambda text, round: "1")
-    ask(seen, [Question((Message("user", text),), str.isdecimal)], [0])
+    asyncio.run(ask(seen, [Question((Message("user", text),), str.isdecimal, (0,))], [0]))
     assert mark not in seen.batches[0][0]

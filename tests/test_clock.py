@@ -56,7 +56,7 @@ def test_a_step_tells_how_grading_kept_up() -> None:
     try:
         began = clock.read({"code": domain}, 0.0)
         jobs = [Job(prompt, 0, Sampling(99), i) for i, prompt in enumerate(prompts)]
-        rollouts = play(jobs, {"code": domain}, Programs(), Bytes())  # type: ignore[arg-type]
+        rollouts = asyncio.run(play(jobs, {"code": domain}, Programs(), Bytes()))  # type: ignore[arg-type]
         found = clock.between(began, clock.read({"code": domain}, 0.0))
     finally:
         domain.close()

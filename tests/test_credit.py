@@ -1,5 +1,7 @@
 """Verdicts -> signal: advantages, overlong rules, group mask, tool tokens."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,6 +31,10 @@ def rollout(reward: float, status: str = "ok", metrics=None, sibling: int = 0) -
     )  # type: ignore[arg-type]
 
 
+def groups_of(*arguments):
+    return asyncio.run(grouped(*arguments))
+
+
 class Plain(Domain):
     name = "plain"
 
@@ -36,7 +42,7 @@ class Plain(Domain):
 class Ranked(Domain):
     name = "plain"
 
-    def judge(self, prompt, replies):
+    def judge(self, prompt, replies, answers=()):
         return [Verdict(float(i)) for i in range(len(replies))]
 
 
@@ -77,19 +83,19 @@ def test_only_the_policys_own_tokens_are_trained():
 
 
 def test_overlong_penalty_zeroes_the_reward_and_stays_in_the_loss():
-    (group,) = grouped([rollout(1), rollout(1, "truncated")], 2, {"plain": Plain()}, "penalty")
+    (group,) = groups_of([rollout(1), rollout(1, "truncated")], 2, {"plain": Plain()}, "penalty")
     assert group.rewards == (1.0, 0.0)
     assert any(samples_of([group], overlong="penalty")[1].mask)
 
 
 def test_overlong_mask_leaves_the_loss_but_not_the_statistics():
-    (group,) = grouped([rollout(1), rollout(0, "truncated")], 2, {"plain": Plain()}, "mask")
+    (group,) = groups_of([rollout(1), rollout(0, "truncated")], 2, {"plain": Plain()}, "mask")
     first, second = samples_of([group], overlong="mask")
     assert not any(second.mask) and first.advantage[2] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_overlong_keep_grades_as_is():
-    (group,) = grouped([rollout(0), rollout(1, "truncated")], 2, {"plain": Plain()})
+    (group,) = groups_of([rollout(0), rollout(1, "truncated")], 2, {"plain": Plain()})
     assert group.rewards == (0.0, 1.0) and all(any(s.mask) for s in samples_of([group]))
 
 
@@ -106,7 +112,7 @@ def test_unreliable_rollouts_are_masked():
 
 
 def test_a_judge_decides_over_the_group():
-    (group,) = grouped([rollout(1), rollout(1)], 2, {"plain": Ranked()})
+    (group,) = groups_of([rollout(1), rollout(1)], 2, {"plain": Ranked()})
     assert (
         group.rewards == (0.0, 1.0)
         and informative(group)

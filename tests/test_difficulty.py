@@ -1,5 +1,6 @@
 """Difficulty filtering: rates by row, what stays, and a killed measurement that ends with the same bytes."""
 
+import asyncio
 import json
 import random
 import signal
@@ -18,13 +19,13 @@ from linn.cli.main import app
 from linn.domains.base import Domain
 from linn.errors import InfrastructureError, UserError
 from linn.judges.endpoint import EndpointJudge
+from linn.offline import difficulty
 from linn.offline.difficulty import (
     CHUNK,
     EndpointSolver,
     Rate,
     chosen,
     histogram,
-    measured,
     write_kept,
 )
 from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict, seed_of
@@ -59,7 +60,7 @@ class Thrower:
     chunks: int = 0
     seen: list[str] = field(default_factory=list)
 
-    def rollouts(self, jobs, domain):
+    async def rollouts(self, jobs, domain):
         if self.chunks == self.dies_after:
             raise InfrastructureError("killed")
         self.chunks += 1
@@ -71,6 +72,10 @@ class Thrower:
                 Rollout(job.prompt, job.sibling, (), reply, domain.verify(job.prompt, reply))
             )
         return made
+
+
+def measured(*arguments, **options):
+    return asyncio.run(difficulty.measured(*arguments, **options))
 
 
 def rows_file(folder: Path, count: int) -> Path:

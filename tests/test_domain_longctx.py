@@ -1,9 +1,8 @@
-"""The long-context domain: demonstrations and gold against its grader, growth, rows, hostile replies."""
+"""Long context, tiny: gold and demonstrations against the grader, growth, rows, hostile replies."""
 
 import itertools
 import random
 import re
-import time
 
 import pytest
 
@@ -65,16 +64,14 @@ def test_it_grows_and_the_needle_stands_once(lines: int) -> None:
     found = [
         line.rsplit(" ", 1)[1] for line in listing if line.rsplit(" ", 1)[0] == f"box {key[1]}"
     ]
-    assert found == prompt.hidden["answers"]
+    assert found == list(prompt.hidden.answers)
     assert len({line.rsplit(" ", 1)[1] for line in listing}) == lines
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_replies_earn_nothing_in_time(text: str) -> None:
-    prompt = next(p for p in DOMAIN.prompts("train") if p.hidden["answers"] == ["7"])
-    start = time.process_time()
+def test_hostile_replies_earn_nothing(text: str) -> None:
+    prompt = next(p for p in DOMAIN.prompts("train") if p.hidden.answers == ("7",))
     assert DOMAIN.verify(prompt, Reply(text, reasoning="7")).reward == 0.0
-    assert time.process_time() - start < 1.0
 
 
 def test_rows_accept_any_of_their_answers_after_normalisation() -> None:

@@ -1,10 +1,8 @@
 """The math domain: comparisons, the worker's limits, rows, demonstrations, hostile replies."""
 
+import asyncio
 import itertools
-import os
-import pickle
 import random
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,20 +157,6 @@ def test_a_formula_that_hangs_is_cut_off_and_the_next_comparison_works(
     assert domain.verify(prompt, Reply(r"\boxed{\sqrt{196}}")).reward == 1.0
 
 
-def test_a_worker_that_was_killed_is_replaced(domain: Math) -> None:
-    prompt = row(domain, "14")
-    assert domain.verify(prompt, Reply(r"\boxed{14x}")).reward == 0.0
-    process = domain._worker._process
-    assert process is not None
-    os.kill(process.pid, signal.SIGKILL)
-    assert domain.verify(prompt, Reply(r"\boxed{\frac{28}{2}}")).reward == 1.0
-
-
-def test_a_copy_starts_its_own_worker(domain: Math) -> None:
-    copy = pickle.loads(pickle.dumps(domain))
-    assert copy._worker._process is None and copy._worker is not domain._worker
-
-
 def test_rows_without_their_fields_are_refused(domain: Math) -> None:
     for bad, field in (
         ({"question": "q"}, "expected_answer"),
@@ -319,7 +303,8 @@ def converse(turns: list[str], **options):
             "</think>\n" + turns[text.count("<|im_start|>assistant") - 1] + "<|im_end|>"
         ),
     )
-    (rollout,) = play([Job(prompt, 0, Sampling(5000), 0)], {"math": domain}, sampler, codec)
+    job = Job(prompt, 0, Sampling(5000), 0)
+    (rollout,) = asyncio.run(play([job], {"math": domain}, sampler, codec))
     domain.close()
     return rollout
 

@@ -1,13 +1,14 @@
-"""RLHF: aggregation by hand and by invariant, reading a judge's verdict, the program judge, demonstrations, hostile replies."""
+"""RLHF: aggregation by hand and by invariant, reading verdicts, the program judge, bad replies."""
 
 import itertools
+import json
 import random
-import time
 from collections import Counter
 
 import pytest
 
-from linn.domains.preference import Preference, ProgramJudge
+from linn.domains.common.why_questions import ProgramJudge, WhyFact
+from linn.domains.preference import Preference, RowExtras
 from linn.errors import UserError
 from linn.judges.pairwise import (
     Comparison,
@@ -22,7 +23,7 @@ from linn.judges.pairwise import (
 from linn.types import Message, Prompt, Reply
 
 DOMAIN = Preference()
-FACT = {"topic": "birds sing", "reason": "they call friends", "example": "a robin at dawn"}
+FACT = WhyFact("birds sing", reason="they call friends", example="a robin at dawn")
 BIRDS = Prompt("preference", "p", (Message("user", "tell me why birds sing."),), hidden=FACT)
 GOLD = "birds sing because they call friends. for example a robin at dawn."
 
@@ -38,7 +39,8 @@ def test_base_rewards_by_hand() -> None:
 
 
 def test_group_rewards_by_hand() -> None:
-    # think lengths 1, 3, 5: weights 1, .5, 0, centred .5, 0, -.5; answers 2, 2, 2: none, the first of the shortest is reply 0
+    # Think lengths 1, 3, 5: weights 1, .5, 0, centred .5, 0, -.5. Answers 2, 2, 2: no weight, and
+    # the first of the shortest is reply 0.
     rewards = group_rewards([4.0, 3.0, 2.0], ["a", "abc", " abcde "], ["ab", "cd", "ef"])
     assert rewards == [4.0 + 0.25 + 0.5 + 0.5, 3.0, 2.0 - 0.25]
     assert group_rewards([4.0, 3.0], ["a", "abc"], ["ab", "c"], Shaping(0, 0, 0, 0)) == [4.0, 3.0]
@@ -93,7 +95,8 @@ def test_pairs() -> None:
     [
         ('so {"score_1": 4, "score_2": 2, "ranking": 1}', Comparison(4, 2, 1)),
         (
-            '{"score_1": 1, "score_2": 1, "ranking": 1} no: ```json\n{"score_1": 2, "score_2": 5, "ranking": 6}\n```',
+            '{"score_1": 1, "score_2": 1, "ranking": 1} no: '
+            '```json\n{"score_1": 2, "score_2": 5, "ranking": 6}\n```',
             Comparison(2, 5, 6),
         ),
         ('{"overall": {"score_1": 3, "score_2": 3, "ranking": 4}}', Comparison(3, 3, 4)),
@@ -119,9 +122,20 @@ def test_pairs() -> None:
     ],
 )
 def test_reading_a_verdict(text: str, expected: Comparison | None) -> None:
-    start = time.process_time()
     assert read_comparison(text) == expected
-    assert time.process_time() - start < 1.0
+
+
+def test_an_answer_of_braces_is_read_with_little_work(monkeypatch) -> None:
+    tries = []
+    decode = json.JSONDecoder.raw_decode
+
+    def counted(self, text, place=0):
+        tries.append(place)
+        return decode(self, text, place)
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", counted)
+    assert read_comparison("{" * 1_000_000) is None
+    assert 0 < len(tries) <= 200
 
 
 # ---------------------------------------------------------------- the domain
@@ -231,13 +245,10 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_replies_never_earn_all_and_end_in_time(text: str) -> None:
-    start = time.process_time()
-    assert DOMAIN.verify(BIRDS, Reply(text, reasoning=GOLD)).reward <= (
-        0.75 if GOLD in text else 0.5
-    )
+def test_hostile_replies_never_earn_all(text: str) -> None:
+    most = 0.75 if GOLD in text else 0.5
+    assert DOMAIN.verify(BIRDS, Reply(text, reasoning=GOLD)).reward <= most
     assert len(DOMAIN.judge(BIRDS, [Reply(text)] * 8 + [DOMAIN.gold(BIRDS)])) == 9
-    assert time.process_time() - start < 1.0
 
 
 def test_rows_hide_nothing_and_their_gold_has_every_part() -> None:
@@ -250,7 +261,7 @@ def test_rows_hide_nothing_and_their_gold_has_every_part() -> None:
         },
         0,
     )
-    assert prompt.hidden == {} and prompt.id == "7"
+    assert prompt.hidden == RowExtras() and prompt.id == "7"
     assert DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
     assert DOMAIN.verify(prompt, Reply("no.")).reward == 0.0
     with pytest.raises(UserError, match="responses_create_params.input"):

@@ -1,4 +1,7 @@
-"""Agentic repair: tools answer in words, hidden tests judge the files as they end, demonstrations are what the tools would say."""
+"""Agentic repair of files in memory: tools answer in words, hidden tests grade the files at last.
+
+Demonstrations hold what the tools would say.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from linn.domains.swe_agentic import TOOLS, SweAgentic
+from linn.domains.swe_agentic import SweAgentic
+from linn.domains.swe_agentic.tiny import TOOLS, TinyTask
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, ToolCall
 
@@ -24,6 +28,11 @@ def domain() -> Iterator[SweAgentic]:
 @pytest.fixture(scope="module")
 def prompts(domain: SweAgentic) -> list[Prompt]:
     return list(itertools.islice(domain.prompts("test"), 450))
+
+
+def task_of(prompt: Prompt) -> TinyTask:
+    assert isinstance(prompt.hidden, TinyTask)
+    return prompt.hidden
 
 
 def replay(domain: SweAgentic, prompt: Prompt, turns: tuple[Message, ...]) -> list[Message]:
@@ -78,12 +87,30 @@ def test_a_turn_without_a_call_ends_it(domain: SweAgentic, prompts: list[Prompt]
 
 
 MISTAKES: list[tuple[str, Mapping[str, Any] | str]] = [
-    ("rm", {}), ("", {}), ("view", {}), ("view", {"path": 3}), ("view", {"path": "no.py"}), ("view", {"path": "/etc/passwd"}), ("view", {"path": "../x"}),
-    ("view", "{broken"), ("view", {"path": "F", "more": "x"}), ("edit", {"path": "F", "old": "", "new": "x"}), ("edit", {"path": "F", "old": "zzz", "new": "x"}),
-    ("edit", {"path": "F", "old": "e", "new": "x"}), ("edit", {"path": "F", "old": "return", "new": "return"}), ("edit", {"path": "F", "old": "return"}),
-    ("edit", {"path": "F", "old": None, "new": []}), ("edit", {"path": "new.py", "old": "a", "new": "b"}), ("run_tests", {"path": "F"}), ("run_tests", "x"),
-    ("edit", {"path": "F", "old": "return", "new": "x" * (1 << 20)}), ("submit", {}), ("VIEW", {"path": "F"}), ("view", {"path": "\0"}), ("view", {"path": "\ud800"}),
-]  # fmt: skip
+    ("rm", {}),
+    ("", {}),
+    ("view", {}),
+    ("view", {"path": 3}),
+    ("view", {"path": "no.py"}),
+    ("view", {"path": "/etc/passwd"}),
+    ("view", {"path": "../x"}),
+    ("view", "{broken"),
+    ("view", {"path": "F", "more": "x"}),
+    ("edit", {"path": "F", "old": "", "new": "x"}),
+    ("edit", {"path": "F", "old": "zzz", "new": "x"}),
+    ("edit", {"path": "F", "old": "e", "new": "x"}),
+    ("edit", {"path": "F", "old": "return", "new": "return"}),
+    ("edit", {"path": "F", "old": "return"}),
+    ("edit", {"path": "F", "old": None, "new": []}),
+    ("edit", {"path": "new.py", "old": "a", "new": "b"}),
+    ("run_tests", {"path": "F"}),
+    ("run_tests", "x"),
+    ("edit", {"path": "F", "old": "return", "new": "x" * (1 << 20)}),
+    ("submit", {}),
+    ("VIEW", {"path": "F"}),
+    ("view", {"path": "\0"}),
+    ("view", {"path": "\ud800"}),
+]
 
 
 @pytest.mark.parametrize("index", range(len(MISTAKES)))
@@ -91,7 +118,7 @@ def test_mistakes_are_answered_in_words(
     index: int, domain: SweAgentic, prompts: list[Prompt]
 ) -> None:
     name, arguments = MISTAKES[index]
-    path = prompts[0].hidden["path"]
+    path = task_of(prompts[0]).path
     given = (
         arguments
         if isinstance(arguments, str)
@@ -106,19 +133,37 @@ def test_mistakes_are_answered_in_words(
 
 
 HOSTILE = (
-    "__import__('os')._exit(0)", "__import__('sys').exit(0)", "type('A', (), {'__eq__': lambda *a: True})()", "__import__('os').kill(-1, 9)", "__import__('os').fork()",
-    "open('/etc/passwd').read()", "[0] * 2 ** 50", "9 ** 9 ** 9 if 0 else None", "print(42)", "0\nimport os\nos._exit(0)", "0\nwhile True: pass", "0\nraise SystemExit", "\0",
-    "\ud800", "(", "0\nimport sys\nsys.modules.clear()", "__import__('gc').get_objects()", "(yield)", "1 << (1 << 22)", "'x' * (1 << 22)", "lambda: 1",
-    "0\nimport atexit, os\natexit.register(os.write, 3, b'{\"value\": 1}')", "__import__('time').sleep(0.1)",
-)  # fmt: skip
+    "__import__('os')._exit(0)",
+    "__import__('sys').exit(0)",
+    "type('A', (), {'__eq__': lambda *a: True})()",
+    "__import__('os').kill(-1, 9)",
+    "__import__('os').fork()",
+    "open('/etc/passwd').read()",
+    "[0] * 2 ** 50",
+    "9 ** 9 ** 9 if 0 else None",
+    "print(42)",
+    "0\nimport os\nos._exit(0)",
+    "0\nwhile True: pass",
+    "0\nraise SystemExit",
+    "\0",
+    "\ud800",
+    "(",
+    "0\nimport sys\nsys.modules.clear()",
+    "__import__('gc').get_objects()",
+    "(yield)",
+    "1 << (1 << 22)",
+    "'x' * (1 << 22)",
+    "lambda: 1",
+    "0\nimport atexit, os\natexit.register(os.write, 3, b'{\"value\": 1}')",
+    "__import__('time').sleep(0.1)",
+)
 
 
 def test_hostile_repairs_earn_nothing(domain: SweAgentic, prompts: list[Prompt]) -> None:
     assert len(HOSTILE) >= 20
     for prompt, new in zip(prompts, HOSTILE, strict=False):
-        call = ToolCall(
-            "edit", {"path": prompt.hidden["path"], "old": prompt.hidden["bug"], "new": new}
-        )
+        task = task_of(prompt)
+        call = ToolCall("edit", {"path": task.path, "old": task.bug, "new": new})
         turns = (Message("assistant", "", tool_calls=(call, ToolCall("run_tests", {}))),)
         answers = domain.env(prompt).step(turns[0]) or ()
         assert answers[0].content == "ok" and "failed" in answers[1].content, (new, answers)

@@ -464,7 +464,8 @@ def test_a_judge_scores_what_applies_and_is_not_asked_about_the_rest() -> None:
         and "known_repair" in text
         and FILES["a.py"] in text
     )
-    verdicts = domain.judge(prompt, replies, ['fine. {"score": 0.75}', "I can not say"])
+    texts = ['fine. {"score": 0.75}', "I can not say"]
+    verdicts = domain.judge(prompt, replies, list(zip(questions, texts, strict=True)))
     assert verdicts is not None and [v.reward for v in verdicts] == [0.75, 0, 0, 0, 0]
     assert verdicts[2].metrics == {"applied": 1.0, "unreliable": 1.0} and verdicts[1].metrics == {
         "applied": 0.0

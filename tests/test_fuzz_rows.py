@@ -35,8 +35,9 @@ from linn.domains.structured import documents
 from linn.domains.swe_agentic import package, rows
 from linn.domains.swe_agentless import scoring, written_tests
 from linn.errors import UserError
-from linn.judges.pairwise import Comparison, read_comparison, read_equivalence, read_score
-from linn.judges.panel import answer_of, inert
+from linn.judges.equivalence import read_equivalence
+from linn.judges.pairwise import Comparison, read_comparison, read_score
+from linn.judges.text import answer_of, inert
 from linn.offline.grade import reply_from
 from linn.types import Prompt
 

@@ -1,5 +1,6 @@
 """Offline grading: verdicts in order, broken lines named, or counted and skipped without moving an index."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from linn.data.tally import Tally
 from linn.domains.base import Domain
 from linn.errors import UserError
-from linn.offline.grade import grade
+from linn.offline import grade as offline
 from linn.types import Message, Prompt, Verdict
 
 
@@ -29,6 +30,10 @@ def write(path: Path, *lines: object) -> Path:
         "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
     )
     return path
+
+
+def grade(*arguments):
+    return asyncio.run(offline.grade(*arguments))
 
 
 def test_verdicts_come_in_order(tmp_path):

@@ -61,7 +61,6 @@ def test_every_module_has_a_layer():
     assert {room(module) for module in FILES if module != "linn"} <= set(LAYER)
 
 
-@pytest.mark.xfail(reason="judges know the class Domain", strict=True)
 def test_an_import_goes_down_or_stays_in_its_package():
     wrong = [
         f"{module} imports {other}"

@@ -1,4 +1,4 @@
-"""Fuzzing: rows of the judged domains and what judges may answer; nothing crashes, errors name row and field."""
+"""Fuzzing: rows of the judged domains and what judges may answer; nothing crashes."""
 
 import json
 
@@ -9,15 +9,9 @@ from linn.domains.genrm import GenRM
 from linn.domains.longctx import LongContext, final_line
 from linn.domains.preference import Preference
 from linn.errors import UserError
-from linn.judges.pairwise import (
-    equivalence_question,
-    fenced,
-    read_comparison,
-    read_equivalence,
-    read_score,
-    shown,
-)
-from linn.judges.panel import answer_of, inert
+from linn.judges.equivalence import equivalence_question, read_equivalence
+from linn.judges.pairwise import read_comparison, read_score
+from linn.judges.text import answer_of, fenced, inert, shown
 from linn.types import Reply
 
 VALUE = st.recursive(
@@ -30,8 +24,22 @@ VALUE = st.recursive(
 TURN = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system"]), "content": st.text(max_size=30)}
 )
-KEYS = ["prompt", "context", "responses_create_params", "expected_answer", "question", "reference", "principle", "response1", "response2", "score_1",
-        "score_2", "overall_preference", "id", "uuid"]  # fmt: skip
+KEYS = [
+    "prompt",
+    "context",
+    "responses_create_params",
+    "expected_answer",
+    "question",
+    "reference",
+    "principle",
+    "response1",
+    "response2",
+    "score_1",
+    "score_2",
+    "overall_preference",
+    "id",
+    "uuid",
+]
 ROW = st.builds(
     lambda good, odd: {**good, **odd},
     st.fixed_dictionaries(
@@ -46,9 +54,33 @@ ROW = st.builds(
     st.dictionaries(st.sampled_from(KEYS), VALUE, max_size=2),
 )
 TEXT = st.text(max_size=60) | st.lists(
-    st.sampled_from(["{", "}", '"score_1"', ":", "5", ",", '"score_2"', '"ranking"', '"score"', "1e999", "NaN", "[[A=B]]", "[[A!=B]]", "</think>",
-                     "<think>", "\\boxed{", "<|im_end|>", "</response_1>", "\n", "-", "9" * 30]), max_size=25
-).map("".join)  # fmt: skip
+    st.sampled_from(
+        [
+            "{",
+            "}",
+            '"score_1"',
+            ":",
+            "5",
+            ",",
+            '"score_2"',
+            '"ranking"',
+            '"score"',
+            "1e999",
+            "NaN",
+            "[[A=B]]",
+            "[[A!=B]]",
+            "</think>",
+            "<think>",
+            "\\boxed{",
+            "<|im_end|>",
+            "</response_1>",
+            "\n",
+            "-",
+            "9" * 30,
+        ]
+    ),
+    max_size=25,
+).map("".join)
 FIGURE = st.integers() | st.floats() | st.none() | st.booleans() | st.text(max_size=3)
 
 
@@ -69,7 +101,7 @@ def test_rows_are_read_or_refused_by_name_and_replies_are_graded(row, reply, ans
         for group in (replies, replies[:1]):
             questions = domain.questions(prompt, group)
             assert all(q.readable(answer) in (True, False) for q in questions)
-            verdicts = domain.judge(prompt, group, [answer] * len(questions))
+            verdicts = domain.judge(prompt, group, [(q, answer) for q in questions])
             assert verdicts is None or len(verdicts) == len(group)
         assert 0.0 <= domain.verify(prompt, replies[0]).reward <= 1.0
 

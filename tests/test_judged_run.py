@@ -1,4 +1,4 @@
-"""A run with judge models: a stage's checkpoint judges later stages, killed and resumed to the same bytes; linn grade with one."""
+"""A run whose judge is one of its stages, killed and resumed to the same bytes; grading with it."""
 
 import json
 import subprocess
@@ -10,6 +10,8 @@ import pytest
 import yaml
 from test_cli import refused, said
 from test_run import fingerprint, linn, steps_done
+
+pytestmark = pytest.mark.slow
 
 RL = {
     "kind": "rl",

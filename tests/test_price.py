@@ -243,14 +243,13 @@ def test_the_papers_own_numbers(cascade):
 )  # fmt: skip
 def test_questions_to_a_judge_follow_the_domains_options(name, options, group, alone):
     domain = load(name, None if options is None else {"judged": True, **options})
-    assert (domain.asks(16), domain.asks(1)) == (group, alone)
-    assert options is None or load(name, options).asks(16) == 0
+    assert (domain.question_count(16), domain.question_count(1)) == (group, alone)
+    assert options is None or load(name, options).question_count(16) == 0
     if name in ("preference", "proof"):  # what is asked of their generators' prompts
         prompt = next(domain.prompts("train"))
         for count in (16, 1):
-            assert len(domain.questions(prompt, [domain.gold(prompt)] * count)) == domain.asks(
-                count
-            )
+            questions = domain.questions(prompt, [domain.gold(prompt)] * count)
+            assert len(questions) == domain.question_count(count)
 
 
 def test_the_whole_is_the_sum_of_its_parts(cascade):

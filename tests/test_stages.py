@@ -1,5 +1,6 @@
 """What stages do between their sampler and their trainer: filtering with refill, seeds, prompts in proportion, and data that cannot serve."""
 
+import asyncio
 import itertools
 import json
 from pathlib import Path
@@ -67,7 +68,7 @@ def stage(weights: dict[str, float], sampler=None, **keys) -> StageRun:
 
 def test_dynamic_filtering_refills_the_batch_with_informative_groups():
     run = stage({"coin": 1}, dynamic_filter=True, prompts=6, rollouts=8, refill=10)
-    groups, figures = batch_of_groups(run, run.keys, 0)  # type: ignore[arg-type]
+    groups, figures = asyncio.run(batch_of_groups(run, run.keys, 0))  # type: ignore[arg-type]
     assert len(groups) == 6 and all(0 < sum(g.rewards) < 8 for g in groups)
     assert (
         figures["kept_groups"] == 6
@@ -83,7 +84,7 @@ def test_dynamic_filtering_refills_the_batch_with_informative_groups():
 def test_refilling_ends_where_nothing_is_informative():
     sampler = Scripted(Letters(), lambda text, seed: f"1{END}")
     run = stage({"coin": 1}, sampler, dynamic_filter=True, prompts=3, rollouts=2, refill=4)
-    groups, figures = batch_of_groups(run, run.keys, 0)  # type: ignore[arg-type]
+    groups, figures = asyncio.run(batch_of_groups(run, run.keys, 0))  # type: ignore[arg-type]
     assert (figures["kept_groups"], figures["groups"], len(sampler.batches)) == (0, 12, 4) and len(
         groups
     ) == 3

@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from bench.agreement.reference import Body, Tally, arguments, load, message, report, server
-from linn.judges.pairwise import DIFFERENT, EQUAL, read_equivalence
+from linn.judges.equivalence import DIFFERENT, EQUAL, read_equivalence
 
 _PARTS = (
     EQUAL,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.agreement.reference import Tally, arguments, asked, examples, replies_of, report
-from linn.judges.pairwise import DIFFERENT, EQUAL, read_equivalence
+from linn.judges.equivalence import DIFFERENT, EQUAL, read_equivalence
 
 _FILES = (
     ("mcqa", "mcqa", "example", "example_rollouts"),

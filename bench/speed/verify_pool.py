@@ -185,9 +185,8 @@ def overlap(servers: int, count: int = 16, sampling: float = 0.1, program: float
     ]
     sampler = _Sampler(sampling)
     began = time.perf_counter()
-    rollouts = play(
-        [Job(p, 0, Sampling(9), 0) for p in prompts], {"timed": domain}, sampler, _Codec()
-    )  # type: ignore[arg-type]
+    jobs = [Job(p, 0, Sampling(9), 0) for p in prompts]
+    rollouts = asyncio.run(play(jobs, {"timed": domain}, sampler, _Codec()))  # type: ignore[arg-type]
     whole, sampled, work = (
         time.perf_counter() - began,
         sampler.done - began,

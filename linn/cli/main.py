@@ -164,6 +164,8 @@ def evaluate(
     changes: Changes = None,
 ) -> None:
     """Measure one checkpoint on every domain of a recipe."""
+    import asyncio
+
     from linn.checkpoints import resolve
     from linn.evals.once import evaluate_once
     from linn.judges.open import judge_folders
@@ -177,7 +179,7 @@ def evaluate(
     }
     run, at, _ = checkpoint.partition("@")
     folders = judge_folders(judges, (lambda stage: resolve(f"{run}@{stage}")) if at else None)
-    scores = evaluate_once(resolve(checkpoint), parsed, checkpoint, judges, folders)
+    scores = asyncio.run(evaluate_once(resolve(checkpoint), parsed, checkpoint, judges, folders))
     if out is not None:
         Ledger(out).upsert(scores)
     for score in scores:

@@ -47,6 +47,8 @@ def grade(
     ] = None,
 ) -> None:
     """Grade replies offline with a domain's own grader, or a judge model."""
+    import asyncio
+
     from linn.data.rows import writable, write_rows
     from linn.data.tally import Tally
     from linn.domains.load import load
@@ -81,7 +83,11 @@ def grade(
             count = write_rows(
                 out,
                 counted(
-                    graded(loaded, rows, replies, broken if skip_bad else None, judges, progress)
+                    asyncio.run(
+                        graded(
+                            loaded, rows, replies, broken if skip_bad else None, judges, progress
+                        )
+                    )
                 ),
             )
     finally:
@@ -156,6 +162,7 @@ def filter_rows(
     ] = None,
 ) -> None:
     """Measure how often a model solves each row, and keep the rows worth training on."""
+    import asyncio
     from contextlib import ExitStack
 
     from linn.data.rows import writable
@@ -204,8 +211,10 @@ def filter_rows(
             if line % 1024 == 0:
                 show.note("filter", round(100 * share), 100, f"{line:,} lines read")
 
-        rates = difficulty.measured(
-            loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows, on_read
+        rates = asyncio.run(
+            difficulty.measured(
+                loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows, on_read
+            )
         )
         stay = difficulty.chosen(rates, keep_solved, keep_unsolved, seed)
         count = difficulty.write_kept(loaded, rates, stay, out)

@@ -1,7 +1,8 @@
-"""What a domain is: prompts, a grader, gold answers; optionally an environment, a group judge and demonstrations.
+"""What a domain is: prompts, a grader, gold answers.
 
-A domain is one file holding one subclass of `Domain`. The file's name is the domain's name. No torch here; no domain imports another.
-A new one writes `make`, `verify` and `gold`; everything else has a default.
+Optionally it has an environment, a group judge and demonstrations. A domain is one file (or
+package) holding one subclass of `Domain`; the file's name is the domain's name. A new one writes
+`make`, `verify` and `gold`; everything else has a default. No domain imports another.
 """
 
 from __future__ import annotations
@@ -9,40 +10,34 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from linn.data.tally import Tally
 from linn.errors import UserError
+from linn.judges.text import Question
 from linn.types import Message, Prompt, Reply, Split, Verdict, seed_of
+
+_MOST_MISSES = 20_000
+"""Draws in a row without a new prompt of a split, after which its generator counts as exhausted."""
 
 
 class Env(Protocol):
     """The counterpart of one multi-turn conversation; holds its state."""
 
     def step(self, message: Message) -> tuple[Message, ...] | None:
-        """React to an assistant turn: `tool` turns to append, or None when the conversation is over.
+        """React to an assistant turn: `tool` turns to append, or None to end the conversation.
 
-        A model's mistake (unknown tool, broken arguments, crash of its code) is text for the model, never an exception.
-        Infrastructure failure raises InfrastructureError.
+        A model's mistake (unknown tool, broken arguments, crash of its code) is text for the
+        model, never an exception. Infrastructure failure raises InfrastructureError.
         """
         ...
 
     def close(self) -> None:
         """Free what the environment holds; called once, always."""
         ...
-
-
-@dataclass(frozen=True)
-class Question:
-    """One thing a judge model is asked."""
-
-    messages: tuple[Message, ...]
-    """The conversation shown to the judge; it ends with a user turn. Never holds a policy's reasoning (paper §4.4)."""
-    readable: Callable[[str], bool]
-    """Whether a verdict can be read from the judge's answer (its own reasoning removed); if not, it is asked again, a few times."""
 
 
 class Sums:
@@ -69,34 +64,48 @@ class Sums:
 
 
 class Domain:
-    """Prompts and a grader. Subclasses override `make`, `verify`, `gold`, and what else they need."""
+    """Prompts and a grader.
+
+    Subclasses override `make`, `verify`, `gold`, and what else they need.
+    """
 
     name: ClassVar[str]
     """The file's name."""
     levels: ClassVar[tuple[str, ...]] = ("tiny",)
-    """The generator's levels: `tiny` is the laptop recipe's; `full` is as hard as the paper's data."""
+    """The generator's levels.
+
+    `tiny` is the laptop recipe's; `full` is as hard as the paper's data.
+    """
     judged: bool = False
-    """Whether a judge model decides; set by the constructor's `judged` in domains that can be judged by one."""
+    """Whether a judge model decides; set by the constructor of domains that a model can judge."""
+    questions_per_reply: int = 1
+    """Questions to the judge model about one reply, at most; used to estimate cost."""
     skip_bad: bool = False
-    """Rows that cannot be used are counted in `tally` and passed over; False: the first of them is an error."""
+    """Whether rows that cannot be used are counted in `tally` and skipped; if not, the first of
+    them is an error."""
     workers: int = 8
     """Replies graded at once; more wait in order."""
     max_turns: int = 1
-    """Assistant turns at most; above 1, `env` must be there."""
+    """Most assistant turns of a conversation; above 1, `env` must be there."""
 
     def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
-        """`level`: which generator; `rows`: JSONL in the released layout (a path or `hf://…`) instead of a generator."""
+        """`level`: which generator.
+
+        `rows`: JSONL in the released layout (a path or `hf://…`) instead of a generator.
+        """
         if level not in self.levels:
             allowed = ", ".join(self.levels)
             raise UserError(
-                f"domain {self.name}: level {level!r} is unknown; allowed: {allowed}. For real data give rows: FILE.jsonl"
+                f"domain {self.name}: level {level!r} is unknown; allowed: {allowed}. "
+                "For real data give rows: FILE.jsonl"
             )
         self.level = level
         self.rows = rows
         self.tally = Tally()
         """What became of the rows read so far."""
         self.grading = Sums()
-        """Filled by who grades: replies `verified`, `seconds` it took, seconds they had `waited` before."""
+        """Grading totals: replies `verified`, `seconds` spent verifying, seconds `waited` in the
+        queue."""
 
     # -------------------------------------------------- to be written by a domain
 
@@ -115,11 +124,14 @@ class Domain:
     # -------------------------------------------------- with defaults
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """A prompt from a row of the released layout (graders.md); raises UserError naming the field that is wrong."""
+        """A prompt from a row of the released layout; UserError names the field that is wrong."""
         raise UserError(f"domain {self.name} does not read rows")
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
-        """The turns after the prompt of a demonstration: clean, or with this domain's one systematic fault."""
+        """The turns after the prompt of a demonstration.
+
+        Clean, or with this domain's one systematic fault.
+        """
         raise NotImplementedError(f"domain {self.name} has no demonstrations")
 
     def env(self, prompt: Prompt) -> Env:
@@ -127,69 +139,102 @@ class Domain:
         raise NotImplementedError(f"domain {self.name} is single-turn")
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
-        """What a judge model is asked about these siblings (one reply alone, in evaluation); empty where no model decides."""
+        """What a judge model is asked about these siblings; empty if no model decides.
+
+        In evaluation a reply is judged alone, as a group of one.
+        """
         return ()
 
-    def asks(self, siblings: int) -> int:
-        """How many questions that is for so many siblings, at most; a price is told by it."""
-        return siblings if self.judged else 0
+    def question_count(self, siblings: int) -> int:
+        """Upper bound on judge questions for this many siblings; used to estimate cost."""
+        if not self.judged:
+            return 0
+        return siblings * self.questions_per_reply
 
     def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict] | None:
-        """One verdict a sibling where rewards depend on the others or on a judge model; None: `verify` each alone.
+        """One verdict per sibling, if rewards depend on the others or on a judge model.
 
-        `answers`: the judge's, one a question of `questions`, its reasoning removed; empty text where none was readable.
+        None leaves each reply to `verify`. `answers`: every question of `questions` with the
+        judge's answer to it, the judge's reasoning removed; empty text if none was readable.
+        `Question.replies` tells which replies an answer is about.
         """
         return None
 
     def totals(self) -> Mapping[str, float]:
-        """Sums so far of what its worker processes did (`executions`, `seconds`, `timeouts`, …); empty where it has none."""
+        """Totals of what its worker processes did (`executions`, `seconds`, `timeouts`, …).
+
+        Empty if it has none.
+        """
         return {}
 
     def close(self) -> None:
         """Free what the domain holds (worker processes, temporary folders)."""
 
     def prompts(self, split: Split, seed: int = 0) -> Iterator[Prompt]:
-        """The stream of a split: endless from the generator, finite from rows; the same each time for the same arguments.
+        """The stream of a split: endless from the generator, finite from rows.
 
-        Splits are disjoint by content (`split_of`). `seed` reorders train only, so every seed is measured on the same test prompts.
-        Validation and test never repeat a prompt.
+        It is the same each time for the same arguments. Splits are disjoint by content
+        (`split_of`). `seed` reorders train only, so every seed is measured on the same test
+        prompts. Validation and test never repeat a prompt.
         """
         if self.rows is not None:
             yield from self._rows(split, seed)
             return
-        order = seed if split == "train" else 0
+        held_out = split != "train"
+        order = 0 if held_out else seed
         seen: set[str] = set()
         index = misses = 0
-        while misses < 20_000:
+        # Nine draws of ten belong to other splits. A small generator runs out of new prompts for a
+        # held-out split: the stream then ends.
+        while misses < _MOST_MISSES:
             rng = random.Random(seed_of("prompts", self.name, split, order, index))
             index += 1
             prompt = self.make(rng)
             key = content_key(prompt)
-            if split_of(key) != split or (split != "train" and key in seen):
+            if split_of(key) != split or key in seen:
                 misses += 1
                 continue
+
             misses = 0
-            if split != "train":
+            if held_out:
                 seen.add(key)
-            yield replace(prompt, id=key if split != "train" else f"{key}.{index}")
+                yield replace(prompt, id=key)
+            else:
+                yield replace(prompt, id=f"{key}.{index}")
 
     def _rows(self, split: Split, seed: int) -> Iterator[Prompt]:
-        """Streamed: train in blocks shuffled by `seed`; the held-out splits in the file's order, each prompt once."""
+        """Prompts from `rows`, as the file is read.
+
+        Train comes in blocks shuffled by `seed`; the held-out splits come in the file's order,
+        each prompt once.
+        """
         from linn.data.names import located
         from linn.data.rows import Lines, shuffled
 
         assert self.rows is not None
         path = located(self.rows)
+        held_out = split != "train"
+        lines: Iterable[tuple[int, bytes]]
+        if held_out:
+            lines = Lines(path)
+        else:
+            lines = shuffled(path, seed_of("rows", self.name, seed))
+
+        # Training may repeat a prompt that the file repeats; a held-out score may not.
         seen: set[str] = set()
-        for line, raw in (
-            shuffled(path, seed_of("rows", self.name, seed)) if split == "train" else Lines(path)
-        ):
+        for line, raw in lines:
             prompt = self._of_line(path, line, raw)
-            if prompt is None or split_of(key := content_key(prompt)) != split or key in seen:
+            if prompt is None:
                 continue
-            if split != "train":
+            key = content_key(prompt)
+            if split_of(key) != split or key in seen:
+                continue
+            if held_out:
                 seen.add(key)
             yield prompt
 
@@ -221,7 +266,10 @@ class Domain:
 
 
 def content_key(prompt: Prompt) -> str:
-    """A short hash of what the model reads; equal prompts have equal keys, so splits made from it cannot overlap."""
+    """A short hash of what the model reads.
+
+    Equal prompts have equal keys, so splits made from it cannot overlap.
+    """
     text = repr([(m.role, m.content) for m in prompt.messages])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
@@ -229,4 +277,8 @@ def content_key(prompt: Prompt) -> str:
 def split_of(key: str) -> Split:
     """Which split a content key belongs to: a tenth test, a tenth validation, the rest train."""
     bucket = int(key[:8], 16) % 10
-    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+    if bucket == 0:
+        return "test"
+    if bucket == 1:
+        return "validation"
+    return "train"

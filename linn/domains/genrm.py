@@ -1,32 +1,59 @@
-"""Training a generative reward model: compare two responses as people did, in the format that `preference` reads (paper §4.4)."""
+"""Training a generative reward model: compare two responses as people did (paper §4.4).
+
+Its answers have the format that `preference` reads.
+"""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from linn.chat.request import request_messages
 from linn.domains.base import Domain
-from linn.domains.common.why_questions import RAMBLE, ProgramJudge, full_answer, why_prompt
+from linn.domains.common.why_questions import (
+    RAMBLE,
+    ProgramJudge,
+    WhyFact,
+    full_answer,
+    why_prompt,
+)
 from linn.errors import UserError
-from linn.judges.pairwise import Comparison, genrm_question, read_comparison, shown
-from linn.judges.panel import inert, unthought
+from linn.judges.pairwise import Comparison, genrm_question, read_comparison
+from linn.judges.text import Question, inert, shown, unthought
 from linn.types import Message, Prompt, Reply, Split, Verdict
 
 _RANKING = {-3: 1.0, -2: 2.0, -1: 3.0, 0: 3.5, 1: 4.0, 2: 5.0, 3: 6.0}
 """`overall_preference` of HelpSteer3 (-3: the first is far better) as a ranking."""
 
 
-class GenRM(Domain):
-    """A conversation and two responses, in turns of the roles `response_1` and `response_2`; the answer ends with scores and a ranking.
+@dataclass(frozen=True)
+class HumanVerdict:
+    """What people (or the program) said of a pair; the prompt's `hidden`."""
 
-    Reward in training (Eq. 1 of Nemotron 3 Nano): R = -C1 where no verdict can be read, else -|Δscore_1| - |Δscore_2| - C2·|Δranking|.
-    `verify`, which evaluation uses, gives the same error as a share: 1 - (|Δscore_1| + |Δscore_2| + |Δranking|) / 13, and 0 for C1. A row
-    without scores has the ranking's error alone, of at most 5. Every pair stands in each split twice, once each way round.
+    score_1: float | None
+    """How good the first is, 1 to 5; None in rows without scores."""
+    score_2: float | None
+    """The same of the second."""
+    ranking: float
+    """1: the first is far better … 6: the second is far better."""
+
+    def swapped(self) -> HumanVerdict:
+        """The same of the pair the other way round."""
+        return HumanVerdict(self.score_2, self.score_1, 7 - self.ranking)
+
+
+class GenRM(Domain):
+    """A conversation and two responses, in turns of the roles `response_1` and `response_2`.
+
+    The answer ends with scores and a ranking. Reward in training (Eq. 1 of Nemotron 3 Nano):
+    R = -C1 if no verdict can be read, else -|Δscore_1| - |Δscore_2| - C2·|Δranking|. `verify`,
+    which evaluation uses, gives the same error as a share:
+    1 - (|Δscore_1| + |Δscore_2| + |Δranking|) / 13, and 0 for C1. A row without scores has the
+    ranking's error alone, of at most 5. Every pair stands in each split twice, once each way round.
     """
 
     name: ClassVar[str] = "genrm"
@@ -39,7 +66,10 @@ class GenRM(Domain):
         c2: float = 1.0,
         principle: str = "",
     ) -> None:
-        """`c1`: what an unreadable verdict costs; `c2`: weight of the ranking's error; `principle`: shown where a row has none of its own."""
+        """`c1`: cost of an unreadable verdict; `c2`: weight of the ranking's error.
+
+        `principle`: shown for rows that have none of their own.
+        """
         super().__init__(level, rows)
         if c1 < 0 or c2 < 0:
             raise UserError(f"domain genrm: c1 is {c1:g}, c2 is {c2:g}; allowed: 0 or more")
@@ -54,42 +84,56 @@ class GenRM(Domain):
 
     def make(self, rng: random.Random) -> Prompt:
         """A why-question with two different answers and what the program judge says of them."""
-        asked = why_prompt(self.name, rng)
+        question = why_prompt(self.name, rng)
         first = second = ""
-        while (said := self._program.compare(asked, first, second)) == swap(said):
-            first, second = _answer(asked, rng), _answer(asked, rng)
-        return _shown(asked.messages, first, second, "", _whole(said))
+        comparison = self._program.compare(question, first, second)
+        while comparison == swap(comparison):  # a tie teaches nothing
+            first = _answer(question.hidden, rng)
+            second = _answer(question.hidden, rng)
+            comparison = self._program.compare(question, first, second)
+        return _prompt(question.messages, first, second, "", _whole(comparison))
 
     def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict]:
         """R of each reply; none depends on the others."""
-        return [self._verdict(prompt, reply, share=False) for reply in replies]
+        return [self._verdict(prompt, reply, as_share=False) for reply in replies]
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """The error as a share, in [0, 1]."""
-        return self._verdict(prompt, reply, share=True)
+        return self._verdict(prompt, reply, as_share=True)
 
-    def _verdict(self, prompt: Prompt, reply: Reply, share: bool) -> Verdict:
-        said, true = read_comparison(reply.text), prompt.hidden
-        if said is None:
-            return Verdict(0.0 if share else -self.c1, "no verdict can be read", {"readable": 0.0})
-        errors = [
-            abs(a - b)
-            for a, b in ((said.score_1, true["score_1"]), (said.score_2, true["score_2"]))
-            if b is not None
-        ]
-        scores, farthest = sum(errors), 4 * len(errors) + 5
-        ranking = abs(said.ranking - true["ranking"])
-        side = (said.ranking < 3.5) == (true["ranking"] < 3.5) and (said.ranking > 3.5) == (
-            true["ranking"] > 3.5
-        )
-        reward = 1 - (scores + ranking) / farthest if share else -scores - self.c2 * ranking
-        return Verdict(
-            reward,
-            f"scores off by {scores:g}, ranking by {ranking:g}",
-            {"readable": 1.0, "side": float(side)},
-        )
+    def _verdict(self, prompt: Prompt, reply: Reply, as_share: bool) -> Verdict:
+        """`as_share`: 1 less the error's share of the largest error, else minus the error."""
+        comparison = read_comparison(reply.text)
+        true: HumanVerdict = prompt.hidden
+        if comparison is None:
+            worst = 0.0 if as_share else -self.c1
+            return Verdict(worst, "no verdict can be read", {"readable": 0.0})
+
+        # A score is off by 4 at most, a ranking by 5.
+        scores_off: float = 0
+        largest = 5
+        if true.score_1 is not None:
+            scores_off += abs(comparison.score_1 - true.score_1)
+            largest += 4
+        if true.score_2 is not None:
+            scores_off += abs(comparison.score_2 - true.score_2)
+            largest += 4
+        ranking_off = abs(comparison.ranking - true.ranking)
+
+        # Evaluation wants a share that can be compared between rows with and without scores.
+        if as_share:
+            reward = 1 - (scores_off + ranking_off) / largest
+        else:
+            reward = -scores_off - self.c2 * ranking_off
+        note = f"scores off by {scores_off:g}, ranking by {ranking_off:g}"
+        same_side = _side(comparison.ranking) == _side(true.ranking)
+        metrics = {"readable": 1.0, "side": float(same_side)}
+        return Verdict(reward, note, metrics)
 
     def gold(self, prompt: Prompt) -> Reply:
         """What people (or the program) said."""
@@ -97,113 +141,142 @@ class GenRM(Domain):
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: the place decides, what is shown first is called far better."""
-        told = {"score_1": 5, "score_2": 1, "ranking": 1.0} if faulty else prompt.hidden
-        if faulty and told["ranking"] == prompt.hidden["ranking"] and prompt.hidden["score_1"] == 5:
-            told = {"score_1": 1, "score_2": 5, "ranking": 6.0}
-        return (Message("assistant", _written(told), reasoning=_thought(told)),)
+        true: HumanVerdict = prompt.hidden
+        verdict = true
+        if faulty:
+            verdict = HumanVerdict(5, 1, 1.0)
+            # Where that happens to be true, the second place decides.
+            if verdict.ranking == true.ranking and true.score_1 == 5:
+                verdict = HumanVerdict(1, 5, 6.0)
+        return (Message("assistant", _written(verdict), reasoning=_thought(verdict)),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """HelpSteer3's layout: `context` (or `responses_create_params.input`), `response1`, `response2`, `overall_preference` (-3 to 3).
+        """HelpSteer3's layout.
 
-        Optional: `score_1` and `score_2` (1 to 5), without which the ranking alone counts, and `principle`.
+        `context` (or `responses_create_params.input`), `response1`, `response2`,
+        `overall_preference` (-3 to 3). Optional: `score_1` and `score_2` (1 to 5), without which
+        the ranking alone counts, and `principle`.
         """
-        for key in ("response1", "response2"):
-            if not isinstance(row.get(key), str):
-                raise UserError(
-                    f"row {index}: {key} is {type(row.get(key)).__name__}; allowed: text"
-                )
-        preference = row.get("overall_preference")
-        if (
-            isinstance(preference, bool)
-            or not isinstance(preference, int)
-            or preference not in _RANKING
-        ):
-            raise UserError(
-                f"row {index}: overall_preference is {preference!r}; allowed: a whole number from -3 to 3"
-            )
-        said: dict[str, Any] = {"score_1": None, "score_2": None, "ranking": _RANKING[preference]}
-        for key in ("score_1", "score_2"):
-            value = row.get(key)
-            if value is not None:
-                if (
-                    isinstance(value, bool)
-                    or not isinstance(value, int | float)
-                    or not 1 <= value <= 5
-                ):
-                    raise UserError(
-                        f"row {index}: {key} is {value!r}; allowed: a number from 1 to 5"
-                    )
-                said[key] = value
-        principle = row.get("principle") or self.principle
-        if not isinstance(principle, str):
-            raise UserError(f"row {index}: principle is {type(principle).__name__}; allowed: text")
-        first, second = unthought(row["response1"]), unthought(row["response2"])
-        made = _shown(request_messages(row, index), first, second, principle, said)
-        return replace(made, id=str(row.get("id", index)))
+        first = _text(row.get("response1"), "response1", index)
+        second = _text(row.get("response2"), "response2", index)
+        ranking = _ranking(row, index)
+        verdict = HumanVerdict(
+            score_1=_score(row, "score_1", index),
+            score_2=_score(row, "score_2", index),
+            ranking=ranking,
+        )
+        principle = _text(row.get("principle") or self.principle, "principle", index)
+        prompt = _prompt(
+            request_messages(row, index),
+            unthought(first),
+            unthought(second),
+            principle,
+            verdict,
+        )
+        return replace(prompt, id=str(row.get("id", index)))
 
 
-def _shown(
-    messages: Sequence[Message], first: str, second: str, principle: str, said: Mapping[str, Any]
+def _text(value: object, key: str, index: int) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
+    return value
+
+
+def _ranking(row: Mapping[str, Any], index: int) -> float:
+    preference = row.get("overall_preference")
+    is_whole = isinstance(preference, int) and not isinstance(preference, bool)
+    if not is_whole or preference not in _RANKING:
+        raise UserError(
+            f"row {index}: overall_preference is {preference!r}; "
+            "allowed: a whole number from -3 to 3"
+        )
+    return _RANKING[preference]
+
+
+def _score(row: Mapping[str, Any], key: str, index: int) -> float | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 1 <= value <= 5:
+        raise UserError(f"row {index}: {key} is {value!r}; allowed: a number from 1 to 5")
+    score: float = value
+    return score
+
+
+def _prompt(
+    messages: Sequence[Message], first: str, second: str, principle: str, verdict: HumanVerdict
 ) -> Prompt:
     """What the reward model reads is what `preference` shows it."""
+    # Marks are broken here as `ask` breaks them: training must look like being asked.
     turns = genrm_question(messages, shown(first), shown(second), principle)
-    return Prompt(
-        "genrm", "", tuple(replace(m, content=inert(m.content)) for m in turns), hidden=said
-    )
+    quoted = tuple(replace(turn, content=inert(turn.content)) for turn in turns)
+    return Prompt("genrm", "", quoted, hidden=verdict)
 
 
 def swapped(prompt: Prompt) -> Prompt:
     """The same pair the other way round."""
     *others, first, second = prompt.messages
     turns = (*others, replace(second, role="response_1"), replace(first, role="response_2"))
-    true = prompt.hidden
-    said = {"score_1": true["score_2"], "score_2": true["score_1"], "ranking": 7 - true["ranking"]}
-    return replace(prompt, id=f"{prompt.id}.swapped", messages=turns, hidden=said)
+    return replace(
+        prompt, id=f"{prompt.id}.swapped", messages=turns, hidden=prompt.hidden.swapped()
+    )
 
 
-def swap(said: Comparison) -> Comparison:
+def swap(comparison: Comparison) -> Comparison:
     """What was said, of the pair the other way round."""
-    return Comparison(said.score_2, said.score_1, 7 - said.ranking)
+    return Comparison(comparison.score_2, comparison.score_1, 7 - comparison.ranking)
 
 
-def _whole(said: Comparison) -> dict[str, Any]:
-    """The program's verdict as a person would give it: whole scores, a whole ranking on the better one's side."""
-    far = {0: 0.5, 1: 0.5, 2: 1.5}.get(int(abs(said.score_1 - said.score_2)), 2.5)
-    return {
-        "score_1": int(said.score_1),
-        "score_2": int(said.score_2),
-        "ranking": 3.5 - far if said.ranking < 3.5 else 3.5 + far,
-    }
+def _side(ranking: float) -> int:
+    """-1: the first is better, 1: the second is, 0: neither."""
+    return (ranking > 3.5) - (ranking < 3.5)
 
 
-def _answer(prompt: Prompt, rng: random.Random) -> str:
-    """An answer of some quality: whole, without its example or its reason, padded, off the topic."""
-    whole = full_answer(prompt)
-    fact, _, example = whole.partition(" for example")
-    topic = str(prompt.hidden["topic"])
+def _whole(comparison: Comparison) -> HumanVerdict:
+    """The program's verdict as a person would give it.
+
+    Whole scores, and a whole ranking on the better one's side.
+    """
+    difference = int(abs(comparison.score_1 - comparison.score_2))
+    distance = {0: 0.5, 1: 0.5, 2: 1.5}.get(difference, 2.5)
+    if comparison.ranking < 3.5:
+        distance = -distance
+    ranking = 3.5 + distance
+    return HumanVerdict(int(comparison.score_1), int(comparison.score_2), ranking)
+
+
+def _answer(fact: WhyFact, rng: random.Random) -> str:
+    """An answer of some quality: whole, without its example or its reason, padded, off topic."""
+    # Each flaw is one that the program judge takes a point for.
+    whole = full_answer(fact)
+    reasoned, _, example = whole.partition(" for example")
     return rng.choice(
         [
             whole,
-            fact,
-            f"{topic}. for example{example}",
-            f"{topic}.",
+            reasoned,
+            f"{fact.topic}. for example{example}",
+            f"{fact.topic}.",
             f"{whole} {RAMBLE} {RAMBLE}",
-            f"{fact} {RAMBLE} {RAMBLE}",
+            f"{reasoned} {RAMBLE} {RAMBLE}",
             RAMBLE,
         ]
     )
 
 
-def _written(said: Mapping[str, Any]) -> str:
-    figures = {
-        "score_1": said["score_1"] or 3,
-        "score_2": said["score_2"] or 3,
-        "ranking": said["ranking"],
+def _written(verdict: HumanVerdict) -> str:
+    """The JSON object that `preference` reads; whole numbers without a point."""
+    # A row without scores still has to answer in the format: 3 stands for "no opinion".
+    numbers = {
+        "score_1": verdict.score_1 or 3,
+        "score_2": verdict.score_2 or 3,
+        "ranking": verdict.ranking,
     }
-    return json.dumps(
-        {key: int(value) if value == int(value) else value for key, value in figures.items()}
-    )
+    for key, value in numbers.items():
+        if value == int(value):
+            numbers[key] = int(value)
+    return json.dumps(numbers)
 
 
-def _thought(said: Mapping[str, Any]) -> str:
-    return f"{said['score_1'] or 3:g} and {said['score_2'] or 3:g}."
+def _thought(verdict: HumanVerdict) -> str:
+    return f"{verdict.score_1 or 3:g} and {verdict.score_2 or 3:g}."

@@ -1,16 +1,23 @@
-"""RLHF: siblings are compared pair by pair by a judge, with group-relative length control (paper §4.4)."""
+"""RLHF: a judge compares siblings pair by pair, with group-relative length control (paper §4.4)."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from linn.chat.request import request_messages
-from linn.domains.base import Domain, Question
-from linn.domains.common.why_questions import RAMBLE, ProgramJudge, full_answer, why_prompt
+from linn.domains.base import Domain
+from linn.domains.common.why_questions import (
+    RAMBLE,
+    ProgramJudge,
+    WhyFact,
+    full_answer,
+    why_prompt,
+)
 from linn.errors import UserError
 from linn.judges.pairwise import (
     UNREADABLE,
@@ -26,16 +33,32 @@ from linn.judges.pairwise import (
     read_comparison,
     read_score,
     score_question,
-    shown,
 )
-from linn.judges.panel import unthought
+from linn.judges.text import Question, shown, unthought
 from linn.types import Message, Prompt, Reply, Verdict
 
 _THOUGHT = "reason, example."
+_SCORE, _SHOWN_FIRST, _SHOWN_SECOND = "score", "shown first", "shown second"
+"""What is asked about a reply alone: its score, or which is better, it or the reference."""
+_WORDS_SEARCHED = 4_000
+"""Characters of a row's request in which `gold` looks for a word to name."""
+
+
+@dataclass(frozen=True)
+class RowExtras:
+    """What a released row gives the judge besides the conversation; the prompt's `hidden`."""
+
+    reference: str = ""
+    """An answer that a lone reply is compared with; empty: it is scored instead."""
+    principle: str | None = None
+    """What alone counts; None: the domain's own principle."""
 
 
 class Preference(Domain):
-    """Why-questions on sixty topics. `judge` rewards a group by pairwise comparison; `verify` grades one answer alone, for evaluation."""
+    """Why-questions on sixty topics.
+
+    `judge` rewards a group by pairwise comparison; `verify` grades one answer alone.
+    """
 
     name: ClassVar[str] = "preference"
 
@@ -50,161 +73,234 @@ class Preference(Domain):
         principle: str = "",
         judged: bool = False,
     ) -> None:
-        """`pairs`: all or circular; `order`: random, both or given; `judged`: by a model instead of the program.
+        """`pairs`: all or circular; `order`: random, both or given.
 
-        `layout`: `plain` asks a general model in words, `genrm` shows a generative reward model turns of the roles `response_1` and
-        `response_2`. `principle`: what alone counts, where a row names none of its own.
+        `judged`: by a model instead of the program. `layout`: `plain` asks a general model in
+        words, `genrm` shows a generative reward model turns of the roles `response_1` and
+        `response_2`. `principle`: what alone counts, for rows that name none of their own.
         """
         super().__init__(level, rows)
-        self.judged = judged
         pairs_of(2, pairs, order)  # a wrong word is the user's mistake now, not in the first step
         if layout not in ("plain", "genrm"):
             raise UserError(f"domain preference: layout is {layout!r}; allowed: plain, genrm")
-        self.pairs, self.order, self.shaping, self.layout, self.principle = (
-            pairs,
-            order,
-            shaping or Shaping(),
-            layout,
-            principle,
-        )
+        self.judged = judged
+        self.pairs = pairs
+        self.order = order
+        self.shaping = shaping or Shaping()
+        self.layout = layout
+        self.principle = principle
         self._program = ProgramJudge()
 
     def make(self, rng: random.Random) -> Prompt:
         """A topic, a way of asking and a wish."""
         return why_prompt(self.name, rng)
 
-    def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
-        """A group: one comparison a pair. A reply alone: against the row's reference, both ways; else its score (`plain` only)."""
-        texts = [shown(r.text) for r in replies]
-        if not self.judged or not any(texts):
-            return ()
-        if len(texts) > 1:
-            return [
-                self._comparison(prompt, texts[i], texts[j])
-                for i, j in self._pairs(prompt, len(texts))
-            ]
-        if reference := shown(prompt.hidden.get("reference", "")):
-            return [
-                self._comparison(prompt, texts[0], reference),
-                self._comparison(prompt, reference, texts[0]),
-            ]
-        if self.layout == "genrm":
-            return ()
-        return [
-            Question(
-                score_question(prompt.messages, texts[0], self._principle(prompt)),
-                lambda text: read_score(text) is not None,
-            )
-        ]
-
-    def asks(self, siblings: int) -> int:
-        """See `Domain`; a reply alone counts as one of a row without a reference."""
-        if not self.judged:
-            return 0
-        return (
-            len(pairs_of(siblings, self.pairs, self.order))
-            if siblings > 1
-            else int(self.layout == "plain")
-        )
-
-    def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
-    ) -> list[Verdict] | None:
-        """Rewards R_i of a group (paper §4.4); may leave [0, 1]. The judge sees the answers, the length terms also the thoughts.
-
-        A reply alone that a model judges: (score - 1) / 4, or the share of comparisons won against the reference (a tie counts half).
-        """
-        if self.judged and len(replies) == 1:
-            return self._alone(prompt, replies[0], answers)
-        compared = self._pairs(prompt, len(replies))
-        if self.judged:
-            said = [read_comparison(text) or UNREADABLE for text in answers] or [UNREADABLE] * len(
-                compared
-            )
-        else:
-            said = [
-                self._program.compare(prompt, replies[i].text, replies[j].text) for i, j in compared
-            ]
-        base = base_rewards(len(replies), compared, said)
-        texts, thoughts = [r.text for r in replies], [r.reasoning for r in replies]
-        rewards = group_rewards(base, thoughts, texts, self.shaping)
-        verdicts = []
-        for reward, of_judge, text, thought in zip(rewards, base, texts, thoughts, strict=True):
-            lengths = {
-                "answer_chars": float(len(text.strip())),
-                "think_chars": float(len(thought.strip())),
-            }
-            note = f"judge {of_judge:.2f}, length terms and bonuses {reward - of_judge:+.2f}"
-            verdicts.append(Verdict(reward, note, {"judge_score": of_judge, **lengths}))
-        return verdicts
-
-    def _alone(self, prompt: Prompt, reply: Reply, answers: Sequence[str]) -> list[Verdict] | None:
-        if not reply.text.strip():
-            return [Verdict(0.0, "no answer")]
-        if not answers:
-            return None
-        if not prompt.hidden.get("reference", "").strip():
-            score = read_score(answers[0]) or 3.0
-            return [Verdict((score - 1) / 4, f"score {score:g} of 5")]
-        first, second = (_share_won(read_comparison(text) or UNREADABLE) for text in answers)
-        return [
-            Verdict(
-                (first + 1 - second) / 2,
-                f"won {first:g} shown first and {1 - second:g} shown second, against the reference",
-            )
-        ]
-
-    def _comparison(self, prompt: Prompt, first: str, second: str) -> Question:
-        ask = genrm_question if self.layout == "genrm" else judge_question
-        messages = ask(prompt.messages, first, second, self._principle(prompt))
-        return Question(messages, lambda text: read_comparison(text) is not None)
-
-    def _pairs(self, prompt: Prompt, count: int) -> list[tuple[int, int]]:
-        return pairs_of(count, self.pairs, self.order, prompt.id)
-
-    def _principle(self, prompt: Prompt) -> str:
-        return str(prompt.hidden.get("principle", self.principle))
+    # -------------------------------------------------- grading
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """Absolute quality by the program judge, in [0, 1]: (score - 1) / 4."""
         score = self._program.score(prompt, reply.text)
         return Verdict((score - 1) / 4, f"score {score} of 5")
 
-    def gold(self, prompt: Prompt) -> Reply:
-        """The fact with its reason and its example; for a released row, an answer that has every part the program judge looks for."""
-        if "topic" in prompt.hidden:
-            return Reply(full_answer(prompt), _THOUGHT)
-        word = max(
-            re.findall(r"\w{4,}", prompt.messages[-1].content[:4_000].lower()), key=len, default=""
+    def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
+        """A group: one comparison per pair.
+
+        A reply alone: compared with the row's reference, both ways; without a reference its
+        score (`plain` only).
+        """
+        texts = [shown(reply.text) for reply in replies]
+        if not self.judged or not any(texts):  # empty answers are equal without a judge
+            return ()
+        if len(texts) == 1:
+            return self._questions_alone(prompt, texts[0])
+
+        questions = []
+        for pair in self._pairs(prompt, len(texts)):
+            first, second = pair
+            question = self._comparison(prompt, texts[first], texts[second], replies=pair)
+            questions.append(question)
+        return questions
+
+    def _questions_alone(self, prompt: Prompt, text: str) -> Sequence[Question]:
+        alone = (0,)
+        reference = ""
+        if isinstance(prompt.hidden, RowExtras):
+            reference = shown(prompt.hidden.reference)
+
+        if reference:
+            # Once in each place, so that a judge's liking for a place cancels out.
+            return [
+                self._comparison(prompt, text, reference, alone, _SHOWN_FIRST),
+                self._comparison(prompt, reference, text, alone, _SHOWN_SECOND),
+            ]
+        if self.layout == "genrm":  # a model that only compares leaves a lone reply to `verify`
+            return ()
+        messages = score_question(prompt.messages, text, self._principle(prompt))
+        return [Question(messages, _holds_score, alone, _SCORE)]
+
+    def _comparison(
+        self, prompt: Prompt, first: str, second: str, replies: tuple[int, ...], label: str = ""
+    ) -> Question:
+        principle = self._principle(prompt)
+        if self.layout == "genrm":
+            messages = genrm_question(prompt.messages, first, second, principle)
+        else:
+            messages = judge_question(prompt.messages, first, second, principle)
+        return Question(messages, _holds_comparison, replies, label)
+
+    def question_count(self, siblings: int) -> int:
+        """See `Domain`; a reply alone counts as one of a row without a reference."""
+        if not self.judged:
+            return 0
+        if siblings == 1:
+            return int(self.layout == "plain")
+        return len(pairs_of(siblings, self.pairs, self.order))
+
+    def judge(
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
+    ) -> list[Verdict] | None:
+        """Rewards R_i of a group (paper §4.4); they may leave [0, 1].
+
+        The judge sees the answers; the length terms count the thoughts too. A reply alone that a
+        model judges gets (score - 1) / 4, or the share of comparisons that it won against the
+        reference, a tie counting half.
+        """
+        # A group of one cannot be compared with itself.
+        if self.judged and len(replies) == 1:
+            return self._alone(replies[0], answers)
+
+        if self.judged:
+            pairs, comparisons = _compared(answers)
+        else:
+            pairs = self._pairs(prompt, len(replies))
+            comparisons = []
+            for first, second in pairs:
+                comparisons.append(
+                    self._program.compare(prompt, replies[first].text, replies[second].text)
+                )
+
+        # Without an answer (all replies are empty) nobody was compared: 3 for each.
+        base = base_rewards(len(replies), pairs, comparisons)
+        rewards = group_rewards(
+            base,
+            thoughts=[reply.reasoning for reply in replies],
+            answers=[reply.text for reply in replies],
+            shaping=self.shaping,
         )
+        return [
+            _verdict(reply, reward, score)
+            for reply, reward, score in zip(replies, rewards, base, strict=True)
+        ]
+
+    def _alone(self, reply: Reply, answers: Sequence[tuple[Question, str]]) -> list[Verdict] | None:
+        if not reply.text.strip():
+            return [Verdict(0.0, "no answer")]
+        if not answers:
+            return None
+        by_label = {question.label: answer for question, answer in answers}
+        if _SCORE in by_label:
+            score = read_score(by_label[_SCORE]) or 3.0
+            return [Verdict((score - 1) / 4, f"score {score:g} of 5")]
+        return [_against_reference(by_label[_SHOWN_FIRST], by_label[_SHOWN_SECOND])]
+
+    def _pairs(self, prompt: Prompt, count: int) -> list[tuple[int, int]]:
+        return pairs_of(count, self.pairs, self.order, prompt.id)
+
+    def _principle(self, prompt: Prompt) -> str:
+        if isinstance(prompt.hidden, RowExtras) and prompt.hidden.principle is not None:
+            return prompt.hidden.principle
+        return self.principle
+
+    # -------------------------------------------------- gold, demonstrations, rows
+
+    def gold(self, prompt: Prompt) -> Reply:
+        """The fact with its reason and its example.
+
+        For a released row, an answer that has every part the program judge looks for.
+        """
+        if isinstance(prompt.hidden, WhyFact):
+            return Reply(full_answer(prompt.hidden), _THOUGHT)
+        # Its longest word is the likeliest to be taken for the topic.
+        request = prompt.messages[-1].content[:_WORDS_SEARCHED].lower()
+        word = max(re.findall(r"\w{4,}", request), key=len, default="")
         return Reply(f"{word} because it is so. for example {word} as asked.")
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: no example, and a filler said twice in its place."""
-        answer = (
-            f"{full_answer(prompt).partition(' for example')[0]} {RAMBLE} {RAMBLE}"
-            if faulty
-            else full_answer(prompt)
-        )
+        answer = full_answer(prompt.hidden)
+        if faulty:
+            fact = answer.partition(" for example")[0]
+            answer = f"{fact} {RAMBLE} {RAMBLE}"
         return (Message("assistant", answer, reasoning=_THOUGHT),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`responses_create_params.input`; the judge decides. Optional: `reference` (an answer to compare with) and `principle`."""
-        hidden = {}
+        """`responses_create_params.input`; the judge decides.
+
+        Optional: `reference` (an answer to compare with) and `principle`.
+        """
         for key in ("reference", "principle"):
-            if (value := row.get(key)) is not None:
-                if not isinstance(value, str):
-                    raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
-                hidden[key] = unthought(value) if key == "reference" else value
+            value = row.get(key)
+            if value is not None and not isinstance(value, str):
+                raise UserError(f"row {index}: {key} is {type(value).__name__}; allowed: text")
+
+        hidden = RowExtras(
+            reference=unthought(row.get("reference") or ""),
+            principle=row.get("principle"),
+        )
         return Prompt(
-            self.name,
-            str(row.get("id", row.get("uuid", index))),
-            request_messages(row, index),
+            domain=self.name,
+            id=str(row.get("id", row.get("uuid", index))),
+            messages=request_messages(row, index),
             hidden=hidden,
         )
 
 
-def _share_won(said: Comparison) -> float:
-    """1 where the first is better, 0 where the second is, 0.5 for a tie in scores and ranking."""
-    first, second = base_rewards(2, [(0, 1)], [said])
-    return 0.5 if first == second else float(first > second)
+def _holds_comparison(answer: str) -> bool:
+    return read_comparison(answer) is not None
+
+
+def _holds_score(answer: str) -> bool:
+    return read_score(answer) is not None
+
+
+def _compared(
+    answers: Sequence[tuple[Question, str]],
+) -> tuple[list[tuple[int, int]], list[Comparison]]:
+    """Which replies a judge compared, and what it said of each pair."""
+    pairs, comparisons = [], []
+    for question, answer in answers:
+        first, second = question.replies
+        pairs.append((first, second))
+        comparisons.append(read_comparison(answer) or UNREADABLE)
+    return pairs, comparisons
+
+
+def _verdict(reply: Reply, reward: float, score: float) -> Verdict:
+    """One sibling's verdict; `score` is its base reward, by the judge alone."""
+    metrics = {
+        "judge_score": score,
+        "answer_chars": float(len(reply.text.strip())),
+        "think_chars": float(len(reply.reasoning.strip())),
+    }
+    note = f"judge {score:.2f}, length terms and bonuses {reward - score:+.2f}"
+    return Verdict(reward, note, metrics)
+
+
+def _against_reference(shown_first: str, shown_second: str) -> Verdict:
+    """The verdict on a reply that was shown in both places: going by the place gives half."""
+    first = _share_won(shown_first)
+    second = 1 - _share_won(shown_second)
+    note = f"won {first:g} shown first and {second:g} shown second, against the reference"
+    return Verdict((first + second) / 2, note)
+
+
+def _share_won(answer: str) -> float:
+    """1 if the first is better, 0 if the second is, 0.5 for a tie in scores and ranking."""
+    comparison = read_comparison(answer) or UNREADABLE
+    first, second = base_rewards(2, [(0, 1)], [comparison])
+    if first == second:
+        return 0.5
+    return float(first > second)

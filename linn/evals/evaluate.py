@@ -79,7 +79,7 @@ class Evaluation:
         """What is measured within a stage (`curve_every`)."""
         return self.whole[:1]
 
-    def measure(
+    async def measure(
         self,
         stage: str,
         step: int,
@@ -122,14 +122,14 @@ class Evaluation:
             if prompt.domain in chosen
             for sibling in range(probe.siblings)
         ]
-        rollouts = play(
+        rollouts = await play(
             [job for _, job in plan],
             self.domains,
             sampler,
             codec,
             lambda done: on_done(done, len(plan)),
         )
-        rollouts = judged_alone(
+        rollouts = await judged_alone(
             rollouts, self.domains, judges or Judges(), seed_of("evaluate", seed)
         )
         scores = []
@@ -156,7 +156,7 @@ class Evaluation:
         return scores
 
 
-def judged_alone(
+async def judged_alone(
     rollouts: Sequence[Rollout], domains: Mapping[str, Domain], judges: Judges, seed: int
 ) -> list[Rollout]:
     """The rollouts, those of judged domains with the judge model's verdict on each as a group of one; failed ones stay failed."""
@@ -170,7 +170,7 @@ def judged_alone(
         for i in mine
     ]
     found = list(rollouts)
-    for i, verdicts in zip(mine, judges.verdicts(groups, seed), strict=True):
+    for i, verdicts in zip(mine, await judges.verdicts(groups, seed), strict=True):
         if verdicts is not None:
             found[i] = replace(rollouts[i], verdict=verdicts[0])
     return found

@@ -14,7 +14,7 @@ from linn.recipe.schema import JudgeConfig, Recipe
 from linn.types import Optim, Score
 
 
-def evaluate_once(
+async def evaluate_once(
     checkpoint: Path,
     recipe: Recipe,
     name: str,
@@ -27,7 +27,7 @@ def evaluate_once(
     try:
         engine.load(checkpoint, Optim())
         evaluation = Evaluation(domains, recipe.evaluate)
-        return evaluation.measure(
+        return await evaluation.measure(
             name,
             0,
             engine.sampler,

@@ -11,7 +11,8 @@ from linn.checkpoints import resolve
 from linn.engine.protocol import Engine
 from linn.errors import UserError
 from linn.judges.endpoint import EndpointJudge
-from linn.judges.panel import Judge, Judges, SamplerJudge
+from linn.judges.model import Judge, SamplerJudge
+from linn.judges.panel import Judges
 from linn.recipe.schema import JudgeConfig
 from linn.types import Sampling
 
@@ -19,54 +20,78 @@ from linn.types import Sampling
 def judges_of(
     named: Mapping[str, JudgeConfig], folders: Mapping[str, Path], engine: Engine
 ) -> Judges:
-    """A judge for every domain in `named`; `folders` holds the checkpoint of every model that is no endpoint. Equal keys share one judge."""
-    made = {keys: _judge(keys, folders, engine) for keys in named.values()}
-    return Judges({domain: made[keys] for domain, keys in named.items()})
+    """A judge for every domain in `named`; domains with equal configs share one.
+
+    `folders`: the checkpoint of every model that is not an endpoint.
+    """
+    # One judge per config and not per domain: its questions then go out in one batch.
+    by_config = {config: _judge(config, folders, engine) for config in named.values()}
+    return Judges({domain: by_config[config] for domain, config in named.items()})
 
 
-def _judge(keys: JudgeConfig, folders: Mapping[str, Path], engine: Engine) -> Judge:
-    how = Sampling(keys.max_tokens, keys.temperature, keys.top_p)
-    if keys.endpoint is None:
-        folder = folders[keys.model]
-        return SamplerJudge(engine.sampler_of(folder), Codec.load(folder), how, keys.retries)
-    url, model = keys.endpoint
+def _judge(config: JudgeConfig, folders: Mapping[str, Path], engine: Engine) -> Judge:
+    how = Sampling(config.max_tokens, config.temperature, config.top_p)
+    if config.endpoint is None:
+        folder = folders[config.model]
+        return SamplerJudge(
+            sampler=engine.sampler_of(folder),
+            codec=Codec.load(folder),
+            how=how,
+            retries=config.retries,
+        )
+    url, model = config.endpoint
     return EndpointJudge(
-        url, model, how, keys.retries, keys.concurrency, keys.timeout_s, api_key_of(keys)
+        url,
+        model,
+        how=how,
+        retries=config.retries,
+        concurrency=config.concurrency,
+        timeout_s=config.timeout_s,
+        key=api_key_of(config),
     )
 
 
-def api_key_of(keys: JudgeConfig) -> str | None:
-    """The endpoint's API key; UserError where the variable that should hold it is not set."""
-    if keys.key_env is None:
+def api_key_of(config: JudgeConfig) -> str | None:
+    """The endpoint's API key. UserError if the variable that should hold it is not set."""
+    if config.key_env is None:
         return None
-    if not (key := os.environ.get(keys.key_env)):
+    api_key = os.environ.get(config.key_env)
+    if not api_key:
         raise UserError(
-            f"judge {keys.model}: the environment variable {keys.key_env} (key_env) is not set"
+            f"judge {config.model}: the environment variable {config.key_env} (key_env) is not set"
         )
-    return key
+    return api_key
 
 
 def judge_folders(
     named: Mapping[str, JudgeConfig], checkpoint: Callable[[str], Path] | None
 ) -> dict[str, Path]:
-    """The checkpoint of every judge that is no endpoint, by the recipe's word for it; `checkpoint`: that of a stage of this run."""
-    found = {}
-    for keys in named.values():
-        if keys.endpoint is None:
-            if keys.stage is not None and checkpoint is None:
-                raise UserError(
-                    f"judge {keys.model}: names a stage of a run, and there is none here; say RUN{keys.model}"
-                )
-            found[keys.model] = (
-                checkpoint(keys.stage)
-                if keys.stage is not None and checkpoint is not None
-                else resolve(keys.model)
+    """The checkpoint of every judge that is not an endpoint, by the recipe's name for it.
+
+    `checkpoint` gives that of a stage of this run; None outside a run.
+    """
+    folders = {}
+    for config in named.values():
+        if config.endpoint is not None:
+            continue
+        if config.stage is None:
+            folders[config.model] = resolve(config.model)
+        elif checkpoint is not None:
+            folders[config.model] = checkpoint(config.stage)
+        else:
+            raise UserError(
+                f"judge {config.model}: names a stage of a run, and there is none here; "
+                f"say RUN{config.model}"
             )
-    return found
+    return folders
 
 
-def check_judge(keys: JudgeConfig) -> None:
-    """Refuse a judge whose checkpoint or key is not there; whether an endpoint answers shows when it is asked."""
-    api_key_of(keys)
-    if keys.endpoint is None and keys.stage is None:
-        resolve(keys.model)
+def check_judge(config: JudgeConfig) -> None:
+    """Refuse a judge whose checkpoint or API key is missing.
+
+    Whether an endpoint answers shows only when it is asked.
+    """
+    api_key_of(config)
+    # A stage's checkpoint need not be there yet.
+    if config.endpoint is None and config.stage is None:
+        resolve(config.model)

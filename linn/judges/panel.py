@@ -1,132 +1,48 @@
-"""Judge models: the questions of many groups asked at once, read, asked again where unreadable, and turned into verdicts."""
+"""The judges of a run: questions about many groups asked at once and turned into verdicts."""
 
 from __future__ import annotations
 
-import asyncio
 import math
-import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from linn.chat.render import END, THINK, THINK_END, Codec
-from linn.domains.base import Domain, Question
-from linn.engine.protocol import Sampler
 from linn.errors import UserError
-from linn.types import Completion, Message, Prompt, Reply, Sampling, Verdict, seed_of
+from linn.judges.model import Judge, ask
+from linn.judges.text import Question
+from linn.types import Prompt, Reply, Verdict, seed_of
 
-JUDGE_SAMPLING = Sampling(16_384, 0.6, 0.95)
-"""How the released judges are sampled (paper §4.4)."""
 
-
-class Judge(Protocol):
-    """A model that is asked, wherever it runs."""
+class Judged(Protocol):
+    """What `Judges` needs of a domain."""
 
     @property
-    def retries(self) -> int:
-        """How often an unreadable answer is asked for again."""
+    def name(self) -> str:
+        """By which its judge is found."""
         ...
 
-    def answer(self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]) -> list[str]:
-        """One answer a conversation, in order, its reasoning removed; empty where it was cut off. InfrastructureError: nobody answers."""
+    @property
+    def judged(self) -> bool:
+        """Whether a judge model decides."""
         ...
 
+    def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
+        """What the judge is asked about these siblings."""
+        ...
 
-@dataclass(frozen=True)
-class SamplerJudge:
-    """A checkpoint as judge: all conversations are one deterministic batch of its sampler."""
-
-    sampler: Sampler
-    """Samples from the judge's weights."""
-    codec: Codec
-    """The judge's own tokenizer."""
-    how: Sampling = JUDGE_SAMPLING
-    """`stop` is filled in with the end-of-turn token."""
-    retries: int = 3
-    """See `Judge`."""
-
-    def answer(self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]) -> list[str]:
-        """See `Judge`; the judge thinks first."""
-        how = replace(self.how, stop=(self.codec.eos,))
-        prompts = [
-            self.codec.prompt_ids(Prompt("judge", "", tuple(messages)))
-            for messages in conversations
-        ]
-
-        async def all_of_them() -> list[Completion]:
-            asked = zip(prompts, seeds, strict=True)
-            tasks = [
-                asyncio.ensure_future(self.sampler.generate(ids, how, seed)) for ids, seed in asked
-            ]
-            try:
-                await asyncio.sleep(0)  # every request is queued before the sampler runs
-                self.sampler.flush()
-                return await asyncio.gather(*tasks)
-            except BaseException:
-                for task in tasks:
-                    task.cancel()
-                raise
-
-        done = asyncio.run(all_of_them()) if prompts else []
-        return [
-            answer_of(self.codec.decode(c.ids), thinking=True) if c.finish == "stop" else ""
-            for c in done
-        ]
-
-
-def answer_of(text: str, thinking: bool = False) -> str:
-    """What follows a model's reasoning, up to the end of its turn; empty where the reasoning never ends (`thinking`: see `unthought`)."""
-    return unthought(text.split(END, 1)[0], thinking)
-
-
-def unthought(text: str, thinking: bool = False) -> str:
-    """A text without its reasoning; empty where that never ends (`thinking`: its opening mark stood in the prompt)."""
-    _thought, mark, answer = text.rpartition(THINK_END)
-    if not mark and (thinking or answer.lstrip().startswith(THINK)):
-        return ""
-    return answer.strip()
-
-
-_MARKS = re.compile(
-    r"<(?=[|｜][^<>]{1,64}[|｜]>|/?(?:think|s|tool_call|tool_response|start_of_turn|end_of_turn)>)|\[(?=/?INST\])",
-    re.I,
-)
-
-
-def inert(text: str) -> str:
-    """The text with every mark that a chat template or a tokenizer gives a meaning to (`<|im_end|>`, `</think>`, …) broken by a space."""
-    return _MARKS.sub(lambda mark: mark[0] + " ", text)
-
-
-def ask(judge: Judge, questions: Sequence[Question], seeds: Sequence[int]) -> tuple[list[str], int]:
-    """(answers, how many stayed unreadable); an unreadable answer is asked for `retries` times more, then it is empty.
-
-    Nothing within a message can end it or open another: what was quoted from a policy stays a quotation.
-    """
-    conversations = [
-        [replace(m, content=inert(m.content)) for m in question.messages] for question in questions
-    ]
-    answers = [""] * len(questions)
-    left = list(range(len(questions)))
-    for attempt in range(judge.retries + 1):
-        if not left:
-            break
-        said = judge.answer(
-            [conversations[i] for i in left], [seed_of(seeds[i], attempt) for i in left]
-        )
-        fine = {i: text for i, text in zip(left, said, strict=True) if questions[i].readable(text)}
-        for i, text in fine.items():
-            answers[i] = text
-        left = [i for i in left if i not in fine]
-    return answers, len(left)
+    def judge(
+        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[tuple[Question, str]]
+    ) -> list[Verdict] | None:
+        """One verdict per sibling from the judge's answers, or None: each is left to `verify`."""
+        ...
 
 
 @dataclass(frozen=True)
 class Siblings:
     """Replies to one prompt that are judged together."""
 
-    domain: Domain
+    domain: Judged
     """Asks and judges."""
     prompt: Prompt
     """What they answer."""
@@ -135,76 +51,108 @@ class Siblings:
 
 
 @dataclass
+class _Batch:
+    """All questions to one judge."""
+
+    judge: Judge
+    """Is asked."""
+    questions: list[Question] = field(default_factory=list)
+    """In the order of their groups."""
+    seeds: list[int] = field(default_factory=list)
+    """One per question."""
+    places: list[int] = field(default_factory=list)
+    """Which group each question belongs to."""
+
+    def with_answers(self, texts: Sequence[str]) -> Iterator[tuple[int, Question, str]]:
+        """(group, question, answer) of every question; a group's stay in their order."""
+        return zip(self.places, self.questions, texts, strict=True)
+
+
+@dataclass
 class Judges:
-    """Who judges which domain, and what asking them has taken since the last `figures`."""
+    """Who judges which domain, and what asking has taken since the last `figures`."""
 
     by_domain: Mapping[str, Judge] = field(default_factory=dict)
     """A judge for every domain that a model judges; domains may share one."""
     questions: int = 0
-    """Asked, each counted once however often it was asked again."""
+    """Number of questions asked, each counted once however often it was asked again."""
     unreadable: int = 0
-    """Of these, those that never got a readable answer."""
+    """Those of them that never got a readable answer."""
     seconds: float = 0.0
-    """Spent waiting for judges."""
+    """Time spent waiting for judges."""
 
-    def verdicts(self, groups: Sequence[Siblings], seed: int) -> list[list[Verdict] | None]:
-        """One verdict a reply of every group, or None where the domain leaves each to `verify`.
+    async def verdicts(self, groups: Sequence[Siblings], seed: int) -> list[list[Verdict] | None]:
+        """One verdict per reply of every group, or None where the domain leaves each to `verify`.
 
-        All questions to one judge are asked in one go; seeds follow from (seed, place of the group, place of the question). Raises
-        UserError where a judged domain has no judge.
+        All questions for one judge are asked in one go; their seeds follow from (seed, place of
+        the group, place of the question). Raises UserError if a judged domain has no judge.
         """
-        asked: dict[int, tuple[Judge, list[tuple[int, int]]]] = {}
-        questions: list[Sequence[Question]] = []
-        for place, group in enumerate(groups):
-            mine = (
-                group.domain.questions(group.prompt, group.replies) if group.domain.judged else ()
-            )
-            questions.append(mine)
-            if not mine:
-                continue
-            name = group.domain.name
-            if name not in self.by_domain:
-                raise UserError(
-                    f"domain {name} is judged by a model; name it under domains.{name}.judge, or --judge"
-                )
-            judge = self.by_domain[name]
-            asked.setdefault(id(judge), (judge, []))[1].extend(
-                (place, number) for number in range(len(mine))
-            )
+        batches = self._batches(groups, seed)
+        answers: list[list[tuple[Question, str]]] = [[] for _ in groups]
+
+        # One judge after the other: checkpoints share the place of one model in the engine.
         began = time.monotonic()
-        answers = [[""] * len(mine) for mine in questions]
-        for judge, places in asked.values():
-            said, unreadable = ask(
-                judge,
-                [questions[p][n] for p, n in places],
-                [seed_of(seed, "judge", p, n) for p, n in places],
-            )
-            for (place, number), text in zip(places, said, strict=True):
-                answers[place][number] = text
-            self.questions += len(places)
+        for batch in batches:
+            texts, unreadable = await ask(batch.judge, batch.questions, batch.seeds)
+            self.questions += len(texts)
             self.unreadable += unreadable
+            for place, question, text in batch.with_answers(texts):
+                answers[place].append((question, text))
         self.seconds += time.monotonic() - began
-        found = [
-            g.domain.judge(g.prompt, g.replies, mine)
-            if mine
-            else g.domain.judge(g.prompt, g.replies)
-            for g, mine in zip(groups, answers, strict=True)
-        ]
-        assert all(math.isfinite(v.reward) for verdicts in found if verdicts for v in verdicts), (
-            found
-        )
-        return found
+
+        # Domains without questions are called too: they may compare siblings by themselves.
+        return [_judged(group, pairs) for group, pairs in zip(groups, answers, strict=True)]
+
+    def _batches(self, groups: Sequence[Siblings], seed: int) -> list[_Batch]:
+        """The questions of all groups, those to one judge together."""
+        batches: dict[int, _Batch] = {}
+        for place, group in enumerate(groups):
+            if not group.domain.judged:
+                continue
+            questions = group.domain.questions(group.prompt, group.replies)
+            if not questions:  # then it needs no judge either
+                continue
+
+            # By identity: two domains that name the same judge share one batch.
+            judge = self._judge_of(group.domain)
+            if id(judge) not in batches:
+                batches[id(judge)] = _Batch(judge)
+            batch = batches[id(judge)]
+
+            for number, question in enumerate(questions):
+                own_seed = seed_of(seed, "judge", place, number)
+                batch.questions.append(question)
+                batch.seeds.append(own_seed)
+                batch.places.append(place)
+        return list(batches.values())
+
+    def _judge_of(self, domain: Judged) -> Judge:
+        if domain.name not in self.by_domain:
+            raise UserError(
+                f"domain {domain.name} is judged by a model; "
+                f"name it under domains.{domain.name}.judge, or --judge"
+            )
+        return self.by_domain[domain.name]
 
     def figures(self) -> dict[str, float]:
-        """For the metrics: `judge_questions`, the share `judge_unreadable` of them, `judge_s`; none where nobody was asked. Counts anew."""
-        asked, unreadable, seconds = self.questions, self.unreadable, self.seconds
+        """Metrics since the last call; empty if no question was asked.
+
+        `judge_questions`, `judge_unreadable` (a share of them) and `judge_s`.
+        """
+        count, unreadable, seconds = self.questions, self.unreadable, self.seconds
         self.questions, self.unreadable, self.seconds = 0, 0, 0.0
-        return (
-            {
-                "judge_questions": float(asked),
-                "judge_unreadable": unreadable / asked,
-                "judge_s": seconds,
-            }
-            if asked
-            else {}
-        )
+        if not count:
+            return {}
+        return {
+            "judge_questions": float(count),
+            "judge_unreadable": unreadable / count,
+            "judge_s": seconds,
+        }
+
+
+def _judged(group: Siblings, answers: Sequence[tuple[Question, str]]) -> list[Verdict] | None:
+    """The domain's verdicts; an infinite or missing reward would spoil the whole group."""
+    verdicts = group.domain.judge(group.prompt, group.replies, answers)
+    for verdict in verdicts or ():
+        assert math.isfinite(verdict.reward), (group.domain.name, verdict)
+    return verdicts

@@ -6,6 +6,7 @@ written at the end: the rows that stay, with `pass_rate`, `pass_rate_total` and 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -60,7 +61,7 @@ class Rate:
 class Solver(Protocol):
     """Whoever answers the prompts."""
 
-    def rollouts(self, jobs: Sequence[Job], domain: Domain) -> list[Rollout]:
+    async def rollouts(self, jobs: Sequence[Job], domain: Domain) -> list[Rollout]:
         """A graded rollout of every job, in order."""
         ...
 
@@ -74,9 +75,9 @@ class CheckpointSolver:
     codec: Codec
     """Its tokenizer."""
 
-    def rollouts(self, jobs: Sequence[Job], domain: Domain) -> list[Rollout]:
+    async def rollouts(self, jobs: Sequence[Job], domain: Domain) -> list[Rollout]:
         """See `Solver`."""
-        return play(jobs, {domain.name: domain}, self.sampler, self.codec)
+        return await play(jobs, {domain.name: domain}, self.sampler, self.codec)
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,18 @@ class EndpointSolver:
     model: EndpointJudge
     """Asks it, with the sampling of the measurement."""
 
-    def rollouts(self, jobs: Sequence[Job], domain: Domain) -> list[Rollout]:
+    async def rollouts(self, jobs: Sequence[Job], domain: Domain) -> list[Rollout]:
         """See `Solver`. Seeds are asked for; whether the server keeps to them is its own affair."""
-        texts = self.model.answer([job.prompt.messages for job in jobs], [job.seed for job in jobs])
+        texts = await self.model.answer(
+            [job.prompt.messages for job in jobs], [job.seed for job in jobs]
+        )
+        loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(domain.workers) as pool:
-            return list(pool.map(lambda job, text: self._graded(job, text, domain), jobs, texts))
+            graded = [
+                loop.run_in_executor(pool, self._graded, job, text, domain)
+                for job, text in zip(jobs, texts, strict=True)
+            ]
+            return await asyncio.gather(*graded)
 
     def _graded(self, job: Job, text: str, domain: Domain) -> Rollout:
         reply = Reply(text, finished=bool(text))
@@ -138,7 +146,7 @@ def told_rate(raw: bytes) -> Rate | None:
     )
 
 
-def measured(
+async def measured(
     domain: Domain,
     solver: Solver | None,
     rollouts: int,
@@ -160,6 +168,8 @@ def measured(
     for line, raw, _ in own_rows(
         domain, on_read
     ):  # every row is read before the first is sampled: a bad one shows now, not after hours
+        if not line % 1024:
+            await asyncio.sleep(0)  # Ctrl-C ends the reading of a long file too
         digest.update(raw)
         told = told_rate(raw) if reuse else None
         if told is None:
@@ -186,7 +196,7 @@ def measured(
     on_rows(len(done), len(wanted))
     left = (row for row in own_rows(domain) if row[0] not in rates and row[0] not in done)
     while chunk := list(islice(left, size)):
-        found = _chunk(
+        found = await _chunk(
             [(line, prompt) for line, _, prompt in chunk],
             domain,
             solver,
@@ -210,7 +220,7 @@ def measured(
     }
 
 
-def _chunk(
+async def _chunk(
     rows: Sequence[tuple[int, Prompt]],
     domain: Domain,
     solver: Solver,
@@ -225,8 +235,8 @@ def _chunk(
         for line, prompt in rows
         for k in range(rollouts)
     ]
-    groups = grouped(
-        solver.rollouts(jobs, domain),
+    groups = await grouped(
+        await solver.rollouts(jobs, domain),
         rollouts,
         {domain.name: domain},
         "keep",

@@ -18,7 +18,7 @@ from linn.play.rollout import reply_of
 from linn.types import Message, Prompt, Reply, ToolCall, Verdict
 
 
-def grade(
+async def grade(
     domain: Domain,
     rows: Path,
     replies: Path,
@@ -28,6 +28,8 @@ def grade(
 ) -> Iterator[dict[str, Any]]:
     """One verdict a reply, in order: {"row", "reply", "reward", "note"}. A broken line raises UserError naming file and line.
 
+    Replies are read and verified as the result is iterated; what a model judges is asked before.
+
     With a tally `broken`, broken lines keep their index, are skipped, and are counted there by reason. Rows of other domains are no fault
     unless a reply answers one. A domain that a model judges has all its questions asked first, each reply as a group of one.
     `progress` hears the share of the replies read, and the line.
@@ -36,13 +38,23 @@ def grade(
     if domain.judged:
         entries = list(found)
         asked = [Siblings(domain, prompt, [reply]) for _, _, prompt, reply in entries]
-        judged: Sequence[list[Verdict] | None] = (judges or Judges()).verdicts(asked, 0)
+        judged = await (judges or Judges()).verdicts(asked, 0)
         graded = zip(entries, judged, strict=True)
     else:
         graded = ((entry, None) for entry in found)  # type: ignore[assignment]
-    for (index, line, prompt, reply), verdicts in graded:
-        verdict = domain.verify(prompt, reply) if verdicts is None else verdicts[0]
-        yield {"row": index, "reply": line, "reward": verdict.reward, "note": verdict.note}
+    return (_graded(domain, *entry, verdicts) for entry, verdicts in graded)
+
+
+def _graded(
+    domain: Domain,
+    index: int,
+    line: int,
+    prompt: Prompt,
+    reply: Reply,
+    verdicts: Sequence[Verdict] | None,
+) -> dict[str, Any]:
+    verdict = domain.verify(prompt, reply) if verdicts is None else verdicts[0]
+    return {"row": index, "reply": line, "reward": verdict.reward, "note": verdict.note}
 
 
 def _prompts_and_replies(

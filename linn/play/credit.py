@@ -1,4 +1,4 @@
-"""Verdicts -> per-token training signal: group advantages, overlong rules, group mask, and samples (paper §3.1, §3.4, §4.7)."""
+"""Verdicts to per-token signal: advantages, overlong rules, masks (paper §3.1, §3.4, §4.7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EPSILON = 1e-6
 """Guards the division by a group's deviation; a group of equal rewards has advantage exactly 0."""
 
 
-def grouped(
+async def grouped(
     rollouts: Sequence[Rollout],
     size: int,
     domains: Mapping[str, Domain],
@@ -23,44 +23,63 @@ def grouped(
     judges: Judges | None = None,
     seed: int = 0,
 ) -> list[Group]:
-    """Every `size` consecutive rollouts are the siblings of one prompt; rewards from comparing them where the domain does.
+    """Every `size` consecutive rollouts as the siblings of one prompt, with their rewards.
 
-    Without `judges` no model is asked: a domain that one judges keeps `verify`'s rewards. `overlong` = `penalty`: a truncated rollout's
-    reward is 0, whatever its verdict.
+    Where a domain compares siblings or a model judges it, the rewards come from there, else from
+    `verify`. Without `judges` no model is asked: such a domain then keeps `verify`'s rewards.
+    `overlong` = `penalty`: a truncated rollout's reward is 0, whatever its verdict.
     """
     assert len(rollouts) % size == 0, (len(rollouts), size)
-    families = [rollouts[first : first + size] for first in range(0, len(rollouts), size)]
-    compared = [f for f in families if judges is not None or not domains[f[0].prompt.domain].judged]
-    asked = [
-        Siblings(domains[f[0].prompt.domain], f[0].prompt, [r.reply for r in f]) for f in compared
+    groups = [rollouts[first : first + size] for first in range(0, len(rollouts), size)]
+
+    # Every group goes to its domain, which may compare the siblings: all at once, so that a judge
+    # model gets all questions in one batch. Left out are those that only a model could judge.
+    places: list[int] = []
+    compared: list[Siblings] = []
+    for place, members in enumerate(groups):
+        prompt = members[0].prompt
+        domain = domains[prompt.domain]
+        if judges is not None or not domain.judged:
+            replies = [rollout.reply for rollout in members]
+            places.append(place)
+            compared.append(Siblings(domain, prompt, replies))
+
+    verdicts = await (judges or Judges()).verdicts(compared, seed)
+    by_place = dict(zip(places, verdicts, strict=True))
+    return [
+        _with_rewards(members, by_place.get(place), overlong)
+        for place, members in enumerate(groups)
     ]
-    found = dict(zip(map(id, compared), (judges or Judges()).verdicts(asked, seed), strict=True))
-    groups = []
-    for siblings in families:
-        if (verdicts := found.get(id(siblings))) is not None:
-            siblings = [
-                replace(r, verdict=_both(r.verdict, v))
-                for r, v in zip(siblings, verdicts, strict=True)
-            ]
-        rewards = [
-            0.0 if overlong == "penalty" and r.status == "truncated" else r.verdict.reward
-            for r in siblings
-        ]
-        groups.append(Group(tuple(siblings), tuple(rewards)))
-    return groups
+
+
+def _with_rewards(
+    siblings: Sequence[Rollout], verdicts: Sequence[Verdict] | None, overlong: str
+) -> Group:
+    """The group with the verdicts of comparing its siblings, if there are any."""
+    # The tokens were sampled once and stay; only what they earned is replaced.
+    rollouts = list(siblings)
+    if verdicts is not None:
+        for place, verdict in enumerate(verdicts):
+            both = _both(rollouts[place].verdict, verdict)
+            rollouts[place] = replace(rollouts[place], verdict=both)
+
+    rewards = []
+    for rollout in rollouts:
+        reward = rollout.verdict.reward
+        if overlong == "penalty" and rollout.status == "truncated":
+            reward = 0.0
+        rewards.append(reward)
+    return Group(tuple(rollouts), tuple(rewards))
 
 
 def _both(alone: Verdict, among: Verdict) -> Verdict:
     """The judge's reward, with the reply's own quality kept as a metric."""
-    return Verdict(
-        among.reward,
-        among.note or alone.note,
-        {**alone.metrics, **among.metrics, "quality": alone.reward},
-    )
+    metrics = {**alone.metrics, **among.metrics, "quality": alone.reward}
+    return Verdict(among.reward, among.note or alone.note, metrics)
 
 
 def informative(group: Group) -> bool:
-    """Whether a group's rewards differ: otherwise its advantages are all 0."""
+    """Whether a group's rewards differ; if they do not, its advantages are all 0."""
     return max(group.rewards) - min(group.rewards) > 1e-9
 
 
@@ -69,20 +88,27 @@ def advantages(
     baseline: str = "mean",
     std: Literal["population", "sample", "none"] | str = "population",
 ) -> list[float]:
-    """Group-normalised advantage, one a sibling (Eq. 1): (r - baseline) / std.
+    """Group-normalised advantage, one per sibling (Eq. 1): (r - baseline) / std.
 
     `leave_one_out`: the baseline of r_i is the mean of the others. Equal rewards give exactly 0.
     """
+    # Equal rewards say nothing about any sibling; dividing by their deviation would say much.
     n = len(rewards)
     if n < 2 or max(rewards) - min(rewards) <= 1e-9:
         return [0.0] * n
+
     mean = sum(rewards) / n
     centred = [r - mean for r in rewards]
     if baseline == "leave_one_out":
+        # r_i minus the mean of the others is (r_i - mean) n / (n - 1).
         centred = [c * n / (n - 1) for c in centred]
+
     if std == "none":
         return centred
-    spread = statistics.pstdev(rewards) if std == "population" else statistics.stdev(rewards)
+    if std == "population":
+        spread = statistics.pstdev(rewards)
+    else:
+        spread = statistics.stdev(rewards)
     return [c / (spread + EPSILON) for c in centred]
 
 
@@ -93,35 +119,62 @@ def samples_of(
     overlong: str = "keep",
     group_mask: float | None = None,
 ) -> list[Sample]:
-    """One sample a rollout, in order: every sampled token carries its rollout's advantage.
+    """One sample per rollout, in order: every sampled token carries its rollout's advantage.
 
-    Masked out of the loss (their rewards still count in the group): truncated rollouts where `overlong` is `mask`, rollouts whose verdict
-    says `unreliable`, failed ones (environment or grader broke: nobody judged them), and whole groups whose best reward is not above
-    `group_mask`.
+    Masked out of the loss (their rewards still count in the group):
+    - truncated rollouts if `overlong` is `mask`;
+    - failed ones (environment or grader broke: nobody judged them);
+    - rollouts whose verdict says `unreliable`;
+    - whole groups whose best reward is not above `group_mask`.
     """
     samples = []
     for number, group in enumerate(groups):
-        silent = group_mask is not None and max(group.rewards) <= group_mask
-        for rollout, advantage in zip(
-            group.rollouts, advantages(group.rewards, baseline, std), strict=True
-        ):
-            unjudged = rollout.status == "failed" or bool(rollout.verdict.metrics.get("unreliable"))
-            dropped = silent or unjudged or (overlong == "mask" and rollout.status == "truncated")
-            samples.append(sample_of(rollout, advantage, trained=not dropped, group=number))
+        group_masked = group_mask is not None and max(group.rewards) <= group_mask
+        per_rollout = advantages(group.rewards, baseline, std)
+        for rollout, advantage in zip(group.rollouts, per_rollout, strict=True):
+            masked = group_masked or _masked(rollout, overlong)
+            samples.append(sample_of(rollout, advantage, trained=not masked, group=number))
     return samples
 
 
+def _masked(rollout: Rollout, overlong: str) -> bool:
+    if rollout.status == "failed":
+        return True
+    if rollout.status == "truncated" and overlong == "mask":
+        return True
+    return bool(rollout.verdict.metrics.get("unreliable"))
+
+
 def sample_of(rollout: Rollout, advantage: float, trained: bool = True, group: int = 0) -> Sample:
-    """The tokens of a rollout with their signal; prompt, tool and environment tokens are never trained."""
+    """The tokens of a rollout with their signal.
+
+    Prompt, tool and environment tokens are never trained.
+    """
     tokens: list[int] = []
     mask: list[bool] = []
     behaviour: list[float] = []
+    signal: list[float] = []
+    if not trained:
+        advantage = 0.0
+
     for turn in rollout.turns:
-        own = turn.logprobs is not None
+        count = len(turn.ids)
         tokens += turn.ids
-        mask += [own and trained] * len(turn.ids)
-        behaviour += turn.logprobs if turn.logprobs is not None else [0.0] * len(turn.ids)
+        if turn.logprobs is None:  # the policy did not sample these
+            mask += [False] * count
+            behaviour += [0.0] * count
+            signal += [0.0] * count
+        else:
+            mask += [trained] * count
+            behaviour += turn.logprobs
+            signal += [advantage] * count
+
     return Sample(
-        tokens, mask, [advantage if m else 0.0 for m in mask], behaviour,
-        domain=rollout.prompt.domain, source=f"{rollout.prompt.id}/{rollout.sibling}", group=group,
-    )  # fmt: skip
+        tokens=tokens,
+        mask=mask,
+        advantage=signal,
+        behaviour=behaviour,
+        domain=rollout.prompt.domain,
+        source=f"{rollout.prompt.id}/{rollout.sibling}",
+        group=group,
+    )

@@ -1,26 +1,27 @@
 """Conversations: prompts in, graded rollouts out.
 
-Every conversation is one coroutine. The sampler runs only when every live conversation waits for it, and then in the order (prompt,
-sibling): so the speed of a tool or a grader never changes a token. A conversation that has ended leaves before it is graded: replies are
-verified, each domain's in a queue of its own, while others are still sampled. What was sampled is what is trained: turns are token ids that
-grow by appending; a reply is never tokenised again.
+Every conversation is one coroutine. The sampler runs only when every live conversation waits for
+it, and then in the order (prompt, sibling): so the speed of a tool or a grader never changes a
+token. A conversation that has ended leaves before it is graded: replies are verified, each domain's
+in a queue of its own, while others are still sampled. What was sampled is what is trained: turns
+are token ids that grow by appending; a reply is never tokenised again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from linn.chat import render as chat
-from linn.domains.base import Domain
+from linn.domains.base import Domain, Env
 from linn.engine.protocol import Sampler
-from linn.errors import InfrastructureError
+from linn.errors import InfrastructureError, task_group
 from linn.types import (
     Completion,
     Message,
@@ -33,7 +34,8 @@ from linn.types import (
     seed_of,
 )
 
-_TURNS_AT_ONCE = 8
+_ENV_THREADS = 8
+"""Environment turns that run at once."""
 
 
 @dataclass(frozen=True)
@@ -48,201 +50,314 @@ class Job:
     """Sampling of every assistant turn; `stop` is filled in with the end-of-turn token."""
     seed: int
     """Seed of the conversation; turns derive theirs from it."""
-    model: Sampler | None = None
-    """Who answers, where it isn't the policy."""
     max_turns: int | None = None
-    """Assistant turns at most, in a multi-turn domain; None: the domain's own."""
+    """Most assistant turns in a multi-turn domain; None: the domain's own limit."""
     max_sequence: int | None = None
-    """Tokens of the whole conversation at most, prompt and environment turns included; None: no limit."""
+    """Most tokens of the whole conversation, prompt and environment turns included."""
 
 
-class _Gate:
-    """Collects requests until every live conversation waits, then hands them on in order and lets the sampler run."""
-
-    def __init__(self, sampler: Sampler, live: int) -> None:
-        self.sampler = sampler
-        self.busy = live
-        self.closed = False
-        """A conversation raised: nobody is waited for any more, and the sampler runs no batch for those that are about to be cancelled."""
-        self.waiting: dict[
-            tuple[int, int], tuple[Sequence[int], Sampling, int, asyncio.Future[Completion]]
-        ] = {}
-
-    async def generate(
-        self, key: tuple[int, int], ids: Sequence[int], how: Sampling, seed: int
-    ) -> Completion:
-        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-        self.waiting[key] = (ids, how, seed, future)
-        await self.leave()
-        return await future
-
-    async def leave(self) -> None:
-        """A conversation waits or is over; the last one to do so lets the sampler run."""
-        self.busy -= 1
-        if self.busy == 0 and self.waiting and not self.closed:
-            batch = [self.waiting[key] for key in sorted(self.waiting)]
-            self.waiting = {}
-            self.busy = len(batch)
-            tasks = [asyncio.ensure_future(self._ask(*entry)) for entry in batch]
-            await asyncio.sleep(0)  # every request is queued before the sampler runs
-            self.sampler.flush()
-            del tasks
-
-    async def _ask(
-        self, ids: Sequence[int], how: Sampling, seed: int, future: asyncio.Future[Completion]
-    ) -> None:
-        try:
-            done = await self.sampler.generate(ids, how, seed)
-        except Exception as error:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # seen: the conversation that let the sampler run raises it too
-        else:
-            if not future.done():  # a cancelled conversation no longer waits
-                future.set_result(done)
-
-
-def play(
+async def play(
     jobs: Sequence[Job],
     domains: Mapping[str, Domain],
     sampler: Sampler,
     codec: chat.Codec,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> list[Rollout]:
-    """Hold all conversations at once and grade them; rollouts in the order of `jobs`. `on_done` hears how many are over."""
+    """Hold all conversations at once and grade them; rollouts in the order of `jobs`.
+
+    `on_done` is called with the number of conversations that are over. An exception in one
+    conversation (InfrastructureError, a sampler that fails) cancels the others and is raised;
+    whatever a bad reply breaks is a failed rollout instead.
+
+    Several calls may run in one event loop, also over one sampler; each call keeps its own order.
+    """
     if not jobs:
         return []
 
-    async def all_of_them() -> list[Rollout]:
-        gate = _Gate(sampler, len(jobs))
-        done = 0
+    done = 0
+    async with AsyncExitStack() as stack:
+        # The threads end after the conversations: leaving the stack goes the other way round.
+        env_threads = await stack.enter_async_context(_threads(_ENV_THREADS))
+        grader_threads = {}
+        for name in {job.prompt.domain for job in jobs}:
+            count = domains[name].workers
+            grader_threads[name] = await stack.enter_async_context(_threads(count))
+        group = await stack.enter_async_context(task_group())
+        gate = _Gate(sampler, group, live=len(jobs))
 
-        async def one(index: int, job: Job) -> Rollout:
+        async def hold(index: int, job: Job) -> Rollout:
             nonlocal done
+            name = job.prompt.domain
             try:
-                domain = domains[job.prompt.domain]
-                rollout = await _converse(
-                    index, job, domain, gate, codec, turns, graders[domain.name]
-                )
+                conversation = _Conversation(index, job, domains[name], codec)
+                await conversation.hold(gate, env_threads)
+                rollout = await conversation.graded(gate, grader_threads[name])
             except BaseException:
+                # The group cancels the others a moment later; no batch may run until then.
                 gate.closed = True
                 raise
             done += 1
             on_done(done)
             return rollout
 
-        with contextlib.ExitStack() as stack:
-            turns = stack.enter_context(ThreadPoolExecutor(_TURNS_AT_ONCE))
-            used = {job.prompt.domain: domains[job.prompt.domain] for job in jobs}
-            graders = {
-                domain.name: stack.enter_context(ThreadPoolExecutor(domain.workers))
-                for domain in used.values()
-            }
-            tasks = [asyncio.create_task(one(index, job)) for index, job in enumerate(jobs)]
-            try:
-                return list(await asyncio.gather(*tasks))
-            except BaseException:
-                for task in tasks:
-                    task.cancel()
-                raise
-
-    return asyncio.run(all_of_them())
+        tasks = [group.create_task(hold(index, job)) for index, job in enumerate(jobs)]
+    return [task.result() for task in tasks]
 
 
-async def _converse(
-    index: int,
-    job: Job,
-    domain: Domain,
-    gate: _Gate,
-    codec: chat.Codec,
-    turns_pool: ThreadPoolExecutor,
-    graders: ThreadPoolExecutor,
-) -> Rollout:
-    loop = asyncio.get_running_loop()
-    prompt = job.prompt
-    ids = codec.prompt_ids(prompt)
-    turns = [Turn(tuple(ids), None, codec.decode(ids))]
-    said: list[Message] = []
-    limit = min(job.how.max_tokens, prompt.max_tokens or job.how.max_tokens)
-    how = Sampling(
-        limit, job.how.temperature, job.how.top_p, (codec.eos,), more=domain.max_turns > 1
-    )
-    most = domain.max_turns if domain.max_turns == 1 else job.max_turns or domain.max_turns
-    status, error = "ok", ""
-    env = domain.env(prompt) if domain.max_turns > 1 else None
+@asynccontextmanager
+async def _threads(count: int) -> AsyncIterator[ThreadPoolExecutor]:
+    """Worker threads; at the end, those still at work are waited for outside the event loop."""
+    executor = ThreadPoolExecutor(count)
     try:
-        for number in range(most):
-            room = limit if job.max_sequence is None else min(limit, job.max_sequence - len(ids))
-            if room < 1:
-                status, error = "truncated", f"the conversation reached {job.max_sequence} tokens"
-                break
-            done = await gate.generate(
-                (index, number), ids, replace(how, max_tokens=room), seed_of(job.seed, number)
-            )
-            text = codec.decode(done.ids)
-            turns.append(Turn(done.ids, done.logprobs, text))
-            said.append(chat.parse(text, prompt.thinking, prompt.tools))
-            if done.finish == "length":
-                what = (
-                    f"turn {number + 1} reached {limit}"
-                    if room == limit
-                    else f"the conversation reached {job.max_sequence}"
-                )
-                status, error = "truncated", f"{what} tokens"
-                break
-            if env is None:
-                break
-            answers, broke = await loop.run_in_executor(turns_pool, _tried, env.step, said[-1])
-            if broke:  # a bad reply is data; what it broke is named
-                status, error = "failed", f"environment: {broke}"
-                break
-            if answers is None:
-                break
-            answers = tuple(replace(m, content=chat.quoted(m.content)) for m in answers)
-            said += answers
-            if number + 1 == most:
-                break
-            more = codec.encode(chat.continuation(answers, prompt.thinking))
-            if (
-                job.max_sequence is not None
-                and len(ids) + len(done.ids) + len(more) >= job.max_sequence
-            ):  # no room for a reply
-                status, error = "truncated", f"the conversation reached {job.max_sequence} tokens"
-                break
-            turns.append(Turn(tuple(more), None, codec.decode(more)))
-            ids = [*ids, *done.ids, *more]
+        yield executor
     finally:
-        if env is not None:
-            env.close()
-    reply = reply_of(said, finished=status != "truncated")
-    graded = (
-        None
-        if status == "failed"
-        else loop.run_in_executor(graders, _graded, domain, prompt, reply, time.monotonic())
-    )
-    await gate.leave()  # nobody waits for a verdict
-    verdict, broke = None, ""
-    if graded is not None:
-        verdict, broke = await graded
-        if not broke and not math.isfinite(verdict.reward):
-            broke = f"reward is {verdict.reward}"
-        if broke:
-            status, error = "failed", f"grader: {broke}"
-    if status == "failed":
-        verdict = Verdict(0.0, error)
-    return Rollout(prompt, job.sibling, tuple(turns), reply, verdict, status, error)  # type: ignore[arg-type]
+        await asyncio.to_thread(executor.shutdown)
 
 
-def _graded(domain: Domain, prompt: Prompt, reply: Reply, queued: float) -> tuple[Any, str]:
+# ---------------------------------------------------------------- the sampler's gate
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a conversation asks of the sampler."""
+
+    ids: Sequence[int]
+    how: Sampling
+    seed: int
+    answer: asyncio.Future[Completion]
+    """Where the conversation waits."""
+
+
+class _Gate:
+    """Collects requests until every live conversation waits, then lets the sampler run.
+
+    Requests reach the sampler in the order of their keys (conversation, turn).
+    """
+
+    def __init__(self, sampler: Sampler, group: asyncio.TaskGroup, live: int) -> None:
+        self.sampler = sampler
+        self.group = group
+        self.busy = live
+        """Conversations that neither wait for the sampler nor are over."""
+        self.waiting: dict[tuple[int, int], _Request] = {}
+        self.closed = False
+        """A conversation raised, so the others are about to be cancelled: no batch for them."""
+
+    async def generate(
+        self, key: tuple[int, int], ids: Sequence[int], how: Sampling, seed: int
+    ) -> Completion:
+        """The sampler's answer, once all conversations wait."""
+        answer: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self.waiting[key] = _Request(ids, how, seed, answer)
+        await self.leave()
+        return await answer
+
+    async def leave(self) -> None:
+        """Called when a conversation waits or is over; the last one lets the sampler run."""
+        self.busy -= 1
+        if self.busy or not self.waiting or self.closed:
+            return
+
+        # Whoever answered first last time, the order of the batch is that of the keys.
+        requests = [self.waiting[key] for key in sorted(self.waiting)]
+        self.waiting = {}
+        self.busy = len(requests)
+        for request in requests:
+            self.group.create_task(self._ask(request))
+
+        await asyncio.sleep(0)  # every request is queued before the sampler runs
+        self.sampler.flush()
+
+    async def _ask(self, request: _Request) -> None:
+        """Pass a request on, and its answer or error back to the conversation."""
+        answer = request.answer
+        try:
+            completion = await self.sampler.generate(request.ids, request.how, request.seed)
+        except Exception as error:
+            if not answer.done():
+                answer.set_exception(error)
+                # Marks it as seen: the conversation that let the sampler run raises it too.
+                answer.exception()
+            return
+        if not answer.done():  # a cancelled conversation no longer waits
+            answer.set_result(completion)
+
+
+# ---------------------------------------------------------------- one conversation
+
+
+class _Conversation:
+    """One conversation while it is held: its tokens, its messages, and how it stands."""
+
+    def __init__(self, index: int, job: Job, domain: Domain, codec: chat.Codec) -> None:
+        self.index = index
+        """Place among the conversations held together: the sampler's order."""
+        self.job = job
+        self.prompt = job.prompt
+        self.domain = domain
+        self.codec = codec
+        self.how = replace(job.how, stop=(codec.eos,), more=domain.max_turns > 1)
+        """Sampling of every assistant turn."""
+
+        # A single-turn domain stays one; of others a stage may shorten or lengthen the talk.
+        self.max_turns = domain.max_turns
+        if domain.max_turns > 1 and job.max_turns:
+            self.max_turns = job.max_turns
+
+        self.ids = codec.prompt_ids(job.prompt)
+        """All tokens so far; they only grow."""
+        self.turns: list[Turn] = []
+        """The same tokens by their origin."""
+        self.messages: list[Message] = []
+        """Every turn after the prompt, parsed."""
+        self.status: Literal["ok", "truncated", "failed"] = "ok"
+        """See `Rollout`."""
+        self.error = ""
+        """Why it is not `ok`."""
+
+        self._add_turn(self.ids)
+
+    async def hold(self, gate: _Gate, env_threads: ThreadPoolExecutor) -> None:
+        """Alternate assistant and environment turns until the conversation is over."""
+        env = None
+        if self.domain.max_turns > 1:
+            env = self.domain.env(self.prompt)
+        try:
+            for number in range(self.max_turns):
+                await self._sample_turn(number, gate)
+                if env is None or self.status != "ok":
+                    break
+                answers = await self._step(env, env_threads)
+                if answers is None:
+                    break
+                # After the last turn nobody reads the environment's answers as tokens.
+                if number + 1 < self.max_turns:
+                    self._append_env_turn(answers)
+                if self.status != "ok":
+                    break
+        finally:
+            if env is not None:
+                env.close()
+
+    async def _sample_turn(self, number: int, gate: _Gate) -> None:
+        """One assistant turn, as long as its own limit and that of the conversation allow."""
+        limit = self.how.max_tokens
+        room = limit
+        if self.job.max_sequence is not None:
+            room = min(limit, self.job.max_sequence - len(self.ids))
+        if room < 1:
+            self._truncate_at_sequence()
+            return
+
+        completion = await gate.generate(
+            key=(self.index, number),
+            ids=self.ids,
+            how=replace(self.how, max_tokens=room),
+            seed=seed_of(self.job.seed, number),
+        )
+
+        self.ids = [*self.ids, *completion.ids]
+        text = self._add_turn(completion.ids, completion.logprobs)
+        self.messages.append(chat.parse(text, self.prompt.thinking, self.prompt.tools))
+
+        # Which of the two limits a turn ran into shows in the room that it had.
+        if completion.finish == "length" and room < limit:
+            self._truncate_at_sequence()
+        elif completion.finish == "length":
+            self._truncate(f"turn {number + 1} reached {limit} tokens")
+
+    async def _step(self, env: Env, env_threads: ThreadPoolExecutor) -> list[Message] | None:
+        """The environment's answers to the last turn; None if the conversation is over."""
+        loop = asyncio.get_running_loop()
+        last = self.messages[-1]
+        answers, cause = await loop.run_in_executor(env_threads, _result_or_cause, env.step, last)
+        if cause:  # a bad reply is data: what it broke is named
+            self._fail(f"environment: {cause}")
+            return None
+        if answers is None:
+            return None
+
+        # A tool's output must not open a turn: marks of the template are broken up.
+        quoted = []
+        for message in answers:
+            quoted.append(replace(message, content=chat.quoted(message.content)))
+        self.messages += quoted
+        return quoted
+
+    def _append_env_turn(self, answers: Sequence[Message]) -> None:
+        """The answers as tokens, with the opening of the next assistant turn."""
+        ids = self.codec.encode(chat.continuation(answers, self.prompt.thinking))
+        limit = self.job.max_sequence
+        if limit is not None and len(self.ids) + len(ids) >= limit:  # no room for a reply
+            self._truncate_at_sequence()
+            return
+        self.ids = [*self.ids, *ids]
+        self._add_turn(ids)
+
+    def _add_turn(self, ids: Sequence[int], logprobs: tuple[float, ...] | None = None) -> str:
+        """Record tokens of one origin; gives their text."""
+        text = self.codec.decode(ids)
+        self.turns.append(Turn(tuple(ids), logprobs, text))
+        return text
+
+    async def graded(self, gate: _Gate, grader_threads: ThreadPoolExecutor) -> Rollout:
+        """The rollout with its verdict; a failed conversation is not graded."""
+        reply = reply_of(self.messages, finished=self.status != "truncated")
+        grading = None
+        if self.status != "failed":
+            loop = asyncio.get_running_loop()
+            queued = time.monotonic()
+            grading = loop.run_in_executor(
+                grader_threads, _verify, self.domain, self.prompt, reply, queued
+            )
+        # Only now: the grader is at work before the sampler may block the loop, and the sampler
+        # does not wait for a verdict.
+        await gate.leave()
+
+        verdict = None
+        if grading is not None:
+            verdict, cause = await grading
+            if not cause and not math.isfinite(verdict.reward):
+                cause = f"reward is {verdict.reward}"
+            if cause:
+                self._fail(f"grader: {cause}")
+        if verdict is None or self.status == "failed":
+            verdict = Verdict(0.0, self.error)
+        return Rollout(
+            prompt=self.prompt,
+            sibling=self.job.sibling,
+            turns=tuple(self.turns),
+            reply=reply,
+            verdict=verdict,
+            status=self.status,
+            error=self.error,
+        )
+
+    def _truncate_at_sequence(self) -> None:
+        self._truncate(f"the conversation reached {self.job.max_sequence} tokens")
+
+    def _truncate(self, error: str) -> None:
+        self.status, self.error = "truncated", error
+
+    def _fail(self, error: str) -> None:
+        self.status, self.error = "failed", error
+
+
+def _verify(domain: Domain, prompt: Prompt, reply: Reply, queued: float) -> tuple[Any, str]:
+    """(verdict, "") or (None, cause); the time it took and waited goes to `domain.grading`."""
     began = time.monotonic()
     try:
-        return _tried(domain.verify, prompt, reply)
+        return _result_or_cause(domain.verify, prompt, reply)
     finally:
-        domain.grading.add(verified=1.0, waited=began - queued, seconds=time.monotonic() - began)
+        seconds = time.monotonic() - began
+        domain.grading.add(verified=1.0, waited=began - queued, seconds=seconds)
 
 
-def _tried(call: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
-    """(result, "") or (None, the exception in words): a future cannot carry every exception (StopIteration would hang it)."""
+def _result_or_cause(call: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+    """(result, "") or (None, the exception in words).
+
+    A future cannot carry every exception: StopIteration would hang it.
+    """
     try:
         return call(*arguments), ""
     except InfrastructureError:
@@ -251,12 +366,16 @@ def _tried(call: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
         return None, f"{type(bug).__name__}: {bug}"
 
 
-def reply_of(said: Sequence[Message], finished: bool = True) -> Reply:
+# ---------------------------------------------------------------- results
+
+
+def reply_of(messages: Sequence[Message], finished: bool = True) -> Reply:
     """What the grader sees of the turns after a prompt."""
-    spoken = [m for m in said if m.role == "assistant"]
-    last = said[-1].content if said and said[-1].role == "assistant" else ""
-    thoughts = "\n".join(m.reasoning for m in spoken if m.reasoning)
-    return Reply(last, thoughts, tuple(said), finished)
+    text = ""
+    if messages and messages[-1].role == "assistant":
+        text = messages[-1].content
+    thoughts = [m.reasoning for m in messages if m.role == "assistant" and m.reasoning]
+    return Reply(text, "\n".join(thoughts), tuple(messages), finished)
 
 
 def transcript(rollout: Rollout) -> str:

@@ -245,7 +245,7 @@ class _Pricer:
         if `asked`.
         """
         cost = self.costs[name]
-        calls = rollouts / siblings * self.domains[name].asks(siblings) if asked else 0.0
+        calls = rollouts / siblings * self.domains[name].question_count(siblings) if asked else 0.0
         answers = 2 if cost.pairs and siblings > 1 else 1
         read = cost.prompt + cost.answer * answers
         return Amount(

@@ -38,6 +38,7 @@ from linn.progress import Progress
 from linn.recipe import load as recipes
 from linn.recipe.schema import DistillConfig, Recipe, RlConfig, SftConfig, StageConfig
 from linn.stages.distill import distill
+from linn.stages.measuring import measured
 from linn.stages.preflight import preflight
 from linn.stages.rl import rl
 from linn.stages.sft import sft
@@ -198,11 +199,11 @@ class Run:
         if not names:
             return
         assert self.engine is not None
-        scores = self.evaluation.measure(
+        scores = measured(self.evaluation.measure(
             stage, step, self.engine.sampler, codec, self.recipe.seed, probes, names, folder,
             lambda done, total: self.show.note(stage, done, total, "evaluating") if done % 50 == 0 else None,
             judges,
-        )  # fmt: skip
+        ))  # fmt: skip
         self.ledger.upsert(scores)
         if asked := judges.figures():
             self.show.say(

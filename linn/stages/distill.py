@@ -6,6 +6,7 @@ scored teacher by teacher.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def distill(run: StageRun, teachers: Mapping[str, Path]) -> None:
     loss = Loss("mopd", keys.normalise, band=keys.band, temperature=keys.temperature)
     for step in run.steps():
         began = run.clock()
-        groups = sample_groups(run, keys, step, run.next_prompts(keys.prompts))
+        groups = asyncio.run(sample_groups(run, keys, step, run.next_prompts(keys.prompts)))
         samples = [
             sample_of(r, 0.0, group=number) for number, g in enumerate(groups) for r in g.rollouts
         ]

@@ -7,6 +7,7 @@ for whole groups (agentless SWE).
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ def rl(run: StageRun) -> None:
     loss = Loss("grpo", keys.normalise, kl=keys.kl, temperature=keys.temperature)
     for step in run.steps():
         began = run.clock()
-        groups, figures = batch_of_groups(run, keys, step)
+        groups, figures = asyncio.run(batch_of_groups(run, keys, step))
         samples = samples_of(groups, keys.baseline, keys.std, keys.overlong, keys.group_mask)
         if not keys.kl and not any(
             map(informative, groups)
@@ -41,7 +42,7 @@ def rl(run: StageRun) -> None:
         )
 
 
-def batch_of_groups(
+async def batch_of_groups(
     run: StageRun, keys: RlConfig, step: int
 ) -> tuple[list[Group], dict[str, float]]:
     """The step's groups. With `dynamic_filter`, groups of equal rewards are dropped (counted) and the batch is refilled.
@@ -59,7 +60,7 @@ def batch_of_groups(
             if not made
             else min(keys.prompts, math.ceil(missing / max(0.25, len(kept) / made)))
         )
-        groups = sample_groups(run, keys, step, run.next_prompts(ask), first=made)
+        groups = await sample_groups(run, keys, step, run.next_prompts(ask), first=made)
         reward += sum(sum(g.rewards) / len(g.rewards) for g in groups)
         tokens += sum(sampled_length(r.turns) for g in groups for r in g.rollouts)
         made += len(groups)
@@ -77,7 +78,7 @@ def batch_of_groups(
     return kept or groups, figures
 
 
-def sample_groups(
+async def sample_groups(
     run: StageRun, keys: RolloutConfig, step: int, prompts: Sequence[Prompt], first: int = 0
 ) -> list[Group]:
     """`keys.rollouts` graded rollouts of every prompt; seeds follow from (stage, step, place in the step, prompt, sibling)."""
@@ -88,19 +89,18 @@ def sample_groups(
             sibling,
             how,
             seed_of(run.seed, step, first + place, prompt.id, sibling),
-            None,
             keys.max_turns,
             keys.max_sequence,
         )
         for place, prompt in enumerate(prompts)
         for sibling in range(keys.rollouts)
     ]
-    rollouts = play(jobs, run.domains, run.engine.sampler, run.codec)
+    rollouts = await play(jobs, run.domains, run.engine.sampler, run.codec)
     if not isinstance(
         keys, RlConfig
     ):  # no reward enters the loss of distillation: no judge is asked
-        return grouped(rollouts, keys.rollouts, run.domains)
-    return grouped(
+        return await grouped(rollouts, keys.rollouts, run.domains)
+    return await grouped(
         rollouts,
         keys.rollouts,
         run.domains,

@@ -9,8 +9,6 @@ from linn.types import Completion, Sampling
 class Scripted:
     """Answers a batch by `reply(text of the request, seed) -> text`; notes the order in which requests ran."""
 
-    version = 0
-
     def __init__(self, codec, reply: Callable[[str, int], str]) -> None:
         self.codec, self.reply = codec, reply
         self.queue: list[tuple[Sequence[int], Sampling, int, asyncio.Future]] = []
@@ -24,6 +22,8 @@ class Scripted:
     def flush(self) -> None:
         self.batches.append([seed for _, _, seed, _ in self.queue])
         for ids, how, seed, future in self.queue:
+            if future.done():  # a cancelled conversation no longer waits
+                continue
             out = self.codec.encode(self.reply(self.codec.decode(ids), seed))
             cut = out[: how.max_tokens]
             future.set_result(
@@ -34,9 +34,3 @@ class Scripted:
                 )
             )
         self.queue = []
-
-    async def logprobs(self, ids: Sequence[int]) -> list[float]:
-        return [0.0] * len(ids)
-
-    def load(self, weights, version: int) -> None:
-        self.version = version

@@ -1,9 +1,13 @@
-"""Why-questions on sixty topics, and a program that judges answers to them; what `preference` and `genrm` share on the laptop."""
+"""Why-questions on sixty topics, and a program that judges answers to them.
+
+Shared by `preference` and `genrm`.
+"""
 
 from __future__ import annotations
 
 import random
 import re
+from dataclasses import dataclass
 
 from linn.judges.pairwise import Comparison
 from linn.types import Message, Prompt
@@ -71,7 +75,21 @@ lamps glow|the wire gets hot|a bulb in a hall
 people yawn|they are tired|a child at night
 people laugh|they feel joy|a friend at a party
 """.strip()
-_TOPICS = [tuple(line.split("|")) for line in _FACTS.splitlines()]
+
+
+@dataclass(frozen=True)
+class WhyFact:
+    """What is true of a generated question's topic; the prompt's `hidden`."""
+
+    topic: str
+    """A sentence that the question asks about, e.g. `birds sing`."""
+    reason: str
+    """Why it is so, without `because`."""
+    example: str
+    """A place where it can be seen."""
+
+
+_TOPICS = [WhyFact(*line.split("|")) for line in _FACTS.splitlines()]
 _OPENINGS = (
     "why is it that {}?",
     "tell me why {}.",
@@ -101,6 +119,7 @@ _WISHES = (
     "be brief.",
 )
 RAMBLE = "that is a good thing to ask."
+"""A filler that answers nothing."""
 _BRIEF = 100
 """Characters: a longer answer is not brief (generated prompts)."""
 _BRIEF_ROW = 2_000
@@ -112,59 +131,66 @@ _SHOWN = 4_000
 class ProgramJudge:
     """A judge whose preference is written down, so that a small model's gain can be checked by eye.
 
-    It likes an answer that (1) names the topic, (2) gives the reason after `because`, (3) gives the example after `for example`, and
-    (4) is brief: says no sentence twice and stays under a limit. Score: 1 and one more for each; an answer off the topic gets 1, and
-    brevity counts only beside a reason or an example. Generated prompts: the reason and the example must be the true ones.
-    Ranking: 3.5 less half the difference of the scores, times 5/4 (1 = far better … 6); between equal scores the shorter gets 3.
+    It likes an answer that (1) names the topic, (2) gives the reason after `because`, (3) gives
+    the example after `for example`, and (4) is brief: says no sentence twice and stays under a
+    limit. Score: 1, and one more for each; an answer off the topic gets 1, and brevity counts only
+    beside a reason or an example. Generated prompts: the reason and the example must be the true
+    ones. Ranking: 3.5 less half the difference of the scores, times 5/4 (1 = the first is far
+    better … 6); between equal scores the shorter answer is slightly better.
     """
 
     def score(self, prompt: Prompt, answer: str) -> int:
         """1 to 5."""
-        text, hidden = _plain(answer[:_SHOWN]), prompt.hidden
-        if "topic" in hidden:
-            named = _has(text, hidden["topic"])
-            reason = _has(text, f"because {hidden['reason']}")
-            example = _has(text, f"for example {hidden['example']}")
-            brief = len(answer.strip()) <= _BRIEF
+        text = _plain(answer[:_SHOWN])
+        if isinstance(prompt.hidden, WhyFact):
+            fact = prompt.hidden
+            named = _has(text, fact.topic)
+            reason = _has(text, f"because {fact.reason}")
+            example = _has(text, f"for example {fact.example}")
+            limit = _BRIEF
         else:
-            asked = {w for w in re.findall(r"\w{4,}", prompt.messages[-1].content[:_SHOWN].lower())}
-            named = bool(asked & set(re.findall(r"\w{4,}", text)))
-            reason = re.search(r"\b(because|since|so that)\b(?: \w+){2}", text) is not None
-            example = (
-                re.search(r"\b(for example|for instance|such as)\b(?: \w+){2}", text) is not None
-            )
-            brief = len(answer.strip()) <= _BRIEF_ROW
-        if not named:
+            # Nothing is known of a released row's question: its words and the form must do.
+            named = _shares_a_word(text, prompt.messages[-1].content)
+            reason = _follows(text, "because|since|so that")
+            example = _follows(text, "for example|for instance|such as")
+            limit = _BRIEF_ROW
+        if not named:  # off the topic: nothing else counts
             return 1
-        brief = brief and not _repeats(answer) and (reason or example)
-        return 2 + reason + example + brief
+
+        score = 2 + reason + example
+        brief = len(answer.strip()) <= limit and not _repeats(answer)
+        if brief and (reason or example):  # brevity alone is no merit
+            score += 1
+        return score
 
     def compare(self, prompt: Prompt, first: str, second: str) -> Comparison:
         """Mirrored when the two change places."""
-        one, two = self.score(prompt, first), self.score(prompt, second)
-        if one != two:
-            return Comparison(one, two, 3.5 - (one - two) * 0.625)
-        lengths = len(first.strip()), len(second.strip())
-        return Comparison(
-            one, two, 3.5 if lengths[0] == lengths[1] else 3.0 if lengths[0] < lengths[1] else 4.0
-        )
+        # 0.625 maps differences of 1 to 4 onto rankings from 2.875 to 1, evenly.
+        score_1 = self.score(prompt, first)
+        score_2 = self.score(prompt, second)
+        length_1, length_2 = len(first.strip()), len(second.strip())
+        if score_1 != score_2:
+            ranking = 3.5 - (score_1 - score_2) * 0.625
+        elif length_1 == length_2:
+            ranking = 3.5
+        elif length_1 < length_2:
+            ranking = 3.0
+        else:
+            ranking = 4.0
+        return Comparison(score_1, score_2, ranking)
 
 
 def why_prompt(domain: str, rng: random.Random) -> Prompt:
     """A topic, a way of asking and a wish."""
-    topic, reason, example = rng.choice(_TOPICS)
-    text = f"{rng.choice(_OPENINGS).format(topic)} {rng.choice(_WISHES)}".strip()
-    return Prompt(
-        domain,
-        "",
-        (Message("user", text),),
-        hidden={"topic": topic, "reason": reason, "example": example},
-    )
+    fact = rng.choice(_TOPICS)
+    opening = rng.choice(_OPENINGS).format(fact.topic)
+    text = f"{opening} {rng.choice(_WISHES)}".strip()
+    return Prompt(domain, "", (Message("user", text),), hidden=fact)
 
 
-def full_answer(prompt: Prompt) -> str:
+def full_answer(fact: WhyFact) -> str:
     """The fact with its reason and its example: what the program judge likes best."""
-    return "{topic} because {reason}. for example {example}.".format(**prompt.hidden)
+    return f"{fact.topic} because {fact.reason}. for example {fact.example}."
 
 
 def _plain(text: str) -> str:
@@ -176,7 +202,19 @@ def _has(text: str, phrase: str) -> bool:
     return f" {phrase} " in f" {text} "
 
 
+def _shares_a_word(text: str, question: str) -> bool:
+    """Whether a word of four letters or more stands in both."""
+    words = set(re.findall(r"\w{4,}", question[:_SHOWN].lower()))
+    return bool(words & set(re.findall(r"\w{4,}", text)))
+
+
+def _follows(text: str, openings: str) -> bool:
+    """Whether two words follow one of the openings."""
+    return re.search(rf"\b({openings})\b(?: \w+){{2}}", text) is not None
+
+
 def _repeats(answer: str) -> bool:
-    sentences = [_plain(s) for s in re.split(r"[.!?\n]+", answer[:_SHOWN])]
-    filled = [s for s in sentences if s]
+    # Marks and case aside: the same words again are a repetition.
+    sentences = [_plain(sentence) for sentence in re.split(r"[.!?\n]+", answer[:_SHOWN])]
+    filled = [sentence for sentence in sentences if sentence]
     return len(set(filled)) < len(filled)

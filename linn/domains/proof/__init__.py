@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast, get_args
 
 from linn.chat.request import request_messages
-from linn.domains.base import Domain, Question, content_key
+from linn.domains.base import Domain, content_key
 from linn.domains.common.options import check_option, is_whole
 from linn.domains.proof import derivations
 from linn.domains.proof.derivations import Derivation
@@ -39,6 +39,7 @@ from linn.domains.proof.wording import (
     score_of,
 )
 from linn.errors import UserError
+from linn.judges.text import Question
 from linn.types import Message, Prompt, Reply, Verdict
 
 
@@ -87,6 +88,7 @@ class Proof(Domain):
         self.role = cast(Role, role)
         self.judged = judged
         self.verifications = verifications
+        self.questions_per_reply = verifications
         self.any_zero = any_zero
         self.self_weight = float(self_weight)
         self.exact = exact
@@ -207,19 +209,18 @@ class Proof(Domain):
 
         Badly formed ones earn 0 without a judge.
         """
-        return [
-            self._question(prompt, reply)
-            for reply in replies
-            if self._asks(prompt, reply)
-            for _ in range(self.verifications)
-        ]
-
-    def asks(self, siblings: int) -> int:
-        """See `Domain`."""
-        return super().asks(siblings) * self.verifications
+        questions = []
+        for index, reply in enumerate(replies):
+            if self._asks(prompt, reply):
+                question = self._question(prompt, index, reply)
+                questions += [question] * self.verifications
+        return questions
 
     def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict] | None:
         """Prover: the mean score. Verifier: agreement times the mean score of its analysis.
 
@@ -227,15 +228,16 @@ class Proof(Domain):
         """
         if not self.judged or not answers:
             return None
-        rest = list(answers)
+        by_reply: dict[int, list[str]] = {}
+        for question, answer in answers:
+            by_reply.setdefault(question.replies[0], []).append(answer)
+
         verdicts = []
-        for reply in replies:
-            if not self._asks(prompt, reply):
+        for index, reply in enumerate(replies):
+            if index in by_reply:
+                verdicts.append(self._judged(prompt, reply, by_reply[index]))
+            else:
                 verdicts.append(self.verify(prompt, reply))
-                continue
-            mine, rest = rest[: self.verifications], rest[self.verifications :]
-            verdicts.append(self._judged(prompt, reply, mine))
-        assert not rest, (len(rest), len(answers))
         return verdicts
 
     def _judged(self, prompt: Prompt, reply: Reply, answers: Sequence[str]) -> Verdict:
@@ -273,9 +275,11 @@ class Proof(Domain):
             return self._agreement(prompt, reply).reward > 0
         return not parts_of(reply.text, _is_rated(_problem(prompt))).fault
 
-    def _question(self, prompt: Prompt, reply: Reply) -> Question:
+    def _question(self, prompt: Prompt, index: int, reply: Reply) -> Question:
         text = _question_text(_problem(prompt), reply)
-        return Question((Message("user", text),), lambda answer: score_of(answer) is not None)
+        return Question(
+            (Message("user", text),), lambda answer: score_of(answer) is not None, (index,)
+        )
 
     # -------------------------------------------------- gold and demonstrations
 

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from linn.domains.common.boxes import flat_boxes
-from linn.judges.pairwise import FENCES, fenced
+from linn.judges.text import FENCES, fenced
 
 SCORES = (0.0, 0.5, 1.0)
 """The scores of a proof."""

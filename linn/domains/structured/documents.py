@@ -1,7 +1,7 @@
-"""Documents against a JSON schema: parsing five kinds of text, closing the schema, validating; also the CPU-limited process for it.
+"""Documents against a JSON schema: parsing five kinds of text, closing the schema, validating.
 
-`check` is the whole contract and may run long on hostile input; `structured.py` calls it directly only where `quick` says that it cannot.
-Run as a module it is the worker: a JSON line in, a JSON line out, killed by the system when one line takes too much CPU time.
+`check` is the whole contract and may run long on hostile input. The domain calls it directly only
+where `is_quick` says that it cannot, otherwise in a process with a limit of processor time.
 """
 
 from __future__ import annotations
@@ -9,77 +9,102 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 KINDS = ("json", "yaml", "xml", "toml", "csv")
 """The kinds of document that are read."""
 CPU_SECONDS = 0.6
-"""CPU time that the worker may spend on one check."""
-_MEMORY_BYTES = 2 << 30
+"""Processor time that the worker may spend on one check."""
 _QUICK_CHARS = 20_000
 _LONGEST_OWN_YAML = 50_000
+"""Characters of YAML that PyYAML's own, slow parser reads within the limit."""
+_LONGEST_NOTE = 200
 _PLAIN_KEYS = frozenset(
-    "$schema $id title description default examples format type properties required additionalProperties items enum const "
-    "deprecated minimum maximum exclusiveMinimum exclusiveMaximum minLength maxLength minItems maxItems minProperties maxProperties".split()
+    (
+        "$schema $id title description default examples format type properties required"
+        " additionalProperties items enum const deprecated minimum maximum exclusiveMinimum"
+        " exclusiveMaximum minLength maxLength minItems maxItems minProperties maxProperties"
+    ).split()
 )
+"""Words of a schema that take time in proportion to the document."""
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def check(kind: str, text: str, schema_text: str) -> str:
-    """Why a document of this kind breaks the closed schema; empty when it keeps it. May run long or kill the interpreter; never raises."""
+    """Why a document of this kind breaks the closed schema; empty where it keeps it.
+
+    May run long or kill the interpreter; never raises.
+    """
     if not text.strip():
         return "empty reply"
     try:
         value = parse(kind, text)
-    except (
-        Exception
-    ) as error:  # parsers raise many kinds; whatever they raise, the text is no such document
-        return f"not {kind}: {type(error).__name__}: {error}"[:200]
+    except Exception as error:
+        # Parsers raise many kinds; whatever they raise, the text is not such a document.
+        return f"not {kind}: {type(error).__name__}: {error}"[:_LONGEST_NOTE]
+
     try:
         if kind == "xml":
             value = _xml_typed(value, closed_schema(schema_text))
         if kind == "csv":
             value = _csv_typed(value, closed_schema(schema_text))
         fault = next(_validator(schema_text).iter_errors(value), None)
-    except Exception as failure:  # an unusable schema or value: invalid, as in the reference
-        return f"cannot be validated: {type(failure).__name__}: {failure}"[:200]
-    return (
-        ""
-        if fault is None
-        else f"{'/'.join(map(str, fault.absolute_path)) or 'document'}: {fault.message}"[:200]
-    )
+    except Exception as failure:
+        # An unusable schema or value: invalid, as in the reference.
+        return f"cannot be validated: {type(failure).__name__}: {failure}"[:_LONGEST_NOTE]
+
+    if fault is None:
+        return ""
+    place = "/".join(map(str, fault.absolute_path)) or "document"
+    return f"{place}: {fault.message}"[:_LONGEST_NOTE]
 
 
-def quick(kind: str, text: str, schema_text: str) -> bool:
-    """Whether `check` is bound to be quick: a short JSON text and a schema without patterns, references, alternatives or uniqueness."""
-    return kind == "json" and len(text) <= _QUICK_CHARS and _plain(schema_text)
+def load_check() -> Callable[[str, str, str], str]:
+    """In the worker: import what checks need, so that none is charged for it; return `check`."""
+    import jsonschema  # noqa: F401
+
+    return check
+
+
+def is_quick(kind: str, text: str, schema_text: str) -> bool:
+    """Whether `check` is bound to be quick.
+
+    So it is for a short JSON text and a schema without patterns, references, alternatives or
+    uniqueness.
+    """
+    return kind == "json" and len(text) <= _QUICK_CHARS and _has_plain_text(schema_text)
 
 
 @lru_cache(maxsize=1024)
-def _plain(schema_text: str) -> bool:
+def _has_plain_text(schema_text: str) -> bool:
     try:
-        return len(schema_text) <= _QUICK_CHARS and _plain_schema(json.loads(schema_text))
+        return len(schema_text) <= _QUICK_CHARS and _is_plain(json.loads(schema_text))
     except (ValueError, RecursionError):
         return False
 
 
-def _plain_schema(schema: Any) -> bool:
+def _is_plain(schema: Any) -> bool:
     if not isinstance(schema, dict):
         return isinstance(schema, bool)
-    inner = (
-        list(schema["properties"].values()) if isinstance(schema.get("properties"), dict) else []
-    )
-    inner += [schema[key] for key in ("items", "additionalProperties") if key in schema]
-    return set(schema) <= _PLAIN_KEYS and all(_plain_schema(part) for part in inner)
+    if not set(schema) <= _PLAIN_KEYS:
+        return False
+    # Only these words hold schemas themselves.
+    parts = [schema[key] for key in ("items", "additionalProperties") if key in schema]
+    if isinstance(schema.get("properties"), dict):
+        parts += schema["properties"].values()
+    return all(_is_plain(part) for part in parts)
 
 
 # ---------------------------------------------------------------- the schema
 
 
 def closed_schema(schema_text: str) -> Any:
-    """The schema with every property required and no others allowed, at every object reached through object values (not through lists)."""
+    """The schema with every property required and no others allowed.
+
+    So at every object reached through object values, not through lists.
+    """
     schema = json.loads(schema_text)
     _close(schema)
     return schema
@@ -88,6 +113,7 @@ def closed_schema(schema_text: str) -> Any:
 def _close(schema: Any) -> None:
     if not isinstance(schema, dict):
         return
+    # As in the reference, a word of the user's own named "properties" counts as well.
     if "properties" in schema:
         schema["required"] = list(schema["properties"])
         schema["additionalProperties"] = False
@@ -97,7 +123,10 @@ def _close(schema: Any) -> None:
 
 @lru_cache(maxsize=1024)
 def _validator(schema_text: str) -> Any:
-    """A validator (draft 2020-12, formats unchecked) that knows the published meta-schemas and fetches nothing."""
+    """A validator (draft 2020-12, formats unchecked).
+
+    It knows the published meta-schemas and fetches nothing.
+    """
     from jsonschema import Draft202012Validator
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 
@@ -114,15 +143,7 @@ def parse(kind: str, text: str) -> Any:
     if kind == "json":
         return json.loads(text)
     if kind == "yaml":
-        import yaml
-
-        # As in the reference, PyYAML's own parser decides; libyaml differs in `{a:[1]}`, but reads long texts within the time limit.
-        return yaml.load(
-            text,
-            Loader=yaml.SafeLoader
-            if len(text) <= _LONGEST_OWN_YAML
-            else getattr(yaml, "CSafeLoader", yaml.SafeLoader),
-        )
+        return _parse_yaml(text)
     if kind == "toml":
         import tomllib
 
@@ -133,37 +154,68 @@ def parse(kind: str, text: str) -> Any:
     return _parse_xml(text)
 
 
-def _parse_xml(text: str) -> Any:
-    """XML as nested objects: attributes under `@name`, text beside them under `#text`, repeated elements as lists, empty ones None."""
-    from xml.parsers import expat
+def _parse_yaml(text: str) -> Any:
+    """As in the reference, PyYAML's own parser decides.
 
-    stack: list[tuple[str, dict[str, Any], list[str]]] = [("", {}, [])]
+    libyaml differs in `{a:[1]}`, but reads long texts within the time limit.
+    """
+    import yaml
 
-    def opened(name: str, attributes: Mapping[str, str]) -> None:
-        stack.append((name, {f"@{key}": value for key, value in attributes.items()}, []))
+    loader = yaml.SafeLoader
+    if len(text) > _LONGEST_OWN_YAML:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(text, Loader=loader)
 
-    def closed(name: str) -> None:
-        _, item, parts = stack.pop()
-        said = "".join(parts).strip() or None
-        if item and said:
-            _put(item, "#text", said)
-        _put(stack[-1][1], name, item or said)
 
-    def refuse(*_: Any) -> None:
+class _XmlObjects:
+    """Handlers for an XML parser that build nested objects.
+
+    Attributes stand under `@name`, text beside them under `#text`; repeated elements become lists,
+    empty ones None.
+    """
+
+    def __init__(self) -> None:
+        self.document: dict[str, Any] = {}
+        """What is read so far: one key, the root element."""
+        self._open: list[tuple[str, dict[str, Any], list[str]]] = [("", self.document, [])]
+        """Elements not yet closed, outermost first: name, attributes and children, text."""
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        item: dict[str, Any] = {f"@{key}": value for key, value in attributes.items()}
+        self._open.append((name, item, []))
+
+    def characters(self, data: str) -> None:
+        self._open[-1][2].append(data)
+
+    def end(self, name: str) -> None:
+        _, item, parts = self._open.pop()
+        # Blanks between elements are not text.
+        text = "".join(parts).strip() or None
+        if item and text:
+            _add(item, "#text", text)
+        parent = self._open[-1][1]
+        _add(parent, name, item or text)
+
+    def entity(self, *_: Any) -> None:
         raise ValueError("entity declarations are refused")
 
+
+def _parse_xml(text: str) -> Any:
+    from xml.parsers import expat
+
+    objects = _XmlObjects()
     parser = expat.ParserCreate()
     parser.ordered_attributes = False
     parser.buffer_text = True
-    parser.StartElementHandler = opened
-    parser.EndElementHandler = closed
-    parser.CharacterDataHandler = lambda data: stack[-1][2].append(data)
-    parser.EntityDeclHandler = refuse
+    parser.StartElementHandler = objects.start
+    parser.EndElementHandler = objects.end
+    parser.CharacterDataHandler = objects.characters
+    parser.EntityDeclHandler = objects.entity
     parser.Parse(text, True)
-    return stack[0][1]
+    return objects.document
 
 
-def _put(item: dict[str, Any], key: str, value: Any) -> None:
+def _add(item: dict[str, Any], key: str, value: Any) -> None:
     if key not in item:
         item[key] = value
     elif isinstance(item[key], list):
@@ -172,49 +224,68 @@ def _put(item: dict[str, Any], key: str, value: Any) -> None:
         item[key] = [item[key], value]
 
 
+# ---------------------------------------------------------------- text as the schema's types
+
+
 def _xml_typed(value: Any, schema: Any) -> Any:
-    """XML's text as the types the schema asks for; what cannot be converted stays and fails validation."""
+    """XML's text as the types the schema asks for.
+
+    What cannot be converted stays as it is and fails validation.
+    """
     if not isinstance(schema, dict) or "type" not in schema:
         return value
+
     kind = schema["type"]
     if kind == "object" and isinstance(value, dict):
-        properties = schema.get("properties", {})
-        return {
-            key: _xml_typed(part, properties[key]) if key in properties else part
-            for key, part in value.items()
-        }
+        return _xml_object(value, schema.get("properties", {}))
     if kind == "array":
-        if isinstance(value, dict) and len(value) == 1:  # <tags><tag>a</tag><tag>b</tag></tags>
-            (value,) = value.values()
-        parts = value if isinstance(value, list) else [] if value is None else [value]
-        return [_xml_typed(part, schema.get("items", {})) for part in parts]
+        inner = schema.get("items", {})
+        return [_xml_typed(part, inner) for part in _xml_items(value)]
     if value is None and kind == "string":
         return ""
     return _scalar(value, kind) if isinstance(value, str) else value
 
 
+def _xml_object(value: dict[str, Any], properties: Any) -> dict[str, Any]:
+    typed = {}
+    for key, part in value.items():
+        typed[key] = _xml_typed(part, properties[key]) if key in properties else part
+    return typed
+
+
+def _xml_items(value: Any) -> list[Any]:
+    """The items of a list, which may stand in an element of their own."""
+    if isinstance(value, dict) and len(value) == 1:  # <tags><tag>a</tag><tag>b</tag></tags>
+        (value,) = value.values()
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [value]
+
+
 def _csv_typed(rows: list[dict[str, Any]], schema: Any) -> list[dict[str, Any]]:
     properties = schema.get("items", schema).get("properties", {})
-    return [
-        {
-            key: _cell(cell, properties.get(key, {}).get("type", "string"))
-            for key, cell in row.items()
-        }
-        for row in rows
-    ]
+    typed = []
+    for row in rows:
+        cells = {}
+        for key, cell in row.items():
+            cells[key] = _csv_cell(cell, properties.get(key, {}).get("type", "string"))
+        typed.append(cells)
+    return typed
 
 
-def _cell(cell: Any, kind: Any) -> Any:
-    if isinstance(kind, list):
-        if not cell and "null" in kind:
-            return None
-        for one in kind:
-            if one != "null":
-                value = _cell(cell, one)
-                if not isinstance(value, str) or one == "string":
-                    return value
-        return cell
-    return _scalar(cell, kind) if cell else cell
+def _csv_cell(cell: Any, kind: Any) -> Any:
+    if not isinstance(kind, list):
+        return _scalar(cell, kind) if cell else cell
+    if not cell and "null" in kind:
+        return None
+
+    # The first of the allowed types that the text can be converted to.
+    for option in kind:
+        if option != "null":
+            value = _csv_cell(cell, option)
+            if not isinstance(value, str) or option == "string":
+                return value
+    return cell
 
 
 def _scalar(text: Any, kind: Any) -> Any:
@@ -224,31 +295,7 @@ def _scalar(text: Any, kind: Any) -> Any:
         if kind == "number":
             return float(text)
         if kind == "boolean":
-            return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+            return _BOOLEANS.get(text.lower(), text)
     except (ValueError, TypeError, AttributeError):
         pass
     return text
-
-
-# ---------------------------------------------------------------- the worker
-
-
-def _serve() -> None:
-    """Answer checks line by line; SIGPROF's default action ends the process, even inside C code, when one takes too long."""
-    import resource
-    import signal
-
-    import jsonschema  # noqa: F401  # now, so that its import is not charged to the first check
-
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-        why = check(*json.loads(line))
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps({"why": why}), flush=True)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -1,4 +1,7 @@
-"""One conversation over one repair task, and its verdict: the model's own sources, in a fresh copy, under the hidden tests."""
+"""One conversation over one repair task, and its verdict.
+
+Hidden tests judge the model's own sources, in a fresh copy of the package.
+"""
 
 from __future__ import annotations
 
@@ -8,273 +11,374 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from linn.data.rows import read_rows
 from linn.domains.base import content_key
-from linn.domains.swe_agentic import make_tasks as tasks
-from linn.domains.swe_agentic import package, rows
-from linn.domains.swe_agentic import run_tests as judge
+from linn.domains.swe_agentic import package, rows, run_tests
 from linn.domains.swe_agentic.package import Package
-from linn.domains.swe_agentic.rows import Task
-from linn.domains.swe_agentic.tools import TOOLS, Desk
+from linn.domains.swe_agentic.rows import RepairTask
+from linn.domains.swe_agentic.run_tests import Report
+from linn.domains.swe_agentic.tools import TOOLS, RepairTools
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, ToolCall, Verdict, seed_of
 
-CALLS_A_TURN = 8
-WALL = 2700.0
-"""Seconds that the tools of one conversation may take and the model may think, together (paper §4.8.2: 45 minutes)."""
-_KEPT = 2048
+CALLS_PER_TURN = 8
+WALL_SECONDS = 2700.0
+"""What the tools and the thinking of one conversation may take together (paper §4.8.2: 45
+minutes)."""
+_MOST_ENDINGS = 2048
 _LONGEST_SOURCE = 1 << 20
-_TASK = """{statement}
+_PROMPT = """{statement}
 
-The repository of {name} is your working directory{root}. Look at it, change its sources with the tools, and try what you changed.
-When the repair is done, answer without calling a tool. Hidden tests then judge the sources; changes to anything else are dropped."""
+The repository of {name} is your working directory{root}. Look at it, change its sources with the\
+ tools, and try what you changed.
+When the repair is done, answer without calling a tool. Hidden tests then judge the sources;\
+ changes to anything else are dropped."""
 
 
-def prompt(task: Task, domain: str, where: str) -> Prompt:
-    """The prompt of a task; raises UserError where its patch does not fit the package, InfrastructureError where the source is missing."""
+def prompt(task: RepairTask, domain: str, where: str) -> Prompt:
+    """The prompt of a task.
+
+    Raises UserError where its patch does not fit the package, InfrastructureError where the source
+    is missing.
+    """
     source = source_of(task)
     try:
         rows.broken(source, task.patch)
     except ValueError as error:
         raise UserError(f"{where}: metadata.golden_patch: {error}") from None
+
     root = f", imports start in {source.root}" if source.root else ""
-    text = _TASK.format(statement=task.statement, name=source.name, root=root)
-    made = Prompt(
-        domain, "", (Message("user", text),), thinking=False, tools=TOOLS, hidden={"task": task}
+    text = _PROMPT.format(statement=task.statement, name=source.name, root=root)
+
+    # The id depends on what the model reads.
+    unnamed = Prompt(
+        domain=domain,
+        id="",
+        messages=(Message("user", text),),
+        thinking=False,
+        tools=TOOLS,
+        hidden=task,
     )
-    return Prompt(
-        domain, f"{content_key(made)}.{task.instance}", made.messages, False, TOOLS, made.hidden
-    )
+    return replace(unnamed, id=f"{content_key(unnamed)}.{task.instance}")
 
 
-def source_of(task: Task) -> Package:
+def source_of(task: RepairTask) -> Package:
     """The package of a task, from the cache."""
     return package.load(task.requirement, package.cache())
 
 
+def files_at_start(task: RepairTask) -> dict[str, str]:
+    """The package's own files as the task begins; not to be changed."""
+    return _files_at_start(task.patch, task.requirement)
+
+
 @lru_cache(maxsize=64)
-def _broken(task: str, requirement: str) -> dict[str, str]:
-    return rows.broken(package.load(requirement, package.cache()), task)
+def _files_at_start(patch: str, requirement: str) -> dict[str, str]:
+    return rows.broken(package.load(requirement, package.cache()), patch)
 
 
-class Ends:
-    """What conversations left behind, until their verdict; bounded. A conversation that is not here is held again."""
+# ---------------------------------------------------------------- the conversation
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a conversation left behind."""
+
+    changed: Mapping[str, str | None]
+    """The sources that it changed, by path; None: it removed the file."""
+    late: bool
+    """Whether its time ran out."""
+
+    def sources(self, task: RepairTask) -> dict[str, str]:
+        """The package's own files as they stood at the end."""
+        files = {**files_at_start(task), **self.changed}
+        return {path: text for path, text in files.items() if text is not None}
+
+
+class Endings:
+    """The endings of conversations, until their verdict; bounded.
+
+    A conversation whose ending is not here is held again.
+    """
 
     def __init__(self) -> None:
-        self._left: OrderedDict[str, tuple[dict[str, str | None], bool]] = OrderedDict()
+        self._by_key: OrderedDict[str, Ending] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, key: str, changed: dict[str, str | None], late: bool) -> None:
-        """Keep what the conversation `key` changed in the sources (None: removed), and whether its time ran out."""
+    def put(self, key: str, ending: Ending) -> None:
+        """Store the ending of the conversation `key`."""
         with self._lock:
-            self._left[key] = changed, late
-            if len(self._left) > _KEPT:
-                self._left.popitem(last=False)
+            self._by_key[key] = ending
+            if len(self._by_key) > _MOST_ENDINGS:
+                self._by_key.popitem(last=False)
 
-    def take(self, key: str) -> tuple[dict[str, str | None], bool] | None:
-        """What was kept, once."""
+    def take(self, key: str) -> Ending | None:
+        """The ending of a conversation, once."""
         with self._lock:
-            return self._left.pop(key, None)
+            return self._by_key.pop(key, None)
 
 
 class Episode:
-    """The environment of one conversation; its copy of the repository is made when first needed."""
+    """The environment of one conversation; it copies the repository when first needed."""
 
-    def __init__(self, task: Task, ends: Ends) -> None:
-        self.task, self.ends, self.source = task, ends, source_of(task)
-        self._desk: Desk | None = None
-        self._said: list[Message] = []
-        self._deadline = time.monotonic() + WALL
+    def __init__(self, task: RepairTask, endings: Endings) -> None:
+        self.task = task
+        self.endings = endings
+        self.source = source_of(task)
         self.late = False
         """Whether it ended because its time ran out."""
+        self._tools: RepairTools | None = None
+        self._turns: list[Message] = []
+        self._deadline = time.monotonic() + WALL_SECONDS
 
     def step(self, message: Message) -> tuple[Message, ...] | None:
-        self._said.append(message)
+        self._turns.append(message)
         self.late = bool(message.tool_calls) and time.monotonic() > self._deadline
         if not message.tool_calls or self.late:
             return None
-        if self._desk is None:
-            shown = rows.visible(self.source, self.task.failing)
-            self._desk = Desk(
-                {**self.source.files, **shown, **_broken(self.task.patch, self.task.requirement)},
-                self.source.root,
-            )
-        answers = []
+
+        # Every call is answered, so that the turn's calls and answers stay in step.
+        tools = self._copy()
+        answers: list[Message] = []
         for index, call in enumerate(message.tool_calls):
-            text = (
-                self._desk.use(call)
-                if index < CALLS_A_TURN
-                else f"error: at most {CALLS_A_TURN} calls a turn"
-            )
+            if index < CALLS_PER_TURN:
+                text = tools.use(call)
+            else:
+                text = f"error: at most {CALLS_PER_TURN} calls a turn"
             answers.append(Message("tool", text, tool_call_id=call.id))
         return tuple(answers)
 
+    def _copy(self) -> RepairTools:
+        """The conversation's own copy: the package, the tests it may see, the broken sources."""
+        if self._tools is None:
+            # The broken sources last: a test module may be one of the package's own files.
+            visible = rows.visible(self.source, self.task.failing)
+            files = {**self.source.files, **visible, **files_at_start(self.task)}
+            self._tools = RepairTools(files, self.source.root)
+        return self._tools
+
     def sources(self) -> dict[str, str]:
-        """The package's own files as they stand; what else was written or changed is left out."""
-        if self._desk is None:
-            return dict(_broken(self.task.patch, self.task.requirement))
-        found = {}
-        for path in self._desk.work.files():
-            if path in self.source.sources or _may_be_new(path, self.source):
-                try:
-                    text = self._desk.work.read(path)
-                except ValueError:  # a link, or gone meanwhile
-                    continue
-                if len(text) <= _LONGEST_SOURCE:
-                    found[path] = text
-        return found
+        """The package's own files as they stand; other files and changes are left out."""
+        if self._tools is None:
+            return dict(files_at_start(self.task))
+        work = self._tools.work
+        files = {}
+        for path in work.files():
+            if path not in self.source.sources and not _may_be_new(path, self.source):
+                continue
+            try:
+                text = work.read(path)
+            except ValueError:  # a link, or gone meanwhile
+                continue
+            if len(text) <= _LONGEST_SOURCE:
+                files[path] = text
+        return files
 
     def close(self) -> None:
         try:
-            if self._said:
-                before, after = _broken(self.task.patch, self.task.requirement), self.sources()
-                changed = {
-                    path: after.get(path)
-                    for path in {*before, *after}
-                    if after.get(path) != before.get(path)
-                }
-                self.ends.put(_key(self.task, self._said), changed, self.late)
+            if self._turns:
+                changed = _changes(files_at_start(self.task), self.sources())
+                self.endings.put(_key(self.task, self._turns), Ending(changed, self.late))
         finally:
-            if self._desk is not None:
-                self._desk.close()
+            if self._tools is not None:
+                self._tools.close()
 
 
 def _may_be_new(path: str, source: Package) -> bool:
     """Whether a file that the package did not have may become a module of it."""
-    folders = {str(PurePosixPath(known).parent) for known in source.sources} - {".", source.root}
-    parts = PurePosixPath(path)
-    plain = (
-        parts.suffix == ".py"
-        and path not in source.files
-        and parts.stem.isidentifier()
-        and not parts.stem.startswith(("test", "conftest"))
-    )
-    return plain and str(parts.parent) in folders
+    module = PurePosixPath(path)
+    if module.suffix != ".py" or path in source.files or not module.stem.isidentifier():
+        return False
+    if module.stem.startswith(("test", "conftest")):
+        return False
+    folders = {str(PurePosixPath(own).parent) for own in source.sources}
+    return str(module.parent) in folders - {".", source.root}
 
 
-def _key(task: Task, said: list[Message]) -> str:
-    text = json.dumps(
-        [
-            task.instance,
-            [[m.content, [[c.name, repr(c.arguments)] for c in m.tool_calls]] for m in said],
-        ]
-    )
+def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
+    """The files that differ, as they are afterwards; None: removed."""
+    paths = {*before, *after}
+    return {path: after.get(path) for path in paths if after.get(path) != before.get(path)}
+
+
+def _key(task: RepairTask, turns: Sequence[Message]) -> str:
+    """The same for the environment, which sees the turns, and for the verdict, which reads them."""
+    said = []
+    for turn in turns:
+        calls = [[call.name, repr(call.arguments)] for call in turn.tool_calls]
+        said.append([turn.content, calls])
+
+    # A reply's text may hold lone surrogates.
+    text = json.dumps([task.instance, said])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def _spoken(reply: Reply) -> list[Message]:
-    """The assistant turns up to the one that ended the conversation."""
-    said: list[Message] = []
-    for message in reply.messages:
-        if message.role == "assistant":
-            said.append(message)
-            if not message.tool_calls:
-                break
-    return said
+# ---------------------------------------------------------------- the verdict
 
 
-def ended(task: Task, reply: Reply, ends: Ends) -> tuple[dict[str, str], bool]:
-    """(the sources with which a conversation ended, whether its time ran out): as its environment left them, or from holding it again."""
-    said = _spoken(reply)
-    for heard in (
-        said,
-        said[:-1],
-    ):  # a turn that reached its token limit never got to the environment
-        if heard and (left := ends.take(_key(task, heard))) is not None:
-            files = {**_broken(task.patch, task.requirement), **left[0]}
-            return {path: text for path, text in files.items() if text is not None}, left[1]
-    again = Episode(task, Ends())
+def verdict(task: RepairTask, reply: Reply, endings: Endings) -> Verdict:
+    """1 when every failing test now passes and every passing test still does.
+
+    A failing test passes when it computes every value that was taken out of it. `unreliable`
+    (rewarded or not, never trained; paper §4.8.2): it passed, but the conversation ended at a limit
+    of turns or tokens; its time ran out; or the tests ended at a limit.
+    """
+    files, late = sources_after(task, reply, endings)
+    if files == files_at_start(task):
+        metrics = {"changed": 0.0, "unreliable": float(late)}
+        return Verdict(0.0, "no source was changed", metrics)
+
+    result = test_sources(task, files)
+
+    # A repair that the model did not declare done may be luck.
+    turns = _assistant_turns(reply)
+    stopped = bool(turns) and not turns[-1].tool_calls and reply.finished
+    unreliable = result.cut_off or late or (result.resolved and not stopped)
+    return Verdict(
+        reward=1.0 if result.resolved else 0.0,
+        note=result.why or "the hidden tests pass",
+        metrics={"changed": 1.0, "fixed": result.fixed, "unreliable": float(unreliable)},
+    )
+
+
+def sources_after(task: RepairTask, reply: Reply, endings: Endings) -> tuple[dict[str, str], bool]:
+    """(the sources with which a conversation ended, whether its time ran out).
+
+    As its environment left them, or from holding the conversation again.
+    """
+    turns = _assistant_turns(reply)
+
+    # A turn that reached its token limit never got to the environment.
+    for heard in (turns, turns[:-1]):
+        ending = endings.take(_key(task, heard)) if heard else None
+        if ending is not None:
+            return ending.sources(task), ending.late
+
+    again = Episode(task, Endings())
     try:
-        for message in said:
-            again.step(message)
+        for turn in turns:
+            again.step(turn)
         return again.sources(), again.late
     finally:
         again.close()
 
 
-def verdict(task: Task, reply: Reply, ends: Ends) -> Verdict:
-    """1 when every failing test now passes, computing every value that was taken out of it, and every passing test still does.
-
-    `unreliable` (rewarded or not, never trained; paper §4.8.2): it passed, but the conversation ended at a limit of turns or tokens; its
-    time ran out; or the tests ended at a limit.
-    """
-    files, late = ended(task, reply, ends)
-    if files == _broken(task.patch, task.requirement):
-        return Verdict(0.0, "no source was changed", {"changed": 0.0, "unreliable": float(late)})
-    said = _spoken(reply)
-    stopped = bool(said) and not said[-1].tool_calls and reply.finished
-    why, fixed, cut = judged(task, files)
-    unreliable = cut or late or (not why and not stopped)
-    return Verdict(
-        0.0 if why else 1.0,
-        why or "the hidden tests pass",
-        {"changed": 1.0, "fixed": fixed, "unreliable": float(unreliable)},
-    )
+def _assistant_turns(reply: Reply) -> list[Message]:
+    """The assistant turns up to the one that ended the conversation."""
+    turns: list[Message] = []
+    for message in reply.messages:
+        if message.role == "assistant":
+            turns.append(message)
+            if not message.tool_calls:
+                break
+    return turns
 
 
-def judged(task: Task, files: Mapping[str, str]) -> tuple[str, float, bool]:
-    """(why it is not resolved, share of failing tests repaired, whether the tests were cut off by a limit)."""
-    report = _tested(task, files)
-    if report.ran.status in ("timeout", "memory"):
-        return f"the hidden tests ended at a limit: {report.ran.status}", 0.0, True
-    if report.fooled:
-        return f"the test run is not to be believed: {report.fooled}", 0.0, False
-    right = [test for test in task.failing if _right(task, report, test)]
-    spoilt = sum(not report.good(test) for test in task.passing)
-    fixed = len(right) / len(task.failing)
-    if len(right) < len(task.failing):
-        return (
-            f"{len(task.failing) - len(right)} of {len(task.failing)} failing tests still fail",
-            fixed,
-            False,
-        )
-    return (
-        (f"{spoilt} of {len(task.passing)} passing tests fail now" if spoilt else ""),
-        fixed,
-        False,
-    )
+@dataclass(frozen=True)
+class TestResult:
+    """What the hidden tests say about some sources."""
+
+    why: str
+    """Why the task is not resolved; empty where it is."""
+    fixed: float = 0.0
+    """Share of the failing tests that pass now."""
+    cut_off: bool = False
+    """Whether the tests ended at a limit."""
+
+    @property
+    def resolved(self) -> bool:
+        return not self.why
 
 
-def _tested(task: Task, files: Mapping[str, str]) -> judge.Report:
+def test_sources(task: RepairTask, files: Mapping[str, str]) -> TestResult:
+    """Run the hidden tests against these sources of the package."""
+    report = _run(task, files)
+    status = report.ran.status
+    if status in ("timeout", "memory"):
+        return TestResult(f"the hidden tests ended at a limit: {status}", cut_off=True)
+    if report.doubt:
+        return TestResult(f"the test run is not to be believed: {report.doubt}")
+
+    # Every failing test must pass now, and every passing one still.
+    failing = len(task.failing)
+    passing = len(task.passing)
+    still_failing = failing - _repaired(task, report)
+    newly_failing = _spoilt(task, report)
+    fixed = (failing - still_failing) / failing
+
+    if still_failing:
+        return TestResult(f"{still_failing} of {failing} failing tests still fail", fixed)
+    if newly_failing:
+        return TestResult(f"{newly_failing} of {passing} passing tests fail now", fixed)
+    return TestResult("", fixed)
+
+
+def _run(task: RepairTask, files: Mapping[str, str]) -> Report:
+    """The hidden tests, in an order that depends on the task and the sources alone."""
     wanted = (*task.failing, *task.passing)
-    modules = sorted({test.partition("::")[0] for test in wanted})
-    digest = hashlib.blake2b(
-        repr(sorted(files.items())).encode("utf-8", "replace"), digest_size=8
-    ).hexdigest()
-    return judge.run(
+    modules = {test.partition("::")[0] for test in wanted}
+
+    # The same sources get the same order, whoever asks and when.
+    by_path = sorted(files.items())
+    text = repr(by_path)
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8)
+    seed = seed_of("judge", task.instance, digest.hexdigest())
+
+    return run_tests.run(
         source_of(task),
         files,
-        modules,
-        task.spared,
-        wanted,
-        seed_of("judge", task.instance, digest) % (1 << 31),
+        tests=sorted(modules),
+        spared=task.spared,
+        wanted=wanted,
+        seed=seed % (1 << 31),
     )
 
 
-def _right(task: Task, report: judge.Report, test: str) -> bool:
-    return report.good(test) and tasks.order(report, test) == task.values[test]
+def _repaired(task: RepairTask, report: Report) -> int:
+    """How many of the failing tests are right, having left out none of their values."""
+    count = 0
+    for test in task.failing:
+        count += report.is_right(test) and report.order(test) == task.values[test]
+    return count
 
 
-def disproof(task: Task) -> str:
-    """Empty where every failing test fails and every passing one passes as the task begins, and all pass once the golden patch was made with
-    the tools; else what does not hold."""
-    before = _tested(task, _broken(task.patch, task.requirement))
-    if before.ran.status != "ok" or before.fooled:
-        return f"before the patch the test run broke: {before.fooled or before.ran.status}"
-    passing = sum(_right(task, before, test) for test in task.failing)
-    failing = sum(not before.good(test) for test in task.passing)
+def _spoilt(task: RepairTask, report: Report) -> int:
+    """How many of the passing tests are not right."""
+    return sum(not report.is_right(test) for test in task.passing)
+
+
+# ---------------------------------------------------------------- the proof of a task
+
+
+def disproof(task: RepairTask) -> str:
+    """Empty where a task holds, else what does not.
+
+    It holds where every failing test fails and every passing one passes as the task begins, and all
+    pass once the golden patch was made with the tools.
+    """
+    before = _run(task, files_at_start(task))
+    if before.ran.status != "ok" or before.doubt:
+        return f"before the patch the test run broke: {before.doubt or before.ran.status}"
+
+    passing = _repaired(task, before)
+    failing = _spoilt(task, before)
     if passing or failing:
         return f"before the patch {passing} of FAIL_TO_PASS pass and {failing} of PASS_TO_PASS fail"
-    after = verdict(task, gold(task), Ends())
+
+    after = verdict(task, gold(task), Endings())
     return "" if after.reward == 1.0 else f"after the patch: {after.note}"
 
 
 def disproofs(file: Path) -> Iterator[tuple[str, str, str]]:
-    """(package, row, `disproof`) of every row of a file that `linn tasks` made; sources that the cache lacks are fetched."""
+    """(package, row, `disproof`) of every row of a file that `linn tasks` made.
+
+    Sources that the cache lacks are fetched.
+    """
     for index, row in enumerate(read_rows(file)):
         where = f"{file} row {index}"
         meta = row.get("metadata")
@@ -282,45 +386,68 @@ def disproofs(file: Path) -> Iterator[tuple[str, str, str]]:
             raise UserError(
                 f"{where}: metadata.package is missing; only what linn tasks makes can be proved"
             )
+
         task = rows.task(meta, where)
         package.fetch(task.requirement)
-        prompt(task, "swe_agentic", where)  # raises where the patch does not fit
+        # Making the prompt checks that the patch fits.
+        prompt(task, "swe_agentic", where)
         yield task.requirement, f"{where} ({task.instance})", disproof(task)
 
 
-def gold(task: Task) -> Reply:
+# ---------------------------------------------------------------- the gold reply
+
+
+def gold(task: RepairTask) -> Reply:
     """The golden patch as calls of `replace`."""
+    broken = files_at_start(task)
     source = source_of(task)
-    before = dict(_broken(task.patch, task.requirement))
-    calls = []
-    for path in source.sources:
-        for old, new in _edits(before[path], source.files[path]):
-            calls.append(ToolCall("replace", {"path": path, "old": old, "new": new}))
-    turns = [
-        turn
-        for call in calls
-        for turn in (Message("assistant", "", tool_calls=(call,)), Message("tool", "ok"))
-    ]
-    return Reply("done", messages=(*turns, Message("assistant", "done")))
+    calls: list[ToolCall] = []
+    for path, text in source.own_files().items():
+        for old, new in replacements(broken[path], text):
+            arguments = {"path": path, "old": old, "new": new}
+            calls.append(ToolCall("replace", arguments))
+
+    # One call per turn, each answered as the tool would.
+    turns: list[Message] = []
+    for call in calls:
+        turns.append(Message("assistant", "", tool_calls=(call,)))
+        turns.append(Message("tool", "ok"))
+    turns.append(Message("assistant", "done"))
+    return Reply("done", messages=tuple(turns))
 
 
-def _edits(before: str, after: str) -> list[tuple[str, str]]:
-    """(old, new) replacements, each old text found once when its turn comes, that lead from one text to the other."""
-    found: list[tuple[str, str]] = []
+def replacements(before: str, after: str) -> list[tuple[str, str]]:
+    """(old, new) texts that lead from one text to the other when replaced in turn.
+
+    Each old text is found once when its turn comes.
+    """
+    pairs: list[tuple[str, str]] = []
     while before != after:
-        old, new = before.split("\n"), after.split("\n")
-        _, a, b, c, d = next(
-            op
-            for op in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-            if op[0] != "equal"
-        )
-        more = 1
-        while before.count("\n".join(old[max(0, a - more) : b + more])) != 1:
-            more += 1
-        texts = (
-            "\n".join([*old[max(0, a - more) : a], *middle, *old[b : b + more]])
-            for middle in (old[a:b], new[c:d])
-        )
-        found.append((next(texts), next(texts)))
-        before = before.replace(*found[-1])
-    return found
+        pair = _first_replacement(before, after)
+        pairs.append(pair)
+        before = before.replace(*pair)
+    return pairs
+
+
+def _first_replacement(before: str, after: str) -> tuple[str, str]:
+    """The first change, with as many lines around it as make its old text unique."""
+    lines = before.split("\n")
+    new_lines = after.split("\n")
+    matcher = difflib.SequenceMatcher(None, lines, new_lines, autojunk=False)
+    changes = [place for tag, *place in matcher.get_opcodes() if tag != "equal"]
+    start, end, new_start, new_end = changes[0]
+
+    # At least one line on each side; all lines together are found once.
+    around = 1
+    while before.count(_joined_lines(lines, start - around, end + around)) != 1:
+        around += 1
+
+    above = lines[max(0, start - around) : start]
+    below = lines[end : end + around]
+    old = [*above, *lines[start:end], *below]
+    new = [*above, *new_lines[new_start:new_end], *below]
+    return "\n".join(old), "\n".join(new)
+
+
+def _joined_lines(lines: Sequence[str], first: int, last: int) -> str:
+    return "\n".join(lines[max(0, first) : last])

@@ -1,7 +1,8 @@
-"""Hidden tests without their numbers: expected values are taken out of the test text, so that the tested code cannot meet them.
+"""Tests without their numbers: expected values are taken out, so that tested code cannot meet them.
 
-Code under test shares a process with the tests and could declare any of them passed. So in `assert f(x) == [1, 2]` the process gets
-only the left side to compute; it sends the value out, and who holds `[1, 2]` compares outside. A repair earns by computing the values.
+Code under test shares a process with the tests and could declare any of them passed. So in
+`assert f(x) == [1, 2]` the process gets only the left side to compute. It sends the value out, and
+who holds `[1, 2]` compares outside. A repair earns by computing the values.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
-_EQUAL = {
+from linn.domains.swe_agentic.bugs import called_name
+
+_UNITTEST_EQUAL = {
     "assertEqual",
     "assertListEqual",
     "assertDictEqual",
@@ -20,10 +23,10 @@ _EQUAL = {
     "assertSequenceEqual",
     "assertMultiLineEqual",
 }
-_EQUAL |= {"assert_equal", "eq_"}  # helpers that many suites write for themselves
+_EQUAL = _UNITTEST_EQUAL | {"assert_equal", "eq_"}  # helpers that many suites write for themselves
 _LONGEST_VALUE = 20_000
 SEND = "_linn_send"
-"""The name of the function that stripped tests call: (site, value) or (site, value, row)."""
+"""Name of the function that stripped tests call: (site, value) or (site, value, row)."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,17 @@ class Site:
     test: str
     """The test function, with its class."""
     values: tuple[Any, ...]
-    """What was expected: one value, or one a row of the test's parameters."""
+    """What was expected: one value, or one per row of the test's parameters."""
     parameter: str
     """The test's parameter that held the expected value; empty: it stood in the assertion."""
-    asked: ast.expr
+    computed: ast.expr
     """The expression whose value was compared."""
     before: tuple[ast.stmt, ...] | None
-    """The statements of the test before it, in order; None where it stands inside another statement."""
+    """The statements of the test before it, in order; None inside another statement."""
 
 
 @dataclass(frozen=True)
-class Stripped:
+class StrippedTests:
     """A test module without expected values."""
 
     text: str
@@ -54,261 +57,372 @@ class Stripped:
     """Every test function by `Class.name`, as it was."""
 
 
+@dataclass(frozen=True)
+class _Column:
+    """A parameter of a test whose values are all plain data."""
+
+    rows: ast.List | ast.Tuple
+    """The rows of all parameters, as they stand in the decorator."""
+    index: int | None
+    """Which cell of a row it is; None: a row is the value itself."""
+    values: tuple[Any, ...]
+    """Its value in each row."""
+
+    def hide(self) -> None:
+        """Put the row's number where each value stood."""
+        for number, row in enumerate(self.rows.elts):
+            if self.index is None:
+                self.rows.elts[number] = ast.Constant(number)
+            else:
+                assert isinstance(row, (ast.Tuple, ast.List))
+                row.elts[self.index] = ast.Constant(number)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a statement of a function stands."""
+
+    block: list[ast.stmt]
+    """The list of statements it is in."""
+    index: int
+    """Its index there."""
+    before: tuple[ast.stmt, ...] | None
+    """The statements before it, at the function's top level; None further in."""
+
+    @property
+    def statement(self) -> ast.stmt:
+        return self.block[self.index]
+
+    def put(self, statement: ast.stmt) -> None:
+        self.block[self.index] = statement
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """An assertion that a value equals plain data, or a parameter that holds plain data."""
+
+    number: int
+    """The number of its site."""
+    place: _Place
+    """The assertion."""
+    computed: ast.expr
+    """The side to compute."""
+    expected: ast.expr
+    """The side that is known."""
+
+    @property
+    def parameter(self) -> str:
+        """The parameter that holds the expected value; empty where the assertion does."""
+        return self.expected.id if isinstance(self.expected, ast.Name) else ""
+
+
+def strip(text: str, spared: Collection[int] = ()) -> StrippedTests:
+    """Take the expected values out of a test module.
+
+    `spared`: numbers of sites that stay, as their values cannot cross the border. Sites are
+    numbered in the order of the text, the same each time for the same text. Raises SyntaxError.
+    """
+    tree = ast.parse(text)
+    stripper = _Stripper(spared)
+    tests: dict[str, ast.AST] = {}
+    for name, function in _tests(tree):
+        # A copy: stripping changes the function itself.
+        source = ast.unparse(function)
+        tests[name] = ast.parse(source).body[0]
+        stripper.strip(name, function)
+
+    _remove_docstrings(tree)
+    stripped = ast.unparse(ast.fix_missing_locations(tree))
+    return StrippedTests(stripped, stripper.sites, tests)
+
+
+def _remove_docstrings(tree: ast.Module) -> None:
+    """They may show values."""
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body[0] = ast.Expr(ast.Constant(None))
+
+
+def _tests(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """The test functions of a module, and of its classes as `Class.name`."""
+    for node in tree.body:
+        if _is_test(node):
+            yield node.name, node
+        elif isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                if _is_test(inner):
+                    yield f"{node.name}.{inner.name}", inner
+
+
+def _is_test(node: ast.stmt) -> TypeGuard[ast.FunctionDef]:
+    return isinstance(node, ast.FunctionDef) and node.name.startswith("test")
+
+
+class _Stripper:
+    """Rewrites one test function after the other, numbering the sites."""
+
+    def __init__(self, spared: Collection[int]) -> None:
+        self.spared = spared
+        self.sites: dict[int, Site] = {}
+        self._count = 0
+
+    def strip(self, test: str, function: ast.FunctionDef) -> None:
+        """Take out the values of one test; the function is changed."""
+        _inline_expected(function)
+        columns = _columns(function)
+        comparisons = self._comparisons(function, columns)
+
+        # A parameter is hidden everywhere or nowhere.
+        visible = {
+            name
+            for name in columns
+            if not _is_only_compared(function, name, uses=len(_uses(function, name)))
+        }
+        for comparison in comparisons:
+            if comparison.parameter and comparison.number in self.spared:
+                visible.add(comparison.parameter)
+
+        hidden: set[str] = set()
+        for comparison in comparisons:
+            parameter = comparison.parameter
+            if comparison.number in self.spared or parameter in visible:
+                continue
+            if parameter:
+                hidden.add(parameter)
+                values = columns[parameter].values
+            else:
+                values = (constant(comparison.expected),)
+            self._take_out(test, comparison, values)
+
+        for parameter in hidden:
+            columns[parameter].hide()
+
+    def _comparisons(
+        self, function: ast.FunctionDef, columns: Mapping[str, _Column]
+    ) -> list[_Comparison]:
+        comparisons = []
+        for place in _places(function.body):
+            sides = _compared(place.statement, columns)
+            if sides is not None:
+                comparisons.append(_Comparison(self._count, place, *sides))
+                self._count += 1
+        return comparisons
+
+    def _take_out(self, test: str, comparison: _Comparison, values: tuple[Any, ...]) -> None:
+        """Note the site, and send the value in place of comparing it."""
+        parameter = comparison.parameter
+        place = comparison.place
+
+        self.sites[comparison.number] = Site(
+            test=test,
+            values=values,
+            parameter=parameter,
+            computed=comparison.computed,
+            before=place.before,
+        )
+
+        number = ast.Constant(comparison.number)
+        arguments: list[ast.expr] = [number, comparison.computed]
+        if parameter:  # its value in the process is the row's number
+            row = ast.Name(parameter, ast.Load())
+            arguments.append(row)
+
+        send = ast.Name(SEND, ast.Load())
+        call = ast.Expr(ast.Call(send, arguments, []))
+        place.put(ast.copy_location(call, place.statement))
+
+
+# ---------------------------------------------------------------- plain data
+
+
 def constant(node: ast.expr) -> Any:
-    """The value of an expression that is plain data written out; raises ValueError for any other."""
+    """The value of an expression that is plain data written out; raises ValueError for others."""
     if isinstance(node, ast.Call) and not node.keywords and len(node.args) == 1:
-        if (
-            isinstance(node.func, ast.Attribute)
-            and node.func.attr == "join"
-            and isinstance(node.func.value, ast.Constant)
-        ):
-            separator, parts = node.func.value.value, constant(node.args[0])
-            if (
-                isinstance(separator, str)
-                and isinstance(parts, (list, tuple))
-                and all(isinstance(part, str) for part in parts)
-            ):
-                return separator.join(parts)
-        raise ValueError
+        return _joined(node.func, node.args[0])
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ValueError from None
 
 
-def _plain(node: ast.expr) -> bool:
+def _joined(function: ast.expr, argument: ast.expr) -> str:
+    """The value of `"separator".join(["a", "b"])`; raises ValueError for any other call."""
+    match function:
+        case ast.Attribute(value=ast.Constant(value=str() as separator), attr="join"):
+            parts = constant(argument)
+        case _:
+            raise ValueError
+
+    if not isinstance(parts, (list, tuple)):
+        raise ValueError
+    if not all(isinstance(part, str) for part in parts):
+        raise ValueError
+    return separator.join(parts)
+
+
+def _is_plain(node: ast.expr) -> bool:
     try:
         return len(repr(constant(node))) <= _LONGEST_VALUE
     except ValueError:
         return False
 
 
-def strip(text: str, spared: Collection[int] = ()) -> Stripped:
-    """Take the expected values out of a test module, except at the sites numbered in `spared` (their values cannot cross the border).
-
-    Sites are numbered in the order of the text, the same each time for the same text. Raises SyntaxError.
-    """
-    tree = ast.parse(text)
-    sites: dict[int, Site] = {}
-    tests: dict[str, ast.AST] = {}
-    work = _Strip(sites, spared)
-    for name, function in _tests(tree):
-        tests[name] = ast.parse(ast.unparse(function)).body[0]
-        work.function(name, function)
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module))
-            and ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body[0] = ast.Expr(ast.Constant(None))  # may show values
-    return Stripped(ast.unparse(ast.fix_missing_locations(tree)), sites, tests)
+# ---------------------------------------------------------------- names and statements
 
 
-def _tests(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
-            yield node.name, node
-        elif isinstance(node, ast.ClassDef):
-            for inner in node.body:
-                if isinstance(inner, ast.FunctionDef) and inner.name.startswith("test"):
-                    yield f"{node.name}.{inner.name}", inner
+def _inline_expected(function: ast.FunctionDef) -> None:
+    """Put the value of `expected = [1, 2]` where `expected` is compared, if it is only compared."""
+    # From the end, so that removing a statement moves none that is still to come.
+    for index in reversed(range(len(function.body))):
+        match function.body[index]:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                if _is_plain(value) and _is_assigned_once(function, name):
+                    _substitute(function, name, value)
+                    function.body.pop(index)
+
+        # A function without statements cannot be written.
+        if not function.body:
+            function.body = [ast.Pass()]
 
 
-class _Strip:
-    """Rewrites one test function after the other, numbering the sites."""
+def _is_assigned_once(function: ast.FunctionDef, name: str) -> bool:
+    """Whether a name is given one value, and otherwise only compared."""
+    uses = _uses(function, name)
+    assignments = sum(isinstance(use.ctx, ast.Store) for use in uses)
+    return assignments == 1 and _is_only_compared(function, name, uses=len(uses) - 1)
 
-    def __init__(self, sites: dict[int, Site], spared: Collection[int]) -> None:
-        self.sites, self.spared, self.count = sites, spared, 0
 
-    def function(self, name: str, function: ast.FunctionDef) -> None:
-        self._inline(function)
-        parameters = _parameters(function)
-        found = []
-        blocked: set[str] = set()
-        for place, index, before in _statements(function.body):
-            compared = _compared(place[index], parameters)
-            if compared is not None:
-                found.append((self.count, place, index, before, *compared))
-                if isinstance(compared[1], ast.Name) and self.count in self.spared:
-                    blocked.add(compared[1].id)
-                self.count += 1
-        for parameter in parameters:
-            if not _only_compared(function, parameter, len(_names(function, parameter))):
-                blocked.add(parameter)
-        hidden: set[str] = set()
-        for number, place, index, before, asked, expected in found:
-            parameter = expected.id if isinstance(expected, ast.Name) else ""
-            if number in self.spared or parameter in blocked:
-                continue
-            values = tuple(parameters[parameter][1]) if parameter else (constant(expected),)
-            self.sites[number] = Site(name, values, parameter, asked, before)
-            arguments: list[ast.expr] = [
-                ast.Constant(number),
-                asked,
-                *([ast.Name(parameter, ast.Load())] if parameter else []),
-            ]
-            place[index] = ast.copy_location(
-                ast.Expr(ast.Call(ast.Name(SEND, ast.Load()), arguments, [])), place[index]
-            )
-            hidden |= {parameter} - {""}
-        for parameter in hidden:
-            _hide_parameter(*parameters[parameter][0])
-
-    def _inline(self, function: ast.FunctionDef) -> None:
-        """Put `expected = [1, 2]`, used only as one side of comparisons, where it is used."""
-        for at in reversed(range(len(function.body))):
-            node = function.body[at]
-            if not (
-                isinstance(node, ast.Assign)
-                and len(node.targets) == 1
-                and isinstance(node.targets[0], ast.Name)
-                and _plain(node.value)
-            ):
-                continue
-            name = node.targets[0].id
-            uses = _names(function, name)
-            if sum(isinstance(use.ctx, ast.Store) for use in uses) != 1 or not _only_compared(
-                function, name, len(uses) - 1
-            ):
-                continue
-            for place, index, _ in _statements(function.body):
-                place[index] = (
-                    _Substitute(name, node.value).visit(place[index])
-                    if _sides(place[index])
-                    else place[index]
-                )
-            function.body.pop(at)
-            function.body = function.body or [ast.Pass()]
+def _substitute(function: ast.FunctionDef, name: str, value: ast.expr) -> None:
+    """Put a value in place of a name in all assertions of equality."""
+    substitute = _Substitute(name, value)
+    for place in _places(function.body):
+        if _sides(place.statement):
+            place.put(substitute.visit(place.statement))
 
 
 class _Substitute(ast.NodeTransformer):
+    """Puts a value in place of a name."""
+
     def __init__(self, name: str, value: ast.expr) -> None:
-        self.name, self.value = name, value
+        self.name = name
+        self.value = value
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self.value if node.id == self.name and isinstance(node.ctx, ast.Load) else node
+        is_read = node.id == self.name and isinstance(node.ctx, ast.Load)
+        return self.value if is_read else node
 
 
-def _names(function: ast.FunctionDef, name: str) -> list[ast.Name]:
-    return [
-        node
-        for part in function.body
-        for node in ast.walk(part)
-        if isinstance(node, ast.Name) and node.id == name
-    ]
+def _uses(function: ast.FunctionDef, name: str) -> list[ast.Name]:
+    """Where a name stands in a function's body."""
+    nodes = [node for statement in function.body for node in ast.walk(statement)]
+    return [node for node in nodes if isinstance(node, ast.Name) and node.id == name]
 
 
-def _statements(
-    body: list[ast.stmt], top: bool = True
-) -> Iterator[tuple[list[ast.stmt], int, tuple[ast.stmt, ...] | None]]:
-    """Every statement of a function, nested ones too, as (list, index, those before it where it is at the top level)."""
-    before = tuple(body)
-    for index, node in enumerate(before):
-        yield body, index, before[:index] if top else None
+def _places(block: list[ast.stmt], is_top: bool = True) -> Iterator[_Place]:
+    """Every statement of a function, nested ones too, but not those of functions and classes."""
+    statements = tuple(block)
+    for index, statement in enumerate(statements):
+        yield _Place(block, index, statements[:index] if is_top else None)
+        if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+            continue
         for field in ("body", "orelse", "finalbody"):
-            if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                yield from _statements(getattr(node, field, []), False)
+            yield from _places(getattr(statement, field, []), is_top=False)
 
 
-def _sides(node: ast.stmt) -> tuple[ast.expr, ast.expr] | None:
+def _sides(statement: ast.stmt) -> tuple[ast.expr, ast.expr] | None:
     """The two sides of an assertion that they are equal."""
-    if (
-        isinstance(node, ast.Assert)
-        and isinstance(node.test, ast.Compare)
-        and len(node.test.ops) == 1
-        and isinstance(node.test.ops[0], ast.Eq)
-    ):
-        return node.test.left, node.test.comparators[0]
-    if (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Call)
-        and len(node.value.args) in (2, 3)
-        and not node.value.keywords
-    ):
-        function = node.value.func
-        named = (
-            function.attr
-            if isinstance(function, ast.Attribute)
-            else function.id
-            if isinstance(function, ast.Name)
-            else ""
-        )
-        if named in _EQUAL:
-            return node.value.args[0], node.value.args[1]
+    match statement:
+        case ast.Assert(test=ast.Compare(left=left, ops=[ast.Eq()], comparators=[right])):
+            return left, right
+        case ast.Expr(value=ast.Call(func=function, args=arguments, keywords=[])):
+            # A third argument is the message of unittest.
+            if len(arguments) in (2, 3) and called_name(function) in _EQUAL:
+                return arguments[0], arguments[1]
     return None
 
 
-def _compared(node: ast.stmt, parameters: Mapping[str, Any]) -> tuple[ast.expr, ast.expr] | None:
-    """(what is asked, what is expected) of an assertion that a value equals plain data or a parameter that holds plain data."""
-    sides = _sides(node)
+def _compared(statement: ast.stmt, parameters: Collection[str]) -> tuple[ast.expr, ast.expr] | None:
+    """(what is computed, what is expected) of an assertion that a value equals plain data.
+
+    The expected side may also be one of `parameters`.
+    """
+    sides = _sides(statement)
     if sides is None:
         return None
-    for asked, expected in (sides, sides[::-1]):
-        known = isinstance(expected, ast.Name) and expected.id in parameters
-        if (known or _plain(expected)) and not _plain(asked):
-            return asked, expected
+
+    # The expected value may stand on either side.
+    for computed, expected in (sides, sides[::-1]):
+        is_parameter = isinstance(expected, ast.Name) and expected.id in parameters
+        if (is_parameter or _is_plain(expected)) and not _is_plain(computed):
+            return computed, expected
     return None
 
 
-def _only_compared(function: ast.FunctionDef, name: str, uses: int) -> bool:
-    """Whether every use of a name is as one whole side of an assertion of equality."""
-    found = 0
-    for place, index, _ in _statements(function.body):
-        sides = _sides(place[index])
-        found += sum(isinstance(side, ast.Name) and side.id == name for side in sides or ())
-    return found == uses > 0
+def _is_only_compared(function: ast.FunctionDef, name: str, uses: int) -> bool:
+    """Whether all `uses` of a name, at least one, are whole sides of assertions of equality."""
+    compared = 0
+    for place in _places(function.body):
+        for side in _sides(place.statement) or ():
+            compared += isinstance(side, ast.Name) and side.id == name
+    return compared == uses > 0
 
 
-def _parameters(
-    function: ast.FunctionDef,
-) -> dict[str, tuple[tuple[ast.expr, int | None], list[Any]]]:
-    """Parameters of a test whose rows are all plain data: name -> (where they stand, the values)."""
-    found: dict[str, tuple[tuple[ast.expr, int | None], list[Any]]] = {}
+# ---------------------------------------------------------------- parameters
+
+
+def _columns(function: ast.FunctionDef) -> dict[str, _Column]:
+    """Parameters of a test whose values are all plain data, by name."""
+    columns: dict[str, _Column] = {}
     for decorator in function.decorator_list:
-        if not (
-            isinstance(decorator, ast.Call)
-            and ast.unparse(decorator.func).endswith("mark.parametrize")
-            and len(decorator.args) == 2
-        ):
-            continue
-        if decorator.keywords or not isinstance(decorator.args[1], (ast.List, ast.Tuple)):
-            continue
-        try:
-            names = constant(decorator.args[0])
-        except ValueError:
-            continue
-        split = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
-        rows = decorator.args[1].elts
-        for index, name in enumerate(split):
-            cells = [
-                _cell(row, index if len(split) > 1 or not isinstance(names, str) else None)
-                for row in rows
-            ]
-            if rows and all(cell is not None and _plain(cell) for cell in cells):
-                position = index if len(split) > 1 or not isinstance(names, str) else None
-                found[name] = (
-                    (decorator.args[1], position),
-                    [constant(cell) for cell in cells if cell is not None],
-                )
-    return found
+        match decorator:
+            case ast.Call(
+                func=called,
+                args=[named, (ast.List() | ast.Tuple()) as rows],
+                keywords=[],
+            ):
+                if ast.unparse(called).endswith("mark.parametrize"):
+                    columns |= _columns_of(named, rows)
+    return columns
+
+
+def _columns_of(named: ast.expr, rows: ast.List | ast.Tuple) -> dict[str, _Column]:
+    """The same for one decorator: the names, as it gives them, and the rows."""
+    try:
+        names = constant(named)
+    except ValueError:
+        return {}
+
+    # With one name in a text, a row is the value itself.
+    has_cells = True
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",")]
+        has_cells = len(names) > 1
+
+    columns = {}
+    for position, name in enumerate(names):
+        index = position if has_cells else None
+        values = _column_values(rows, index)
+        if values:
+            columns[name] = _Column(rows, index, values)
+    return columns
+
+
+def _column_values(rows: ast.List | ast.Tuple, index: int | None) -> tuple[Any, ...]:
+    """The values of a column; empty where one of them is missing or not plain data."""
+    values = []
+    for row in rows.elts:
+        cell = _cell(row, index)
+        if cell is None or not _is_plain(cell):
+            return ()
+        values.append(constant(cell))
+    return tuple(values)
 
 
 def _cell(row: ast.expr, index: int | None) -> ast.expr | None:
     if index is None:
         return row
-    return (
-        row.elts[index]
-        if isinstance(row, (ast.Tuple, ast.List)) and index < len(row.elts)
-        else None
-    )
-
-
-def _hide_parameter(rows: ast.expr, index: int | None) -> None:
-    """Put the row's number where its expected value stood."""
-    assert isinstance(rows, (ast.List, ast.Tuple))
-    for number, row in enumerate(rows.elts):
-        if index is None:
-            rows.elts[number] = ast.Constant(number)
-        else:
-            assert isinstance(row, (ast.Tuple, ast.List))
-            row.elts[index] = ast.Constant(number)
+    if isinstance(row, (ast.Tuple, ast.List)) and index < len(row.elts):
+        return row.elts[index]
+    return None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from linn.domains.base import Domain, Question, content_key
+from linn.domains.base import Domain, content_key
 from linn.domains.common import diffs, edits
 from linn.domains.common.values import grade_values
 from linn.domains.swe_agentless import (
@@ -34,6 +34,7 @@ from linn.domains.swe_agentless.tasks import (
     write_test_of,
 )
 from linn.errors import UserError
+from linn.judges.text import Question
 from linn.sandbox import Limits, Sandbox
 from linn.types import Message, Prompt, Reply, Split, Verdict
 
@@ -188,40 +189,36 @@ class SweAgentless(Domain):
         task = self._judged_task(prompt)
         if task is None:
             return ()
-        states = [self._after(task, reply) for reply in replies]
-        return [
-            scoring.question(task.issue, task.files, after, task.patch)
-            for after in states
-            if isinstance(after, dict)
-        ]
+        questions = []
+        for index, reply in enumerate(replies):
+            after = self._after(task, reply)
+            if isinstance(after, dict):
+                question = scoring.question(task.issue, task.files, after, task.patch, index)
+                questions.append(question)
+        return questions
 
     def judge(
-        self, prompt: Prompt, replies: Sequence[Reply], answers: Sequence[str] = ()
+        self,
+        prompt: Prompt,
+        replies: Sequence[Reply],
+        answers: Sequence[tuple[Question, str]] = (),
     ) -> list[Verdict] | None:
-        """The judge's score of each repair, 0 for edits that do not apply.
-
-        A score that nobody could read is `unreliable`: not trained.
-        """
+        """The judge's score of each repair, 0 for edits that do not apply."""
         task = self._judged_task(prompt)
         if task is None:
             return None
-        said = iter(answers)
+        by_reply = {question.replies[0]: answer for question, answer in answers}
+
         verdicts = []
-        for reply in replies:
+        for index, reply in enumerate(replies):
             after = self._after(task, reply)
             if isinstance(after, str):
                 verdicts.append(Verdict(0.0, after, {"applied": 0.0}))
                 continue
-            answer = next(said, None)
-            if answer is None:
+            # Nobody asked the judge: each reply is left to `verify`.
+            if index not in by_reply:
                 return None
-            score = scoring.score_of(answer)
-            if score is None:
-                verdicts.append(
-                    Verdict(0.0, "the judge gave no score", {"applied": 1.0, "unreliable": 1.0})
-                )
-            else:
-                verdicts.append(Verdict(score, f"the judge's score: {score:g}", {"applied": 1.0}))
+            verdicts.append(scoring.verdict_of(by_reply[index]))
         return verdicts
 
     def _judged_task(self, prompt: Prompt) -> RepairTask | None:

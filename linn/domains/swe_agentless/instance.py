@@ -11,7 +11,7 @@ from typing import Any
 from linn.chat.request import request_messages
 from linn.domains.common import diffs, edits
 from linn.errors import UserError
-from linn.judges.pairwise import history
+from linn.judges.text import history
 from linn.types import Message
 
 _ISSUE = re.compile(r"<issue>\s*(.*?)\s*</issue>", re.DOTALL)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from linn.domains.base import Question
 from linn.domains.common import diffs
-from linn.judges.pairwise import FENCES, fenced, read_score, shown
-from linn.types import Message
+from linn.judges.pairwise import read_score
+from linn.judges.text import FENCES, Question, fenced, shown
+from linn.types import Message, Verdict
 
 
 def question(
-    issue: str, before: Mapping[str, str], after: Mapping[str, str], gold: str
+    issue: str, before: Mapping[str, str], after: Mapping[str, str], gold: str, reply: int
 ) -> Question:
     """Does this diff repair the issue?
 
     The judge sees the issue, the code as it was, the diff, and the known patch if there is one; no
-    reasoning.
+    reasoning. `reply`: which of the siblings made the diff.
     """
     touched = {path: text for path, text in before.items() if text != after.get(path)}
     code = "\n\n".join(f"### {path}\n{text}" for path, text in touched.items())
@@ -38,7 +38,17 @@ def question(
         "Think first. End your answer with one JSON object: score, from 0 (does not repair it) "
         'to 1 (surely repairs it), e.g. {"score": 0.3}.'
     )
-    return Question((Message("user", prompt),), lambda answer: score_of(answer) is not None)
+    return Question(
+        (Message("user", prompt),), lambda answer: score_of(answer) is not None, (reply,)
+    )
+
+
+def verdict_of(answer: str) -> Verdict:
+    """The verdict of a judge's answer; a score that nobody could read is not trained."""
+    score = score_of(answer)
+    if score is None:
+        return Verdict(0.0, "the judge gave no score", {"applied": 1.0, "unreliable": 1.0})
+    return Verdict(score, f"the judge's score: {score:g}", {"applied": 1.0})
 
 
 def score_of(answer: str) -> float | None:

@@ -1,0 +1,112 @@
+"""A judge as linn sees it: the protocol, a checkpoint as judge, and asking until it is readable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from linn.chat.render import Codec
+from linn.engine.protocol import Sampler
+from linn.errors import task_group
+from linn.judges.text import Question, answer_of, inert
+from linn.types import Completion, Message, Prompt, Sampling, seed_of
+
+JUDGE_SAMPLING = Sampling(16_384, 0.6, 0.95)
+"""How the released judges are sampled (paper §4.4)."""
+
+
+class Judge(Protocol):
+    """A model that judges, wherever it runs."""
+
+    @property
+    def retries(self) -> int:
+        """How often an unreadable answer is asked for again."""
+        ...
+
+    async def answer(
+        self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]
+    ) -> list[str]:
+        """One answer per conversation, in order, its reasoning removed; empty if it was cut off.
+
+        Raises InfrastructureError if the judge does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SamplerJudge:
+    """A checkpoint as judge: all conversations are one deterministic batch of its sampler."""
+
+    sampler: Sampler
+    """Samples from the judge's weights."""
+    codec: Codec
+    """The judge's own tokenizer."""
+    how: Sampling = JUDGE_SAMPLING
+    """`stop` is filled in with the end-of-turn token."""
+    retries: int = 3
+    """See `Judge`."""
+
+    async def answer(
+        self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]
+    ) -> list[str]:
+        """See `Judge`; the judge thinks first."""
+        if not conversations:
+            return []
+        how = replace(self.how, stop=(self.codec.eos,))
+        tasks = []
+        async with task_group() as group:
+            for messages, seed in zip(conversations, seeds, strict=True):
+                prompt = Prompt("judge", "", tuple(messages))
+                ids = self.codec.prompt_ids(prompt)
+                request = self.sampler.generate(ids, how, seed)
+                tasks.append(group.create_task(request))
+
+            await asyncio.sleep(0)  # every request is queued before the sampler runs
+            self.sampler.flush()
+        return [self._text(task.result()) for task in tasks]
+
+    def _text(self, completion: Completion) -> str:
+        if completion.finish == "length":  # cut off: whatever it says is no verdict yet
+            return ""
+        return answer_of(self.codec.decode(completion.ids), thinking=True)
+
+
+async def ask(
+    judge: Judge, questions: Sequence[Question], seeds: Sequence[int]
+) -> tuple[list[str], int]:
+    """(answers, how many stayed unreadable).
+
+    An unreadable answer is asked for again up to `retries` times, each time with another seed;
+    if it stays unreadable it is empty.
+    """
+    conversations = [_quoted(question.messages) for question in questions]
+    answers = [""] * len(questions)
+    open_questions = list(range(len(questions)))
+
+    for attempt in range(judge.retries + 1):
+        if not open_questions:
+            break
+        texts = await judge.answer(
+            [conversations[i] for i in open_questions],
+            [seed_of(seeds[i], attempt) for i in open_questions],
+        )
+
+        # Only what cannot be read goes into the next, smaller batch.
+        unreadable = []
+        for i, text in zip(open_questions, texts, strict=True):
+            if questions[i].readable(text):
+                answers[i] = text
+            else:
+                unreadable.append(i)
+        open_questions = unreadable
+    return answers, len(open_questions)
+
+
+def _quoted(messages: Sequence[Message]) -> list[Message]:
+    """The messages without marks of a chat template.
+
+    What they quote from a policy must not end a message or open another.
+    """
+    return [replace(message, content=inert(message.content)) for message in messages]

@@ -1,0 +1,22 @@
+"""A codec a person can read: tokens are characters."""
+
+from collections.abc import Sequence
+
+from linn.types import Prompt
+
+END = "<|im_end|>"
+
+
+class Letters:
+    """A codec whose tokens are characters; `<|im_end|>` is one token."""
+
+    eos = 0
+
+    def encode(self, text: str) -> list[int]:
+        return [0 if c == "\0" else ord(c) for c in text.replace(END, "\0")]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(END if i == 0 else chr(i) for i in ids)
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        return self.encode("".join(m.content for m in prompt.messages) + ":")
