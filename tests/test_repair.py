@@ -19,7 +19,7 @@ from support.scripted import Scripted
 from typer.testing import CliRunner
 
 import linn
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.cli.main import app
 from linn.data.rows import write_rows
 from linn.domains.swe_agentic import SweAgentic, bugs, episode, package, rows, tools

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from linn import files
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.domains.base import Domain
 from linn.engine.protocol import Sampler
 from linn.errors import UserError

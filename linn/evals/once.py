@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.domains.load import load_all
 from linn.engine.open import open_engine
 from linn.evals.evaluate import Evaluation

@@ -23,7 +23,7 @@ from typing import Any
 
 from linn import files
 from linn.bases.make import prepare_start
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.checkpoints import start_folder
 from linn.domains import load as domain_files
 from linn.domains.base import Domain

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from linn.chat import render as chat
+from linn.chat.codec import Codec
 from linn.data.conversations import conversation
 from linn.data.names import located
 from linn.data.rows import BadRow, object_of, shuffled
@@ -104,7 +105,7 @@ def demonstration(run: StageRun, keys: SftConfig, prompt: Prompt) -> Sample:
 
 
 def sample_of_spans(
-    codec: chat.Codec,
+    codec: Codec,
     spans: list[tuple[str, bool]],
     domain: str,
     source: str,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from linn import files
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.data.tally import Tally
 from linn.domains.base import Domain
 from linn.engine.protocol import Engine
