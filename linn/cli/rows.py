@@ -57,7 +57,7 @@ def grade(
     from linn.recipe import load as recipes
 
     writable(out)
-    keys = recipes.domain_keys(domain, judge, options or [])
+    keys = recipes.domain_config(domain, judge, options or [])
     loaded = load(domain, keys.options)
     broken = Tally()
     judges, engine = None, None
@@ -176,7 +176,7 @@ def filter_rows(
     from linn.types import Sampling
 
     writable(out)
-    keys = recipes.domain_keys(domain, judge, options or []).model_copy(
+    keys = recipes.domain_config(domain, judge, options or []).model_copy(
         update={"rows": rows, "skip_bad": skip_bad}
     )
     loaded, how, kept, show = (
@@ -261,7 +261,7 @@ def check(
     from linn.domains.load import load
     from linn.recipe import load as recipes
 
-    domain = load(name, recipes.domain_keys(name, None, options).options if options else None)
+    domain = load(name, recipes.domain_config(name, None, options).options if options else None)
     try:
         findings = findings_of(domain)
     finally:
