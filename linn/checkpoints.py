@@ -24,6 +24,7 @@ TOKENIZER_FILES = (
 
 def resolve(name: str) -> Path:
     """A checkpoint's folder from `RUN@STAGE[:STEP]` or a plain Hugging Face folder."""
+    # A folder with an @ in its name is a folder all the same.
     plain = Path(name)
     if (plain / "config.json").is_file():
         return _kept_base(name) or plain
@@ -48,6 +49,8 @@ def start_folder(recipe: Recipe, folder: Path) -> Path:
     path = Path(recipe.model)
     if (path / "config.json").is_file():
         return path
+
+    # It looks like a name of the Hugging Face hub.
     if re.fullmatch(r"[\w-]+/[\w.-]+", recipe.model) and not path.exists():
         raise UserError(
             f"model: the weights of {recipe.model!r} are not here; get them with "

@@ -211,6 +211,8 @@ def latest(rows: Iterable[Score], split: str, metric: str) -> dict[tuple[str, st
     for row in rows:
         if row.split != split or row.metric != metric:
             continue
+
+        # Curves put rows of earlier steps into the ledger, too.
         key = (row.stage, row.domain)
         if key not in last or row.step >= last[key].step:
             last[key] = row
@@ -236,6 +238,7 @@ def best(
     one that is truly worse teaches less. So noise inside the interval cannot move a teacher away
     from the earliest, and a gain beyond it always wins.
     """
+    # In run order, not in the file's: the rule prefers the earlier stage.
     last = latest(rows, split, metric)
     candidates = [last[stage, domain] for stage in stages if (stage, domain) in last]
     if not candidates:
@@ -274,6 +277,7 @@ def difference(before: Score, after: Score) -> Interval:
     behind both make the true interval narrower, so a flag errs on the quiet side.
     """
     change = after.value - before.value
+    # Each end takes the ends of both rows that move the difference that way.
     low = change - math.hypot(after.value - after.low, before.high - before.value)
     high = change + math.hypot(after.high - after.value, before.value - before.low)
     return Interval(change, low, high)
@@ -305,6 +309,7 @@ def changes(
 
     `parents`: stage -> where it started, in run order.
     """
+    # A stage is compared with where it started, which need not be the stage before it.
     last = latest(rows, split, metric)
     domains = list(dict.fromkeys(domain for _, domain in last))
     found = []

@@ -81,6 +81,7 @@ class Progress:
 
     def _seconds_left(self, stage: str, step: int, steps: int, seconds: float) -> float:
         """An estimate from the mean of the steps seen so far; `seconds`: what this step took."""
+        # A resumed stage counts from the step it resumed at.
         now = time.time()
         began, first = self._began.setdefault(stage, (now - seconds, step - 1))
         mean = (now - began) / max(1, step - first)
@@ -152,6 +153,7 @@ def _watched_text(metrics: Mapping[str, float], seconds: float) -> str:
         if key in metrics:
             parts.append(f"{label} {_short(metrics[key])}")
 
+    # Tokens sampled, or read by SFT.
     tokens = metrics.get("sampled_tokens", metrics.get("tokens", 0.0))
     if seconds and tokens:
         parts.append(f"tok/s {tokens / seconds:,.0f}")

@@ -88,6 +88,8 @@ def run(
 
     parsed = recipes.load(recipe, changes or [])
     folder = out or Path("runs") / parsed.name
+
+    # Everything that can be refused is refused before anything is written.
     check_stages(parsed, until, redo)
     domains = check_inputs(parsed, folder, dry_run)
     if dry_run:
@@ -188,6 +190,8 @@ def evaluate(
     from linn.recipe import load as recipes
 
     parsed = recipes.load(recipe, changes or [])
+
+    # `judge: "@STAGE"` means a stage of the run that the checkpoint is of.
     run, at, _ = checkpoint.partition("@")
 
     def of_same_run(stage: str) -> Path:
@@ -264,6 +268,7 @@ def explain(
     from linn.recipe.explain import every_key
 
     keys = list(every_key())
+    # Without a word, every key.
     part = key or ""
     matches = [entry for entry in keys if part in entry.name]
     if not matches:

@@ -114,6 +114,7 @@ class Evaluation:
         """
         domains = list(names or self.domains)
         jobs_by_probe = [self._jobs(probe, domains, seed) for probe in probes]
+        # All probes are one batch: their conversations fill each other's gaps.
         jobs = list(itertools.chain.from_iterable(jobs_by_probe))
         rollouts = await play(
             jobs,
@@ -126,6 +127,7 @@ class Evaluation:
             rollouts, self.domains, judges or Judges(), seed_of("evaluate", seed)
         )
 
+        # Rollouts come in the order of the jobs, so each probe takes its own share.
         scores = []
         rest = iter(rollouts)
         for probe, probe_jobs in zip(probes, jobs_by_probe, strict=True):
@@ -175,11 +177,13 @@ async def judged_alone(
 
     Each is a group of one. Failed ones stay failed.
     """
+    # What failed was judged by nobody and keeps its reward of 0.
     places = [
         i
         for i, rollout in enumerate(rollouts)
         if domains[rollout.prompt.domain].judged and rollout.status != "failed"
     ]
+
     groups = []
     for i in places:
         prompt = rollouts[i].prompt

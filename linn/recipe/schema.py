@@ -226,6 +226,7 @@ class Recipe(Config):
             self._check_stage(stage, earlier)
             earlier.append(stage.name)
 
+        # A judge may be any stage that comes before the first that asks it.
         for name, config in self.domains.items():
             if config.judge is not None and config.judge.stage is not None:
                 self._check_judge(short(name), config.judge.stage, stages=earlier)
@@ -255,6 +256,7 @@ class Recipe(Config):
             self._check_teachers(stage, where, earlier)
 
     def _check_domains(self, stage: StageConfig, where: str) -> None:
+        # A name that only `faulty` or `teachers` mentions would be misspelt without notice.
         domains = self.domain_names()
         for domain in (*stage.domains, *_domains_of_other_keys(stage)):
             if domain not in domains:
@@ -262,6 +264,8 @@ class Recipe(Config):
                     f"{where}: domain {domain!r} is not among the recipe's domains"
                     f"{nearest(domain, domains)}"
                 )
+
+        # Rows of files need no domain, prompts do.
         has_files = isinstance(stage, SftConfig) and bool(stage.data)
         if not domains and not has_files:
             raise ValueError(
@@ -290,6 +294,7 @@ class Recipe(Config):
     def _check_teachers(self, stage: DistillConfig, where: str, earlier: Sequence[str]) -> None:
         if isinstance(stage.teachers, dict):
             self._check_teachers_by_domain(stage.teachers, self.weights_of(stage), where, earlier)
+        # Only `base` is there, which cannot teach itself.
         if len(earlier) == 1:
             raise ValueError(
                 f"{where}: no checkpoint comes before it that could teach; "

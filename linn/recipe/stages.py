@@ -84,6 +84,7 @@ class StageConfig(Config):
     @field_validator("domains")
     @classmethod
     def _check_weights(cls, domains: dict[str, float]) -> dict[str, float]:
+        # None at all means every domain, equally.
         if not domains:
             return {}
         total = math.fsum(domains.values())

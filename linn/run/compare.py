@@ -42,6 +42,7 @@ def compare_arms(
     recipe = recipes.load(path, changes)
     _check_arms(path, recipe, arms)
     folder = out or Path("runs") / recipe.name
+
     points: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
     teachers: list[dict[str, Any]] = []
 
@@ -129,6 +130,7 @@ class _Arm:
         """What the teachers of a distillation arm score together; empty for another arm."""
         recipe = self.run.recipe
         stage = recipe.stage(self.name)
+
         if not isinstance(stage, DistillConfig):
             return []
 
@@ -157,6 +159,8 @@ def _point(rows: Sequence[Score]) -> dict[str, Any]:
     intervals = []
     for row in rows:
         intervals.append(ledgers.Interval(row.value, row.low, row.high))
+
+    # `_check_arms` has seen to it that every compared stage is evaluated.
     mean = ledgers.mean(intervals)
     assert mean is not None, "a compared stage was not measured"
     return {
@@ -187,7 +191,8 @@ def table_of(folder: Path) -> str:
 
     Below it, the step at which each arm reaches the teachers.
     """
-    content = json.loads((folder / "compare.json").read_text())
+    text = (folder / "compare.json").read_text()
+    content = json.loads(text)
     arms: dict[str, list[dict[str, Any]]] = content["arms"]
     seeds = ", ".join(map(str, content["seeds"]))
     lines = [f"mean and range over seeds {seeds}", *_lines_of(_table_of_arms(arms))]
@@ -229,6 +234,7 @@ def _cells(points: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
     """Mean, range and CPU-seconds over the seeds of one arm at one step."""
     if not points:
         return ("", "", "")
+    # Few seeds: their range says more than an interval would.
     values = [point["value"] for point in points]
     seconds = statistics.fmean(point["cpu_s"] for point in points)
     return (

@@ -83,6 +83,7 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Only one process works in a run folder."""
         with open(self.path / ".lock", "w") as file:
+            # The lock goes with the process, however that ends: nobody has to clean up.
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -134,6 +135,7 @@ class RunFolder:
     def _entry(self, stage: AnyStage) -> dict[str, Any]:
         """A stage in run.json."""
         weights = self.recipe.weights_of(stage)
+        folder = self.stage_folder(stage.name).relative_to(self.path)
         entry: dict[str, Any] = {
             "index": self.names.index(stage.name),
             "name": stage.name,
@@ -141,8 +143,10 @@ class RunFolder:
             "parent": self.parents[stage.name],
             "steps": stage.steps,
             "domains": weights,
-            "folder": str(self.stage_folder(stage.name).relative_to(self.path)),
+            "folder": str(folder),
         }
+
+        # What only some kinds of stage have.
         if stage.name in self._teachers:
             entry["teachers"] = self._teachers[stage.name]
         if isinstance(stage, SftConfig):
@@ -153,6 +157,7 @@ class RunFolder:
 
     def check_ledger(self) -> None:
         """Refuse a corrupted ledger, or one without the rows of a stage that is done."""
+        # DONE means evaluated: without its rows, teachers would be chosen among fewer stages.
         on_record = {row.stage for row in self.ledger.read()}
         for stage in self.recipe.stages:
             evaluated = stage.evaluate and self.recipe.measured_at(stage.name)
@@ -175,6 +180,8 @@ class RunFolder:
         new = recipes.resolved(self.recipe)
         if old == new:
             return
+
+        # Another text need not matter: a stage may be added, or one that never began may change.
         changed = difference(recipes.load(path), self.recipe, self._begun_folders(), redo)
         if changed is None:
             return
@@ -214,6 +221,7 @@ class RunFolder:
 
         A redo removed them, perhaps one that was killed before it came here.
         """
+        # A stage that is only half made has its folder, so its rows stay.
         present = {name for name in self.names if self.stage_folder(name).exists()}
         orphans = {row.stage for row in self.ledger.read()} - present
         if orphans:

@@ -68,6 +68,8 @@ class Run:
         self.folder.path.mkdir(parents=True, exist_ok=True)
         with self.folder.lock():
             self._prepare(redo)
+
+            # Workers end here also where a stage fails, so that no process is left behind.
             try:
                 for stage in self.recipe.stages:
                     if not self.folder.is_done(stage.name):
@@ -130,6 +132,7 @@ class Run:
     def _open(self) -> _Tools:
         """The engine, the domains and their held-out prompts, opened at the first need."""
         if self._tools is None:
+            # Held-out prompts are drawn first: a file without any is an error before training.
             engine = open_engine(self.recipe.scale)
             domains = load_all(self.recipe.domain_options())
             self._tools = _Tools(engine, domains, Evaluation(domains, self.recipe.evaluate))

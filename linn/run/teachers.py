@@ -35,6 +35,7 @@ def choose_teachers(
             "evaluate an earlier stage"
         )
 
+    # A stage named by the recipe need not be evaluated, but it must be there.
     chosen = {domain: best.get(domain, words[domain]) for domain in domains}
     for domain, stage in chosen.items():
         if stage != "base" and not is_done(stage):

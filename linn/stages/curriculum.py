@@ -133,6 +133,7 @@ def check_rates(stage: str, domains: Iterable[Domain]) -> None:
         assert domain.rows is not None, domain.name
         path = located(domain.rows)
         for line, raw in Lines(path):
+            # Every row is read now: a row without a rate must not show after hours.
             try:
                 row = object_of(raw)
                 if whose(row, domain.name):

@@ -67,6 +67,7 @@ def scored_by_teachers(
 
     Every distinct teacher is loaded once.
     """
+    # Domains may share a teacher: the engine holds one other checkpoint at a time.
     places_by_folder: dict[Path, list[int]] = {folder: [] for folder in teachers.values()}
     for place, sample in enumerate(samples):
         places_by_folder[teachers[sample.domain]].append(place)

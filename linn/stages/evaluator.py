@@ -64,6 +64,8 @@ class Evaluator:
             on_done=self._note,
             judges=self.judges,
         )
+
+        # A stage is no coroutine: between steps no event loop runs.
         scores = asyncio.run(measurement)
         self.ledger.upsert(scores)
 
@@ -72,6 +74,7 @@ class Evaluator:
                 f"{self.stage}:{step} judges: {metrics['judge_questions']:.0f} questions, "
                 f"{metrics['judge_unreadable']:.1%} unreadable, {metrics['judge_s']:.1f} s"
             )
+        # One number per domain is enough to watch; the rest is in the ledger.
         accuracies = [
             f"{score.domain} {score.value:.1%}"
             for score in scores

@@ -31,11 +31,13 @@ def preflight(
     for domain, teacher in teachers.items():
         _check_tokenizer(config, domain, student, teacher)
 
+    # Teachers are chosen on validation, so their fitness is read there too.
     scores = latest(rows, "validation", "accuracy")
     warnings = []
     for domain, (stage, _) in teachers.items():
         before = scores.get((student[0], domain))
         after = scores.get((stage, domain))
+
         if stage == student[0]:
             warnings.append(
                 f"{domain}: the student's own start teaches: an anchor, nothing to gain"

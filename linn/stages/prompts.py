@@ -104,6 +104,7 @@ class PromptStream:
 
     def _pool(self, name: str, config: CurriculumConfig) -> Pool:
         if name not in self._pools:
+            # A pool walks its own stream again, from the start of the first epoch.
             self._epochs[name] = (0, iter(()))
             seed = seed_of(self.seed, "curriculum", name)
             self._pools[name] = Pool(config, draw=lambda: self._draw(name), seed=seed)
@@ -118,6 +119,7 @@ class PromptStream:
         if prompt is not None:
             return prompt
 
+        # Each epoch has its own order, a function of the stage's seed.
         domain = self.domains[name]
         order = seed_of(self.seed, "train", epoch)
         prompts = iter(domain.prompts("train", order))

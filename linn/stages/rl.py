@@ -69,6 +69,7 @@ async def batch_of_groups(
         prompts = stage.prompts.take(count, step)
         groups = await sample_groups(stage, config, step, prompts, first=sampled)
 
+        # These count what the filter drops, too: its price is part of the step.
         rewards += sum(mean_reward(group) for group in groups)
         tokens += sampled_tokens(groups)
         sampled += len(groups)
@@ -184,6 +185,8 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "truncated": statuses.count("truncated") / n,
         "failed": statuses.count("failed") / n,
     }
+
+    # Which domain came first differs from step to step: in alphabetical order it does not show.
     for name in sorted(values_by_name):
         values = values_by_name[name]
         metrics[name] = sum(values) / len(values)

@@ -143,6 +143,7 @@ def demonstration(stage: StageRun, config: SftConfig, prompt: Prompt) -> Sample:
 
     A `faulty` share of them carries the domain's systematic fault.
     """
+    # A prompt's demonstration is the same whenever the stage comes to it.
     rng = random.Random(seed_of(stage.seed, "demonstration", prompt.id))
     faulty = rng.random() < config.faulty_share(prompt.domain)
     turns = stage.domains[prompt.domain].demonstrate(prompt, rng, faulty)
@@ -201,6 +202,7 @@ def _samples_of_file(
     The lines that the stage has taken are passed over unread, so a resumed stage stands where it
     stood as fast as the file can be read.
     """
+    # Only a fresh generator skips: what it takes later it counts itself.
     path = located(name)
     skip = position.taken.get(key, 0)
     for epoch in itertools.count():

@@ -115,6 +115,8 @@ class StageRun:
     def _read_state(self) -> int:
         """Go to the saved position in the data; returns how many steps are done."""
         path = self.state / "stage.json"
+
+        # A damaged state is refused and kept: beginning anew is for the person to decide.
         try:
             record = json.loads(path.read_text())
             self.position.restore(record)
@@ -195,6 +197,7 @@ class StageRun:
         """Evaluate every `curve_every` steps; what follows the last step is not a curve's."""
         if self.evaluator is None or not isinstance(self.config, RolloutConfig):
             return
+
         every = self.config.curve_every
         done = step + 1
         if every and done % every == 0 and done < self.config.steps:
@@ -203,7 +206,10 @@ class StageRun:
     def _check_mismatch(self, metrics: Mapping[str, float]) -> None:
         if not isinstance(self.config, RolloutConfig):
             return
-        mismatch, most = metrics.get("mismatch_max", 0.0), self.config.max_mismatch
+
+        # Strictly on-policy means that the sampler's log-probs are the trainer's.
+        mismatch = metrics.get("mismatch_max", 0.0)
+        most = self.config.max_mismatch
         if mismatch > most:
             raise RunFailed(
                 f"sampler and trainer disagree by {mismatch:.3g} in log-prob "

@@ -44,6 +44,7 @@ def costs_between(before: Costs, after: Costs) -> dict[str, float]:
     that ran programs has `DOMAIN/executions`, `execution_seconds` and `execution_wait` (the means
     per program, at work and for a free server), `executions_per_second` over the step, and more.
     """
+    # Sums that a domain did not have before start at zero.
     wall = after.wall - before.wall
     metrics = {"wall_s": wall, "cpu_s": after.cpu - before.cpu}
     for name in after.grading:
