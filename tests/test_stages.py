@@ -16,7 +16,7 @@ from linn.domains.base import Domain, content_key, split_of
 from linn.engine.training.pack import first_fit
 from linn.errors import RunFailed, UserError
 from linn.recipe import load as recipes
-from linn.run.compare import compare_arms
+from linn.run.compare import compare_arms, table_of
 from linn.run.export import export_checkpoint, is_replaceable
 from linn.stages.rl import batch_of_groups, rl
 from linn.stages.sft import Batches, samples_of_demonstrations, samples_of_files, sft
@@ -241,6 +241,27 @@ def test_arms_that_were_never_measured_cannot_be_compared(tmp_path):
     )
     with pytest.raises(UserError, match="b, base must be measured"):
         compare_arms(path, tmp_path / "out", ["a", "b"], [0], [])
+
+
+def test_the_table_of_a_comparison_fits_into_80_columns(tmp_path):
+    def point(seed: int, step: int, value: float) -> dict:
+        return {"seed": seed, "step": step, "cpu_s": 12_345.6 * step, "value": value}
+
+    arms = {
+        "mopd": [point(0, 0, 0.5), point(1, 0, 0.55), point(0, 10, 0.8), point(1, 10, 1.0)],
+        "mixed-rl": [point(0, 0, 0.5), point(1, 0, 0.55), point(0, 20, 0.7)],
+    }
+    teachers = [{"seed": 0, "low": 0.7}, {"seed": 1, "low": 0.85}]
+    content = {"seeds": [0, 1], "arms": arms, "teachers": teachers, "teacher_mean": 0.85}
+    (tmp_path / "compare.json").write_text(json.dumps(content))
+    lines = table_of(tmp_path).splitlines()
+    rows = [line.split() for line in lines if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == ["0", "10", "20"]
+    assert rows[1] == ["10", "90.0%", "80.0%", "to", "100.0%", "123456"]
+    table = lines[: lines.index(next(line for line in lines if line.startswith("teachers'")))]
+    assert max(map(len, table)) <= 80
+    assert lines[-2].endswith("seed 0 step 10 (123456 CPU-s), seed 1 step 10 (123456 CPU-s)")
+    assert lines[-1].endswith("seed 0 step 20 (246912 CPU-s), seed 1 never")
 
 
 def test_packed_batches_fill_rows_lose_no_sequence_and_resume_alike():
