@@ -254,8 +254,10 @@ def teachers(
 
     Domains without a row are left out.
     """
-    chosen = {domain: best(rows, domain, stages, "validation", metric) for domain in domains}
-    return {domain: row.stage for domain, row in chosen.items() if row is not None}
+    rows_by_domain = {
+        domain: best(rows, domain, stages, "validation", metric) for domain in domains
+    }
+    return {domain: row.stage for domain, row in rows_by_domain.items() if row is not None}
 
 
 @dataclass(frozen=True)
@@ -312,7 +314,7 @@ def changes(
     # A stage is compared with where it started, which need not be the stage before it.
     last = latest(rows, split, metric)
     domains = list(dict.fromkeys(domain for _, domain in last))
-    found = []
+    result = []
     for stage, parent in parents.items():
         for domain in domains:
             before = last.get((parent or "", domain))
@@ -320,8 +322,8 @@ def changes(
             if before is None or after is None:
                 continue  # not evaluated, or the run's own start
             by = difference(before, after)
-            found.append(Change(stage=stage, domain=domain, before=before, after=after, by=by))
-    return found
+            result.append(Change(stage=stage, domain=domain, before=before, after=after, by=by))
+    return result
 
 
 def regressions(

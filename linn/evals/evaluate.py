@@ -189,12 +189,12 @@ async def judged_alone(
         prompt = rollouts[i].prompt
         groups.append(Siblings(domains[prompt.domain], prompt, [rollouts[i].reply]))
 
-    judged = list(rollouts)
+    results = list(rollouts)
     verdicts_by_place = await judges.verdicts(groups, seed)
     for i, verdicts in zip(places, verdicts_by_place, strict=True):
         if verdicts is not None:  # None: the domain leaves this reply to `verify`
-            judged[i] = replace(rollouts[i], verdict=verdicts[0])
-    return judged
+            results[i] = replace(rollouts[i], verdict=verdicts[0])
+    return results
 
 
 def solved_shares(rewards: Sequence[float], siblings: int) -> list[float]:

@@ -382,11 +382,11 @@ class Recipe(Config):
     def judged_by(self, stage: str) -> dict[str, JudgeConfig]:
         """The judges that are there once `stage` has its checkpoint, by domain."""
         names = self.stage_names()
-        made = names[: names.index(stage) + 1]
+        there = names[: names.index(stage) + 1]
         return {
             domain: judge
             for domain, judge in self.judges().items()
-            if judge.stage is None or judge.stage in made
+            if judge.stage is None or judge.stage in there
         }
 
     def measured_at(self, stage: str) -> list[str]:

@@ -26,10 +26,10 @@ def recipe_of(tree: Mapping[str, Any], issues: list[str]) -> Recipe | None:
 
     for key, build in (("domains", _domains), ("stages", _stages)):
         if key in tree:
-            found: list[str] = []
-            blocks[key] = build(tree[key], found)
-            if found:
-                issues_by_key[key] = found
+            lines: list[str] = []
+            blocks[key] = build(tree[key], lines)
+            if lines:
+                issues_by_key[key] = lines
 
     # The other keys are validated all the same. Without its stages the recipe is incomplete, so
     # that no check across blocks speaks of a domain that is only misspelt.
@@ -51,8 +51,8 @@ def recipe_of(tree: Mapping[str, Any], issues: list[str]) -> Recipe | None:
     # In the order of the schema; unknown keys come last.
     for key in keys_of(Recipe):
         issues += issues_by_key.pop(key, [])
-    for lines in issues_by_key.values():
-        issues += lines
+    for rest in issues_by_key.values():
+        issues += rest
     return None
 
 

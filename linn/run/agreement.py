@@ -23,31 +23,31 @@ class Difference:
 
 
 def difference(
-    old: Recipe, new: Recipe, begun: Collection[str], redo: str | None
+    old: Recipe, new: Recipe, folders: Collection[str], redo: str | None
 ) -> Difference | None:
     """Where something that is kept was made with other values; None where nothing was.
 
-    `begun`: names of the stage folders in which something is; `redo`: it and all later stages are
+    `folders`: names of the stage folders in which something is; `redo`: it and all later stages are
     not kept.
     """
     names = new.stage_names()
     end = len(names) + len(old.stages)
     if redo is not None:
         end = names.index(redo)
-    kept = []
+    stages = []
     for index, stage in enumerate(old.stages, 1):
-        if index < end and f"{index:02d}-{stage.name}" in begun:
-            kept.append(stage)
+        if index < end and f"{index:02d}-{stage.name}" in folders:
+            stages.append(stage)
 
     # What decides every stage's results must be as it was, if anything at all is kept.
-    keeps_base = end > 0 and "00-base" in begun
-    if kept or keeps_base:
+    keeps_base = end > 0 and "00-base" in folders
+    if stages or keeps_base:
         for key in DECIDING:
             if _deciding(old, key) != _deciding(new, key):
                 return Difference(f"{key!r} of its stages", redo="base")
 
     # And so must each kept stage, and the stage that it started from.
-    for stage in kept:
+    for stage in stages:
         index = old.stages.index(stage)
         now = new.stages[index] if index < len(new.stages) else None
         if now is None:

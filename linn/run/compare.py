@@ -52,9 +52,9 @@ def compare_arms(
         run = Run(of_seed, folder / f"seed-{seed}")
         run.go()
         for arm in arms:
-            measured = _Arm(run, arm, seed)
-            points[arm] += measured.points()
-            teachers += measured.teachers()
+            branch = _Arm(run, arm, seed)
+            points[arm] += branch.points()
+            teachers += branch.teachers()
 
     teacher_mean = None
     if teachers:
@@ -135,16 +135,16 @@ class _Arm:
             return []
 
         # A teacher is the checkpoint that its stage ended with.
-        chosen = self.run.folder.teachers_of(self.name)
+        stages = self.run.folder.teachers_of(self.name)
         places = []
         for domain in recipe.weights_of(stage):
-            teacher = chosen[domain]
+            teacher = stages[domain]
             last = 0 if teacher == "base" else recipe.stage(teacher).steps
             places.append((domain, teacher, last))
 
         by_place = {(row.domain, row.stage, row.step): row for row in self._rows()}
         rows = [by_place[place] for place in places if place in by_place]
-        return [{"seed": self.seed, **_point(rows), "chosen": chosen}]
+        return [{"seed": self.seed, **_point(rows), "chosen": stages}]
 
     def _at(self, step: int, cpu_s: float, rows: Sequence[Score]) -> dict[str, Any]:
         return {"seed": self.seed, "step": step, "cpu_s": round(cpu_s, 1), **_point(rows)}

@@ -32,7 +32,7 @@ from linn.run.agreement import difference
 from linn.run.machine import machine, versions
 
 DIFFERENCE_LINES = 40
-"""Lines of a difference between two recipes that are shown at most."""
+"""Lines of a difference between two recipes that an error shows at most."""
 
 
 class RunFolder:
@@ -189,9 +189,9 @@ class RunFolder:
         lines = difflib.unified_diff(
             old.splitlines(), new.splitlines(), "in the folder", "asked for", lineterm="", n=1
         )
-        shown = "\n".join(list(lines)[:DIFFERENCE_LINES])
+        excerpt = "\n".join(list(lines)[:DIFFERENCE_LINES])
         raise UserError(
-            f"run folder {self.path}: {changed.what} was made under another recipe:\n{shown}\n"
+            f"run folder {self.path}: {changed.what} was made under another recipe:\n{excerpt}\n"
             f"to continue: give --out another folder; --redo {changed.redo} to make it and all "
             "later ones again; or take the old values back"
         )
@@ -229,12 +229,12 @@ class RunFolder:
 
     def _begun_folders(self) -> set[str]:
         """Names of the stage folders in which something was made, and `00-base` if it is there."""
-        begun = set()
+        names = set()
         for folder in (self.path / "stages").glob("[0-9]*-*"):
             signs = ("metrics.jsonl", "checkpoints", "DONE")
             if folder.name == "00-base" or any((folder / sign).exists() for sign in signs):
-                begun.add(folder.name)
-        return begun
+                names.add(folder.name)
+        return names
 
 
 def _stages_of(path: Path) -> list[dict[str, Any]]:

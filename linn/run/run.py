@@ -149,8 +149,8 @@ class Run:
         # Within a stage, the judges are those that were there before it.
         before = self.folder.earlier(config.name)[-1]
         judges = self._judges(before, tools)
-        judged = self.recipe.measured_at(before)
-        domains = [name for name in weights if name in judged]
+        measurable = self.recipe.measured_at(before)
+        domains = [name for name in weights if name in measurable]
         return StageRun(
             config=config,
             folder=self.folder.stage_folder(config.name),

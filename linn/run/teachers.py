@@ -36,10 +36,10 @@ def choose_teachers(
         )
 
     # A stage named by the recipe need not be evaluated, but it must be there.
-    chosen = {domain: best.get(domain, words[domain]) for domain in domains}
-    for domain, stage in chosen.items():
+    teachers = {domain: best.get(domain, words[domain]) for domain in domains}
+    for domain, stage in teachers.items():
         if stage != "base" and not is_done(stage):
             raise UserError(
                 f"stage {config.name}: teacher {stage} of {domain} is not there yet; run it first"
             )
-    return chosen
+    return teachers

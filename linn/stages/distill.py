@@ -72,12 +72,12 @@ def scored_by_teachers(
     for place, sample in enumerate(samples):
         places_by_folder[teachers[sample.domain]].append(place)
 
-    scored = list(samples)
+    results = list(samples)
     for folder, places in places_by_folder.items():
         if not places:
             continue
         of_teacher = [samples[place] for place in places]
-        results = with_other(stage, of_teacher, folder, temperature)
-        for place, sample in zip(places, results, strict=True):
-            scored[place] = sample
-    return scored
+        with_teacher = with_other(stage, of_teacher, folder, temperature)
+        for place, sample in zip(places, with_teacher, strict=True):
+            results[place] = sample
+    return results

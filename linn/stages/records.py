@@ -31,8 +31,8 @@ class Records:
         path = self.folder / "metrics.jsonl"
         if path.exists():
             lines = path.read_text().splitlines()
-            kept = [line + "\n" for line in lines if _step_of(line) <= step]
-            files.write_text(path, "".join(kept))
+            lines_to_keep = [line + "\n" for line in lines if _step_of(line) <= step]
+            files.write_text(path, "".join(lines_to_keep))
 
         for file in (self.folder / "rollouts").glob("step-*.jsonl"):
             if int(file.stem.removeprefix("step-")) > step:

@@ -129,13 +129,13 @@ class StageRun:
 
     def _write_tallies(self, last: bool) -> None:
         """What became of the rows read so far; a line for each file with bad rows at the end."""
-        named = [("data", self.position.tally)]
+        readers = [("data", self.position.tally)]
         for name in self.weights:
-            named.append((name, self.domains[name].tally))
+            readers.append((name, self.domains[name].tally))
 
         # A tally is empty where nothing was read: the domain makes its prompts itself.
         tallies: dict[str, Tally] = {}
-        for name, tally in named:
+        for name, tally in readers:
             if tally.good or tally.bad or tally.others:
                 tallies[name] = tally
         if not tallies:
