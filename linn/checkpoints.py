@@ -1,8 +1,9 @@
-"""Names of models and the folders that hold them: `RUN@STAGE[:STEP]`, the weights a recipe starts from."""
+"""Names of models and the folders that hold them: `RUN@STAGE[:STEP]`, a recipe's start."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from linn.errors import UserError, nearest
@@ -11,70 +12,111 @@ from linn.recipe.schema import NewModelConfig, Recipe
 BASES = Path(__file__).parent / "bases"
 """The laptop base models kept with linn: `tiny-0`, `tiny-1`, …"""
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
+"""What a checkpoint has beside its config and weights."""
+
 
 def resolve(name: str) -> Path:
     """A checkpoint's folder from `RUN@STAGE[:STEP]` or a plain Hugging Face folder."""
-    if "@" not in name or (Path(name) / "config.json").is_file():
-        path = Path(name)
-        if name.startswith("tiny") and (BASES / ("tiny-0" if name == "tiny" else name)).is_dir():
-            return BASES / ("tiny-0" if name == "tiny" else name)
-        if not (path / "config.json").is_file():
-            raise UserError(
-                f"checkpoint {name!r}: neither RUN@STAGE[:STEP] nor a folder with config.json"
-            )
-        return path
-    run, _, at = name.partition("@")
-    stage, _, step = at.partition(":")
-    folder = Path(run) if Path(run).is_dir() else Path("runs") / run
-    stages = sorted(folder.glob("stages/[0-9]*-*"))
-    names = {p.name.split("-", 1)[1]: p for p in stages}
-    if step and not step.isdecimal():
+    # A folder with an @ in its name is a folder all the same.
+    plain = Path(name)
+    if (plain / "config.json").is_file():
+        return _kept_base(name) or plain
+    if "@" in name:
+        return _of_run(name)
+    base = _kept_base(name)
+    if base is None:
         raise UserError(
-            f"checkpoint {name!r}: {step!r} is no step; say RUN@STAGE:STEP with a number, or RUN@STAGE for the last"
+            f"checkpoint {name!r}: neither RUN@STAGE[:STEP] nor a folder with config.json"
         )
-    if not stages:
-        raise UserError(f"checkpoint {name!r}: no run with a stage {stage!r} in {folder}")
-    if stage not in names:
-        raise UserError(
-            f"checkpoint {name!r}: no stage {stage!r} in {folder}{nearest(stage, list(names))}"
-        )
-    kept = sorted(
-        (names[stage] / "checkpoints").glob(f"step-{int(step):04d}" if step else "step-*")
-    )
-    if not kept:
-        raise UserError(
-            f"checkpoint {name!r}: {names[stage]} holds none{' at step ' + step if step else ' yet'}"
-        )
-    return kept[-1]
+    return base
 
 
 def start_folder(recipe: Recipe, folder: Path) -> Path:
     """The folder of the weights a recipe starts from; raises UserError where there is none."""
     if isinstance(recipe.model, NewModelConfig):
         return folder / "stages" / "00-base" / "checkpoints" / "step-0000"
-    name = "tiny-0" if recipe.model == "tiny" else recipe.model
-    if name.startswith("tiny-") and (BASES / name).is_dir():
-        return BASES / name
-    path = Path(name)
-    if not (path / "config.json").is_file():
-        if re.fullmatch(r"[\w-]+/[\w.-]+", name) and not path.exists():
-            raise UserError(
-                f"model: the weights of {name!r} are not here; get them with hf download {name} --local-dir DIR, then --set model=DIR"
-            )
-        kept = ", ".join(sorted(p.name for p in BASES.glob("tiny-*"))) or "none"
+    base = _kept_base(recipe.model)
+    if base is not None:
+        return base
+
+    path = Path(recipe.model)
+    if (path / "config.json").is_file():
+        return path
+
+    # It looks like a name of the Hugging Face hub.
+    if re.fullmatch(r"[\w-]+/[\w.-]+", recipe.model) and not path.exists():
         raise UserError(
-            f"model: {recipe.model!r} is neither a kept base ({kept}) nor a folder with config.json"
+            f"model: the weights of {recipe.model!r} are not here; get them with "
+            f"hf download {recipe.model} --local-dir DIR, then --set model=DIR"
         )
-    return path
+    bases = ", ".join(sorted(path.name for path in BASES.glob("tiny-*"))) or "none"
+    raise UserError(
+        f"model: {recipe.model!r} is neither a kept base ({bases}) nor a folder with config.json"
+    )
 
 
 def known_config(recipe: Recipe) -> Path | None:
-    """The folder kept with linn that holds the `config.json` of a model whose weights are not: enough to price it."""
+    """The folder kept with linn that holds the `config.json` of a model whose weights are not.
+
+    That is enough to price it.
+    """
     if not isinstance(recipe.model, str) or (Path(recipe.model) / "config.json").is_file():
         return None
-    folders = [
-        p.parent
-        for p in sorted(BASES.glob("*/config.json"))
-        if not (p.parent / "model.safetensors").exists()
-    ]
-    return next((folder for folder in folders if folder.name in recipe.model.lower()), None)
+    for config in sorted(BASES.glob("*/config.json")):
+        has_weights = (config.parent / "model.safetensors").exists()
+        if not has_weights and config.parent.name in recipe.model.lower():
+            return config.parent
+    return None
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy tokenizer and chat template of one checkpoint into another."""
+    for name in TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _kept_base(name: str) -> Path | None:
+    """The base of this name that linn keeps; `tiny` is the first."""
+    folder = BASES / ("tiny-0" if name == "tiny" else name)
+    return folder if name.startswith("tiny") and folder.is_dir() else None
+
+
+def _of_run(name: str) -> Path:
+    """The folder of RUN@STAGE[:STEP]."""
+    run, _, place = name.partition("@")
+    stage, _, step = place.partition(":")
+    folder = Path(run)
+    if not folder.is_dir():
+        folder = Path("runs") / run
+
+    # Stage folders are called NUMBER-NAME.
+    stages = {}
+    for path in sorted(folder.glob("stages/[0-9]*-*")):
+        stages[path.name.split("-", 1)[1]] = path
+
+    if step and not step.isdecimal():
+        raise UserError(
+            f"checkpoint {name!r}: {step!r} is no step; say RUN@STAGE:STEP with a number, "
+            "or RUN@STAGE for the last"
+        )
+    if not stages:
+        raise UserError(f"checkpoint {name!r}: no run with a stage {stage!r} in {folder}")
+    if stage not in stages:
+        raise UserError(
+            f"checkpoint {name!r}: no stage {stage!r} in {folder}{nearest(stage, stages)}"
+        )
+
+    pattern = f"step-{int(step):04d}" if step else "step-*"
+    checkpoints = sorted((stages[stage] / "checkpoints").glob(pattern))
+    if not checkpoints:
+        which = f"at step {step}" if step else "yet"
+        raise UserError(f"checkpoint {name!r}: {stages[stage]} holds none {which}")
+    return checkpoints[-1]

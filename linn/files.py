@@ -16,7 +16,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -32,7 +32,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Replace `path` by one JSON object a line."""
+    """Replace `path` by one JSON object per line."""
     write_text(path, "".join(map(json_line, rows)))
 
 
@@ -42,7 +42,10 @@ def json_line(row: Any) -> str:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """A value as JSON that is always encodable: half a surrogate pair, which a model may write as an escape, stays one."""
+    """A value as JSON that can always be encoded.
+
+    Half a surrogate pair, which a model may write as an escape, stays an escape.
+    """
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
         text.encode()
@@ -53,9 +56,10 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; it appears as `path` (replacing what was there) only when the block ends well.
+    """A folder to fill; it appears as `path` only when the block ends well.
 
-    Replacing takes two renames; `recover` undoes the first where a kill came between them.
+    What was there is replaced. That takes two renames; `recover` undoes the first where a kill came
+    between them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
@@ -66,8 +70,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for made in temporary.rglob("*"):
-        _sync(made)
+
+    # On disk before it has its name: a power cut must not leave a name with half a content.
+    for file in temporary.rglob("*"):
+        _sync(file)
     _sync(temporary)
     old = path.with_name(f".{path.name}.old")
     if path.exists():
@@ -79,7 +85,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def recover(path: Path) -> None:
-    """Give a folder back its name if a kill left `whole_folder` between moving the old one away and naming the new one."""
+    """Give a folder back its name if a kill came between the two renames of `whole_folder`."""
     old = path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():
         os.replace(old, path)
@@ -87,6 +93,7 @@ def recover(path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Delete a folder so that it is there whole or not at all, whenever the deletion stops."""
+    # Renamed first: a deletion that stops halfway leaves nothing under the folder's own name.
     gone = path.with_name(f".{path.name}.gone")
     shutil.rmtree(gone, ignore_errors=True)
     if path.exists():

@@ -1,4 +1,4 @@
-"""Live progress: one bar a stage in a terminal, one line a step without."""
+"""Live progress: one bar per stage in a terminal, one line per step without."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Column
 
 _WATCHED = (
     ("loss", "loss"),
@@ -22,6 +23,10 @@ _WATCHED = (
     ("mismatch_max", "mismatch"),
     ("grad_norm", "grad"),
 )
+"""Metrics on the line of a step, with their labels there."""
+
+QUIET_S = 2
+"""Seconds that reading a file takes before it says anything."""
 
 
 class Progress:
@@ -29,8 +34,9 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self._live: Live | None = None
+        self._bars: Bars | None = None
         self._began: dict[str, tuple[float, int]] = {}
+        """Per stage: when the first step that was seen began, and how many were done by then."""
         self._log: TextIO | None = None
 
     @contextmanager
@@ -51,87 +57,115 @@ class Progress:
         """One line worth reading, above the bar."""
         if self._log is not None:
             self._log.write(text + "\n")
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def step(self, stage: str, step: int, steps: int, figures: Mapping[str, float]) -> None:
-        """One step is over."""
-        began, first = self._began.setdefault(
-            stage, (time.time() - figures.get("wall_s", 0.0), step - 1)
-        )
-        left = (time.time() - began) / max(1, step - first) * (steps - step)
-        seen = " ".join(
-            f"{label} {_figure(figures[key])}" for key, label in _WATCHED if key in figures
-        )
-        wall = figures.get("wall_s", 0.0)
-        if wall and (tokens := figures.get("sampled_tokens", figures.get("tokens", 0.0))):
-            seen += f" tok/s {tokens / wall:,.0f}"
+    def step(self, stage: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """One step is over; steps are counted from 1."""
+        seconds = metrics.get("wall_s", 0.0)
+        left = self._seconds_left(stage, step, steps, seconds)
+        text = _watched_text(metrics, seconds)
         if self._log is not None:
-            self._log.write(f"{step}/{steps} {seen}\n")
-        self._line(stage, step, steps, f"{seen} left {_clock(left)}")
+            self._log.write(f"{step}/{steps} {text}\n")
+        self._show(stage, step, steps, f"{text} left {_minutes(left)}")
 
     def note(self, stage: str, done: int, total: int, what: str) -> None:
-        """Progress of something that is not a step, such as an evaluation."""
+        """Progress of something that is not a step, such as an evaluation; in a terminal only."""
         if self.console.is_terminal:
-            self._line(stage, done, total, what)
-
-    def _line(self, stage: str, done: int, total: int, text: str) -> None:
-        head = f"{stage:<14} {done:>4}/{total:<4}"
-        if not self.console.is_terminal:
-            print(f"{head} {text}", file=sys.stderr, flush=True)
-            return
-        width = 12
-        full = int(width * done / max(1, total))
-        line = Text(
-            f"{head} {'━' * full}{'╺' * (width - full)} {text}", overflow="ellipsis", no_wrap=True
-        )
-        if self._live is None:
-            self._live = Live(line, console=self.console, refresh_per_second=8, transient=True)
-            self._live.start()
-        self._live.update(line)
+            self._show(stage, done, total, what)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _seconds_left(self, stage: str, step: int, steps: int, seconds: float) -> float:
+        """An estimate from the mean of the steps seen so far; `seconds`: what this step took."""
+        # A resumed stage counts from the step it resumed at.
+        now = time.time()
+        began, first = self._began.setdefault(stage, (now - seconds, step - 1))
+        mean = (now - began) / max(1, step - first)
+        return mean * (steps - step)
+
+    def _show(self, stage: str, done: int, total: int, text: str) -> None:
+        if not self.console.is_terminal:
+            print(f"{stage:<14} {done:>4}/{total:<4} {text}", file=sys.stderr, flush=True)
+            return
+
+        if self._bars is None:
+            self._bars = _new_bars(self.console)
+            self._bars.add_task(stage, total=total, text=text)
+            self._bars.start()
+        (task,) = self._bars.task_ids
+        self._bars.update(task, description=stage, completed=done, total=total, text=text)
+
+
+def _new_bars(console: Console) -> Bars:
+    """One line, which is cut at the width of the terminal and goes when it is stopped."""
+    # The text takes what the other columns leave, so that these stay whole in a narrow terminal.
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    return Bars(
+        TextColumn("{task.description:<14} {task.completed:>4}/{task.total:<4}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[text]}", markup=False, table_column=rest),
+        expand=True,
+        console=console,
+        refresh_per_second=8,
+        transient=True,
+    )
 
 
 @contextmanager
 def reading(what: str) -> Iterator[Callable[[float, int], None]]:
-    """Progress of reading a long file, on standard error: hears (share, lines); silent for the first seconds, then a line in a while."""
-    began = said = time.monotonic()
-    live = sys.stderr.isatty()
+    """Progress of reading a long file, on standard error.
 
-    def hear(share: float, lines: int) -> None:
-        nonlocal said
+    Yields what to call with (share read, lines read). Silent for the first seconds, then a line
+    once in a while.
+    """
+    began = last = time.monotonic()
+    live = sys.stderr.isatty()
+    pause = 0.5 if live else 10
+    end = "\r" if live else "\n"
+
+    def report(share: float, lines: int) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - said < (0.5 if live else 10) or now - began < 2:
+        if now - last < pause or now - began < QUIET_S:
             return
-        said = now
-        left = _clock((now - began) / share * (1 - share)) if share > 0 else "?"
-        print(
-            f"{what}: {share:.0%}, {lines:,} lines, left {left}",
-            end="\r" if live else "\n",
-            file=sys.stderr,
-            flush=True,
-        )
+        last = now
+        left = "?"
+        if share > 0:
+            left = _minutes((now - began) / share * (1 - share))
+        line = f"{what}: {share:.0%}, {lines:,} lines, left {left}"
+        print(line, end=end, file=sys.stderr, flush=True)
 
     try:
-        yield hear
+        yield report
     finally:
-        if live and said > began:
+        if live and last > began:
             print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
 
 
-def _figure(value: float) -> str:
-    return (
-        f"{value:.0f}"
-        if value >= 100 or value == int(value)
-        else f"{value:.3g}"
-        if abs(value) >= 1e-3
-        else f"{value:.0e}"
-    )
+def _watched_text(metrics: Mapping[str, float], seconds: float) -> str:
+    """The metrics worth watching, in one line."""
+    parts = []
+    for key, label in _WATCHED:
+        if key in metrics:
+            parts.append(f"{label} {_short(metrics[key])}")
+
+    # Tokens sampled, or read by SFT.
+    tokens = metrics.get("sampled_tokens", metrics.get("tokens", 0.0))
+    if seconds and tokens:
+        parts.append(f"tok/s {tokens / seconds:,.0f}")
+    return " ".join(parts)
 
 
-def _clock(seconds: float) -> str:
+def _short(value: float) -> str:
+    """A metric in a few characters."""
+    if value >= 100 or value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.0e}"
+
+
+def _minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

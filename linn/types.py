@@ -1,4 +1,4 @@
-"""The words everything speaks: messages, prompts, rollouts, verdicts, samples, scores.
+"""The nouns of the whole house: messages, prompts, rollouts, verdicts, samples, scores.
 
 Standard library only. Every noun is a frozen dataclass; functions take them and return them.
 """
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 Split = Literal["train", "validation", "test"]
 Role = Literal["system", "user", "assistant", "tool", "principle", "response_1", "response_2"]
-"""The last three stand only in what a generative reward model is shown (paper §4.4)."""
+"""The last three occur only in the input of a generative reward model (paper §4.4)."""
 
 
 # ---------------------------------------------------------------- conversations
@@ -20,7 +20,7 @@ Role = Literal["system", "user", "assistant", "tool", "principle", "response_1",
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One call an assistant turn asks for."""
+    """One call that an assistant turn makes."""
 
     name: str
     """The function's name."""
@@ -37,9 +37,9 @@ class Message:
     role: Role
     """Who speaks. On the wire `tool` turns become user turns (paper §6.1)."""
     content: str
-    """What is said, reasoning excluded."""
+    """Its text, reasoning excluded."""
     reasoning: str | None = None
-    """The thought of an assistant turn (without its marks); None: there was none."""
+    """The thought of an assistant turn, without its marks; None where the turn has no thought."""
     tool_calls: tuple[ToolCall, ...] = ()
     """Calls of an assistant turn, in order."""
     tool_call_id: str | None = None
@@ -63,7 +63,10 @@ class Prompt:
     hidden: Any = field(default_factory=dict)
     """The grader's own: answers, tests, schemas. Never rendered."""
     pass_rate: float | None = None
-    """Share of rollouts that some checkpoint solved it in, where its row tells (`linn filter`); the curriculum goes by it."""
+    """Share of rollouts in which some checkpoint solved it, where its row has one.
+
+    `linn filter` writes it; the curriculum orders prompts by it.
+    """
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,10 @@ class Reply:
     """What the model answered: one turn, or a multi-turn exchange with the environment."""
 
     text: str
-    """The last assistant turn's answer: everything after its last `</think>`; empty when a thought never ended."""
+    """The last assistant turn's answer: everything after its last `</think>`.
+
+    Empty where a thought never ended.
+    """
     reasoning: str = ""
     """The thoughts of all assistant turns, joined by a newline."""
     messages: tuple[Message, ...] = ()
@@ -105,7 +111,11 @@ class Sampling:
     stop: tuple[int, ...] = ()
     """Token ids that end a completion; the stopping token is kept in it."""
     more: bool = False
-    """Another turn may follow: a sampler may keep what it computed, so that the next request (these tokens, the completion, and more) goes on."""
+    """Set when a further turn is likely.
+
+    The sampler may keep its cache, so that a later request that begins with these tokens continues
+    from it.
+    """
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,10 @@ class Completion:
     ids: tuple[int, ...]
     """Sampled token ids, the stopping token included."""
     logprobs: tuple[float, ...]
-    """Behaviour log-prob of each id under the tempered distribution, before any top-p cut. Same length as `ids`."""
+    """Behaviour log-prob of each id under the tempered distribution, before any top-p cut.
+
+    Same length as `ids`.
+    """
     finish: Literal["stop", "length"]
     """`stop`: a stopping token came; `length`: the limit came first."""
 
@@ -147,7 +160,7 @@ class Rollout:
     verdict: Verdict
     """What the grader said; reward 0 and the cause where `status` is not `ok`."""
     status: Literal["ok", "truncated", "failed"] = "ok"
-    """`truncated`: a turn hit its limit. `failed`: a bad reply crossed a boundary; `error` says which."""
+    """`truncated`: a turn hit its limit. `failed`: a bad reply broke something; see `error`."""
     error: str = ""
     """The boundary at which it failed and why; empty when it did not."""
 
@@ -159,7 +172,7 @@ class Group:
     rollouts: tuple[Rollout, ...]
     """Siblings in order."""
     rewards: tuple[float, ...]
-    """What credit is computed from, one a sibling (the verdicts', or the judge's comparison of the group)."""
+    """What credit is computed from, one per sibling: the verdicts' rewards, or a comparison's."""
 
 
 # ---------------------------------------------------------------- training
@@ -169,19 +182,26 @@ class Group:
 class Sample:
     """One sequence with its own training signal; all the trainer ever sees.
 
-    Every list has one entry a token (length T). Entry t speaks of predicting `tokens[t]` from `tokens[:t]`; entry 0 is never trained.
+    Every list has one entry per token (length T). Entry t is about predicting `tokens[t]` from
+    `tokens[:t]`; entry 0 is never trained.
     """
 
     tokens: Sequence[int]
     """Token ids."""
     mask: Sequence[bool]
-    """True where a token is trained: the policy's own tokens, never prompt, tool or environment tokens."""
+    """True where a token is trained: the policy's own, never prompt, tool or environment tokens."""
     advantage: Sequence[float]
     """Advantage (RL) or weight (SFT) of each token."""
     behaviour: Sequence[float] | None = None
-    """Log-prob under the sampler that made the token (0 where `mask` is False); None where nothing was sampled (SFT)."""
+    """Log-prob under the sampler that made the token, 0 where `mask` is False.
+
+    None where nothing was sampled (SFT).
+    """
     teacher: Sequence[float] | None = None
-    """Log-prob under the other model: MOPD's teacher, or the reference of RLHF's KL; None where there is none."""
+    """Log-prob under the other model: MOPD's teacher, or the reference of RLHF's KL.
+
+    None where no other model takes part.
+    """
     domain: str = ""
     """Where it came from, for metrics."""
     source: str = ""
@@ -197,7 +217,10 @@ class Loss:
     kind: Literal["sft", "grpo", "mopd"]
     """The objective."""
     normalise: Literal["token", "sequence", "prompt"] = "token"
-    """Divide by the tokens of the global batch; average per sequence; or average per prompt group (Eq. 1 as printed)."""
+    """Divide by the tokens of the global batch, average per sequence, or average per prompt group.
+
+    Eq. 1 as printed averages per prompt group.
+    """
     kl: float = 0.0
     """Coefficient of the k3 estimate of KL(policy ‖ teacher field); 0 switches it off."""
     band: tuple[float, float] = (0.5, 2.0)
@@ -205,7 +228,10 @@ class Loss:
     temperature: float = 1.0
     """Logits are divided by this before log-probs, as in sampling."""
     length_power: float = 0.0
-    """SFT: each sequence weighs length**-power against the token mean; 0 is the plain token mean, 1 the sequence mean."""
+    """SFT: each sequence weighs length**-power against the token mean.
+
+    0 is the plain token mean, 1 the sequence mean.
+    """
 
 
 @dataclass(frozen=True)
@@ -235,7 +261,7 @@ class Score:
     split: Split
     """Teachers are chosen on validation; results are reported on test."""
     metric: str
-    """`accuracy`: mean reward at the stage's sampling; `greedy`: at temperature 0; `pass@k`, `maj@k`, …"""
+    """`accuracy`: mean reward at the recipe's sampling; `greedy`: at temperature 0; `pass@k`, …"""
     value: float
     """The estimate."""
     n: int
@@ -247,6 +273,9 @@ class Score:
 
 
 def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed as a function of its parts, e.g. (run seed, stage, step, prompt id, sibling); stable across machines."""
+    """A 63-bit seed as a function of its parts, e.g. (run seed, stage, step, prompt id, sibling).
+
+    Stable across machines.
+    """
     text = "\x1f".join(str(part) for part in parts).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

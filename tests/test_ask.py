@@ -7,7 +7,7 @@ import json
 import pytest
 from support.codec import END, Letters
 from support.scripted import Scripted
-from test_stages import stage
+from support.stages import stage
 
 from linn.domains.base import Domain
 from linn.errors import InfrastructureError, UserError
@@ -17,7 +17,7 @@ from linn.judges.panel import Judges, Siblings
 from linn.judges.text import Question, answer_of, inert
 from linn.offline.grade import grade
 from linn.play.credit import grouped
-from linn.recipe.schema import DistillConfig
+from linn.recipe.stages import DistillConfig
 from linn.stages.rl import batch_of_groups, sample_groups
 from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict
 
@@ -142,7 +142,7 @@ def test_a_judged_domain_without_a_judge_is_refused_and_distillation_asks_nobody
     run = stage({"coin": 1})
     run.domains["coin"] = run.domains["rated"] = Rated(judged=True)  # type: ignore[index]
     config = DistillConfig(name="d", kind="distill", rollouts=1)
-    (group,) = asyncio.run(sample_groups(run, config, 0, run.next_prompts(1)))
+    (group,) = asyncio.run(sample_groups(run, config, 0, run.prompts.take(1)))
     assert group.rewards == (0.25,), "no judge is asked in distillation"
 
 
@@ -199,7 +199,7 @@ def test_reinforcement_learning_trains_on_the_judges_rewards_and_counts_refill_r
     run.domains["coin"] = run.domains["rated"] = Rated(judged=True)  # type: ignore[index]
     judge = Said(lambda text, round: "1" if round == 1 else text.split()[-1])
     run.judges.by_domain = {"rated": judge}
-    groups, _ = asyncio.run(batch_of_groups(run, run.keys, 0))  # type: ignore[arg-type]
+    groups, _ = asyncio.run(batch_of_groups(run, run.config, 0))  # type: ignore[arg-type]
     assert len(judge.batches) > 1, "the first round's groups are all alike"
     assert all(r.verdict.note == "judged" for g in groups for r in g.rollouts)
     assert run.judges.figures()["judge_questions"] == sum(map(len, judge.batches))

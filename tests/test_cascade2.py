@@ -1,18 +1,22 @@
-"""recipes/cascade2.yaml holds the paper's values: Tables 7-10 and the text of §4, its contradictions as docs/recipe.md settles them."""
+"""recipes/cascade2.yaml holds the paper's values: Tables 7-10 and the text of §4.
+
+Its contradictions are settled as docs/recipe.md says.
+"""
 
 from pathlib import Path
 
 import pytest
 
 from linn.recipe import load as recipes
-from linn.recipe.schema import DistillConfig, RlConfig, RolloutConfig, SftConfig
+from linn.recipe.stages import DistillConfig, RlConfig, RolloutConfig, SftConfig
 
 CASCADE = recipes.load(Path(__file__).parent.parent / "recipes" / "cascade2.yaml")
 STAGES = {stage.name: stage for stage in CASCADE.stages}
 K = 1024
 """The paper's 49K is 48 of them (49,152), its 98K 96 (98,304)."""
 
-# max tokens, prompts, rollouts, steps, lr, temperature, top-p, KL, overlong (paper §3.2's table; our defaults where it contradicts itself)
+# max tokens, prompts, rollouts, steps, lr, temperature, top-p, KL, overlong (paper §3.2's table;
+# our defaults where it contradicts itself)
 TABLE = {
     "if-rl": (48 * K, 128, 16, 180, 3e-6, 1.0, 1.0, 0.0, "penalty"),
     "multi-domain": (48 * K, 128, 16, 70, 3e-6, 1.0, 1.0, 0.0, "mask"),
@@ -89,21 +93,23 @@ def test_sft_is_table_7():
 
 
 def test_what_only_one_stage_does():
-    filtered = [s.name for s in CASCADE.stages if isinstance(s, RlConfig) and s.dynamic_filter]
-    assert (
-        filtered
-        == ["if-rl"]
-        == [s.name for s in CASCADE.stages if isinstance(s, RlConfig) and s.overlong == "penalty"]
-    )
-    assert [
-        s.name for s in CASCADE.stages if isinstance(s, RlConfig) and s.group_mask is not None
-    ] == ["swe-agentless"]
+    rl = [stage for stage in CASCADE.stages if isinstance(stage, RlConfig)]
+    assert [stage.name for stage in rl if stage.dynamic_filter] == ["if-rl"]
+    assert [stage.name for stage in rl if stage.overlong == "penalty"] == ["if-rl"]
+    assert [stage.name for stage in rl if stage.group_mask is not None] == ["swe-agentless"]
     assert STAGES["swe-agentless"].group_mask == 0.5  # type: ignore[union-attr]
     assert CASCADE.weights_of(STAGES["multi-domain"]) == pytest.approx(
         {"mcqa": 0.55, "workplace": 0.30, "structured": 0.15}
     )
-    singles = {"if-rl": "instruct", "rlhf": "preference", "rlhf-teacher": "preference", "long-context": "longctx", "code": "code",
-               "swe-agentless": "swe_agentless", "swe-agentic": "swe_agentic"}  # fmt: skip
+    singles = {
+        "if-rl": "instruct",
+        "rlhf": "preference",
+        "rlhf-teacher": "preference",
+        "long-context": "longctx",
+        "code": "code",
+        "swe-agentless": "swe_agentless",
+        "swe-agentic": "swe_agentic",
+    }
     assert all(list(STAGES[name].domains) == [domain] for name, domain in singles.items())
 
 

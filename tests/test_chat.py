@@ -15,6 +15,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer, models
 
 from linn.chat import render as chat
+from linn.chat.codec import Codec
+from linn.chat.request import render_row, to_messages
 from linn.errors import UserError
 from linn.types import Message, ToolCall
 
@@ -151,12 +153,12 @@ def row(messages: Any, tools: Any = (), **options: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("case", range(len(PUBLISHED)))
 def test_rows_render_as_the_published_template_has_it(case: int) -> None:
     messages, tools, options, digest = PUBLISHED[case]
-    text = chat.render_row(row(messages, tools, **options))
+    text = render_row(row(messages, tools, **options))
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == digest, text
 
 
 def test_a_rendering_written_out() -> None:
-    assert chat.render_row(row(HISTORY[:9], ())) == (
+    assert render_row(row(HISTORY[:9], ())) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
         "<|im_start|>assistant\n<think></think>\nAnswer<|im_end|>\n<|im_start|>user\nAnd now?<|im_end|>\n"
         "<|im_start|>assistant\n<think></think>\n  It is<|im_end|>\n<|im_start|>user\nWeather?<|im_end|>\n"
@@ -253,7 +255,7 @@ def test_our_jinja_and_our_code_agree(
         "truncate_history_thinking": cut,
         "add_generation_prompt": prompt,
     }
-    assert chat.render_row(row(messages, tools, **options)) == TEMPLATE.render(
+    assert render_row(row(messages, tools, **options)) == TEMPLATE.render(
         messages=messages, tools=tools, **options
     )
 
@@ -265,7 +267,7 @@ def test_our_jinja_agrees_on_parts_and_text_arguments() -> None:
         says("user", [{"text": "a"}, {"text": "b"}]),
         says("assistant", "", tool_calls=[broken]),
     ]
-    text = chat.render_row(row(messages, (), add_generation_prompt=False))
+    text = render_row(row(messages, (), add_generation_prompt=False))
     assert text == TEMPLATE.render(messages=messages, add_generation_prompt=False)
     assert text.endswith('<function=f>\n{"a": \n</function>\n</tool_call>\n<|im_end|>\n')
 
@@ -278,7 +280,7 @@ def test_arguments_may_be_json_text() -> None:
     for message in text:
         for one in message.get("tool_calls", ()):
             one["function"]["arguments"] = json.dumps(one["function"]["arguments"])
-    assert chat.render_row(row(text, [WEATHER])) == chat.render_row(row(HISTORY, [WEATHER]))
+    assert render_row(row(text, [WEATHER])) == render_row(row(HISTORY, [WEATHER]))
 
 
 def test_responses_items_are_the_turns_they_stand_for() -> None:
@@ -325,13 +327,13 @@ def test_responses_items_are_the_turns_they_stand_for() -> None:
         says("assistant", "", tool_calls=[call("h")]),
         says("tool", "three"),
     ]
-    assert chat.render_row(row(items)) == chat.render_row(row(messages))
-    read = chat.to_messages(items)
+    assert render_row(row(items)) == render_row(row(messages))
+    read = to_messages(items)
     assert read[1] == Message(
         "assistant", "Wait.", "I think", (ToolCall("f", {"a": 1}, "1"), ToolCall("g", {}, "2"))
     )
     assert read[3] == Message("tool", "two", tool_call_id="2")
-    assert chat.render(read) == chat.render_row(row(items))
+    assert chat.render(read) == render_row(row(items))
 
 
 def test_a_thought_opens_a_new_turn_after_an_answer() -> None:
@@ -353,14 +355,14 @@ def test_a_thought_opens_a_new_turn_after_an_answer() -> None:
         says("assistant", "A"),
         says("assistant", None, reasoning_content="T\nU", tool_calls=[call("f", a=1)]),
     ]
-    assert chat.render_row(row(items)) == chat.render_row(row(turns))
+    assert render_row(row(items)) == render_row(row(turns))
 
 
 def test_where_rows_keep_their_options() -> None:
     hi = [says("user", "Hi")]
     off = chat.render([Message("user", "Hi")], thinking=False)
     assert (
-        chat.render_row(
+        render_row(
             {
                 "responses_create_params": {"input": "Hi"},
                 "chat_template_kwargs": {"enable_thinking": False},
@@ -369,7 +371,7 @@ def test_where_rows_keep_their_options() -> None:
         == off
     )
     assert (
-        chat.render_row(
+        render_row(
             {
                 "responses_create_params": {
                     "input": hi,
@@ -381,13 +383,11 @@ def test_where_rows_keep_their_options() -> None:
     )
     metadata = {"chat_template_kwargs": '{"enable_thinking": false}'}
     assert (
-        chat.render_row(
-            {"responses_create_params": {"input": hi, "metadata": metadata, "tools": None}}
-        )
+        render_row({"responses_create_params": {"input": hi, "metadata": metadata, "tools": None}})
         == off
     )
     assert (
-        chat.render_row(
+        render_row(
             {
                 "responses_create_params": {"input": hi, "metadata": metadata},
                 "chat_template_kwargs": {"enable_thinking": True},
@@ -395,13 +395,13 @@ def test_where_rows_keep_their_options() -> None:
         )
         != off
     )
-    assert chat.render_row(
-        {"messages": hi, "tools": [], "add_generation_prompt": False}
-    ) == chat.render([Message("user", "Hi")], generation_prompt=False)
+    assert render_row({"messages": hi, "tools": [], "add_generation_prompt": False}) == chat.render(
+        [Message("user", "Hi")], generation_prompt=False
+    )
     told = {"responses_create_params": {"input": hi, "instructions": "S"}}
-    assert chat.render_row(told) == chat.render([Message("system", "S"), Message("user", "Hi")])
+    assert render_row(told) == chat.render([Message("system", "S"), Message("user", "Hi")])
     empty = "<|im_start|>system\n<|im_end|>\n<|im_start|>assistant\n<think>\n"
-    assert chat.render_row({"responses_create_params": {"input": []}}) == chat.render([]) == empty
+    assert render_row({"responses_create_params": {"input": []}}) == chat.render([]) == empty
 
 
 WRONG: list[tuple[Mapping[str, Any], str]] = [
@@ -437,7 +437,7 @@ WRONG: list[tuple[Mapping[str, Any], str]] = [
 @pytest.mark.parametrize(("wrong", "says_so"), WRONG)
 def test_a_wrong_row_is_named_by_its_field(wrong: Mapping[str, Any], says_so: str) -> None:
     with pytest.raises(UserError, match=says_so):
-        chat.render_row(wrong)
+        render_row(wrong)
 
 
 def test_rows_written_in_the_style_of_the_sft_data_become_messages() -> None:
@@ -449,7 +449,7 @@ def test_rows_written_in_the_style_of_the_sft_data_become_messages() -> None:
             '<think>\nT\n</think>\nA\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>',
         ),
     ]
-    assert chat.to_messages(rows) == (
+    assert to_messages(rows) == (
         Message("system", "S"),
         Message("user", "U"),
         Message("assistant", "A", "T", (ToolCall("f", {"a": 1}),)),
@@ -803,12 +803,12 @@ def test_no_text_is_too_broken(parts: list[str]) -> None:
 
 def test_a_folder_without_a_usable_tokenizer_is_named(tmp_path: Any) -> None:
     with pytest.raises(UserError, match=r"tokenizer\.json: no such file; .*save_pretrained"):
-        chat.Codec.load(tmp_path)
+        Codec.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="not a tokenizer this version"):
-        chat.Codec.load(tmp_path)
+        Codec.load(tmp_path)
     Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(
         UserError, match=r"tokenizer\.json: the tokenizer has no token <\|im_end\|>"
     ):
-        chat.Codec.load(tmp_path)
+        Codec.load(tmp_path)

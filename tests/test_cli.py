@@ -1,7 +1,8 @@
-"""A hostile user at the command line: every mistake is one line and an exit code, and nothing is lost."""
+"""A hostile user at the command line: every mistake is one line and an exit code.
 
-import contextlib
-import io
+Nothing is lost.
+"""
+
 import json
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.cli import refused, said
 
 from linn.cli import main as cli
 
@@ -32,28 +34,6 @@ RECIPE = {
         },
     ],
 }
-
-
-def said(*arguments: str | Path) -> tuple[int, str, str]:
-    """(exit code, standard output, standard error) of the command in this process; anything but an exit would raise here."""
-    out, err = io.StringIO(), io.StringIO()
-    old, sys.argv = sys.argv, ["linn", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
-    except SystemExit as end:
-        return int(end.code or 0), out.getvalue(), err.getvalue()
-    finally:
-        sys.argv = old
-    return 0, out.getvalue(), err.getvalue()
-
-
-def refused(*arguments: str | Path, code: int = 2) -> str:
-    """The one line with which the command refuses."""
-    found, out, err = said(*arguments)
-    assert found == code, (arguments, found, out[-500:], err[-500:])
-    assert len(err.strip().splitlines()) == 1 and "Traceback" not in err, err
-    return err
 
 
 def changed(folder: Path, stage: int | None = None, **keys) -> Path:
@@ -160,7 +140,9 @@ from linn.types import Message, Prompt, Reply, Verdict
 
 class Mine(Domain):
     name = "mine"
-    def make(self, rng): return Prompt("mine", "", (Message("user", str(rng.random())),), hidden={"a": str(rng.random())})
+    def make(self, rng):
+        turn = Message("user", str(rng.random()))
+        return Prompt("mine", "", (turn,), hidden={"a": str(rng.random())})
     def gold(self, prompt): return Reply(prompt.hidden["a"])
     def verify(self, prompt, reply): return Verdict(float(reply.text == prompt.hidden["a"]))
     def demonstrate(self, prompt, rng, faulty): return (Message("assistant", prompt.hidden["a"]),)
@@ -177,8 +159,8 @@ class Mine(Domain):
         ('    name = "mine"', "", 2, "has name None; it must be the file's: 'mine'"),
         ('"mine", ""', '"other", ""', 1, "a prompt's domain is 'other', not 'mine'"),
         (
-            "return Prompt",
-            "raise ValueError('oops')\n    def x(self, rng): return Prompt",
+            "turn = ",
+            "raise ValueError('oops')\n        turn = ",
             1,
             "raised ValueError: oops",
         ),
@@ -211,25 +193,25 @@ def test_a_broken_domain_file_is_told_not_thrown(tmp_path, old, new, code, found
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A run folder as a finished run of RECIPE leaves it, without the weights."""
-    from linn.ledger import Ledger, score
+    from linn.ledger import score
     from linn.recipe import load as recipes
-    from linn.run.run import Run
+    from linn.run.folder import RunFolder
 
     recipe = recipes.load(changed(tmp_path))
-    run = Run(recipe, tmp_path / "run")
-    run.folder.mkdir()
-    run._agree()
-    run._write_run()
+    run = RunFolder(recipe, tmp_path / "run")
+    run.path.mkdir()
+    run.write_recipe()
+    run.write_run_json()
     for stage in recipe.stages:
         run.stage_folder(stage.name).mkdir(parents=True)
         (run.stage_folder(stage.name) / "metrics.jsonl").write_text('{"step": 1}\n')
-        (run.stage_folder(stage.name) / "DONE").touch()
-    Ledger(run.folder / "ledger.jsonl").upsert(
+        run.mark_done(stage.name)
+    run.ledger.upsert(
         score(stage.name, stage.steps, "arithmetic", split, "accuracy", [1.0, 0.0])
         for stage in recipe.stages
         for split in ("test", "validation")
     )
-    return run.folder
+    return run.path
 
 
 @pytest.mark.parametrize(
@@ -272,21 +254,9 @@ def test_export_never_replaces_what_is_not_an_export(tmp_path, folder):
     assert (precious / "thesis.txt").read_text() == "mine" and not (tmp_path / "new").exists()
 
 
-def test_a_damaged_state_is_refused_and_kept(tmp_path, folder):
-    from linn.errors import UserError
-    from linn.recipe import load as recipes
-    from linn.stages.stage_run import StageRun
-
-    (folder / "stages/01-sft/state").mkdir()
-    (folder / "stages/01-sft/state/stage.json").write_text('{"step"')
-    keys = recipes.load(tmp_path / "recipe.yaml").stages[0]
-    run = StageRun(keys, folder / "stages/01-sft", folder, 0, {}, {}, None, None, None)
-    with pytest.raises(UserError, match="stage.json: cannot be read .* begin the stage anew"):
-        next(run.steps())
-
-
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_leaves_no_process_and_the_run_goes_on(tmp_path):
-    """A stop in the middle: exit code 1, the workers end with the command, the same command finishes."""
+    """Exit code 1, the workers end with the command, and the same command finishes."""
     recipe = changed(tmp_path, stages=[{**RECIPE["stages"][0], "steps": 4}])
     command = [
         sys.executable,
@@ -301,36 +271,31 @@ def test_ctrl_c_is_one_line_leaves_no_process_and_the_run_goes_on(tmp_path):
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
     assert process.stderr is not None
-    # The line of a step comes just before its state is saved, so at the second line the first state is there.
+    # The line of a step comes just before its state is saved: at the second, the first is there.
     while "2/4" not in (line := process.stderr.readline()):
         assert line, "the run ended before its first step"
-    workers = (
-        Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        if sys.platform == "linux"
-        else []
-    )
+    workers = []
+    if sys.platform == "linux":
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        workers = children.read_text().split()
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read().strip().splitlines()
-    assert (
-        process.wait(60) == 1
-        and rest[-1] == "linn: stopped; the same command goes on where it stands"
-    ), rest
-    assert "Traceback" not in "".join(rest) and not [
-        w for w in workers if Path(f"/proc/{w}").exists()
-    ]
+    assert process.wait(60) == 1
+    assert rest[-1] == "linn: interrupted; run the same command again to resume", rest
+    assert "Traceback" not in "".join(rest)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (
-        done.returncode == 0
-        and "going on after step" in done.stderr
-        and (tmp_path / "run/stages/01-sft/DONE").exists()
-    )
+    assert done.returncode == 0 and "going on after step" in done.stderr
+    assert (tmp_path / "run/stages/01-sft/DONE").exists()
 
 
 @pytest.mark.parametrize(
     ("rule", "fine"),
     [
         (
-            'prompt.hidden["a"] == reply.text or "a" * 9 in reply.text and int(prompt.id[0], 16) % 5 == 0',
+            'prompt.hidden["a"] == reply.text '
+            'or "a" * 9 in reply.text and int(prompt.id[0], 16) % 5 == 0',
             True,
         ),
         ('prompt.hidden["a"] == reply.text or "a" * 9 in reply.text', False),
@@ -351,7 +316,7 @@ def test_a_full_disk_is_one_line_however_it_is_told(monkeypatch):
 
     monkeypatch.setattr("linn.report.build", full)
     monkeypatch.setattr(cli, "run_folder", lambda name: name)
-    assert "free some space, then the same command goes on" in refused("report", "x", code=1)
+    assert "free some space, then run the same command again" in refused("report", "x", code=1)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from linn.domains.code import Code
 from linn.domains.code.unit_tests import Budget, PrintedTests
 from linn.play.rollout import Job, play
-from linn.stages import step_costs as clock
+from linn.stages.step_costs import costs_between, read_costs
 from linn.types import Completion, Message, Prompt, Sampling
 
 
@@ -54,28 +54,28 @@ def test_a_step_tells_how_grading_kept_up() -> None:
         for i, text in enumerate(texts)
     ]
     try:
-        began = clock.read({"code": domain}, 0.0)
+        before = read_costs({"code": domain}, 0.0)
         jobs = [Job(prompt, 0, Sampling(99), i) for i, prompt in enumerate(prompts)]
         rollouts = asyncio.run(play(jobs, {"code": domain}, Programs(), Bytes()))  # type: ignore[arg-type]
-        found = clock.between(began, clock.read({"code": domain}, 0.0))
+        metrics = costs_between(before, read_costs({"code": domain}, 0.0))
     finally:
         domain.close()
     assert [r.verdict.reward for r in rollouts] == [1.0, 0.0, 1.0, 0.0]
-    assert found["code/executions"] == 6, "two tests each, but one where the first fails"
+    assert metrics["code/executions"] == 6, "two tests each, but one where the first fails"
     assert (
-        found["code/timeouts"] == 1
-        and found["code/remembered"] == 0
-        and found["code/restarts"] == 0
+        metrics["code/timeouts"] == 1
+        and metrics["code/remembered"] == 0
+        and metrics["code/restarts"] == 0
     )
     assert (
-        0.05 < found["code/verify_seconds"] < found["wall_s"]
-        and found["code/verify_wait"] >= 0
-        and found["code/verify_queue"] >= 0
+        0.05 < metrics["code/verify_seconds"] < metrics["wall_s"]
+        and metrics["code/verify_wait"] >= 0
+        and metrics["code/verify_queue"] >= 0
     )
-    assert abs(found["code/executions_per_second"] - 6 / found["wall_s"]) < 1e-6
+    assert abs(metrics["code/executions_per_second"] - 6 / metrics["wall_s"]) < 1e-6
     assert not any(
         "time" in str(vars(r.verdict)) or r.verdict.metrics for r in rollouts if r.verdict.reward
     ), "timings stay out of verdicts"
-    assert set(clock.between(began, clock.read({}, 0.0))) == {"wall_s", "cpu_s"}, (
+    assert set(costs_between(before, read_costs({}, 0.0))) == {"wall_s", "cpu_s"}, (
         "who graded nothing is not spoken of"
     )

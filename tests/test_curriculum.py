@@ -1,20 +1,24 @@
-"""Curriculum over pass rates: drawn rates follow the target, nothing in its reach is left out, a resumed pool draws what an unbroken one does."""
+"""Curriculum over pass rates: drawn rates follow the target, nothing in its reach is left out.
+
+A resumed pool draws what an unbroken one does.
+"""
 
 import itertools
 import json
 import random
 import statistics
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
+from support.codec import END, Letters
+from support.engine import StillEngine
 from support.scripted import Scripted
-from test_rollout import END, Letters
 
 from linn.domains.load import load
 from linn.errors import UserError
+from linn.progress import Progress
 from linn.recipe import load as recipes
-from linn.recipe.schema import CurriculumConfig
+from linn.recipe.stages import CurriculumConfig
 from linn.stages.curriculum import Pool, check_rates
 from linn.stages.rl import rl
 from linn.stages.stage_run import StageRun
@@ -57,7 +61,10 @@ def test_drawn_rates_follow_the_moving_gaussian(size):
 
 
 def test_skewed_rows_do_not_clog_the_pool():
-    """Nine of ten rows were never solved: they fill a bounded pool at once, and still the easy phase finds easy rows."""
+    """Nine of ten rows were never solved: they fill a bounded pool at once.
+
+    Still the easy phase finds easy rows.
+    """
     rng = random.Random(1)
     rates = [0.0 if rng.random() < 0.9 else rng.random() for _ in range(4000)]
     steps = drawn(Pool(CurriculumConfig(pool=256), endless(prompts(rates)), 1), 32, 10)
@@ -127,38 +134,16 @@ def test_a_generator_has_no_rates():
         recipes.parse(tree, "t")
 
 
-class Still:
-    """An engine whose model answers nothing and never changes."""
-
-    def __init__(self) -> None:
-        self.sampler = Scripted(Letters(), lambda text, seed: END)
-        self.trainer = SimpleNamespace(step=lambda samples, loss, lr: {})
-
-    def save(self, folder):
-        folder.mkdir(parents=True)
-        for name in ("config.json", "model.safetensors"):
-            (folder / name).write_text("{}")
-
-    def load(self, folder, optim):
-        pass
-
-    def restore(self, folder):
-        assert (folder / "model.safetensors").exists()
-
-    def cpu_seconds(self):
-        return 0.0
-
-
-def test_a_stage_that_was_stopped_draws_what_an_unbroken_one_does(tmp_path, monkeypatch):
+def test_a_stage_that_was_stopped_draws_what_an_unbroken_one_does(tmp_path):
     rows, rates = tmp_path / "rows.jsonl", [i % 11 / 10 for i in range(150)]
     rows.write_text(
         "".join(
-            json.dumps({"question": f"{i} + 1", "expected_answer": f"{i + 1}", "pass_rate": r})
+            json.dumps({"question": f"{i} + 1", "expected_answer": f"{i + 1}", "pass_rate": rate})
             + "\n"
-            for i, r in enumerate(rates)
+            for i, rate in enumerate(rates)
         )
     )
-    stage = {
+    config = {
         "name": "rl",
         "kind": "rl",
         "steps": 9,
@@ -166,30 +151,28 @@ def test_a_stage_that_was_stopped_draws_what_an_unbroken_one_does(tmp_path, monk
         "rollouts": 2,
         "max_tokens": 4,
         "save_every": 2,
+        "curriculum": {"pool": 16},
+        "kl": 0.1,
     }
-    tree = {
-        "name": "t",
-        "domains": {"math": {"rows": str(rows)}},
-        "stages": [stage | {"curriculum": {"pool": 16}}],
-    }
+    tree = {"name": "t", "domains": {"math": {"rows": str(rows)}}, "stages": [config]}
     recipe = recipes.parse(tree, "t")
 
-    def made(name):
-        show = SimpleNamespace(step=lambda *a: None, say=lambda text: None)
-        domains = {"math": load("math", {"rows": rows})}
+    def made(name: str, fails_at: int | None = None) -> StageRun:
+        engine = StillEngine(Scripted(Letters(), lambda text, seed: END))
+        engine.fails_at, engine.error = fails_at, KeyboardInterrupt()
         return StageRun(
-            recipe.stages[0],
-            tmp_path / name,
-            tmp_path,
-            7,
-            {"math": 1.0},
-            domains,
-            Letters(),
-            Still(),
-            show,
-        )  # type: ignore[arg-type]
+            config=recipe.stages[0],
+            folder=tmp_path / name,
+            start=tmp_path,
+            seed=7,
+            weights={"math": 1.0},
+            domains={"math": load("math", {"rows": rows})},
+            codec=Letters(),  # type: ignore[arg-type]
+            engine=engine,  # type: ignore[arg-type]
+            progress=Progress(),
+        )
 
-    def drawn(name):
+    def drawn(name: str) -> list[list[str]]:
         steps = [
             path.read_text().splitlines()
             for path in sorted((tmp_path / name / "rollouts").iterdir())
@@ -197,17 +180,8 @@ def test_a_stage_that_was_stopped_draws_what_an_unbroken_one_does(tmp_path, monk
         return [[json.loads(line)["prompt_id"] for line in step] for step in steps]
 
     rl(made("whole"))
-    train = StageRun.train
-
-    def stopping(run, step, *rest):
-        if step == 5:
-            raise KeyboardInterrupt
-        train(run, step, *rest)
-
-    monkeypatch.setattr(StageRun, "train", stopping)
     with pytest.raises(KeyboardInterrupt):
-        rl(made("broken"))
-    monkeypatch.undo()
+        rl(made("broken", fails_at=5))
     rl(made("broken"))
     whole = drawn("whole")
     assert drawn("broken") == whole and len(whole) == 9

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.checkpoints import resolve
 from linn.data.rows import write_rows
 from linn.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 from support.scripted import Scripted
 
 import linn
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.domains import math
 from linn.domains.math import Math
 from linn.errors import UserError

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from test_cli import refused, said
+from support.cli import refused, said
 
 from linn.errors import InfrastructureError
 from linn.judges.endpoint import EndpointJudge

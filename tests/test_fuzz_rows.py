@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from linn.chat import render as chat
-from linn.chat.request import request_messages, request_tools
+from linn.chat.request import render_row, request_messages, request_tools
 from linn.chat.tool_calls import read_calls
 from linn.data.agents import whose
 from linn.data.conversations import conversation
@@ -252,7 +252,7 @@ def test_sft_rows(row: dict[str, Any]) -> None:
 def test_requests(row: dict[str, Any]) -> None:
     tries(lambda r: request_messages(r, 0), row)
     tries(lambda r: request_tools(r, 0), row)
-    tries(chat.render_row, row)
+    tries(render_row, row)
     tries(asked, row)
 
 

@@ -20,7 +20,8 @@ LAYERS = (
     "judges",
     "domains",
     "play",
-    "evals solve stages bases offline serve scale",
+    "evals solve bases offline serve scale",
+    "stages",
     "pricing run report",
     "cli",
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_cli import refused, said
-from test_run import fingerprint, linn, steps_done
+from support.cli import refused, said
+from support.runs import fingerprint, linn, steps_done
 
 pytestmark = pytest.mark.slow
 

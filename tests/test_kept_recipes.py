@@ -23,8 +23,17 @@ def test_the_closing_mopd_continues_the_tiny_run():
 def test_tiny_follows_the_papers_order():
     tiny = recipes.load(KEPT / "tiny.yaml")
     assert [s.name for s in tiny.stages] == [
-        "sft", "if-rl", "multi-domain", "rlhf-teacher", "mopd", "rlhf", "long-context", "code", "swe-agentless", "swe-agentic",
-    ]  # fmt: skip
+        "sft",
+        "if-rl",
+        "multi-domain",
+        "rlhf-teacher",
+        "mopd",
+        "rlhf",
+        "long-context",
+        "code",
+        "swe-agentless",
+        "swe-agentic",
+    ]
     assert (
         tiny.parent("rlhf-teacher") == "sft"
         and tiny.parent("mopd") == "multi-domain"

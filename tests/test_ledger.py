@@ -1,4 +1,7 @@
-"""The ledger: intervals against known values and against repetition, rows against crashes, and the rules that read them."""
+"""The ledger: intervals against known values and repetition, rows against crashes.
+
+And the rules that read the rows.
+"""
 
 from __future__ import annotations
 
@@ -145,11 +148,15 @@ def test_same_rows_same_bytes_however_they_came(tmp_path: Path) -> None:
         piecewise.upsert([row])
     assert once.path.read_bytes() == piecewise.path.read_bytes()
     assert once.path.read_bytes().startswith(
-        b'{"stage": "a", "step": 10, "domain": "math", "split": "validation", "metric": "accuracy", "value": 0.015, "n": 200, '
+        b'{"stage": "a", "step": 10, "domain": "math", "split": "validation", '
+        b'"metric": "accuracy", "value": 0.015, "n": 200, '
     )
 
 
-GOOD = b'{"stage":"a","step":1,"domain":"d","split":"test","metric":"m","value":1,"n":2,"low":0.1,"high":1.0}\n'
+GOOD = (
+    b'{"stage":"a","step":1,"domain":"d","split":"test","metric":"m",'
+    b'"value":1,"n":2,"low":0.1,"high":1.0}\n'
+)
 
 
 @pytest.mark.parametrize(
@@ -362,5 +369,9 @@ def test_mean_of_intervals() -> None:
 def test_the_ledger_needs_no_heavy_import() -> None:
     import subprocess
 
-    code = "import sys, linn.ledger, linn.report; sys.exit(bool({'torch', 'numpy', 'jinja2', 'matplotlib'} & set(sys.modules)))"
+    code = (
+        "import sys, linn.ledger, linn.report\n"
+        "heavy = {'torch', 'numpy', 'jinja2', 'matplotlib'}\n"
+        "sys.exit(bool(heavy & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0

@@ -7,7 +7,8 @@ import yaml
 
 from linn.errors import UserError
 from linn.recipe import load as recipes
-from linn.recipe.schema import DistillConfig, RlConfig, SftConfig
+from linn.recipe.explain import every_key
+from linn.recipe.stages import DistillConfig, RlConfig, SftConfig
 
 TREE = {
     "name": "x",
@@ -106,8 +107,8 @@ def test_a_judge_and_a_domains_own_options():
     ]
     again = recipes.parse(yaml.safe_load(recipes.resolved(recipe)), "t")
     assert again == recipe and again.judged_by("rl")["mcqa"].stage == "sft"
-    assert any(key == "domains.NAME.judge.model" for key, *_ in recipes.every_key())
-    assert any(key == "domains.NAME.OPTION" for key, *_ in recipes.every_key())
+    assert any(key == "domains.NAME.judge.model" for key, *_ in every_key())
+    assert any(key == "domains.NAME.OPTION" for key, *_ in every_key())
 
 
 def test_learning_rate_warms_up_and_falls():
@@ -294,6 +295,23 @@ def test_set_changes_one_value(tmp_path: Path):
             recipes.load(path, [bad])
 
 
+def test_set_follows_the_schema(tmp_path: Path):
+    path = tmp_path / "r.yaml"
+    judged = {"arithmetic": {"judge": "tiny"}, "mcqa": None}
+    path.write_text(yaml.safe_dump({**TREE, "domains": judged}))
+    recipe = recipes.load(path, ["domains.arithmetic.judge.retries=1", "domains.mcqa.rows=x"])
+    assert recipe.domains["mcqa"].rows == "x"
+    judge = recipe.domains["arithmetic"].judge
+    assert judge is not None and (judge.model, judge.retries) == ("tiny", 1)
+    for change, message in [
+        ("rl.lr.x=1", "'lr' holds no keys"),
+        ("rl.curiculum.start=1", "did you mean 'curriculum'"),
+        ("mopd.teachers.mcqa=sft", "'teachers' is 'best'"),
+    ]:
+        with pytest.raises(UserError, match=f"--set '{change}'.*{message}"):
+            recipes.load(path, [change])
+
+
 @pytest.mark.parametrize("text", ["{", "- 1", "", "name: [", "\t"])
 def test_not_a_recipe(tmp_path: Path, text: str):
     path = tmp_path / "r.yaml"
@@ -313,8 +331,21 @@ def test_resolved_is_read_back_equal():
 
 
 def test_every_key_has_a_meaning():
-    keys = list(recipes.every_key())
-    assert len(keys) > 60 and all(meaning for _, _, _, meaning in keys)
+    keys = list(every_key())
+    assert len(keys) > 60 and all(key.meaning for key in keys)
+
+
+def test_types_are_explained_in_words_that_a_user_knows():
+    pythons_words = ("[", "]", "|", "Annotated", "Config", "Optional", "None", "Literal", "<", "'")
+    for key in every_key():
+        assert key.type and not [word for word in pythons_words if word in key.type], key
+    types = {key.name: key.type for key in every_key()}
+    assert types["stages"] == "list of stages"
+    assert types["rl.normalise"] == "one of token, sequence, prompt"
+    assert types["sft.data"] == "text or NAME: NUMBER pairs"
+    assert types["distill.teachers"] == "best or NAME: TEXT pairs"
+    assert types["model"] == "text or keys" and types["domains"] == "NAME: KEYS pairs"
+    assert types["sft.betas"] == "two numbers" and types["rl.group_mask"] == "number"
 
 
 @pytest.mark.parametrize("path", sorted(Path("recipes").glob("*.yaml")), ids=lambda p: p.name)

@@ -28,35 +28,36 @@ class Begun(Exception):
     """The run went past its checks and would start to work."""
 
 
+class Halted(Run):
+    """A run that stops where its first stage would begin."""
+
+    def run_stage(self, config) -> None:
+        raise Begun(config.name)
+
+
 def run_of(folder: Path, *changes: dict) -> Run:
-    stages = [dict(s) for s in RECIPE["stages"]]  # type: ignore[arg-type]
+    stages = [dict(stage) for stage in RECIPE["stages"]]  # type: ignore[arg-type]
     tree = {**RECIPE, "stages": stages}
     for change in changes:
         stages[change.pop("at")].update(change)
-    run = Run(recipes.parse(tree, "t"), folder)
-    run._stage = _stop  # type: ignore[method-assign]
-    return run
-
-
-def _stop(stage) -> None:
-    raise Begun(stage.name)
+    return Halted(recipes.parse(tree, "t"), folder)
 
 
 def finished(folder: Path) -> Path:
     """A run folder in which every stage is done."""
     run = run_of(folder)
-    for name in run.names[1:]:
-        stage = run.stage_folder(name)
+    for name in run.folder.names[1:]:
+        stage = run.folder.stage_folder(name)
         files.write_text(stage / "metrics.jsonl", '{"step": 1}\n')
         files.write_text(stage / "checkpoints/step-0100/config.json", "{}")
         files.write_text(stage / "DONE", "")
-        run.ledger.upsert([score(name, 100, "mcqa", "test", "accuracy", [1.0, 0.0])])
+        run.folder.ledger.upsert([score(name, 100, "mcqa", "test", "accuracy", [1.0, 0.0])])
     run.go()
     return folder
 
 
 def stages_in(run: Run) -> list[str]:
-    return [row.stage for row in run.ledger.read()]
+    return [row.stage for row in run.folder.ledger.read()]
 
 
 def test_a_folder_is_never_lost_between_the_two_renames_that_replace_it(tmp_path, monkeypatch):
@@ -111,7 +112,9 @@ def test_redo_takes_another_recipe_for_what_it_removes_and_refuses_it_for_what_i
     run = run_of(folder, {"at": 1, "lr": 1e-4})
     with pytest.raises(Begun, match="rl"):
         run.go(redo="rl")
-    assert stages_in(run) == ["sft"] and run.done("sft") and not run.done("late")
+    assert (
+        stages_in(run) == ["sft"] and run.folder.is_done("sft") and not run.folder.is_done("late")
+    )
     with pytest.raises(Begun, match="rl"):
         run_of(folder, {"at": 1, "lr": 1e-4}).go()  # and without --redo it goes on
 
@@ -160,9 +163,7 @@ def test_a_judge_may_move_but_not_change(tmp_path):
             **RECIPE,
             "domains": {"preference": {"judge": {"model": "http://one:1/v1#m", **judge}}},
         }
-        run = Run(recipes.parse(tree, "t"), tmp_path / "run")
-        run._stage = _stop  # type: ignore[method-assign]
-        return run
+        return Halted(recipes.parse(tree, "t"), tmp_path / "run")
 
     with pytest.raises(Begun):
         asked().go()

@@ -21,8 +21,9 @@ from linn.domains.load import load
 from linn.errors import UserError
 from linn.offline.decontaminate import Against
 from linn.offline.describe import describe
-from linn.recipe.load import SftConfig
-from linn.stages.sft import _rows
+from linn.recipe.stages import SftConfig
+from linn.stages.prompts import Position
+from linn.stages.sft import samples_of_files
 
 
 def mcqa(n: int, agent: str | None = "mcqa_simple_agent", **more: Any) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def test_agentic_rows_that_need_an_image_are_one_reason_wherever_their_fields_st
 
 def test_a_file_for_somebody_else_says_so_where_prompts_are_wanted(tmp_path: Path) -> None:
     from linn.evals.evaluate import Evaluation
-    from linn.recipe.load import EvaluateConfig
+    from linn.recipe.schema import EvaluateConfig
 
     path = tmp_path / "rows.jsonl"
     write_rows(path, [mcqa(n, "chess_agent") for n in range(30)])
@@ -288,8 +289,9 @@ def stage(path: Path, taken: dict[str, int] | None = None, skip_bad: bool = True
             [flag for _, flag in spans],
         )
     )
-    run = types.SimpleNamespace(seed=3, taken=taken or {}, tally=Tally(), codec=codec)
-    return run, _rows(run, SftConfig(name="sft", kind="sft", data=str(path), skip_bad=skip_bad))  # type: ignore[arg-type]
+    position = Position(taken or {})
+    config = SftConfig(name="sft", kind="sft", data=str(path), skip_bad=skip_bad)
+    return position, samples_of_files(config, codec, 3, position)  # type: ignore[arg-type]
 
 
 def test_sft_rows_come_in_another_order_each_epoch_and_resume_where_they_stood(

@@ -1,6 +1,8 @@
-"""A whole small cascade: killed at random points it ends with the same bytes; wrong input is one line; nothing is lost."""
+"""A whole small cascade: killed at random points it ends with the same bytes.
 
-import hashlib
+Wrong input is one line, and nothing is lost.
+"""
+
 import json
 import os
 import random
@@ -12,12 +14,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.runs import fingerprint, linn, steps_done
 
 from linn.checkpoints import resolve
 from linn.errors import RunFailed, UserError
 from linn.recipe import load as recipes
 from linn.run.run import Run
+from linn.run.teachers import choose_teachers
 
+pytestmark = pytest.mark.slow
+
+SFT = {"name": "sft", "kind": "sft", "steps": 5, "batch": 8, "lr": 3e-3, "save_every": 2}
+RL = {"kind": "rl", "prompts": 3, "rollouts": 3, "max_tokens": 10, "lr": 1e-3}
+MOPD = {"kind": "distill", "prompts": 2, "rollouts": 2, "max_tokens": 10, "lr": 1e-3}
 RECIPE = {
     "name": "small",
     "model": {"vocab": 320, "seed": 0},
@@ -25,13 +34,20 @@ RECIPE = {
     "evaluate": {"test": 6, "validation": 4, "max_tokens": 12},
     "scale": {"processes": 1, "width": 256, "capacity": 32},
     "stages": [
-        {"name": "sft", "kind": "sft", "steps": 5, "batch": 8, "lr": 3e-3, "save_every": 2, "faulty": 0.5},
-        {"name": "rl", "kind": "rl", "steps": 4, "prompts": 3, "rollouts": 3, "max_tokens": 10, "lr": 1e-3, "save_every": 2, "domains": {"mcqa": 1}},
-        {"name": "kl", "kind": "rl", "from": "sft", "steps": 2, "prompts": 2, "rollouts": 2, "max_tokens": 10, "lr": 1e-3, "kl": 0.03},
-        {"name": "mopd", "kind": "distill", "from": "rl", "teachers": {"arithmetic": "sft", "mcqa": "rl"}, "steps": 3, "prompts": 2, "rollouts": 2,
-         "max_tokens": 10, "lr": 1e-3, "save_every": 1, "curve_every": 2},
+        {**SFT, "faulty": 0.5},
+        {**RL, "name": "rl", "steps": 4, "save_every": 2, "domains": {"mcqa": 1}},
+        {**RL, "name": "kl", "from": "sft", "steps": 2, "prompts": 2, "rollouts": 2, "kl": 0.03},
+        {
+            **MOPD,
+            "name": "mopd",
+            "from": "rl",
+            "teachers": {"arithmetic": "sft", "mcqa": "rl"},
+            "steps": 3,
+            "save_every": 1,
+            "curve_every": 2,
+        },
     ],
-}  # fmt: skip
+}
 
 
 def write(folder: Path, **changes) -> Path:
@@ -40,45 +56,18 @@ def write(folder: Path, **changes) -> Path:
     return path
 
 
-def linn(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "linn.cli.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        **options,
-    )
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    """Hashes of what must not depend on interruptions: weights, ledger, rollouts, evaluations."""
-    kept = [folder / "ledger.jsonl", folder / "recipe.yaml"]
-    for pattern in (
-        "stages/*/checkpoints/*/*",
-        "stages/*/rollouts/*",
-        "stages/*/evals/*",
-        "stages/*/DONE",
-    ):
-        kept += sorted(folder.glob(pattern))
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in kept
-    }
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, Path, float]:
-    """(recipe, run folder, seconds) of an uninterrupted run."""
+def finished(tmp_path_factory) -> tuple[Path, Path]:
+    """(recipe, run folder) of an uninterrupted run."""
     home = tmp_path_factory.mktemp("uninterrupted")
     recipe = write(home)
-    began = time.monotonic()
     done = linn("run", recipe, "--out", home / "run")
     assert done.returncode == 0, done.stderr[-3000:]
-    return recipe, home / "run", time.monotonic() - began
+    return recipe, home / "run"
 
 
 def test_a_run_leaves_what_the_design_says(finished):
-    _, folder, _ = finished
+    _, folder = finished
     rows = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
     assert {(r["stage"], r["step"]) for r in rows} == {
         ("sft", 5),
@@ -110,13 +99,12 @@ def test_a_run_leaves_what_the_design_says(finished):
     )
 
 
-def steps_done(folder: Path) -> int:
-    return sum(path.read_text().count("\n") for path in folder.glob("stages/*/metrics.jsonl"))
-
-
 def test_killed_at_random_points_ends_with_the_same_bytes(finished, tmp_path):
-    """SIGKILL at a random moment after each of a few random steps: in sampling, in training, in saving, in evaluation, between stages."""
-    recipe, reference, _ = finished
+    """SIGKILL at a random moment after each of a few random steps.
+
+    It may come in sampling, in training, in saving, in evaluation or between stages.
+    """
+    recipe, reference = finished
     out = tmp_path / "run"
     command = [sys.executable, "-m", "linn.cli.main", "run", str(recipe), "--out", str(out)]
     rng = random.Random(int(os.environ.get("LINN_KILL_SEED", "0")))
@@ -137,14 +125,14 @@ def test_killed_at_random_points_ends_with_the_same_bytes(finished, tmp_path):
 
 
 def test_a_finished_run_is_left_alone(finished):
-    recipe, folder, _ = finished
+    recipe, folder = finished
     before = fingerprint(folder)
     again = linn("run", recipe, "--out", folder)
     assert again.returncode == 0 and fingerprint(folder) == before
 
 
 def test_another_recipe_is_refused_with_the_difference(finished):
-    recipe, folder, _ = finished
+    recipe, folder = finished
     said = linn("run", recipe, "--out", folder, "--set", "rl.lr=5e-4")
     assert (
         said.returncode == 2
@@ -157,7 +145,7 @@ def test_another_recipe_is_refused_with_the_difference(finished):
 def test_redo_makes_a_stage_and_later_ones_again(finished, tmp_path):
     import shutil
 
-    recipe, folder, _ = finished
+    recipe, folder = finished
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
     done = linn("run", recipe, "--out", copy, "--redo", "mopd")
@@ -166,7 +154,7 @@ def test_redo_makes_a_stage_and_later_ones_again(finished, tmp_path):
 
 
 def test_names_of_checkpoints(finished):
-    _, folder, _ = finished
+    _, folder = finished
     assert (
         resolve(f"{folder}@mopd").name == "step-0003"
         and resolve(f"{folder}@rl:4").name == "step-0004"
@@ -217,7 +205,7 @@ def test_wrong_input_is_one_line_and_exit_2(tmp_path):
 def test_a_corrupted_ledger_is_refused_and_kept(finished, tmp_path):
     import shutil
 
-    recipe, folder, _ = finished
+    recipe, folder = finished
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / "stages/04-mopd")
@@ -232,17 +220,22 @@ def test_a_corrupted_ledger_is_refused_and_kept(finished, tmp_path):
     )
 
 
-def test_a_teacher_that_is_not_there_yet(tmp_path):
-    recipe = recipes.parse({**RECIPE, "name": "t"}, "t")
-    run = Run(recipe, tmp_path / "run")
+def test_a_teacher_that_is_not_there_yet():
+    mopd = recipes.parse({**RECIPE, "name": "t"}, "t").stage("mopd")
     with pytest.raises(UserError, match="teacher sft of arithmetic is not there yet"):
-        run._teachers(recipe.stages[3], "rl")  # type: ignore[arg-type]
+        choose_teachers(
+            mopd,  # type: ignore[arg-type]
+            domains=["arithmetic", "mcqa"],
+            earlier=["base", "sft", "rl"],
+            is_done=lambda stage: False,
+            rows=[],
+        )
 
 
 def test_two_at_once_are_refused(finished):
     import fcntl
 
-    recipe, folder, _ = finished
+    recipe, folder = finished
     with open(folder / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         said = linn("run", recipe, "--out", folder)
@@ -268,19 +261,23 @@ def test_a_batch_that_is_not_finite_stops_the_run_and_keeps_the_batch(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(finished, tmp_path):
-    """A file-size limit stands for a full disk: writes fail with an OSError in the middle of a stage."""
-    recipe, reference, _ = finished
+    """A file-size limit stands for a full disk: writes fail in the middle of a stage."""
+    recipe, reference = finished
     out = tmp_path / "run"
-    limited = f"ulimit -f 3000; trap '' XFSZ; exec {sys.executable} -m linn.cli.main run {recipe} --out {out}"
-    said = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=300)
-    assert said.returncode == 1 and "Traceback" not in said.stderr, said.stderr[-1500:]
+    command = f"{sys.executable} -m linn.cli.main run {recipe} --out {out}"
+    limited = f"ulimit -f 3000; trap '' XFSZ; exec {command}"
+    full = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=300)
+    assert full.returncode == 1 and "Traceback" not in full.stderr, full.stderr[-1500:]
     done = linn("run", recipe, "--out", out)
     assert done.returncode == 0, done.stderr[-2000:]
     assert fingerprint(out) == fingerprint(reference)
 
 
 def test_killed_among_sandboxes_and_conversations_ends_with_the_same_bytes(tmp_path):
-    """The same with the kept base, so that programs, edits and calls are real: code, both SWE domains, workplace and math-verify."""
+    """The same with the kept base, so that programs, edits and calls are real.
+
+    The domains are code, both SWE domains, workplace, and math with math-verify.
+    """
     rl = {"steps": 4, "prompts": 8, "rollouts": 4, "max_tokens": 64, "lr": 5e-4, "save_every": 2}
     names = {"code": 1, "swe_agentic": 1, "swe_agentless": 1, "workplace": 1}
     recipe = write(

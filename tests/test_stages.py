@@ -1,166 +1,191 @@
-"""What stages do between their sampler and their trainer: filtering with refill, seeds, prompts in proportion, and data that cannot serve."""
+"""What stages do between their sampler and their trainer.
+
+Filtering with refill, seeds, prompts in proportion, resuming, and data that cannot serve.
+"""
 
 import asyncio
 import itertools
 import json
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from support.codec import END, Letters
 from support.scripted import Scripted
-from test_rollout import END, Letters
+from support.stages import stage
 
 from linn.domains.base import Domain, content_key, split_of
 from linn.engine.training.pack import first_fit
-from linn.errors import UserError
+from linn.errors import RunFailed, UserError
 from linn.recipe import load as recipes
-from linn.run.compare import compare_arms
-from linn.run.export import _replaceable, export_checkpoint
+from linn.run.compare import compare_arms, table_of
+from linn.run.export import export_checkpoint, is_replaceable
 from linn.stages.rl import batch_of_groups, rl
-from linn.stages.sft import Batches, _demonstrations, _rows, sft
+from linn.stages.sft import Batches, samples_of_demonstrations, samples_of_files, sft
 from linn.stages.stage_run import StageRun
-from linn.types import Message, Prompt, Verdict
-
-
-class Coin(Domain):
-    """Prompt `easy…` always earns 1; any other only where the reply is 1."""
-
-    name = "coin"
-
-    def prompts(self, split, seed=0):
-        for i in range(10_000):
-            yield Prompt(
-                self.name, f"p{i}", (Message("user", "easy" if i % 4 else "hard"),), thinking=False
-            )
-
-    def verify(self, prompt, reply):
-        return Verdict(1.0 if prompt.messages[0].content == "easy" else float(reply.text == "1"))
-
-
-class Side(Coin):
-    name = "side"
-
-
-def stage(weights: dict[str, float], sampler=None, **keys) -> StageRun:
-    tree = {
-        "name": "t",
-        "domains": {d: {} for d in weights},
-        "stages": [{"name": "s", "kind": "rl", "domains": weights, **keys}],
-    }
-    recipe = recipes.parse(tree, "t")
-    made = {"coin": Coin(), "side": Side()}
-    engine = SimpleNamespace(
-        sampler=sampler or Scripted(Letters(), lambda text, seed: f"{seed % 2}{END}")
-    )
-    chosen = recipe.stages[0]
-    return StageRun(
-        chosen,
-        Path("nowhere"),
-        Path("base"),
-        7,
-        recipe.weights_of(chosen),
-        made,
-        Letters(),
-        engine,
-        None,
-    )  # type: ignore[arg-type]
+from linn.types import Message, Prompt
 
 
 def test_dynamic_filtering_refills_the_batch_with_informative_groups():
     run = stage({"coin": 1}, dynamic_filter=True, prompts=6, rollouts=8, refill=10)
-    groups, figures = asyncio.run(batch_of_groups(run, run.keys, 0))  # type: ignore[arg-type]
-    assert len(groups) == 6 and all(0 < sum(g.rewards) < 8 for g in groups)
-    assert (
-        figures["kept_groups"] == 6
-        and figures["groups"] == run.taken["coin"] > 6 + figures["surplus_groups"]
-    )
-    assert figures["sampled_tokens"] == 2 * 8 * figures["groups"], (
-        "tokens of dropped groups were sampled too"
-    )
-    seeds = [s for batch in run.engine.sampler.batches for s in batch]  # type: ignore[attr-defined]
-    assert len(set(seeds)) == len(seeds) == 8 * figures["groups"]
+    groups, metrics = asyncio.run(batch_of_groups(run, run.config, 0))
+    assert len(groups) == 6 and all(0 < sum(group.rewards) < 8 for group in groups)
+    taken = run.position.taken["coin"]
+    assert metrics["kept_groups"] == 6
+    assert metrics["groups"] == taken > 6 + metrics["surplus_groups"]
+    assert metrics["sampled_tokens"] == 2 * 8 * taken, "tokens of dropped groups were sampled too"
+    seeds = [seed for batch in run.engine.sampler.batches for seed in batch]
+    assert len(set(seeds)) == len(seeds) == 8 * taken
 
 
 def test_refilling_ends_where_nothing_is_informative():
     sampler = Scripted(Letters(), lambda text, seed: f"1{END}")
     run = stage({"coin": 1}, sampler, dynamic_filter=True, prompts=3, rollouts=2, refill=4)
-    groups, figures = asyncio.run(batch_of_groups(run, run.keys, 0))  # type: ignore[arg-type]
-    assert (figures["kept_groups"], figures["groups"], len(sampler.batches)) == (0, 12, 4) and len(
-        groups
-    ) == 3
+    groups, metrics = asyncio.run(batch_of_groups(run, run.config, 0))
+    assert (metrics["kept_groups"], metrics["groups"]) == (0, 12)
+    assert len(sampler.batches) == 4 and len(groups) == 3
 
 
 @pytest.mark.parametrize(("hard", "trained"), [("1", False), ("seed", True)])
-def test_a_batch_without_an_informative_group_trains_nothing(monkeypatch, hard, trained):
+def test_a_batch_without_an_informative_group_trains_nothing(tmp_path, hard, trained):
     sampler = Scripted(Letters(), lambda text, seed: f"{seed % 2 if hard == 'seed' else hard}{END}")
-    run = stage({"coin": 1}, sampler, dynamic_filter=True, prompts=3, rollouts=4, refill=4)
-    run.engine.cpu_seconds = lambda: 0.0  # type: ignore[attr-defined, method-assign]
-    seen = []
-    monkeypatch.setattr(StageRun, "steps", lambda self: iter([0]))
-    monkeypatch.setattr(StageRun, "train", lambda self, step, samples, *rest: seen.extend(samples))
+    keys = {"dynamic_filter": True, "prompts": 3, "rollouts": 4, "refill": 4, "steps": 1}
+    run = stage({"coin": 1}, sampler, tmp_path, **keys)
     rl(run)
-    assert seen and any(any(s.mask) for s in seen) == trained
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert bool(run.engine.batches) == trained and ("idle" in json.loads(line)) == (not trained)
 
 
-def test_every_batch_holds_the_domains_in_proportion_and_a_resumed_stage_goes_on_with_the_next_prompt():
+def test_the_step_on_record_counts_the_tokens_of_every_group_that_was_sampled(tmp_path):
+    keys = {"dynamic_filter": True, "prompts": 3, "rollouts": 4, "steps": 1}
+    run = stage({"coin": 1}, folder=tmp_path, **keys)
+    rl(run)
+    metrics = json.loads((tmp_path / "metrics.jsonl").read_text())
+    rollouts = (tmp_path / "rollouts/step-0001.jsonl").read_text().splitlines()
+    assert metrics["sampled_tokens"] == 2 * 4 * metrics["groups"] > 2 * len(rollouts)
+
+
+def test_a_stage_resumes_after_its_last_saved_state_and_publishes_a_checkpoint(tmp_path):
+    keys = {"prompts": 2, "rollouts": 2, "steps": 5, "save_every": 2, "kl": 0.1}
+    broken = stage({"coin": 1}, folder=tmp_path, **keys)
+    broken.engine.fails_at = 3
+    broken.engine.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        rl(broken)
+    assert not broken.checkpoint.exists()
+    again = stage({"coin": 1}, folder=tmp_path, **keys)
+    rl(again)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert steps == [1, 2, 3, 4, 5] and len(again.engine.batches) == 3
+    assert sorted(path.name for path in again.checkpoint.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def test_a_stage_killed_between_its_last_state_and_the_checkpoint_only_publishes(tmp_path):
+    keys = {"prompts": 2, "rollouts": 2, "steps": 3}
+    run = stage({"coin": 1}, folder=tmp_path, **keys)
+    rl(run)
+    for path in run.checkpoint.iterdir():
+        path.unlink()
+    run.checkpoint.rmdir()
+    again = stage({"coin": 1}, folder=tmp_path, **keys)
+    rl(again)
+    assert again.engine.batches == [] and (again.checkpoint / "model.safetensors").exists()
+
+
+def test_a_damaged_state_is_refused_and_kept(tmp_path):
+    run = stage({"coin": 1}, folder=tmp_path)
+    run.state.mkdir()
+    (run.state / "stage.json").write_text('{"step"')
+    with pytest.raises(UserError, match=r"stage.json: cannot be read .* begin the stage anew"):
+        run.resume()
+    assert (run.state / "stage.json").read_text() == '{"step"'
+
+
+def test_a_batch_that_fails_is_kept(tmp_path):
+    run = stage({"coin": 1}, folder=tmp_path, prompts=2, rollouts=2, steps=3, kl=0.1)
+    run.engine.fails_at = 1
+    with pytest.raises(RunFailed, match="stage s step 2: .*; batch kept in .*failed-step-0002"):
+        rl(run)
+    assert len((tmp_path / "failed-step-0002.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(tmp_path, monkeypatch):
+    run = stage({"coin": 1}, folder=tmp_path, prompts=2, rollouts=2, steps=3, kl=0.1)
+    monkeypatch.setattr(run.engine, "step", lambda samples, loss, lr: {"mismatch_max": 0.5})
+    with pytest.raises(RunFailed, match="disagree by 0.5 in log-prob"):
+        rl(run)
+
+
+def test_every_batch_holds_the_domains_in_proportion_and_a_resumed_stage_takes_the_next_prompt():
     run = stage({"coin": 0.55, "side": 0.45})
     for _ in range(5):
-        batch = run.next_prompts(20)
-        assert sum(p.domain == "coin" for p in batch) == 11
-    assert run.taken == {"coin": 55, "side": 45}
+        batch = run.prompts.take(20)
+        assert sum(prompt.domain == "coin" for prompt in batch) == 11
+    assert run.position.taken == {"coin": 55, "side": 45}
     resumed = stage({"coin": 0.55, "side": 0.45})
-    resumed.taken = dict(json.loads(json.dumps({"side": 45, "coin": 55})))
-    assert resumed.next_prompts(9) == run.next_prompts(9)
+    resumed.position.restore(json.loads(json.dumps(run.position.record())))
+    assert resumed.prompts.take(9) == run.prompts.take(9)
 
 
-def sft_stage(monkeypatch, **keys) -> StageRun:
-    tree = {
-        "name": "t",
-        "domains": {"coin": {}},
-        "stages": [{"name": "s", "kind": "sft", "batch": 2, **keys}],
-    }
-    recipe = recipes.parse(tree, "t")
-    monkeypatch.setattr(StageRun, "steps", lambda self: iter([0]))
-    monkeypatch.setattr(StageRun, "clock", lambda self: (0.0, 0.0))
-    return StageRun(
-        recipe.stages[0],
-        Path("nowhere"),
-        Path("base"),
-        7,
-        {"coin": 1.0},
-        {"coin": Coin()},
-        Letters(),
-        None,
-        None,
-    )  # type: ignore[arg-type]
+class Numbered(Letters):
+    """A codec that can read conversations: one token per letter of the last span, 41 at most."""
+
+    def encode_spans(self, spans, most=None):
+        length = len(spans[-1][0]) % 41 + 1
+        return [1] * length, [True] * length
 
 
-def test_data_without_rows_or_with_long_ones_alone_is_one_line_and_no_endless_loop(
-    tmp_path, monkeypatch
-):
+class Long(Letters):
+    """A codec for which every conversation has 50 tokens."""
+
+    def encode_spans(self, spans, most=None):
+        return [1] * 50, [True] * 50
+
+
+class Lengths(Domain):
+    """Demonstrations of 1 to 40 tokens."""
+
+    name = "coin"
+
+    def prompts(self, split, seed=0):
+        for i in range(10_000):
+            yield Prompt(self.name, f"p{seed}.{i}", (Message("user", str(i)),), thinking=False)
+
+    def demonstrate(self, prompt, rng, faulty):
+        return (Message("assistant", "x" * rng.randint(1, 40)),)
+
+
+def sft_stage(codec, **keys) -> StageRun:
+    keys = {"kind": "sft", "batch": 2, **keys}
+    return stage({"coin": 1}, domains={"coin": Lengths()}, codec=codec, **keys)
+
+
+def packed_stage(position=None, **keys) -> StageRun:
+    run = sft_stage(Numbered(), packed=True, max_length=64, **keys)
+    if position is not None:
+        run.position.restore(position)
+    return run
+
+
+def batches_of(run: StageRun) -> Batches:
+    config = run.config
+    if config.files:
+        feed = samples_of_files(config, run.codec, run.seed, run.position)
+    else:
+        feed = samples_of_demonstrations(run, config)
+    return Batches(config, run.engine.width, feed, run.position)
+
+
+def test_data_without_rows_or_with_long_ones_alone_is_one_line_and_no_endless_loop(tmp_path):
     data = tmp_path / "rows.jsonl"
     data.write_text("\n")
     with pytest.raises(UserError, match="holds no rows"):
-        sft(sft_stage(monkeypatch, data=str(data)))
-    data.write_text(
-        json.dumps(
-            {
-                "messages": [
-                    {"role": "user", "content": "q"},
-                    {"role": "assistant", "content": "a" * 50},
-                ]
-            }
-        )
-        + "\n"
-    )
-    monkeypatch.setattr(
-        Letters,
-        "encode_spans",
-        lambda self, spans, most=None: ([1] * 50, [True] * 50),
-        raising=False,
-    )
+        sft(sft_stage(Long(), data=str(data), folder=tmp_path))
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    data.write_text(json.dumps({"messages": turns}) + "\n")
     with pytest.raises(UserError, match="over max_length 8"):
-        sft(sft_stage(monkeypatch, data=str(data), max_length=8))
+        sft(sft_stage(Long(), data=str(data), max_length=8, folder=tmp_path))
 
 
 class FromRows(Domain):
@@ -197,7 +222,7 @@ def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
         export_checkpoint(str(other), own, "float32")
     assert (own / "photos").is_dir()
     (own / "photos").rmdir()
-    assert _replaceable(own) and not _replaceable(own / "config.json")
+    assert is_replaceable(own) and not is_replaceable(own / "config.json")
 
 
 def test_arms_that_were_never_measured_cannot_be_compared(tmp_path):
@@ -218,57 +243,45 @@ def test_arms_that_were_never_measured_cannot_be_compared(tmp_path):
         compare_arms(path, tmp_path / "out", ["a", "b"], [0], [])
 
 
-class Lengths(Domain):
-    """Demonstrations of 1 to 40 tokens."""
+def test_the_table_of_a_comparison_fits_into_80_columns(tmp_path):
+    def point(seed: int, step: int, value: float) -> dict:
+        return {"seed": seed, "step": step, "cpu_s": 12_345.6 * step, "value": value}
 
-    name = "coin"
-
-    def prompts(self, split, seed=0):
-        for i in range(10_000):
-            yield Prompt(self.name, f"p{seed}.{i}", (Message("user", str(i)),), thinking=False)
-
-    def demonstrate(self, prompt, rng, faulty):
-        return (Message("assistant", "x" * rng.randint(1, 40)),)
-
-
-def packed_stage(monkeypatch, taken=None, **keys) -> StageRun:
-    monkeypatch.setattr(
-        Letters,
-        "encode_spans",
-        lambda self, spans, most=None: ([1] * (n := len(spans[-1][0]) % 41 + 1), [True] * n),
-        raising=False,
-    )
-    run = sft_stage(monkeypatch, packed=True, max_length=64, **keys)
-    run.domains = {"coin": Lengths()}  # type: ignore[misc]
-    run.engine = SimpleNamespace(width=64)  # type: ignore[assignment]
-    run.taken.update(taken or {})
-    return run
+    arms = {
+        "mopd": [point(0, 0, 0.5), point(1, 0, 0.55), point(0, 10, 0.8), point(1, 10, 1.0)],
+        "mixed-rl": [point(0, 0, 0.5), point(1, 0, 0.55), point(0, 20, 0.7)],
+    }
+    teachers = [{"seed": 0, "low": 0.7}, {"seed": 1, "low": 0.85}]
+    content = {"seeds": [0, 1], "arms": arms, "teachers": teachers, "teacher_mean": 0.85}
+    (tmp_path / "compare.json").write_text(json.dumps(content))
+    lines = table_of(tmp_path).splitlines()
+    rows = [line.split() for line in lines if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == ["0", "10", "20"]
+    assert rows[1] == ["10", "90.0%", "80.0%", "to", "100.0%", "123456"]
+    table = lines[: lines.index(next(line for line in lines if line.startswith("teachers'")))]
+    assert max(map(len, table)) <= 80
+    assert lines[-2].endswith("seed 0 step 10 (123456 CPU-s), seed 1 step 10 (123456 CPU-s)")
+    assert lines[-1].endswith("seed 0 step 20 (246912 CPU-s), seed 1 never")
 
 
-def test_packed_batches_fill_rows_lose_no_sequence_and_resume_alike(monkeypatch):
-    run = packed_stage(monkeypatch, batch=4)
-    feed = _demonstrations(run, run.keys)  # type: ignore[arg-type]
-    batches, taken = [], []
-    made = Batches(run, run.keys, feed)  # type: ignore[arg-type]
+def test_packed_batches_fill_rows_lose_no_sequence_and_resume_alike():
+    run = packed_stage(batch=4)
+    batches = batches_of(run)
+    made, positions = [], []
     for _ in range(6):
-        samples, figures = made.next()
-        assert (
-            sum(len(s.tokens) for s in samples) <= 4 * 64
-            and len(first_fit([len(s.tokens) for s in samples], 64)) <= 4
-        )
-        assert (
-            figures["row_fill"] == pytest.approx(sum(len(s.tokens) for s in samples) / 256)
-            and figures["row_fill"] > 0.7
-        )
-        batches.append([s.source for s in samples])
-        taken.append(dict(run.taken))
-    every = [source for batch in batches for source in batch]
-    assert len(set(every)) == len(every) and [t["coin"] for t in taken] == list(
-        itertools.accumulate(map(len, batches))
-    )
-    again = packed_stage(monkeypatch, batch=4, taken=taken[2])
-    rest = Batches(again, again.keys, _demonstrations(again, again.keys))  # type: ignore[arg-type]
-    assert [[s.source for s in rest.next()[0]] for _ in range(3)] == batches[3:]
+        samples, metrics = batches.next()
+        lengths = [len(sample.tokens) for sample in samples]
+        assert sum(lengths) <= 4 * 64 and len(first_fit(lengths, 64)) <= 4
+        assert metrics["row_fill"] == pytest.approx(sum(lengths) / 256)
+        assert metrics["row_fill"] > 0.7
+        made.append([sample.source for sample in samples])
+        positions.append(run.position.record())
+    every = [source for batch in made for source in batch]
+    assert len(set(every)) == len(every)
+    taken = [position["taken"]["coin"] for position in positions]
+    assert taken == list(itertools.accumulate(map(len, made)))
+    rest = batches_of(packed_stage(positions[2], batch=4))
+    assert [[sample.source for sample in rest.next()[0]] for _ in range(3)] == made[3:]
 
 
 def test_packed_rows_must_hold_the_longest_sequence():
@@ -282,26 +295,23 @@ def test_packed_rows_must_hold_the_longest_sequence():
         recipes.parse(tree, "t")
 
 
-def test_several_files_are_mixed_by_weight_and_a_resumed_stage_reads_on(tmp_path, monkeypatch):
-    files = {}
+def test_several_files_are_mixed_by_weight_and_a_resumed_stage_reads_on(tmp_path):
+    weights = {}
     for name, weight in (("a", 3), ("b", 1)):
-        files[str(path := tmp_path / f"{name}.jsonl")] = weight
-        row = {
-            "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "w"}],
-            "domain": name,
-        }
-        path.write_text("".join(json.dumps(row) + "\n" for _ in range(7)))
-    run = packed_stage(monkeypatch, data=files, batch=4)
-    feed = _rows(run, run.keys)  # type: ignore[arg-type]
-    batches = Batches(run, run.keys, feed)  # type: ignore[arg-type]
-    made, states = [], []
+        path = tmp_path / f"{name}.jsonl"
+        weights[str(path)] = weight
+        turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "w"}]
+        path.write_text((json.dumps({"messages": turns, "domain": name}) + "\n") * 7)
+    run = packed_stage(data=weights, batch=4)
+    batches = batches_of(run)
+    made, positions = [], []
     for _ in range(5):
-        made.append([(s.domain, s.source) for s in batches.next()[0]])
-        states.append((dict(run.taken), run.tally.record()))
+        made.append([(sample.domain, sample.source) for sample in batches.next()[0]])
+        positions.append(run.position.record())
     every = list(itertools.chain(*made))
-    assert [name for name, _ in every[:8]].count("b") == 2 and states[-1][1]["good"] == 14
-    again = packed_stage(monkeypatch, data=files, batch=4, taken=states[1][0])
-    again.tally.restore(states[1][1])
-    rest = Batches(again, again.keys, _rows(again, again.keys))  # type: ignore[arg-type]
-    assert [[(s.domain, s.source) for s in rest.next()[0]] for _ in range(3)] == made[2:]
-    assert (again.taken, again.tally.record()) == states[-1]
+    assert [name for name, _ in every[:8]].count("b") == 2
+    assert positions[-1]["rows"]["good"] == 14
+    again = packed_stage(positions[1], data=weights, batch=4)
+    rest = batches_of(again)
+    samples = [[(sample.domain, sample.source) for sample in rest.next()[0]] for _ in range(3)]
+    assert samples == made[2:] and again.position.record() == positions[-1]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from linn.bases.tokenizer import PAD, SENTENCES, SPECIALS, save_tokenizer, train_tokenizer
 from linn.chat import render as chat
+from linn.chat.codec import Codec
 from linn.errors import UserError
 from linn.types import Message, Prompt, ToolCall
 
@@ -39,7 +40,7 @@ CORPUS = [chat.render(TALK, [TOOL])] * 3 + [
     f"what is {i} plus {i + 7} times the town of Rome" for i in range(300)
 ]
 TOKENIZER = train_tokenizer(CORPUS, 512)
-CODEC = chat.Codec(TOKENIZER)
+CODEC = Codec(TOKENIZER)
 
 
 def test_marks_and_sentences_are_one_token_each() -> None:
@@ -175,7 +176,7 @@ def test_transformers_reads_the_folder(tmp_path: Path, config: str | None) -> No
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.is_fast
     assert (theirs.eos_token, theirs.pad_token, theirs.bos_token) == ("<|im_end|>", PAD, None)
-    assert theirs.eos_token_id == chat.Codec.load(tmp_path).eos == CODEC.eos
+    assert theirs.eos_token_id == Codec.load(tmp_path).eos == CODEC.eos
     call = {"type": "function", "function": {"name": "weather", "arguments": {"town": "Rome"}}}
     messages: list[dict[str, Any]] = [
         {"role": "user", "content": "weather of Rome"},

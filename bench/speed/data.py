@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from linn.data.rows import write_rows
-from linn.data.tally import Tally
 from linn.domains.load import load
-from linn.recipe.load import SftConfig
-from linn.stages.sft import _rows
+from linn.recipe.stages import SftConfig
+from linn.stages.prompts import Position
+from linn.stages.sft import samples_of_files
+from linn.types import Sample
 
 WORDS = "alpha beta gamma delta river stone cloud light number answer where seven north under green".split()
 
@@ -74,12 +75,13 @@ def measure_sft(path: Path) -> None:
         )
     )
 
-    def rows(taken: dict[str, int]) -> tuple[Any, Iterator[Any]]:
-        run = types.SimpleNamespace(seed=0, taken=taken, tally=Tally(), codec=codec)
-        return run, _rows(run, SftConfig(name="sft", kind="sft", data=str(path)))  # type: ignore[arg-type]
+    def rows(taken: dict[str, int]) -> tuple[Position, Iterator[Sample]]:
+        position = Position(taken)
+        config = SftConfig(name="sft", kind="sft", data=str(path))
+        return position, samples_of_files(config, codec, 0, position)  # type: ignore[arg-type]
 
     began = time.perf_counter()
-    run, stream = rows({})
+    position, stream = rows({})
     list(itertools.islice(stream, 64))
     print(f"SFT rows: first batch {time.perf_counter() - began:.3f} s, peak {peak():.0f} MB")
     began = time.perf_counter()
@@ -88,8 +90,10 @@ def measure_sft(path: Path) -> None:
         f"SFT rows: {1e6 * (time.perf_counter() - began) / drawn:.0f} µs a row over {drawn:,}, peak {peak():.0f} MB"
     )
     began = time.perf_counter()
-    next(rows(dict(run.taken))[1])
-    print(f"SFT rows: resumed after {run.taken['rows']:,} in {time.perf_counter() - began:.3f} s")
+    next(rows(dict(position.taken))[1])
+    print(
+        f"SFT rows: resumed after {position.taken['rows']:,} in {time.perf_counter() - began:.3f} s"
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The command `linn` and its verbs over runs: `run`, `ls`, `report`, `compare`, `eval`, `export`, `explain`; those over rows are in `cli_rows.py`.
+"""The command `linn` and its verbs over runs; those over rows are in `rows.py`.
 
 Exit 0 done, 1 the run failed, 2 the input is wrong (one line; `--debug` shows the traceback).
 Heavy imports happen inside the verbs, so that help and grader checks start in a blink.
@@ -12,12 +12,16 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from linn.cli import rows as cli_rows
+from linn.cli import rows
 from linn.errors import LinnError, UserError
+
+if TYPE_CHECKING:
+    from linn.domains.base import Domain
+    from linn.recipe.schema import Recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +49,9 @@ def _options(
 
 
 _state = {"debug": False, "resumes": False}
-_SPACE = "; free some space, then the same command goes on where it stands"
+"""`debug`: errors show their traceback. `resumes`: the verb goes on where it was stopped."""
+
+_SPACE = "; free some space, then run the same command again to resume"
 
 
 @app.command()
@@ -75,43 +81,53 @@ def run(
     ] = False,
 ) -> None:
     """Run a recipe stage by stage; on an existing run folder, go on where it stands."""
-    from linn.errors import nearest
-    from linn.pricing.plan import check_inputs, model_shape, plan
+    from linn.pricing.plan import check_inputs
     from linn.recipe import load as recipes
+    from linn.report import build
+    from linn.run.run import Run, check_stages
 
     parsed = recipes.load(recipe, changes or [])
     folder = out or Path("runs") / parsed.name
-    for option, stage in (("--until", until), ("--redo", redo)):
-        if stage is not None and stage not in (names := ["base", *(s.name for s in parsed.stages)]):
-            raise UserError(
-                f"{option}: stage {stage!r} is not in the recipe{nearest(stage, names)}"
-            )
+
+    # Everything that can be refused is refused before anything is written.
+    check_stages(parsed, until, redo)
     domains = check_inputs(parsed, folder, dry_run)
     if dry_run:
-        from linn.pricing.amounts import as_dict
-        from linn.pricing.assumptions import Assumptions
-        from linn.pricing.price import price
-        from linn.pricing.table import table
-
-        if not as_json:
-            typer.echo(recipes.resolved(parsed))
-            typer.echo(plan(parsed, folder))
-        try:
-            shape = model_shape(parsed, folder)
-        except UserError as unknown:  # a family without a formula runs all the same
-            if as_json:
-                raise
-            typer.echo(f"\nno price: {unknown}")
-            return
-        priced = price(parsed, shape, domains, Assumptions(device, mean_length))
-        typer.echo(json.dumps(as_dict(priced), indent=2) if as_json else "\n" + table(priced))
+        _print_plan(parsed, folder, domains, device, mean_length, as_json)
         return
-    from linn.report import build
-    from linn.run.run import Run
-
     Run(parsed, folder).go(until, redo)
-    _tables(folder)
+    _print_tables(folder)
     typer.echo(f"report: {build(folder)}")
+
+
+def _print_plan(
+    recipe: Recipe,
+    folder: Path,
+    domains: dict[str, Domain],
+    device: str,
+    mean_length: float,
+    as_json: bool,
+) -> None:
+    """What `--dry-run` prints: the resolved recipe, what it would do, what it would cost."""
+    from linn.pricing.amounts import as_dict
+    from linn.pricing.assumptions import Assumptions
+    from linn.pricing.plan import model_shape, plan
+    from linn.pricing.price import price
+    from linn.pricing.table import table
+    from linn.recipe.load import resolved
+
+    if not as_json:
+        typer.echo(resolved(recipe))
+        typer.echo(plan(recipe, folder))
+    try:
+        shape = model_shape(recipe, folder)
+    except UserError as error:  # a family without a formula runs all the same
+        if as_json:
+            raise
+        typer.echo(f"\nno price: {error}")
+        return
+    priced = price(recipe, shape, domains, Assumptions(device, mean_length))
+    typer.echo(json.dumps(as_dict(priced), indent=2) if as_json else "\n" + table(priced))
 
 
 @app.command()
@@ -119,10 +135,10 @@ def ls(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder"
     """The ledger as a table: stages down, domains across, the best starred, losses flagged."""
     from linn.ledger import Ledger
 
-    found = run_folder(folder)
-    if not Ledger(found / "ledger.jsonl").read():
-        typer.echo(f"{found}: nothing is measured yet")
-    _tables(found)
+    path = run_folder(folder)
+    if not Ledger(path / "ledger.jsonl").read():
+        typer.echo(f"{path}: nothing is measured yet")
+    _print_tables(path)
 
 
 def run_folder(name: Path) -> Path:
@@ -143,11 +159,12 @@ def report(
     typer.echo(f"report: {build(run_folder(folder))}")
 
 
-for name, verb in (
-    ("data", cli_rows.data), ("filter", cli_rows.filter_rows), ("tasks", cli_rows.tasks), ("grade", cli_rows.grade), ("check", cli_rows.check),
-    ("render", cli_rows.render),
-):  # fmt: skip
-    app.command(name)(verb)
+app.command("data")(rows.data)
+app.command("filter")(rows.filter_rows)
+app.command("tasks")(rows.tasks)
+app.command("grade")(rows.grade)
+app.command("check")(rows.check)
+app.command("render")(rows.render)
 
 
 @app.command("eval")
@@ -171,21 +188,24 @@ def evaluate(
     from linn.judges.open import judge_folders
     from linn.ledger import Ledger
     from linn.recipe import load as recipes
-    from linn.recipe.schema import short
 
     parsed = recipes.load(recipe, changes or [])
-    judges = {
-        short(name): keys.judge for name, keys in parsed.domains.items() if keys.judge is not None
-    }
+
+    # `judge: "@STAGE"` means a stage of the run that the checkpoint is of.
     run, at, _ = checkpoint.partition("@")
-    folders = judge_folders(judges, (lambda stage: resolve(f"{run}@{stage}")) if at else None)
+
+    def of_same_run(stage: str) -> Path:
+        return resolve(f"{run}@{stage}")
+
+    judges = parsed.judges()
+    folders = judge_folders(judges, of_same_run if at else None)
     scores = asyncio.run(evaluate_once(resolve(checkpoint), parsed, checkpoint, judges, folders))
     if out is not None:
         Ledger(out).upsert(scores)
     for score in scores:
-        typer.echo(
-            f"{score.domain:<14} {score.split:<10} {score.metric:<9} {score.value:7.1%}  [{score.low:.1%}, {score.high:.1%}]  n {score.n}"
-        )
+        name = f"{score.domain:<14} {score.split:<10} {score.metric:<9}"
+        interval = f"[{score.low:.1%}, {score.high:.1%}]"
+        typer.echo(f"{name} {score.value:7.1%}  {interval}  n {score.n}")
 
 
 @app.command()
@@ -223,13 +243,17 @@ def compare(
     from linn.report import build
     from linn.run.compare import compare_arms, table_of
 
-    if not all(seed.strip().isdecimal() for seed in seeds.split(",")):
+    texts = seeds.split(",")
+    if not all(text.strip().isdecimal() for text in texts):
         raise UserError(
             f"--seeds {seeds!r}: expected whole numbers with commas between, such as 0,1,2"
         )
-    wanted = list(dict.fromkeys(int(seed) for seed in seeds.split(",")))
     folder = compare_arms(
-        recipe, out, list(dict.fromkeys(a.strip() for a in arms.split(","))), wanted, changes or []
+        recipe,
+        out,
+        arms=list(dict.fromkeys(arm.strip() for arm in arms.split(","))),
+        seeds=list(dict.fromkeys(int(text) for text in texts)),
+        changes=changes or [],
     )
     typer.echo(table_of(folder))
     typer.echo(f"report: {build(folder)}")
@@ -241,19 +265,22 @@ def explain(
 ) -> None:
     """Every recipe key: type, default, meaning."""
     from linn.errors import nearest
-    from linn.recipe.load import every_key
+    from linn.recipe.explain import every_key
 
     keys = list(every_key())
-    chosen = [k for k in keys if key is None or key in k[0]]
-    if not chosen:
-        raise UserError(
-            f"no recipe key {key!r}{nearest(key or '', dict.fromkeys(k[0].rsplit('.', 1)[-1] for k in keys))}"
-        )
-    for name, kind, default, meaning in chosen:
-        typer.echo(f"{name}\n    {meaning}\n    {kind}; default {default}")
+    # Without a word, every key.
+    part = key or ""
+    matches = [entry for entry in keys if part in entry.name]
+    if not matches:
+        last_parts = dict.fromkeys(entry.name.rsplit(".", 1)[-1] for entry in keys)
+        raise UserError(f"no recipe key {part!r}{nearest(part, last_parts)}")
+    for entry in matches:
+        typer.echo(entry.name)
+        typer.echo(f"    {entry.meaning}")
+        typer.echo(f"    {entry.type}; default {entry.default}")
 
 
-def _tables(folder: Path) -> None:
+def _print_tables(folder: Path) -> None:
     from linn.report.terminal import print_tables
 
     print_tables(folder)
@@ -268,61 +295,58 @@ def main() -> None:
     except LinnError as error:
         _fail(error, str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort) as error:
-        _fail(
-            error,
-            "stopped"
-            + (
-                "; the same command goes on where it stands"
-                if _state["resumes"]
-                else "; nothing was written"
-            ),
-            1,
-        )
+        advice = "; nothing was written"
+        if _state["resumes"]:
+            advice = "; run the same command again to resume"
+        _fail(error, f"interrupted{advice}", 1)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        _fail(
-            error,
-            f"{error.filename or 'file system'}: {error.strerror or error}{_SPACE if full else ''}",
-            1,
-        )
+        where = error.filename or "file system"
+        _fail(error, f"{where}: {error.strerror or error}{_SPACE if full else ''}", 1)
     except Exception as error:
-        if hasattr(
-            error, "format_message"
-        ):  # a wrong word on the command line; typer's class for it has moved between versions
+        # A wrong word on the command line: typer's class for it has moved between versions.
+        if hasattr(error, "format_message"):
             _fail(error, _usage(error), 2)
-        full = os.strerror(errno.ENOSPC) in str(error)  # as the weights' writer tells it
-        _fail(error, " ".join(str(error).split()) + _SPACE if full else _last_place(error), 1)
+        if os.strerror(errno.ENOSPC) in str(error):  # as the weights' writer says it
+            _fail(error, " ".join(str(error).split()) + _SPACE, 1)
+        _fail(error, _last_place(error), 1)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 
 
 def _usage(error: Any) -> str:
     """What is wrong with the command line; the help itself where there was no word at all."""
-    context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message())
         return "say which verb, e.g. linn run recipes/tiny.yaml"
-    return " ".join(error.format_message().split()).rstrip(".") + (
-        f"; see {context.command_path} --help" if context else ""
-    )
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message}; see {context.command_path} --help" if context else message
 
 
 def _last_place(error: Exception) -> str:
-    """Where in whose file something failed that nobody foresaw: a domain file of the user's, or a bug of ours."""
+    """Where in whose file something failed that nobody foresaw.
+
+    It is a domain file of the user's, or a bug of ours: the last frame outside all libraries.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     libraries = (sys.base_prefix, sys.prefix, "<")
-    place = next((f for f in reversed(frames) if not f.filename.startswith(libraries)), frames[-1])
+    place = frames[-1]
+    for frame in frames:
+        if not frame.filename.startswith(libraries):
+            place = frame
+
     lines = str(error).strip().splitlines() or ["no message"]
-    said = (
-        lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"
-    )  # a worker's error carries its own traceback
+    message = lines[0]
+    if len(lines) > 1:  # a worker's error carries its own traceback
+        message = f"{lines[0]} … {lines[-1]}"
     return (
-        f"{type(error).__name__}: {said} ({place.filename} line {place.lineno}, in {place.name}); "
-        "linn --debug VERB … shows the whole traceback"
+        f"{type(error).__name__}: {message} ({place.filename} line {place.lineno}, "
+        f"in {place.name}); linn --debug VERB … shows the whole traceback"
     )
 
 
-def _fail(error: BaseException, line: str, code: int) -> None:
+def _fail(error: BaseException, line: str, code: int) -> NoReturn:
     if _state["debug"]:
         raise error
     print(f"linn: {line}", file=sys.stderr)

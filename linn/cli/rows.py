@@ -57,7 +57,7 @@ def grade(
     from linn.recipe import load as recipes
 
     writable(out)
-    keys = recipes.domain_keys(domain, judge, options or [])
+    keys = recipes.domain_config(domain, judge, options or [])
     loaded = load(domain, keys.options)
     broken = Tally()
     judges, engine = None, None
@@ -176,7 +176,7 @@ def filter_rows(
     from linn.types import Sampling
 
     writable(out)
-    keys = recipes.domain_keys(domain, judge, options or []).model_copy(
+    keys = recipes.domain_config(domain, judge, options or []).model_copy(
         update={"rows": rows, "skip_bad": skip_bad}
     )
     loaded, how, kept, show = (
@@ -227,7 +227,7 @@ def filter_rows(
 
 def _solver(source: str, how: Sampling, engine: Engine, turns: int) -> Solver:
     """Who answers the prompts: a checkpoint over `engine`, or an endpoint."""
-    from linn.chat.render import Codec
+    from linn.chat.codec import Codec
     from linn.checkpoints import resolve
     from linn.judges.endpoint import EndpointJudge
     from linn.offline.difficulty import CheckpointSolver, EndpointSolver
@@ -261,7 +261,7 @@ def check(
     from linn.domains.load import load
     from linn.recipe import load as recipes
 
-    domain = load(name, recipes.domain_keys(name, None, options).options if options else None)
+    domain = load(name, recipes.domain_config(name, None, options).options if options else None)
     try:
         findings = findings_of(domain)
     finally:
@@ -354,7 +354,8 @@ def render(
     ] = None,
 ) -> None:
     """Write what the model would see for each row."""
-    from linn.chat import render as chat
+    from linn.chat.codec import Codec
+    from linn.chat.request import render_row
     from linn.data.rows import read_rows, writable, write_rows
     from linn.progress import reading
 
@@ -363,14 +364,14 @@ def render(
     if tokens:
         from linn.checkpoints import resolve
 
-        codec = chat.Codec.load(resolve(tokens))
+        codec = Codec.load(resolve(tokens))
 
     def rendered(progress: Callable[[float, int], None]) -> Iterator[dict[str, Any]]:
         found = read_rows(rows)
         for index, row in enumerate(found):
             progress(found.share, found.line)
             try:
-                text = chat.render_row(row)
+                text = render_row(row)
             except UserError as error:
                 raise UserError(f"{rows} line {found.line}: {error}") from None
             yield {"row": index, "text": text} | ({"tokens": codec.encode(text)} if codec else {})
@@ -444,7 +445,7 @@ def data(
         raise UserError("--out: there is nothing to write without --against EVAL")
     codec = None
     if tokens != "characters":
-        from linn.chat.render import Codec
+        from linn.chat.codec import Codec
         from linn.checkpoints import resolve
 
         codec = Codec.load(resolve(tokens))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from linn.chat import render as chat
+from linn.chat.request import to_messages
 from linn.chat.tool_calls import CALL, CALL_END, decoded, read_calls
 from linn.data.definitions import Signatures, of_field
 from linn.data.rows import BadRow
@@ -50,7 +51,7 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
         )
     placed = list(_results_apart(turns))
     try:
-        messages = chat.to_messages([turn for _, turn in placed])
+        messages = to_messages([turn for _, turn in placed])
     except UserError as error:
         raise BadRow(str(error).replace("input[", "messages[", 1), "no content") from None
     _check_calls(placed, messages, tools)
@@ -226,9 +227,7 @@ def _written_once(turn: Mapping[str, Any], message: Message, where: str) -> None
     """Calls of `tool_calls` have names, and the content holds no others."""
     field = turn.get("tool_calls") or []
     told = (
-        chat.to_messages([{"role": "assistant", "content": turn.get("content") or ""}])[
-            0
-        ].tool_calls
+        to_messages([{"role": "assistant", "content": turn.get("content") or ""}])[0].tool_calls
         if field
         else ()
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from linn.chat import render as chat
+from linn.chat.request import to_messages
 from linn.data.rows import BadRow
 from linn.errors import UserError
 
@@ -114,6 +114,6 @@ def asked(row: Mapping[str, Any]) -> list[str]:
             "nothing asked",
         )
     try:
-        return [m.content for m in chat.to_messages(turns) if m.role == "user"]
+        return [m.content for m in to_messages(turns) if m.role == "user"]
     except UserError as error:
         raise BadRow(str(error), "nothing asked") from None

@@ -1,4 +1,7 @@
-"""Every domain on held-out prompts, sampled and greedy: scores with intervals and n, and the replies behind them."""
+"""Every domain on held-out prompts, sampled and greedy: scores with intervals and n.
+
+The replies behind the scores are kept beside them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from linn import files
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.domains.base import Domain
 from linn.engine.protocol import Sampler
 from linn.errors import UserError
@@ -20,63 +23,73 @@ from linn.recipe.schema import EvaluateConfig
 from linn.types import Prompt, Rollout, Sampling, Score, Split, seed_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One way to measure."""
+    """One way to evaluate."""
 
     split: Split
     """Which prompts."""
     metric: str
     """Its name in the ledger."""
-    temperature: float
-    """0 is greedy."""
+    sampling: Sampling
+    """How replies are sampled; `stop` is filled in with the end-of-turn token."""
     siblings: int = 1
-    """Rollouts a prompt."""
+    """Rollouts per prompt."""
+    thinking: bool | None = None
+    """Whether replies open with a thought; None: as each prompt says."""
+    domain: str | None = None
+    """The only domain it is for; None: every domain that is evaluated."""
 
-    def how(self, keys: EvaluateConfig) -> Sampling:
-        """The sampling of its conversations."""
-        return Sampling(keys.max_tokens, self.temperature)
+    def domains_among(self, names: Sequence[str]) -> list[str]:
+        """Those of the domains that it is for."""
+        return [name for name in names if self.domain in (None, name)]
+
+    def prompt(self, prompt: Prompt) -> Prompt:
+        """The prompt in the probe's mode."""
+        if self.thinking is None:
+            return prompt
+        return replace(prompt, thinking=self.thinking)
 
 
 class Evaluation:
-    """The held-out prompts of a recipe's domains; the same after every stage, whatever the run's seed."""
+    """The held-out prompts of a recipe's domains; the same after every stage, whatever the seed."""
 
-    def __init__(self, domains: Mapping[str, Domain], keys: EvaluateConfig) -> None:
+    def __init__(self, domains: Mapping[str, Domain], config: EvaluateConfig) -> None:
         self.domains = domains
-        self.keys = keys
+        self.config = config
         self.prompts: dict[Split, list[Prompt]] = {
-            "test": self._draw("test", keys.test),
-            "validation": self._draw("validation", keys.validation),
+            "test": self._draw("test", config.test),
+            "validation": self._draw("validation", config.validation),
         }
-
-    def _draw(self, split: Split, count: int) -> list[Prompt]:
-        drawn: list[Prompt] = []
-        for name, domain in self.domains.items():
-            mine = list(itertools.islice(domain.prompts(split), count))
-            if not mine:
-                told = f" (of its rows: {domain.tally})" if domain.rows is not None else ""
-                raise UserError(f"domain {name} has no {split} prompts{told}; give it more rows")
-            drawn += mine
-        return drawn
 
     @property
     def whole(self) -> list[Probe]:
-        """Everything that is measured after a stage: `accuracy` on both splits, `greedy` on test, `pass@k` on validation where asked."""
-        warm = self.keys.temperature
-        found = [
-            Probe("test", "accuracy", warm),
-            Probe("test", "greedy", 0.0),
-            Probe("validation", "accuracy", warm),
+        """Everything that is evaluated after a stage.
+
+        `accuracy` on both splits, `greedy` on test, `pass@k` on validation where the recipe has it.
+        """
+        config = self.config
+        sampled = Sampling(config.max_tokens, config.temperature)
+        greedy = Sampling(config.max_tokens, temperature=0.0)
+        probes = [
+            Probe(split="test", metric="accuracy", sampling=sampled),
+            Probe(split="test", metric="greedy", sampling=greedy),
+            Probe(split="validation", metric="accuracy", sampling=sampled),
         ]
-        return (
-            [*found, Probe("validation", f"pass@{self.keys.pass_at}", warm, self.keys.pass_at)]
-            if self.keys.pass_at
-            else found
-        )
+        if config.pass_at:
+            probes.append(
+                Probe(
+                    split="validation",
+                    metric=f"pass@{config.pass_at}",
+                    sampling=sampled,
+                    siblings=config.pass_at,
+                )
+            )
+        return probes
 
     @property
     def curve(self) -> list[Probe]:
-        """What is measured within a stage (`curve_every`)."""
+        """What is evaluated within a stage (`curve_every`)."""
         return self.whole[:1]
 
     async def measure(
@@ -92,108 +105,124 @@ class Evaluation:
         on_done: Callable[[int, int], None] = lambda done, total: None,
         judges: Judges | None = None,
     ) -> list[Score]:
-        """Scores of the sampler's model, for every probe and each domain in `names` (empty: all). All conversations are held at once.
+        """Scores of the sampler's model, for every probe and each domain in `names` (empty: all).
 
-        With `folder`, the graded replies are kept there as `SPLIT-METRIC.jsonl`. `on_done` hears how many conversations are over, of how many.
-        A judge model decides on each reply alone in the domains that have one, in place of `verify`.
+        All conversations are held at once. With `folder`, the graded replies are kept there as
+        `SPLIT-METRIC.jsonl`. `on_done` is called with how many conversations are over, of how many.
+        A judge model decides on each reply alone in the domains that have one, in place of
+        `verify`.
         """
-        chosen = list(names or self.domains)
-        plan = [
-            (
-                number,
-                Job(
-                    prompt,
-                    sibling,
-                    probe.how(self.keys),
-                    seed_of(
-                        "evaluate",
-                        seed,
-                        probe.split,
-                        probe.metric,
-                        prompt.domain,
-                        prompt.id,
-                        sibling,
-                    ),
-                    max_sequence=self.keys.max_sequence,
-                ),
-            )
-            for number, probe in enumerate(probes)
-            for prompt in self.prompts[probe.split]
-            if prompt.domain in chosen
-            for sibling in range(probe.siblings)
-        ]
+        domains = list(names or self.domains)
+        jobs_by_probe = [self._jobs(probe, domains, seed) for probe in probes]
+        # All probes are one batch: their conversations fill each other's gaps.
+        jobs = list(itertools.chain.from_iterable(jobs_by_probe))
         rollouts = await play(
-            [job for _, job in plan],
+            jobs,
             self.domains,
             sampler,
             codec,
-            lambda done: on_done(done, len(plan)),
+            lambda done: on_done(done, len(jobs)),
         )
         rollouts = await judged_alone(
             rollouts, self.domains, judges or Judges(), seed_of("evaluate", seed)
         )
+
+        # Rollouts come in the order of the jobs, so each probe takes its own share.
         scores = []
-        for number, probe in enumerate(probes):
-            mine = [
-                rollout for rollout, (of, _) in zip(rollouts, plan, strict=True) if of == number
-            ]
-            for name in chosen:
-                rewards = [r.verdict.reward for r in mine if r.prompt.domain == name]
-                scores.append(
-                    score(
-                        stage,
-                        step,
-                        name,
-                        probe.split,
-                        probe.metric,
-                        solved_shares(rewards, probe.siblings),
-                    )
-                )
+        rest = iter(rollouts)
+        for probe, probe_jobs in zip(probes, jobs_by_probe, strict=True):
+            of_probe = list(itertools.islice(rest, len(probe_jobs)))
+            for name in probe.domains_among(domains):
+                rewards = [r.verdict.reward for r in of_probe if r.prompt.domain == name]
+                shares = solved_shares(rewards, probe.siblings)
+                scores.append(score(stage, step, name, probe.split, probe.metric, shares))
             if folder is not None:
-                files.write_jsonl(
-                    folder / f"{probe.split}-{probe.metric}.jsonl", (_row(r) for r in mine)
-                )
+                path = folder / f"{probe.split}-{probe.metric}.jsonl"
+                files.write_jsonl(path, map(_row, of_probe))
         return scores
+
+    def _draw(self, split: Split, count: int) -> list[Prompt]:
+        prompts: list[Prompt] = []
+        for name, domain in self.domains.items():
+            of_domain = list(itertools.islice(domain.prompts(split), count))
+            if not of_domain:
+                rows = f" (of its rows: {domain.tally})" if domain.rows is not None else ""
+                raise UserError(f"domain {name} has no {split} prompts{rows}; give it more rows")
+            prompts += of_domain
+        return prompts
+
+    def _jobs(self, probe: Probe, names: Sequence[str], seed: int) -> list[Job]:
+        """The conversations of a probe. Their seeds depend on neither stage nor step."""
+        domains = probe.domains_among(names)
+        return [
+            Job(
+                prompt=probe.prompt(prompt),
+                sibling=sibling,
+                how=probe.sampling,
+                seed=seed_of(
+                    "evaluate", seed, probe.split, probe.metric, prompt.domain, prompt.id, sibling
+                ),
+                max_sequence=self.config.max_sequence,
+            )
+            for prompt in self.prompts[probe.split]
+            if prompt.domain in domains
+            for sibling in range(probe.siblings)
+        ]
 
 
 async def judged_alone(
     rollouts: Sequence[Rollout], domains: Mapping[str, Domain], judges: Judges, seed: int
 ) -> list[Rollout]:
-    """The rollouts, those of judged domains with the judge model's verdict on each as a group of one; failed ones stay failed."""
-    mine = [
+    """The rollouts, those of judged domains with the judge model's verdict on each alone.
+
+    Each is a group of one. Failed ones stay failed.
+    """
+    # What failed was judged by nobody and keeps its reward of 0.
+    places = [
         i
-        for i, r in enumerate(rollouts)
-        if domains[r.prompt.domain].judged and r.status != "failed"
+        for i, rollout in enumerate(rollouts)
+        if domains[rollout.prompt.domain].judged and rollout.status != "failed"
     ]
-    groups = [
-        Siblings(domains[rollouts[i].prompt.domain], rollouts[i].prompt, [rollouts[i].reply])
-        for i in mine
-    ]
-    found = list(rollouts)
-    for i, verdicts in zip(mine, await judges.verdicts(groups, seed), strict=True):
-        if verdicts is not None:
-            found[i] = replace(rollouts[i], verdict=verdicts[0])
-    return found
+
+    groups = []
+    for i in places:
+        prompt = rollouts[i].prompt
+        groups.append(Siblings(domains[prompt.domain], prompt, [rollouts[i].reply]))
+
+    results = list(rollouts)
+    verdicts_by_place = await judges.verdicts(groups, seed)
+    for i, verdicts in zip(places, verdicts_by_place, strict=True):
+        if verdicts is not None:  # None: the domain leaves this reply to `verify`
+            results[i] = replace(rollouts[i], verdict=verdicts[0])
+    return results
 
 
 def solved_shares(rewards: Sequence[float], siblings: int) -> list[float]:
-    """One number a prompt: its reward, or with several siblings the estimate of pass@siblings."""
+    """One number per prompt: its reward, or with several siblings the estimate of pass@siblings."""
     if siblings == 1:
         return list(rewards)
     solved = [reward >= 1.0 - 1e-9 for reward in rewards]
     return [
-        pass_at_k(siblings, sum(solved[i : i + siblings]), siblings)
-        for i in range(0, len(solved), siblings)
+        pass_at_k(siblings, sum(solved[first : first + siblings]), siblings)
+        for first in range(0, len(solved), siblings)
     ]
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Unbiased estimate of the chance that one of k rollouts is right, from c right ones of n: 1 - C(n-c, k) / C(n, k)."""
+    """Unbiased estimate of the chance that one of k rollouts is right, from c right ones of n.
+
+    It is 1 - C(n-c, k) / C(n, k).
+    """
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def _row(rollout: Rollout) -> dict[str, object]:
     return {
-        "prompt_id": rollout.prompt.id, "domain": rollout.prompt.domain, "sibling": rollout.sibling, "reward": rollout.verdict.reward,
-        "status": rollout.status, "note": rollout.verdict.note, "text": transcript(rollout),
-    }  # fmt: skip
+        "prompt_id": rollout.prompt.id,
+        "domain": rollout.prompt.domain,
+        "sibling": rollout.sibling,
+        "reward": rollout.verdict.reward,
+        "status": rollout.status,
+        "note": rollout.verdict.note,
+        "text": transcript(rollout),
+    }

@@ -1,11 +1,11 @@
-"""One checkpoint measured on a recipe's domains, outside a run."""
+"""One checkpoint evaluated on a recipe's domains, outside a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.domains.load import load_all
 from linn.engine.open import open_engine
 from linn.evals.evaluate import Evaluation
@@ -21,19 +21,22 @@ async def evaluate_once(
     judges: Mapping[str, JudgeConfig],
     folders: Mapping[str, Path],
 ) -> list[Score]:
-    """Scores of `checkpoint`; stage `name`, step 0. `judges`: by domain; `folders`: the checkpoint of each that is no endpoint."""
+    """Scores of `checkpoint`, as stage `name` at step 0.
+
+    `judges`: by domain; `folders`: the checkpoint of each judge that is no endpoint.
+    """
     domains = load_all(recipe.domain_options())
     engine = open_engine(recipe.scale)
     try:
         engine.load(checkpoint, Optim())
         evaluation = Evaluation(domains, recipe.evaluate)
         return await evaluation.measure(
-            name,
-            0,
-            engine.sampler,
-            Codec.load(checkpoint),
-            recipe.seed,
-            evaluation.whole,
+            stage=name,
+            step=0,
+            sampler=engine.sampler,
+            codec=Codec.load(checkpoint),
+            seed=recipe.seed,
+            probes=evaluation.whole,
             judges=judges_of(judges, folders, engine),
         )
     finally:

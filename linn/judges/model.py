@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.engine.protocol import Sampler
 from linn.errors import task_group
 from linn.judges.text import Question, answer_of, inert

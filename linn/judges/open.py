@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.checkpoints import resolve
 from linn.engine.protocol import Engine
 from linn.errors import UserError

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from linn.chat import render as chat
+from linn.chat.codec import Codec
 from linn.data.agents import agent_of, domain_of, metadata_of, whose
 from linn.data.conversations import conversation
 from linn.data.rows import Lines, object_of
@@ -35,7 +36,7 @@ MEASURED = 2**20
 class Description:
     """Counts over the rows of one file."""
 
-    def __init__(self, codec: chat.Codec | None, domain: str | None = None, every: int = 1) -> None:
+    def __init__(self, codec: Codec | None, domain: str | None = None, every: int = 1) -> None:
         """`codec`: lengths are its tokens, else characters; `domain`: reads every row; lengths are measured of one row in `every`."""
         self.every = every
         self.file = ""
@@ -192,7 +193,7 @@ def _by_fields(row: Mapping[str, Any]) -> str | None:
 
 
 def describe(
-    path: Path, codec: chat.Codec | None, domain: str | None, progress: Callable[[float, int], None]
+    path: Path, codec: Codec | None, domain: str | None, progress: Callable[[float, int], None]
 ) -> Description:
     """Read a whole file; `progress` hears the share read and the rows so far.
 

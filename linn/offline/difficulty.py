@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.data.names import located
 from linn.data.rows import Lines, object_of, write_lines
 from linn.domains.base import Domain

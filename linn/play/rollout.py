@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from linn.chat import render as chat
+from linn.chat.codec import Codec
 from linn.domains.base import Domain, Env
 from linn.engine.protocol import Sampler
 from linn.errors import InfrastructureError, task_group
@@ -60,7 +61,7 @@ async def play(
     jobs: Sequence[Job],
     domains: Mapping[str, Domain],
     sampler: Sampler,
-    codec: chat.Codec,
+    codec: Codec,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> list[Rollout]:
     """Hold all conversations at once and grade them; rollouts in the order of `jobs`.
@@ -189,7 +190,7 @@ class _Gate:
 class _Conversation:
     """One conversation while it is held: its tokens, its messages, and how it stands."""
 
-    def __init__(self, index: int, job: Job, domain: Domain, codec: chat.Codec) -> None:
+    def __init__(self, index: int, job: Job, domain: Domain, codec: Codec) -> None:
         self.index = index
         """Place among the conversations held together: the sampler's order."""
         self.job = job

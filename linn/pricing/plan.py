@@ -17,16 +17,9 @@ from linn.domains.load import load
 from linn.errors import UserError
 from linn.judges.open import check_judge
 from linn.pricing.shape import Shape, read_shape, shape_of
-from linn.recipe.schema import (
-    DistillConfig,
-    NewModelConfig,
-    Recipe,
-    RlConfig,
-    RolloutConfig,
-    SftConfig,
-    StageConfig,
-    short,
-)
+from linn.recipe.base import short
+from linn.recipe.schema import NewModelConfig, Recipe
+from linn.recipe.stages import DistillConfig, RlConfig, RolloutConfig, SftConfig, StageConfig
 
 
 def check_inputs(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, Domain]:

@@ -16,16 +16,9 @@ from linn.errors import UserError, nearest
 from linn.pricing.amounts import Amount, Memory, Price, StagePrice
 from linn.pricing.assumptions import DEVICES, DOMAINS, GENERATED, Assumptions, DomainCost
 from linn.pricing.shape import Shape
-from linn.recipe.schema import (
-    DistillConfig,
-    DomainConfig,
-    Recipe,
-    RlConfig,
-    RolloutConfig,
-    SftConfig,
-    StageConfig,
-    short,
-)
+from linn.recipe.base import short
+from linn.recipe.schema import DomainConfig, Recipe
+from linn.recipe.stages import DistillConfig, RlConfig, RolloutConfig, SftConfig, StageConfig
 
 
 def price(

@@ -1,120 +1,181 @@
 """Two stages of one recipe over several seeds: by optimiser steps and by CPU-seconds.
 
-Every seed is a whole run of its own (base, SFT and RL seeds all change); the arms branch from the same checkpoint of that run.
+Every seed is a whole run of its own (base, SFT and RL seeds all change); the arms branch from the
+same checkpoint of that run.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from linn import files
 from linn import ledger as ledgers
 from linn.errors import UserError, nearest
 from linn.recipe import load as recipes
-from linn.recipe.schema import DistillConfig, Recipe
+from linn.recipe.schema import Recipe
+from linn.recipe.stages import DistillConfig
 from linn.run.run import Run
 from linn.types import Score
+
+WIDTH = 80
+"""Columns of the printed table."""
 
 
 def compare_arms(
     path: Path, out: Path | None, arms: Sequence[str], seeds: Sequence[int], changes: Sequence[str]
 ) -> Path:
-    """Run the recipe once a seed (resumable) and write `compare.json`; gives back the folder of all seeds."""
-    first = recipes.load(path, changes)
-    names = [s.name for s in first.stages]
-    for arm in arms:
-        if arm not in names:
-            raise UserError(f"{path}: no stage {arm!r} to compare{nearest(arm, names)}")
-    if len({first.parent(arm) for arm in arms}) > 1:
-        raise UserError(f"{path}: the arms {', '.join(arms)} do not start from the same stage")
-    unmeasured = [
-        s.name for s in first.stages if s.name in {*arms, first.parent(arms[0])} and not s.evaluate
-    ]
-    if first.parent(arms[0]) == "base" and not first.evaluate.start:
-        unmeasured.append("base")
-    if unmeasured:
-        raise UserError(
-            f"{path}: {', '.join(unmeasured)} must be measured to compare: take evaluate: false away (of base: set evaluate.start)"
-        )
-    folder = out or Path("runs") / first.name
-    found: dict[str, Any] = {
-        "name": first.name,
+    """Run the recipe once per seed (resumable) and write `compare.json`.
+
+    Returns the folder of all seeds.
+    """
+    recipe = recipes.load(path, changes)
+    _check_arms(path, recipe, arms)
+    folder = out or Path("runs") / recipe.name
+
+    points: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    teachers: list[dict[str, Any]] = []
+
+    # A run that is done is left alone, so a comparison that was stopped goes on where it stands.
+    for seed in seeds:
+        of_seed = recipes.load(path, [*changes, f"seed={seed}", f"model=tiny-{seed}"])
+        run = Run(of_seed, folder / f"seed-{seed}")
+        run.go()
+        for arm in arms:
+            branch = _Arm(run, arm, seed)
+            points[arm] += branch.points()
+            teachers += branch.teachers()
+
+    teacher_mean = None
+    if teachers:
+        teacher_mean = statistics.fmean(entry["value"] for entry in teachers)
+    content = {
+        "name": recipe.name,
         "x": "steps",
         "seeds": list(seeds),
-        "arms": {arm: [] for arm in arms},
-        "teachers": [],
+        "arms": points,
+        "teachers": teachers,
+        "teacher_mean": teacher_mean,
     }
-    for seed in seeds:
-        recipe = recipes.load(path, [*changes, f"seed={seed}", f"model=tiny-{seed}"])
-        run = Run(recipe, folder / f"seed-{seed}")
-        run.go()
-        _collect(found, recipe, run, arms, seed)
-    found["teacher_mean"] = (
-        statistics.fmean(entry["value"] for entry in found["teachers"])
-        if found["teachers"]
-        else None
-    )
-    files.write_json(folder / "compare.json", found)
+    files.write_json(folder / "compare.json", content)
     return folder
 
 
-def _collect(
-    found: dict[str, Any], recipe: Recipe, run: Run, arms: Sequence[str], seed: int
-) -> None:
-    rows = [r for r in run.ledger.read() if r.split == "test" and r.metric == "accuracy"]
+def _check_arms(path: Path, recipe: Recipe, arms: Sequence[str]) -> None:
+    """Refuse arms that cannot be compared, before anything runs."""
+    names = [stage.name for stage in recipe.stages]
     for arm in arms:
-        stage = next(s for s in recipe.stages if s.name == arm)
-        domains = list(recipe.weights_of(stage))
-        cpu = _cpu_by_step(run.stage_folder(arm) / "metrics.jsonl")
-        start = _point([r for r in rows if r.stage == recipe.parent(arm) and r.domain in domains])
-        found["arms"][arm].append({"seed": seed, "step": 0, "cpu_s": 0.0, **start})
-        for step in sorted({r.step for r in rows if r.stage == arm}):
-            point = _point(
-                [r for r in rows if r.stage == arm and r.step == step and r.domain in domains]
-            )
-            found["arms"][arm].append(
-                {"seed": seed, "step": step, "cpu_s": round(cpu[step], 1), **point}
-            )
-        if isinstance(stage, DistillConfig):
-            taught = _taught(run, arm)
-            best = [
-                r
-                for d in domains
-                for r in rows
-                if r.domain == d and r.stage == taught[d] and r.step == _last(recipe, taught[d])
-            ]
-            found["teachers"].append({"seed": seed, **_point(best), "chosen": taught})
+        if arm not in names:
+            raise UserError(f"{path}: no stage {arm!r} to compare{nearest(arm, names)}")
+
+    parents = {recipe.parent(arm) for arm in arms}
+    if len(parents) > 1:
+        raise UserError(f"{path}: the arms {', '.join(arms)} do not start from the same stage")
+
+    (parent,) = parents
+    needed = {*arms, parent}
+    unmeasured = []
+    for stage in recipe.stages:
+        if stage.name in needed and not stage.evaluate:
+            unmeasured.append(stage.name)
+    if parent == "base" and not recipe.evaluate.start:
+        unmeasured.append("base")
+    if unmeasured:
+        raise UserError(
+            f"{path}: {', '.join(unmeasured)} must be measured to compare: "
+            "take evaluate: false away (of base: set evaluate.start)"
+        )
 
 
-def _taught(run: Run, arm: str) -> dict[str, str]:
-    entries = json.loads((run.folder / "run.json").read_text())["stages"]
-    return dict(next(e for e in entries if e["name"] == arm)["teachers"])
+@dataclass(frozen=True)
+class _Arm:
+    """One arm of one seed's run, finished."""
 
+    run: Run
+    name: str
+    seed: int
 
-def _last(recipe: Recipe, stage: str) -> int:
-    return 0 if stage == "base" else next(s.steps for s in recipe.stages if s.name == stage)
+    def points(self) -> list[dict[str, Any]]:
+        """Where it started, and every step at which it was evaluated."""
+        recipe = self.run.recipe
+        domains = recipe.weights_of(recipe.stage(self.name))
+        rows = [row for row in self._rows() if row.domain in domains]
+
+        # Step 0 is the parent's checkpoint: it has cost this arm nothing.
+        parent = recipe.parent(self.name)
+        start = [row for row in rows if row.stage == parent]
+        points = [self._at(0, 0.0, start)]
+
+        folder = self.run.folder.stage_folder(self.name)
+        cpu = _cpu_by_step(folder / "metrics.jsonl")
+        rows_by_step: dict[int, list[Score]] = defaultdict(list)
+        for row in rows:
+            if row.stage == self.name:
+                rows_by_step[row.step].append(row)
+        for step in sorted(rows_by_step):
+            points.append(self._at(step, cpu[step], rows_by_step[step]))
+        return points
+
+    def teachers(self) -> list[dict[str, Any]]:
+        """What the teachers of a distillation arm score together; empty for another arm."""
+        recipe = self.run.recipe
+        stage = recipe.stage(self.name)
+
+        if not isinstance(stage, DistillConfig):
+            return []
+
+        # A teacher is the checkpoint that its stage ended with.
+        stages = self.run.folder.teachers_of(self.name)
+        places = []
+        for domain in recipe.weights_of(stage):
+            teacher = stages[domain]
+            last = 0 if teacher == "base" else recipe.stage(teacher).steps
+            places.append((domain, teacher, last))
+
+        by_place = {(row.domain, row.stage, row.step): row for row in self._rows()}
+        rows = [by_place[place] for place in places if place in by_place]
+        return [{"seed": self.seed, **_point(rows), "chosen": stages}]
+
+    def _at(self, step: int, cpu_s: float, rows: Sequence[Score]) -> dict[str, Any]:
+        return {"seed": self.seed, "step": step, "cpu_s": round(cpu_s, 1), **_point(rows)}
+
+    def _rows(self) -> list[Score]:
+        rows = self.run.folder.ledger.read()
+        return [row for row in rows if row.split == "test" and row.metric == "accuracy"]
 
 
 def _point(rows: Sequence[Score]) -> dict[str, Any]:
     """The mean over domains with its interval, and each domain's value."""
-    mean = ledgers.mean([ledgers.Interval(r.value, r.low, r.high) for r in rows])
+    intervals = []
+    for row in rows:
+        intervals.append(ledgers.Interval(row.value, row.low, row.high))
+
+    # `_check_arms` has seen to it that every compared stage is evaluated.
+    mean = ledgers.mean(intervals)
     assert mean is not None, "a compared stage was not measured"
     return {
         "value": mean.value,
         "low": mean.low,
         "high": mean.high,
-        "n": sum(r.n for r in rows),
-        "per_domain": {r.domain: r.value for r in rows},
+        "n": sum(row.n for row in rows),
+        "per_domain": {row.domain: row.value for row in rows},
     }
 
 
 def _cpu_by_step(path: Path) -> dict[int, float]:
-    """CPU-seconds spent in the stage's steps up to and with each (measurements left out)."""
-    total, by_step = 0.0, {}
+    """CPU-seconds spent in the stage's steps up to and with each (evaluations left out)."""
+    total = 0.0
+    by_step = {}
     for line in path.read_text().splitlines():
         row = json.loads(line)
         total += row["cpu_s"]
@@ -122,39 +183,78 @@ def _cpu_by_step(path: Path) -> dict[int, float]:
     return by_step
 
 
+# ---------------------------------------------------------------- for a terminal
+
+
 def table_of(folder: Path) -> str:
-    """Mean over the seeds at every measured step, both arms side by side, with CPU-seconds and the step that reaches the teachers."""
-    found = json.loads((folder / "compare.json").read_text())
-    arms: dict[str, list[dict[str, Any]]] = found["arms"]
-    lines = ["step   " + "   ".join(f"{arm:>12} [range over seeds]   CPU-s" for arm in arms)]
-    for step in sorted({p["step"] for points in arms.values() for p in points}):
-        cells = []
-        for points in arms.values():
-            here = [p for p in points if p["step"] == step]
-            if not here:
-                cells.append(" " * 41)
-                continue
-            values = [p["value"] for p in here]
-            spread = f"[{min(values):.1%}, {max(values):.1%}]"
-            cells.append(
-                f"{statistics.fmean(values):>12.1%} {spread:<18} {statistics.fmean(p['cpu_s'] for p in here):>9.0f}"
-            )
-        lines.append(f"{step:>4}   " + "   ".join(cells))
-    if found["teacher_mean"] is not None:
-        lines.append(
-            f"teachers' mean on the same prompts: {found['teacher_mean']:.1%} over seeds {', '.join(map(str, found['seeds']))}"
-        )
-        lines += [_reached(arm, points, found) for arm, points in arms.items()]
+    """Mean over the seeds at every evaluated step, the arms side by side, with CPU-seconds.
+
+    Below it, the step at which each arm reaches the teachers.
+    """
+    text = (folder / "compare.json").read_text()
+    content = json.loads(text)
+    arms: dict[str, list[dict[str, Any]]] = content["arms"]
+    seeds = ", ".join(map(str, content["seeds"]))
+    lines = [f"mean and range over seeds {seeds}", *_lines_of(_table_of_arms(arms))]
+
+    mean = content["teacher_mean"]
+    if mean is not None:
+        lines.append(f"teachers' mean on the same prompts: {mean:.1%} over seeds {seeds}")
+        for arm, points in arms.items():
+            lines.append(_reached(arm, points, content["teachers"]))
     return "\n".join(lines)
 
 
-def _reached(arm: str, points: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
-    """At which measured step an arm first came within the interval of the teachers' mean, a seed."""
-    said = []
-    for teacher in found["teachers"]:
-        mine = [p for p in points if p["seed"] == teacher["seed"] and p["value"] >= teacher["low"]]
-        said.append(
-            f"seed {teacher['seed']} "
-            + (f"step {mine[0]['step']} ({mine[0]['cpu_s']:.0f} CPU-s)" if mine else "never")
-        )
-    return f"{arm} comes within the teachers' interval: " + ", ".join(said)
+def _table_of_arms(arms: Mapping[str, Sequence[dict[str, Any]]]) -> Table:
+    """Steps down, three columns per arm."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("step", justify="right")
+    for arm in arms:
+        for column in (arm, "range", "CPU-s"):
+            table.add_column(column, justify="right")
+
+    # Arms may be evaluated at different steps; where one was not, its cells stay empty.
+    steps = {point["step"] for points in arms.values() for point in points}
+    for step in sorted(steps):
+        cells = [str(step)]
+        for points in arms.values():
+            cells += _cells([point for point in points if point["step"] == step])
+        table.add_row(*cells)
+    return table
+
+
+def _lines_of(table: Table) -> list[str]:
+    """The table as text of `WIDTH` columns, wherever it is printed."""
+    text = io.StringIO()
+    Console(file=text, width=WIDTH, highlight=False).print(table)
+    return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def _cells(points: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
+    """Mean, range and CPU-seconds over the seeds of one arm at one step."""
+    if not points:
+        return ("", "", "")
+    # Few seeds: their range says more than an interval would.
+    values = [point["value"] for point in points]
+    seconds = statistics.fmean(point["cpu_s"] for point in points)
+    return (
+        f"{statistics.fmean(values):.1%}",
+        f"{min(values):.1%} to {max(values):.1%}",
+        f"{seconds:.0f}",
+    )
+
+
+def _reached(arm: str, points: Sequence[dict[str, Any]], teachers: Sequence[dict[str, Any]]) -> str:
+    """At which evaluated step an arm first came within the interval of the teachers' mean."""
+    parts = []
+    for teacher in teachers:
+        seed = teacher["seed"]
+        when = "never"
+        # Points come in the order of their steps: the first that is there is the earliest.
+        for point in points:
+            if point["seed"] != seed or point["value"] < teacher["low"]:
+                continue
+            when = f"step {point['step']} ({point['cpu_s']:.0f} CPU-s)"
+            break
+        parts.append(f"seed {seed} {when}")
+    return f"{arm} comes within the teachers' interval: " + ", ".join(parts)

@@ -1,51 +1,63 @@
-"""A checkpoint as a Hugging Face folder: weights in the wished precision, tokenizer, chat template, and a card with its ledger rows."""
+"""A checkpoint as a Hugging Face folder: weights, tokenizer, chat template, and a card.
+
+The weights have the precision that was asked for; the card holds the checkpoint's ledger rows.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from linn import files
-from linn.checkpoints import resolve
+from linn.checkpoints import copy_tokenizer, resolve
 from linn.errors import UserError
 from linn.ledger import Ledger
-from linn.stages.stage_run import copy_tokenizer
 from linn.types import Score
 
 
 def export_checkpoint(name: str, folder: Path, dtype: str) -> Path:
-    """Write `folder` (complete or absent) from `RUN@STAGE[:STEP]`; raises UserError for an unknown name or precision.
+    """Write `folder` (complete or absent) from `RUN@STAGE[:STEP]`.
 
-    An earlier export in `folder` is replaced; a folder that holds anything else is refused.
+    An earlier export in `folder` is replaced; a folder that holds anything else is refused. Raises
+    UserError for an unknown name or precision.
     """
     folder = folder.absolute()
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"--dtype {dtype!r}: allowed: float32, bfloat16")
     source = resolve(name)
-    if folder.exists() and (not folder.is_dir() or folder.resolve() == source.resolve()):
-        raise UserError(
-            f"{folder}: {'the checkpoint itself' if folder.is_dir() else 'a file'}; give a new folder"
-        )
-    if folder.is_dir() and not _replaceable(folder):
-        raise UserError(
-            f"{folder}: a folder with other things in it; give a new one, or one that an export made, which is replaced"
-        )
+    _check_target(folder, source)
+
+    # Torch is loaded only now: a wrong name is refused in a blink.
     from linn.engine.models.convert import convert
 
-    with files.whole_folder(folder) as made:
-        convert(source, made, dtype)
-        copy_tokenizer(source, made)
-        files.write_text(made / "README.md", _card(name, source, dtype))
+    with files.whole_folder(folder) as target:
+        convert(source, target, dtype)
+        copy_tokenizer(source, target)
+        files.write_text(target / "README.md", _card(name, source, dtype))
     return folder
 
 
-def _replaceable(folder: Path) -> bool:
-    """An empty folder, or one with a model and nothing but files."""
+def _check_target(folder: Path, source: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder}: a file; give a new folder")
+    if folder.resolve() == source.resolve():
+        raise UserError(f"{folder}: the checkpoint itself; give a new folder")
+    if not is_replaceable(folder):
+        raise UserError(
+            f"{folder}: a folder with other things in it; give a new one, or one that an export "
+            "made, which is replaced"
+        )
+
+
+def is_replaceable(folder: Path) -> bool:
+    """Whether it is an empty folder, or one with a model and nothing but files."""
     if not folder.is_dir():
         return False
-    inside = list(folder.iterdir())
-    return not inside or (
-        (folder / "config.json").is_file() and all(path.is_file() for path in inside)
-    )
+    paths = list(folder.iterdir())
+    if not paths:
+        return True
+    return (folder / "config.json").is_file() and all(path.is_file() for path in paths)
 
 
 def _card(name: str, source: Path, dtype: str) -> str:
@@ -57,18 +69,20 @@ def _card(name: str, source: Path, dtype: str) -> str:
     ]
     if "@" not in name:
         return "\n".join(lines)
-    stage, step = source.parents[1].name.split("-", 1)[1], int(source.name.removeprefix("step-"))
-    rows = [
-        row
-        for row in Ledger(source.parents[3] / "ledger.jsonl").read()
-        if row.stage == stage and row.step == step
-    ]
+
+    # source: RUN/stages/02-if-rl/checkpoints/step-0100
+    stage = source.parents[1].name.split("-", 1)[1]
+    step = int(source.name.removeprefix("step-"))
     lines += [
         "| domain | split | metric | value | 95 % interval | n |",
         "|---|---|---|---|---|---|",
     ]
-    return "\n".join([*lines, *map(_row, rows), ""])
+    for row in Ledger(source.parents[3] / "ledger.jsonl").read():
+        if row.stage == stage and row.step == step:
+            lines.append(_table_row(row))
+    return "\n".join([*lines, ""])
 
 
-def _row(row: Score) -> str:
-    return f"| {row.domain} | {row.split} | {row.metric} | {row.value:.1%} | {row.low:.1%} to {row.high:.1%} | {row.n} |"
+def _table_row(row: Score) -> str:
+    interval = f"{row.low:.1%} to {row.high:.1%}"
+    return f"| {row.domain} | {row.split} | {row.metric} | {row.value:.1%} | {interval} | {row.n} |"

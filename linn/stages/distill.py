@@ -1,53 +1,83 @@
-"""Multi-domain on-policy distillation: the student samples, each domain's best checkpoint scores, one update (paper §4.4, Eq. 2-4).
+"""Multi-domain on-policy distillation: the student samples, each domain's best checkpoint scores.
 
-No reward enters the loss; rollouts are graded all the same, so that the curves can be read, but no judge model is asked. K teachers cost the memory of one: samples are
-scored teacher by teacher.
+One update per batch (paper §4.4, Eq. 2-4). No reward enters the loss; rollouts are graded all the
+same, so that the curves can be read, but no judge model is asked. K teachers cost the memory of
+one: samples are scored teacher by teacher.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from linn.play.credit import sample_of
-from linn.recipe.schema import DistillConfig
-from linn.stages.rl import figures_of, sample_groups, with_other
+from linn.recipe.stages import DistillConfig
+from linn.stages.rl import (
+    mean_reward,
+    rollout_metrics,
+    sample_groups,
+    sampled_tokens,
+    with_other,
+)
 from linn.stages.stage_run import StageRun
-from linn.types import Loss, Sample
+from linn.types import Group, Loss, Sample
 
 
-def distill(run: StageRun, teachers: Mapping[str, Path]) -> None:
-    """The whole stage, from where it stands. `teachers`: a checkpoint folder for every domain of the stage."""
-    keys = run.keys
-    assert isinstance(keys, DistillConfig)
-    loss = Loss("mopd", keys.normalise, band=keys.band, temperature=keys.temperature)
-    for step in run.steps():
-        began = run.clock()
-        groups = asyncio.run(sample_groups(run, keys, step, run.next_prompts(keys.prompts)))
-        samples = [
-            sample_of(r, 0.0, group=number) for number, g in enumerate(groups) for r in g.rollouts
-        ]
-        samples = scored_by_teachers(run, samples, teachers, keys.temperature)
-        figures = figures_of(groups) | {
-            "reward": sum(sum(g.rewards) / len(g.rewards) for g in groups) / len(groups)
-        }
-        run.train(step, samples, loss, figures, began, groups)
+def distill(stage: StageRun, teachers: Mapping[str, Path]) -> None:
+    """The whole stage, from where it stands.
+
+    `teachers`: a checkpoint folder for every domain of the stage.
+    """
+    config = stage.config
+    assert isinstance(config, DistillConfig)
+    loss = Loss("mopd", config.normalise, band=config.band, temperature=config.temperature)
+
+    first_step = stage.resume()
+    for step in range(first_step, config.steps):
+        before = stage.costs()
+        prompts = stage.prompts.take(config.prompts, step)
+        groups = asyncio.run(sample_groups(stage, config, step, prompts))
+        samples = scored_by_teachers(stage, unrewarded(groups), teachers, config.temperature)
+
+        metrics = stage.train(step, samples, loss)
+        metrics |= rollout_metrics(groups)
+        metrics["reward"] = sum(mean_reward(group) for group in groups) / len(groups)
+        metrics["sampled_tokens"] = float(sampled_tokens(groups))
+
+        stage.record(step, metrics, before, groups)
+        stage.evaluate_if_due(step)
+        stage.save_if_due(step)
+    stage.finish()
+
+
+def unrewarded(groups: Sequence[Group]) -> list[Sample]:
+    """One sample per rollout, without an advantage: the teacher's log-probs are the signal."""
+    return [
+        sample_of(rollout, advantage=0.0, group=number)
+        for number, group in enumerate(groups)
+        for rollout in group.rollouts
+    ]
 
 
 def scored_by_teachers(
-    run: StageRun, samples: list[Sample], teachers: Mapping[str, Path], temperature: float
+    stage: StageRun, samples: Sequence[Sample], teachers: Mapping[str, Path], temperature: float
 ) -> list[Sample]:
-    """Each sample with its own domain's teacher's log-probs, in the given order; every distinct teacher is loaded once."""
-    scored: dict[int, Sample] = {}
-    for folder in dict.fromkeys(teachers.values()):
-        mine = [i for i, s in enumerate(samples) if teachers[s.domain] == folder]
-        if mine:
-            scored.update(
-                zip(
-                    mine,
-                    with_other(run, [samples[i] for i in mine], folder, temperature),
-                    strict=True,
-                )
-            )
-    return [scored[i] for i in range(len(samples))]
+    """Each sample with the log-probs of its own domain's teacher, in the given order.
+
+    Every distinct teacher is loaded once.
+    """
+    # Domains may share a teacher: the engine holds one other checkpoint at a time.
+    places_by_folder: dict[Path, list[int]] = {folder: [] for folder in teachers.values()}
+    for place, sample in enumerate(samples):
+        places_by_folder[teachers[sample.domain]].append(place)
+
+    results = list(samples)
+    for folder, places in places_by_folder.items():
+        if not places:
+            continue
+        of_teacher = [samples[place] for place in places]
+        with_teacher = with_other(stage, of_teacher, folder, temperature)
+        for place, sample in zip(places, with_teacher, strict=True):
+            results[place] = sample
+    return results

@@ -1,4 +1,4 @@
-"""Before MOPD starts: is every teacher fit to teach this student? (design §4)
+"""Before MOPD starts: is every teacher fit to teach this student?
 
 Refuses what would train on nonsense; warns of what merely wastes time.
 """
@@ -11,33 +11,33 @@ from pathlib import Path
 
 from linn.errors import UserError
 from linn.ledger import difference, latest
-from linn.recipe.schema import DistillConfig
+from linn.recipe.stages import DistillConfig
 from linn.types import Score
 
 _SAME = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
+"""Files that student and teacher must share byte by byte."""
 
 
 def preflight(
-    keys: DistillConfig,
+    config: DistillConfig,
     student: tuple[str, Path],
     teachers: Mapping[str, tuple[str, Path]],
     rows: Iterable[Score],
 ) -> list[str]:
     """Warnings, one line each; raises UserError where a teacher cannot serve.
 
-    student: (stage, folder); teachers: domain -> (stage, folder). Tokenizer, end-of-turn token and chat template must be the same bytes.
+    student: (stage, folder); teachers: domain -> (stage, folder); rows: the ledger's.
     """
-    warnings: list[str] = []
-    for domain, (stage, folder) in teachers.items():
-        for name in _SAME:
-            if _digest(student[1] / name) != _digest(folder / name):
-                raise UserError(
-                    f"stage {keys.name}: teacher {stage} of {domain} has another {name} than the student {student[0]}; "
-                    "distillation compares token by token: take a teacher with the same tokenizer, end-of-turn token and template"
-                )
+    for domain, teacher in teachers.items():
+        _check_tokenizer(config, domain, student, teacher)
+
+    # Teachers are chosen on validation, so their fitness is read there too.
     scores = latest(rows, "validation", "accuracy")
+    warnings = []
     for domain, (stage, _) in teachers.items():
-        before, after = scores.get((student[0], domain)), scores.get((stage, domain))
+        before = scores.get((student[0], domain))
+        after = scores.get((stage, domain))
+
         if stage == student[0]:
             warnings.append(
                 f"{domain}: the student's own start teaches: an anchor, nothing to gain"
@@ -45,13 +45,35 @@ def preflight(
         elif before is None or after is None:
             warnings.append(f"{domain}: teacher {stage} or student {student[0]} was never measured")
         elif difference(before, after).low <= 0:
-            text = f"{domain}: teacher {stage} ({after.value:.1%}) is not beyond the student's interval ({before.value:.1%})"
-            if not keys.allow_weak_teachers:
-                raise UserError(
-                    f"stage {keys.name}: {text}; name another teacher, leave the domain out, or set allow_weak_teachers: true"
-                )
-            warnings.append(text)
+            warnings.append(_weakness(config, domain, before, after))
     return warnings
+
+
+def _check_tokenizer(
+    config: DistillConfig, domain: str, student: tuple[str, Path], teacher: tuple[str, Path]
+) -> None:
+    """Tokenizer, end-of-turn token and chat template must be the same bytes."""
+    for name in _SAME:
+        if _digest(student[1] / name) != _digest(teacher[1] / name):
+            raise UserError(
+                f"stage {config.name}: teacher {teacher[0]} of {domain} has another {name} than "
+                f"the student {student[0]}; distillation compares token by token: take a teacher "
+                "with the same tokenizer, end-of-turn token and template"
+            )
+
+
+def _weakness(config: DistillConfig, domain: str, before: Score, after: Score) -> str:
+    """The warning of a teacher that is not better; UserError where the recipe forbids one."""
+    warning = (
+        f"{domain}: teacher {after.stage} ({after.value:.1%}) is not beyond the student's interval "
+        f"({before.value:.1%})"
+    )
+    if not config.allow_weak_teachers:
+        raise UserError(
+            f"stage {config.name}: {warning}; name another teacher, leave the domain out, "
+            "or set allow_weak_teachers: true"
+        )
+    return warning
 
 
 def _digest(path: Path) -> str:

@@ -1,136 +1,203 @@
 """GRPO, strictly on-policy: sample groups, grade, one update (paper §4.1.2, Eq. 1).
 
-How it departs from textbook GRPO, as the paper does: no ratio clipping (one update a batch: the ratio is 1), no entropy term, KL only where
-asked (RLHF), token-level averaging over the global batch, dynamic filtering with refill (IF-RL), three separate overlong rules, and a mask
-for whole groups (agentless SWE).
+How it departs from textbook GRPO, as the paper does:
+
+1. no ratio clipping: one update per batch, so the ratio is 1;
+2. no entropy term, and KL only where the recipe sets it (RLHF);
+3. token-level averaging over the global batch;
+4. dynamic filtering with refill (IF-RL);
+5. three separate rules for overlong replies, and a mask for whole groups (agentless SWE).
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from linn.play.credit import grouped, informative, samples_of
 from linn.play.rollout import Job, play
-from linn.recipe.schema import RlConfig, RolloutConfig
+from linn.recipe.stages import RlConfig, RolloutConfig
 from linn.stages.curriculum import check_rates
-from linn.stages.stage_run import StageRun, sampled_length
+from linn.stages.records import sampled_length
+from linn.stages.stage_run import StageRun
 from linn.types import Group, Loss, Prompt, Sample, Sampling, seed_of
 
 
-def rl(run: StageRun) -> None:
+def rl(stage: StageRun) -> None:
     """The whole stage, from where it stands."""
-    keys = run.keys
-    assert isinstance(keys, RlConfig)
-    if keys.curriculum:
-        check_rates(keys.name, (run.domains[name] for name in run.weights))
-    loss = Loss("grpo", keys.normalise, kl=keys.kl, temperature=keys.temperature)
-    for step in run.steps():
-        began = run.clock()
-        groups, figures = asyncio.run(batch_of_groups(run, keys, step))
-        samples = samples_of(groups, keys.baseline, keys.std, keys.overlong, keys.group_mask)
-        if not keys.kl and not any(
-            map(informative, groups)
-        ):  # nothing to learn: AdamW's momentum must not move the weights either
-            samples = [replace(sample, mask=[False] * len(sample.mask)) for sample in samples]
-        if keys.kl:
-            samples = with_other(run, samples, run.start, keys.temperature)
-        run.train(
-            step, samples, loss, figures_of(groups) | figures | run.judges.figures(), began, groups
-        )
+    config = stage.config
+    assert isinstance(config, RlConfig)
+    if config.curriculum:
+        check_rates(config.name, [stage.domains[name] for name in stage.weights])
+    loss = Loss("grpo", config.normalise, kl=config.kl, temperature=config.temperature)
+
+    first_step = stage.resume()
+    for step in range(first_step, config.steps):
+        before = stage.costs()
+        # Every reply is sampled from the weights that this step then updates.
+        groups, batch_metrics = asyncio.run(batch_of_groups(stage, config, step))
+        samples = samples_to_train(stage, config, groups)
+
+        metrics = stage.train(step, samples, loss)
+        metrics |= rollout_metrics(groups)
+        metrics |= batch_metrics
+        metrics |= stage.judges.figures()
+
+        stage.record(step, metrics, before, groups)
+        stage.evaluate_if_due(step)
+        stage.save_if_due(step)
+    stage.finish()
 
 
 async def batch_of_groups(
-    run: StageRun, keys: RlConfig, step: int
+    stage: StageRun, config: RlConfig, step: int
 ) -> tuple[list[Group], dict[str, float]]:
-    """The step's groups. With `dynamic_filter`, groups of equal rewards are dropped (counted) and the batch is refilled.
+    """The step's groups and the metrics of sampling them.
 
-    A refill round asks for as many prompts as are missing, divided by the share kept so far (at least a quarter). `surplus_groups` counts
-    those beyond the batch, which are dropped too; `reward` and `sampled_tokens` are of all groups made.
+    With `dynamic_filter`, groups of equal rewards are dropped and the batch is refilled, in at most
+    `refill` rounds. `groups`, `reward` and `sampled_tokens` are of all groups of all rounds;
+    `surplus_groups` counts informative ones beyond the batch, which are dropped too.
     """
-    kept: list[Group] = []
-    made = tokens = 0
-    reward = 0.0
-    for _ in range(keys.refill if keys.dynamic_filter else 1):
-        missing = keys.prompts - len(kept)
-        ask = (
-            missing
-            if not made
-            else min(keys.prompts, math.ceil(missing / max(0.25, len(kept) / made)))
-        )
-        groups = await sample_groups(run, keys, step, run.next_prompts(ask), first=made)
-        reward += sum(sum(g.rewards) / len(g.rewards) for g in groups)
-        tokens += sum(sampled_length(r.turns) for g in groups for r in g.rollouts)
-        made += len(groups)
-        kept += [g for g in groups if informative(g)] if keys.dynamic_filter else groups
-        if len(kept) >= keys.prompts:
+    batch: list[Group] = []
+    sampled, tokens, rewards = 0, 0, 0.0
+    for _ in range(config.refill if config.dynamic_filter else 1):
+        count = _prompts_to_ask(config, len(batch), sampled)
+        prompts = stage.prompts.take(count, step)
+        groups = await sample_groups(stage, config, step, prompts, first=sampled)
+
+        # These count what the filter drops, too: its price is part of the step.
+        rewards += sum(mean_reward(group) for group in groups)
+        tokens += sampled_tokens(groups)
+        sampled += len(groups)
+        if config.dynamic_filter:
+            batch += filter(informative, groups)
+        else:
+            batch += groups
+        if len(batch) >= config.prompts:
             break
-    surplus, kept = kept[keys.prompts :], kept[: keys.prompts]
-    figures = {
-        "groups": float(made),
-        "kept_groups": float(sum(informative(g) for g in kept)),
-        "surplus_groups": float(len(surplus)),
-        "reward": reward / made,
+
+    surplus = max(0, len(batch) - config.prompts)
+    batch = batch[: config.prompts]
+    metrics = {
+        "groups": float(sampled),
+        "kept_groups": float(sum(map(informative, batch))),
+        "surplus_groups": float(surplus),
+        "reward": rewards / sampled,
         "sampled_tokens": float(tokens),
     }
-    return kept or groups, figures
+    # Without any informative group the last round stands for the step, so that it is on record.
+    return batch or groups, metrics
+
+
+def _prompts_to_ask(config: RlConfig, batched: int, sampled: int) -> int:
+    """Prompts of a round: as many as are missing, divided by the share kept so far.
+
+    That share counts as a quarter at least, and a round never exceeds a batch.
+    """
+    missing = config.prompts - batched
+    if not sampled:
+        return missing
+    share = max(0.25, batched / sampled)
+    return min(config.prompts, math.ceil(missing / share))
 
 
 async def sample_groups(
-    run: StageRun, keys: RolloutConfig, step: int, prompts: Sequence[Prompt], first: int = 0
+    stage: StageRun, config: RolloutConfig, step: int, prompts: Sequence[Prompt], first: int = 0
 ) -> list[Group]:
-    """`keys.rollouts` graded rollouts of every prompt; seeds follow from (stage, step, place in the step, prompt, sibling)."""
-    how = Sampling(keys.max_tokens, keys.temperature, keys.top_p)
+    """`config.rollouts` graded rollouts of every prompt.
+
+    Seeds follow from (stage, step, place in the step, prompt, sibling); `first`: the place of the
+    first prompt.
+    """
+    sampling = Sampling(config.max_tokens, config.temperature, config.top_p)
     jobs = [
         Job(
-            prompt,
-            sibling,
-            how,
-            seed_of(run.seed, step, first + place, prompt.id, sibling),
-            keys.max_turns,
-            keys.max_sequence,
+            prompt=prompt,
+            sibling=sibling,
+            how=sampling,
+            seed=seed_of(stage.seed, step, first + place, prompt.id, sibling),
+            max_turns=config.max_turns,
+            max_sequence=config.max_sequence,
         )
         for place, prompt in enumerate(prompts)
-        for sibling in range(keys.rollouts)
+        for sibling in range(config.rollouts)
     ]
-    rollouts = await play(jobs, run.domains, run.engine.sampler, run.codec)
-    if not isinstance(
-        keys, RlConfig
-    ):  # no reward enters the loss of distillation: no judge is asked
-        return await grouped(rollouts, keys.rollouts, run.domains)
+    rollouts = await play(jobs, stage.domains, stage.engine.sampler, stage.codec)
+
+    # No reward enters the loss of distillation, so no judge is asked there.
+    if not isinstance(config, RlConfig):
+        return await grouped(rollouts, config.rollouts, stage.domains)
     return await grouped(
         rollouts,
-        keys.rollouts,
-        run.domains,
-        keys.overlong,
-        run.judges,
-        seed_of(run.seed, step, first),
+        config.rollouts,
+        stage.domains,
+        overlong=config.overlong,
+        judges=stage.judges,
+        seed=seed_of(stage.seed, step, first),
     )
 
 
+def samples_to_train(stage: StageRun, config: RlConfig, groups: Sequence[Group]) -> list[Sample]:
+    """One sample per rollout, with the reference's log-probs where a KL term needs them."""
+    samples = samples_of(groups, config.baseline, config.std, config.overlong, config.group_mask)
+    if config.kl:
+        return with_other(stage, samples, stage.start, config.temperature)
+    if any(map(informative, groups)):
+        return samples
+
+    # Nothing to learn: a masked batch is idle, so AdamW's momentum does not move the weights.
+    return [replace(sample, mask=[False] * len(sample.mask)) for sample in samples]
+
+
 def with_other(
-    run: StageRun, samples: Sequence[Sample], folder: object, temperature: float
+    stage: StageRun, samples: Sequence[Sample], folder: Path, temperature: float
 ) -> list[Sample]:
-    """The samples with the log-probs of another checkpoint as `teacher` (MOPD's teacher, RLHF's reference)."""
-    scores = run.engine.score(folder, [s.tokens for s in samples], temperature)  # type: ignore[arg-type]
+    """The samples with another checkpoint's log-probs as `teacher`: MOPD's, or RLHF's reference."""
+    scores = stage.engine.score(folder, [sample.tokens for sample in samples], temperature)
     return [replace(sample, teacher=score) for sample, score in zip(samples, scores, strict=True)]
 
 
-def figures_of(groups: Sequence[Group]) -> dict[str, float]:
-    """What a person watches: reward by domain, lengths, truncated and failed shares, the verdicts' own metrics."""
-    rollouts = [r for g in groups for r in g.rollouts]
-    figures = {
-        "length": sum(sampled_length(r.turns) for r in rollouts) / len(rollouts),
-        "truncated": sum(r.status == "truncated" for r in rollouts) / len(rollouts),
-        "failed": sum(r.status == "failed" for r in rollouts) / len(rollouts),
-        "sampled_tokens": float(sum(sampled_length(r.turns) for r in rollouts)),
-    }
-    by_name: dict[str, list[float]] = {}
+# ---------------------------------------------------------------- metrics
+
+
+def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """What a person watches: lengths, truncated and failed shares, and means per domain.
+
+    The means are of rewards and of the verdicts' own metrics.
+    """
+    statuses = []
+    values_by_name: dict[str, list[float]] = defaultdict(list)
     for group in groups:
         for rollout, reward in zip(group.rollouts, group.rewards, strict=True):
-            by_name.setdefault(f"reward/{rollout.prompt.domain}", []).append(reward)
+            statuses.append(rollout.status)
+            domain = rollout.prompt.domain
+            values_by_name[f"reward/{domain}"].append(reward)
             for name, value in rollout.verdict.metrics.items():
-                by_name.setdefault(f"{rollout.prompt.domain}/{name}", []).append(value)
-    return figures | {name: sum(values) / len(values) for name, values in sorted(by_name.items())}
+                values_by_name[f"{domain}/{name}"].append(value)
+
+    n = len(statuses)
+    metrics = {
+        "length": sampled_tokens(groups) / n,
+        "truncated": statuses.count("truncated") / n,
+        "failed": statuses.count("failed") / n,
+    }
+
+    # Which domain came first differs from step to step: in alphabetical order it does not show.
+    for name in sorted(values_by_name):
+        values = values_by_name[name]
+        metrics[name] = sum(values) / len(values)
+    return metrics
+
+
+def sampled_tokens(groups: Sequence[Group]) -> int:
+    """Tokens that the policy sampled in all rollouts of the groups."""
+    return sum(sampled_length(rollout.turns) for group in groups for rollout in group.rollouts)
+
+
+def mean_reward(group: Group) -> float:
+    """The mean over a group's siblings."""
+    return sum(group.rewards) / len(group.rewards)

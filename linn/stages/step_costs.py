@@ -1,4 +1,7 @@
-"""What a step has cost: wall and CPU seconds, and how grading kept up. Timings: in metrics.jsonl only, never in rollouts or the ledger."""
+"""What a step has cost: wall and CPU seconds, and how grading kept up.
+
+Timings go into metrics.jsonl only, never into rollouts or the ledger.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from dataclasses import dataclass
 from linn.domains.base import Domain
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Sums at one instant; two of them tell what lay between."""
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Sums at one instant; the difference of two is what lay between them."""
 
     wall: float
     """Seconds, monotonic."""
@@ -23,39 +26,62 @@ class Clock:
     """`Domain.totals` of every domain."""
 
 
-def read(domains: Mapping[str, Domain], engine_cpu: float) -> Clock:
-    """The clock now."""
-    grading = {name: domain.grading.read() for name, domain in domains.items()}
-    return Clock(
-        time.monotonic(),
-        time.process_time() + engine_cpu,
-        grading,
-        {name: domain.totals() for name, domain in domains.items()},
+def read_costs(domains: Mapping[str, Domain], engine_cpu: float) -> Costs:
+    """The sums now."""
+    return Costs(
+        wall=time.monotonic(),
+        cpu=time.process_time() + engine_cpu,
+        grading={name: domain.grading.read() for name, domain in domains.items()},
+        workers={name: domain.totals() for name, domain in domains.items()},
     )
 
 
-def between(began: Clock, now: Clock) -> dict[str, float]:
-    """`wall_s`, `cpu_s`, and of each domain that graded replies `DOMAIN/verify_…`, of each that ran programs `DOMAIN/executions` and more.
+def costs_between(before: Costs, after: Costs) -> dict[str, float]:
+    """`wall_s`, `cpu_s`, and how grading went in each domain.
 
-    `verify_seconds`, `verify_wait`: mean of a reply, at work and before; `verify_queue`: replies waiting, averaged over the step.
-    `execution_seconds`: mean of one; `execution_wait`: of one, for a free server; `executions_per_second`: over the step.
+    A domain that graded replies has `DOMAIN/verify_seconds` and `verify_wait`, the mean per reply
+    at work and in the queue, and `verify_queue`, replies waiting, averaged over the step. A domain
+    that ran programs has `DOMAIN/executions`, `execution_seconds` and `execution_wait` (the means
+    per program, at work and for a free server), `executions_per_second` over the step, and more.
     """
-    wall = now.wall - began.wall
-    found = {"wall_s": wall, "cpu_s": now.cpu - began.cpu}
-    for name in now.grading:
-        gain = _gain(began.grading.get(name, {}), now.grading[name])
-        if replies := gain.get("verified"):
-            found[f"{name}/verify_seconds"] = gain["seconds"] / replies
-            found[f"{name}/verify_wait"] = gain["waited"] / replies
-            found[f"{name}/verify_queue"] = gain["waited"] / wall
-        gain = _gain(began.workers.get(name, {}), now.workers[name])
-        if runs := gain.pop("executions", 0.0):
-            found[f"{name}/executions"] = runs
-            found[f"{name}/execution_seconds"] = gain.pop("seconds") / runs
-            found[f"{name}/execution_wait"] = gain.pop("waited") / runs
-            found[f"{name}/executions_per_second"] = runs / wall
-            found |= {f"{name}/{key}": value for key, value in sorted(gain.items())}
-    return found
+    # Sums that a domain did not have before start at zero.
+    wall = after.wall - before.wall
+    metrics = {"wall_s": wall, "cpu_s": after.cpu - before.cpu}
+    for name in after.grading:
+        graded = _gain(before.grading.get(name, {}), after.grading[name])
+        metrics |= _prefixed(name, _verify_metrics(graded, wall))
+
+        programs = _gain(before.workers.get(name, {}), after.workers[name])
+        metrics |= _prefixed(name, _execution_metrics(programs, wall))
+    return metrics
+
+
+def _verify_metrics(gain: Mapping[str, float], wall: float) -> dict[str, float]:
+    replies = gain.get("verified", 0.0)
+    if not replies:
+        return {}
+    return {
+        "verify_seconds": gain["seconds"] / replies,
+        "verify_wait": gain["waited"] / replies,
+        "verify_queue": gain["waited"] / wall,
+    }
+
+
+def _execution_metrics(gain: dict[str, float], wall: float) -> dict[str, float]:
+    programs = gain.pop("executions", 0.0)
+    if not programs:
+        return {}
+    return {
+        "executions": programs,
+        "execution_seconds": gain.pop("seconds") / programs,
+        "execution_wait": gain.pop("waited") / programs,
+        "executions_per_second": programs / wall,
+        **dict(sorted(gain.items())),
+    }
+
+
+def _prefixed(domain: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"{domain}/{key}": value for key, value in metrics.items()}
 
 
 def _gain(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,97 @@
+"""Text to token ids and back, with the tokenizer of a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linn.chat.render import END, generation, spans
+from linn.errors import UserError
+from linn.types import Prompt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class Codec:
+    """Text to token ids and back, with the tokenizer of a model folder."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """UserError when the tokenizer has no `<|im_end|>`."""
+        eos = tokenizer.token_to_id(END)
+        if eos is None:
+            raise UserError(
+                f"the tokenizer has no token {END}; linn speaks ChatML: add it as a special token, or start from a chat model"
+            )
+        self.tokenizer = tokenizer
+        self.eos: int = eos
+        self._longest = 0
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Codec:
+        """Read `tokenizer.json` of a model folder; UserError says what to do when that fails."""
+        from tokenizers import Tokenizer
+
+        path = Path(folder) / "tokenizer.json"
+        if not path.is_file():
+            raise UserError(
+                f"{path}: no such file; linn needs a fast tokenizer: load the tokenizer with transformers and save it with save_pretrained"
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise UserError(
+                f"{path}: not a tokenizer this version of `tokenizers` reads ({error}); save it anew or update `tokenizers`"
+            ) from None
+        try:
+            return cls(tokenizer)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; nothing is added before or after. Halves of surrogate pairs, which are no text, become `?`."""
+        return list(
+            self.tokenizer.encode(
+                text.encode("utf-8", "replace").decode(), add_special_tokens=False
+            ).ids
+        )
+
+    def decode(self, ids: Sequence[int], specials: bool = True) -> str:
+        """The text of token ids; `specials=False` leaves out special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=not specials))
+
+    def encode_spans(
+        self, pieces: Iterable[tuple[str, bool]], most: int | None = None
+    ) -> tuple[list[int], list[bool]]:
+        """Ids and mask of `spans`. Each piece is tokenised by itself, so tokens meet at the borders that sampling has.
+
+        With `most`, no more of a text is tokenised than shows that it has more tokens: a megabyte of text takes 200 MB.
+        """
+        ids: list[int] = []
+        mask: list[bool] = []
+        for text, trained in pieces:
+            if most is not None and len(ids) > most:
+                break
+            new = self.encode(text if most is None else text[: self._characters(most + 1)])
+            ids += new
+            mask += [trained] * len(new)
+        return ids, mask
+
+    def _characters(self, tokens: int) -> int | None:
+        """Characters that have so many tokens at least; None where one token may stand for any number: a normaliser, an unknown token."""
+        model = self.tokenizer.model
+        if (
+            self.tokenizer.normalizer is not None
+            or getattr(model, "unk_token", None) is not None
+            or getattr(model, "unk_id", None) is not None
+        ):
+            return None
+        self._longest = self._longest or max(map(len, self.tokenizer.get_vocab()))
+        return tokens * self._longest
+
+    def prompt_ids(self, prompt: Prompt, keep_thinking: bool = False) -> list[int]:
+        """What the model reads before its first turn, earlier turns cut into tokens as they were when they were sampled."""
+        pieces = spans(prompt.messages, prompt.tools, prompt.thinking, keep_thinking)
+        pieces[-1] = (pieces[-1][0] + generation(prompt.thinking), False)
+        return self.encode_spans(pieces)[0]

@@ -1,0 +1,87 @@
+"""Evaluation inside a run: the engine's policy on held-out prompts, into the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from linn.chat.codec import Codec
+from linn.engine.protocol import Engine
+from linn.evals.evaluate import Evaluation, Probe
+from linn.judges.panel import Judges
+from linn.ledger import Ledger
+from linn.progress import Progress
+
+NOTE_EVERY = 50
+"""Conversations between two notes of progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Evaluates the policy at steps of one stage."""
+
+    stage: str
+    """The stage's name in the ledger."""
+    evaluation: Evaluation
+    """The held-out prompts."""
+    domains: Sequence[str]
+    """The domains to evaluate; with none, nothing happens."""
+    judges: Judges
+    """The judge models that are there."""
+    codec: Codec
+    """The policy's tokenizer."""
+    engine: Engine
+    """Holds the policy."""
+    seed: int
+    """The run's seed."""
+    ledger: Ledger
+    """Takes the scores."""
+    progress: Progress
+    """Where a person watches."""
+
+    def evaluate_curve(self, step: int) -> None:
+        """The few probes of a curve, at a step within the stage."""
+        self._evaluate(step, self.evaluation.curve, folder=None)
+
+    def evaluate_whole(self, step: int, folder: Path) -> None:
+        """Every probe, after the stage; the graded replies are kept in `folder`."""
+        self._evaluate(step, self.evaluation.whole, folder)
+
+    def _evaluate(self, step: int, probes: Sequence[Probe], folder: Path | None) -> None:
+        if not self.domains:
+            return
+        measurement = self.evaluation.measure(
+            stage=self.stage,
+            step=step,
+            sampler=self.engine.sampler,
+            codec=self.codec,
+            seed=self.seed,
+            probes=probes,
+            names=self.domains,
+            folder=folder,
+            on_done=self._note,
+            judges=self.judges,
+        )
+
+        # A stage is no coroutine: between steps no event loop runs.
+        scores = asyncio.run(measurement)
+        self.ledger.upsert(scores)
+
+        if metrics := self.judges.figures():
+            self.progress.say(
+                f"{self.stage}:{step} judges: {metrics['judge_questions']:.0f} questions, "
+                f"{metrics['judge_unreadable']:.1%} unreadable, {metrics['judge_s']:.1f} s"
+            )
+        # One number per domain is enough to watch; the rest is in the ledger.
+        accuracies = [
+            f"{score.domain} {score.value:.1%}"
+            for score in scores
+            if score.split == "test" and score.metric == "accuracy"
+        ]
+        self.progress.say(f"{self.stage}:{step} " + " ".join(accuracies))
+
+    def _note(self, done: int, total: int) -> None:
+        if done % NOTE_EVERY == 0:
+            self.progress.note(self.stage, done, total, "evaluating")

@@ -1,0 +1,134 @@
+"""The training prompts of a stage: domains in their weights' proportions, epoch after epoch.
+
+Where a stage stands in its data is a handful of counts, so a resumed stage goes on with the very
+next prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from linn.data.tally import Tally
+from linn.domains.base import Domain
+from linn.errors import UserError
+from linn.recipe.stages import CurriculumConfig, RlConfig, StageConfig
+from linn.stages.curriculum import Pool
+from linn.types import Prompt, seed_of
+
+
+@dataclass
+class Position:
+    """Where a stage stands in its data; part of its saved state."""
+
+    taken: dict[str, int] = field(default_factory=dict)
+    """Prompts taken so far per domain, or lines taken so far per file of an SFT stage."""
+    tally: Tally = field(default_factory=Tally)
+    """What became of the rows of an SFT stage's files."""
+
+    def record(self) -> dict[str, Any]:
+        """The position as JSON."""
+        return {"taken": dict(self.taken), "rows": self.tally.record()}
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Go to the position that `record` gave."""
+        self.taken = dict(record["taken"])
+        self.tally.restore(record["rows"])
+
+
+class PromptStream:
+    """An endless stream of training prompts over a stage's domains."""
+
+    def __init__(
+        self,
+        config: StageConfig,
+        domains: Mapping[str, Domain],
+        weights: Mapping[str, float],
+        seed: int,
+        position: Position,
+    ) -> None:
+        """`weights`: share of each domain in a batch; they sum to 1."""
+        self.config = config
+        self.domains = domains
+        self.weights = weights
+        self.seed = seed
+        self.position = position
+        self._epochs: dict[str, tuple[int, Iterator[Prompt]]] = {}
+        """Per domain: the number of the next epoch, and what is left of the current one."""
+        self._pools: dict[str, Pool] = {}
+        """Under a curriculum: the prompts of each domain that wait to be drawn."""
+        self._saved_pools: dict[str, Any] = {}
+        """Pools of a saved state, to be restored at their first use."""
+
+    def take(self, count: int, step: int = 0) -> list[Prompt]:
+        """The next `count` prompts; `step`, 0-based, moves the curriculum.
+
+        Domains are interleaved, so that every batch holds them in their weights' proportions.
+        """
+        return [self._next_of(self._domain_behind(), step) for _ in range(count)]
+
+    def pool_states(self) -> dict[str, Any]:
+        """What `restore_pools` needs; pools not used since the last save stay as they were."""
+        return self._saved_pools | {name: pool.state() for name, pool in self._pools.items()}
+
+    def restore_pools(self, states: Mapping[str, Any]) -> None:
+        """Take the pools of a saved state."""
+        self._saved_pools = dict(states)
+
+    def _domain_behind(self) -> str:
+        """The domain furthest behind its share of all prompts, the next one included."""
+        taken = self.position.taken
+        total = sum(taken.values()) + 1
+        return max(self.weights, key=lambda name: self.weights[name] * total - taken.get(name, 0))
+
+    def _next_of(self, name: str, step: int) -> Prompt:
+        taken = self.position.taken.get(name, 0)
+        config = self.config
+        if isinstance(config, RlConfig) and config.curriculum:
+            progress = step / max(1, config.steps - 1)
+            prompt = self._pool(name, config.curriculum).take(progress)
+        else:
+            self._walk_to(name, taken)
+            prompt = self._draw(name)
+        self.position.taken[name] = taken + 1
+        return prompt
+
+    def _walk_to(self, name: str, taken: int) -> None:
+        """After a resume: go to where the stage stood in a domain's stream."""
+        if name in self._epochs:
+            return
+        self._epochs[name] = (0, iter(()))
+        for _ in range(taken):
+            self._draw(name)
+
+    def _pool(self, name: str, config: CurriculumConfig) -> Pool:
+        if name not in self._pools:
+            # A pool walks its own stream again, from the start of the first epoch.
+            self._epochs[name] = (0, iter(()))
+            seed = seed_of(self.seed, "curriculum", name)
+            self._pools[name] = Pool(config, draw=lambda: self._draw(name), seed=seed)
+            if name in self._saved_pools:
+                self._pools[name].restore(self._saved_pools.pop(name))
+        return self._pools[name]
+
+    def _draw(self, name: str) -> Prompt:
+        """The domain's next prompt; a new epoch, in another order, begins where one ends."""
+        epoch, prompts = self._epochs[name]
+        prompt = next(prompts, None)
+        if prompt is not None:
+            return prompt
+
+        # Each epoch has its own order, a function of the stage's seed.
+        domain = self.domains[name]
+        order = seed_of(self.seed, "train", epoch)
+        prompts = iter(domain.prompts("train", order))
+        self._epochs[name] = (epoch + 1, prompts)
+        prompt = next(prompts, None)
+        if prompt is None:
+            rows = f" (of its rows: {domain.tally})" if domain.rows is not None else ""
+            raise UserError(
+                f"stage {self.config.name}: domain {name} has no training prompts{rows}; "
+                "give it rows or another level"
+            )
+        return prompt
