@@ -1,6 +1,5 @@
-"""recipes/cascade2.yaml holds the paper's values: Tables 7-10 and the text of §4.
-
-Its contradictions are settled as docs/recipe.md says.
+"""recipes/cascade2.yaml holds the paper's values: Tables 7-10 and the text of §4, its
+contradictions as docs/recipe.md settles them.
 """
 
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from linn.recipe import load as recipes
-from linn.recipe.stages import DistillConfig, RlConfig, RolloutConfig, SftConfig
+from linn.recipe.schema import DistillConfig, RlConfig, RolloutConfig, SftConfig
 
 CASCADE = recipes.load(Path(__file__).parent.parent / "recipes" / "cascade2.yaml")
 STAGES = {stage.name: stage for stage in CASCADE.stages}
@@ -93,10 +92,15 @@ def test_sft_is_table_7():
 
 
 def test_what_only_one_stage_does():
-    rl = [stage for stage in CASCADE.stages if isinstance(stage, RlConfig)]
-    assert [stage.name for stage in rl if stage.dynamic_filter] == ["if-rl"]
-    assert [stage.name for stage in rl if stage.overlong == "penalty"] == ["if-rl"]
-    assert [stage.name for stage in rl if stage.group_mask is not None] == ["swe-agentless"]
+    filtered = [s.name for s in CASCADE.stages if isinstance(s, RlConfig) and s.dynamic_filter]
+    assert (
+        filtered
+        == ["if-rl"]
+        == [s.name for s in CASCADE.stages if isinstance(s, RlConfig) and s.overlong == "penalty"]
+    )
+    assert [
+        s.name for s in CASCADE.stages if isinstance(s, RlConfig) and s.group_mask is not None
+    ] == ["swe-agentless"]
     assert STAGES["swe-agentless"].group_mask == 0.5  # type: ignore[union-attr]
     assert CASCADE.weights_of(STAGES["multi-domain"]) == pytest.approx(
         {"mcqa": 0.55, "workplace": 0.30, "structured": 0.15}

@@ -105,7 +105,9 @@ def test_checker_errors_are_counted_and_named() -> None:
 
 
 def test_rows_with_ifbench_instructions() -> None:
-    """A row as released (training ids, empty and null kwargs), and one with whole numbers as floats, as in IFBench's test set."""
+    """A row as released (training ids, empty and null kwargs), and one with whole numbers as
+    floats, as in IFBench's test set.
+    """
     ids = ["paragraphs:paragraphs", "detectable_format:title", "length_constraints:number_words"]
     prompt = Instruct().from_row(
         row(

@@ -1,4 +1,6 @@
-"""The workplace domain: tools, state comparison, the environment, the tiny generator, hostile replies."""
+"""The workplace domain: tools, state comparison, the environment, the tiny generator, hostile
+replies.
+"""
 
 from __future__ import annotations
 
@@ -615,7 +617,9 @@ def test_a_first_name_finds_one_address_and_no_two_things_share_a_moment() -> No
 
 
 def test_requests_that_could_be_read_in_two_ways_are_refused() -> None:
-    """Two emails sent in either order leave different tables, so no request sends two without an order."""
+    """Two emails sent in either order leave different tables, so no request sends two without an
+    order.
+    """
     for index in range(40):
         with pytest.raises(Unfit):
             tasks._independent(drawn(index), mail_tasks.send, mail_tasks.send, (0.1, 0.2))

@@ -122,7 +122,8 @@ def test_engines_for_scale_are_opened_by_name_alone():
 
 def test_recipes_graders_and_reports_start_without_torch():
     code = (
-        "import sys, linn.cli.main, linn.recipe.load, linn.ledger, linn.run.run, linn.domains.load as d, linn.domains.check, linn.report\n"
+        "import sys, linn.cli.main, linn.recipe.load, linn.ledger, linn.run.run, linn.domains.load "
+        "as d, linn.domains.check, linn.report\n"
         "[d.load(n) for n in d.NAMES]\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), 'torch was imported'"
     )
@@ -130,7 +131,10 @@ def test_recipes_graders_and_reports_start_without_torch():
 
 
 def test_help_starts_without_the_heavy_parts():
-    code = "import sys, linn.cli.main; bad = {'torch', 'transformers', 'pydantic', 'jinja2', 'numpy'} & set(sys.modules); assert not bad, bad"
+    code = (
+        "import sys, linn.cli.main; bad = {'torch', 'transformers', 'pydantic', 'jinja2', "
+        "'numpy'} & set(sys.modules); assert not bad, bad"
+    )
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert time.monotonic() - began < 30

@@ -1,4 +1,6 @@
-"""Every instruction's checker: following and violating replies, near misses, broken arguments, hostile replies."""
+"""Every instruction's checker: following and violating replies, near misses, broken arguments,
+hostile replies.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,10 @@ from linn.domains.instruct.checkers.text import sentences
 from linn.errors import InfrastructureError
 
 NORTH = (
-    "Reykjavik, Helsinki, Oslo, Tallinn, Stockholm, Riga, Moscow, Copenhagen, Vilnius, Minsk, Dublin, Berlin, Amsterdam, Warsaw, "
-    "London, Brussels, Prague, Luxembourg, Paris, Vienna, Bratislava, Budapest, Vaduz, Chisinau, Bern, Ljubljana, Zagreb"
+    "Reykjavik, Helsinki, Oslo, Tallinn, Stockholm, Riga, Moscow, Copenhagen, Vilnius, Minsk, "
+    "Dublin, Berlin, Amsterdam, Warsaw, "
+    "London, Brussels, Prague, Luxembourg, Paris, Vienna, Bratislava, Budapest, Vaduz, Chisinau, "
+    "Bern, Ljubljana, Zagreb"
 )
 CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     ("keywords:existence", {"keywords": ["Sea", "sand"]}, ["seas of SAND"], ["sea", "sad"]),
@@ -720,7 +724,8 @@ def test_a_missing_library_is_no_reward_but_an_error(
         follows(id_, kwargs, "We go on. And so.")
 
 
-# ---------------------------------------------------------------- a reply that follows, then is broken in the named respect
+# ---------------------------------------------------------------- a reply that follows, then is
+# broken in the named respect
 
 Made = tuple[dict[str, Any], str, str]
 
@@ -858,9 +863,48 @@ BIG = 60_000
 HOSTILE = [
     unit * (BIG // len(unit))
     for unit in (
-        "\n", " ", "\t", "[", "<", "*", "-", "a", '"', "'", "{", "@", "\ufdfa", "İ", "\n-", "p.", "*a", "A,", "a'", "a ", "a\n", "! ",
-        "([", "ひ ", "a-", "A. ", "a.b", " \n*", "<i>", "Mr.", "mr. ", "*** ", "U.S. He ", "Section 1", "Question 1", "Zimbabwe\n",
-        "1796-01-01,", "bald eagle ", "we all go ", "<think>", '"a",', "cat "
+        "\n",
+        " ",
+        "\t",
+        "[",
+        "<",
+        "*",
+        "-",
+        "a",
+        '"',
+        "'",
+        "{",
+        "@",
+        "\ufdfa",
+        "İ",
+        "\n-",
+        "p.",
+        "*a",
+        "A,",
+        "a'",
+        "a ",
+        "a\n",
+        "! ",
+        "([",
+        "ひ ",
+        "a-",
+        "A. ",
+        "a.b",
+        " \n*",
+        "<i>",
+        "Mr.",
+        "mr. ",
+        "*** ",
+        "U.S. He ",
+        "Section 1",
+        "Question 1",
+        "Zimbabwe\n",
+        "1796-01-01,",
+        "bald eagle ",
+        "we all go ",
+        "<think>",
+        '"a",',
+        "cat ",
     )
 ] + [
     "." * BIG + "x",
@@ -870,11 +914,14 @@ HOSTILE = [
     "we " + "all go " * (BIG // 7),
     'ProductID,Category,Brand,Price,Stock\n1,"' + "!" * BIG,
     "ID,Country,City,Year,Count\n" + "x" * BIG,
-    *(unit * (99_000 // len(unit)) for unit in ("A. ", "! ", ".", '"', "a", "the dog. ", "a b ", "\ud800 ")),  # just what is still cut into tokens
+    *(
+        unit * (99_000 // len(unit))
+        for unit in ("A. ", "! ", ".", '"', "a", "the dog. ", "a b ", "\ud800 ")
+    ),  # just what is still cut into tokens
     "\x00",
     "\ud800",
     "```json\n",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: f"{text[:8]!r}x{len(text)}")
@@ -890,10 +937,25 @@ def test_hostile_replies_raise_nothing_and_end_soon(text: str) -> None:
 @pytest.mark.parametrize(
     "keyword",
     [
-        "(a+)+$", "(a|aa)+b", "a*a*a*b", "(.*)(.*)x", "a{1,900}b{1,900}", "(a?){20}", "a" * 5000, ".*.?.?.?.?x", "[a]*.?.?b", r"(a*)\1b", "(?P<q>a*)(?P=q)b",
-        "(a|a)" * 8 + "b", "(a|a)" * 20 + "b", "(?#[)a*a*a*b(?#])", "(?x)a#[\n*a*a*b]", "a?" * 8 + "b", ".{5000}b",
+        "(a+)+$",
+        "(a|aa)+b",
+        "a*a*a*b",
+        "(.*)(.*)x",
+        "a{1,900}b{1,900}",
+        "(a?){20}",
+        "a" * 5000,
+        ".*.?.?.?.?x",
+        "[a]*.?.?b",
+        r"(a*)\1b",
+        "(?P<q>a*)(?P=q)b",
+        "(a|a)" * 8 + "b",
+        "(a|a)" * 20 + "b",
+        "(?#[)a*a*a*b(?#])",
+        "(?x)a#[\n*a*a*b]",
+        "a?" * 8 + "b",
+        ".{5000}b",
     ],
-)  # fmt: skip
+)
 def test_hostile_keywords_end_soon(keyword: str) -> None:
     for id_, kwargs in (
         ("keywords:existence", {"keywords": [keyword]}),

@@ -1,4 +1,6 @@
-"""Prices against hand-computed numbers, the real models' parameters and what the paper says of its own run."""
+"""Prices against hand-computed numbers, the real models' parameters and what the paper says of its
+own run.
+"""
 
 import json
 import time
@@ -23,8 +25,21 @@ from linn.recipe import load as recipes
 ROOT = Path(__file__).parent.parent
 BASES = ROOT / "linn" / "bases"
 TOY = Shape(
-    total=1000, active=300, embedding=100, vocab=10, hidden=10, layers=4, attention=2, query=8, key=4, scan=6, conv=3, routed=800, experts=8, top=2
-)  # fmt: skip
+    total=1000,
+    active=300,
+    embedding=100,
+    vocab=10,
+    hidden=10,
+    layers=4,
+    attention=2,
+    query=8,
+    key=4,
+    scan=6,
+    conv=3,
+    routed=800,
+    experts=8,
+    top=2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -236,11 +251,17 @@ def test_the_papers_own_numbers(cascade):
 @pytest.mark.parametrize(
     ("name", "options", "group", "alone"),
     [
-        ("preference", {}, 120, 1), ("preference", {"order": "both"}, 240, 1), ("preference", {"pairs": "circular"}, 16, 1),
-        ("preference", {"layout": "genrm"}, 120, 0), ("longctx", {}, 16, 1), ("longctx", {"swap": True, "partial": 0.5}, 64, 4),
-        ("proof", {"verifications": 5}, 80, 5), ("swe_agentless", {}, 16, 1), ("mcqa", None, 0, 0),
+        ("preference", {}, 120, 1),
+        ("preference", {"order": "both"}, 240, 1),
+        ("preference", {"pairs": "circular"}, 16, 1),
+        ("preference", {"layout": "genrm"}, 120, 0),
+        ("longctx", {}, 16, 1),
+        ("longctx", {"swap": True, "partial": 0.5}, 64, 4),
+        ("proof", {"verifications": 5}, 80, 5),
+        ("swe_agentless", {}, 16, 1),
+        ("mcqa", None, 0, 0),
     ],
-)  # fmt: skip
+)
 def test_questions_to_a_judge_follow_the_domains_options(name, options, group, alone):
     domain = load(name, None if options is None else {"judged": True, **options})
     assert (domain.question_count(16), domain.question_count(1)) == (group, alone)

@@ -1,4 +1,6 @@
-"""The report of a synthetic run of 10 stages and 11 domains, whole, half-written, hostile and empty."""
+"""The report of a synthetic run of 10 stages and 11 domains, whole, half-written, hostile and
+empty.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def make_run(folder: Path, steps: int = 40, prompts: int = 60, seed: int = 0) -> Path:
-    """A run folder as `linn run` leaves it: each stage lifts its domains and costs some others, MOPD gives back."""
+    """A run folder as `linn run` leaves it: each stage lifts its domains and costs some others,
+    MOPD gives back.
+    """
     rng = random.Random(seed)
     levels: dict[str, dict[str, float]] = {}
     rewards: dict[tuple[str, str, str], list[float]] = {}
@@ -188,7 +192,10 @@ def transcript(rng: random.Random, domain: str) -> str:
         rng.choice("the a value of x is then we add check so answer 4 7 12".split())
         for _ in range(rng.randint(20, 400))
     )
-    return f"<|user|>\nA {domain} task.\n<|assistant|>\n<think>{words}</think>\n\\boxed{{{rng.randint(0, 99)}}}"
+    return (
+        f"<|user|>\nA {domain} "
+        f"task.\n<|assistant|>\n<think>{words}</think>\n\\boxed{{{rng.randint(0, 99)}}}"
+    )
 
 
 def rollout(rng: random.Random, domain: str, prompt: int, sibling: int) -> dict[str, Any]:
@@ -234,7 +241,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Page(HTMLParser):
-    """What a browser would build: tags, attributes, and whether every element is closed where it should be."""
+    """What a browser would build: tags, attributes, and whether every element is closed where it
+    should be.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -362,8 +371,14 @@ def test_nothing_overflows_or_vanishes_at_400_and_1600_px(run_folder: Path, tmp_
         "const docs = [...document.querySelectorAll('iframe')].map(frame => frame.contentDocument);"
     )
     measure += "const widths = docs.map(doc => doc.documentElement.scrollWidth);"
-    measure += "const unseen = docs.map(doc => [...doc.querySelectorAll('path, pre, td')].filter(e => !e.getClientRects().length).length);"
-    script = f"<script>onload = () => {{ {measure} document.body.innerHTML = widths + ';' + unseen }}</script>"
+    measure += (
+        "const unseen = docs.map(doc => [...doc.querySelectorAll('path, pre, td')].filter(e => "
+        "!e.getClientRects().length).length);"
+    )
+    script = (
+        "<script>onload = () => "
+        f"{{ {measure} document.body.innerHTML = widths + ';' + unseen }}</script>"
+    )
     page = tmp_path / "frames.html"
     page.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{frames}{script}", encoding="utf-8")
     measured = re.search(r"<body>([\d,;]+)", chromium(page, tmp_path))

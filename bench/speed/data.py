@@ -1,4 +1,5 @@
-"""Streaming of data files: seconds to the first batch, peak memory, and the cost of going on, over generated files.
+"""Streaming of data files: seconds to the first batch, peak memory, and the cost of going on, over
+generated files.
 
 python bench/speed/data.py [--megabytes 320] [--folder /tmp]
 """
@@ -63,7 +64,8 @@ def measure_rl(path: Path) -> None:
     began = time.perf_counter()
     walked = sum(1 for _ in stream)
     print(
-        f"RL rows: {1e6 * (time.perf_counter() - began) / walked:.0f} µs a prompt over {walked:,}, peak {peak():.0f} MB"
+        f"RL rows: {1e6 * (time.perf_counter() - began) / walked:.0f} µs a prompt over {walked:,}, "
+        f"peak {peak():.0f} MB"
     )
 
 
@@ -87,7 +89,8 @@ def measure_sft(path: Path) -> None:
     began = time.perf_counter()
     drawn = sum(1 for _ in itertools.islice(stream, 20_000))
     print(
-        f"SFT rows: {1e6 * (time.perf_counter() - began) / drawn:.0f} µs a row over {drawn:,}, peak {peak():.0f} MB"
+        f"SFT rows: {1e6 * (time.perf_counter() - began) / drawn:.0f} µs a row over {drawn:,}, "
+        f"peak {peak():.0f} MB"
     )
     began = time.perf_counter()
     next(rows(dict(position.taken))[1])

@@ -24,7 +24,9 @@ from linn.engine.models.load import load
 
 
 def rows(width: int, length: int, vocab: int) -> tuple[Tensor, Tensor]:
-    """One packed row of random tokens in segments of about `length` tokens (half to one and a half times)."""
+    """One packed row of random tokens in segments of about `length` tokens (half to one and a half
+    times).
+    """
     generator = torch.Generator().manual_seed(0)
     segments, number = torch.full((1, width), -1), 0
     at = 0
@@ -87,19 +89,22 @@ def main() -> None:
         model = load(folder)
     assert isinstance(model, torch.nn.Module)
     print(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, torch {torch.__version__}, 1 thread"
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, torch {torch.__version__}, 1 "
+        "thread"
     )
     for width, length in ((1024, 100), (2048, 100), (2048, 2048)):
         ids, segments = rows(width, length, model.vocab)
         for bf16 in (False, True):
             speed = best(partial(train_step, model, ids, segments, bf16), width)
             print(
-                f"train   row {width:5} segments ~{length:5} {'bf16 autocast' if bf16 else 'fp32':14} {speed:9,.0f} tokens/s"
+                f"train   row {width:5} segments ~{length:5} "
+                f"{'bf16 autocast' if bf16 else 'fp32':14} {speed:9,.0f} tokens/s"
             )
     for batch in (1, 32, 128, 256):
         prefill, decode = decode_speed(model, batch, 100, 100)
         print(
-            f"sample  batch {batch:4}, 100 + 100 tokens   prefill {prefill:9,.0f}   decode {decode:9,.0f} tokens/s"
+            f"sample  batch {batch:4}, 100 + 100 tokens   prefill {prefill:9,.0f}   decode "
+            f"{decode:9,.0f} tokens/s"
         )
     if args.profile:
         _profile(model)

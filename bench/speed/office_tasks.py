@@ -1,4 +1,5 @@
-"""What the full level of `workplace` asks: tasks by category and number of gold calls, over the first prompts of its training split.
+"""What the full level of `workplace` asks: tasks by category and number of gold calls, over the
+first prompts of its training split.
 
 python -m bench.speed.office_tasks [--prompts 2000]
 """
@@ -16,7 +17,9 @@ _LENGTHS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 24))
 
 
 def main() -> None:
-    """Print a row a category, then the forms, the changes a task makes, and how many tools, offices and different prompts there are."""
+    """Print a row a category, then the forms, the changes a task makes, and how many tools, offices
+    and different prompts there are.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,7 +46,8 @@ def main() -> None:
         )
     print(f"forms: {dict(forms.most_common())}\nchanges a task: {dict(sorted(changes.items()))}")
     print(
-        f"{len(tools)} tools (rarest: {tools.most_common()[-1]}), {len({p.hidden.office for p in prompts})} offices, ",
+        f"{len(tools)} tools (rarest: {tools.most_common()[-1]}), "
+        f"{len({p.hidden.office for p in prompts})} offices, ",
         end="",
     )
     print(f"{len({p.messages for p in prompts})} different prompts of {len(prompts)}")

@@ -1,9 +1,11 @@
-"""How often BM25 finds the file an issue is about: recall@k over installed packages, issues made of docstrings or of a failing call.
+"""How often BM25 finds the file an issue is about: recall@k over installed packages, issues made of
+docstrings or of a failing call.
 
     python -m bench.speed.retrieval [--issues 400] [--top 5] [--packages networkx rich jinja2 …]
 
-The issue of a function is the prose of its docstring, without the function's name (`prose`), or that prose after a line that names the
-function as a traceback would (`named`). The docstrings of the sampled functions are taken out of the files, so that none can be found by itself.
+The issue of a function is the prose of its docstring, without the function's name (`prose`), or
+that prose after a line that names the function as a traceback would (`named`). The docstrings of
+the sampled functions are taken out of the files, so that none can be found by itself.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ PACKAGES = (
 
 
 def files_of(package: str) -> dict[str, str]:
-    """The Python files of an installed package by path, its tests left out; empty where it is not installed."""
+    """The Python files of an installed package by path, its tests left out; empty where it is not
+    installed.
+    """
     found = importlib.util.find_spec(package)
     if found is None or not found.origin:
         return {}
@@ -54,7 +58,9 @@ def files_of(package: str) -> dict[str, str]:
 
 
 def functions(text: str) -> list[tuple[str, str, str]]:
-    """(name, prose of the docstring, the docstring as it stands in the file) of a file's documented functions and methods."""
+    """(name, prose of the docstring, the docstring as it stands in the file) of a file's documented
+    functions and methods.
+    """
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (

@@ -1,4 +1,6 @@
-"""Tokens per second of the sampler on the tiny model, one thread: `python bench/speed/sampler.py [--rows 128] [--tokens 128]`."""
+"""Tokens per second of the sampler on the tiny model, one thread: `python bench/speed/sampler.py
+[--rows 128] [--tokens 128]`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from linn.types import Sampling
 
 
 def main() -> None:
-    """Sample `--rows` completions of `--tokens` tokens (groups of 8 siblings), best of `--repeats`; print one line, `--profile` the operators."""
+    """Sample `--rows` completions of `--tokens` tokens (groups of 8 siblings), best of `--repeats`;
+    print one line, `--profile` the operators.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in {
         "rows": 128,

@@ -1,4 +1,6 @@
-"""Executions per second of the code pool against a bare `python -I` of the same programs: `python bench/speed/verify_pool.py [--seconds 4]`."""
+"""Executions per second of the code pool against a bare `python -I` of the same programs: `python
+bench/speed/verify_pool.py [--seconds 4]`.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,15 @@ from linn.sandbox import Limits, Sandbox, compiler
 from linn.types import Completion, Message, Prompt, Reply, Sampling, Verdict
 
 _LONG = "\n".join(
-    f"def f{i}(x):\n    y = [x + {i}]\n    while y and y[0] > {i}:\n        y.pop()\n    return sum(y) + {i}\n"
+    f"def f{i}(x):\n    y = [x + {i}]\n    while y and y[0] > {i}:\n        y.pop()\n    return "
+    f"sum(y) + {i}\n"
     for i in range(120)
 )
 PROGRAMS = {
     "two lines": ("n = int(input())\nprint(n * 2)\n", "21\n"),
     "contest imports": (
-        "import sys, math, heapq, bisect\nfrom collections import Counter, deque\nfrom functools import lru_cache\n"
+        "import sys, math, heapq, bisect\nfrom collections import Counter, deque\nfrom functools "
+        "import lru_cache\n"
         "data = list(map(int, sys.stdin.read().split()))\nprint(sum(Counter(data).values()))\n",
         "5 1 2 3\n" * 100,
     ),
@@ -118,7 +122,8 @@ def compiled(servers: int, seconds: float, rounds: int, kind: str | None) -> Non
     alone, pool = (statistics.median(column) for column in zip(*found, strict=True))
     cores = min(servers, len(os.sched_getaffinity(0)))
     print(
-        f"| C++, compiled once ({took:.2f} s) | {servers} | {alone / cores:.1f} | {pool / cores:.1f} | {pool / alone:.2f} |",
+        f"| C++, compiled once ({took:.2f} s) | {servers} | {alone / cores:.1f} | "
+        f"{pool / cores:.1f} | {pool / alone:.2f} |",
         flush=True,
     )
 
@@ -195,7 +200,8 @@ def overlap(servers: int, count: int = 16, sampling: float = 0.1, program: float
     domain.box.close()
     assert all(r.verdict.reward == 1.0 for r in rollouts)
     print(
-        f"{count} rollouts sampled in {sampled:.2f} s, graded by {servers} servers in {work:.2f} server-seconds: {whole:.2f} s in all;"
+        f"{count} rollouts sampled in {sampled:.2f} s, graded by {servers} servers in {work:.2f} "
+        f"server-seconds: {whole:.2f} s in all;"
         f" one after the other {sampled + work / servers:.2f} s"
     )
 
@@ -214,7 +220,8 @@ def main() -> None:
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     print(
-        f"{cores} cores; executions a second and core\n\n| program | servers | bare | pool | pool / bare |\n|---|---|---|---|---|"
+        f"{cores} cores; executions a second and core\n\n| program | servers | bare | pool | pool "
+        "/ bare |\n|---|---|---|---|---|"
     )
     for name, (text, stdin) in PROGRAMS.items():
         for servers in sorted({1, cores, 2 * cores} if name == "two lines" else {1, cores}):
@@ -222,7 +229,8 @@ def main() -> None:
     if compiler.found():
         compiled(cores, options.seconds, options.rounds, options.kind)
     print(
-        f"\npaper (§4.7): 2,048 programs with all their tests in 427.2 s on 384 cores, {427.2 * 384 / 2048:.0f} core-seconds a program\n"
+        "\npaper (§4.7): 2,048 programs with all their tests in 427.2 s on 384 cores, "
+        f"{427.2 * 384 / 2048:.0f} core-seconds a program\n"
     )
     overlap(cores)
 
