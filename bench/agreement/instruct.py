@@ -11,7 +11,7 @@ training: clone the repository `abukharin-nv/verifiable-instructions`, which nem
 installs, and copy its folder `verifiable_instructions` into FOLDER. `words:start_verb` needs NLTK's
 `averaged_perceptron_tagger_eng` in FOLDER/nltk_data.
 
-Cases begin with the replies of `tests/test_instructions.py`, which follow or break each
+Cases begin with the replies of `tests/support/instruction_makers.py`, which follow or break each
 instruction, and change arguments and reply at random.
 """
 
@@ -43,7 +43,7 @@ from linn.domains.instruct.checkers import (
     ifeval,
 )
 from linn.offline.grade import reply_from
-from tests.test_instructions import MAKERS
+from tests.support.instruction_makers import MAKERS
 
 SETS = {
     "IFEval": set(ifeval.CHECKERS),
