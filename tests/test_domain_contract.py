@@ -29,12 +29,18 @@ def levels_of(name: str) -> tuple[str, ...]:
     return domain.levels
 
 
+MARKS = {"tiny": (), "full": pytest.mark.slow}
 NEED_ROWS = {("swe_agentic", "full")}
 """No generator: their rows are made by `linn tasks` (tests/test_domain_swe_agentic.py)."""
-CASES = sorted({(name, level) for name in NAMES for level in levels_of(name)} - NEED_ROWS)
+CASES = [
+    pytest.param((name, level), id=f"{name}-{level}", marks=MARKS[level])
+    for name in NAMES
+    for level in levels_of(name)
+    if (name, level) not in NEED_ROWS
+]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
+@pytest.fixture(scope="module", params=CASES)
 def domain(request: pytest.FixtureRequest) -> Iterator[Domain]:
     name, level = request.param
     domain = load(name, {"level": level})
