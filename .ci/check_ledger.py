@@ -1,7 +1,9 @@
-"""Does a run's ledger show what the README says? Prints one line a claim; exit 1 where one does not hold.
+"""Does a run's ledger show what the README says? Prints one line a claim; exit 1 where one does not
+hold.
 
-Usage: check_ledger.py RUN. Claims (test split): every reinforcement-learning stage lifts its own domain beyond the interval; at least two
-earlier domains lose beyond the interval during the cascade; MOPD gives back at least half of what was lost on average; n is at least 300.
+Usage: check_ledger.py RUN. Claims (test split): every reinforcement-learning stage lifts its own
+domain beyond the interval; at least two earlier domains lose beyond the interval during the
+cascade; MOPD gives back at least half of what was lost on average; n is at least 300.
 """
 
 from __future__ import annotations
@@ -66,7 +68,8 @@ def claims(folder: Path) -> list[tuple[bool, str]]:
                     found.append(
                         (
                             mean.value >= 0.5,
-                            f"{name} recovers {mean.value:.0%} [{mean.low:.0%}, {mean.high:.0%}] of what was lost ({metric})",
+                            f"{name} recovers {mean.value:.0%} [{mean.low:.0%}, {mean.high:.0%}] "
+                            f"of what was lost ({metric})",
                         )
                     )
             fallen = [
@@ -77,7 +80,8 @@ def claims(folder: Path) -> list[tuple[bool, str]]:
             found.append(
                 (
                     not fallen,
-                    f"{name} costs no domain of its own beyond the interval: {', '.join(fallen) or 'none'}",
+                    f"{name} costs no domain of its own beyond the interval: "
+                    f"{', '.join(fallen) or 'none'}",
                 )
             )
     return found

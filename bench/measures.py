@@ -19,6 +19,8 @@ from pathlib import Path
 
 LONG = 12
 """Functions of at least this many lines count for the density."""
+WIDTH = 100
+"""Characters of the longest line."""
 MARKS = ("type:", "fmt:", "noqa", "pragma", "!")
 """Comments that begin so speak to tools, not to people."""
 
@@ -46,8 +48,8 @@ class Measures:
 
     @property
     def density(self) -> float:
-        """Median of `densities`."""
-        return statistics.median(value for value, _ in self.densities)
+        """Median of `densities`; 0 where no function is that long."""
+        return statistics.median([value for value, _ in self.densities] or [0.0])
 
     @property
     def comments_per_1000(self) -> float:
@@ -70,16 +72,20 @@ def _add_file(measures: Measures, path: Path) -> None:
     measures.lines += len(lines)
     measures.files.append((len(lines), str(path)))
     measures.comments += sum(1 for _ in comments_of(text))
-    for number, line in enumerate(lines, 1):
-        if len(line) > 100:
-            measures.wide.append(f"{path}:{number}")
+    measures.wide += [f"{path}:{i}" for i, line in enumerate(lines, 1) if len(line) > WIDTH]
+
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.IfExp):
             measures.conditionals += 1
-            if any(isinstance(part, ast.IfExp) for part in ast.walk(node) if part is not node):
+            if _holds_another(node):
                 measures.nested.append(f"{path}:{node.lineno}")
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             _add_function(measures, node, path)
+
+
+def _holds_another(node: ast.IfExp) -> bool:
+    parts = (part for part in ast.walk(node) if part is not node)
+    return any(isinstance(part, ast.IfExp) for part in parts)
 
 
 def _add_function(
@@ -105,40 +111,46 @@ def comments_of(text: str) -> Iterator[str]:
 
 def faults(measures: Measures) -> list[str]:
     """What lies outside the bounds, a sentence each."""
-    longest_function, longest_file = max(measures.functions), max(measures.files)
-    bounds = [
-        (measures.density <= 8.0, f"{measures.density:.1f} syntax nodes per line, at most 8"),
-        (
-            measures.comments_per_1000 >= 24,
-            f"{measures.comments_per_1000:.0f} comments per 1,000 lines, at least 24",
-        ),
-        (longest_function[0] < 80, f"{longest_function[1]}: {longest_function[0]} lines, under 80"),
-        (longest_file[0] < 500, f"{longest_file[1]}: {longest_file[0]} lines, under 500"),
-        (not measures.nested, f"conditional expressions inside another: {measures.nested[:5]}"),
-        (not measures.wide, f"lines above 100 characters: {measures.wide[:5]}"),
-    ]
-    return [sentence for holds, sentence in bounds if not holds]
+    sentences = []
+    if measures.density > 8.0:
+        sentences.append(f"{measures.density:.1f} syntax nodes per line, at most 8")
+    if measures.comments_per_1000 < 24:
+        comments = f"{measures.comments_per_1000:.0f} comments per 1,000 lines"
+        sentences.append(f"{comments}, at least 24")
+    for lines, place in measures.functions:
+        if lines >= 80:
+            sentences.append(f"{place}: {lines} lines, under 80")
+    for lines, path in measures.files:
+        if lines >= 500:
+            sentences.append(f"{path}: {lines} lines, under 500")
+    for place in measures.nested:
+        sentences.append(f"{place}: a conditional expression inside another")
+    for place in measures.wide:
+        sentences.append(f"{place}: more than {WIDTH} characters")
+    return sentences
 
 
 def show(measures: Measures) -> None:
     """Print the measures."""
     lengths = sorted(length for length, _ in measures.functions)
     p50, p90 = (lengths[int(len(lengths) * share)] for share in (0.5, 0.9))
-    rows = [
-        ("lines / functions", f"{measures.lines:,} / {len(lengths):,}"),
-        ("lines per function p50 / p90 / max", f"{p50} / {p90} / {lengths[-1]}"),
-        (f"syntax nodes per line, functions of {LONG}+ lines, median", f"{measures.density:.1f}"),
-        ("comments per 1,000 lines", f"{measures.comments_per_1000:.0f}"),
-        (
-            "conditional expressions per 1,000 lines / nested",
-            f"{1000 * measures.conditionals / measures.lines:.0f} / {len(measures.nested)}",
-        ),
-        ("lines above 100 characters", str(len(measures.wide))),
-        ("longest function", "{1} ({0} lines)".format(*max(measures.functions))),
-        ("longest file", "{1} ({0} lines)".format(*max(measures.files))),
-        ("densest function", "{1} ({0:.1f})".format(*max(measures.densities))),
-    ]
-    for name, value in rows:
+    conditionals = 1000 * measures.conditionals / measures.lines
+    longest_function = "{1} ({0} lines)".format(*max(measures.functions))
+    longest_file = "{1} ({0} lines)".format(*max(measures.files))
+    densest = "{1} ({0:.1f})".format(*max(measures.densities))
+    rows = {
+        "lines / functions": f"{measures.lines:,} / {len(lengths):,}",
+        "lines per function p50 / p90 / max": f"{p50} / {p90} / {lengths[-1]}",
+        f"syntax nodes per line, functions of {LONG}+ lines, median": f"{measures.density:.1f}",
+        "comments per 1,000 lines": f"{measures.comments_per_1000:.0f}",
+        "conditional expressions per 1,000 lines": f"{conditionals:.0f}",
+        "conditional expressions inside another": str(len(measures.nested)),
+        f"lines above {WIDTH} characters": str(len(measures.wide)),
+        "longest function": longest_function,
+        "longest file": longest_file,
+        "densest function": densest,
+    }
+    for name, value in rows.items():
         print(f"{name:<58} {value}")
 
 

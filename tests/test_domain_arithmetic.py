@@ -1,8 +1,6 @@
-"""The sums domain: demonstrations and gold against its grader, hostile replies."""
+"""The sums domain: its working, usual and hostile replies."""
 
 import itertools
-import random
-import time
 
 import pytest
 
@@ -51,32 +49,19 @@ HOSTILE = [
 ]
 
 
-def test_gold_and_clean_demonstrations_earn_all_and_faulty_ones_nothing() -> None:
-    for prompt in itertools.islice(DOMAIN.prompts("train"), 1000):
-        assert DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
-        for faulty, reward in ((False, 1.0), (True, 0.0)):
-            (turn,) = DOMAIN.demonstrate(prompt, random.Random(0), faulty)
-            assert (
-                DOMAIN.verify(prompt, Reply(turn.content, turn.reasoning or "")).reward == reward
-            ), (prompt, turn)
-
-
 def test_the_working_is_true() -> None:
     for prompt in itertools.islice(DOMAIN.prompts("train"), 300):
         working = DOMAIN.gold(prompt).reasoning
         steps = [step.split(" = ") for step in working.split(", ")]
-        assert all(eval(left) == int(right) for left, right in steps), (
-            working
-        )  # our own text, digits and signs only
+        for left, right in steps:  # digits and signs that linn wrote itself: safe to evaluate
+            assert eval(left) == int(right), working
         tens, ones = int(steps[1][1]), int(steps[0][1]) % 10
         assert 10 * tens + ones == prompt.hidden.result
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_replies_earn_nothing_in_time(text: str) -> None:
-    start = time.process_time()
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: f"{text[:12]!r}x{len(text)}")
+def test_hostile_replies_earn_nothing(text: str) -> None:
     assert DOMAIN.verify(SUM, Reply(text, reasoning="95")).reward == 0.0
-    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize(
@@ -84,10 +69,3 @@ def test_hostile_replies_earn_nothing_in_time(text: str) -> None:
 )
 def test_usual_ways_to_say_it_earn_all(text: str) -> None:
     assert DOMAIN.verify(SUM, Reply(text)).reward == 1.0
-
-
-def test_splits_hold_enough_prompts_and_do_not_overlap() -> None:
-    test = {p.messages for p in itertools.islice(DOMAIN.prompts("test"), 450)}
-    validation = {p.messages for p in itertools.islice(DOMAIN.prompts("validation"), 450)}
-    assert len(test) == len(validation) == 450
-    assert not test & validation

@@ -14,8 +14,13 @@ from linn.domains.load import NAMES, load
 from linn.play.rollout import reply_of
 from linn.types import Prompt, Reply
 
-COUNT = {"tiny": 60, "full": 6}
-"""Prompts per split: a full-level prompt may take a tenth of a second."""
+HELD_OUT = {"tiny": 450, "full": 6}
+"""Prompts of the validation and of the test split that are looked at, per level."""
+QUICK, SANDBOXED, FULL = 400, 60, 6
+"""Training prompts that are graded: at the tiny level, at the tiny level of a domain that starts
+programs, at the full level, where one prompt may take a tenth of a second.
+"""
+STARTS_PROGRAMS = ("code", "structured", "swe_agentic", "swe_agentless")
 
 
 def levels_of(name: str) -> tuple[str, ...]:
@@ -24,14 +29,18 @@ def levels_of(name: str) -> tuple[str, ...]:
     return domain.levels
 
 
+MARKS = {"tiny": (), "full": pytest.mark.slow}
 NEED_ROWS = {("swe_agentic", "full")}
-"""These have no generator: their rows are made by `linn tasks` (tests/test_domain_swe_agentic.py)."""
+"""No generator: their rows are made by `linn tasks` (tests/test_domain_swe_agentic.py)."""
 CASES = [
-    (name, level) for name in NAMES for level in levels_of(name) if (name, level) not in NEED_ROWS
+    pytest.param((name, level), id=f"{name}-{level}", marks=MARKS[level])
+    for name in NAMES
+    for level in levels_of(name)
+    if (name, level) not in NEED_ROWS
 ]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
+@pytest.fixture(scope="module", params=CASES)
 def domain(request: pytest.FixtureRequest) -> Iterator[Domain]:
     name, level = request.param
     domain = load(name, {"level": level})
@@ -39,36 +48,51 @@ def domain(request: pytest.FixtureRequest) -> Iterator[Domain]:
     domain.close()
 
 
+def count_of(domain: Domain, split: str) -> int:
+    if split != "train":
+        return HELD_OUT[domain.level]
+    if domain.level == "full":
+        return FULL
+    return SANDBOXED if domain.name in STARTS_PROGRAMS else QUICK
+
+
 @pytest.fixture(scope="module")
 def prompts(domain: Domain) -> dict[str, list[Prompt]]:
-    count = COUNT[domain.level]
-    return {split: list(itertools.islice(domain.prompts(split), count)) for split in SPLITS}
+    return {split: take(domain, split, count_of(domain, split)) for split in SPLITS}
 
 
-def demonstrated(domain: Domain, prompt: Prompt, seed: int, faulty: bool) -> Reply:
+def take(domain: Domain, split: str, count: int, **options: int) -> list[Prompt]:
+    return list(itertools.islice(domain.prompts(split, **options), count))
+
+
+def demonstrate(domain: Domain, prompt: Prompt, seed: int, faulty: bool) -> Reply:
     """The reply of a demonstration, as a rollout would hand it to the grader."""
     turns = domain.demonstrate(prompt, random.Random(seed), faulty)
     return reply_of(turns)
 
 
-def test_every_split_has_prompts_of_its_own(prompts: dict[str, list[Prompt]]) -> None:
+def test_splits_hold_enough_prompts_and_do_not_overlap(
+    domain: Domain, prompts: dict[str, list[Prompt]], request: pytest.FixtureRequest
+) -> None:
+    if domain.name == "genrm":
+        reason = "a pair in the other order is a prompt of its own, and may lie in another split"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     texts = {split: {prompt.messages for prompt in prompts[split]} for split in SPLITS}
     for one, other in itertools.combinations(SPLITS, 2):
         assert not texts[one] & texts[other], (one, other)
     for split in ("validation", "test"):
-        assert len(texts[split]) == len({prompt.id for prompt in prompts[split]}), split
-    assert all(len(prompts[split]) >= 6 for split in SPLITS)
+        count = HELD_OUT[domain.level]
+        assert len(texts[split]) == count, split
+        assert len({prompt.id for prompt in prompts[split]}) == count, split
 
 
 def test_the_stream_is_a_function_of_its_seed(
     domain: Domain, prompts: dict[str, list[Prompt]]
 ) -> None:
-    count = min(20, len(prompts["train"]))
-    first = prompts["train"][:count]
-    assert list(itertools.islice(domain.prompts("train"), count)) == first
-    assert list(itertools.islice(domain.prompts("train", seed=1), count)) != first
-    held_out = prompts["test"][:5]
-    assert list(itertools.islice(domain.prompts("test", seed=1), 5)) == held_out
+    first = prompts["train"][:20]
+    assert take(domain, "train", len(first)) == first
+    assert take(domain, "train", len(first), seed=1) != first
+    assert take(domain, "test", 5, seed=1) == prompts["test"][:5], "held-out prompts have no seed"
 
 
 def test_gold_and_clean_demonstrations_earn_all_and_faulty_ones_never(
@@ -76,9 +100,9 @@ def test_gold_and_clean_demonstrations_earn_all_and_faulty_ones_never(
 ) -> None:
     for seed, prompt in enumerate(prompts["train"]):
         assert domain.verify(prompt, domain.gold(prompt)).reward >= 1, prompt
-        clean = domain.verify(prompt, demonstrated(domain, prompt, seed, faulty=False))
+        clean = domain.verify(prompt, demonstrate(domain, prompt, seed, faulty=False))
         assert clean.reward >= 1, (prompt, clean)
-        faulty = domain.verify(prompt, demonstrated(domain, prompt, seed, faulty=True))
+        faulty = domain.verify(prompt, demonstrate(domain, prompt, seed, faulty=True))
         assert faulty.reward < 1, (prompt, faulty)
 
 

@@ -22,6 +22,7 @@ RECIPE = {
         {"name": "late", "kind": "rl"},
     ],
 }
+OTHER_LR = {1: {"lr": 1e-4}}
 
 
 class Begun(Exception):
@@ -35,12 +36,16 @@ class Halted(Run):
         raise Begun(config.name)
 
 
-def run_of(folder: Path, *changes: dict) -> Run:
-    stages = [dict(stage) for stage in RECIPE["stages"]]  # type: ignore[arg-type]
-    tree = {**RECIPE, "stages": stages}
-    for change in changes:
-        stages[change.pop("at")].update(change)
+def open_run(folder: Path, tree: dict) -> Run:
     return Halted(recipes.parse(tree, "t"), folder)
+
+
+def run_of(folder: Path, changes: dict[int, dict] | None = None) -> Run:
+    """A run of `RECIPE`, with keys of some stages changed (by their place)."""
+    stages = [dict(stage) for stage in RECIPE["stages"]]  # type: ignore[arg-type]
+    for place, keys in (changes or {}).items():
+        stages[place].update(keys)
+    return open_run(folder, {**RECIPE, "stages": stages})
 
 
 def finished(folder: Path) -> Path:
@@ -81,17 +86,15 @@ def test_a_folder_is_never_lost_between_the_two_renames_that_replace_it(tmp_path
     with files.whole_folder(state) as folder:
         files.write_text(folder / "stage.json", "newer")
     files.recover(state)
-    assert (state / "stage.json").read_text() == "newer" and [
-        p.name for p in tmp_path.iterdir()
-    ] == ["state"]
+    assert (state / "stage.json").read_text() == "newer"
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
 def test_a_removed_folder_is_whole_or_gone_whenever_the_removal_stops(tmp_path, monkeypatch):
     folder = tmp_path / "02-rl"
     files.write_text(folder / "DONE", "")
-    monkeypatch.setattr(
-        files.shutil, "rmtree", lambda path, ignore_errors: None
-    )  # killed before a file was deleted
+    # killed before a file was deleted
+    monkeypatch.setattr(files.shutil, "rmtree", lambda path, ignore_errors: None)
     files.remove_folder(folder)
     assert not folder.exists()
 
@@ -105,23 +108,22 @@ def test_half_a_surrogate_pair_in_a_transcript_is_written(tmp_path):
 def test_redo_takes_another_recipe_for_what_it_removes_and_refuses_it_for_what_it_keeps(tmp_path):
     folder = finished(tmp_path / "run")
     with pytest.raises(UserError, match="--redo rl"):
-        run_of(folder, {"at": 1, "lr": 1e-4}).go()
+        run_of(folder, OTHER_LR).go()
     with pytest.raises(UserError, match="'rl' was made under another recipe"):
-        run_of(folder, {"at": 1, "lr": 1e-4}).go(redo="late")
+        run_of(folder, OTHER_LR).go(redo="late")
     assert stages_in(run_of(folder)) == ["sft", "rl", "late"], "a refused redo removed something"
-    run = run_of(folder, {"at": 1, "lr": 1e-4})
+    run = run_of(folder, OTHER_LR)
     with pytest.raises(Begun, match="rl"):
         run.go(redo="rl")
-    assert (
-        stages_in(run) == ["sft"] and run.folder.is_done("sft") and not run.folder.is_done("late")
-    )
+    assert stages_in(run) == ["sft"]
+    assert run.folder.is_done("sft") and not run.folder.is_done("late")
     with pytest.raises(Begun, match="rl"):
-        run_of(folder, {"at": 1, "lr": 1e-4}).go()  # and without --redo it goes on
+        run_of(folder, OTHER_LR).go()  # and without --redo it goes on
 
 
 def test_redo_removes_the_stages_of_a_recipe_with_other_names(tmp_path):
     folder = finished(tmp_path / "run")
-    run = run_of(folder, {"at": 1, "name": "rl2"}, {"at": 2, "name": "last"})
+    run = run_of(folder, {1: {"name": "rl2"}, 2: {"name": "last"}})
     with pytest.raises(Begun, match="rl2"):
         run.go(redo="rl2")
     assert stages_in(run) == ["sft"] and not list(folder.glob("stages/0[23]-*"))
@@ -158,22 +160,21 @@ def test_until_takes_stages_only_and_a_step_must_be_a_number(tmp_path):
 
 
 def test_a_judge_may_move_but_not_change(tmp_path):
-    def asked(**judge) -> Run:
-        tree = {
-            **RECIPE,
-            "domains": {"preference": {"judge": {"model": "http://one:1/v1#m", **judge}}},
-        }
-        return Halted(recipes.parse(tree, "t"), tmp_path / "run")
+    def judged_run(**changes) -> Run:
+        judge = {"model": "http://one:1/v1#m", **changes}
+        tree = {**RECIPE, "domains": {"preference": {"judge": judge}}}
+        return open_run(tmp_path / "run", tree)
 
     with pytest.raises(Begun):
-        asked().go()
+        judged_run().go()
     files.write_text(tmp_path / "run/stages/01-sft/metrics.jsonl", '{"step": 1}\n')
+
     for change in (
         {"model": "http://two:2/v1#m"},
         {"timeout_s": 5, "concurrency": 2, "key_env": "KEY"},
     ):
         with pytest.raises(Begun):
-            asked(**change).go()
+            judged_run(**change).go()
     for change in (
         {"model": "http://one:1/v1#other"},
         {"temperature": 0.5},
@@ -181,4 +182,4 @@ def test_a_judge_may_move_but_not_change(tmp_path):
         {"model": "@sft"},
     ):
         with pytest.raises(UserError, match="made under another recipe|needs the judge"):
-            asked(**change).go()
+            judged_run(**change).go()

@@ -1,9 +1,10 @@
-"""Code: which outputs and returned values pass, and which program is taken out of an answer, by linn and by nemo-gym's `code_gen` server.
+"""Code: which outputs and returned values pass, and which program is taken out of an answer, by
+linn and by nemo-gym's `code_gen` server.
 
     python -m bench.agreement.code --reference FOLDER [--cases 5000] [--seed 0]
 
-FOLDER: see `reference.py`. The reference runs a program that prints an output, or returns a value; linn compares the same output or value.
-Recorded replies: `rollouts.py`.
+FOLDER: see `reference.py`. The reference runs a program that prints an output, or returns a value;
+linn compares the same output or value. Recorded replies: `rollouts.py`.
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ def _returned(module: Any, tally: Tally, rng: random.Random) -> None:
 def _why(module: Any, found: Any, wanted: Any, ours: bool) -> str | None:
     if isinstance(found, list | tuple | dict):
         near = (
-            "floats of a collection may be near at every depth, for the reference (0.7.0) only in a plain list"
+            "floats of a collection may be near at every depth, for the reference (0.7.0) only in "
+            "a plain list"
             if ours
             else None
         )
@@ -170,8 +172,14 @@ def _block_reason(text: str, ours: str, theirs: str) -> str | None:
     if "```" not in text:
         return "no fence: linn takes the whole answer, the reference nothing"
     if text.count("```") % 2 or "````" in text:
-        return "a fence without its pair, or of four marks: linn pairs fences as Markdown does, the reference takes the last two lines that hold one"
-    return "blocks of other marks: linn takes the last that is marked as Python, else the last without a mark; the reference the last of all"
+        return (
+            "a fence without its pair, or of four marks: linn pairs fences as Markdown does, the "
+            "reference takes the last two lines that hold one"
+        )
+    return (
+        "blocks of other marks: linn takes the last that is marked as Python, else the last "
+        "without a mark; the reference the last of all"
+    )
 
 
 def main() -> int:

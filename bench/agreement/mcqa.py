@@ -1,8 +1,10 @@
-"""Multiple choice: the letter that linn and nemo-gym's `mcqa` server read out of random answers, in all grading modes and by own patterns.
+"""Multiple choice: the letter that linn and nemo-gym's `mcqa` server read out of random answers, in
+all grading modes and by own patterns.
 
     python -m bench.agreement.mcqa --reference FOLDER [--cases 20000] [--seed 0]
 
-FOLDER: see `reference.py`. 0.4.0 takes the first box, releases from 0.5.0 the last; linn does as these.
+FOLDER: see `reference.py`. 0.4.0 takes the first box, releases from 0.5.0 the last; linn does as
+these.
 """
 
 from __future__ import annotations
@@ -37,14 +39,44 @@ _WORDS = (
     "\\frac{1}{2}",
 )
 _PATTERNS = (
-    r"Option Selected:\s*([A-Za-z])\s*", r"(?:final answer is)\s*:?\s*\(?([A-J])\)?", r"<ans>(.*?)</ans>", r"choice ([A-J])|pick ([A-J])", r"\b[A-J]\b",
-    r"Answer\s*:\s*(.)", "(", r"الإجابة:\s*(.)",
-)  # fmt: skip
+    r"Option Selected:\s*([A-Za-z])\s*",
+    r"(?:final answer is)\s*:?\s*\(?([A-J])\)?",
+    r"<ans>(.*?)</ans>",
+    r"choice ([A-J])|pick ([A-J])",
+    r"\b[A-J]\b",
+    r"Answer\s*:\s*(.)",
+    "(",
+    r"الإجابة:\s*(.)",
+)
 _FRAMES = (
-    "\\boxed{%s}", "\\boxed{ %s }", "\\boxed{\\text{%s}}", "\\boxed{\\text{\\text{%s}}}", "\\boxed{\\textbf{%s}}", "\\boxed{(%s)}", "\\boxed {%s}", "\\boxed{{%s}}",
-    "Answer: %s", "**Answer: %s**", "__Answer__: %s", "ANSWER : %s", "Answer:\n%s", "Answer: \\text{%s}", "The answer: **%s**.", "Answer: (%s)", "Answer： %s",
-    "Option Selected: %s", "the final answer is: (%s)", "<ans>%s</ans>", "choice %s", "I pick %s", "الإجابة: %s", "%s", "(%s)", "\\boxed{%s", "$\\boxed{%s}$",
-)  # fmt: skip
+    "\\boxed{%s}",
+    "\\boxed{ %s }",
+    "\\boxed{\\text{%s}}",
+    "\\boxed{\\text{\\text{%s}}}",
+    "\\boxed{\\textbf{%s}}",
+    "\\boxed{(%s)}",
+    "\\boxed {%s}",
+    "\\boxed{{%s}}",
+    "Answer: %s",
+    "**Answer: %s**",
+    "__Answer__: %s",
+    "ANSWER : %s",
+    "Answer:\n%s",
+    "Answer: \\text{%s}",
+    "The answer: **%s**.",
+    "Answer: (%s)",
+    "Answer： %s",
+    "Option Selected: %s",
+    "the final answer is: (%s)",
+    "<ans>%s</ans>",
+    "choice %s",
+    "I pick %s",
+    "الإجابة: %s",
+    "%s",
+    "(%s)",
+    "\\boxed{%s",
+    "$\\boxed{%s}$",
+)
 _AROUND = ("", "\n", " so ", "Let me think. ", " no, ", "\n\n", "{", "}", " or ", "<think>")
 
 

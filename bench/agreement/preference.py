@@ -1,8 +1,10 @@
-"""Preference: pairs, group rewards and the reading of verdicts, by linn and by nemo-gym's `genrm_compare` server.
+"""Preference: pairs, group rewards and the reading of verdicts, by linn and by nemo-gym's
+`genrm_compare` server.
 
     python -m bench.agreement.preference --reference FOLDER [--cases 5000] [--seed 0]
 
-FOLDER: see `reference.py`. Rewards are compared up to 1e-9: ties, means, length terms, bonuses with random weights.
+FOLDER: see `reference.py`. Rewards are compared up to 1e-9: ties, means, length terms, bonuses with
+random weights.
 """
 
 from __future__ import annotations
@@ -74,9 +76,17 @@ def _rewards(rng: random.Random, module: Any, tally: Tally) -> None:
         for thought, text in zip(thoughts, answers, strict=True)
     ]
     theirs, *_ = module.aggregate_scores(
-        [(s.score_1, s.score_2, s.ranking) for s in said], [(i, j, 0) for i, j in theirs_pairs], output, "simple_tiebreaker", 3.0,
-        weights[2], weights[3], top, weights[0], weights[1],
-    )  # fmt: skip
+        [(s.score_1, s.score_2, s.ranking) for s in said],
+        [(i, j, 0) for i, j in theirs_pairs],
+        output,
+        "simple_tiebreaker",
+        3.0,
+        weights[2],
+        weights[3],
+        top,
+        weights[0],
+        weights[1],
+    )
     near = [b if abs(a - b) < 1e-9 else a for a, b in zip(ours, theirs, strict=True)]
     tally.add((pairs, near), (theirs_pairs, theirs), case=(thoughts, answers, said, weights))
 
@@ -115,7 +125,10 @@ def _why(text: str, ours: Any, theirs: Any, verdicts: list[Mapping[str, Any]]) -
     if theirs is not None and not all(
         isinstance(field, int | float) and not isinstance(field, bool) for field in fields
     ):
-        return "a field is missing or no number: linn asks again, the reference fills it in or reads its text"
+        return (
+            "a field is missing or no number: linn asks again, the reference fills it in or "
+            "reads its text"
+        )
     if theirs is not None and not all(
         1 <= v["score_1"] <= 5 and 1 <= v["score_2"] <= 5 and 1 <= v["ranking"] <= 6 for v in known
     ):

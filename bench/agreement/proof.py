@@ -1,9 +1,11 @@
-"""Lean proofs: the text that is compiled for a reply, by linn and by nemo-gym's `math_formal_lean` server.
+"""Lean proofs: the text that is compiled for a reply, by linn and by nemo-gym's `math_formal_lean`
+server.
 
     python -m bench.agreement.proof --reference FOLDER [--cases 2000] [--seed 0]
 
-FOLDER: see `reference.py`. Compared without comments and line ends, since linn compiles no comments: proofs that linn refuses to compile
-(`sorry`, axioms, options, …) and the replies of the example files, among them multi-turn ones. No Lean is needed.
+FOLDER: see `reference.py`. Compared without comments and line ends, since linn compiles no
+comments: proofs that linn refuses to compile (`sorry`, axioms, options, …) and the replies of the
+example files, among them multi-turn ones. No Lean is needed.
 """
 
 from __future__ import annotations
@@ -18,15 +20,28 @@ from bench.agreement.reference import Tally, arguments, asked, examples, load, r
 from linn.domains.proof import lean_text as lean
 
 _BODIES = (
-    "omega", "  norm_num", "by\n  simp", "by simp", "intro h\nexact h", "nlinarith [sq_nonneg (a - b)] -- done", "/- why -/\nlinarith", "sorry", "exact?",
-    "have h : 1 + 1 = 2 := by\n  norm_num\nlinarith", "  constructor\n  · simp\n  · ring", "native_decide", "",
-)  # fmt: skip
+    "omega",
+    "  norm_num",
+    "by\n  simp",
+    "by simp",
+    "intro h\nexact h",
+    "nlinarith [sq_nonneg (a - b)] -- done",
+    "/- why -/\nlinarith",
+    "sorry",
+    "exact?",
+    "have h : 1 + 1 = 2 := by\n  norm_num\nlinarith",
+    "  constructor\n  · simp\n  · ring",
+    "native_decide",
+    "",
+)
 
 
 def _replies(
     folder: Path, rng: random.Random, cases: int
 ) -> Iterator[tuple[Mapping[str, Any], str, str]]:
-    """(row, reply, where from): recorded ones, then bodies and whole statements for the statements of miniF2F."""
+    """(row, reply, where from): recorded ones, then bodies and whole statements for the statements
+    of miniF2F.
+    """
     rows = [
         row
         for name in ("example", "minif2f_test")

@@ -1,12 +1,15 @@
-"""What the agreement scripts share: reference graders loaded out of an unpacked wheel, and the table that is printed.
+"""What the agreement scripts share: reference graders loaded out of an unpacked wheel, and the
+table that is printed.
 
     pip download --no-deps --python-version 3.12 --only-binary=:all: nemo-gym==0.4.0
     python -m zipfile -e nemo_gym-0.4.0-py3-none-any.whl FOLDER
     python -m bench.agreement.NAME --reference FOLDER [--cases N] [--seed S]
 
-The servers import a web framework, Ray and clients of models. Stand-ins take their places, so that the grading functions run and nothing else
-does. What those functions themselves use must be installed: pandas (`workplace`), `xmltodict==1.0.2` and `openapi-schema-validator==0.6.3` (`structured`).
-Newer wheels ask for a newer Python, `--python-version 3.13.14` for nemo-gym==0.7.0; their grading functions run on any that linn runs on.
+The servers import a web framework, Ray and clients of models. Stand-ins take their places, so that
+the grading functions run and nothing else does. What those functions themselves use must be
+installed: pandas (`workplace`), `xmltodict==1.0.2` and `openapi-schema-validator==0.6.3`
+(`structured`). Newer wheels ask for a newer Python, `--python-version 3.13.14` for nemo-gym==0.7.0;
+their grading functions run on any that linn runs on.
 """
 
 from __future__ import annotations
@@ -48,7 +51,9 @@ class _AnyName(type):
 
 
 class Body(metaclass=_AnyName):
-    """A request or an answer of a server: it holds what it was made with. Called, as a decorator is, it gives back what it was given."""
+    """A request or an answer of a server: it holds what it was made with. Called, as a decorator
+    is, it gives back what it was given.
+    """
 
     def __init__(self, *_: Any, **fields: Any) -> None:
         self.__dict__.update(fields)
@@ -61,7 +66,9 @@ class Body(metaclass=_AnyName):
         return core_schema.any_schema()
 
     def model_dump(self, *_: Any, **__: Any) -> dict[str, Any]:
-        """Nothing: the servers copy a request's fields into their answer, and only what they add is of interest."""
+        """Nothing: the servers copy a request's fields into their answer, and only what they add is
+        of interest.
+        """
         return {}
 
 
@@ -82,7 +89,8 @@ def load(folder: Path, server: str, module: str = "app") -> Any:
     """A module of a resource server of the unpacked wheel."""
     if not (folder / "resources_servers" / server).is_dir():
         sys.exit(
-            f"{folder} holds no resources_servers/{server}: unpack the nemo-gym wheel there (see bench/agreement/reference.py)"
+            f"{folder} holds no resources_servers/{server}: unpack the nemo-gym wheel there (see "
+            "bench/agreement/reference.py)"
         )
     if "resources_servers" not in sys.modules:
         sys.meta_path.insert(0, _StandIns())
@@ -155,7 +163,9 @@ class Tally:
     def add(
         self, ours: Any, theirs: Any, why: Callable[[], str | None] = lambda: None, case: Any = None
     ) -> None:
-        """One case. `why` is asked only where the two differ; it gives the reason, or None where it knows none."""
+        """One case. `why` is asked only where the two differ; it gives the reason, or None where it
+        knows none.
+        """
         self.cases += 1
         self.positive += bool(theirs)
         if ours == theirs:
@@ -178,7 +188,8 @@ def report(folder: Path, tallies: Sequence[Tally]) -> int:
     )
     for tally in tallies:
         print(
-            f"{tally.what} against {release}: {tally.cases:,} cases, {tally.equal:,} equal ({tally.positive:,} positive)"
+            f"{tally.what} against {release}: {tally.cases:,} cases, {tally.equal:,} equal "
+            f"({tally.positive:,} positive)"
         )
         for reason, count in tally.classes.most_common():
             print(f"  {count:6,}  {reason}")
@@ -194,7 +205,9 @@ def asked(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def replies_of(rollout: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded rollout as `linn grade` reads it: its chat turns, calls and their results among them."""
+    """A recorded rollout as `linn grade` reads it: its chat turns, calls and their results among
+    them.
+    """
     turns: list[dict[str, Any]] = []
     for item in rollout["response"]["output"]:
         if item["type"] == "message":

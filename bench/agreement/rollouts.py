@@ -1,11 +1,15 @@
-"""Recorded rollouts: the rewards of `linn grade` against those that nemo-gym recorded beside its example rows.
+"""Recorded rollouts: the rewards of `linn grade` against those that nemo-gym recorded beside its
+example rows.
 
     python -m bench.agreement.rollouts --reference FOLDER
 
-FOLDER: see `reference.py`. Every reply is graded twice, as `text` and as `messages`. Of `math` the library's reward is compared, not the judge's;
-of `swe_agentless` (by `grading_mode: patch`) whether a patch came of the edits, since its tests need container images (rows of mode `repro-gen`, which need them too, are left out). Rollouts whose row the
-wheel does not hold are counted: those of `workplace` and `structured`, whose own example rows are graded with made replies (`valid` where all is
-as wanted). Judged servers have none that can be graded without their judge; `longctx` compares the labels that were recorded.
+FOLDER: see `reference.py`. Every reply is graded twice, as `text` and as `messages`. Of `math` the
+library's reward is compared, not the judge's; of `swe_agentless` (by `grading_mode: patch`) whether
+a patch came of the edits, since its tests need container images (rows of mode `repro-gen`, which
+need them too, are left out). Rollouts whose row the wheel does not hold are counted: those of
+`workplace` and `structured`, whose own example rows are graded with made replies (`valid` where all
+is as wanted). Judged servers have none that can be graded without their judge; `longctx` compares
+the labels that were recorded.
 """
 
 from __future__ import annotations
@@ -59,7 +63,8 @@ def _recorded(folder: Path, domain: str, server: str, rows_name: str, rollouts_n
     places = {asked(row): index for index, row in enumerate(rows)}
     known = [rollout for rollout in rollouts if asked(rollout) in places]
     tally = Tally(
-        f"{domain}, {rollouts_name} ({len(rollouts) - len(known)} of {len(rollouts)} without their row)"
+        f"{domain}, {rollouts_name} ({len(rollouts) - len(known)} of {len(rollouts)} without their "
+        "row)"
     )
     replies = [{"row": places[asked(rollout)], **replies_of(rollout)} for rollout in known]
     texts = [{"row": reply["row"], "text": reply["messages"][-1]["content"]} for reply in replies]
@@ -83,7 +88,9 @@ def _why(domain: str, rollout: Any) -> str | None:
 
 
 def _workplace(folder: Path) -> Tally:
-    """The true calls, the same with a search before them, one left out, one with broken arguments, none."""
+    """The true calls, the same with a search before them, one left out, one with broken arguments,
+    none.
+    """
     tally = Tally("workplace, example rows, made replies")
     rows = examples(folder, "workplace_assistant")
     replies: list[dict[str, Any]] = []
@@ -116,7 +123,9 @@ def _workplace(folder: Path) -> Tally:
 
 
 def _structured(folder: Path) -> Tally:
-    """Example rows of calls: nothing, text instead of a call, broken arguments, another tool, two calls, an empty object."""
+    """Example rows of calls: nothing, text instead of a call, broken arguments, another tool, two
+    calls, an empty object.
+    """
     tally = Tally("structured, example rows, made replies that break them")
     rows = examples(folder, "structured_outputs")
     replies: list[dict[str, Any]] = []

@@ -1,4 +1,5 @@
-"""Structured output: validity of random documents and tool calls under random schemas, by linn and by nemo-gym's `structured_outputs` server.
+"""Structured output: validity of random documents and tool calls under random schemas, by linn and
+by nemo-gym's `structured_outputs` server.
 
     pip install xmltodict==1.0.2 openapi-schema-validator==0.6.3
     python -m bench.agreement.structured --reference FOLDER [--cases 10000] [--seed 0]

@@ -1,9 +1,11 @@
-"""Edits: what linn and nemo-gym's `swerl_gen` server make of random search/replace answers, and of the example rows' own.
+"""Edits: what linn and nemo-gym's `swerl_gen` server make of random search/replace answers, and of
+the example rows' own.
 
     python -m bench.agreement.swe_agentless --reference FOLDER [--cases 20000] [--seed 0]
 
-FOLDER: see `reference.py`. Compared are the files after the edits, or that there are none. `as the reference` is what grading by tests or by a
-judge does; `strict` is `grading_mode: patch` and the option `strict`, which refuse what could be meant in two ways.
+FOLDER: see `reference.py`. Compared are the files after the edits, or that there are none. `as the
+reference` is what grading by tests or by a judge does; `strict` is `grading_mode: patch` and the
+option `strict`, which refuse what could be meant in two ways.
 """
 
 from __future__ import annotations
@@ -102,7 +104,9 @@ def _ours(files: Mapping[str, str], text: str, strict: bool) -> tuple[dict[str, 
 
 
 def _theirs(module: Any, files: dict[str, str], text: str) -> dict[str, str] | None:
-    """The files after the edits, by the steps of the server; None where it gives up, which it takes for reward 0."""
+    """The files after the edits, by the steps of the server; None where it gives up, which it takes
+    for reward 0.
+    """
     try:
         if module.extract_pred_patch(files, text, False) is None:
             return None
@@ -117,13 +121,18 @@ def _theirs(module: Any, files: dict[str, str], text: str) -> dict[str, str] | N
 def _why(
     module: Any, files: Mapping[str, str], text: str, ours: Any, theirs: Any, said: str
 ) -> str | None:
-    """The reason for a difference: what linn said, or that the reference agrees where line ends are LF, or what strict reads otherwise."""
+    """The reason for a difference: what linn said, or that the reference agrees where line ends are
+    LF, or what strict reads otherwise.
+    """
     if refusal := next((reason for words, reason in _REFUSALS.items() if words in said), None):
         return f"refused: {refusal}"
     if ours is not None and _theirs(module, _lf(files), text) == _lf(ours):
         return "files with CR LF line ends: linn finds several lines in them, the reference one"
     if "=======\n>>>>>>> REPLACE" in text:
-        return "an edit without new lines: strict takes the old ones away, the reference passes the block over or reads on"
+        return (
+            "an edit without new lines: strict takes the old ones away, the reference passes the "
+            "block over or reads on"
+        )
     if ours is None:
         return None
     found = [edits.places(_lf(files)[edit.path], edit.old) for edit in edits.parse(text, True)]
@@ -145,7 +154,7 @@ _REFUSALS = {
     "times in": "a search text found more than once",
     "touch the same line": "edits that overlap",
     "belong to no edit": "a mark within an edit or outside of any",
-}  # fmt: skip
+}
 
 
 def main() -> int:

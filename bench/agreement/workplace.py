@@ -1,10 +1,12 @@
-"""Workplace: end states and tool answers over the original tables, by linn and by nemo-gym's `workplace_assistant` server.
+"""Workplace: end states and tool answers over the original tables, by linn and by nemo-gym's
+`workplace_assistant` server.
 
     pip install pandas
     python -m bench.agreement.workplace --reference FOLDER [--cases 1000] [--seed 0]
 
-FOLDER: see `reference.py`; the tables are the wheel's own. A case of the first kind is a pair of call lists, the true ones random or an example
-row's, the model's the same, reordered, perturbed or others; of the second kind an answer of a tool in a conversation of ten random calls.
+FOLDER: see `reference.py`; the tables are the wheel's own. A case of the first kind is a pair of
+call lists, the true ones random or an example row's, the model's the same, reordered, perturbed or
+others; of the second kind an answer of a tool in a conversation of ten random calls.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ _ODD: tuple[Any, ...] = (
 
 
 class _Values:
-    """What arguments are drawn from: cells of the tables, dates, and what the tools' definitions name."""
+    """What arguments are drawn from: cells of the tables, dates, and what the tools' definitions
+    name.
+    """
 
     def __init__(self, office: Office) -> None:
         self.cells: dict[str, list[Any]] = {}
@@ -124,7 +128,9 @@ def _call(
 
 
 def _perturbed(rng: random.Random, calls: list[Call], other: Call) -> list[Call]:
-    """The same calls in most cases; else with another order, letter case, argument, call, or broken arguments."""
+    """The same calls in most cases; else with another order, letter case, argument, call, or broken
+    arguments.
+    """
     calls = list(calls)
     at = rng.randrange(len(calls)) if calls else 0
     kind = rng.choice(

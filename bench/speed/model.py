@@ -24,16 +24,18 @@ from linn.engine.models.load import load
 
 
 def rows(width: int, length: int, vocab: int) -> tuple[Tensor, Tensor]:
-    """One packed row of random tokens in segments of about `length` tokens (half to one and a half times)."""
+    """One packed row of random tokens, and the segment of each.
+
+    Segments have about `length` tokens: half to one and a half times as many.
+    """
     generator = torch.Generator().manual_seed(0)
-    segments, number = torch.full((1, width), -1), 0
-    at = 0
-    while at < width:
-        size = min(
-            int(torch.randint(length // 2, length * 3 // 2, (), generator=generator)), width - at
-        )
-        segments[0, at : at + size] = number
-        at, number = at + size, number + 1
+    segments = torch.full((1, width), -1)
+    start = number = 0
+    while start < width:
+        size = int(torch.randint(length // 2, length * 3 // 2, (), generator=generator))
+        end = min(start + size, width)
+        segments[0, start:end] = number
+        start, number = end, number + 1
     return torch.randint(vocab, (1, width), generator=generator), segments
 
 
@@ -50,27 +52,27 @@ def best(run: Callable[[], object], tokens: int, repeats: int = 5) -> float:
     run()
     times = []
     for _ in range(repeats):
-        begin = time.perf_counter()
+        start = time.perf_counter()
         run()
-        times.append(time.perf_counter() - begin)
+        times.append(time.perf_counter() - start)
     return tokens / min(times)
 
 
 def decode_speed(model: CausalLM, batch: int, prompt: int, new: int) -> tuple[float, float]:
     """(prefill, decode) tokens per second of a batch of equal prompts."""
-    prompts = torch.randint(
-        model.vocab, (batch, prompt), generator=torch.Generator().manual_seed(0)
-    ).tolist()
-    prefill = best(lambda: model.prefill(prompts), batch * prompt, 2)
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(model.vocab, (batch, prompt), generator=generator).tolist()
+    prefill = best(lambda: model.prefill(prompts), batch * prompt, repeats=2)
+
     logits, state = model.prefill(prompts)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(new):
         logits, state = model.decode(logits.argmax(-1), state)
-    return prefill, batch * new / (time.perf_counter() - begin)
+    return prefill, batch * new / (time.perf_counter() - start)
 
 
 def main() -> None:
-    """Print one line a measurement."""
+    """Print one line per measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument(
@@ -78,51 +80,56 @@ def main() -> None:
         action="store_true",
         help="also print where a training step's and a decode step's time goes",
     )
-    args = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = args.folder or Path(scratch)
-        if args.folder is None:
+        folder = options.folder or Path(scratch)
+        if options.folder is None:
             new_model(folder, 1200, 0)
         model = load(folder)
     assert isinstance(model, torch.nn.Module)
-    print(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, torch {torch.__version__}, 1 thread"
-    )
+    count = sum(weight.numel() for weight in model.parameters())
+    print(f"{count:,} parameters, torch {torch.__version__}, 1 thread")
+    print_training(model)
+    print_sampling(model)
+    if options.profile:
+        print_profiles(model)
+
+
+def print_training(model: CausalLM) -> None:
+    """Forward and backward of packed rows."""
     for width, length in ((1024, 100), (2048, 100), (2048, 2048)):
         ids, segments = rows(width, length, model.vocab)
-        for bf16 in (False, True):
+        for name, bf16 in (("fp32", False), ("bf16 autocast", True)):
             speed = best(partial(train_step, model, ids, segments, bf16), width)
-            print(
-                f"train   row {width:5} segments ~{length:5} {'bf16 autocast' if bf16 else 'fp32':14} {speed:9,.0f} tokens/s"
-            )
+            print(f"train   row {width:5} segments ~{length:5} {name:14} {speed:9,.0f} tokens/s")
+
+
+def print_sampling(model: CausalLM) -> None:
+    """Prefill and decode of batches."""
     for batch in (1, 32, 128, 256):
-        prefill, decode = decode_speed(model, batch, 100, 100)
-        print(
-            f"sample  batch {batch:4}, 100 + 100 tokens   prefill {prefill:9,.0f}   decode {decode:9,.0f} tokens/s"
-        )
-    if args.profile:
-        _profile(model)
+        prefill, decode = decode_speed(model, batch, prompt=100, new=100)
+        speeds = f"prefill {prefill:9,.0f}   decode {decode:9,.0f} tokens/s"
+        print(f"sample  batch {batch:4}, 100 + 100 tokens   {speeds}")
 
 
-def _profile(model: CausalLM) -> None:
+def print_profiles(model: CausalLM) -> None:
+    """The costliest operators of a training step, then of five decode steps."""
     ids, segments = rows(2048, 100, model.vocab)
     with torch.profiler.profile() as train:
         train_step(model, ids, segments, False)
-    print(
-        train.key_averages().table(
-            sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40
-        )
-    )
+    print_operators(train)
+
     logits, state = model.prefill([[1] * 100] * 128)
     with torch.profiler.profile() as decode:
         for _ in range(5):
             logits, state = model.decode(logits.argmax(-1), state)
-    print(
-        decode.key_averages().table(
-            sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40
-        )
-    )
+    print_operators(decode)
+
+
+def print_operators(profile: torch.profiler.profile) -> None:
+    averages = profile.key_averages()
+    print(averages.table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""Executions per second of the code pool against a bare `python -I` of the same programs: `python bench/speed/verify_pool.py [--seconds 4]`."""
+"""Executions per second of the code pool against a bare `python -I` of the same programs.
+
+python -m bench.speed.verify_pool [--seconds 4] [--rounds 5] [--kind bwrap]
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import statistics
 import subprocess
@@ -19,85 +23,102 @@ from linn.play.rollout import Job, play
 from linn.sandbox import Limits, Sandbox, compiler
 from linn.types import Completion, Message, Prompt, Reply, Sampling, Verdict
 
-_LONG = "\n".join(
-    f"def f{i}(x):\n    y = [x + {i}]\n    while y and y[0] > {i}:\n        y.pop()\n    return sum(y) + {i}\n"
-    for i in range(120)
-)
+_FUNCTION = """def f{i}(x):
+    y = [x + {i}]
+    while y and y[0] > {i}:
+        y.pop()
+    return sum(y) + {i}
+"""
+_CONTEST = """import sys, math, heapq, bisect
+from collections import Counter, deque
+from functools import lru_cache
+data = list(map(int, sys.stdin.read().split()))
+print(sum(Counter(data).values()))
+"""
+_ECHO = """import sys
+print('\\n'.join(str(int(x) + 1) for x in sys.stdin.read().split()))
+"""
 PROGRAMS = {
     "two lines": ("n = int(input())\nprint(n * 2)\n", "21\n"),
-    "contest imports": (
-        "import sys, math, heapq, bisect\nfrom collections import Counter, deque\nfrom functools import lru_cache\n"
-        "data = list(map(int, sys.stdin.read().split()))\nprint(sum(Counter(data).values()))\n",
-        "5 1 2 3\n" * 100,
+    "contest imports": (_CONTEST, "5 1 2 3\n" * 100),
+    "600 lines": (
+        "\n".join(_FUNCTION.format(i=i) for i in range(120)) + "print(f7(int(input())))\n",
+        "21\n",
     ),
-    "600 lines": (_LONG + "print(f7(int(input())))\n", "21\n"),
-    "1 MB in, 1 MB out": (
-        "import sys\nprint('\\n'.join(str(int(x) + 1) for x in sys.stdin.read().split()))\n",
-        "123456\n" * 150_000,
-    ),
+    "1 MB in, 1 MB out": (_ECHO, "123456\n" * 150_000),
     "0.3 s of work": ("n = int(input())\nprint(sum(i * i % 7 for i in range(n)))\n", "3000000\n"),
 }
+"""Program and stdin."""
 _CPP = "#include <iostream>\nint main() { long n; std::cin >> n; std::cout << n * 2 << '\\n'; }\n"
 
 
 def rate(run: Callable[[int], None], workers: int, seconds: float) -> float:
-    """Calls a second of `run(i)`, `workers` at a time, over about `seconds`."""
+    """Calls per second of `run(i)`, `workers` at a time, over about `seconds`."""
     counts = [0] * workers
-    begun = time.perf_counter()
+    start = time.perf_counter()
 
     def loop(worker: int) -> None:
-        while time.perf_counter() - begun < seconds:
+        while time.perf_counter() - start < seconds:
             run(counts[worker] * workers + worker)
             counts[worker] += 1
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(loop, range(workers)))
-    return sum(counts) / (time.perf_counter() - begun)
+    return sum(counts) / (time.perf_counter() - start)
+
+
+def interleave(
+    bare: Callable[[int], None],
+    pooled: Callable[[int], None],
+    servers: int,
+    seconds: float,
+    rounds: int,
+) -> str:
+    """Cells of the table: calls per second and core of each, and their ratio; medians of rounds."""
+    rate(pooled, servers, 0.2)  # the servers start
+    part = seconds / rounds / 2
+    bare_rates, pooled_rates = [], []
+    for _ in range(rounds):
+        bare_rates.append(rate(bare, servers, part))
+        pooled_rates.append(rate(pooled, servers, part))
+
+    alone, pool = statistics.median(bare_rates), statistics.median(pooled_rates)
+    cores = min(servers, len(os.sched_getaffinity(0)))
+    return f"{servers} | {alone / cores:.1f} | {pool / cores:.1f} | {pool / alone:.2f}"
 
 
 def compare(
     name: str, text: str, stdin: str, servers: int, seconds: float, rounds: int, kind: str | None
 ) -> None:
-    """One line of the table: medians over interleaved rounds."""
-    fresh = iter(range(1 << 60))
-    box = Sandbox(Limits(cpu=10, wall=60, memory=1 << 30, output=1 << 23), servers, kind)
+    """One line of the table."""
+    fresh = itertools.count()
+    limits = Limits(cpu=10, wall=60, memory=1 << 30, output=1 << 23)
+    box = Sandbox(limits, servers, kind)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prog.py"
         path.write_text(text)
 
         def bare(_: int) -> None:
-            subprocess.run(
-                [sys.executable, "-I", str(path)],
-                input=stdin.encode(),
-                stdout=subprocess.PIPE,
-                check=True,
-            )
+            command = [sys.executable, "-I", str(path)]
+            subprocess.run(command, input=stdin.encode(), stdout=subprocess.PIPE, check=True)
 
         def pooled(_: int) -> None:  # another program each time: nothing is answered from memory
             assert box.script(f"{text}\n#{next(fresh)}", stdin).status == "ok"
 
-        rate(pooled, servers, 0.2)  # the servers start
-        found = [
-            (rate(bare, servers, seconds / rounds / 2), rate(pooled, servers, seconds / rounds / 2))
-            for _ in range(rounds)
-        ]
+        cells = interleave(bare, pooled, servers, seconds, rounds)
     box.close()
-    alone, pool = (statistics.median(column) for column in zip(*found, strict=True))
-    cores = min(servers, len(os.sched_getaffinity(0)))
-    print(
-        f"| {name} | {servers} | {alone / cores:.1f} | {pool / cores:.1f} | {pool / alone:.2f} |",
-        flush=True,
-    )
+    print(f"| {name} | {cells} |", flush=True)
 
 
 def compiled(servers: int, seconds: float, rounds: int, kind: str | None) -> None:
-    """The same of a C++ program, against the bare binary; its compilation once."""
+    """The same of a C++ program, compiled once, against the bare binary."""
     box = Sandbox(Limits(), servers, kind)
     box.compile("int main() {}")
-    began = time.perf_counter()
+    start = time.perf_counter()
     code = box.compile(_CPP).code
-    took = time.perf_counter() - began
-    fresh = iter(range(1 << 60))
+    compile_s = time.perf_counter() - start
+
+    fresh = itertools.count()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prog"
         path.write_bytes(code)
@@ -109,18 +130,9 @@ def compiled(servers: int, seconds: float, rounds: int, kind: str | None) -> Non
         def pooled(_: int) -> None:
             assert box.run(code, f"{next(fresh)}\n").status == "ok"
 
-        rate(pooled, servers, 0.2)
-        found = [
-            (rate(bare, servers, seconds / rounds / 2), rate(pooled, servers, seconds / rounds / 2))
-            for _ in range(rounds)
-        ]
+        cells = interleave(bare, pooled, servers, seconds, rounds)
     box.close()
-    alone, pool = (statistics.median(column) for column in zip(*found, strict=True))
-    cores = min(servers, len(os.sched_getaffinity(0)))
-    print(
-        f"| C++, compiled once ({took:.2f} s) | {servers} | {alone / cores:.1f} | {pool / cores:.1f} | {pool / alone:.2f} |",
-        flush=True,
-    )
+    print(f"| C++, compiled once ({compile_s:.2f} s) | {cells} |", flush=True)
 
 
 class _Timed(Domain):
@@ -130,18 +142,14 @@ class _Timed(Domain):
 
     def __init__(self, servers: int, seconds: float) -> None:
         super().__init__()
-        self.box, self.workers, self.seconds = Sandbox(Limits(), servers), servers, seconds
+        self.box = Sandbox(Limits(), servers)
+        self.workers = servers
+        self.seconds = seconds
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
         """One slow program."""
-        return Verdict(
-            float(
-                self.box.script(
-                    f"import time\ntime.sleep({self.seconds})\nprint({prompt.id!r})"
-                ).status
-                == "ok"
-            )
-        )
+        program = f"import time\ntime.sleep({self.seconds})\nprint({prompt.id!r})"
+        return Verdict(float(self.box.script(program).status == "ok"))
 
 
 class _Sampler:
@@ -150,13 +158,15 @@ class _Sampler:
     version = 0
 
     def __init__(self, pause: float) -> None:
-        self.pause, self.asked, self.done = pause, 0, 0.0
+        self.pause = pause
+        self.requests = 0
+        self.last_answer = 0.0
 
     async def generate(self, ids: Sequence[int], how: Sampling, seed: int) -> Completion:
         """An empty reply, in its turn."""
-        self.asked += 1
-        await asyncio.sleep(self.pause * self.asked)
-        self.done = time.perf_counter()
+        self.requests += 1
+        await asyncio.sleep(self.pause * self.requests)
+        self.last_answer = time.perf_counter()
         return Completion((0,), (0.0,), "stop")
 
     def flush(self) -> None:
@@ -164,6 +174,8 @@ class _Sampler:
 
 
 class _Codec:
+    """Bytes as tokens; 0 ends a reply."""
+
     eos = 0
 
     def encode(self, text: str) -> list[int]:
@@ -179,50 +191,60 @@ class _Codec:
 def overlap(servers: int, count: int = 16, sampling: float = 0.1, program: float = 0.1) -> None:
     """How much of grading is hidden behind a slow sampler."""
     domain = _Timed(servers, program)
-    domain.box.script("")
-    prompts = [
-        Prompt("timed", f"p{i}", (Message("user", "x"),), thinking=False) for i in range(count)
-    ]
+    domain.box.script("")  # the servers start
+    jobs = []
+    for i in range(count):
+        prompt = Prompt("timed", f"p{i}", (Message("user", "x"),), thinking=False)
+        jobs.append(Job(prompt, 0, Sampling(9), 0))
+
     sampler = _Sampler(sampling)
-    began = time.perf_counter()
-    jobs = [Job(p, 0, Sampling(9), 0) for p in prompts]
-    rollouts = asyncio.run(play(jobs, {"timed": domain}, sampler, _Codec()))  # type: ignore[arg-type]
-    whole, sampled, work = (
-        time.perf_counter() - began,
-        sampler.done - began,
-        domain.grading.read()["seconds"],
-    )
+    start = time.perf_counter()
+    playing = play(jobs, {"timed": domain}, sampler, _Codec())  # type: ignore[arg-type]
+    rollouts = asyncio.run(playing)
+    all_s = time.perf_counter() - start
+    sampling_s = sampler.last_answer - start
+    grading_s = domain.grading.read()["seconds"]
     domain.box.close()
-    assert all(r.verdict.reward == 1.0 for r in rollouts)
+    assert all(rollout.verdict.reward == 1.0 for rollout in rollouts)
+
     print(
-        f"{count} rollouts sampled in {sampled:.2f} s, graded by {servers} servers in {work:.2f} server-seconds: {whole:.2f} s in all;"
-        f" one after the other {sampled + work / servers:.2f} s"
+        f"{count} rollouts sampled in {sampling_s:.2f} s, graded by {servers} servers in "
+        f"{grading_s:.2f} server-seconds: {all_s:.2f} s in all; one after the other "
+        f"{sampling_s + grading_s / servers:.2f} s"
     )
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=4.0, help="per line of the table")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="interleaved measurements; medians are printed"
+    )
+    parser.add_argument("--kind", choices=("bwrap", "unshare", "plain"))
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each line")
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        default=5,
-        help="interleaved measurements, of which the median is shown",
-    )
-    parser.add_argument("--kind", choices=("bwrap", "unshare", "plain"))
-    options = parser.parse_args()
+    """Print the table, the paper's number, and how grading overlaps with sampling."""
+    options = parse_options()
     cores = len(os.sched_getaffinity(0))
-    print(
-        f"{cores} cores; executions a second and core\n\n| program | servers | bare | pool | pool / bare |\n|---|---|---|---|---|"
-    )
+    print(f"{cores} cores; executions per second and core\n")
+    print("| program | servers | bare | pool | pool / bare |\n|---|---|---|---|---|")
     for name, (text, stdin) in PROGRAMS.items():
-        for servers in sorted({1, cores, 2 * cores} if name == "two lines" else {1, cores}):
-            compare(name, text, stdin, servers, options.seconds, options.rounds, options.kind)
+        servers = {1, cores}
+        if name == "two lines":
+            servers.add(2 * cores)
+        for count in sorted(servers):
+            compare(name, text, stdin, count, options.seconds, options.rounds, options.kind)
     if compiler.found():
         compiled(cores, options.seconds, options.rounds, options.kind)
+
+    core_s = 427.2 * 384 / 2048
     print(
-        f"\npaper (§4.7): 2,048 programs with all their tests in 427.2 s on 384 cores, {427.2 * 384 / 2048:.0f} core-seconds a program\n"
+        "\npaper (§4.7): 2,048 programs with all their tests in 427.2 s on 384 cores, "
+        f"{core_s:.0f} core-seconds per program\n"
     )
     overlap(cores)
 
