@@ -47,14 +47,14 @@ class Worker:
             load=self._read,
             assets=folder,
         )
-        self.sampler = BatchSampler(self.trainer.model, self.capacity, self.width)
+        self.sampler = BatchSampler(self.trainer.model, self.capacity)
 
     def generate(
         self, folder: Path | None, requests: Sequence[Request], known: Sequence[int]
     ) -> list[Completion]:
         if folder is None and self.sampler is not None:
             return self.sampler.generate(requests, known)
-        return BatchSampler(self._model(folder), self.capacity, self.width).generate(requests)
+        return BatchSampler(self._model(folder), self.capacity).generate(requests)
 
     def score(
         self, folder: Path | None, sequences: Sequence[Sequence[int]], temperature: float
