@@ -88,7 +88,8 @@ def any_engine(request: pytest.FixtureRequest, base: Path) -> Iterator[Setting]:
 
 
 @pytest.fixture
-def computing(any_engine: Setting, request: pytest.FixtureRequest) -> Setting:
+def computing(any_engine: Setting) -> Setting:
+    """Engines whose numbers come from a model."""
     if isinstance(any_engine.engine, FakeEngine):
         pytest.skip("its numbers come from no model")
     return any_engine

@@ -12,7 +12,9 @@ def deal(lengths: Sequence[int], shares: int) -> list[list[int]]:
     """Indices in `shares` lists: longest first, each to the list with the fewest tokens."""
     dealt: list[list[int]] = [[] for _ in range(shares)]
     load = [0] * shares
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    # Longest first, so that short ones even out at the end; equal ones by index.
+    longest_first = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    for index in longest_first:
         least = load.index(min(load))
         dealt[least].append(index)
         load[least] += lengths[index]

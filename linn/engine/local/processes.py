@@ -102,6 +102,7 @@ class Workers:
     def close(self) -> None:
         """End the workers; the next call starts new ones."""
         processes, self._processes = self._processes, []
+        # First tell all, then wait: they end at the same time.
         for process in processes:
             process.pipe.close()
             assert process.handle.stdin is not None
@@ -164,6 +165,7 @@ class Workers:
     def _raise_death(self) -> None:
         """Raise what says which worker died, of what, and its last words."""
         for rank, process in enumerate(self._processes):
+            # Its pipe is closed before the kernel reports its exit code: wait for that.
             try:
                 code = process.handle.wait(5)
             except subprocess.TimeoutExpired:
@@ -181,7 +183,9 @@ class Workers:
 
 def _start_worker(options: WorkerOptions, log_path: Path) -> _Process:
     here, there = Pipe()
+    # Before the worker exists: the pipe holds the message, and no death can come between.
     here.send(options)
+
     log = open(log_path, "w+b")  # noqa: SIM115 - closed with the process
 
     # The worker imports this linn, wherever it was started from.
@@ -196,6 +200,7 @@ def _start_worker(options: WorkerOptions, log_path: Path) -> _Process:
         pass_fds=[there.fileno()],
         env=os.environ | _ONE_THREAD | {"PYTHONPATH": python_path},
     )
+    # Only the worker holds its end now, so that its death closes the pipe.
     there.close()
     return _Process(handle, here, log)
 

@@ -71,6 +71,7 @@ class LocalSampler:
         replies = self._workers.call_each("generate", messages)
         completions: list[Completion] = undeal(shares, replies)
 
+        # Workers keep the states of the policy alone, and of the last batch alone.
         self._ranks = {}
         if self._checkpoint is None:
             for rank, share in enumerate(shares):
@@ -97,6 +98,7 @@ class LocalSampler:
         shares: list[list[int]] = [[] for _ in range(self._workers.count)]
         places: dict[tuple[int, ...], int] = {}
         for index, (ids, _, _) in enumerate(requests):
+            # Siblings share a prefill, so equal prompts go to one worker.
             if known[index]:
                 rank = self._ranks[ids[: known[index]]]
             else:

@@ -90,6 +90,7 @@ class Worker:
         return self._policy().step(samples, loss, lr, weights)
 
     def save(self, folder: Path) -> None:
+        # The weights are equal in all ranks.
         if self.options.rank == 0:
             self._policy().save(folder)
 
@@ -125,6 +126,7 @@ class Worker:
             self.sampler.forget()
 
     def _checkpoint(self, folder: Path) -> CausalLM:
+        # A run may write a new checkpoint under an old name.
         key = (folder, *_identity(folder))
         if self.other is None or self.other_key != key:
             self.other = None  # never three models at once

@@ -178,6 +178,7 @@ class LiveBatch:
 
         step = Advance({}, {})
         kept = []
+        # States are selected below, before any row moves: a row's number is its state's too.
         for row, live in sampled:
             live.ids.append(tokens[row])
             live.logprobs.append(logprobs[row])
