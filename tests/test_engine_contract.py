@@ -141,8 +141,17 @@ def test_scores_have_one_entry_per_token_and_the_first_is_zero(any_engine: Setti
     for row in scores:
         assert row[0] == 0.0
         assert all(value < 0 for value in row[1:])
+
+
+@pytest.mark.slow
+def test_a_folder_without_a_model_is_the_users_mistake(computing: Setting) -> None:
+    engine, nowhere = computing.load(), computing.base / "nowhere"
+    done = computing.sample()
     with pytest.raises(UserError, match="nowhere"):
-        any_engine.engine.score(any_engine.base / "nowhere", sequences)
+        engine.score(nowhere, [[1, 2]])
+    with pytest.raises(UserError, match="nowhere"):
+        sample_all(engine.sampler_of(nowhere), requests())
+    assert computing.sample() == done
 
 
 @pytest.mark.slow
