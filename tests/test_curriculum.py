@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 from support.codec import END, Letters
-from support.engine import StillEngine
+from support.fake_engine import FakeEngine
 from support.scripted import Scripted
 
 from linn.domains.load import load
@@ -158,8 +158,8 @@ def test_a_stage_that_was_stopped_draws_what_an_unbroken_one_does(tmp_path):
     recipe = recipes.parse(tree, "t")
 
     def made(name: str, fails_at: int | None = None) -> StageRun:
-        engine = StillEngine(Scripted(Letters(), lambda text, seed: END))
-        engine.fails_at, engine.error = fails_at, KeyboardInterrupt()
+        engine = FakeEngine(Scripted(Letters(), lambda text, seed: END))
+        engine.trainer.fails_at, engine.trainer.error = fails_at, KeyboardInterrupt()
         return StageRun(
             config=recipe.stages[0],
             folder=tmp_path / name,

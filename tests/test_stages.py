@@ -51,7 +51,9 @@ def test_a_batch_without_an_informative_group_trains_nothing(tmp_path, hard, tra
     run = stage({"coin": 1}, sampler, tmp_path, **keys)
     rl(run)
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert bool(run.engine.batches) == trained and ("idle" in json.loads(line)) == (not trained)
+    assert bool(run.engine.trainer.batches) == trained and ("idle" in json.loads(line)) == (
+        not trained
+    )
 
 
 def test_the_step_on_record_counts_the_tokens_of_every_group_that_was_sampled(tmp_path):
@@ -66,15 +68,15 @@ def test_the_step_on_record_counts_the_tokens_of_every_group_that_was_sampled(tm
 def test_a_stage_resumes_after_its_last_saved_state_and_publishes_a_checkpoint(tmp_path):
     keys = {"prompts": 2, "rollouts": 2, "steps": 5, "save_every": 2, "kl": 0.1}
     broken = stage({"coin": 1}, folder=tmp_path, **keys)
-    broken.engine.fails_at = 3
-    broken.engine.error = KeyboardInterrupt()
+    broken.engine.trainer.fails_at = 3
+    broken.engine.trainer.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         rl(broken)
     assert not broken.checkpoint.exists()
     again = stage({"coin": 1}, folder=tmp_path, **keys)
     rl(again)
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
-    assert steps == [1, 2, 3, 4, 5] and len(again.engine.batches) == 3
+    assert steps == [1, 2, 3, 4, 5] and len(again.engine.trainer.batches) == 3
     assert sorted(path.name for path in again.checkpoint.iterdir()) == [
         "config.json",
         "model.safetensors",
@@ -90,7 +92,7 @@ def test_a_stage_killed_between_its_last_state_and_the_checkpoint_only_publishes
     run.checkpoint.rmdir()
     again = stage({"coin": 1}, folder=tmp_path, **keys)
     rl(again)
-    assert again.engine.batches == [] and (again.checkpoint / "model.safetensors").exists()
+    assert again.engine.trainer.batches == [] and (again.checkpoint / "model.safetensors").exists()
 
 
 def test_a_damaged_state_is_refused_and_kept(tmp_path):
@@ -104,15 +106,15 @@ def test_a_damaged_state_is_refused_and_kept(tmp_path):
 
 def test_a_batch_that_fails_is_kept(tmp_path):
     run = stage({"coin": 1}, folder=tmp_path, prompts=2, rollouts=2, steps=3, kl=0.1)
-    run.engine.fails_at = 1
+    run.engine.trainer.fails_at = 1
     with pytest.raises(RunFailed, match="stage s step 2: .*; batch kept in .*failed-step-0002"):
         rl(run)
     assert len((tmp_path / "failed-step-0002.jsonl").read_text().splitlines()) == 4
 
 
-def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(tmp_path, monkeypatch):
+def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(tmp_path):
     run = stage({"coin": 1}, folder=tmp_path, prompts=2, rollouts=2, steps=3, kl=0.1)
-    monkeypatch.setattr(run.engine, "step", lambda samples, loss, lr: {"mismatch_max": 0.5})
+    run.engine.trainer.metrics = {"mismatch_max": 0.5}
     with pytest.raises(RunFailed, match="disagree by 0.5 in log-prob"):
         rl(run)
 

@@ -2,6 +2,17 @@
 
 Stages, evaluation, judges and filters know these three protocols and nothing else of an engine.
 `linn.engine.open.open_engine` makes one; `tests/test_engine_contract.py` is what each must pass.
+
+What every engine promises:
+
+- Results are a function of the calls made and of their order, never of timing. Where a back end's
+  arithmetic depends on the company of a request, the engine says so in its own documentation.
+- Log-probs are natural logarithms under the tempered distribution (logits divided by the
+  temperature), before any top-p cut; at temperature 0 they are those of temperature 1.
+- A mistake of the user raises UserError, a refused step or broken weights RunFailed, a dead
+  process or a full disk InfrastructureError. After the first two the engine can still be used;
+  after the last it can be loaded again.
+- One call at a time, from one thread. Only `Sampler.generate` may be awaited many times at once.
 """
 
 from __future__ import annotations
@@ -12,22 +23,31 @@ from typing import Protocol
 
 from linn.types import Completion, Loss, Optim, Sample, Sampling
 
+SHARD_BYTES = 5 * 10**9
+"""Exported weights above this are cut into shards of at most this size."""
+
 
 class Sampler(Protocol):
     """Samples from one model. Tokens in, tokens out."""
 
     async def generate(self, ids: Sequence[int], how: Sampling, seed: int) -> Completion:
-        """Continue the prompt `ids`.
+        """Continue the prompt `ids` (at least one token).
 
-        Requests form batches. The same weights and the same sequence of batches give the same
-        tokens, however long anything else takes.
+        `seed` alone decides the draws, up to the rounding of the model's arithmetic. Requests form
+        batches: those made between two calls of `flush`, in the order they were made. The same
+        weights and the same sequence of batches give the same tokens, however long anything else
+        takes.
+
+        Raises ValueError for what cannot be sampled, RunFailed where logits are not finite. An
+        error of one request may be that of its whole batch.
         """
         ...
 
     def flush(self) -> None:
         """Tell the sampler that no further request comes until these are answered.
 
-        Engines that batch continuously ignore it.
+        It may compute before it returns, and raise the batch's error here as well as to those who
+        wait. Engines that batch continuously ignore it.
         """
         ...
 
@@ -36,10 +56,17 @@ class Trainer(Protocol):
     """One optimiser step over samples, wherever the processes are."""
 
     def step(self, samples: Sequence[Sample], loss: Loss, lr: float) -> dict[str, float]:
-        """Forward, backward, clip, AdamW; afterwards the engine's sampler uses the new weights.
+        """Forward, backward, clip, AdamW over one global batch, however it is dealt.
 
-        Returns the step's metrics. Raises RunFailed and changes nothing when the loss or a
-        gradient is not finite.
+        Afterwards the engine's sampler samples from the new weights: no stale cache or copy.
+
+        Returns the step's metrics: `loss`, `grad_norm` (before the clip), `lr`, `tokens` and
+        `sequences` (counts of what was trained), `entropy`, and per objective `nll`, or
+        `mismatch_mean` and `mismatch_max` (|log-prob of the trainer - `Sample.behaviour`|),
+        `ratio`, `kl`, `teacher_gap`, `out_of_band`. Means run over trained tokens.
+
+        Raises RunFailed and changes nothing where a signal, the loss or a gradient is not finite,
+        and ValueError where a sample lacks a signal that the loss needs.
         """
         ...
 
@@ -63,42 +90,64 @@ class Engine(Protocol):
         ...
 
     def load(self, folder: Path, optim: Optim) -> None:
-        """Take the policy from a Hugging Face folder, with a fresh optimiser."""
+        """Take the policy from a Hugging Face folder, with a fresh optimiser.
+
+        It comes before sampling, training, `save`, `restore` and `export`; `score` and
+        `sampler_of` need no policy. Raises UserError where the folder holds no model.
+        """
         ...
 
     def score(
         self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0
     ) -> list[list[float]]:
-        """Log-prob of every token of each sequence under the checkpoint in `folder`.
+        """Log-prob of every token of each sequence, given those before it.
 
-        Logits are divided by `temperature` first. Entry 0 of each list is 0.0: nothing precedes
-        it. The checkpoint stays loaded until another is asked for.
+        `folder`: the checkpoint that scores, a Hugging Face folder. It stays loaded until another
+        is asked for, and is computed on the path of training: a policy scored by its own
+        checkpoint has a `teacher_gap` of 0.
+
+        One list per sequence, one entry per token. Entry 0 is 0.0: nothing precedes it. Raises
+        UserError where the folder holds no model, ValueError for a temperature of 0 or less.
         """
         ...
 
     def sampler_of(self, folder: Path) -> Sampler:
-        """A sampler over another checkpoint (a judge, a teacher), in the place `score` uses."""
+        """A sampler over another checkpoint (a judge, a teacher), in the place `score` uses.
+
+        The policy is not touched. Asking for two such samplers in turn loads each anew. The
+        folder is read at the first batch.
+        """
         ...
 
     def save(self, folder: Path) -> None:
-        """Write a resumable state in the engine's own layout: complete or absent."""
+        """Write a resumable state in the engine's own layout: complete or absent.
+
+        Weights, optimiser and whatever else `restore` needs; a folder of that name is replaced.
+        """
         ...
 
     def restore(self, folder: Path) -> None:
-        """Read what `save` wrote; training then continues as if it had never stopped."""
+        """Read what `save` wrote into the loaded policy.
+
+        Training then continues as if it had never stopped: the same batches give the same weights.
+        Raises UserError where the folder holds no such state.
+        """
         ...
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
         """Write the policy's config.json and safetensors into an existing Hugging Face folder.
 
-        Weights above 5 GB are written as shards with an index.
+        Weights that the folder has are replaced; its other files stay. Up to `shard_bytes` they
+        are one `model.safetensors`; above, shards of at most that size with
+        `model.safetensors.index.json`. `load` and `score` read either. Not atomic: fill a
+        temporary folder where a reader may look.
         """
         ...
 
     def cpu_seconds(self) -> float:
-        """Processor time of all workers since they started."""
+        """Processor time of all workers since they started; 0 before and after."""
         ...
 
     def close(self) -> None:
-        """End the workers. The engine can be loaded again afterwards."""
+        """End the workers. The engine can be loaded again afterwards; calling it twice is fine."""
         ...

@@ -7,7 +7,10 @@ from linn.types import Completion, Sampling
 
 
 class Scripted:
-    """Answers a batch by `reply(text of the request, seed) -> text`; notes the order in which requests ran."""
+    """Answers a batch by `reply(text of the request, seed) -> text`.
+
+    It notes the seeds of each batch, in the order in which the requests ran.
+    """
 
     def __init__(self, codec, reply: Callable[[str, int], str]) -> None:
         self.codec, self.reply = codec, reply
@@ -25,12 +28,8 @@ class Scripted:
             if future.done():  # a cancelled conversation no longer waits
                 continue
             out = self.codec.encode(self.reply(self.codec.decode(ids), seed))
-            cut = out[: how.max_tokens]
-            future.set_result(
-                Completion(
-                    tuple(cut),
-                    tuple(-1.0 for _ in cut),
-                    "stop" if cut and cut[-1] in how.stop else "length",
-                )
-            )
+            cut = tuple(out[: how.max_tokens])
+            stopped = bool(cut) and cut[-1] in how.stop
+            logprobs = tuple(-1.0 for _ in cut)
+            future.set_result(Completion(cut, logprobs, "stop" if stopped else "length"))
         self.queue = []

@@ -8,7 +8,7 @@ from linn.recipe import load as recipes
 from linn.stages.stage_run import StageRun
 from linn.types import Message, Prompt, Verdict
 from support.codec import END, Letters
-from support.engine import StillEngine
+from support.fake_engine import FakeEngine
 from support.scripted import Scripted
 
 
@@ -61,6 +61,6 @@ def stage(
         weights=recipe.weights_of(config),
         domains=domains or {"coin": Coin(), "side": Side()},
         codec=codec or Letters(),
-        engine=StillEngine(sampler or coin),  # type: ignore[arg-type]
+        engine=FakeEngine(sampler or coin),  # type: ignore[arg-type]
         progress=Progress(),
     )

@@ -1,4 +1,8 @@
-"""One process of the local engine: holds a policy, its optimiser and one other model, and does what the pool asks."""
+"""One process of the local engine: holds a policy, its optimiser and one other model.
+
+Started by `processes.py`: `python -m linn.engine.local.worker FD`. Its options and all further
+messages come through the pipe FD.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from linn.engine.local.processes import WorkerOptions
+from linn.engine.models.export import export
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load
 from linn.engine.sampling.live_batch import BatchSampler, Request
@@ -26,65 +33,74 @@ from linn.engine.training.trainer import Trainer
 from linn.errors import InfrastructureError, LinnError
 from linn.types import Completion, Loss, Optim, Sample
 
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that this process gets when its parent ends."""
+
 
 class Worker:
-    """Every public method is one message of the pool."""
+    """What one process holds. Each public method is one message that `Workers.call_each` sends."""
 
-    def __init__(self, rank: int, dtype: str, width: int, capacity: int, autocast: bool) -> None:
-        self.rank, self.width, self.capacity, self.autocast = rank, width, capacity, autocast
-        self.dtype: torch.dtype = getattr(torch, dtype)
+    def __init__(self, options: WorkerOptions) -> None:
+        self.options = options
+        self.dtype: torch.dtype = getattr(torch, options.dtype)
         self.trainer: Trainer | None = None
-        self.other: tuple[tuple[object, ...], CausalLM] | None = None
         self.sampler: BatchSampler | None = None
+        self.other: CausalLM | None = None
+        """The model that `score` and other samplers use."""
+        self.other_key: tuple[object, ...] = ()
+        """Which checkpoint it is of."""
 
     def load(self, folder: Path, optim: Optim) -> None:
         self.trainer = self.sampler = None  # frees the old policy before the new one is read
         self.trainer = Trainer(
             self._read(folder),
             optim,
-            width=self.width,
-            autocast=self.autocast,
+            width=self.options.width,
+            autocast=self.options.autocast,
             load=self._read,
             assets=folder,
         )
-        self.sampler = BatchSampler(self.trainer.model, self.capacity, self.width)
+        self.sampler = BatchSampler(self.trainer.model, self.options.capacity)
 
     def generate(
         self, folder: Path | None, requests: Sequence[Request], known: Sequence[int]
     ) -> list[Completion]:
-        if folder is None and self.sampler is not None:
-            return self.sampler.generate(requests, known)
-        return BatchSampler(self._model(folder), self.capacity, self.width).generate(requests)
+        """Under the policy (None), or under the checkpoint in `folder`, which keeps no states."""
+        if folder is not None:
+            sampler = BatchSampler(self._checkpoint(folder), self.options.capacity)
+            return sampler.generate(requests)
+        assert self.sampler is not None, "Engine.load comes first"
+        return self.sampler.generate(requests, known)
 
     def score(
-        self, folder: Path | None, sequences: Sequence[Sequence[int]], temperature: float
+        self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float
     ) -> list[list[float]]:
-        if folder is None:
-            return self._policy().score(sequences, temperature)
         return score(
-            self._model(folder), sequences, temperature, self.width, autocast=self.autocast
+            self._checkpoint(folder),
+            sequences,
+            temperature,
+            width=self.options.width,
+            autocast=self.options.autocast,
         )
 
     def step(
         self, samples: Sequence[Sample], weights: Sequence[float], loss: Loss, lr: float
     ) -> dict[str, float]:
-        if self.sampler is not None:
-            self.sampler.forget()
+        self._forget()
         return self._policy().step(samples, loss, lr, weights)
 
     def save(self, folder: Path) -> None:
-        if self.rank == 0:
+        # The weights are equal in all ranks.
+        if self.options.rank == 0:
             self._policy().save(folder)
 
-    def export(self, folder: Path) -> None:
-        if self.rank == 0:
-            self._policy().model.save(folder)
+    def export(self, folder: Path, shard_bytes: int) -> None:
+        if self.options.rank == 0:
+            export(self._policy().model, folder, shard_bytes)
 
-    def restore(self, folder: Path) -> int:
+    def restore(self, folder: Path) -> None:
         self._policy().restore(folder)
-        if self.sampler is not None:
-            self.sampler.forget()
-        return self._policy().version
+        self._forget()
 
     def cpu_seconds(self) -> float:
         return time.process_time()
@@ -94,69 +110,76 @@ class Worker:
         digest = hashlib.blake2b()
         module: torch.nn.Module = self._policy().model  # type: ignore[assignment]
         for name, value in sorted(module.state_dict().items()):
-            digest.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes())
+            content = value.contiguous().view(torch.uint8).numpy()
+            digest.update(name.encode() + content.tobytes())
         return digest.hexdigest()
+
+    # ------------------------------------------------------------ models
 
     def _policy(self) -> Trainer:
         assert self.trainer is not None, "Engine.load comes first"
         return self.trainer
 
-    def _model(self, folder: Path | None) -> CausalLM:
-        if folder is None:
-            return self._policy().model
+    def _forget(self) -> None:
+        """The weights change: states that were computed with the old ones are of no use."""
+        if self.sampler is not None:
+            self.sampler.forget()
+
+    def _checkpoint(self, folder: Path) -> CausalLM:
+        # A run may write a new checkpoint under an old name.
         key = (folder, *_identity(folder))
-        if self.other is None or self.other[0] != key:
+        if self.other is None or self.other_key != key:
             self.other = None  # never three models at once
-            self.other = (key, self._read(folder))
-        return self.other[1]
+            self.other = self._read(folder)
+            self.other_key = key
+        return self.other
 
     def _read(self, folder: Path) -> CausalLM:
         return load(folder, self.dtype)
 
 
 def _identity(folder: Path) -> tuple[int, ...]:
-    """Changes when another checkpoint takes the folder's name; empty where there is none, which the reader reports."""
+    """Changes when another checkpoint takes the folder's name; empty for no folder."""
     try:
-        found = folder.stat()
+        status = folder.stat()
     except OSError:
-        return ()
-    return found.st_ino, found.st_mtime_ns
+        return ()  # whoever reads the checkpoint reports it
+    return status.st_ino, status.st_mtime_ns
 
 
 def _serve(worker: Worker, pipe: Connection) -> None:
+    """Answer messages until the engine closes the pipe."""
     while True:
         try:
             name, arguments = pipe.recv()
         except EOFError:
             return
-        try:
-            reply = (True, getattr(worker, name)(*arguments))
-        except (LinnError, ValueError) as error:
-            if hasattr(error, "samples"):
-                error.samples = ()  # the pool holds the whole batch and puts it back
-            reply = (False, error)
-        except (OSError, MemoryError) as error:
-            reply = (
-                False,
-                InfrastructureError(
-                    f"engine process {worker.rank}: {name}: {type(error).__name__}: {error}"
-                ),
-            )
-        except Exception:
-            about = f" {arguments[0]}" if arguments and isinstance(arguments[0], Path) else ""
-            reply = (
-                False,
-                RuntimeError(
-                    f"engine process {worker.rank}: {name}{about}:\n{traceback.format_exc()}"
-                ),
-            )
-        pipe.send(reply)
+        pipe.send(_answer(worker, name, arguments))
+
+
+def _answer(worker: Worker, name: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+    """(True, the method's value) or (False, its error), which the engine raises."""
+    where = f"engine process {worker.options.rank}: {name}"
+    try:
+        return True, getattr(worker, name)(*arguments)
+    except (LinnError, ValueError) as error:
+        if hasattr(error, "samples"):
+            error.samples = ()  # the engine holds the whole batch and puts it back
+        return False, error
+    except (OSError, MemoryError) as error:
+        return False, InfrastructureError(f"{where}: {type(error).__name__}: {error}")
+    except Exception:
+        about = ""
+        if arguments and isinstance(arguments[0], Path):
+            about = f" {arguments[0]}"
+        return False, RuntimeError(f"{where}{about}:\n{traceback.format_exc()}")
 
 
 def _die_with_parent(by_kernel: bool) -> None:
-    """The parent holds our standard input open: when it ends, however it was killed, so do we, even in the middle of a computation.
+    """End when the parent ends, however it was killed, even in the middle of a computation.
 
-    `by_kernel` also asks Linux for a signal; only where the parent's main thread started us, since that signal follows the thread.
+    The parent holds our standard input open. `by_kernel` also asks Linux for a signal; only where
+    the parent's main thread started us, since that signal follows the thread.
     """
 
     def watch() -> None:
@@ -165,28 +188,27 @@ def _die_with_parent(by_kernel: bool) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     if by_kernel and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m linn.engine.local.worker FD RANK WORLD STORE DTYPE WIDTH CAPACITY AUTOCAST BY_KERNEL`, started by the pool."""
-    fd, rank, world, store, dtype, width, capacity, autocast, by_kernel = arguments
+    """Serve the pipe whose descriptor is the one argument."""
+    pipe = Connection(int(arguments[0]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _die_with_parent(by_kernel == "1")
+    options: WorkerOptions = pipe.recv()
+    _die_with_parent(options.die_by_kernel)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    if int(world) > 1:
-        # Death of a peer is noticed by the pool, which ends us; a slow peer is no error.
+    if options.world > 1:
+        # The engine notices the death of a peer and ends us; a slow peer is no error.
         dist.init_process_group(
             "gloo",
-            init_method=f"file://{store}",
-            rank=int(rank),
-            world_size=int(world),
+            init_method=f"file://{options.store}",
+            rank=options.rank,
+            world_size=options.world,
             timeout=timedelta(days=7),
         )
-    _serve(
-        Worker(int(rank), dtype, int(width), int(capacity), autocast == "1"), Connection(int(fd))
-    )
+    _serve(Worker(options), pipe)
     os._exit(0)  # no interpreter shutdown: the watching thread holds standard input's lock
 
 

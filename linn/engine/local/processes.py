@@ -1,0 +1,215 @@
+"""The worker processes of the local engine, and the pipes to them. No torch in this process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import IO, Any
+
+from linn.engine.training.token_weights import StepFailed
+from linn.errors import InfrastructureError
+
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What a worker is told when it starts; the first message of its pipe."""
+
+    rank: int
+    """Its number, from 0."""
+    world: int
+    """How many workers there are."""
+    store: str
+    """A file by which the workers find each other."""
+    dtype: str
+    """Name of the torch dtype that weights are held in."""
+    width: int
+    """Tokens of a packed row."""
+    capacity: int
+    """Rows decoded together."""
+    autocast: bool
+    """Whether matrix products of training run in bf16."""
+    die_by_kernel: bool
+    """Whether Linux is to kill it when the thread that started it ends."""
+
+
+@dataclass(frozen=True)
+class _Process:
+    handle: subprocess.Popen[bytes]
+    pipe: Connection
+    log: IO[bytes]
+
+
+class Workers:
+    """One-thread processes that start at the first call and end with this one, however it ends."""
+
+    def __init__(self, count: int, dtype: str, width: int, capacity: int, autocast: bool) -> None:
+        """The options of `WorkerOptions`; `count` is its `world`."""
+        self.count = count
+        self._dtype = dtype
+        self._width = width
+        self._capacity = capacity
+        self._autocast = autocast
+        self._processes: list[_Process] = []
+        self._folder = ""
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids in order of rank; empty before the first call and after `close`."""
+        return [process.handle.pid for process in self._processes]
+
+    def call(self, name: str, *arguments: Any) -> list[Any]:
+        """The same message to every worker; replies in order of rank."""
+        return self.call_each(name, [arguments] * self.count)
+
+    def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Have each worker run its method `name` (`Worker`) once; replies in order of rank.
+
+        Lock-step: it returns when all workers have answered, and one call runs at a time. A server
+        that keeps a live batch in each of N workers needs a reader per pipe instead.
+
+        A worker's error is raised here and the workers stay. A dead worker ends them all, and so
+        does an interrupt: replies still under way would be taken for those of the next call.
+        """
+        assert len(arguments) == self.count, (name, len(arguments))
+        if not self._processes:
+            self._start()
+        try:
+            replies = self._exchange(name, arguments)
+        except BaseException:
+            for process in self._processes:
+                process.handle.kill()
+            self.close()
+            raise
+
+        errors = [value for answered, value in replies if not answered]
+        if errors:
+            # The rank that failed says more than those that merely learnt of it.
+            causes = [error for error in errors if not isinstance(error, StepFailed)]
+            raise (causes or errors)[0]
+        return [value for _, value in replies]
+
+    def close(self) -> None:
+        """End the workers; the next call starts new ones."""
+        processes, self._processes = self._processes, []
+        # First tell all, then wait: they end at the same time.
+        for process in processes:
+            process.pipe.close()
+            assert process.handle.stdin is not None
+            process.handle.stdin.close()
+        for process in processes:
+            try:
+                process.handle.wait(5)
+            except subprocess.TimeoutExpired:
+                process.handle.kill()
+                process.handle.wait()
+            process.log.close()
+
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = ""
+
+    # ------------------------------------------------------------ processes
+
+    def _start(self) -> None:
+        _remove_leftovers()
+        self._folder = tempfile.mkdtemp(prefix=f"linn-engine-{os.getpid()}-")
+        # Linux sends its signal when the *thread* that started a process ends.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        for rank in range(self.count):
+            options = WorkerOptions(
+                rank=rank,
+                world=self.count,
+                store=f"{self._folder}/store",
+                dtype=self._dtype,
+                width=self._width,
+                capacity=self._capacity,
+                autocast=self._autocast,
+                die_by_kernel=in_main_thread,
+            )
+            log = Path(self._folder) / f"{rank}.log"
+            self._processes.append(_start_worker(options, log))
+
+    def _exchange(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[tuple[bool, Any]]:
+        """(True, value) or (False, error) of each worker."""
+        rank_of: dict[Any, int] = {}
+        try:
+            for rank, process in enumerate(self._processes):
+                process.pipe.send((name, arguments[rank]))
+                rank_of[process.pipe] = rank
+        except OSError:
+            self._raise_death()
+
+        # Whoever answers first is read first: a death is seen while others still compute.
+        replies: dict[int, tuple[bool, Any]] = {}
+        while rank_of:
+            for pipe in wait(list(rank_of)):
+                assert isinstance(pipe, Connection)
+                try:
+                    reply = pipe.recv()
+                except (EOFError, OSError):
+                    self._raise_death()
+                replies[rank_of.pop(pipe)] = reply
+        return [replies[rank] for rank in range(self.count)]
+
+    def _raise_death(self) -> None:
+        """Raise what says which worker died, of what, and its last words."""
+        for rank, process in enumerate(self._processes):
+            # Its pipe is closed before the kernel reports its exit code: wait for that.
+            try:
+                code = process.handle.wait(5)
+            except subprocess.TimeoutExpired:
+                continue
+            process.log.seek(0)
+            log = process.log.read()[-2000:].decode(errors="replace").strip()
+            last_words = log or "it wrote nothing"
+            cause = " (killed: out of memory?)" if code == -9 else ""
+            raise InfrastructureError(
+                f"engine process {rank} ended with exit code {code}{cause}; "
+                f"its last words: {last_words}"
+            )
+        raise InfrastructureError("an engine process closed its pipe without ending")
+
+
+def _start_worker(options: WorkerOptions, log_path: Path) -> _Process:
+    here, there = Pipe()
+    # Before the worker exists: the pipe holds the message, and no death can come between.
+    here.send(options)
+
+    log = open(log_path, "w+b")  # noqa: SIM115 - closed with the process
+
+    # The worker imports this linn, wherever it was started from.
+    root = str(Path(__file__).resolve().parents[3])
+    inherited = os.environ.get("PYTHONPATH")
+    python_path = os.pathsep.join([root, inherited] if inherited else [root])
+    handle = subprocess.Popen(
+        [sys.executable, "-m", "linn.engine.local.worker", str(there.fileno())],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        pass_fds=[there.fileno()],
+        env=os.environ | _ONE_THREAD | {"PYTHONPATH": python_path},
+    )
+    # Only the worker holds its end now, so that its death closes the pipe.
+    there.close()
+    return _Process(handle, here, log)
+
+
+def _remove_leftovers() -> None:
+    """Remove the temporary folders of engines whose process was killed."""
+    if not Path("/proc").exists():
+        return
+    for folder in Path(tempfile.gettempdir()).glob("linn-engine-*-*"):
+        owner = folder.name.split("-")[2]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)

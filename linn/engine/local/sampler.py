@@ -1,0 +1,107 @@
+"""Sampling in worker processes: requests wait for `flush`, which runs them as one batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from linn.engine.local.dealing import undeal
+from linn.engine.local.processes import Workers
+from linn.types import Completion, Sampling
+
+Request = tuple[tuple[int, ...], Sampling, int]
+"""Prompt ids, how to sample, seed."""
+
+
+class LocalSampler:
+    """The `Sampler` of the local engine.
+
+    Which worker runs a request depends on the order of the queue alone: equal prompts together,
+    dealt in order of first appearance.
+    """
+
+    def __init__(self, workers: Workers, checkpoint: Path | None = None) -> None:
+        """`checkpoint`: a Hugging Face folder to sample from; None: the policy."""
+        self._workers = workers
+        self._checkpoint = checkpoint
+        self._requests: list[Request] = []
+        self._waiting: list[asyncio.Future[Completion]] = []
+        self._ranks: dict[tuple[int, ...], int] = {}
+        """By conversation of the last batch that may go on: the worker that keeps its state."""
+
+    async def generate(self, ids: Sequence[int], how: Sampling, seed: int) -> Completion:
+        """Continue `ids` at the next `flush`."""
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._requests.append((tuple(ids), how, seed))
+        self._waiting.append(future)
+        return await future
+
+    def flush(self) -> None:
+        """Run what is queued as one batch, and answer. An error is raised here and to each."""
+        requests, self._requests = self._requests, []
+        waiting, self._waiting = self._waiting, []
+        if not requests:
+            return
+        try:
+            completions = self.run(requests)
+        except Exception as error:
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # marked as seen: the raise below reports it
+            raise
+        for future, completion in zip(waiting, completions, strict=True):
+            if not future.done():  # a cancelled conversation no longer waits
+                future.set_result(completion)
+
+    def run(self, requests: Sequence[Request]) -> list[Completion]:
+        """One batch now, without the queue: one completion per request, in order.
+
+        A request that goes on from a conversation of the batch before runs where that one ran,
+        from its kept state.
+        """
+        known = [self._known_tokens(ids) for ids, _, _ in requests]
+        shares = self._shares(requests, known)
+        messages = []
+        for share in shares:
+            own_requests = [requests[i] for i in share]
+            own_known = [known[i] for i in share]
+            messages.append((self._checkpoint, own_requests, own_known))
+        replies = self._workers.call_each("generate", messages)
+        completions: list[Completion] = undeal(shares, replies)
+
+        # Workers keep the states of the policy alone, and of the last batch alone.
+        self._ranks = {}
+        if self._checkpoint is None:
+            for rank, share in enumerate(shares):
+                for i in share:
+                    ids, how, _ = requests[i]
+                    if how.more:
+                        self._ranks[(*ids, *completions[i].ids)] = rank
+        return completions
+
+    def forget(self) -> None:
+        """The weights change: nothing that was computed is of use any more."""
+        self._ranks = {}
+
+    def _known_tokens(self, prompt: tuple[int, ...]) -> int:
+        """How many leading tokens of a prompt are a conversation whose state a worker keeps."""
+        lengths = {len(conversation) for conversation in self._ranks}
+        for length in sorted(lengths, reverse=True):
+            if length < len(prompt) and prompt[:length] in self._ranks:
+                return length
+        return 0
+
+    def _shares(self, requests: Sequence[Request], known: Sequence[int]) -> list[list[int]]:
+        """Indices of the requests per worker."""
+        shares: list[list[int]] = [[] for _ in range(self._workers.count)]
+        places: dict[tuple[int, ...], int] = {}
+        for index, (ids, _, _) in enumerate(requests):
+            # Siblings share a prefill, so equal prompts go to one worker.
+            if known[index]:
+                rank = self._ranks[ids[: known[index]]]
+            else:
+                rank = places.setdefault(ids, len(places)) % len(shares)
+            shares[rank].append(index)
+        return shares

@@ -1,0 +1,160 @@
+"""Draws one token per row: counter-based, so that a request's seed alone decides its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from linn.types import Sampling
+
+_BLOCK = 32
+"""Entries of the vocabulary that are summed together before the search."""
+
+# SplitMix64's constants as signed 64-bit integers.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+
+
+@dataclass
+class Draws:
+    """How each of B rows draws its next token."""
+
+    key: Tensor
+    """int64 [B]: hashed seed."""
+    drawn: Tensor
+    """int64 [B]: tokens sampled so far; with `key` it decides the next uniform number."""
+    temperature: Tensor
+    """float32 [B]; 1 for greedy rows."""
+    greedy: Tensor
+    """bool [B]: temperature 0."""
+    top_p: Tensor
+    """float64 [B]."""
+
+    @classmethod
+    def begin(cls, how: Sequence[Sampling], seeds: Sequence[int], device: torch.device) -> Draws:
+        """Rows that have drawn nothing yet. A seed counts modulo 2**64."""
+        signed = [(seed + 2**63) % 2**64 - 2**63 for seed in seeds]
+        temperatures = [one.temperature for one in how]
+        greedy = [value == 0 for value in temperatures]
+
+        # Made on the CPU and moved as they are: the same numbers on every device.
+        draws = cls(
+            key=_mix(torch.tensor(signed)),
+            drawn=torch.zeros(len(how), dtype=torch.int64),
+            temperature=torch.tensor(
+                [value or 1.0 for value in temperatures],
+                dtype=torch.float32,
+            ),
+            greedy=torch.tensor(greedy),
+            top_p=torch.tensor(
+                [one.top_p for one in how],
+                dtype=torch.float64,
+            ),
+        )
+        return cls(*(value.to(device) for value in draws._tensors()))
+
+    def select(self, rows: Tensor) -> Draws:
+        """These rows (int64 [B']), in this order."""
+        return Draws(*(value.index_select(0, rows) for value in self._tensors()))
+
+    def join(self, other: Draws) -> Draws:
+        """These rows followed by the other's."""
+        pairs = zip(self._tensors(), other._tensors(), strict=True)
+        return Draws(*(torch.cat(pair) for pair in pairs))
+
+    def _tensors(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+def draw(logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    """One token per row by inverse CDF of `logits` [B, V], and its log-prob (float32 [B]).
+
+    The log-prob is that of the tempered, untruncated distribution (temperature 1 for greedy rows).
+    It is NaN where the logits are not finite.
+    """
+    vocab = logits.shape[1]
+    scaled = logits.float() / draws.temperature.unsqueeze(1)
+    top = scaled.amax(-1, keepdim=True)
+    mass = _relative_mass(scaled, top)
+    log_total = _block_sums(mass).sum(-1, dtype=torch.float64).log()
+
+    # The cut comes after the total: what is reported is the probability before any top-p cut.
+    if bool((draws.top_p < 1).any()):
+        mass = _nucleus(mass, draws.top_p)
+    token = _inverse_cdf(mass, uniform(draws.key, draws.drawn)).clamp_(max=vocab - 1)
+    if bool(draws.greedy.any()):
+        token = torch.where(draws.greedy, logits.argmax(-1), token)
+
+    chosen = scaled.gather(1, token.unsqueeze(1))
+    logprob = (chosen - top).squeeze(1).double() - log_total
+    return token, logprob.float()
+
+
+def uniform(key: Tensor, position: Tensor) -> Tensor:
+    """float64 in [0, 1): a function of (hashed seed, position) alone.
+
+    It has 52 bits, so that u·x < x for every x > 0.
+    """
+    bits = _mix(key + (position + 1) * _GOLDEN)
+    return ((bits >> 12) & (2**52 - 1)).to(torch.float64) * 2.0**-52
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64: products wrap, and a mask makes the shifts logical."""
+    z = (z ^ ((z >> 30) & (2**34 - 1))) * _MIX_1
+    z = (z ^ ((z >> 27) & (2**37 - 1))) * _MIX_2
+    return z ^ ((z >> 31) & (2**33 - 1))
+
+
+def _relative_mass(scaled: Tensor, top: Tensor) -> Tensor:
+    """exp(scaled - top) [B, V'], where zeros fill the last block of the vocabulary."""
+    batch, vocab = scaled.shape
+    padded = -(-vocab // _BLOCK) * _BLOCK
+    mass = scaled.new_zeros(batch, padded)
+    torch.sub(scaled, top, out=mass[:, :vocab]).exp_()
+    return mass
+
+
+def _block_sums(mass: Tensor) -> Tensor:
+    return mass.view(len(mass), -1, _BLOCK).sum(-1)
+
+
+def _inverse_cdf(mass: Tensor, u: Tensor) -> Tensor:
+    """The entry (int64 [B]) at which the cumulated `mass` [B, V'] of a row passes u times its sum.
+
+    One pass sums the blocks; the search then runs among blocks, and inside one of them.
+    """
+    ends = _block_sums(mass).cumsum(-1, dtype=torch.float64)
+    last_block = ends.shape[1] - 1
+    point = u.unsqueeze(1) * ends[:, -1:]
+
+    # `right` finds the first entry above the point, so never one of mass 0.
+    # The clamp acts on NaN alone, which the caller refuses.
+    block = torch.searchsorted(ends, point, right=True)
+    block = block.clamp_(max=last_block)
+    previous = (block - 1).clamp(min=0)
+    start = torch.where(block > 0, ends.gather(1, previous), 0.0)
+
+    blocks = mass.view(len(mass), -1, _BLOCK)
+    index = block.unsqueeze(2).expand(-1, -1, _BLOCK)
+    entries = blocks.gather(1, index).squeeze(1)
+    inside = entries.cumsum(-1, dtype=torch.float64)
+
+    # The two sums may differ in their last bits: stay below the end of the block.
+    just_below = 1 - 2.0**-52
+    rest = torch.minimum(point - start, inside[:, -1:] * just_below)
+    entry = torch.searchsorted(inside, rest, right=True)
+    return (block * _BLOCK + entry).squeeze(1)
+
+
+def _nucleus(mass: Tensor, top_p: Tensor) -> Tensor:
+    """Zero what is outside the smallest set of most likely tokens with the share top_p."""
+    ordered, index = torch.sort(mass, dim=-1, descending=True, stable=True)
+    sums = ordered.cumsum(-1, dtype=torch.float64)
+    wanted = top_p.unsqueeze(1) * sums[:, -1:]
+    inside = (sums - ordered < wanted) | (top_p.unsqueeze(1) >= 1)
+    return torch.zeros_like(mass).scatter_(1, index, ordered * inside)

@@ -1,0 +1,82 @@
+"""States of finished conversations that may go on, so that a further turn is not prefilled anew."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from linn.engine.models.interface import State
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The state of one finished request. It has read all tokens but the last."""
+
+    owner: int
+    """The request's id."""
+    part: State
+    """States of all requests that finished in the same step."""
+    row: int
+    """This one's row in `part`."""
+
+
+class KeptStates:
+    """Kept states by the tokens (prompt and completion) of their conversations."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, ...], Kept] = {}
+
+    def __getitem__(self, conversation: tuple[int, ...]) -> Kept:
+        """Raises KeyError where nothing is kept."""
+        return self._kept[conversation]
+
+    def add(
+        self, part: State, owners: Sequence[int], conversations: Sequence[tuple[int, ...]]
+    ) -> None:
+        """Keep the rows of `part`, one per conversation."""
+        pairs = zip(owners, conversations, strict=True)
+        for row, (owner, conversation) in enumerate(pairs):
+            self._kept[conversation] = Kept(owner, part, row)
+
+    def drop(self, owners: Collection[int]) -> None:
+        """Forget what these requests left. A part is freed with the last of its rows."""
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.owner not in owners}
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept = {}
+
+
+def gather(kept: Sequence[Kept], device: torch.device) -> State:
+    """One state whose rows are these, in their order."""
+    by_part: dict[int, list[tuple[int, Kept]]] = {}
+    for place, one in enumerate(kept):
+        by_part.setdefault(id(one.part), []).append((place, one))
+
+    # One copy per part, not one per row.
+    states = []
+    places = []
+    for members in by_part.values():
+        rows = torch.tensor([one.row for _, one in members], device=device)
+        part = members[0][1].part
+        states.append(part.select(rows))
+        places += [place for place, _ in members]
+    joined = _join_all(states)
+
+    # The rows stand part by part now: bring them back into the order that was asked for.
+    order = torch.tensor(places).argsort()
+    return joined.select(order.to(device))
+
+
+def _join_all(states: list[State]) -> State:
+    """All rows, in order; joined pairwise, so that a row is copied log(states) times only."""
+    while len(states) > 1:
+        joined = []
+        for place in range(0, len(states) - 1, 2):
+            joined.append(states[place].join(states[place + 1]))
+        if len(states) % 2:
+            joined.append(states[-1])
+        states = joined
+    return states[0]

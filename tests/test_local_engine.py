@@ -1,0 +1,197 @@
+"""The local engine's own: processes that agree, that die, and that end with their parent."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.processes import is_alive
+from support.sampling import Request, samples_of
+
+from linn.engine.local.controller import LocalEngine
+from linn.engine.local.dealing import deal, undeal
+from linn.engine.training.token_weights import StepFailed
+from linn.errors import InfrastructureError
+from linn.types import Completion, Loss, Optim, Sampling
+
+VOCAB = 64
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from linn.bases.make import new_model
+
+    folder = tmp_path_factory.mktemp("base")
+    new_model(folder, VOCAB, seed=1)
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[LocalEngine]:
+    with LocalEngine(processes=1) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[LocalEngine]:
+    with LocalEngine(processes=2) as engine:
+        yield engine
+
+
+def requests() -> list[Request]:
+    return [(tuple(range(1, 4 + i // 4)), Sampling(5 + i % 7), i) for i in range(24)]
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_agree(
+    base: Path, one: LocalEngine, pair: LocalEngine, tmp_path: Path
+) -> None:
+    loss = Loss("mopd", "sequence")
+    results = []
+    for engine in (one, pair):
+        engine.load(base, Optim())
+        done = engine.sampler.run(requests())
+        batch = samples_of(requests(), done)
+        metrics = [engine.trainer.step(batch, loss, 1e-3) for _ in range(2)]
+        assert len(set(engine.fingerprints())) == 1
+        engine.save(tmp_path / "state")
+        scores = engine.score(tmp_path / "state", [sample.tokens for sample in batch])
+        results.append((done, metrics, scores))
+
+    (done_1, metrics_1, scores_1), (done_2, metrics_2, scores_2) = results
+    assert [c.ids for c in done_1] == [c.ids for c in done_2]
+    for a, b in zip(metrics_1, metrics_2, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    # After two steps whose sums ran in another order.
+    for row_1, row_2 in zip(scores_1, scores_2, strict=True):
+        assert row_1 == pytest.approx(row_2, abs=1e-4)
+    assert (tmp_path / "state" / "tokenizer.json").exists()
+
+
+@pytest.mark.slow
+def test_flush_runs_what_waits_and_the_order_of_arrival_is_the_batch(
+    base: Path, pair: LocalEngine
+) -> None:
+    pair.load(base, Optim())
+
+    async def converse() -> list[Completion | BaseException]:
+        waiting = [asyncio.ensure_future(pair.sampler.generate(*request)) for request in requests()]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        waiting[3].cancel()
+        await asyncio.sleep(0)
+        pair.sampler.flush()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    done = asyncio.run(converse())
+    expected = pair.sampler.run(requests())
+    assert isinstance(done[3], asyncio.CancelledError)
+    assert done[:3] + done[4:] == expected[:3] + expected[4:]
+
+
+@pytest.mark.slow
+def test_a_conversation_goes_on_where_its_state_was_kept(base: Path, pair: LocalEngine) -> None:
+    pair.load(base, Optim())
+    first = [(ids, replace(how, more=True), seed) for ids, how, seed in requests()]
+    done = pair.sampler.run(first)
+    second: list[Request] = []
+    for (ids, how, seed), completion in zip(first, done, strict=True):
+        second.append(((*ids, *completion.ids, 5, 6), replace(how, more=False), seed))
+    went_on = pair.sampler.run(second)
+
+    pair.load(base, Optim())  # nothing is kept
+    anew = pair.sampler.run(second)
+    assert [c.ids for c in went_on] == [c.ids for c in anew]
+    for a, b in zip(went_on, anew, strict=True):
+        assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_step_of_fewer_samples_than_processes(base: Path, pair: LocalEngine) -> None:
+    pair.load(base, Optim())
+    batch = samples_of(requests(), pair.sampler.run(requests()))[:1]
+    metrics = pair.trainer.step(batch, Loss("grpo"), 1e-3)
+    assert metrics["sequences"] == 1 and len(set(pair.fingerprints())) == 1
+
+
+@pytest.mark.slow
+def test_refusals_keep_their_type_and_change_nothing(base: Path, pair: LocalEngine) -> None:
+    pair.load(base, Optim())
+    batch = samples_of(requests(), pair.sampler.run(requests()))
+    before = pair.fingerprints()
+    first, rest = batch[0], batch[1:]
+
+    huge = [replace(sample, advantage=[1e38] * len(sample.tokens)) for sample in batch]
+    with pytest.raises(StepFailed, match="unchanged") as caught:
+        pair.trainer.step(huge, Loss("grpo", kl=1e38), 1e-3)
+    assert caught.value.samples == huge
+
+    unknown = replace(first, behaviour=[math.nan] * len(first.tokens))
+    with pytest.raises(StepFailed, match="behaviour") as caught:
+        pair.trainer.step([unknown, *rest], Loss("grpo"), 1e-3)
+    assert len(caught.value.samples) == len(batch)
+
+    # A fault in one process only does not hang the other.
+    outside = replace(first, tokens=[VOCAB + 5] * len(first.tokens))
+    with pytest.raises(RuntimeError, match="(?i)index out of range"):
+        pair.trainer.step([outside, *rest], Loss("grpo"), 1e-3)
+
+    with pytest.raises(ValueError, match="teacher"):
+        pair.trainer.step([replace(s, teacher=None) for s in batch], Loss("mopd"), 1e-3)
+    assert pair.fingerprints() == before
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_an_infrastructure_error_and_the_engine_can_start_again(
+    base: Path, one: LocalEngine
+) -> None:
+    one.load(base, Optim())
+    os.kill(one.workers.pids[0], signal.SIGKILL)
+    with pytest.raises(InfrastructureError, match=r"process 0 ended with exit code -9"):
+        one.sampler.run(requests())
+    one.load(base, Optim())
+    assert len(one.sampler.run(requests()[:2])) == 2
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_killed_in_the_middle_of_their_work(base: Path) -> None:
+    code = f"""
+from pathlib import Path
+from linn.engine.local.controller import LocalEngine
+from linn.types import Optim, Sampling
+engine = LocalEngine(1)
+engine.load(Path({str(base)!r}), Optim())
+print(engine.workers.pids[0], flush=True)
+engine.sampler.run([((1, 2), Sampling(10**6), 0)])
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    for _ in range(600):
+        time.sleep(0.05)
+        if not is_alive(worker):
+            return
+    pytest.fail("the worker outlived its parent")
+
+
+def test_dealing_balances_tokens_and_is_undone() -> None:
+    shares = deal([5, 1, 9, 4, 4, 1], 2)
+    assert shares == [[2, 4], [0, 3, 1, 5]]  # 13 and 11 tokens
+    assert undeal(shares, [["c", "e"], ["a", "d", "b", "f"]]) == list("abcdef")
+
+
+def test_the_controller_needs_no_torch() -> None:
+    code = "import sys, linn.engine.local.controller; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
