@@ -51,9 +51,9 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
         )
     placed = list(_results_apart(turns))
     try:
-        messages = to_messages([turn for _, turn in placed])
+        messages = to_messages([turn for _, turn in placed], where="messages")
     except UserError as error:
-        raise BadRow(str(error).replace("input[", "messages[", 1), "no content") from None
+        raise BadRow(str(error), "no content") from None
     _check_calls(placed, messages, tools)
     domain = row.get("domain") or row.get("category") or ""
     return Conversation(messages, tuple(tools), bool(messages[-1].reasoning), str(domain))

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from linn.chat.request import request_messages
+from linn.chat.request import request_of
 from linn.domains.base import Domain
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, Verdict
@@ -158,8 +158,14 @@ class MultipleChoice(Domain):
             "patterns": patterns,
             "prefix": prefix,
         }
+        request = request_of(row, index)
         return Prompt(
-            self.name, str(row.get("uuid") or index), request_messages(row, index), hidden=hidden
+            self.name,
+            str(row.get("uuid") or index),
+            request.messages,
+            request.thinking,
+            request.tools,
+            hidden,
         )
 
 

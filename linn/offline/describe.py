@@ -10,7 +10,8 @@ from typing import Any
 
 from linn.chat import render as chat
 from linn.chat.codec import Codec
-from linn.data.agents import agent_of, domain_of, metadata_of, whose
+from linn.chat.request import request_of
+from linn.data.agents import agent_of, check_signal, domain_of, is_for, metadata_of, owner
 from linn.data.conversations import conversation
 from linn.data.rows import Lines, object_of
 from linn.data.tally import Tally, by_count, fault
@@ -100,11 +101,12 @@ class Description:
         ):
             self._domains[name] = reader(name)
         if name in self._domains:
-            whose(row, self._domains[name].name)
-            return self._domains[name].from_row(row, line - 1)
-        from linn.chat.request import request_messages, request_tools
-
-        return Prompt("", "", request_messages(row, line - 1), tools=request_tools(row, line - 1))
+            domain = self._domains[name]
+            if is_for(owner(row), domain.name):
+                check_signal(row, domain.name)
+            return domain.from_row(row, line - 1)
+        request = request_of(row)
+        return Prompt("", "", request.messages, request.thinking, request.tools)
 
     def _count(
         self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...], thinking: bool

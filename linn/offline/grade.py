@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from linn.chat import render as chat
-from linn.data.agents import whose
+from linn.chat.request import to_messages
+from linn.data.agents import is_for, owner
 from linn.data.rows import BadRow, Lines, object_of
 from linn.data.tally import Tally, fault
 from linn.domains.base import Domain
 from linn.errors import UserError
 from linn.judges.panel import Judges, Siblings
 from linn.play.rollout import reply_of
-from linn.types import Message, Prompt, Reply, ToolCall, Verdict
+from linn.types import Prompt, Reply, Verdict
+
+_ROLES = ("assistant", "tool", "user", "system")
+"""Who speaks in a reply."""
 
 
 async def grade(
@@ -110,7 +112,7 @@ def _numbered(
 
 def _of_others(row: Mapping[str, Any], domain: Domain) -> bool:
     try:
-        return bool(whose(row, domain.name))
+        return not is_for(owner(row), domain.name)
     except BadRow:
         return False
 
@@ -123,58 +125,32 @@ def _wrong(where: str, error: UserError, broken: Tally | None) -> None:
 
 
 def reply_from(entry: Mapping[str, Any]) -> tuple[int, Reply]:
-    """(row, reply) of one line of a replies file: `text`, or OpenAI `messages`; UserError names the field that is wrong."""
+    """(row, reply) of one line of a replies file: `text`, or OpenAI `messages`.
+
+    UserError names the field that is wrong.
+    """
     index = entry.get("row")
     if not isinstance(index, int) or isinstance(index, bool):
         raise UserError(f"row must be the 0-based index of a row, found {index!r}")
-    if isinstance(text := entry.get("text"), str):
-        message = (
-            chat.parse(text, True)
-            if "</think>" in text or "<think>" in text
-            else chat.parse(text, False)
-        )
-        return index, reply_of([message])
-    if isinstance(turns := entry.get("messages"), list):
-        return index, reply_of([_message(turn, f"messages[{i}]") for i, turn in enumerate(turns)])
-    raise UserError("text (a string) or messages (a list) is needed")
+
+    text, turns = entry.get("text"), entry.get("messages")
+    if isinstance(text, str):
+        turns = [{"role": "assistant", "content": text}]
+    if not isinstance(turns, list):
+        raise UserError("text (a string) or messages (a list) is needed")
+    for i, turn in enumerate(turns):
+        _check_turn(turn, f"messages[{i}]")
+    return index, reply_of(to_messages(turns, where="messages"))
 
 
-def _message(turn: Any, where: str) -> Message:
-    if not isinstance(turn, Mapping) or turn.get("role") not in (
-        "assistant",
-        "tool",
-        "user",
-        "system",
-    ):
+def _check_turn(turn: object, where: str) -> None:
+    """UserError where a turn of a reply has no known role, or a call without a name."""
+    if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES:
         raise UserError(f"{where}.role must be assistant, tool, user or system")
-    content = turn.get("content") or ""
-    if not isinstance(content, str):
-        content = (
-            "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
-            if isinstance(content, list)
-            else str(content)
-        )
-    if turn["role"] != "assistant":
-        return Message(turn["role"], content, tool_call_id=turn.get("tool_call_id"))
-    parsed = chat.parse(content, "<think>" in content or "</think>" in content)
-    told = turn.get("tool_calls") or []
-    if not isinstance(told, list):
-        raise UserError(f"{where}.tool_calls must be a list, found {type(told).__name__}")
-    calls = tuple(_tool_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(told))
-    return Message("assistant", parsed.content, parsed.reasoning, calls or parsed.tool_calls)
-
-
-def _tool_call(call: Any, where: str) -> ToolCall:
-    function = call.get("function", call) if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise UserError(f"{where}.function.name must be the name of a function")
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):
-        try:
-            decoded = json.loads(arguments)
-            arguments = decoded if isinstance(decoded, dict) else arguments
-        except (ValueError, RecursionError):
-            pass  # broken on purpose or by the model: the environment answers with an error
-    return ToolCall(
-        function["name"], arguments if isinstance(arguments, (dict, str)) else {}, call.get("id")
-    )
+    calls = turn.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise UserError(f"{where}.tool_calls must be a list, found {type(calls).__name__}")
+    for i, call in enumerate(calls):
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise UserError(f"{where}.tool_calls[{i}].function.name must be the name of a function")

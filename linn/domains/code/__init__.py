@@ -9,11 +9,12 @@ import math
 import random
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
-from linn.chat.request import request_messages
+from linn.chat.request import request_of
 from linn.domains.base import Domain, content_key
 from linn.domains.common import toy_functions as functions
 from linn.errors import UserError
@@ -188,7 +189,8 @@ class Code(Domain):
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         where = f"code row {index}"
-        messages = request_messages(row, index)
+        request = request_of(row, index)
+        messages = request.messages
         meta = row.get("verifier_metadata")
         if not isinstance(meta, Mapping):
             raise UserError(
@@ -217,8 +219,8 @@ class Code(Domain):
         hidden["seconds"] = _number(meta, "time_limit", self.seconds, where, "seconds")
         hidden["memory"] = math.ceil(_number(meta, "memory_limit", self.memory, where, "MiB"))
         self._add_language(hidden, meta.get("language"), where)
-        prompt = Prompt(self.name, "", messages, hidden=hidden)
-        return Prompt(self.name, f"{content_key(prompt)}.{index}", messages, hidden=hidden)
+        prompt = Prompt(self.name, "", messages, request.thinking, request.tools, hidden)
+        return replace(prompt, id=f"{content_key(prompt)}.{index}")
 
     def _add_language(self, hidden: dict[str, Any], said: Any, where: str) -> None:
         values = "test" in hidden or "fn_name" in hidden

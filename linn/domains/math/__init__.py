@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
-from linn.chat.request import request_messages
+from linn.chat.request import Request, request_of
 from linn.domains.base import Domain
 from linn.domains.math import python_tool
 from linn.domains.math.equality import Comparer
@@ -115,7 +115,10 @@ class Math(Domain):
         return python_tool.PythonEnv(Session(self._seconds, readable=self._readable), self._calls)
 
     def _with_tools(self, prompt: Prompt) -> Prompt:
-        """The prompt with the tool, and the words on it at the end of the system turn."""
+        """The prompt with the tool, and the words on it at the end of the system turn.
+
+        The interpreter is the only tool that answers here: it replaces a row's own definitions.
+        """
         if not self._calls:
             return prompt
         system, rest = (
@@ -202,7 +205,15 @@ class Math(Domain):
         if mode not in _MODES:
             raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
         hidden = {"expected": _bare(expected), "mode": mode, "steps": (), "first": ""}
-        prompt = Prompt(self.name, str(row.get("uuid", index)), _asked(row, index), hidden=hidden)
+        request = _asked(row, index)
+        prompt = Prompt(
+            self.name,
+            str(row.get("uuid", index)),
+            request.messages,
+            request.thinking,
+            request.tools,
+            hidden,
+        )
         return self._with_tools(prompt)
 
     def close(self) -> None:
@@ -210,15 +221,17 @@ class Math(Domain):
         self._worker.stop()
 
 
-def _asked(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
-    """The turns a row shows the model."""
+def _asked(row: Mapping[str, Any], index: int) -> Request:
+    """What a row shows the model."""
     if row.get("responses_create_params") is not None:
-        return request_messages(row, index)
+        return request_of(row, index)
     name = "question" if row.get("question") is not None or "problem" not in row else "problem"
     text = row.get(name)
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"row {index}: {name} is {text!r}; allowed: text")
-    return (Message("user", text + (_ASK if name == "problem" else "")),)
+    if name == "problem":
+        text += _ASK
+    return request_of({**row, "messages": text}, index)
 
 
 def _verdict(right: bool, found: str, expected: str) -> Verdict:

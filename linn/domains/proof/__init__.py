@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from linn.chat.request import request_messages
+from linn.chat.request import Request, request_of
 from linn.domains.base import Domain, content_key
 from linn.domains.proof import derivations
 from linn.domains.proof.lean import Lean, check_statement
@@ -182,9 +183,9 @@ class Proof(Domain):
                     f"{where}: a proof in words is judged by a model; name it as the domain's judge"
                 )
             text = _PROVE.format(scale=_SCALE, problem=problem)
-        messages = self._asked(row, index, text)
-        hidden["rated"] = any("## Self Evaluation" in message.content for message in messages)
-        return self._prompt(messages, hidden, index)
+        request = self._asked(row, index, text)
+        hidden["rated"] = any("## Self Evaluation" in m.content for m in request.messages)
+        return self._prompt(request, hidden, index)
 
     def _derivation_row(self, row: Mapping[str, Any], index: int, where: str) -> Prompt:
         try:
@@ -224,18 +225,14 @@ class Proof(Domain):
         }
         return self._prompt(self._asked(row, index, text), hidden, index)
 
-    def _asked(self, row: Mapping[str, Any], index: int, text: str) -> tuple[Message, ...]:
-        return (
-            request_messages(row, index)
-            if row.get("responses_create_params") is not None
-            else (Message("user", text),)
-        )
+    def _asked(self, row: Mapping[str, Any], index: int, text: str) -> Request:
+        if row.get("responses_create_params") is not None:
+            return request_of(row, index)
+        return request_of({**row, "messages": text}, index)
 
-    def _prompt(
-        self, messages: tuple[Message, ...], hidden: Mapping[str, Any], index: int
-    ) -> Prompt:
-        prompt = Prompt(self.name, "", messages, hidden=hidden)
-        return Prompt(self.name, f"{content_key(prompt)}.{index}", messages, hidden=hidden)
+    def _prompt(self, request: Request, hidden: Mapping[str, Any], index: int) -> Prompt:
+        prompt = Prompt(self.name, "", request.messages, request.thinking, request.tools, hidden)
+        return replace(prompt, id=f"{content_key(prompt)}.{index}")
 
     # -------------------------------------------------- grading
 

@@ -320,7 +320,9 @@ class SweAgentless(Domain):
                 )
         else:
             hidden |= self._known_repair(instance, where)
-        prompt = self._asked(Prompt(self.name, "", instance.messages, hidden=hidden), where)
+        request = instance.request
+        prompt = Prompt(self.name, "", request.messages, request.thinking, request.tools, hidden)
+        prompt = self._asked(prompt, where)
         return replace(prompt, id=f"{content_key(prompt)}.{index}")
 
     def _known_repair(self, instance: Instance, where: str) -> dict[str, Any]:

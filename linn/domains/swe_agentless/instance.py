@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from linn.chat.request import request_messages
+from linn.chat.request import Request, request_of
 from linn.domains.common import diffs as patches
 from linn.domains.common import edits
 from linn.errors import UserError
 from linn.judges.text import history
-from linn.types import Message
 
 _ISSUE = re.compile(r"<issue>\s*(.*?)\s*</issue>", re.DOTALL)
 
@@ -34,8 +33,8 @@ class Instance:
     """Whether the files' paths begin with a folder that the patch's paths lack."""
     tests: str | None
     """Hidden tests: a Python text with test functions."""
-    messages: tuple[Message, ...]
-    """The row's own conversation; empty where it has none."""
+    request: Request
+    """The row's own conversation, tools and mode; no messages where it has no conversation."""
 
     def changed(self) -> dict[str, str]:
         """All known files after the gold patch; raises BadPatch."""
@@ -74,8 +73,12 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> Instance:
                     return value
         return ""
 
-    messages = request_messages(row, index) if _has_conversation(row) else ()
-    said = "\n".join(message.content for message in history(messages))
+    if _has_conversation(row):
+        request = request_of(row, index)
+    else:
+        # The question is the domain's own; tools and mode are still the row's.
+        request = replace(request_of({**row, "messages": "-"}, index), messages=())
+    said = "\n".join(message.content for message in history(request.messages))
     issue = text("problem_statement") or (found[1] if (found := _ISSUE.search(said)) else said)
     if not issue.strip():
         raise UserError(
@@ -84,7 +87,7 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> Instance:
     patch = text("golden_patch", "patch")
     repo_name = bool(meta.get("remove_repo_name"))
     files, repository = _files(row, meta, patch, repo_name, where)
-    return Instance(issue, files, repository, patch, repo_name, text("tests") or None, messages)
+    return Instance(issue, files, repository, patch, repo_name, text("tests") or None, request)
 
 
 def _has_conversation(row: Mapping[str, Any]) -> bool:
