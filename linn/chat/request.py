@@ -46,13 +46,22 @@ class Request:
     """Whether the reply opens with a thought."""
 
 
-def request_of(row: Mapping[str, Any], thinking: bool = True) -> Request:
+def request_of(row: Mapping[str, Any], index: int | None = None, thinking: bool = True) -> Request:
     """The request of a row of a released layout; UserError names the field that is wrong.
 
-    `thinking`: the mode where the row's `chat_template_kwargs.enable_thinking` does not set one.
-    `render(messages, tools, thinking)` of the result is `render_row(row)`. A row that cannot be
-    trained as it is shown is refused.
+    `index`: the row's number, for the error. `thinking`: the mode where the row's
+    `chat_template_kwargs.enable_thinking` does not set one. `render(messages, tools, thinking)` of
+    the result is `render_row(row)`. A row that cannot be trained as it is shown is refused.
     """
+    try:
+        return _request_of(row, thinking)
+    except UserError as error:
+        if index is None:
+            raise
+        raise UserError(f"row {index}: {error}") from None
+
+
+def _request_of(row: Mapping[str, Any], thinking: bool) -> Request:
     conversation = _conversation_of(row)
     turns, where = conversation.turns, conversation.where
     if not turns:

@@ -105,7 +105,7 @@ class Description:
             if is_for(owner(row), domain.name):
                 check_signal(row, domain.name)
             return domain.from_row(row, line - 1)
-        request = request_of(row)
+        request = request_of(row, line - 1)
         return Prompt("", "", request.messages, request.thinking, request.tools)
 
     def _count(

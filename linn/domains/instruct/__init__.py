@@ -137,7 +137,7 @@ class Instruct(Domain):
         mode = fields.get("grading_mode") or "binary"
         if mode not in ("binary", "fraction"):
             raise UserError(f"{where}: grading_mode is {mode!r}; allowed: binary, fraction")
-        request = request_of(row)
+        request = request_of(row, index)
         return Prompt(
             domain=self.name,
             id=str(row.get("id", index)),

@@ -220,7 +220,7 @@ class Workplace(Domain):
         """
         where = f"row {index} (domain workplace)"
         calls = _true_calls(where, row.get("ground_truth"))
-        request = request_of(row, thinking=False)
+        request = request_of(row, index, thinking=False)
         prompt = Prompt(
             domain=self.name,
             id=str(row.get("id", index)),
