@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,69 +29,96 @@ async def grade(
     judges: Judges | None = None,
     progress: Callable[[float, int], None] = lambda share, line: None,
 ) -> Iterator[dict[str, Any]]:
-    """One verdict a reply, in order: {"row", "reply", "reward", "note"}. A broken line raises UserError naming file and line.
+    """One verdict per reply, in order: {"row", "reply", "reward", "note"}.
 
-    Replies are read and verified as the result is iterated; what a model judges is asked before.
+    Replies are read and verified as the result is iterated; a model that judges is asked before.
 
-    With a tally `broken`, broken lines keep their index, are skipped, and are counted there by reason. Rows of other domains are no fault
-    unless a reply answers one. A domain that a model judges has all its questions asked first, each reply as a group of one.
-    `progress` hears the share of the replies read, and the line.
+    A broken line raises UserError naming file and line. With a tally `broken`, broken lines keep
+    their index, are skipped, and are counted there by reason. A row of another domain is a fault
+    only if a reply answers it. A domain that a model judges has all its questions asked first,
+    each reply as a group of one. `progress` hears the share of the replies read, and the line.
     """
-    found = _prompts_and_replies(domain, rows, replies, broken, progress)
-    if domain.judged:
-        entries = list(found)
-        asked = [Siblings(domain, prompt, [reply]) for _, _, prompt, reply in entries]
-        judged = await (judges or Judges()).verdicts(asked, 0)
-        graded = zip(entries, judged, strict=True)
-    else:
-        graded = ((entry, None) for entry in found)  # type: ignore[assignment]
-    return (_graded(domain, *entry, verdicts) for entry, verdicts in graded)
+    entries = _entries(domain, rows, replies, broken, progress)
+    if not domain.judged:
+        return (_graded(domain, entry, None) for entry in entries)
+
+    waiting = list(entries)
+    siblings = [Siblings(domain, entry.prompt, [entry.reply]) for entry in waiting]
+    judged = await (judges or Judges()).verdicts(siblings, 0)
+    pairs = zip(waiting, judged, strict=True)
+    return (_graded(domain, entry, verdicts) for entry, verdicts in pairs)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A reply that can be graded."""
+
+    row: int
+    """Index of the row it answers."""
+    line: int
+    """Index of the reply."""
+    prompt: Prompt
+    """The row as a prompt."""
+    reply: Reply
+    """The reply as graders see it."""
 
 
 def _graded(
-    domain: Domain,
-    index: int,
-    line: int,
-    prompt: Prompt,
-    reply: Reply,
-    verdicts: Sequence[Verdict] | None,
+    domain: Domain, entry: _Entry, verdicts: Sequence[Verdict] | None
 ) -> dict[str, Any]:
-    verdict = domain.verify(prompt, reply) if verdicts is None else verdicts[0]
-    return {"row": index, "reply": line, "reward": verdict.reward, "note": verdict.note}
+    """`verdicts`: the judge's, of a group of one; None: the domain verifies."""
+    if verdicts is None:
+        verdict = domain.verify(entry.prompt, entry.reply)
+    else:
+        verdict = verdicts[0]
+    return {
+        "row": entry.row,
+        "reply": entry.line,
+        "reward": verdict.reward,
+        "note": verdict.note,
+    }
 
 
-def _prompts_and_replies(
+def _entries(
     domain: Domain,
     rows: Path,
     replies: Path,
     broken: Tally | None,
     progress: Callable[[float, int], None],
-) -> Iterator[tuple[int, int, Prompt, Reply]]:
-    """(row, line, prompt, reply) of every reply that can be graded."""
-    prompts: list[Prompt | str] = []
-    for where, index, row in _numbered(rows, broken):
-        found: Prompt | str = where
-        if row is not None:
-            try:
-                found = domain.from_row(row, index)
-            except UserError as error:
-                found = f"{where}: {fault(error)[0]}"
-                if not _of_others(row, domain):
-                    _wrong(where, error, broken)
-        prompts.append(found)
-    for where, line, entry in _numbered(replies, broken, progress):
-        if entry is None:
+) -> Iterator[_Entry]:
+    """Every reply that can be graded, in order."""
+    prompts = _prompts(domain, rows, broken)
+    for where, line, fields in _numbered(replies, broken, progress):
+        if fields is None:
             continue
         try:
-            index, reply = reply_from(entry)
+            index, reply = reply_from(fields)
             if not 0 <= index < len(prompts):
                 raise UserError(f"row is {index}, but {rows} has {len(prompts)} rows")
-            if isinstance(prompt := prompts[index], str):
+            prompt = prompts[index]
+            if isinstance(prompt, str):
                 raise UserError(f"row {index} cannot be graded: {prompt}")
         except UserError as error:
-            _wrong(where, error, broken)
+            _count_or_raise(where, error, broken)
             continue
-        yield index, line, prompt, reply
+        yield _Entry(row=index, line=line, prompt=prompt, reply=reply)
+
+
+def _prompts(domain: Domain, rows: Path, broken: Tally | None) -> list[Prompt | str]:
+    """A prompt per row; text where there is none: file and line, and why."""
+    prompts: list[Prompt | str] = []
+    for where, index, row in _numbered(rows, broken):
+        if row is None:
+            prompts.append(where)
+            continue
+        try:
+            prompts.append(domain.from_row(row, index))
+        except UserError as error:
+            message, _ = fault(error)
+            prompts.append(f"{where}: {message}")
+            if not _is_anothers(row, domain):
+                _count_or_raise(where, error, broken)
+    return prompts
 
 
 def _numbered(
@@ -98,26 +126,31 @@ def _numbered(
     broken: Tally | None,
     progress: Callable[[float, int], None] = lambda share, line: None,
 ) -> Iterator[tuple[str, int, dict[str, Any] | None]]:
-    """("FILE line N", 0-based index, row) of every line that is not blank; None for one that is no JSON object, where that is allowed."""
+    """("FILE line N", 0-based index, row) of every line that is not blank.
+
+    None for a line that is no JSON object, where that is allowed.
+    """
     lines = Lines(path)
     for index, (line, raw) in enumerate(lines):
         progress(lines.share, line)
-        where, row = f"{path} line {line}", None
+        where = f"{path} line {line}"
+        row = None
         try:
             row = object_of(raw)
         except BadRow as error:
-            _wrong(where, error, broken)
+            _count_or_raise(where, error, broken)
         yield where, index, row
 
 
-def _of_others(row: Mapping[str, Any], domain: Domain) -> bool:
+def _is_anothers(row: Mapping[str, Any], domain: Domain) -> bool:
+    """Whether another domain is to read the row; not where that cannot be known."""
     try:
         return not is_for(owner(row), domain.name)
     except BadRow:
         return False
 
 
-def _wrong(where: str, error: UserError, broken: Tally | None) -> None:
+def _count_or_raise(where: str, error: UserError, broken: Tally | None) -> None:
     message, reason = fault(error)
     if broken is None:
         raise UserError(f"{where}: {message}") from None
