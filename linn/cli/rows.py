@@ -1,6 +1,7 @@
 """The verbs over rows: `linn data`, `filter`, `tasks`, `grade`, `check`, `render`.
 
-`main.py` registers them. Heavy imports happen inside the verbs, so that help and grader checks start in a blink.
+`main.py` registers them. Heavy imports happen inside the verbs, so that help and grader checks
+start in a blink.
 """
 
 from __future__ import annotations
@@ -290,7 +291,8 @@ def check(
         ),
     ] = None,
 ) -> None:
-    """Prove a domain: gold earns 1, another's gold doesn't, hostile replies neither raise, earn nor hang."""
+    """Prove a domain: gold earns 1, another's gold doesn't,
+    hostile replies neither raise, earn nor hang."""
     from linn.domains.check import check as findings_of
     from linn.domains.load import load
     from linn.recipe import load as recipes
@@ -328,7 +330,8 @@ def tasks(
         typer.Option(metavar="FILE", help="make none; prove every task of a file that was made"),
     ] = None,
 ) -> None:
-    """Make repair tasks for swe_agentic: bugs in published packages, proved by the packages' own tests."""
+    """Make repair tasks for swe_agentic: bugs in published packages,
+    proved by the packages' own tests."""
     from linn.data.rows import writable, write_rows
     from linn.domains.swe_agentic.make_tasks import PACKAGES, make_all
 
@@ -436,7 +439,8 @@ def data(
         str,
         typer.Option(
             metavar="CHECKPOINT",
-            help="lengths in this checkpoint's tokens, or `characters`; default: the kept tiny base",
+            help="lengths in this checkpoint's tokens, or `characters`; "
+            "default: the kept tiny base",
         ),
     ] = "tiny",
     domain: Annotated[

@@ -84,7 +84,10 @@ class CheckpointSolver:
 
 @dataclass(frozen=True)
 class EndpointSolver:
-    """A model behind an OpenAI-compatible endpoint, for single-turn domains; it thinks as the server lets it."""
+    """A model behind an OpenAI-compatible endpoint, for single-turn domains.
+
+    It thinks as the server lets it.
+    """
 
     model: EndpointJudge
     """Asks it, with the sampling of the measurement."""
