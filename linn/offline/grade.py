@@ -63,9 +63,7 @@ class _Entry:
     """The reply as graders see it."""
 
 
-def _graded(
-    domain: Domain, entry: _Entry, verdicts: Sequence[Verdict] | None
-) -> dict[str, Any]:
+def _graded(domain: Domain, entry: _Entry, verdicts: Sequence[Verdict] | None) -> dict[str, Any]:
     """`verdicts`: the judge's, of a group of one; None: the domain verifies."""
     if verdicts is None:
         verdict = domain.verify(entry.prompt, entry.reply)
