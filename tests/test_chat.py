@@ -12,69 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from support.chats import BARE, FLAT, HISTORY, WEATHER, call, row, says
 from tokenizers import Tokenizer, models
 
 from linn.chat import render as chat
 from linn.chat.codec import Codec
-from linn.chat.request import render_row, to_messages
+from linn.chat.request import render_row
 from linn.errors import UserError
 from linn.types import Message, ToolCall
-
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "  Weather of a town. ",
-        "strict": True,
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "town": {"type": "string", "description": "Name", "title": "Town"},
-                "days": {"type": ["integer", "null"], "default": None, "minimum": 1},
-                "unit": {"type": "string", "enum": ["°C", "<F>"]},
-                "where": {"anyOf": [{"type": "object"}, {"type": "array"}]},
-                "any": True,
-            },
-            "required": ["town"],
-            "additionalProperties": False,
-        },
-    },
-}
-FLAT = {
-    "type": "function",
-    "name": "now",
-    "description": None,
-    "parameters": {"type": "object", "properties": {}, "required": []},
-}
-BARE = {"type": "function", "function": {"name": "bare"}}
-
-
-def call(name: str, **arguments: Any) -> dict[str, Any]:
-    return {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def says(role: str, content: Any, **more: Any) -> dict[str, Any]:
-    return {"role": role, "content": content, **more}
-
-
-HISTORY = [
-    says("system", "Be brief."),
-    says("user", "Hi"),
-    says("assistant", "<think>X</think>\nAnswer"),
-    says("user", "And now?"),
-    says("assistant", "  It is  ", reasoning_content="\nhm\n"),
-    says("user", "Weather?"),
-    says(
-        "assistant",
-        None,
-        reasoning_content="I call",
-        tool_calls=[call("weather", town="Rome", days=3, where={"a": [1, "é"]}, any=None)],
-    ),
-    says("tool", "sunny", tool_call_id="c1"),
-    says("tool", "warm", tool_call_id="c2"),
-    says("assistant", "Both.", tool_calls=[call("now"), call("weather", any=True, unit=1.5)]),
-    says("tool", "12:00"),
-]
 
 # (messages, tools, options, first hex digits of the SHA-256 of what the published template renders)
 PUBLISHED: list[tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any], str]] = [
@@ -115,13 +60,13 @@ PUBLISHED: list[tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]
     (
         [
             says("assistant", "b<think>c", tool_calls=[call("f")]),
-            says("developer", "D"),
+            says("system", "D"),
             says("user", "u"),
             says("system", "late"),
         ],
         [],
         {},
-        "8ff3081c6077e2d8",
+        "b095f13f55381c0c",
     ),
     (
         [
@@ -135,19 +80,6 @@ PUBLISHED: list[tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]
         "16e83f02cdb0d7fa",
     ),
 ]
-
-
-def row(messages: Any, tools: Any = (), **options: Any) -> dict[str, Any]:
-    rest = (
-        {"add_generation_prompt": options.pop("add_generation_prompt")}
-        if "add_generation_prompt" in options
-        else {}
-    )
-    return {
-        "responses_create_params": {"input": messages, "tools": list(tools)},
-        "chat_template_kwargs": options,
-        **rest,
-    }
 
 
 @pytest.mark.parametrize("case", range(len(PUBLISHED)))
@@ -230,9 +162,7 @@ wanted = st.fixed_dictionaries(
     {"name": texts}, optional={"arguments": st.dictionaries(keys, values, max_size=2)}
 )
 turns = st.one_of(
-    st.fixed_dictionaries(
-        {"role": st.sampled_from(["user", "system", "tool", "developer"]), "content": texts}
-    ),
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "tool"]), "content": texts}),
     st.fixed_dictionaries(
         {"role": st.just("assistant"), "content": texts | st.none()},
         optional={
@@ -270,190 +200,6 @@ def test_our_jinja_agrees_on_parts_and_text_arguments() -> None:
     text = render_row(row(messages, (), add_generation_prompt=False))
     assert text == TEMPLATE.render(messages=messages, add_generation_prompt=False)
     assert text.endswith('<function=f>\n{"a": \n</function>\n</tool_call>\n<|im_end|>\n')
-
-
-# ---------------------------------------------------------------- rows
-
-
-def test_arguments_may_be_json_text() -> None:
-    text = json.loads(json.dumps(HISTORY))
-    for message in text:
-        for one in message.get("tool_calls", ()):
-            one["function"]["arguments"] = json.dumps(one["function"]["arguments"])
-    assert render_row(row(text, [WEATHER])) == render_row(row(HISTORY, [WEATHER]))
-
-
-def test_responses_items_are_the_turns_they_stand_for() -> None:
-    items = [
-        {
-            "type": "message",
-            "role": "user",
-            "content": [
-                {"type": "input_text", "text": "Hi "},
-                {"type": "input_text", "text": "you"},
-            ],
-        },
-        {
-            "type": "reasoning",
-            "summary": [{"type": "summary_text", "text": "I think"}],
-            "encrypted_content": None,
-        },
-        {
-            "type": "message",
-            "role": "assistant",
-            "content": [{"type": "output_text", "text": "Wait."}],
-        },
-        {"type": "function_call", "call_id": "1", "name": "f", "arguments": '{"a": 1}'},
-        {"type": "function_call", "call_id": "2", "name": "g", "arguments": ""},
-        {"type": "function_call_output", "call_id": "1", "output": "one"},
-        {
-            "type": "function_call_output",
-            "call_id": "2",
-            "output": [{"type": "output_text", "text": "two"}],
-        },
-        {"type": "function_call", "call_id": "3", "name": "h", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "3", "output": "three"},
-    ]
-    messages = [
-        says("user", "Hi you"),
-        says(
-            "assistant",
-            "Wait.",
-            reasoning_content="I think",
-            tool_calls=[call("f", a=1), call("g")],
-        ),
-        says("tool", "one"),
-        says("tool", "two"),
-        says("assistant", "", tool_calls=[call("h")]),
-        says("tool", "three"),
-    ]
-    assert render_row(row(items)) == render_row(row(messages))
-    read = to_messages(items)
-    assert read[1] == Message(
-        "assistant", "Wait.", "I think", (ToolCall("f", {"a": 1}, "1"), ToolCall("g", {}, "2"))
-    )
-    assert read[3] == Message("tool", "two", tool_call_id="2")
-    assert chat.render(read) == render_row(row(items))
-
-
-def test_a_thought_opens_a_new_turn_after_an_answer() -> None:
-    thought = {
-        "type": "reasoning",
-        "content": [{"type": "reasoning_text", "text": "T"}],
-        "summary": [],
-    }
-    more = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "U"}]}
-    items = [
-        says("user", "Hi"),
-        says("assistant", "A"),
-        thought,
-        more,
-        {"type": "function_call", "name": "f", "arguments": {"a": 1}},
-    ]
-    turns = [
-        says("user", "Hi"),
-        says("assistant", "A"),
-        says("assistant", None, reasoning_content="T\nU", tool_calls=[call("f", a=1)]),
-    ]
-    assert render_row(row(items)) == render_row(row(turns))
-
-
-def test_where_rows_keep_their_options() -> None:
-    hi = [says("user", "Hi")]
-    off = chat.render([Message("user", "Hi")], thinking=False)
-    assert (
-        render_row(
-            {
-                "responses_create_params": {"input": "Hi"},
-                "chat_template_kwargs": {"enable_thinking": False},
-            }
-        )
-        == off
-    )
-    assert (
-        render_row(
-            {
-                "responses_create_params": {
-                    "input": hi,
-                    "chat_template_kwargs": {"enable_thinking": None},
-                }
-            }
-        )
-        == off
-    )
-    metadata = {"chat_template_kwargs": '{"enable_thinking": false}'}
-    assert (
-        render_row({"responses_create_params": {"input": hi, "metadata": metadata, "tools": None}})
-        == off
-    )
-    assert (
-        render_row(
-            {
-                "responses_create_params": {"input": hi, "metadata": metadata},
-                "chat_template_kwargs": {"enable_thinking": True},
-            }
-        )
-        != off
-    )
-    assert render_row({"messages": hi, "tools": [], "add_generation_prompt": False}) == chat.render(
-        [Message("user", "Hi")], generation_prompt=False
-    )
-    told = {"responses_create_params": {"input": hi, "instructions": "S"}}
-    assert render_row(told) == chat.render([Message("system", "S"), Message("user", "Hi")])
-    empty = "<|im_start|>system\n<|im_end|>\n<|im_start|>assistant\n<think>\n"
-    assert render_row({"responses_create_params": {"input": []}}) == chat.render([]) == empty
-
-
-WRONG: list[tuple[Mapping[str, Any], str]] = [
-    ({"responses_create_params": 5}, "responses_create_params: expected an object, found 5"),
-    (
-        {"responses_create_params": {"input": {"role": "user"}}},
-        "input: expected text or a list of messages",
-    ),
-    ({"responses_create_params": {"input": ["x"]}}, r"input\[0\]: expected an object"),
-    (
-        {"responses_create_params": {"input": [{"type": "file_search"}]}},
-        r"input\[0\]: no role, and type 'file_search' is unknown",
-    ),
-    (
-        {"responses_create_params": {"input": [says("user", [{"type": "input_image"}])]}},
-        "'input_image' holds no text",
-    ),
-    (
-        {"responses_create_params": {"input": [says("assistant", "", tool_calls="f")]}},
-        r"input\[0\]\.tool_calls: expected a list",
-    ),
-    (
-        {"responses_create_params": {"input": "x", "tools": ["f"]}},
-        "tools: expected a list of function definitions",
-    ),
-    (
-        {"responses_create_params": {"input": "x"}, "chat_template_kwargs": "no"},
-        "chat_template_kwargs: expected an object",
-    ),
-]
-
-
-@pytest.mark.parametrize(("wrong", "says_so"), WRONG)
-def test_a_wrong_row_is_named_by_its_field(wrong: Mapping[str, Any], says_so: str) -> None:
-    with pytest.raises(UserError, match=says_so):
-        render_row(wrong)
-
-
-def test_rows_written_in_the_style_of_the_sft_data_become_messages() -> None:
-    rows = [
-        says("developer", "S"),
-        says("user", "U"),
-        says(
-            "assistant",
-            '<think>\nT\n</think>\nA\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>',
-        ),
-    ]
-    assert to_messages(rows) == (
-        Message("system", "S"),
-        Message("user", "U"),
-        Message("assistant", "A", "T", (ToolCall("f", {"a": 1}),)),
-    )
 
 
 # ---------------------------------------------------------------- spans and continuations
@@ -546,7 +292,7 @@ def test_parse_undoes_render(turn: tuple[Message, list[dict[str, Any]]]) -> None
 def test_spans_are_the_rendering_in_pieces(
     messages: list[Message], thinking: bool, keep: bool
 ) -> None:
-    found = chat.spans(messages, [FLAT], thinking, keep)
+    found = chat.spans(messages, [FLAT], keep_thinking=keep)
     assert "".join(text for text, _ in found) == chat.render(
         messages, [FLAT], thinking, keep, generation_prompt=False
     )
@@ -610,7 +356,7 @@ def test_a_turn_whose_thought_was_cut_is_not_trained() -> None:
         Message("user", "2"),
         Message("assistant", "B"),
     ]
-    assert [text for text, trained in chat.spans(plain_turns, thinking=False) if trained] == [
+    assert [text for text, trained in chat.spans(plain_turns) if trained] == [
         "A<|im_end|>",
         "B<|im_end|>",
     ]

@@ -23,6 +23,7 @@ from linn.offline import difficulty
 from linn.offline.difficulty import (
     CHUNK,
     EndpointSolver,
+    Measurement,
     Rate,
     chosen,
     histogram,
@@ -87,7 +88,8 @@ def rows_file(folder: Path, count: int) -> Path:
 
 
 def run(path: Path, out: Path, solver, rollouts=16, **changes):
-    return measured(Dice(rows=path), solver, rollouts, HOW, 0, out, {"from": "x", **changes})
+    settings = {"from": "x", **changes}
+    return measured(Measurement(Dice(rows=path), rollouts, HOW, 0, out, settings), solver)
 
 
 def test_rates_are_how_often_rows_were_solved(tmp_path):
@@ -143,7 +145,7 @@ def test_a_broken_row_shows_before_the_first_is_sampled(tmp_path):
     domain = Dice(rows=path)
     domain.skip_bad = True
     assert (
-        len(measured(domain, solver, 4, HOW, 0, tmp_path / "kept", {})) == 40
+        len(measured(Measurement(domain, 4, HOW, 0, tmp_path / "kept", {}), solver)) == 40
         and sum(domain.tally.bad.values()) == 1
     )
 
@@ -166,7 +168,7 @@ def test_what_stays():
 def test_kept_rows_hold_the_released_fields_and_their_own(tmp_path):
     path, out = rows_file(tmp_path, 14), tmp_path / "out.jsonl"
     domain = Dice(rows=path)
-    rates = measured(domain, Thrower(), 8, HOW, 0, tmp_path / "kept", {})
+    rates = measured(Measurement(domain, 8, HOW, 0, tmp_path / "kept", {}), Thrower())
     assert write_kept(domain, rates, set(range(2, 9)), out) == 7
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["id"] for row in rows] == list(range(1, 8))
@@ -175,7 +177,7 @@ def test_kept_rows_hold_the_released_fields_and_their_own(tmp_path):
         for row in rows
     )
     again = Dice(rows=out)
-    reused = measured(again, None, 8, HOW, 0, tmp_path / "none", {}, reuse=True)
+    reused = measured(Measurement(again, 8, HOW, 0, tmp_path / "none", {}, reuse=True), None)
     assert [rate.share for rate in reused.values()] == [row["pass_rate"] for row in rows] and not (
         tmp_path / "none"
     ).exists()
@@ -183,7 +185,7 @@ def test_kept_rows_hold_the_released_fields_and_their_own(tmp_path):
         p.pass_rate is not None for p in again.prompts("train")
     )
     with pytest.raises(UserError, match="has no pass_rate to reuse; name a model with --from"):
-        measured(domain, None, 8, HOW, 0, tmp_path / "none", {}, reuse=True)
+        measured(Measurement(domain, 8, HOW, 0, tmp_path / "none", {}, reuse=True), None)
 
 
 def test_rewards_that_compare_siblings_have_no_pass_rate(tmp_path):
@@ -192,7 +194,8 @@ def test_rewards_that_compare_siblings_have_no_pass_rate(tmp_path):
             return [Verdict(3.5) for _ in replies]
 
     with pytest.raises(UserError, match="a reward of 3.5 passes nothing"):
-        measured(Compared(rows=rows_file(tmp_path, 3)), Thrower(), 2, HOW, 0, tmp_path / "kept", {})
+        domain = Compared(rows=rows_file(tmp_path, 3))
+        measured(Measurement(domain, 2, HOW, 0, tmp_path / "kept", {}), Thrower())
 
 
 def test_the_histogram_counts_every_row_once():

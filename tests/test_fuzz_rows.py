@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from linn.chat import render as chat
-from linn.chat.request import render_row, request_messages, request_tools
+from linn.chat.request import render_row, request_of
 from linn.chat.tool_calls import read_calls
-from linn.data.agents import whose
+from linn.data.agents import check_signal, owner
 from linn.data.conversations import conversation
 from linn.data.overlap import asked, words_of
 from linn.data.rows import object_of, read_rows
@@ -215,7 +215,8 @@ def hold_all(domain: Any, row: dict[str, Any]) -> None:
     )
     def holds(found: dict[str, Any]) -> None:
         def read(row: dict[str, Any]) -> Prompt:
-            whose(row, name)
+            owner(row)
+            check_signal(row, name)
             prompt = domain.from_row(row, 7)
             assert isinstance(prompt, Prompt) and prompt.messages and isinstance(prompt.id, str)
             chat.render(prompt.messages, prompt.tools, prompt.thinking)
@@ -250,9 +251,10 @@ def test_sft_rows(row: dict[str, Any]) -> None:
     )
 )
 def test_requests(row: dict[str, Any]) -> None:
-    tries(lambda r: request_messages(r, 0), row)
-    tries(lambda r: request_tools(r, 0), row)
-    tries(render_row, row)
+    request = tries(request_of, row)
+    text = tries(render_row, row)
+    if request is not None:
+        assert text == chat.render(request.messages, request.tools, request.thinking)
     tries(asked, row)
 
 

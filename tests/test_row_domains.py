@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import subprocess
@@ -11,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from linn.data.agents import whose
+from linn.chat import render as chat
+from linn.chat.request import render_row
+from linn.data.agents import check_signal, is_for, owner, owner_in_words
 from linn.data.names import is_remote, located
 from linn.data.rows import BadRow, write_rows
 from linn.data.tally import Tally
-from linn.domains.base import content_key, split_of
+from linn.domains.base import Domain, content_key, split_of
 from linn.domains.load import load
 from linn.errors import UserError
 from linn.offline.decontaminate import Against
@@ -24,6 +29,7 @@ from linn.offline.describe import describe
 from linn.recipe.stages import SftConfig
 from linn.stages.prompts import Position
 from linn.stages.sft import samples_of_files
+from linn.types import Message
 
 
 def mcqa(n: int, agent: str | None = "mcqa_simple_agent", **more: Any) -> dict[str, Any]:
@@ -105,21 +111,25 @@ def test_without_skip_bad_a_bad_row_is_refused_with_its_place_and_the_way_on(
 
 
 def test_rows_that_name_no_agent_are_anyones() -> None:
-    assert (
-        whose(mcqa(0, None), "mcqa")
-        == ""
-        == whose(mcqa(0, "mcqa"), "mcqa")
-        == whose({"agent_ref": "mcqa_simple_agent", "expected_answer": "A"}, "mcqa")
-    )
-    assert whose(mcqa(0), "math") == "of other domains" == whose(mcqa(0), "mine")
-    assert whose(mcqa(0, "my_agent"), "mine") == ""
-    for bad in ({"agent_ref": {"name": 3}}, {"agent_ref": ["x"]}, {"agent_ref": {"name": ""}}):
+    assert owner(mcqa(0, None)) is None and is_for(None, "mcqa")
+    for row in (mcqa(0), mcqa(0, "mcqa"), mcqa(0, None) | {"agent_ref": "mcqa_simple_agent"}):
+        assert owner(row) == "mcqa" and is_for("mcqa", "mcqa")
+    assert not is_for("mcqa", "math") and not is_for("mcqa", "mine")
+    assert owner(mcqa(0, "my_agent")) == "my_agent"
+    assert is_for("my_agent", "mine") and not is_for("my_agent", "mcqa")
+    assert owner_in_words("mcqa") == "of other domains"
+    assert owner_in_words("my_agent") == "of agent my_agent, which no domain knows"
+    for reference in ({"name": 3}, ["x"], {"name": ""}):
         with pytest.raises(BadRow, match="agent_ref"):
-            whose(mcqa(0) | bad, "mcqa")
+            owner(mcqa(0) | {"agent_ref": reference})
+
+
+def test_a_row_that_a_verifier_cannot_go_by_is_bad() -> None:
+    check_signal(mcqa(0), "mcqa")
     with pytest.raises(BadRow, match="_hf_placeholder"):
-        whose(mcqa(0) | {"_hf_placeholder": {"row": 3}}, "mcqa")
+        check_signal(mcqa(0) | {"_hf_placeholder": {"row": 3}}, "mcqa")
     with pytest.raises(BadRow, match="no verifier signal: ground_truth"):
-        whose({"ground_truth": []}, "workplace")
+        check_signal({"ground_truth": []}, "workplace")
 
 
 PATCH = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
@@ -189,6 +199,104 @@ def test_released_layouts_reach_their_domain_and_no_other(tmp_path: Path, name: 
     assert domain.tally.good == len(own) and not domain.tally.bad
     assert domain.tally.others.get("of other domains") == len(told) + len(unnamed) - len(own)
     domain.close()
+
+
+# ---------------------------------------------------------------- what is trained is what is shown
+
+TOOL = {
+    "type": "function",
+    "name": "look_up",
+    "parameters": {"type": "object", "properties": {"key": {"type": "string"}}},
+}
+CHATS: list[list[dict[str, Any]]] = [
+    [{"role": "user", "content": [{"type": "input_text", "text": "Hi "}, {"text": "you"}]}],
+    [{"role": "developer", "content": "D"}, {"role": "user", "content": "U"}],
+    [
+        {"role": "user", "content": "U"},
+        {"role": "assistant", "content": "<think>X</think>\nA"},
+        {"role": "user", "content": "V"},
+    ],
+    [
+        {"role": "user", "content": "U"},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "T",
+            "tool_calls": [{"id": "1", "function": {"name": "look_up", "arguments": '{"key": 1}'}}],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "R"},
+    ],
+    [
+        {"type": "message", "role": "user", "content": "U"},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "T"}]},
+        {"type": "function_call", "call_id": "1", "name": "look_up", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "R"},
+    ],
+    [{"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}],
+    [{"role": "bot", "content": "U"}],
+]
+"""Conversations that released rows may hold; the last two are refused."""
+MODES: list[dict[str, Any]] = [
+    {},
+    {"enable_thinking": True},
+    {"enable_thinking": False},
+    {"enable_thinking": False, "truncate_history_thinking": False},
+]
+OWN_WORDS = {"problem"}
+"""A row that has this field and no conversation is asked in its domain's own words."""
+
+
+@functools.cache
+def reading(name: str) -> Domain:
+    return load(name)
+
+
+@settings(max_examples=400)
+@given(
+    st.sampled_from([(name, row) for name, rows in LAYOUTS.items() for row in rows]),
+    st.sampled_from([None, *CHATS]),
+    st.sampled_from(["", "Be brief."]),
+    st.sampled_from([[], [TOOL]]),
+    st.sampled_from(MODES),
+    st.booleans(),
+)
+def test_a_prompt_is_what_render_shows_or_a_refusal(
+    layout: tuple[str, dict[str, Any]],
+    turns: list[dict[str, Any]] | None,
+    instructions: str,
+    tools: list[dict[str, Any]],
+    mode: dict[str, Any],
+    in_metadata: bool,
+) -> None:
+    name, plain = layout
+    row: dict[str, Any] = {**plain}
+    if turns is not None:
+        params = {"input": turns, "instructions": instructions, "tools": tools}
+        row["responses_create_params"] = params
+    if in_metadata and "responses_create_params" in row:
+        metadata = {"chat_template_kwargs": json.dumps(mode)}
+        row["responses_create_params"] = row["responses_create_params"] | {"metadata": metadata}
+    else:
+        row["chat_template_kwargs"] = mode
+
+    try:
+        prompt = reading(name).from_row(row, 0)
+    except UserError as error:
+        assert turns is not None, error
+        assert turns in CHATS[-2:] or mode.get("truncate_history_thinking") is False, error
+        return
+    assert turns not in CHATS[-2:]
+    assert prompt.thinking is mode.get("enable_thinking", name != "workplace")
+    if OWN_WORDS & row.keys() and "responses_create_params" not in row:
+        with pytest.raises(UserError, match="responses_create_params.input is missing"):
+            render_row(row)
+        return
+    if "enable_thinking" not in mode:
+        row["chat_template_kwargs"] = {"enable_thinking": prompt.thinking}
+    assert chat.render(prompt.messages, prompt.tools, prompt.thinking) == render_row(row)
+    if turns is not None:
+        assert bool(prompt.tools) == bool(tools)
+        assert (prompt.messages[0] == Message("system", "Be brief.")) == bool(instructions)
 
 
 def test_agentic_rows_that_need_an_image_are_one_reason_wherever_their_fields_stand(

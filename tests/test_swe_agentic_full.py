@@ -19,7 +19,7 @@ from support.toy_package import (
 )
 
 import linn
-from linn.chat.render import Codec
+from linn.chat.codec import Codec
 from linn.data.rows import write_rows
 from linn.domains.swe_agentic import (
     SweAgentic,

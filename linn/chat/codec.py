@@ -22,11 +22,14 @@ class Codec:
         eos = tokenizer.token_to_id(END)
         if eos is None:
             raise UserError(
-                f"the tokenizer has no token {END}; linn speaks ChatML: add it as a special token, or start from a chat model"
+                f"the tokenizer has no token {END}; linn speaks ChatML: "
+                "add it as a special token, or start from a chat model"
             )
         self.tokenizer = tokenizer
         self.eos: int = eos
+        """The id of `<|im_end|>`, which ends a sampled turn."""
         self._longest = 0
+        """Characters of the longest token; 0: not looked up yet."""
 
     @classmethod
     def load(cls, folder: str | Path) -> Codec:
@@ -36,13 +39,15 @@ class Codec:
         path = Path(folder) / "tokenizer.json"
         if not path.is_file():
             raise UserError(
-                f"{path}: no such file; linn needs a fast tokenizer: load the tokenizer with transformers and save it with save_pretrained"
+                f"{path}: no such file; linn needs a fast tokenizer: "
+                "load the tokenizer with transformers and save it with save_pretrained"
             )
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
             raise UserError(
-                f"{path}: not a tokenizer this version of `tokenizers` reads ({error}); save it anew or update `tokenizers`"
+                f"{path}: not a tokenizer this version of `tokenizers` reads ({error}); "
+                "save it anew or update `tokenizers`"
             ) from None
         try:
             return cls(tokenizer)
@@ -50,12 +55,12 @@ class Codec:
             raise UserError(f"{path}: {error}") from None
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text; nothing is added before or after. Halves of surrogate pairs, which are no text, become `?`."""
-        return list(
-            self.tokenizer.encode(
-                text.encode("utf-8", "replace").decode(), add_special_tokens=False
-            ).ids
-        )
+        """Token ids of a text; nothing is added before or after.
+
+        Halves of surrogate pairs, which are not text, become `?`.
+        """
+        text = text.encode("utf-8", "replace").decode()
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int], specials: bool = True) -> str:
         """The text of token ids; `specials=False` leaves out special tokens."""
@@ -64,34 +69,43 @@ class Codec:
     def encode_spans(
         self, pieces: Iterable[tuple[str, bool]], most: int | None = None
     ) -> tuple[list[int], list[bool]]:
-        """Ids and mask of `spans`. Each piece is tokenised by itself, so tokens meet at the borders that sampling has.
+        """Ids and mask of `spans`, of equal length.
 
-        With `most`, no more of a text is tokenised than shows that it has more tokens: a megabyte of text takes 200 MB.
+        Each piece is tokenised by itself, so tokens meet at the borders that sampling has. With
+        `most`, a text that has more tokens than that is tokenised only so far that this shows: a
+        megabyte of text takes 200 MB.
         """
         ids: list[int] = []
         mask: list[bool] = []
         for text, trained in pieces:
-            if most is not None and len(ids) > most:
-                break
-            new = self.encode(text if most is None else text[: self._characters(most + 1)])
-            ids += new
-            mask += [trained] * len(new)
+            if most is not None:
+                if len(ids) > most:
+                    break
+                text = text[: self._characters(most + 1)]
+            piece = self.encode(text)
+            ids += piece
+            mask += [trained] * len(piece)
         return ids, mask
 
     def _characters(self, tokens: int) -> int | None:
-        """Characters that have so many tokens at least; None where one token may stand for any number: a normaliser, an unknown token."""
+        """Characters that are at least `tokens` tokens; None where nothing bounds them."""
         model = self.tokenizer.model
-        if (
-            self.tokenizer.normalizer is not None
-            or getattr(model, "unk_token", None) is not None
-            or getattr(model, "unk_id", None) is not None
-        ):
+        # A normaliser, or an unknown token, may turn any number of characters into one token.
+        if self.tokenizer.normalizer is not None:
             return None
-        self._longest = self._longest or max(map(len, self.tokenizer.get_vocab()))
+        for attribute in ("unk_token", "unk_id"):
+            if getattr(model, attribute, None) is not None:
+                return None
+        if self._longest == 0:
+            self._longest = max(len(token) for token in self.tokenizer.get_vocab())
         return tokens * self._longest
 
     def prompt_ids(self, prompt: Prompt, keep_thinking: bool = False) -> list[int]:
-        """What the model reads before its first turn, earlier turns cut into tokens as they were when they were sampled."""
-        pieces = spans(prompt.messages, prompt.tools, prompt.thinking, keep_thinking)
-        pieces[-1] = (pieces[-1][0] + generation(prompt.thinking), False)
+        """What the model reads before its first turn.
+
+        Earlier turns are cut into tokens as they were when they were sampled.
+        """
+        pieces = spans(prompt.messages, prompt.tools, keep_thinking=keep_thinking)
+        last, _ = pieces[-1]
+        pieces[-1] = (last + generation(prompt.thinking), False)
         return self.encode_spans(pieces)[0]

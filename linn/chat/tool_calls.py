@@ -1,4 +1,7 @@
-"""Reading tool calls out of sampled text: XML or JSON inside `<tool_call>`, typed by the declared schemas."""
+"""Reading tool calls out of sampled text.
+
+Calls are XML or JSON inside `<tool_call>`; XML values are typed by the declared schemas.
+"""
 
 from __future__ import annotations
 
@@ -12,112 +15,137 @@ CALL, CALL_END = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "</function>"
 PARAMETER, PARAMETER_END = "<parameter=", "</parameter>"
 
+_LONGEST_NAME = 1000
+"""Characters of a function's or parameter's name; bounds the search for the `>` behind it."""
+
 
 def read_calls(
     text: str, tools: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[str, tuple[ToolCall, ...]]:
-    """What a text says beside its calls, and the calls; never raises, in time linear in the text.
+    """(the text beside the calls, the calls); never raises, in time linear in the text.
 
-    A call that cannot be read has its own text as arguments, or stays in what is said where not even a name is there.
+    A call that cannot be read has its own text as arguments, or stays in the text where not even
+    a name is there.
     """
     calls: list[ToolCall] = []
-    said: list[str] = []
+    beside: list[str] = []
     reader = _Reader(text, _declared(tools))
     position = 0
-    while (found := text.find(CALL, position)) >= 0:
-        call, after = reader.read(found + len(CALL))
+    while (start := text.find(CALL, position)) >= 0:
+        call, after = reader.read(start + len(CALL))
         if call is None:
-            said.append(text[position:after])
+            beside.append(text[position:after])
         else:
-            between = text[position:found]
-            said.append(between.strip("\n") if calls else between.removesuffix("\n"))
+            between = text[position:start]
+            # The newline before the first call belongs to the format; the answer's own ones stay.
+            if calls:
+                beside.append(between.strip("\n"))
+            else:
+                beside.append(between.removesuffix("\n"))
             calls.append(call)
         position = after
     if not calls:
         return text, ()
-    said.append(text[position:].strip())
-    return "\n".join(piece for piece in said if piece), tuple(calls)
+    beside.append(text[position:].strip())
+    return "\n".join(piece for piece in beside if piece), tuple(calls)
 
 
 def arguments_of(value: object) -> Mapping[str, Any] | str:
-    """Arguments as a row or a JSON call gives them: an object, or text that is read where it holds one and else kept."""
+    """Arguments as a row or a JSON call gives them: an object, or its JSON text.
+
+    Text that holds no object is kept as text.
+    """
     if isinstance(value, Mapping):
         return value
     if value is None:
         return {}
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    read = decoded(text) if text.strip() else {}
-    return read if isinstance(read, dict) else text
+    if not text.strip():
+        return {}
+    arguments = decoded(text)
+    return arguments if isinstance(arguments, dict) else text
 
 
 class _Reader:
-    """Reads calls out of one text, forward only, so that hostile text costs no more than its length."""
+    """Reads calls out of one text, forward only: hostile text costs no more than its length."""
 
     def __init__(self, text: str, types: Mapping[str, Mapping[str, set[str]]]) -> None:
+        """`types`: JSON types by function and parameter."""
         self.text = text
         self.types = types
         self.endless = len(text) + 1
-        """No parameter value that starts here or later ends."""
+        """No parameter value that starts here or later has an end."""
 
     def read(self, start: int) -> tuple[ToolCall | None, int]:
-        """The call whose inside starts at `start`, or None, and where to go on."""
+        """(the call whose inside starts at `start`, the place behind it); None: it has no name."""
         position = self._skip(start)
         if not self.text.startswith(FUNCTION, position):
             return self._read_json(start)
-        name, position = self._attribute(position + len(FUNCTION))
+        name, inside = self._name(position + len(FUNCTION))
         if not name:
-            return None, position
-        inside = position
+            return None, inside
+
         arguments: dict[str, Any] = {}
-        while True:
-            position = self._skip(position)
-            if self.text.startswith(FUNCTION_END, position):
-                after = self._skip(position + len(FUNCTION_END))
-                return ToolCall(name, arguments), after + len(CALL_END) if self.text.startswith(
-                    CALL_END, after
-                ) else after
-            if not self.text.startswith(PARAMETER, position):
-                break
-            key, position = self._attribute(position + len(PARAMETER))
-            value, position = self._parameter(position)
+        types = self.types.get(name, {})
+        position = self._skip(inside)
+        while self.text.startswith(PARAMETER, position):
+            key, position = self._name(position + len(PARAMETER))
+            value, position = self._value(position)
             if not key or value is None:
-                break
-            arguments[key] = _typed(value, self.types.get(name, {}).get(key, set()))
+                return self._unread(name, inside, position)
+            arguments[key] = _typed(value, types.get(key, set()))
+            position = self._skip(position)
+
+        if not self.text.startswith(FUNCTION_END, position):
+            return self._unread(name, inside, position)
+        after = self._skip(position + len(FUNCTION_END))
+        if self.text.startswith(CALL_END, after):
+            after += len(CALL_END)
+        return ToolCall(name, arguments), after
+
+    def _unread(self, name: str, inside: int, position: int) -> tuple[ToolCall, int]:
+        """The call with its own text as arguments; reading stopped at `position`."""
         body, after = self._block(inside, position)
-        return ToolCall(
-            name, body.rstrip().removesuffix(FUNCTION_END).removeprefix("\n").removesuffix("\n")
-        ), after
+        body = body.rstrip().removesuffix(FUNCTION_END)
+        return ToolCall(name, body.removeprefix("\n").removesuffix("\n")), after
 
     def _read_json(self, start: int) -> tuple[ToolCall | None, int]:
         body, after = self._block(start, start)
-        told = decoded(body)
-        if not isinstance(told, dict) or not isinstance(told.get("name"), str) or not told["name"]:
+        fields = decoded(body)
+        name = fields.get("name") if isinstance(fields, dict) else None
+        if not isinstance(name, str) or not name:
             return None, after
-        return ToolCall(told["name"], arguments_of(told.get("arguments"))), after
+        return ToolCall(name, arguments_of(fields.get("arguments"))), after
 
     def _block(self, start: int, position: int) -> tuple[str, int]:
-        """The text from `start` to the closing mark of the call at or after `position`, and the place behind the mark."""
+        """(text from `start` to the call's closing mark, place behind the mark).
+
+        The mark is the first at or after `position`; without one the text is all that is left.
+        """
         end = self.text.find(CALL_END, position)
-        return (
-            (self.text[start:], len(self.text))
-            if end < 0
-            else (self.text[start:end], end + len(CALL_END))
-        )
+        if end < 0:
+            return self.text[start:], len(self.text)
+        return self.text[start:end], end + len(CALL_END)
 
     def _skip(self, position: int) -> int:
+        """The first place at or after `position` that is not white space."""
         while position < len(self.text) and self.text[position].isspace():
             position += 1
         return position
 
-    def _attribute(self, start: int) -> tuple[str, int]:
-        """What stands before the next `>` of this line, and the place behind it; empty where there is none."""
-        end = self.text.find(">", start, start + 1000)
+    def _name(self, start: int) -> tuple[str, int]:
+        """(text before the next `>` of this line, place behind it); empty where there is none."""
+        end = self.text.find(">", start, start + _LONGEST_NAME)
         if end < 0 or "\n" in self.text[start:end]:
             return "", start
         return self.text[start:end].strip(), end + 1
 
-    def _parameter(self, start: int) -> tuple[str | None, int]:
-        """The value that starts here; it ends at the first closing mark that another parameter or the end of the call follows."""
+    def _value(self, start: int) -> tuple[str | None, int]:
+        """(the parameter's value that starts here, the place behind its closing mark).
+
+        It ends at the first closing mark that another parameter or the end of the call follows,
+        so that a value may hold the mark itself. None where it has no end.
+        """
         if start >= self.endless:
             return None, start
         end = start
@@ -130,64 +158,80 @@ class _Reader:
         return None, start
 
 
+# ---------------------------------------------------------------- types
+
+
 def _declared(tools: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, set[str]]]:
-    """Types by function and parameter, as far as the definitions tell."""
+    """JSON types by function and parameter, as far as the definitions name them."""
     declared: dict[str, dict[str, set[str]]] = {}
     for tool in tools:
         function = tool.get("function", tool)
-        parameters = function.get("parameters") if isinstance(function, Mapping) else None
-        properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
+        if not isinstance(function, Mapping):
+            continue
+        parameters = function.get("parameters")
+        if not isinstance(parameters, Mapping):
+            continue
+        properties = parameters.get("properties")
         if isinstance(properties, Mapping):
-            declared[str(function.get("name"))] = {
-                str(key): _types(schema) for key, schema in properties.items()
-            }
+            types = {str(key): _types(schema) for key, schema in properties.items()}
+            declared[str(function.get("name"))] = types
     return declared
 
 
 def _types(schema: object) -> set[str]:
-    """The JSON types a schema allows: its `type`, or those of its alternatives."""
+    """The JSON types a schema allows: its `type`, and those of its alternatives."""
     if not isinstance(schema, Mapping):
         return set()
-    told = schema.get("type")
-    types = (
-        {told}
-        if isinstance(told, str)
-        else {t for t in told if isinstance(t, str)}
-        if isinstance(told, list)
-        else set()
-    )
+    types: set[str] = set()
+    named = schema.get("type")
+    if isinstance(named, str):
+        types.add(named)
+    elif isinstance(named, list):
+        types |= {name for name in named if isinstance(name, str)}
     for key in ("anyOf", "oneOf"):
-        for choice in schema[key] if isinstance(schema.get(key), list) else ():
-            types |= _types(choice)
+        choices = schema.get(key)
+        if isinstance(choices, list):
+            types = types.union(*map(_types, choices))
     return types
 
 
 _PYTHON = {"True": "true", "False": "false", "None": "null"}
+"""Values as Python writes them, and as JSON does."""
 _KINDS: dict[str, tuple[type, ...]] = {
-    "integer": (int,), "number": (int, float), "boolean": (bool,), "array": (list,), "object": (dict,), "null": (type(None),)
-}  # fmt: skip
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+    "null": (type(None),),
+}
+"""What a JSON type is in Python."""
 
 
 def _typed(text: str, types: set[str]) -> Any:
-    """A parameter's text as a value of one of these types; the text itself where none fits or text is allowed."""
-    if not types or (types <= {"string"}):
+    """A parameter's text as a value of one of these types.
+
+    The text itself where none fits, or where text is allowed.
+    """
+    if not types or types <= {"string"}:
         return text
     value = decoded(_PYTHON.get(text.strip(), text))
+    # Where text is allowed too, null alone means something else than the text "null".
     if "string" in types and value is not None:
         return text
-    if (
-        isinstance(value, float)
-        and "number" not in types
-        and "integer" in types
-        and value.is_integer()
-    ):
-        return int(value)
-    kinds = [kind for name in types for kind in _KINDS.get(name, ())]
-    return value if type(value) in kinds else text
+    if isinstance(value, float) and "integer" in types and "number" not in types:
+        if value.is_integer():
+            return int(value)
+        return text
+    for name in types:
+        # Not isinstance: True is an int.
+        if type(value) in _KINDS.get(name, ()):
+            return value
+    return text
 
 
-class _Unreadable:
-    """What `decoded` gives for text that is no JSON; no JSON type, so every check for one refuses it."""
+class _NotJson:
+    """What `decoded` gives for text that is not JSON: every check for a JSON type refuses it."""
 
 
 def decoded(text: str) -> Any:
@@ -195,8 +239,8 @@ def decoded(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        return _Unreadable()
+        return _NotJson()
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")

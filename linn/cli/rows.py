@@ -1,23 +1,43 @@
-"""The verbs over rows: `linn data`, `filter`, `tasks`, `grade`, `check`, `render`. `cli.py` registers them.
+"""The verbs over rows: `linn data`, `filter`, `tasks`, `grade`, `check`, `render`.
 
-Heavy imports happen inside the verbs, so that help and grader checks start in a blink.
+`main.py` registers them. Heavy imports happen inside the verbs, so that help and grader checks
+start in a blink.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from linn.cli.filter import filter_rows as filter_rows
+from linn.cli.filter import judges_for
 from linn.errors import UserError
 
 if TYPE_CHECKING:
-    from linn.engine.protocol import Engine
-    from linn.offline.difficulty import Solver
-    from linn.types import Sampling
+    from linn.chat.codec import Codec
+    from linn.judges.panel import Judges
+
+# ---------------------------------------------------------------- grade
+
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="the model that judges: RUN@STAGE, a checkpoint folder, or http://HOST:PORT/v1#MODEL",
+    ),
+]
+GradeOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="KEY=VALUE",
+        help="an option of the domain, or judge.KEY of the judge; may be repeated",
+    ),
+]
 
 
 def grade(
@@ -30,219 +50,64 @@ def grade(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="count and skip broken lines")
     ] = False,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="the model that judges: RUN@STAGE, a checkpoint folder, or http://HOST:PORT/v1#MODEL",
-        ),
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="KEY=VALUE",
-            help="an option of the domain, or judge.KEY of the judge; may be repeated",
-        ),
-    ] = None,
+    judge: Judge = None,
+    options: GradeOptions = None,
 ) -> None:
     """Grade replies offline with a domain's own grader, or a judge model."""
     import asyncio
+    from contextlib import ExitStack
 
     from linn.data.rows import writable, write_rows
     from linn.data.tally import Tally
     from linn.domains.load import load
+    from linn.engine.open import open_engine
     from linn.offline.grade import grade as graded
     from linn.progress import reading
     from linn.recipe import load as recipes
-
-    writable(out)
-    keys = recipes.domain_config(domain, judge, options or [])
-    loaded = load(domain, keys.options)
-    broken = Tally()
-    judges, engine = None, None
-    try:
-        if keys.judge is not None:
-            from linn.engine.open import open_engine
-            from linn.judges.open import judge_folders, judges_of
-            from linn.recipe.schema import ScaleConfig
-
-            engine = open_engine(ScaleConfig())
-            judges = judges_of(
-                {loaded.name: keys.judge}, judge_folders({loaded.name: keys.judge}, None), engine
-            )
-        total = 0.0
-
-        def counted(verdicts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-            nonlocal total
-            for verdict in verdicts:
-                total += verdict["reward"]
-                yield verdict
-
-        with reading(str(replies)) as progress:
-            count = write_rows(
-                out,
-                counted(
-                    asyncio.run(
-                        graded(
-                            loaded, rows, replies, broken if skip_bad else None, judges, progress
-                        )
-                    )
-                ),
-            )
-    finally:
-        loaded.close()
-        if engine is not None:
-            engine.close()
-    typer.echo(
-        f"{count} verdicts" + (f", mean reward {total / count:.4f}" if count else "") + f": {out}"
-    )
-    if judges is not None and (asked := judges.figures()):
-        typer.echo(
-            f"judge: {asked['judge_questions']:.0f} questions, {asked['judge_unreadable']:.1%} unreadable, {asked['judge_s']:.1f} s"
-        )
-    for told in broken.told():
-        typer.echo(f"skipped: {told}", err=True)
-
-
-def filter_rows(
-    domain: Annotated[str, typer.Argument(help="a domain's name or ./file.py")],
-    rows: Annotated[
-        str,
-        typer.Option(
-            help="JSONL in the released row layout: a path or hf://datasets/OWNER/REPO/FILE"
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="where the rows that stay go, JSONL; OUT.rates.jsonl holds all pass rates"
-        ),
-    ],
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="MODEL",
-            help="RUN@STAGE, a checkpoint folder, or http(s)://HOST:PORT/v1#MODEL",
-        ),
-    ] = None,
-    rollouts: Annotated[int, typer.Option(min=1, help="rollouts a row")] = 8,
-    keep_solved: Annotated[
-        float, typer.Option(min=0, max=1, help="share of the rows solved every time that stays")
-    ] = 0.0,
-    keep_unsolved: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="share of the rows never solved that stays (agentic SWE: 0.1)"
-        ),
-    ] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="sampled tokens a turn at most")] = 49_152,
-    temperature: Annotated[float, typer.Option(min=0, help="sampling temperature")] = 1.0,
-    seed: Annotated[int, typer.Option(help="seed of sampling and of the shares")] = 0,
-    processes: Annotated[int, typer.Option(min=1, help="worker processes, for a checkpoint")] = 2,
-    reuse: Annotated[
-        bool, typer.Option("--reuse", help="rows that have a pass_rate keep it")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option(help="go on where an earlier measurement stood, or begin anew")
-    ] = True,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="count and skip broken rows")
-    ] = False,
-    judge: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="the model that judges, in domains that need one"),
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option", metavar="KEY=VALUE", help="an option of the domain; may be repeated"
-        ),
-    ] = None,
-) -> None:
-    """Measure how often a model solves each row, and keep the rows worth training on."""
-    import asyncio
-    from contextlib import ExitStack
-
-    from linn.data.rows import writable
-    from linn.domains.load import load
-    from linn.engine.open import open_engine
-    from linn.judges.open import judge_folders, judges_of
-    from linn.offline import difficulty
-    from linn.progress import Progress
-    from linn.recipe import load as recipes
     from linn.recipe.schema import ScaleConfig
-    from linn.types import Sampling
 
     writable(out)
-    keys = recipes.domain_config(domain, judge, options or []).model_copy(
-        update={"rows": rows, "skip_bad": skip_bad}
-    )
-    loaded, how, kept, show = (
-        load(domain, keys.options),
-        Sampling(max_tokens, temperature),
-        Path(f"{out}.rates.jsonl"),
-        Progress(),
-    )
-    settings = {
-        "domain": domain,
-        "from": source,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "judge": judge,
-        "options": options or [],
-    }
-    if not resume:
-        kept.unlink(missing_ok=True)
+    config = recipes.domain_config(domain, judge, options or [])
+    loaded = load(domain, config.options)
+    broken = Tally()
+    rewards: list[float] = []
+
+    def counted(verdicts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for verdict in verdicts:
+            rewards.append(verdict["reward"])
+            yield verdict
+
     with ExitStack() as stack:
         stack.callback(loaded.close)
-        stack.callback(show.close)
-        engine = open_engine(ScaleConfig(processes=processes))
-        stack.callback(engine.close)
-        named = {loaded.name: keys.judge} if keys.judge is not None else {}
-        judges = judges_of(named, judge_folders(named, None), engine) if named else None
-        solver = _solver(source, how, engine, loaded.max_turns) if source else None
+        judges = None
+        if config.judge is not None:
+            # Worker processes start for a judge alone: graders need no engine.
+            engine = open_engine(ScaleConfig())
+            stack.callback(engine.close)
+            judges = judges_for(loaded, config.judge, engine)
+        with reading(str(replies)) as progress:
+            tally = broken if skip_bad else None
+            verdicts = asyncio.run(graded(loaded, rows, replies, tally, judges, progress))
+            write_rows(out, counted(verdicts))
+    _print_grades(rewards, out, judges)
+    for line in broken.told():
+        typer.echo(f"skipped: {line}", err=True)
 
-        def on_rows(done: int, total: int) -> None:
-            show.step("filter", done, total, {})
 
-        def on_read(share: float, line: int) -> None:
-            if line % 1024 == 0:
-                show.note("filter", round(100 * share), 100, f"{line:,} lines read")
-
-        rates = asyncio.run(
-            difficulty.measured(
-                loaded, solver, rollouts, how, seed, kept, settings, reuse, judges, on_rows, on_read
-            )
+def _print_grades(rewards: list[float], out: Path, judges: Judges | None) -> None:
+    summary = f"{len(rewards)} verdicts"
+    if rewards:
+        summary += f", mean reward {sum(rewards) / len(rewards):.4f}"
+    typer.echo(f"{summary}: {out}")
+    metrics = judges.figures() if judges is not None else {}
+    if metrics:
+        typer.echo(
+            f"judge: {metrics['judge_questions']:.0f} questions, "
+            f"{metrics['judge_unreadable']:.1%} unreadable, {metrics['judge_s']:.1f} s"
         )
-        stay = difficulty.chosen(rates, keep_solved, keep_unsolved, seed)
-        count = difficulty.write_kept(loaded, rates, stay, out)
-    typer.echo(difficulty.histogram(rates))
-    typer.echo(
-        f"{count:,} of {len(rates):,} rows stay: {out}"
-        + (f" (rows: {loaded.tally})" if loaded.tally.bad or loaded.tally.others else "")
-    )
 
 
-def _solver(source: str, how: Sampling, engine: Engine, turns: int) -> Solver:
-    """Who answers the prompts: a checkpoint over `engine`, or an endpoint."""
-    from linn.chat.codec import Codec
-    from linn.checkpoints import resolve
-    from linn.judges.endpoint import EndpointJudge
-    from linn.offline.difficulty import CheckpointSolver, EndpointSolver
-    from linn.recipe.schema import endpoint_of
-    from linn.types import Optim
-
-    if (endpoint := endpoint_of(source)) is not None:
-        if turns > 1:
-            raise UserError(
-                f"--from {source}: an endpoint answers single-turn domains alone; give a checkpoint"
-            )
-        return EndpointSolver(EndpointJudge(*endpoint, how))
-    folder = resolve(source)
-    engine.load(folder, Optim())
-    return CheckpointSolver(engine.sampler, Codec.load(folder))
+# ---------------------------------------------------------------- check and tasks
 
 
 def check(
@@ -256,7 +121,8 @@ def check(
         ),
     ] = None,
 ) -> None:
-    """Prove a domain: gold earns 1, another's gold doesn't, hostile replies neither raise, earn nor hang."""
+    """Prove a domain: gold earns 1, another's gold doesn't,
+    hostile replies neither raise, earn nor hang."""
     from linn.domains.check import check as findings_of
     from linn.domains.load import load
     from linn.recipe import load as recipes
@@ -267,11 +133,11 @@ def check(
     finally:
         domain.close()
     for finding in findings:
-        typer.echo(
-            f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}"
-            + ("" if finding.ok else f": {finding.detail}")
-        )
-    if not all(f.ok for f in findings):
+        if finding.ok:
+            typer.echo(f"ok    {finding.what}")
+        else:
+            typer.echo(f"FAIL  {finding.what}: {finding.detail}")
+    if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
@@ -280,7 +146,8 @@ def tasks(
     packages: Annotated[
         str | None,
         typer.Option(
-            help="packages, comma-separated, NAME or NAME==VERSION, fetched by pip; default: the eight that docs/domains.md lists"
+            help="packages, comma-separated, NAME or NAME==VERSION, fetched by pip; "
+            "default: the eight that docs/domains.md lists"
         ),
     ] = None,
     each: Annotated[int, typer.Option(help="tasks of each package at most", min=1)] = 20,
@@ -293,7 +160,8 @@ def tasks(
         typer.Option(metavar="FILE", help="make none; prove every task of a file that was made"),
     ] = None,
 ) -> None:
-    """Make repair tasks for swe_agentic: bugs in published packages, proved by the packages' own tests."""
+    """Make repair tasks for swe_agentic: bugs in published packages,
+    proved by the packages' own tests."""
     from linn.data.rows import writable, write_rows
     from linn.domains.swe_agentic.make_tasks import PACKAGES, make_all
 
@@ -303,25 +171,22 @@ def tasks(
     if out is None:
         raise UserError("give --out FILE for new tasks, or --check FILE to prove those of a file")
     writable(out)
-    made = []
-    names = (
-        PACKAGES
-        if packages is None
-        else [name.strip() for name in packages.split(",") if name.strip()]
-    )
+    names: Sequence[str] = PACKAGES
+    if packages is not None:
+        names = [name.strip() for name in packages.split(",") if name.strip()]
     levels = [level.strip() for level in difficulty.split(",")]
-    for found in make_all(names, each, levels, seed):
-        typer.echo(found.line())
-        if found.rows:
-            made += found.rows
-            write_rows(
-                out, made
-            )  # after every package, so that an end before the last one loses little
-    if not made:
+
+    rows: list[dict[str, Any]] = []
+    for made in make_all(names, each, levels, seed):
+        typer.echo(made.line())
+        if made.rows:
+            rows += made.rows
+            # After every package, so that an end before the last one loses little.
+            write_rows(out, rows)
+    if not rows:
         raise UserError("no task was made")
-    typer.echo(
-        f"{len(made)} tasks of {len({row['metadata']['package'] for row in made})} packages: {out}"
-    )
+    used = {row["metadata"]["package"] for row in rows}
+    typer.echo(f"{len(rows)} tasks of {len(used)} packages: {out}")
 
 
 def _prove_tasks(file: Path) -> None:
@@ -329,18 +194,24 @@ def _prove_tasks(file: Path) -> None:
 
     from linn.domains.swe_agentic.episode import disproofs
 
-    held: Counter[str] = Counter()
-    every: Counter[str] = Counter()
-    for named, where, why in disproofs(file):
-        every[named] += 1
-        held[named] += not why
+    proved: Counter[str] = Counter()
+    tasks: Counter[str] = Counter()
+    for package, where, why in disproofs(file):
+        tasks[package] += 1
         if why:
             typer.echo(f"{where}: {why}")
-    for named, count in every.items():
-        typer.echo(f"{named:<24} {held[named]:>4} of {count}")
-    typer.echo(f"{held.total()} of {every.total()} fail before the golden patch and pass after it")
-    if held != every:
+        else:
+            proved[package] += 1
+    for package, count in tasks.items():
+        typer.echo(f"{package:<24} {proved[package]:>4} of {count}")
+    typer.echo(
+        f"{proved.total()} of {tasks.total()} fail before the golden patch and pass after it"
+    )
+    if proved != tasks:
         raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- render and data
 
 
 def render(
@@ -354,31 +225,36 @@ def render(
     ] = None,
 ) -> None:
     """Write what the model would see for each row."""
-    from linn.chat.codec import Codec
     from linn.chat.request import render_row
     from linn.data.rows import read_rows, writable, write_rows
     from linn.progress import reading
 
     writable(out)
-    codec = None
-    if tokens:
-        from linn.checkpoints import resolve
-
-        codec = Codec.load(resolve(tokens))
+    codec = _codec(tokens) if tokens else None
 
     def rendered(progress: Callable[[float, int], None]) -> Iterator[dict[str, Any]]:
-        found = read_rows(rows)
-        for index, row in enumerate(found):
-            progress(found.share, found.line)
+        lines = read_rows(rows)
+        for index, row in enumerate(lines):
+            progress(lines.share, lines.line)
             try:
                 text = render_row(row)
             except UserError as error:
-                raise UserError(f"{rows} line {found.line}: {error}") from None
-            yield {"row": index, "text": text} | ({"tokens": codec.encode(text)} if codec else {})
+                raise UserError(f"{rows} line {lines.line}: {error}") from None
+            entry: dict[str, Any] = {"row": index, "text": text}
+            if codec is not None:
+                entry["tokens"] = codec.encode(text)
+            yield entry
 
     with reading(str(rows)) as progress:
         count = write_rows(out, rendered(progress))
     typer.echo(f"{count} rows: {out}")
+
+
+def _codec(checkpoint: str) -> Codec:
+    from linn.chat.codec import Codec
+    from linn.checkpoints import resolve
+
+    return Codec.load(resolve(checkpoint))
 
 
 def data(
@@ -393,7 +269,8 @@ def data(
         str,
         typer.Option(
             metavar="CHECKPOINT",
-            help="lengths in this checkpoint's tokens, or `characters`; default: the kept tiny base",
+            help="lengths in this checkpoint's tokens, or `characters`; "
+            "default: the kept tiny base",
         ),
     ] = "tiny",
     domain: Annotated[
@@ -424,41 +301,60 @@ def data(
 ) -> None:
     """Tell what a data file holds, or which of its prompts overlap with evaluation sets."""
     from linn.data.names import located
-    from linn.data.rows import writable
-    from linn.files import json_text
-    from linn.offline import describe
-    from linn.offline.decontaminate import Against, decontaminate
-    from linn.progress import reading
 
     path = located(file)
     if against:
-        if out is not None:
-            writable(out)
-        sets = Against(against, ngram or [13])
-        with reading(str(path)) as progress:
-            found, written = decontaminate(path, sets, out, skip_bad, progress)
-        typer.echo(json_text(sets.record(found), 1) if as_json else sets.report(path, found))
-        if out is not None:
-            typer.echo(f"{written:,} rows: {out}", err=as_json)
+        _compare(path, against, ngram or [13], out, skip_bad, as_json)
         return
     if out is not None:
         raise UserError("--out: there is nothing to write without --against EVAL")
-    codec = None
-    if tokens != "characters":
-        from linn.chat.codec import Codec
-        from linn.checkpoints import resolve
+    _describe(path, tokens, domain, as_json)
 
-        codec = Codec.load(resolve(tokens))
+
+def _compare(
+    path: Path,
+    against: list[str],
+    sizes: list[int],
+    out: Path | None,
+    skip_bad: bool,
+    as_json: bool,
+) -> None:
+    """Print which prompts of a file overlap with evaluation sets; write the others to `out`."""
+    from linn.data.rows import writable
+    from linn.files import json_text
+    from linn.offline.decontaminate import Against, decontaminate
+    from linn.progress import reading
+
+    if out is not None:
+        writable(out)
+    sets = Against(against, sizes)
     with reading(str(path)) as progress:
-        told = describe.describe(path, codec, domain, progress)
-    unit = (
-        "characters"
-        if codec is None
-        else "tokens of "
-        + (tokens if tokens != "tiny" else "the kept tiny base (--tokens CHECKPOINT)")
-    )
-    typer.echo(
-        json_text(told.record(), 1)
-        if as_json
-        else describe.table(path, told, unit, shutil.get_terminal_size().columns)
-    )
+        overlaps, written = decontaminate(path, sets, out, skip_bad, progress)
+    if as_json:
+        typer.echo(json_text(sets.record(overlaps), 1))
+    else:
+        typer.echo(sets.report(path, overlaps))
+    if out is not None:
+        typer.echo(f"{written:,} rows: {out}", err=as_json)
+
+
+def _describe(path: Path, tokens: str, domain: str | None, as_json: bool) -> None:
+    """Print what a file holds; lengths are in `tokens`' tokens, or in characters."""
+    from linn.files import json_text
+    from linn.offline import describe
+    from linn.progress import reading
+
+    codec = None
+    unit = "characters"
+    if tokens != "characters":
+        codec = _codec(tokens)
+        unit = f"tokens of {tokens}"
+    if tokens == "tiny":
+        unit = "tokens of the kept tiny base (--tokens CHECKPOINT)"
+
+    with reading(str(path)) as progress:
+        description = describe.describe(path, codec, domain, progress)
+    if as_json:
+        typer.echo(json_text(description.record(), 1))
+    else:
+        typer.echo(describe.table(path, description, unit, shutil.get_terminal_size().columns))

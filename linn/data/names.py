@@ -1,4 +1,8 @@
-"""Data by name: a path, or `hf://datasets/OWNER/REPO[@REVISION]/PATH/IN/REPO.jsonl` by way of huggingface_hub."""
+"""Data by name: a path, or a file of the Hugging Face Hub.
+
+Remote names are `hf://datasets/OWNER/REPO[@REVISION]/PATH/IN/REPO.jsonl`, read by way of
+huggingface_hub.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +17,22 @@ _FORM = re.compile(
 
 
 def is_remote(name: str) -> bool:
-    """Whether `name` names a file of the Hugging Face Hub; UserError where it tries to and fails."""
+    """Whether `name` names a file of the Hub; UserError where it tries to and fails."""
     if not name.startswith("hf:"):
         return False
     if _FORM.fullmatch(name) is None:
         raise UserError(
-            f"{name}: expected hf://datasets/OWNER/REPO/PATH/IN/REPO.jsonl, with @REVISION after REPO to pin one"
+            f"{name}: expected hf://datasets/OWNER/REPO/PATH/IN/REPO.jsonl, "
+            "with @REVISION after REPO to pin one"
         )
     return True
 
 
 def located(name: str | Path) -> Path:
-    """The local file of a name. A remote one comes from the local cache where it is there, else it is downloaded into it.
+    """The local file of a name.
 
-    UserError says what to run where neither works, as on a machine without network.
+    A remote file comes from the local cache, or is downloaded into it. UserError says what to run
+    where neither works, as on a machine without network.
     """
     if not is_remote(str(name)):
         return Path(name)
@@ -36,21 +42,23 @@ def located(name: str | Path) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    # The cache first, and without asking the Hub: a run on a machine without network begins.
     try:
-        return Path(
-            hf_hub_download(
-                repo, path, repo_type="dataset", revision=revision, local_files_only=True
-            )
+        cached = hf_hub_download(
+            repo, path, repo_type="dataset", revision=revision, local_files_only=True
         )
+        return Path(cached)
     except LocalEntryNotFoundError:
         pass
+
     try:
         return Path(hf_hub_download(repo, path, repo_type="dataset", revision=revision))
     except Exception as error:
-        command = f"hf download {repo} {path} --repo-type dataset" + (
-            f" --revision {revision}" if revision else ""
-        )
+        command = f"hf download {repo} {path} --repo-type dataset"
+        if revision:
+            command += f" --revision {revision}"
         why = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{name}: not in the local cache and not to be had ({why}); where there is network: {command}"
+            f"{name}: not in the local cache and not available ({why}); "
+            f"where there is network: {command}"
         ) from None

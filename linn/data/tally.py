@@ -1,4 +1,7 @@
-"""What became of a file's rows: bad ones by reason, others' by agent; each row counted once however often the file is read."""
+"""What became of a file's rows: bad ones by reason, others' by agent.
+
+Each row is counted once, however often the file is read.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from linn.data.rows import BadRow
 from linn.errors import UserError
 
 _WHERE = re.compile(r"^(?:\w+ )?row \d+(?: \(domain \w+\))?: ")
+"""The row's number, which graders put before a message; lines are named by who reads the file."""
 _CUT = re.compile(r" is | are | must | needs?\b| has |: |; |, found ")
+"""What comes before the first of these names a fault: mostly the field."""
 
 
 class Tally:
@@ -24,57 +29,58 @@ class Tally:
         self.first: dict[str, str] = {}
         """The first of each reason: file, line and what is wrong."""
         self.others: dict[str, int] = {}
-        """Rows passed over without fault: another domain's, or of an agent that no domain knows."""
+        """Rows passed over without fault: another domain's, or of an agent no domain knows."""
         self._seen = bytearray()
+        """A bit per line of the file: whether it was counted."""
 
     def new(self, line: int) -> bool:
         """Whether this line was not counted yet; it is from now on."""
         place, bit = divmod(line, 8)
-        if place >= len(self._seen):
-            self._seen.extend(bytes(place + 1 - len(self._seen) + 4096))
+        missing = place + 1 - len(self._seen)
+        if missing > 0:
+            self._seen.extend(bytes(missing + 4096))
         fresh = not self._seen[place] >> bit & 1
         self._seen[place] |= 1 << bit
         return fresh
 
-    def add_bad(self, reason: str, told: str) -> None:
-        """Count a bad row; `told` names file, line and field."""
+    def add_bad(self, reason: str, message: str) -> None:
+        """Count a bad row; `message` names file, line and field."""
         self.bad[reason] = self.bad.get(reason, 0) + 1
-        self.first.setdefault(reason, told)
+        self.first.setdefault(reason, message)
 
-    def add_other(self, whose: str) -> None:
-        """Count a row that is not for this reader."""
-        self.others[whose] = self.others.get(whose, 0) + 1
+    def add_other(self, owner: str) -> None:
+        """Count a row that is not for this reader; `owner`: whose it is, in words."""
+        self.others[owner] = self.others.get(owner, 0) + 1
 
     def record(self) -> dict[str, Any]:
         """The counts as JSON."""
-        bad = {
-            reason: {"rows": count, "first": self.first[reason]}
-            for reason, count in by_count(self.bad)
-        }
+        bad = {}
+        for reason, count in by_count(self.bad):
+            bad[reason] = {"rows": count, "first": self.first[reason]}
         return {"good": self.good, "bad": bad, "others": dict(by_count(self.others))}
 
     def restore(self, record: Mapping[str, Any]) -> None:
         """Take the counts that `record` gave."""
-        self.good, self.others = int(record["good"]), dict(record["others"])
+        self.good = int(record["good"])
+        self.others = dict(record["others"])
         self.bad = {reason: int(entry["rows"]) for reason, entry in record["bad"].items()}
         self.first = {reason: str(entry["first"]) for reason, entry in record["bad"].items()}
 
     def told(self) -> list[str]:
-        """A line a reason: how many, and the first of them."""
-        return [
-            f"{count:,} {reason}, the first: {self.first[reason]}"
-            for reason, count in by_count(self.bad)
-        ]
+        """A line per reason: how many rows, and the first of them."""
+        lines = []
+        for reason, count in by_count(self.bad):
+            lines.append(f"{count:,} {reason}, the first: {self.first[reason]}")
+        return lines
 
     def __str__(self) -> str:
         parts = [f"{self.good:,} good"]
         if self.bad:
-            parts.append(
-                f"{sum(self.bad.values()):,} bad and skipped ("
-                + ", ".join(f"{c:,} {r}" for r, c in by_count(self.bad))
-                + ")"
-            )
-        return ", ".join([*parts, *(f"{c:,} {whose}" for whose, c in by_count(self.others))])
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in by_count(self.bad))
+            parts.append(f"{sum(self.bad.values()):,} bad and skipped ({reasons})")
+        for owner, count in by_count(self.others):
+            parts.append(f"{count:,} {owner}")
+        return ", ".join(parts)
 
 
 def by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -83,8 +89,9 @@ def by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def fault(error: UserError) -> tuple[str, str]:
-    """(what is wrong, reason): the message without its own row number, and a short name that rows with the same fault share."""
+    """(message without its own row number, a short name that rows with the same fault share)."""
     message = _WHERE.sub("", str(error))
     if isinstance(error, BadRow):
         return message, error.reason
-    return message, re.sub(r"\d+", "N", _CUT.split(message, maxsplit=1)[0])[:80]
+    field = _CUT.split(message, maxsplit=1)[0]
+    return message, re.sub(r"\d+", "N", field)[:80]

@@ -240,17 +240,19 @@ class Domain:
 
     def _of_line(self, path: Path, line: int, raw: bytes) -> Prompt | None:
         """The prompt of a line; None for another domain's row, and with `skip_bad` for a bad one. All are counted in `tally`."""
-        from linn.data.agents import whose
+        from linn.data.agents import check_signal, is_for, owner, owner_in_words
         from linn.data.rows import object_of
         from linn.data.tally import fault
 
         fresh = self.tally.new(line)
         try:
             row = object_of(raw)
-            if other := whose(row, self.name):
+            agent = owner(row)
+            if agent is not None and not is_for(agent, self.name):
                 if fresh:
-                    self.tally.add_other(other)
+                    self.tally.add_other(owner_in_words(agent))
                 return None
+            check_signal(row, self.name)
             prompt = replace(self.from_row(row, line - 1), pass_rate=row.get("pass_rate"))
         except UserError as error:
             message, reason = fault(error)

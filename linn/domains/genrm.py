@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from linn.chat.request import request_messages
+from linn.chat.request import request_of
 from linn.domains.base import Domain
 from linn.domains.common.why_questions import (
     RAMBLE,
@@ -166,14 +166,19 @@ class GenRM(Domain):
             ranking=ranking,
         )
         principle = _text(row.get("principle") or self.principle, "principle", index)
+        request = request_of(row, index)
+        if request.tools or any(message.tool_calls for message in request.messages):
+            raise UserError(
+                f"row {index}: tools: a reward model is shown neither tools nor calls (paper §4.4)"
+            )
         prompt = _prompt(
-            request_messages(row, index),
+            request.messages,
             unthought(first),
             unthought(second),
             principle,
             verdict,
         )
-        return replace(prompt, id=str(row.get("id", index)))
+        return replace(prompt, id=str(row.get("id", index)), thinking=request.thinking)
 
 
 def _text(value: object, key: str, index: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from linn.chat.request import request_messages
+from linn.chat.request import request_of
 from linn.domains.base import Domain
 from linn.domains.common.boxes import last_box
 from linn.errors import UserError
@@ -130,8 +130,15 @@ class MultipleChoice(Domain):
             patterns=patterns,
             prefix=prefix,
         )
-        prompt_id = str(row.get("uuid") or index)
-        return Prompt(self.name, prompt_id, request_messages(row, index), hidden=choice)
+        request = request_of(row, index)
+        return Prompt(
+            domain=self.name,
+            id=str(row.get("uuid") or index),
+            messages=request.messages,
+            thinking=request.thinking,
+            tools=request.tools,
+            hidden=choice,
+        )
 
     # -------------------------------------------------- grading
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from linn.chat.request import request_messages
+from linn.chat.request import request_of
 from linn.domains.base import Domain
 from linn.domains.common.why_questions import (
     RAMBLE,
@@ -250,10 +250,13 @@ class Preference(Domain):
             reference=unthought(row.get("reference") or ""),
             principle=row.get("principle"),
         )
+        request = request_of(row, index)
         return Prompt(
             domain=self.name,
             id=str(row.get("id", row.get("uuid", index))),
-            messages=request_messages(row, index),
+            messages=request.messages,
+            thinking=request.thinking,
+            tools=request.tools,
             hidden=hidden,
         )
 

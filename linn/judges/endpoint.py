@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from linn.chat.request import content_text
 from linn.errors import InfrastructureError, task_group
 from linn.judges.model import JUDGE_SAMPLING
 from linn.judges.text import answer_of
@@ -164,9 +165,7 @@ def _answer(body: bytes) -> str | None:
         return None
 
     # Some servers answer in parts, as requests may be written.
-    if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, dict)]
-        content = "".join(str(part.get("text", "")) for part in parts)
+    content = content_text(content, "message", skip_other_parts=True)
     if content is None:  # the limit came within the reasoning
         return ""
     if not isinstance(content, str):

@@ -30,7 +30,9 @@ class Overlaps:
     prompts: int = 0
     """Training prompts compared."""
     held_out: int = 0
-    """Rows of the file that are themselves the domain's validation or test split; never trained on, kept."""
+    """Rows of the file that are the domain's own validation or test split.
+
+    They are never trained on, and stay in the file."""
     hits: dict[tuple[str, int], int] = field(default_factory=dict)
     """Prompts that meet each evaluation set, by its name and the n of the n-grams."""
     dirty: int = 0
@@ -40,49 +42,69 @@ class Overlaps:
     tally: Tally = field(default_factory=Tally)
     """Rows that could not be compared."""
 
+    def add(self, line: int, hits: Sequence[Hit]) -> None:
+        """Count a prompt that meets evaluation sets."""
+        self.dirty += 1
+        for hit in hits:
+            name = hit.name, hit.ngram
+            self.hits[name] = self.hits.get(name, 0) + 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append((line, max(hits, key=lambda hit: hit.grams)))
+
 
 class Against:
-    """Evaluation sets by name: a file, a domain's generated test split (`mcqa`), or a file's test split under a domain (`mcqa:FILE`)."""
+    """Evaluation sets by name.
+
+    A name is a file, a domain whose test split is generated (`mcqa`), or `DOMAIN:FILE` for the
+    test split of a file.
+    """
 
     def __init__(self, names: Sequence[str], sizes: Sequence[int] = (13,)) -> None:
-        """`sizes`: words of the n-grams; a prompt is contaminated that meets a set by any of them."""
+        """`sizes`: words of the n-grams; a prompt that meets a set by any is contaminated."""
         self.sizes = sorted(set(sizes))
         self._splits: list[tuple[Path, Domain]] = []
-        self.sets = [
-            Evaluated(name, self._prompts(name), n)
-            for name in dict.fromkeys(names)
-            for n in self.sizes
-        ]
+        """Files whose test split is compared with, and the domains that read them."""
+        self.sets = []
+        for name in dict.fromkeys(names):
+            for n in self.sizes:
+                self.sets.append(Evaluated(name, self._prompts(name), n))
 
     def _prompts(self, name: str) -> Iterator[Sequence[str]]:
+        """The texts of each prompt's user turns."""
         domain, _, file = name.partition(":")
         if is_remote(name) or (Path(name).is_file() and not name.endswith(".py")):
-            path = located(name)
-            for number, raw in Lines(path):
-                try:
-                    yield asked(object_of(raw))
-                except UserError as error:
-                    raise UserError(f"--against {path} line {number}: {error}") from None
+            yield from _file_prompts(located(name))
         elif domain in NAMES or domain.endswith(".py"):
-            loaded = reader(domain, {"rows": file, "skip_bad": True} if file else None)
-            try:
-                for prompt in (
-                    loaded.prompts("test") if file else islice(loaded.prompts("test"), GENERATED)
-                ):
-                    yield [m.content for m in prompt.messages if m.role == "user"]
-            finally:
-                loaded.close()
-            if file:
-                self._splits.append((located(file), loaded))
+            yield from self._domain_prompts(domain, file)
         else:
             raise UserError(
-                f"--against {name}: no such file, and no domain; domains: {', '.join(NAMES)}, or DOMAIN:FILE for a file's test split"
+                f"--against {name}: no such file, and no domain; domains: {', '.join(NAMES)}, "
+                "or DOMAIN:FILE for a file's test split"
             )
 
+    def _domain_prompts(self, name: str, file: str) -> Iterator[Sequence[str]]:
+        options = {"rows": file, "skip_bad": True} if file else None
+        domain = reader(name, options)
+        prompts = domain.prompts("test")
+        if not file:
+            # Generated without end.
+            prompts = islice(prompts, GENERATED)
+        try:
+            for prompt in prompts:
+                yield [m.content for m in prompt.messages if m.role == "user"]
+        finally:
+            domain.close()
+        if file:
+            self._splits.append((located(file), domain))
+
     def scan(
-        self, path: Path, found: Overlaps, skip_bad: bool, progress: Callable[[float, int], None]
+        self,
+        path: Path,
+        overlaps: Overlaps,
+        skip_bad: bool,
+        progress: Callable[[float, int], None],
     ) -> Iterator[bytes]:
-        """The lines of the clean file; what is left out is counted in `found`."""
+        """The lines of the clean file; what is left out is counted in `overlaps`."""
         own = [domain for file, domain in self._splits if os.path.samefile(file, path)]
         lines = Lines(path)
         for number, raw in lines:
@@ -91,64 +113,65 @@ class Against:
                 row = object_of(raw)
                 turns = [words_of(text) for text in asked(row)]
             except UserError as error:
-                message, reason = fault(error)
-                told = f"{path} line {number}: {message}"
-                if not skip_bad:
-                    raise UserError(
-                        f"{told}; --skip-bad counts such rows and leaves them out"
-                    ) from None
-                found.tally.add_bad(reason, told)
+                _count_or_raise(f"{path} line {number}", error, overlaps, skip_bad)
                 continue
-            if any(_held_out(domain, row, number) for domain in own):
-                found.held_out += 1
+
+            if any(_is_held_out(domain, row, number) for domain in own):
+                overlaps.held_out += 1
                 yield raw
                 continue
-            found.prompts += 1
+
+            overlaps.prompts += 1
             hits = [hit for one in self.sets if (hit := one.hit(turns))]
-            for hit in hits:
-                met = hit.name, hit.ngram
-                found.hits[met] = found.hits.get(met, 0) + 1
-            if not hits:
+            if hits:
+                overlaps.add(number, hits)
+            else:
                 yield raw
-                continue
-            found.dirty += 1
-            if len(found.examples) < EXAMPLES:
-                found.examples.append((number, max(hits, key=lambda hit: hit.grams)))
 
-    def report(self, path: Path, found: Overlaps) -> str:
+    def report(self, path: Path, overlaps: Overlaps) -> str:
         """What was found, for a person."""
-        grams = " and ".join(f"{n}-grams" for n in self.sizes)
-        lines = [f"{path}: {found.prompts:,} prompts compared by {grams} of words"]
-        if found.held_out:
-            lines.append(f"  {found.held_out:,} rows are held out of training themselves")
+        sizes = " and ".join(f"{n}-grams" for n in self.sizes)
+        lines = [f"{path}: {overlaps.prompts:,} prompts compared by {sizes} of words"]
+        if overlaps.held_out:
+            lines.append(f"  {overlaps.held_out:,} rows are held out of training themselves")
         for one in self.sets:
-            lines.append(f"  {found.hits.get((one.name, one.n), 0):>9,} overlap with {one.name}")
-            lines.append(
-                f"            ({one.prompts:,} prompts, {one.grams:,} {one.n}-grams, {one.common:,} too common to count)"
-            )
+            count = overlaps.hits.get((one.name, one.n), 0)
+            lines.append(f"  {count:>9,} overlap with {one.name}")
+            about = f"{one.prompts:,} prompts, {one.grams:,} {one.n}-grams"
+            lines.append(f"            ({about}, {one.common:,} too common to count)")
         if len(self.sets) > 1:
-            lines.append(f"  {found.dirty:>9,} overlap with any")
-        for number, hit in found.examples:
-            lines += [
-                f"  line {number}: {hit.grams:,} {hit.ngram}-grams shared with {hit.name}",
-                f"    {hit.words}"[:80],
-            ]
-        return "\n".join([*lines, *(f"  skipped: {told}" for told in found.tally.told())])
+            lines.append(f"  {overlaps.dirty:>9,} overlap with any")
+        for number, hit in overlaps.examples:
+            grams = f"{hit.grams:,} {hit.ngram}-grams"
+            lines.append(f"  line {number}: {grams} shared with {hit.name}")
+            lines.append(f"    {hit.words}"[:80])
+        for line in overlaps.tally.told():
+            lines.append(f"  skipped: {line}")
+        return "\n".join(lines)
 
-    def record(self, found: Overlaps) -> dict[str, Any]:
+    def record(self, overlaps: Overlaps) -> dict[str, Any]:
         """The same as JSON."""
-        sets = [
-            {
-                "name": s.name, "ngram": s.n, "prompts": s.prompts, "grams": s.grams, "common": s.common,
-                "overlap": found.hits.get((s.name, s.n), 0),
-            }
-            for s in self.sets
-        ]  # fmt: skip
-        examples = [{"line": line, **vars(hit)} for line, hit in found.examples]
+        sets = []
+        for one in self.sets:
+            sets.append(
+                {
+                    "name": one.name,
+                    "ngram": one.n,
+                    "prompts": one.prompts,
+                    "grams": one.grams,
+                    "common": one.common,
+                    "overlap": overlaps.hits.get((one.name, one.n), 0),
+                }
+            )
         return {
-            "ngram": self.sizes, "prompts": found.prompts, "held_out": found.held_out, "overlap": found.dirty, "sets": sets,
-            "examples": examples, "bad": found.tally.record()["bad"],
-        }  # fmt: skip
+            "ngram": self.sizes,
+            "prompts": overlaps.prompts,
+            "held_out": overlaps.held_out,
+            "overlap": overlaps.dirty,
+            "sets": sets,
+            "examples": [{"line": line, **vars(hit)} for line, hit in overlaps.examples],
+            "bad": overlaps.tally.record()["bad"],
+        }
 
 
 def decontaminate(
@@ -158,17 +181,38 @@ def decontaminate(
     skip_bad: bool,
     progress: Callable[[float, int], None],
 ) -> tuple[Overlaps, int | None]:
-    """Compare a whole file and write its clean rows to `out`, bytes as they were; gives what was found and the rows written."""
-    found = Overlaps()
-    clean = against.scan(path, found, skip_bad, progress)
+    """Compare a whole file and write its clean rows to `out`, bytes as they were.
+
+    Gives what was found, and the rows written (None without `out`).
+    """
+    overlaps = Overlaps()
+    clean = against.scan(path, overlaps, skip_bad, progress)
     if out is not None:
-        return found, write_lines(out, clean)
+        return overlaps, write_lines(out, clean)
+    # The scan counts as it is read.
     for _ in clean:
         pass
-    return found, None
+    return overlaps, None
 
 
-def _held_out(domain: Domain, row: dict[str, Any], line: int) -> bool:
+def _file_prompts(path: Path) -> Iterator[Sequence[str]]:
+    for number, raw in Lines(path):
+        try:
+            yield asked(object_of(raw))
+        except UserError as error:
+            raise UserError(f"--against {path} line {number}: {error}") from None
+
+
+def _count_or_raise(where: str, error: UserError, overlaps: Overlaps, skip_bad: bool) -> None:
+    message, reason = fault(error)
+    if not skip_bad:
+        raise UserError(
+            f"{where}: {message}; --skip-bad counts such rows and leaves them out"
+        ) from None
+    overlaps.tally.add_bad(reason, f"{where}: {message}")
+
+
+def _is_held_out(domain: Domain, row: dict[str, Any], line: int) -> bool:
     try:
         return split_of(content_key(domain.from_row(row, line - 1))) != "train"
     except UserError:

@@ -1,4 +1,7 @@
-"""What a data file holds: `linn data FILE`. One pass, in memory that does not grow with the file."""
+"""What a data file holds: `linn data FILE`.
+
+One pass, in memory that does not grow with the file.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import Any
 
 from linn.chat import render as chat
 from linn.chat.codec import Codec
-from linn.data.agents import agent_of, domain_of, metadata_of, whose
+from linn.chat.request import request_of
+from linn.data.agents import agent_of, check_signal, domain_of, is_for, metadata_of, owner
 from linn.data.conversations import conversation
 from linn.data.rows import Lines, object_of
 from linn.data.tally import Tally, by_count, fault
@@ -20,35 +24,56 @@ from linn.errors import UserError
 from linn.types import Message, Prompt, seed_of
 
 FIELDS = {
-    "instruct": ("instruction_id_list",), "structured": ("schema_str",), "workplace": ("ground_truth", "environment_name"),
-    "mcqa": ("options", "expected_answer"), "math": ("question", "expected_answer"), "swe_agentless": ("relevant_file_contents",),
-    "swe_agentic": ("base_commit",), "genrm": ("response1", "response2"),
-}  # fmt: skip
-"""Fields that tell a domain where a row names no agent; used for the description alone, never in training."""
+    "instruct": ("instruction_id_list",),
+    "structured": ("schema_str",),
+    "workplace": ("ground_truth", "environment_name"),
+    "mcqa": ("options", "expected_answer"),
+    "math": ("question", "expected_answer"),
+    "swe_agentless": ("relevant_file_contents",),
+    "swe_agentic": ("base_commit",),
+    "genrm": ("response1", "response2"),
+}
+"""Fields that point to a domain where a row names no agent.
 
+Used for the description alone, never in training."""
 
 TOKENIZED = 2**25
-"""Bytes of a file that are tokenized about; at 1 MB/s a core that is half a minute."""
+"""Bytes of a file that are tokenized about; at 1 MB/s per core that is half a minute."""
 MEASURED = 2**20
-"""Characters of a text that are tokenized; the tokens of a longer one are reckoned from these, as 1 MB of text takes 200 MB."""
+"""Characters of a text that are tokenized.
+
+The tokens of a longer one are estimated from these, as 1 MB of text takes 200 MB."""
+TOOLS = 10_000
+"""Names of called functions that are counted apart; bounds memory."""
+QUANTILES = {"median": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 class Description:
     """Counts over the rows of one file."""
 
     def __init__(self, codec: Codec | None, domain: str | None = None, every: int = 1) -> None:
-        """`codec`: lengths are its tokens, else characters; `domain`: reads every row; lengths are measured of one row in `every`."""
+        """`codec`: lengths are its tokens, else characters. `domain`: reads every row.
+
+        Lengths are measured of one row in `every`.
+        """
         self.every = every
         self.file = ""
         """Name, size and packing."""
         self.tally = Tally()
+        """Rows that can be used, and the others by reason."""
         self.layouts: Counter[str] = Counter()
         self.agents: Counter[str] = Counter()
+        """Agents, or domains where rows name none."""
         self.modes: Counter[str] = Counter()
+        """Thinking and non-thinking."""
         self.turns: Counter[int] = Counter()
+        """Rows by the number of user turns."""
         self.lengths: Counter[int] = Counter()
+        """Rows by length."""
         self.tools: Counter[str] = Counter()
-        self.with_tools = self.with_calls = 0
+        """Calls by function."""
+        self.with_tools = 0
+        self.with_calls = 0
         self._codec = codec
         self._domain = domain
         self._domains: dict[str, Domain] = {}
@@ -57,7 +82,8 @@ class Description:
         """Count one line."""
         try:
             row = object_of(raw)
-            if "messages" in row and "responses_create_params" not in row and self._domain is None:
+            is_sft = "messages" in row and "responses_create_params" not in row
+            if is_sft and self._domain is None:
                 self._add_conversation(row, line)
             else:
                 self._add_task(row, line)
@@ -72,123 +98,147 @@ class Description:
             domain.close()
 
     def _add_conversation(self, row: Mapping[str, Any], line: int) -> None:
+        """A row of SFT, as the SFT stage reads it."""
         self.layouts["messages"] += 1
-        found = conversation(row)
-        self.agents[found.domain or "no domain named"] += 1
-        self._count(found.messages, found.tools, found.thinking)
-        if seed_of("length", line) % self.every == 0:
-            self._measure("".join(text for text, _ in chat.spans(found.messages, found.tools)))
+        sft = conversation(row)
+        self.agents[sft.domain or "no domain named"] += 1
+        self._count(sft.messages, sft.tools, sft.thinking)
+        if self._is_measured(line):
+            text = chat.render(sft.messages, sft.tools, generation_prompt=False)
+            self.lengths[self._length(text)] += 1
 
     def _add_task(self, row: Mapping[str, Any], line: int) -> None:
-        self.layouts[
-            "responses_create_params" if "responses_create_params" in row else "other"
-        ] += 1
-        agent = agent_of(row)
-        name = self._domain or (domain_of(agent) if agent else _by_fields(row))
-        told = agent or (f"{name}, by its fields" if name else "no agent named")
-        self.agents[f"{told} ({name})" if agent and name and agent != name else told] += 1
+        """A row of RL, as its domain reads it."""
+        known = "responses_create_params" in row
+        self.layouts["responses_create_params" if known else "other"] += 1
+        name = self._add_agent(row)
         prompt = self._prompt(name, row, line)
         self._count(prompt.messages, prompt.tools, prompt.thinking)
-        if seed_of("length", line) % self.every == 0:
-            self._measure(chat.render(prompt.messages, prompt.tools, prompt.thinking))
+        if self._is_measured(line):
+            text = chat.render(prompt.messages, prompt.tools, prompt.thinking)
+            self.lengths[self._length(text)] += 1
+
+    def _add_agent(self, row: Mapping[str, Any]) -> str | None:
+        """Count whose the row is; gives the domain that reads it, if one is known."""
+        agent = agent_of(row)
+        name = self._domain
+        if name is None:
+            name = domain_of(agent) if agent else _by_fields(row)
+
+        label = agent or "no agent named"
+        if agent and name and agent != name:
+            label = f"{agent} ({name})"
+        elif name and not agent:
+            label = f"{name}, by its fields"
+        self.agents[label] += 1
+        return name
 
     def _prompt(self, name: str | None, row: Mapping[str, Any], line: int) -> Prompt:
-        if (
-            name is not None
-            and name not in self._domains
-            and (name.endswith(".py") or name in NAMES)
-        ):
-            self._domains[name] = reader(name)
-        if name in self._domains:
-            whose(row, self._domains[name].name)
-            return self._domains[name].from_row(row, line - 1)
-        from linn.chat.request import request_messages, request_tools
+        """The row as a prompt; without a domain, what any domain would show of it."""
+        domain = self._reader(name) if name is not None else None
+        if domain is None:
+            request = request_of(row, line - 1)
+            return Prompt("", "", request.messages, request.thinking, request.tools)
+        # Another's row, read by this domain on demand, may lack the signal its own would need.
+        if is_for(owner(row), domain.name):
+            check_signal(row, domain.name)
+        return domain.from_row(row, line - 1)
 
-        return Prompt("", "", request_messages(row, line - 1), tools=request_tools(row, line - 1))
+    def _reader(self, name: str) -> Domain | None:
+        """The domain of a name, loaded once; None where no domain has the name."""
+        if name not in self._domains:
+            if not name.endswith(".py") and name not in NAMES:
+                return None
+            self._domains[name] = reader(name)
+        return self._domains[name]
 
     def _count(
         self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...], thinking: bool
     ) -> None:
         self.modes["thinking" if thinking else "non-thinking"] += 1
-        self.turns[sum(m.role == "user" for m in messages)] += 1
+        self.turns[sum(message.role == "user" for message in messages)] += 1
         self.with_tools += bool(tools)
-        calls = [call.name for m in messages for call in m.tool_calls]
+        calls = [call.name for message in messages for call in message.tool_calls]
         self.with_calls += bool(calls)
-        for called in calls:
-            if called in self.tools or len(self.tools) < 10_000:
-                self.tools[called] += 1
+        for name in calls:
+            if name in self.tools or len(self.tools) < TOOLS:
+                self.tools[name] += 1
 
-    def _measure(self, text: str) -> None:
-        length = len(text)
-        if self._codec is not None:
-            length = round(len(self._codec.encode(text[:MEASURED])) * max(1.0, length / MEASURED))
-        self.lengths[length] += 1
+    def _is_measured(self, line: int) -> bool:
+        return seed_of("length", line) % self.every == 0
+
+    def _length(self, text: str) -> int:
+        if self._codec is None:
+            return len(text)
+        tokens = len(self._codec.encode(text[:MEASURED]))
+        return round(tokens * max(1.0, len(text) / MEASURED))
 
     def record(self) -> dict[str, Any]:
         """Everything as JSON."""
         return {
-            "rows": self.tally.good + sum(self.tally.bad.values()), "layouts": dict(self.layouts), "agents": dict(by_count(self.agents)),
-            "modes": dict(self.modes), "turns": {str(k): v for k, v in sorted(self.turns.items())}, "with_tools": self.with_tools,
-            "with_calls": self.with_calls, "calls": dict(by_count(self.tools)[:100]), "lengths": self.figures(),
-            "lengths_of_one_row_in": self.every, "histogram": {str(top): count for top, count in self.histogram()}, **self.tally.record(),
-        }  # fmt: skip
+            "rows": self.tally.good + sum(self.tally.bad.values()),
+            "layouts": dict(self.layouts),
+            "agents": dict(by_count(self.agents)),
+            "modes": dict(self.modes),
+            "turns": {str(turns): count for turns, count in sorted(self.turns.items())},
+            "with_tools": self.with_tools,
+            "with_calls": self.with_calls,
+            "calls": dict(by_count(self.tools)[:100]),
+            "lengths": self.figures(),
+            "lengths_of_one_row_in": self.every,
+            "histogram": {str(most): count for most, count in self.histogram()},
+            **self.tally.record(),
+        }
 
     def figures(self) -> dict[str, float]:
-        """Mean, quantiles, maximum and sum of the lengths."""
-        n, total = (
-            sum(self.lengths.values()),
-            sum(length * count for length, count in self.lengths.items()),
-        )
-        if not n:
+        """Mean, quantiles, maximum and sum of the lengths; empty without any."""
+        if not self.lengths:
             return {}
-        ordered, found, passed = sorted(self.lengths.items()), {"mean": total / n}, 0
-        wanted = {"median": 0.5, "p95": 0.95, "p99": 0.99}
-        for length, count in ordered:
+        n = sum(self.lengths.values())
+        total = sum(length * count for length, count in self.lengths.items())
+        figures = {"mean": total / n}
+        passed = 0
+        for length, count in sorted(self.lengths.items()):
             passed += count
-            found |= {
-                name: float(length)
-                for name, share in wanted.items()
-                if name not in found and passed >= share * n
-            }
-        return found | {"max": float(ordered[-1][0]), "total": float(total)}
+            for name, share in QUANTILES.items():
+                if name not in figures and passed >= share * n:
+                    figures[name] = float(length)
+        figures["max"] = float(max(self.lengths))
+        figures["total"] = float(total)
+        return figures
 
     def histogram(self) -> list[tuple[int, int]]:
         """(length at most, rows), lengths doubling."""
         bins: Counter[int] = Counter()
         for length, count in self.lengths.items():
             bins[max(0, length - 1).bit_length()] += count
-        return [
-            (2**power, bins[power])
-            for power in range(min(bins, default=0), max(bins, default=-1) + 1)
-        ]
+        if not bins:
+            return []
+        # Empty ones in between are shown too, so that bars stand at their distance.
+        return [(2**power, bins[power]) for power in range(min(bins), max(bins) + 1)]
 
 
 def _by_fields(row: Mapping[str, Any]) -> str | None:
-    """The domain that a row's fields tell of, if they do."""
-    if found := next(
-        (name for name, fields in FIELDS.items() if all(field in row for field in fields)), None
-    ):
-        return found
-    if isinstance(told := row.get("verifier_metadata"), Mapping):
-        return (
-            "instruct"
-            if "instruction_id_list" in told
-            else "code"
-            if {"unit_tests", "test"} & told.keys()
-            else None
-        )
+    """The domain that a row's fields point to, if they do."""
+    for name, fields in FIELDS.items():
+        if all(field in row for field in fields):
+            return name
+    verifier = row.get("verifier_metadata")
+    if isinstance(verifier, Mapping):
+        if "instruction_id_list" in verifier:
+            return "instruct"
+        return "code" if {"unit_tests", "test"} & verifier.keys() else None
     if "problem" in row and "answer" in row:
         return "math"
-    if {"base_commit", "commit_hash"} & row.keys():  # SWE-Gym's and R2E-Gym's own rows
+    # SWE-Gym's and R2E-Gym's own rows.
+    if "base_commit" in row or "commit_hash" in row:
         return "swe_agentic"
-    if isinstance(told := metadata_of(row), Mapping):
-        return (
-            "swe_agentless"
-            if "relevant_file_contents" in told
-            else "swe_agentic"
-            if "problem_statement" in told
-            else None
-        )
+    metadata = metadata_of(row)
+    if isinstance(metadata, Mapping):
+        if "relevant_file_contents" in metadata:
+            return "swe_agentless"
+        if "problem_statement" in metadata:
+            return "swe_agentic"
     return None
 
 
@@ -197,85 +247,104 @@ def describe(
 ) -> Description:
     """Read a whole file; `progress` hears the share read and the rows so far.
 
-    Tokenizing is slow, so of a file over TOKENIZED bytes the token lengths of an even sample of rows are taken.
+    Tokenizing is slow, so of a file over TOKENIZED bytes the token lengths of an even sample of
+    rows are taken.
     """
     lines = Lines(path)
     size = path.stat().st_size
-    found = Description(codec, domain, 1 if codec is None else max(1, round(size / TOKENIZED)))
-    found.file = f"{path}, {_bytes(size)}{' ' + lines.packing if lines.packing else ''}"
+    every = 1
+    if codec is not None:
+        every = max(1, round(size / TOKENIZED))
+    description = Description(codec, domain, every)
+    description.file = f"{path}, {_bytes(size)}"
+    if lines.packing:
+        description.file += f" {lines.packing}"
     try:
         for number, raw in lines:
             progress(lines.share, number)
-            found.add(path, number, raw)
+            description.add(path, number, raw)
     finally:
-        found.close()
-    return found
+        description.close()
+    return description
 
 
-def table(path: Path, found: Description, unit: str, width: int = 80) -> str:
-    """The description for a person, in lines of at most `width`, but for the file's name."""
+# ---------------------------------------------------------------- for a person
+
+
+def table(path: Path, description: Description, unit: str, width: int = 80) -> str:
+    """The description in lines of at most `width`, but for the file's name."""
     width = min(max(40, width), 120)
-    told = found.record()
-    lines = [found.file, f"{told['rows']:,} rows"]
+    rows = description.tally.good + sum(description.tally.bad.values())
+    turns = {str(count): rows for count, rows in description.turns.items()}
+    lines = [description.file, f"{rows:,} rows"]
+    lines += _block("layout", description.layouts, width)
+    lines += _block("domains and agents", description.agents, width)
+    lines += _block("mode", description.modes, width)
+    lines += _block("user turns", turns, width, most=8)
+    if description.with_tools or description.with_calls:
+        with_tools, with_calls = description.with_tools, description.with_calls
+        text = f"tools: {with_tools:,} rows define some, {with_calls:,} call some"
+        lines += ["", *textwrap.wrap(text, width)]
+        lines += _block("calls", description.tools, width, most=10)
+    if description.lengths:
+        lines += _lengths(description, unit, width)
+    if description.tally.bad:
+        lines += _bad_rows(path, description.tally, width)
+    return "\n".join(_printable(line) for line in lines)
 
-    def block(title: str, counts: Mapping[Any, int], most: int = 20) -> None:
-        if counts:
-            shown = by_count({str(k): v for k, v in counts.items()})
-            lines.append("")
-            lines.append(title)
-            lines.extend(f"  {v:>11,}  {k}"[:width] for k, v in shown[:most])
-            if len(shown) > most:
-                lines.append(
-                    f"  {sum(v for _, v in shown[most:]):>11,}  {len(shown) - most:,} others"
-                )
 
-    block("layout", found.layouts)
-    block("domains and agents", found.agents)
-    block("mode", found.modes)
-    block("user turns", found.turns, 8)
-    if found.with_tools or found.with_calls:
-        lines += [
-            "",
-            *textwrap.wrap(
-                f"tools: {found.with_tools:,} rows define some, {found.with_calls:,} call some",
-                width,
-            ),
-        ]
-        block("calls", found.tools, 10)
-    if figures := found.figures():
-        measured = f"length in {unit}" + (
-            f", of one row in {found.every}" if found.every > 1 else ""
-        )
-        listed = ", ".join(f"{name} {value:,.0f}" for name, value in figures.items())
-        lines += [
-            "",
-            *textwrap.wrap(measured, width),
-            *textwrap.wrap(listed, width, initial_indent="  ", subsequent_indent="  "),
-        ]
-        bars = found.histogram()
-        most = max(count for _, count in bars)
-        for top, count in bars:
-            lines.append(
-                f"  <= {top:>9,}  {count:>11,}  {'█' * round((width - 32) * count / most)}".rstrip()
-            )
-    if found.tally.bad:
-        lines += ["", f"bad rows: {sum(found.tally.bad.values()):,}"]
-        for reason, count in by_count(found.tally.bad):
-            lines.append(f"  {count:>11,}  {reason}"[:width])
-            lines += textwrap.wrap(
-                found.tally.first[reason].removeprefix(str(path)).strip(),
-                width,
-                initial_indent=" " * 15,
-                subsequent_indent=" " * 15,
-            )
-    return "\n".join(
-        "".join(c if c.isprintable() else "?" for c in line) for line in lines
-    )  # names and values are the file's own
+def _block(title: str, counts: Mapping[str, int], width: int, most: int = 20) -> list[str]:
+    """A title and a line per count, the most frequent first; nothing without counts."""
+    if not counts:
+        return []
+    entries = by_count(counts)
+    lines = ["", title]
+    for name, count in entries[:most]:
+        lines.append(f"  {count:>11,}  {name}"[:width])
+    rest = entries[most:]
+    if rest:
+        lines.append(f"  {sum(count for _, count in rest):>11,}  {len(rest):,} others")
+    return lines
+
+
+def _lengths(description: Description, unit: str, width: int) -> list[str]:
+    """Figures of the lengths, and a bar per bin of the histogram."""
+    title = f"length in {unit}"
+    if description.every > 1:
+        title += f", of one row in {description.every}"
+    figures = ", ".join(f"{name} {value:,.0f}" for name, value in description.figures().items())
+    lines = ["", *textwrap.wrap(title, width)]
+    lines += textwrap.wrap(figures, width, initial_indent="  ", subsequent_indent="  ")
+
+    bins = description.histogram()
+    highest = max(count for _, count in bins)
+    for most, count in bins:
+        bar = "█" * round((width - 32) * count / highest)
+        lines.append(f"  <= {most:>9,}  {count:>11,}  {bar}".rstrip())
+    return lines
+
+
+def _bad_rows(path: Path, tally: Tally, width: int) -> list[str]:
+    """A line per reason, and below it the first row with that fault."""
+    lines = ["", f"bad rows: {sum(tally.bad.values()):,}"]
+    indent = " " * 15
+    for reason, count in by_count(tally.bad):
+        lines.append(f"  {count:>11,}  {reason}"[:width])
+        first = tally.first[reason].removeprefix(str(path)).strip()
+        lines += textwrap.wrap(first, width, initial_indent=indent, subsequent_indent=indent)
+    return lines
+
+
+def _printable(line: str) -> str:
+    """Names and values are the file's own; they must not steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
+    if size < 1000:
+        return f"{size:,.0f} bytes"
+    for unit in ("kB", "MB"):
         size /= 1000
-    return f"{size:,.1f} {unit}" if unit != "bytes" else f"{size:,.0f} bytes"
+        if size < 1000:
+            return f"{size:,.1f} {unit}"
+    return f"{size / 1000:,.1f} GB"

@@ -1,7 +1,9 @@
-"""Offline difficulty filtering: how often a model solves each row of a file, and which rows are worth training on (paper §4.7, §4.8.2).
+"""Offline difficulty filtering (paper §4.7, §4.8.2).
 
-Pass rates go to `OUT.rates.jsonl` chunk by chunk, so a killed measurement goes on where it stood and ends with the same bytes; OUT is
-written at the end: the rows that stay, with `pass_rate`, `pass_rate_total` and `pass_rate_passed` beside their fields.
+How often a model solves each row of a file, and which rows are worth training on. Pass rates go to
+`OUT.rates.jsonl` chunk by chunk, so a killed measurement goes on where it stood and ends with the
+same bytes. OUT is written at the end: the rows that stay, with `pass_rate`, `pass_rate_total` and
+`pass_rate_passed` beside their fields.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,12 +52,12 @@ class Rate:
 
     def fields(self) -> dict[str, Any]:
         """As the released rows have it."""
-        found = {
-            "pass_rate": self.share,
-            "pass_rate_total": self.total,
-            "pass_rate_passed": self.passed,
-        }
-        return {key: value for key, value in found.items() if value is not None}
+        fields: dict[str, Any] = {"pass_rate": self.share}
+        if self.total is not None:
+            fields["pass_rate_total"] = self.total
+        if self.passed is not None:
+            fields["pass_rate_passed"] = self.passed
+        return fields
 
 
 class Solver(Protocol):
@@ -82,16 +84,18 @@ class CheckpointSolver:
 
 @dataclass(frozen=True)
 class EndpointSolver:
-    """A model behind an OpenAI-compatible endpoint, for single-turn domains; it thinks as the server lets it."""
+    """A model behind an OpenAI-compatible endpoint, for single-turn domains.
+
+    It thinks as the server lets it.
+    """
 
     model: EndpointJudge
     """Asks it, with the sampling of the measurement."""
 
     async def rollouts(self, jobs: Sequence[Job], domain: Domain) -> list[Rollout]:
         """See `Solver`. Seeds are asked for; whether the server keeps to them is its own affair."""
-        texts = await self.model.answer(
-            [job.prompt.messages for job in jobs], [job.seed for job in jobs]
-        )
+        conversations = [job.prompt.messages for job in jobs]
+        texts = await self.model.answer(conversations, [job.seed for job in jobs])
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(domain.workers) as pool:
             graded = [
@@ -101,28 +105,56 @@ class EndpointSolver:
             return await asyncio.gather(*graded)
 
     def _graded(self, job: Job, text: str, domain: Domain) -> Rollout:
-        reply = Reply(text, finished=bool(text))
+        rollout = Rollout(
+            prompt=job.prompt,
+            sibling=job.sibling,
+            turns=(),
+            reply=Reply(text, finished=bool(text)),
+            verdict=Verdict(0.0),
+            status="ok" if text else "truncated",
+        )
         try:
-            verdict = domain.verify(job.prompt, reply)
+            verdict = domain.verify(job.prompt, rollout.reply)
         except InfrastructureError:
             raise
         except Exception as error:  # a bad reply is data
-            return Rollout(
-                job.prompt,
-                job.sibling,
-                (),
-                reply,
-                Verdict(0.0),
-                "failed",
-                f"grader: {type(error).__name__}: {error}",
-            )
-        return Rollout(job.prompt, job.sibling, (), reply, verdict, "ok" if text else "truncated")
+            what = f"grader: {type(error).__name__}: {error}"
+            return replace(rollout, status="failed", error=what)
+        return replace(rollout, verdict=verdict)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured, and where the rates are kept."""
+
+    domain: Domain
+    """Reads the rows and grades the replies."""
+    rollouts: int
+    """Rollouts per row."""
+    how: Sampling
+    """How each of them is sampled."""
+    seed: int
+    """Seeds of the rollouts depend on it."""
+    kept: Path
+    """The file that holds the rates measured so far; it grows a chunk at a time."""
+    settings: Mapping[str, Any]
+    """What the rates depend on besides the rows; a file made under others is refused."""
+    reuse: bool = False
+    """Rows with a rate keep it."""
+
+    @property
+    def rows_per_chunk(self) -> int:
+        """Rows whose rollouts are held at once."""
+        return max(1, CHUNK // self.rollouts)
 
 
 def own_rows(
     domain: Domain, progress: Callable[[float, int], None] = lambda share, line: None
 ) -> Iterator[tuple[int, bytes, Prompt]]:
-    """(line, its bytes, prompt) of the domain's rows in order; other domains' and, with `skip_bad`, bad ones are counted in its `tally`."""
+    """(line, its bytes, prompt) of the domain's rows in order.
+
+    Other domains' and, with `skip_bad`, bad ones are counted in the domain's `tally`.
+    """
     assert domain.rows is not None
     path = located(domain.rows)
     lines = Lines(path)
@@ -139,190 +171,238 @@ def told_rate(raw: bytes) -> Rate | None:
     share, total, passed = (
         row.get(key) for key in ("pass_rate", "pass_rate_total", "pass_rate_passed")
     )
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+    if isinstance(share, bool) or not isinstance(share, int | float):
+        return None
+    if not 0 <= share <= 1:
         return None
     return Rate(
-        passed if type(passed) is int else None, total if type(total) is int else None, float(share)
+        passed=passed if type(passed) is int else None,
+        total=total if type(total) is int else None,
+        share=float(share),
     )
 
 
 async def measured(
-    domain: Domain,
+    measurement: Measurement,
     solver: Solver | None,
-    rollouts: int,
-    how: Sampling,
-    seed: int,
-    kept: Path,
-    settings: Mapping[str, Any],
-    reuse: bool = False,
     judges: Judges | None = None,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
     on_read: Callable[[float, int], None] = lambda share, line: None,
 ) -> dict[int, Rate]:
-    """The rate of every row of the domain by its line, measured where `kept` doesn't have it yet; `kept` grows a chunk at a time.
+    """The rate of every row of the domain by its line, measured where `kept` lacks it.
 
-    `settings`: what the rates depend on besides the rows; a file made under others is refused. `reuse`: rows with a rate keep it.
-    `on_rows` hears how many rows are done, of how many to measure; `on_read`, before, the share of the file that was read, and the line.
+    `on_rows` hears how many rows are done, of how many to measure; `on_read`, before that, the
+    share of the file that was read, and the line.
     """
-    digest, rates, wanted = hashlib.blake2b(digest_size=8), dict[int, Rate](), list[int]()
-    for line, raw, _ in own_rows(
-        domain, on_read
-    ):  # every row is read before the first is sampled: a bad one shows now, not after hours
-        if not line % 1024:
-            await asyncio.sleep(0)  # Ctrl-C ends the reading of a long file too
-        digest.update(raw)
-        told = told_rate(raw) if reuse else None
-        if told is None:
-            wanted.append(line)
-        else:
-            rates[line] = told
-    if not wanted and not rates:
+    domain = measurement.domain
+    rates, missing, digest = await _read_rows(measurement, on_read)
+    if not missing and not rates:
         raise UserError(f"{domain.rows}: holds no rows of domain {domain.name}: {domain.tally}")
-    if not wanted:
+    if not missing:
         return rates
     if solver is None:
         raise UserError(
-            f"{domain.rows} line {wanted[0]}: has no pass_rate to reuse; name a model with --from"
+            f"{domain.rows} line {missing[0]}: has no pass_rate to reuse; name a model with --from"
         )
-    size = max(1, CHUNK // rollouts)
-    settings = {
-        **settings,
-        "rollouts": rollouts,
-        "seed": seed,
-        "reuse": reuse,
-        "rows": digest.hexdigest(),
-    }
-    done = _read_kept(kept, settings, size, len(wanted))
-    on_rows(len(done), len(wanted))
+
+    done = _read_kept(measurement, digest, len(missing))
+    on_rows(len(done), len(missing))
     left = (row for row in own_rows(domain) if row[0] not in rates and row[0] not in done)
-    while chunk := list(islice(left, size)):
-        found = await _chunk(
-            [(line, prompt) for line, _, prompt in chunk],
-            domain,
-            solver,
-            rollouts,
-            how,
-            seed,
-            judges,
-        )
-        with open(kept, "a", encoding="utf-8") as file:
-            file.write(
-                "".join(
-                    json_line({"line": line, "passed": passed}) for line, passed in found.items()
-                )
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        done |= found
-        on_rows(len(done), len(wanted))
-    return rates | {
-        line: Rate(passed, rollouts, passed / rollouts) for line, passed in done.items()
-    }
+    while chunk := list(islice(left, measurement.rows_per_chunk)):
+        rows = [(line, prompt) for line, _, prompt in chunk]
+        passed = await _chunk(rows, measurement, solver, judges)
+        _append(measurement.kept, passed)
+        done |= passed
+        on_rows(len(done), len(missing))
+
+    n = measurement.rollouts
+    for line, count in done.items():
+        rates[line] = Rate(passed=count, total=n, share=count / n)
+    return rates
+
+
+async def _read_rows(
+    measurement: Measurement, on_read: Callable[[float, int], None]
+) -> tuple[dict[int, Rate], list[int], str]:
+    """(rates that rows hold already, lines to measure, a digest of all rows)."""
+    digest = hashlib.blake2b(digest_size=8)
+    rates: dict[int, Rate] = {}
+    missing: list[int] = []
+    # Every row is read before the first is sampled: a bad one shows now, not after hours.
+    for line, raw, _ in own_rows(measurement.domain, on_read):
+        if line % 1024 == 0:
+            await asyncio.sleep(0)  # Ctrl-C ends the reading of a long file too
+        digest.update(raw)
+        rate = told_rate(raw) if measurement.reuse else None
+        if rate is None:
+            missing.append(line)
+        else:
+            rates[line] = rate
+    return rates, missing, digest.hexdigest()
 
 
 async def _chunk(
     rows: Sequence[tuple[int, Prompt]],
-    domain: Domain,
+    measurement: Measurement,
     solver: Solver,
-    rollouts: int,
-    how: Sampling,
-    seed: int,
     judges: Judges | None,
 ) -> dict[int, int]:
     """How many of its rollouts each row passed, by line."""
-    jobs = [
-        Job(prompt, k, how, seed_of("filter", seed, line, k))
-        for line, prompt in rows
-        for k in range(rollouts)
-    ]
+    domain, seed = measurement.domain, measurement.seed
+    jobs = []
+    for line, prompt in rows:
+        for k in range(measurement.rollouts):
+            jobs.append(Job(prompt, k, measurement.how, seed_of("filter", seed, line, k)))
+    first_line, _ = rows[0]
     groups = await grouped(
         await solver.rollouts(jobs, domain),
-        rollouts,
+        measurement.rollouts,
         {domain.name: domain},
         "keep",
         judges,
-        seed_of("filter", seed, rows[0][0]),
+        seed_of("filter", seed, first_line),
     )
-    found = {}
+
+    passed = {}
     for (line, _), group in zip(rows, groups, strict=True):
-        if strange := next((r for r in group.rewards if not -1e-9 <= r <= 1 + 1e-9), None):
-            raise UserError(
-                f"domain {domain.name}: a reward of {strange:.3g} passes nothing: its rewards compare siblings; filter another domain"
-            )
-        found[line] = sum(reward >= SOLVED for reward in group.rewards)
-    return found
+        for reward in group.rewards:
+            if not -1e-9 <= reward <= 1 + 1e-9:
+                raise UserError(
+                    f"domain {domain.name}: a reward of {reward:.3g} passes nothing: "
+                    "its rewards compare siblings; filter another domain"
+                )
+        passed[line] = sum(reward >= SOLVED for reward in group.rewards)
+    return passed
 
 
-def _read_kept(path: Path, settings: Mapping[str, Any], size: int, rows: int) -> dict[int, int]:
-    """The rates of whole chunks that `path` holds, cut back to them; a new file where there is none. UserError under other settings."""
+# ---------------------------------------------------------------- the rates that are kept
+
+
+def _append(path: Path, passed: Mapping[int, int]) -> None:
+    """Add a chunk's rates to the file, on disk before anything goes on."""
+    text = "".join(_kept_line(line, count) for line, count in passed.items())
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _kept_line(line: int, passed: int) -> str:
+    return json_line({"line": line, "passed": passed})
+
+
+def _read_kept(measurement: Measurement, digest: str, rows: int) -> dict[int, int]:
+    """Passed rollouts by line, of whole chunks that the file holds; it is cut back to them.
+
+    A new file where there is none. UserError where it was made under other settings. `digest`: of
+    the rows; `rows`: how many are measured in all.
+    """
+    path = measurement.kept
+    settings = {
+        **measurement.settings,
+        "rollouts": measurement.rollouts,
+        "seed": measurement.seed,
+        "reuse": measurement.reuse,
+        "rows": digest,
+    }
     if not path.exists():
         write_jsonl(path, [settings])
         return {}
+
     lines = path.read_bytes().split(b"\n")
+    # What follows the last newline is a line that a kill cut short, or nothing.
+    rest = lines[-1]
     try:
-        before = json.loads(lines[0])
-        done = {int(entry["line"]): int(entry["passed"]) for entry in map(json.loads, lines[1:-1])}
+        before = dict(json.loads(lines[0]))
+        entries = [json.loads(line) for line in lines[1:-1]]
+        done = {int(entry["line"]): int(entry["passed"]) for entry in entries}
     except (ValueError, LookupError, TypeError):
         raise UserError(
-            f"{path}: not what linn filter wrote there; give another --out, or begin anew with --no-resume"
+            f"{path}: not what linn filter wrote there; "
+            "give another --out, or begin anew with --no-resume"
         ) from None
-    if before != dict(settings):
-        other = ", ".join(
-            f"{key} {before.get(key)!r}, now {value!r}"
-            for key, value in settings.items()
-            if before.get(key) != value
-        )
-        raise UserError(
-            f"{path}: measured with {other}; give another --out, or begin anew with --no-resume"
-        )
-    whole = (
-        len(done) if len(done) == rows else len(done) // size * size
-    )  # part of a chunk is measured again: batches stay an unbroken run's
-    kept = dict(list(done.items())[:whole])
-    if len(kept) != len(done) or lines[-1]:
-        write_jsonl(
-            path, [settings, *({"line": line, "passed": passed} for line, passed in kept.items())]
-        )
+    _check_settings(path, before, settings)
+
+    # Part of a chunk is measured again: so batches stay those of an unbroken run.
+    whole = len(done)
+    if whole != rows:
+        whole -= whole % measurement.rows_per_chunk
+    kept = dict(islice(done.items(), whole))
+    if len(kept) != len(done) or rest:
+        entries = [{"line": line, "passed": passed} for line, passed in kept.items()]
+        write_jsonl(path, [settings, *entries])
     return kept
+
+
+def _check_settings(path: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """UserError where the file's settings are not these."""
+    if before == dict(settings):
+        return
+    others = []
+    for key, value in settings.items():
+        if before.get(key) != value:
+            others.append(f"{key} {before.get(key)!r}, now {value!r}")
+    raise UserError(
+        f"{path}: measured with {', '.join(others)}; "
+        "give another --out, or begin anew with --no-resume"
+    )
+
+
+# ---------------------------------------------------------------- what stays
 
 
 def chosen(
     rates: Mapping[int, Rate], keep_solved: float, keep_unsolved: float, seed: int
 ) -> set[int]:
-    """Lines that stay: all between 0 and 1, and so large a share of those always and of those never solved, drawn by `seed`."""
+    """Lines that stay: all rows between never and always solved, and shares of those two.
+
+    Which of the rows always solved (`keep_solved`) or never solved (`keep_unsolved`) stay is drawn
+    by `seed`.
+    """
     stay = {line for line, rate in rates.items() if 0 < rate.share < 1}
     for share, exact in ((keep_solved, 1.0), (keep_unsolved, 0.0)):
         lines = sorted(line for line, rate in rates.items() if rate.share == exact)
-        stay |= set(
-            random.Random(seed_of("keep", seed, str(exact))).sample(
-                lines, round(share * len(lines))
-            )
-        )
+        rng = random.Random(seed_of("keep", seed, str(exact)))
+        stay.update(rng.sample(lines, round(share * len(lines))))
     return stay
 
 
 def write_kept(domain: Domain, rates: Mapping[int, Rate], stay: set[int], out: Path) -> int:
-    """Write the rows that stay, in the file's order, with their rates; complete or not at all. Gives their number."""
-    rows = ((line, object_of(raw)) for line, raw, _ in own_rows(domain) if line in stay)
-    return write_lines(out, (json_line(row | rates[line].fields()).encode() for line, row in rows))
+    """Write the rows that stay, in the file's order, with their rates; gives their number.
+
+    The file is complete or not there at all.
+    """
+
+    def lines() -> Iterator[bytes]:
+        for line, raw, _ in own_rows(domain):
+            if line in stay:
+                row = object_of(raw) | rates[line].fields()
+                yield json_line(row).encode()
+
+    return write_lines(out, lines())
 
 
 def histogram(rates: Mapping[int, Rate], width: int = 40) -> str:
     """Rows by pass rate: never, tenths, always; with n."""
-    names = ["0", *(f"to {(i + 1) / 10:.1f}" for i in range(10)), "1"]
-    counts = [0] * 12
+    names = ["0", *(f"to {tenth / 10:.1f}" for tenth in range(1, 11)), "1"]
+    counts = [0] * len(names)
     for rate in rates.values():
-        counts[
-            0
-            if rate.share == 0
-            else 11
-            if rate.share == 1
-            else min(10, 1 + int(rate.share * 10 - 1e-9))
-        ] += 1
-    longest, n = max(counts), len(rates)
-    lines = [
-        f"{name:>7} {count:>8,} {count / n:>6.1%} {'█' * round(width * count / longest)}".rstrip()
-        for name, count in zip(names, counts, strict=True)
-    ]
+        counts[_bin(rate.share)] += 1
+
+    n = len(rates)
     mean = sum(rate.share for rate in rates.values()) / n
-    return "\n".join([f"pass rate     rows  n = {n:,}, mean {mean:.3f}", *lines])
+    lines = [f"pass rate     rows  n = {n:,}, mean {mean:.3f}"]
+    for name, count in zip(names, counts, strict=True):
+        bar = "█" * round(width * count / max(counts))
+        lines.append(f"{name:>7} {count:>8,} {count / n:>6.1%} {bar}".rstrip())
+    return "\n".join(lines)
+
+
+def _bin(share: float) -> int:
+    """0: never solved; 1 to 10: up to so many tenths; 11: always solved."""
+    if share == 0:
+        return 0
+    if share == 1:
+        return 11
+    # A tenth itself belongs to the bin that ends there, whatever its floating-point form.
+    return min(10, 1 + int(share * 10 - 1e-9))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from linn.chat import render as chat
-from linn.data.agents import whose
+from linn.chat.request import to_messages
+from linn.data.agents import is_for, owner
 from linn.data.rows import BadRow, Lines, object_of
 from linn.data.tally import Tally, fault
 from linn.domains.base import Domain
 from linn.errors import UserError
 from linn.judges.panel import Judges, Siblings
 from linn.play.rollout import reply_of
-from linn.types import Message, Prompt, Reply, ToolCall, Verdict
+from linn.types import Prompt, Reply, Verdict
+
+_ROLES = ("assistant", "tool", "user", "system")
+"""Who speaks in a reply."""
 
 
 async def grade(
@@ -26,69 +29,94 @@ async def grade(
     judges: Judges | None = None,
     progress: Callable[[float, int], None] = lambda share, line: None,
 ) -> Iterator[dict[str, Any]]:
-    """One verdict a reply, in order: {"row", "reply", "reward", "note"}. A broken line raises UserError naming file and line.
+    """One verdict per reply, in order: {"row", "reply", "reward", "note"}.
 
-    Replies are read and verified as the result is iterated; what a model judges is asked before.
+    Replies are read and verified as the result is iterated; a model that judges is asked before.
 
-    With a tally `broken`, broken lines keep their index, are skipped, and are counted there by reason. Rows of other domains are no fault
-    unless a reply answers one. A domain that a model judges has all its questions asked first, each reply as a group of one.
-    `progress` hears the share of the replies read, and the line.
+    A broken line raises UserError naming file and line. With a tally `broken`, broken lines keep
+    their index, are skipped, and are counted there by reason. A row of another domain is a fault
+    only if a reply answers it. A domain that a model judges has all its questions asked first,
+    each reply as a group of one. `progress` hears the share of the replies read, and the line.
     """
-    found = _prompts_and_replies(domain, rows, replies, broken, progress)
-    if domain.judged:
-        entries = list(found)
-        asked = [Siblings(domain, prompt, [reply]) for _, _, prompt, reply in entries]
-        judged = await (judges or Judges()).verdicts(asked, 0)
-        graded = zip(entries, judged, strict=True)
+    entries = _entries(domain, rows, replies, broken, progress)
+    if not domain.judged:
+        return (_graded(domain, entry, None) for entry in entries)
+
+    waiting = list(entries)
+    siblings = [Siblings(domain, entry.prompt, [entry.reply]) for entry in waiting]
+    judged = await (judges or Judges()).verdicts(siblings, 0)
+    pairs = zip(waiting, judged, strict=True)
+    return (_graded(domain, entry, verdicts) for entry, verdicts in pairs)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A reply that can be graded."""
+
+    row: int
+    """Index of the row it answers."""
+    line: int
+    """Index of the reply."""
+    prompt: Prompt
+    """The row as a prompt."""
+    reply: Reply
+    """The reply as graders see it."""
+
+
+def _graded(domain: Domain, entry: _Entry, verdicts: Sequence[Verdict] | None) -> dict[str, Any]:
+    """`verdicts`: the judge's, of a group of one; None: the domain verifies."""
+    if verdicts is None:
+        verdict = domain.verify(entry.prompt, entry.reply)
     else:
-        graded = ((entry, None) for entry in found)  # type: ignore[assignment]
-    return (_graded(domain, *entry, verdicts) for entry, verdicts in graded)
+        verdict = verdicts[0]
+    return {
+        "row": entry.row,
+        "reply": entry.line,
+        "reward": verdict.reward,
+        "note": verdict.note,
+    }
 
 
-def _graded(
-    domain: Domain,
-    index: int,
-    line: int,
-    prompt: Prompt,
-    reply: Reply,
-    verdicts: Sequence[Verdict] | None,
-) -> dict[str, Any]:
-    verdict = domain.verify(prompt, reply) if verdicts is None else verdicts[0]
-    return {"row": index, "reply": line, "reward": verdict.reward, "note": verdict.note}
-
-
-def _prompts_and_replies(
+def _entries(
     domain: Domain,
     rows: Path,
     replies: Path,
     broken: Tally | None,
     progress: Callable[[float, int], None],
-) -> Iterator[tuple[int, int, Prompt, Reply]]:
-    """(row, line, prompt, reply) of every reply that can be graded."""
-    prompts: list[Prompt | str] = []
-    for where, index, row in _numbered(rows, broken):
-        found: Prompt | str = where
-        if row is not None:
-            try:
-                found = domain.from_row(row, index)
-            except UserError as error:
-                found = f"{where}: {fault(error)[0]}"
-                if not _of_others(row, domain):
-                    _wrong(where, error, broken)
-        prompts.append(found)
-    for where, line, entry in _numbered(replies, broken, progress):
-        if entry is None:
+) -> Iterator[_Entry]:
+    """Every reply that can be graded, in order."""
+    prompts = _prompts(domain, rows, broken)
+    for where, line, fields in _numbered(replies, broken, progress):
+        if fields is None:
             continue
         try:
-            index, reply = reply_from(entry)
+            index, reply = reply_from(fields)
             if not 0 <= index < len(prompts):
                 raise UserError(f"row is {index}, but {rows} has {len(prompts)} rows")
-            if isinstance(prompt := prompts[index], str):
+            prompt = prompts[index]
+            if isinstance(prompt, str):
                 raise UserError(f"row {index} cannot be graded: {prompt}")
         except UserError as error:
-            _wrong(where, error, broken)
+            _count_or_raise(where, error, broken)
             continue
-        yield index, line, prompt, reply
+        yield _Entry(row=index, line=line, prompt=prompt, reply=reply)
+
+
+def _prompts(domain: Domain, rows: Path, broken: Tally | None) -> list[Prompt | str]:
+    """A prompt per row; text where there is none: file and line, and why."""
+    prompts: list[Prompt | str] = []
+    for where, index, row in _numbered(rows, broken):
+        if row is None:
+            prompts.append(where)
+            continue
+        try:
+            prompts.append(domain.from_row(row, index))
+        except UserError as error:
+            message, _ = fault(error)
+            prompts.append(f"{where}: {message}")
+            if not _is_anothers(row, domain):
+                _count_or_raise(where, error, broken)
+    return prompts
 
 
 def _numbered(
@@ -96,26 +124,31 @@ def _numbered(
     broken: Tally | None,
     progress: Callable[[float, int], None] = lambda share, line: None,
 ) -> Iterator[tuple[str, int, dict[str, Any] | None]]:
-    """("FILE line N", 0-based index, row) of every line that is not blank; None for one that is no JSON object, where that is allowed."""
+    """("FILE line N", 0-based index, row) of every line that is not blank.
+
+    None for a line that is no JSON object, where that is allowed.
+    """
     lines = Lines(path)
     for index, (line, raw) in enumerate(lines):
         progress(lines.share, line)
-        where, row = f"{path} line {line}", None
+        where = f"{path} line {line}"
+        row = None
         try:
             row = object_of(raw)
         except BadRow as error:
-            _wrong(where, error, broken)
+            _count_or_raise(where, error, broken)
         yield where, index, row
 
 
-def _of_others(row: Mapping[str, Any], domain: Domain) -> bool:
+def _is_anothers(row: Mapping[str, Any], domain: Domain) -> bool:
+    """Whether another domain is to read the row; not where that cannot be known."""
     try:
-        return bool(whose(row, domain.name))
+        return not is_for(owner(row), domain.name)
     except BadRow:
         return False
 
 
-def _wrong(where: str, error: UserError, broken: Tally | None) -> None:
+def _count_or_raise(where: str, error: UserError, broken: Tally | None) -> None:
     message, reason = fault(error)
     if broken is None:
         raise UserError(f"{where}: {message}") from None
@@ -123,58 +156,32 @@ def _wrong(where: str, error: UserError, broken: Tally | None) -> None:
 
 
 def reply_from(entry: Mapping[str, Any]) -> tuple[int, Reply]:
-    """(row, reply) of one line of a replies file: `text`, or OpenAI `messages`; UserError names the field that is wrong."""
+    """(row, reply) of one line of a replies file: `text`, or OpenAI `messages`.
+
+    UserError names the field that is wrong.
+    """
     index = entry.get("row")
     if not isinstance(index, int) or isinstance(index, bool):
         raise UserError(f"row must be the 0-based index of a row, found {index!r}")
-    if isinstance(text := entry.get("text"), str):
-        message = (
-            chat.parse(text, True)
-            if "</think>" in text or "<think>" in text
-            else chat.parse(text, False)
-        )
-        return index, reply_of([message])
-    if isinstance(turns := entry.get("messages"), list):
-        return index, reply_of([_message(turn, f"messages[{i}]") for i, turn in enumerate(turns)])
-    raise UserError("text (a string) or messages (a list) is needed")
+
+    text, turns = entry.get("text"), entry.get("messages")
+    if isinstance(text, str):
+        turns = [{"role": "assistant", "content": text}]
+    if not isinstance(turns, list):
+        raise UserError("text (a string) or messages (a list) is needed")
+    for i, turn in enumerate(turns):
+        _check_turn(turn, f"messages[{i}]")
+    return index, reply_of(to_messages(turns, where="messages"))
 
 
-def _message(turn: Any, where: str) -> Message:
-    if not isinstance(turn, Mapping) or turn.get("role") not in (
-        "assistant",
-        "tool",
-        "user",
-        "system",
-    ):
+def _check_turn(turn: object, where: str) -> None:
+    """UserError where a turn of a reply has no known role, or a call without a name."""
+    if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES:
         raise UserError(f"{where}.role must be assistant, tool, user or system")
-    content = turn.get("content") or ""
-    if not isinstance(content, str):
-        content = (
-            "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
-            if isinstance(content, list)
-            else str(content)
-        )
-    if turn["role"] != "assistant":
-        return Message(turn["role"], content, tool_call_id=turn.get("tool_call_id"))
-    parsed = chat.parse(content, "<think>" in content or "</think>" in content)
-    told = turn.get("tool_calls") or []
-    if not isinstance(told, list):
-        raise UserError(f"{where}.tool_calls must be a list, found {type(told).__name__}")
-    calls = tuple(_tool_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(told))
-    return Message("assistant", parsed.content, parsed.reasoning, calls or parsed.tool_calls)
-
-
-def _tool_call(call: Any, where: str) -> ToolCall:
-    function = call.get("function", call) if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise UserError(f"{where}.function.name must be the name of a function")
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):
-        try:
-            decoded = json.loads(arguments)
-            arguments = decoded if isinstance(decoded, dict) else arguments
-        except (ValueError, RecursionError):
-            pass  # broken on purpose or by the model: the environment answers with an error
-    return ToolCall(
-        function["name"], arguments if isinstance(arguments, (dict, str)) else {}, call.get("id")
-    )
+    calls = turn.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise UserError(f"{where}.tool_calls must be a list, found {type(calls).__name__}")
+    for i, call in enumerate(calls):
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise UserError(f"{where}.tool_calls[{i}].function.name must be the name of a function")

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from linn.data.agents import whose
+from linn.data.agents import check_signal, is_for, owner
 from linn.data.names import located
 from linn.data.rows import BadRow, Lines, object_of
 from linn.domains.base import Domain
@@ -136,8 +136,9 @@ def check_rates(stage: str, domains: Iterable[Domain]) -> None:
             # Every row is read now: a row without a rate must not show after hours.
             try:
                 row = object_of(raw)
-                if whose(row, domain.name):
+                if not is_for(owner(row), domain.name):
                     continue  # another domain's row
+                check_signal(row, domain.name)
             except BadRow:
                 continue  # the domain's own business, when it comes to that row
             rate = row.get("pass_rate")

@@ -147,7 +147,7 @@ def demonstration(stage: StageRun, config: SftConfig, prompt: Prompt) -> Sample:
     rng = random.Random(seed_of(stage.seed, "demonstration", prompt.id))
     faulty = rng.random() < config.faulty_share(prompt.domain)
     turns = stage.domains[prompt.domain].demonstrate(prompt, rng, faulty)
-    spans = chat.spans((*prompt.messages, *turns), prompt.tools, prompt.thinking, True)
+    spans = chat.spans((*prompt.messages, *turns), prompt.tools, keep_thinking=True)
     return sample_of_spans(stage.codec, spans, prompt.domain, prompt.id)
 
 
@@ -220,7 +220,7 @@ def _samples_of_file(
             if row is None:
                 continue
             fruitless = False
-            spans = chat.spans(row.messages, row.tools, row.thinking, False)
+            spans = chat.spans(row.messages, row.tools)
             yield sample_of_spans(codec, spans, row.domain, str(line), config.max_length)
 
         if fruitless:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from linn.chat.request import request_messages
+from linn.chat.request import request_of
 from linn.domains.base import Domain, content_key
 from linn.domains.code.outputs import same_output
 from linn.domains.code.programs import Language, program_of
@@ -114,14 +114,14 @@ class Code(Domain):
         UserError names the field that is wrong.
         """
         where = f"code row {index}"
-        messages = request_messages(row, index)
+        request = request_of(row, index)
         meta = row.get("verifier_metadata")
         if not isinstance(meta, Mapping):
             raise UserError(
                 f"{where}: verifier_metadata must be an object, found {type(meta).__name__}"
             )
 
-        tests = read_tests(meta, messages, where, self.tests)
+        tests = read_tests(meta, request.messages, where, self.tests)
         budget = read_budget(meta, self.budget, where)
         language = read_language(meta, tests, where)
         # A machine without a compiler says so before the first program, not at it.
@@ -130,7 +130,9 @@ class Code(Domain):
             self.sandbox.compiler.need(f"{where}: verifier_metadata.language is {name!r}")
 
         hidden = replace(tests, budget=budget, language=language)
-        prompt = Prompt(self.name, "", messages, hidden=hidden)
+        prompt = Prompt(
+            self.name, "", request.messages, request.thinking, request.tools, hidden=hidden
+        )
         return replace(prompt, id=f"{content_key(prompt)}.{index}")
 
     def gold(self, prompt: Prompt) -> Reply:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from linn.chat.request import request_messages
+from linn.chat.request import request_of
 from linn.domains.base import Domain
 from linn.domains.instruct.checkers import follows
 from linn.errors import UserError
@@ -137,11 +137,13 @@ class Instruct(Domain):
         mode = fields.get("grading_mode") or "binary"
         if mode not in ("binary", "fraction"):
             raise UserError(f"{where}: grading_mode is {mode!r}; allowed: binary, fraction")
+        request = request_of(row, index)
         return Prompt(
             domain=self.name,
             id=str(row.get("id", index)),
-            messages=request_messages(row, index),
-            thinking=True,
+            messages=request.messages,
+            thinking=request.thinking,
+            tools=request.tools,
             hidden=Instructions(tuple(ids), kwargs, mode),
         )
 

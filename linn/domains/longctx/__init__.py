@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from linn.chat.request import request_messages
+from linn.chat.request import request_of
 from linn.domains.base import Domain, content_key
 from linn.domains.common.boxes import flat_boxes
 from linn.domains.longctx.documents import documents_task
@@ -329,17 +329,19 @@ class LongContext(Domain):
         hidden: Accepted | Outputs
         # A row with both is of the released layout: `outputs` is then its own business.
         if row.get("outputs") is not None and row.get("expected_answer") is None:
-            messages = request_messages(row, index)
+            request = request_of(row, index)
             hidden = outputs_of(row, index)
         else:
             answers = accepted_answers(row, index)
-            messages = request_messages(row, index)
-            question = question_of(row, index, messages[-1].content)
+            request = request_of(row, index)
+            question = question_of(row, index, request.messages[-1].content)
             hidden = Accepted(answers, question)
         return Prompt(
             domain=self.name,
             id=str(row.get("id", row.get("uuid", index))),
-            messages=messages,
+            messages=request.messages,
+            thinking=request.thinking,
+            tools=request.tools,
             hidden=hidden,
         )
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from linn.chat.request import request_messages
+from linn.chat.request import Request, request_of
 from linn.domains.base import Domain
 from linn.domains.common.boxes import outer_boxes
 from linn.domains.common.options import check_option, is_number, is_whole
@@ -151,10 +151,15 @@ class Math(Domain):
         if mode not in _MODES:
             raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
 
-        messages = _messages_of(row, index)
-        answer = KnownAnswer(unwrapped(expected), mode)
-        prompt_id = str(row.get("uuid", index))
-        prompt = Prompt(self.name, prompt_id, messages, hidden=answer)
+        request = _request_of(row, index)
+        prompt = Prompt(
+            domain=self.name,
+            id=str(row.get("uuid", index)),
+            messages=request.messages,
+            thinking=request.thinking,
+            tools=request.tools,
+            hidden=KnownAnswer(unwrapped(expected), mode),
+        )
         return self._with_tools(prompt)
 
     def env(self, prompt: Prompt) -> python_tool.PythonEnv:
@@ -162,7 +167,10 @@ class Math(Domain):
         return python_tool.PythonEnv(Session(self._seconds, readable=self._readable), self._calls)
 
     def _with_tools(self, prompt: Prompt) -> Prompt:
-        """The prompt with the tool, and the words on it at the end of the system turn."""
+        """The prompt with the tool, and the words on it at the end of the system turn.
+
+        The interpreter is the only tool that answers here: it replaces a row's own definitions.
+        """
         if not self._calls:
             return prompt
         first, *rest = prompt.messages
@@ -274,10 +282,10 @@ def _answer(prompt: Prompt) -> KnownAnswer:
     return prompt.hidden
 
 
-def _messages_of(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
-    """The turns a row shows the model."""
+def _request_of(row: Mapping[str, Any], index: int) -> Request:
+    """What a row shows the model."""
     if row.get("responses_create_params") is not None:
-        return request_messages(row, index)
+        return request_of(row, index)
 
     name = "question"
     if row.get(name) is None and "problem" in row:
@@ -289,7 +297,8 @@ def _messages_of(row: Mapping[str, Any], index: int) -> tuple[Message, ...]:
     # Datasets with `problem` hold the bare problem; a `question` says what form it wants.
     if name == "problem":
         text += _ASK
-    return (Message("user", text),)
+    # Tools and mode are the row's own, whoever wrote the question.
+    return request_of({**row, "messages": text}, index)
 
 
 def _longest_number(text: str) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast, get_args
 
-from linn.chat.request import request_messages
+from linn.chat.request import request_of
 from linn.domains.base import Domain, content_key
 from linn.domains.common.options import check_option, is_whole
 from linn.domains.proof import derivations
@@ -130,17 +130,18 @@ class Proof(Domain):
         """
         where = f"proof row {index}"
         hidden, text = self._problem_of(row, where)
-        if row.get("responses_create_params") is not None:
-            messages = request_messages(row, index)
-        else:
-            messages = (Message("user", text),)
+        # Tools and mode are the row's own, also where the question is ours.
+        asked = row if row.get("responses_create_params") is not None else {**row, "messages": text}
+        request = request_of(asked, index)
 
         # A row's own prompt may leave the self-evaluation out: then the answer needs none.
         if isinstance(hidden, WordedProblem):
-            rated = any("## Self Evaluation" in message.content for message in messages)
+            rated = any("## Self Evaluation" in message.content for message in request.messages)
             hidden = replace(hidden, rated=rated)
 
-        prompt = Prompt(self.name, "", messages, hidden=hidden)
+        prompt = Prompt(
+            self.name, "", request.messages, request.thinking, request.tools, hidden=hidden
+        )
         return replace(prompt, id=f"{content_key(prompt)}.{index}")
 
     def _problem_of(self, row: Mapping[str, Any], where: str) -> tuple[Problem, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from linn.chat.request import request_messages, request_tools
+from linn.chat.request import request_of
 from linn.domains.base import Domain
 from linn.domains.common.limited_worker import LimitedWorker, WorkerEnded
 from linn.domains.structured import documents
@@ -179,11 +179,13 @@ class Structured(Domain):
             payload_key=row.get("tool_payload_key"),
         )
         identity = row.get("id", row.get("source_record_id") or index)
+        request = request_of(row, index)
         return Prompt(
             domain=self.name,
             id=str(identity),
-            messages=request_messages(row, index),
-            tools=request_tools(row, index),
+            messages=request.messages,
+            thinking=request.thinking,
+            tools=request.tools,
             hidden=task,
         )
 

@@ -249,7 +249,8 @@ class SweAgentless(Domain):
         kind = row.get("task", meta.get("task", self.task))
         one_of(kind, TaskKind, f"{where}: task")
 
-        prompt = Prompt(self.name, "", issue_row.messages)
+        request = issue_row.request
+        prompt = Prompt(self.name, "", request.messages, request.thinking, request.tools)
         if kind == "localise":
             prompt = self._with_tree(prompt, localise_of(issue_row, self.top, where))
         elif kind == "test":

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from linn.chat.request import request_messages
+from linn.chat.request import Request, request_of
 from linn.domains.common import diffs, edits
 from linn.errors import UserError
 from linn.judges.text import history
-from linn.types import Message
 
 _ISSUE = re.compile(r"<issue>\s*(.*?)\s*</issue>", re.DOTALL)
 
@@ -33,8 +32,8 @@ class IssueRow:
     """Whether the files' paths begin with a folder that the patch's paths lack."""
     tests: str | None
     """Hidden tests: a Python text with test functions."""
-    messages: tuple[Message, ...]
-    """The row's own conversation; empty where it has none."""
+    request: Request
+    """The row's own conversation, tools and mode; no messages where it has no conversation."""
 
     def changed(self) -> dict[str, str]:
         """All known files after the gold patch; raises BadPatch."""
@@ -76,8 +75,8 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> IssueRow:
         )
 
     places = (meta, instance, row)
-    messages = request_messages(row, index) if _has_conversation(row) else ()
-    issue = _text_of(places, ("problem_statement",), where) or _issue_in(messages)
+    request = _request_of(row, index)
+    issue = _text_of(places, ("problem_statement",), where) or _issue_in(request)
     if not issue.strip():
         raise UserError(
             f"{where}: neither responses_create_params.input, prompt "
@@ -94,7 +93,7 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> IssueRow:
         patch=patch,
         repo_name=repo_name,
         tests=_text_of(places, ("tests",), where) or None,
-        messages=messages,
+        request=request,
     )
 
 
@@ -111,9 +110,16 @@ def _text_of(places: tuple[Mapping[str, Any], ...], names: tuple[str, ...], wher
     return ""
 
 
-def _issue_in(messages: tuple[Message, ...]) -> str:
+def _request_of(row: Mapping[str, Any], index: int) -> Request:
+    if _has_conversation(row):
+        return request_of(row, index)
+    # The question is the domain's own; tools and mode are still the row's.
+    return replace(request_of({**row, "messages": "-"}, index), messages=())
+
+
+def _issue_in(request: Request) -> str:
     """The issue of a conversation: what stands between its marks, or else all of it."""
-    text = "\n".join(message.content for message in history(messages))
+    text = "\n".join(message.content for message in history(request.messages))
     marked = _ISSUE.search(text)
     return marked[1] if marked else text
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from linn.chat.request import request_messages, request_tools
+from linn.chat.request import request_of
 from linn.domains.base import Domain
 from linn.domains.workplace.office import tools
 from linn.domains.workplace.office.definitions import DEFINITIONS
@@ -215,16 +215,18 @@ class Workplace(Domain):
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """A released row: `ground_truth` and the conversation with its tools.
 
-        `ground_truth` is a list of {name, arguments}, or that as JSON text.
+        `ground_truth` is a list of {name, arguments}, or that as JSON text. Non-thinking, as agents
+        are trained (paper §3.2), unless the row sets `enable_thinking`.
         """
         where = f"row {index} (domain workplace)"
         calls = _true_calls(where, row.get("ground_truth"))
+        request = request_of(row, index, thinking=False)
         prompt = Prompt(
             domain=self.name,
             id=str(row.get("id", index)),
-            messages=request_messages(row, index),
-            thinking=False,
-            tools=request_tools(row, index),
+            messages=request.messages,
+            thinking=request.thinking,
+            tools=request.tools,
             hidden=OfficeTask(calls),
         )
         if calls and _data() is None and _changes_nothing(calls):
