@@ -145,11 +145,13 @@ def check_signal(row: Mapping[str, Any], domain: str) -> None:
             "_hf_placeholder: its question is to be taken from another data set first",
             "placeholder",
         )
+
     fields = SIGNAL.get(domain, ())
     for field in fields:
         value = metadata_of(row) if field == "metadata" else row.get(field)
         if value not in (None, "", [], {}):
             return
+
     if fields:
         verb = "are" if len(fields) > 1 else "is"
         raise BadRow(

@@ -62,7 +62,9 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
         messages = to_messages([turn for _, turn in placed], where="messages")
     except UserError as error:
         raise BadRow(str(error), "no content") from None
+
     _check_calls(placed, messages, tools)
+
     return Conversation(
         messages=messages,
         tools=tuple(tools),
@@ -89,14 +91,17 @@ def _turns(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
                 f"{where}: expected an object with role and content, found {kind}",
                 "not a chat turn",
             )
+
         if turn.get("type") not in (None, "message"):
             kind = str(turn["type"])[:40]
             raise BadRow(
                 f"{where}.type is {kind!r}; give turns of role and content", "not a chat turn"
             )
+
         if turn.get("role") not in _ROLES:
             role = str(turn.get("role"))[:40]
             raise BadRow(f"{where}.role is {role!r}; allowed: {', '.join(_ROLES)}", "unknown role")
+
     return turns
 
 
@@ -107,15 +112,18 @@ def _check_turn(turn: Mapping[str, Any], where: str) -> None:
     """Content that is text, calls that can be read, a thought with both its ends."""
     role = turn["role"]
     calls = turn.get("tool_calls")
+
     if calls is not None and not isinstance(calls, list):
         raise BadRow(
             f"{where}.tool_calls: expected a list, found {type(calls).__name__}", "unreadable call"
         )
+
     if calls and role != "assistant":
         raise BadRow(
             f"{where}.tool_calls: only the assistant calls, found role {role!r}",
             "call by another than the assistant",
         )
+
     content = _checked_content(turn, where)
     if role == "user" and not content.strip():
         raise BadRow(f"{where}.content is empty", "no content")
@@ -130,17 +138,20 @@ def _checked_content(turn: Mapping[str, Any], where: str) -> str:
         content = content_text(turn.get("content"), where)
     except UserError as error:
         raise BadRow(str(error), "no content") from None
+
     if content is None and turn.get("tool_calls"):
         content = ""
     if not isinstance(content, str):
         kind = "null" if content is None else type(content).__name__
         raise BadRow(f"{where}.content: expected text, found {kind}", "no content")
+
     for mark in (chat.START, chat.END):
         if mark in content:
             raise BadRow(
                 f"{where}.content holds {mark}, which only the chat template may write",
                 "control token in the text",
             )
+
     return content
 
 
@@ -148,10 +159,12 @@ def _check_thought(turn: Mapping[str, Any], content: str, where: str) -> None:
     """A thought opens its turn, has an end, and stands in one place."""
     before, opened, _ = content.partition(chat.THINK)
     thought, closed, _ = content.rpartition(chat.THINK_END)
+
     if opened and not closed:
         raise BadRow(
             f"{where}.content: {chat.THINK} without {chat.THINK_END}", "thought without an end"
         )
+
     if opened and before.strip() and len(before) < len(thought):
         raise BadRow(
             f"{where}.content: text before {chat.THINK}; a turn opens with its thought",
@@ -166,6 +179,7 @@ def _check_thought(turn: Mapping[str, Any], content: str, where: str) -> None:
         if not isinstance(reasoning, str):
             kind = type(reasoning).__name__
             raise BadRow(f"{where}.{key}: expected text, found {kind}", "unreadable reasoning")
+
         if closed and reasoning.strip() and reasoning.strip() != inline:
             raise BadRow(f"{where}.{key}: another thought stands in the content", "two thoughts")
 
@@ -182,6 +196,7 @@ def _check_answer(turn: Mapping[str, Any], content: str, where: str) -> None:
                 f"{where}.content: text after a call; only another call may follow one",
                 "prose after a call",
             )
+
     if not answer.strip() and not turn.get("tool_calls"):
         raise BadRow(f"{where}.content: neither an answer nor a call", "no content")
 
@@ -207,6 +222,7 @@ def _results_apart(turns: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Ma
             continue
         elif turn["role"] not in ("tool", "function"):
             called = False
+
         yield i, turn
 
 
@@ -218,11 +234,13 @@ def _check_calls(
     """Calls against definitions, results against calls."""
     signatures = Signatures(tools, [m.content for m in messages if m.role == "system"])
     open_calls: list[ToolCall] = []
+
     for (i, turn), message in zip(placed, messages, strict=True):
         where = f"messages[{i}]"
         if message.role == "tool":
             _answer_call(open_calls, message, where)
             continue
+
         open_calls = list(message.tool_calls)
         if message.role != "assistant":
             continue
@@ -244,12 +262,14 @@ def _answer_call(open_calls: list[ToolCall], message: Message, where: str) -> No
     if answered in ids:
         open_calls.pop(ids.index(answered))
         return
+
     if answered is not None and None not in ids:
         known = ", ".join(map(str, ids))[:80]
         raise BadRow(
             f"{where}.tool_call_id is {answered[:40]!r}; the open calls are {known}",
             "tool turn without a call",
         )
+
     # Without ids, results come in the order of the calls.
     open_calls.pop(0)
 

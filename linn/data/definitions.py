@@ -44,17 +44,21 @@ class Signatures:
                 f"{where}: the arguments of {name!r} cannot be read: {call.arguments[:60]!r}",
                 "unreadable call",
             )
+
         while call.name not in self._required and self._unread:
             # What is known already wins over a later text.
             self._required = dict(of_text(self._unread.pop())) | self._required
+
         if not self._required:
             raise BadRow(
                 f"{where} calls {name!r}, but the row defines no tools",
                 "call without tool definitions",
             )
+
         if call.name not in self._required:
             message = f"{where} calls {name!r}; defined: {', '.join(self._required)}"
             raise BadRow(message[:300], "undefined function called")
+
         missing = [key for key in self._required[call.name] if key not in call.arguments]
         if missing:
             raise BadRow(
@@ -77,11 +81,13 @@ def of_field(tools: object) -> list[Mapping[str, Any]]:
             f"found {type(tools).__name__}",
             "unreadable tools",
         )
+
     definitions = []
     for i, tool in enumerate(tools):
         definition = decoded(tool) if isinstance(tool, str) else tool
         _check_definition(definition, f"tools[{i}]")
         definitions.append(definition)
+
     return definitions
 
 
@@ -89,6 +95,7 @@ def _check_definition(tool: object, where: str) -> None:
     if not isinstance(tool, Mapping):
         kind = type(tool).__name__
         raise BadRow(f"{where}: expected a function definition, found {kind}", "unreadable tools")
+
     function = tool.get("function", tool)
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str) or not name:
@@ -133,6 +140,7 @@ def _json_definitions(system: str) -> Iterator[tuple[str, list[str]]]:
             misses += 1
             position = start.start() + 1
             continue
+
         if _is_definition(value.get("function", value)):
             yield _signature(value)
 

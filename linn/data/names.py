@@ -52,7 +52,14 @@ def located(name: str | Path) -> Path:
         pass
 
     try:
-        return Path(hf_hub_download(repo, path, repo_type="dataset", revision=revision))
+        return Path(
+            hf_hub_download(
+                repo,
+                path,
+                repo_type="dataset",
+                revision=revision,
+            )
+        )
     except Exception as error:
         command = f"hf download {repo} {path} --repo-type dataset"
         if revision:

@@ -55,7 +55,12 @@ class Hit:
 class Evaluated:
     """The n-grams of one evaluation set."""
 
-    def __init__(self, name: str, prompts: Iterable[Sequence[str]], n: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        prompts: Iterable[Sequence[str]],
+        n: int,
+    ) -> None:
         """`prompts`: the texts of each prompt's turns.
 
         A text of fewer than n words is met only by a turn that is the same as a whole.
@@ -68,6 +73,7 @@ class Evaluated:
         """Hashes of whole turns of fewer than n words."""
         counts: dict[int, int] = {}
         seen: set[int] = set()
+
         for texts in prompts:
             turns = [words_of(text) for text in texts]
             # A prompt that stands twice in a set must not make its words look common.
@@ -106,13 +112,19 @@ class Evaluated:
             shared += len(starts)
         if shared == 0:
             return None
-        return Hit(name=self.name, ngram=self.n, words=first, grams=shared)
+        return Hit(
+            name=self.name,
+            ngram=self.n,
+            words=first,
+            grams=shared,
+        )
 
     def _shared(self, words: Sequence[str]) -> list[int]:
         """Where the runs of n words of one turn begin that the set holds; 0 for a short turn."""
         if len(words) < self.n:
             known = len(words) > 0 and hash(tuple(words)) in self._short
             return [0] if known else []
+
         # Most turns share nothing, and this says so without a loop in Python.
         if self._grams.isdisjoint(_grams(words, self.n)):
             return []
@@ -120,6 +132,7 @@ class Evaluated:
         for start, gram in enumerate(_grams(words, self.n)):
             if gram in self._grams:
                 starts.append(start)
+
         return starts
 
 
@@ -156,6 +169,7 @@ def asked(row: Mapping[str, Any]) -> list[str]:
             f"{', '.join(_PLAIN)} holds text",
             "nothing asked",
         )
+
     try:
         return [message.content for message in to_messages(turns) if message.role == "user"]
     except UserError as error:

@@ -53,6 +53,7 @@ class Lines(Iterator[tuple[int, bytes]]):
             if not raw:
                 self.close()
                 break
+
             self.number += 1
             if self.number == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
@@ -63,8 +64,10 @@ class Lines(Iterator[tuple[int, bytes]]):
                     "is this JSON Lines, one row a line? "
                     "A JSON array becomes JSON Lines by: jq -c '.[]'"
                 )
+
             if raw.strip():
                 return self.number, raw
+
         raise StopIteration
 
     @property
@@ -97,6 +100,7 @@ def object_of(raw: bytes) -> dict[str, Any]:
         raise BadRow(
             f"byte {place} of the line is not UTF-8; save the file as UTF-8", "not UTF-8"
         ) from None
+
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
@@ -106,11 +110,13 @@ def object_of(raw: bytes) -> dict[str, Any]:
     except ValueError:
         reason = "a number of over 4,300 digits"
         raise BadRow(f"not readable as JSON: {reason}", "not JSON") from None
+
     if not isinstance(row, dict):
         kind = _KINDS[type(row)]
         raise BadRow(
             f"expected a JSON object, found {kind}; {_ONE}{_remedy(text)}", "not an object"
         )
+
     return row
 
 
@@ -183,12 +189,14 @@ def shuffled(path: str | Path, seed: int) -> Iterator[tuple[int, bytes]]:
     """
     block: list[tuple[int, bytes]] = []
     size = 0
+
     for number, raw in Lines(path):
         block.append((number, raw))
         size += len(raw)
         if len(block) >= BLOCK_ROWS or size >= BLOCK_BYTES:
             yield from _shuffled_block(block, seed)
             block, size = [], 0
+
     if block:
         yield from _shuffled_block(block, seed)
 
@@ -218,7 +226,12 @@ def write_lines(path: str | Path, lines: Iterable[bytes]) -> int:
             if path.suffix != ".gz":
                 return _write(lines, file)
             # Without name and time, so that the same rows make the same bytes.
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+            with gzip.GzipFile(
+                filename="",
+                mode="wb",
+                fileobj=file,
+                mtime=0,
+            ) as packed:
                 return _write(lines, cast(BinaryIO, packed))
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk names no file
@@ -248,4 +261,5 @@ def writable(path: str | Path) -> Path:
         raise UserError(f"{path}: cannot be written: {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"{path}: cannot be written: {above} is a folder without write permission")
+
     return path

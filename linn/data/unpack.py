@@ -36,6 +36,7 @@ class Unpacked:
                     f"{path}: a pipe or device, which can be read but once; "
                     "write it to a file first (gzip and zstd are fine)"
                 )
+
             self._file = open(path, "rb")  # noqa: SIM115 (closed by `close`)
             self._size = about.st_size
             head = self._file.read(8)
@@ -94,6 +95,7 @@ class _Zstd(io.RawIOBase):
         except ImportError:
             remedy = f"pip install 'linn[domains]', or unpack it first: zstd -d {path}"
             raise UserError(f"{path}: reading zstd needs the package zstandard: {remedy}") from None
+
         self._file = file
         # Windows up to the format's largest: `zstd --long=31` writes them.
         self._context = zstandard.ZstdDecompressor(max_window_size=2**31)
@@ -115,10 +117,13 @@ class _Zstd(io.RawIOBase):
                 if self._frame is not None:
                     raise EOFError("a zstd frame is cut short")
                 return 0
+
             self._unpack()
+
         count = min(len(target), len(self._ready))
         target[:count] = self._ready[:count]
         self._ready = self._ready[count:]
+
         return count
 
     def _unpack(self) -> None:

@@ -44,10 +44,12 @@ class Arithmetic(Domain):
         """Operands and result have two digits or more: every sum is worked in the same columns."""
         a, b = rng.randint(10, 99), rng.randint(10, 99)
         sign = rng.choice("+-")
+
         if sign == "-":
             a, b = max(a, b), min(a, b)
             # A difference of one digit would need another working: it becomes a sum.
             sign = "-" if a - b >= 10 else "+"
+
         return Prompt(
             domain=self.name,
             id="",
@@ -86,13 +88,16 @@ def _working(task: Sum) -> str:
     """Column by column, as on paper: ones, then tens with what was carried or borrowed."""
     a_tens, a_ones = divmod(task.a, 10)
     b_tens, b_ones = divmod(task.b, 10)
+
     if task.sign == "+":
         ones = a_ones + b_ones
         carry = ones // 10
         tens = a_tens + b_tens + carry
         return f"{a_ones} + {b_ones} = {ones}, {a_tens} + {b_tens} + {carry} = {tens}"
+
     borrow = int(a_ones < b_ones)
     a_ones += 10 * borrow
     ones = a_ones - b_ones
     tens = a_tens - b_tens - borrow
+
     return f"{a_ones} - {b_ones} = {ones}, {a_tens} - {b_tens} - {borrow} = {tens}"

@@ -83,11 +83,14 @@ def check(domain: Domain, count: int = 20) -> list[Finding]:
     everything = [prompt for split in SPLITS for prompt in prompts[split]]
     gold = _gold(domain, everything)
     findings.append(gold)
+
     if ": raised" in gold.detail:
         # The grader itself is broken; trying it on hostile replies says nothing more.
         return findings
+
     findings.append(_others_gold(domain, everything))
     findings += _hostile(domain, everything[:HOSTILE_PROMPTS])
+
     return findings
 
 
@@ -99,12 +102,15 @@ def _prompts(domain: Domain, count: int) -> tuple[dict[Split, list[Prompt]], str
         raise
     except Exception as error:
         return {}, _raised(error)
+
     for prompt in itertools.chain.from_iterable(prompts.values()):
         if prompt.domain != domain.name:
             return prompts, f"a prompt's domain is {prompt.domain!r}, not {domain.name!r}"
+
     empty = [split for split in SPLITS if not prompts[split]]
     if empty:
         return prompts, f"none in {', '.join(empty)}; give more rows"
+
     return prompts, ""
 
 
@@ -150,9 +156,11 @@ def _graded(domain: Domain, prompt: Prompt, golden: Prompt) -> tuple[float, str]
         raise
     except Exception as error:
         return -math.inf, _raised(error)
+
     if not isinstance(verdict, Verdict):
         kind = type(verdict).__name__
         return -math.inf, f"raised nothing, but verify gave {kind}, not a Verdict"
+
     return verdict.reward, f"{verdict.reward} {verdict.note}"
 
 
@@ -178,6 +186,7 @@ def _hostile(domain: Domain, prompts: Sequence[Prompt]) -> Iterator[Finding]:
     faults: list[str] = []
     slowest = 0.0
     replies = list(hostile_replies(domain.gold(prompts[0])))
+
     for what, reply in replies:
         began = time.perf_counter()
         try:
@@ -189,8 +198,10 @@ def _hostile(domain: Domain, prompts: Sequence[Prompt]) -> Iterator[Finding]:
         except Exception as error:
             slowest = max(slowest, time.perf_counter() - began)
             fault = f"{what}: {_raised(error)}"
+
         if fault:
             faults.append(fault)
+
     yield Finding(
         f"hostile replies neither raise nor earn ({len(replies)} tried)",
         not faults,
@@ -210,4 +221,5 @@ def _earned(
     often = 2 * earned >= len(prompts)
     if earned and (what in NEVER_EARN or math.isnan(reward) or often):
         return f"{what}: rewarded {reward} on {earned} of {len(prompts)} prompts"
+
     return ""

@@ -47,6 +47,7 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
     kind = _class_of(name)
     arguments = dict(options or {})
     skip_bad = bool(arguments.pop("skip_bad", False))
+
     try:
         domain = kind(**_fitting(name, kind, arguments))
     except LinnError:
@@ -56,7 +57,9 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         raise UserError(f"domain {name}: its constructor raised {cause}") from None
+
     domain.skip_bad = skip_bad
+
     return domain
 
 
@@ -83,6 +86,7 @@ def _class_of(name: str) -> type[Domain]:
         module = _of_file(Path(name))
     else:
         module = importlib.import_module(f"linn.domains.{name}")
+
     classes = [
         value
         for value in vars(module).values()
@@ -95,6 +99,7 @@ def _class_of(name: str) -> type[Domain]:
             f"domain {name}: its file must hold exactly one subclass of "
             f"linn.domains.base.Domain, found {len(classes)}"
         )
+
     kind = classes[0]
     own_name = getattr(kind, "name", None)
     if own_name != Path(name).stem:
@@ -102,6 +107,7 @@ def _class_of(name: str) -> type[Domain]:
             f"domain {name}: class {kind.__name__} has name {own_name!r}; "
             f"it must be the file's: {Path(name).stem!r}"
         )
+
     return kind
 
 
@@ -118,6 +124,7 @@ def _fitting(name: str, kind: type[Domain], options: Mapping[str, Any]) -> dict[
     for key, default in (("level", "tiny"), ("rows", None)):
         if key not in parameters and arguments.get(key, default) == default:
             arguments.pop(key, None)
+
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return arguments
     for key in arguments:
@@ -125,10 +132,16 @@ def _fitting(name: str, kind: type[Domain], options: Mapping[str, Any]) -> dict[
             # `judged` is the constructor's word; a recipe says `judge`.
             allowed = ["judge" if other == "judged" else other for other in parameters]
             raise UserError(f"domain {name}: unknown option {key!r}{nearest(key, allowed)}")
+
     return {key: _typed(name, kind, key, value) for key, value in arguments.items()}
 
 
-def _typed(name: str, kind: type[Domain], key: str, value: Any) -> Any:
+def _typed(
+    name: str,
+    kind: type[Domain],
+    key: str,
+    value: Any,
+) -> Any:
     """`value` as the annotation of the constructor's parameter `key` has it.
 
     A mapping for a dataclass, a number for a number.

@@ -86,14 +86,17 @@ class Against:
         options = {"rows": file, "skip_bad": True} if file else None
         domain = reader(name, options)
         prompts = domain.prompts("test")
+
         if not file:
             # Generated without end.
             prompts = islice(prompts, GENERATED)
+
         try:
             for prompt in prompts:
                 yield [m.content for m in prompt.messages if m.role == "user"]
         finally:
             domain.close()
+
         if file:
             self._splits.append((located(file), domain))
 
@@ -107,6 +110,7 @@ class Against:
         """The lines of the clean file; what is left out is counted in `overlaps`."""
         own = [domain for file, domain in self._splits if os.path.samefile(file, path)]
         lines = Lines(path)
+
         for number, raw in lines:
             progress(lines.share, number)
             try:
@@ -139,14 +143,17 @@ class Against:
             lines.append(f"  {count:>9,} overlap with {one.name}")
             about = f"{one.prompts:,} prompts, {one.grams:,} {one.n}-grams"
             lines.append(f"            ({about}, {one.common:,} too common to count)")
+
         if len(self.sets) > 1:
             lines.append(f"  {overlaps.dirty:>9,} overlap with any")
         for number, hit in overlaps.examples:
             grams = f"{hit.grams:,} {hit.ngram}-grams"
             lines.append(f"  line {number}: {grams} shared with {hit.name}")
             lines.append(f"    {hit.words}"[:80])
+
         for line in overlaps.tally.told():
             lines.append(f"  skipped: {line}")
+
         return "\n".join(lines)
 
     def record(self, overlaps: Overlaps) -> dict[str, Any]:
@@ -163,6 +170,7 @@ class Against:
                     "overlap": overlaps.hits.get((one.name, one.n), 0),
                 }
             )
+
         return {
             "ngram": self.sizes,
             "prompts": overlaps.prompts,
@@ -192,6 +200,7 @@ def decontaminate(
     # The scan counts as it is read.
     for _ in clean:
         pass
+
     return overlaps, None
 
 

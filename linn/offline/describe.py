@@ -51,7 +51,12 @@ QUANTILES = {"median": 0.5, "p95": 0.95, "p99": 0.99}
 class Description:
     """Counts over the rows of one file."""
 
-    def __init__(self, codec: Codec | None, domain: str | None = None, every: int = 1) -> None:
+    def __init__(
+        self,
+        codec: Codec | None,
+        domain: str | None = None,
+        every: int = 1,
+    ) -> None:
         """`codec`: lengths are its tokens, else characters. `domain`: reads every row.
 
         Lengths are measured of one row in `every`.
@@ -78,7 +83,12 @@ class Description:
         self._domain = domain
         self._domains: dict[str, Domain] = {}
 
-    def add(self, path: Path, line: int, raw: bytes) -> None:
+    def add(
+        self,
+        path: Path,
+        line: int,
+        raw: bytes,
+    ) -> None:
         """Count one line."""
         try:
             row = object_of(raw)
@@ -87,6 +97,7 @@ class Description:
                 self._add_conversation(row, line)
             else:
                 self._add_task(row, line)
+
             self.tally.good += 1
         except UserError as error:
             message, reason = fault(error)
@@ -130,7 +141,9 @@ class Description:
             label = f"{agent} ({name})"
         elif name and not agent:
             label = f"{name}, by its fields"
+
         self.agents[label] += 1
+
         return name
 
     def _prompt(self, name: str | None, row: Mapping[str, Any], line: int) -> Prompt:
@@ -198,13 +211,16 @@ class Description:
         total = sum(length * count for length, count in self.lengths.items())
         figures = {"mean": total / n}
         passed = 0
+
         for length, count in sorted(self.lengths.items()):
             passed += count
             for name, share in QUANTILES.items():
                 if name not in figures and passed >= share * n:
                     figures[name] = float(length)
+
         figures["max"] = float(max(self.lengths))
         figures["total"] = float(total)
+
         return figures
 
     def histogram(self) -> list[tuple[int, int]]:
@@ -223,11 +239,13 @@ def _by_fields(row: Mapping[str, Any]) -> str | None:
     for name, fields in FIELDS.items():
         if all(field in row for field in fields):
             return name
+
     verifier = row.get("verifier_metadata")
     if isinstance(verifier, Mapping):
         if "instruction_id_list" in verifier:
             return "instruct"
         return "code" if {"unit_tests", "test"} & verifier.keys() else None
+
     if "problem" in row and "answer" in row:
         return "math"
     # SWE-Gym's and R2E-Gym's own rows.
@@ -239,6 +257,7 @@ def _by_fields(row: Mapping[str, Any]) -> str | None:
             return "swe_agentless"
         if "problem_statement" in metadata:
             return "swe_agentic"
+
     return None
 
 
@@ -265,13 +284,19 @@ def describe(
             description.add(path, number, raw)
     finally:
         description.close()
+
     return description
 
 
 # ---------------------------------------------------------------- for a person
 
 
-def table(path: Path, description: Description, unit: str, width: int = 80) -> str:
+def table(
+    path: Path,
+    description: Description,
+    unit: str,
+    width: int = 80,
+) -> str:
     """The description in lines of at most `width`, but for the file's name."""
     width = min(max(40, width), 120)
     rows = description.tally.good + sum(description.tally.bad.values())
@@ -281,19 +306,27 @@ def table(path: Path, description: Description, unit: str, width: int = 80) -> s
     lines += _block("domains and agents", description.agents, width)
     lines += _block("mode", description.modes, width)
     lines += _block("user turns", turns, width, most=8)
+
     if description.with_tools or description.with_calls:
         with_tools, with_calls = description.with_tools, description.with_calls
         text = f"tools: {with_tools:,} rows define some, {with_calls:,} call some"
         lines += ["", *textwrap.wrap(text, width)]
         lines += _block("calls", description.tools, width, most=10)
+
     if description.lengths:
         lines += _lengths(description, unit, width)
     if description.tally.bad:
         lines += _bad_rows(path, description.tally, width)
+
     return "\n".join(_printable(line) for line in lines)
 
 
-def _block(title: str, counts: Mapping[str, int], width: int, most: int = 20) -> list[str]:
+def _block(
+    title: str,
+    counts: Mapping[str, int],
+    width: int,
+    most: int = 20,
+) -> list[str]:
     """A title and a line per count, the most frequent first; nothing without counts."""
     if not counts:
         return []
@@ -304,6 +337,7 @@ def _block(title: str, counts: Mapping[str, int], width: int, most: int = 20) ->
     rest = entries[most:]
     if rest:
         lines.append(f"  {sum(count for _, count in rest):>11,}  {len(rest):,} others")
+
     return lines
 
 
@@ -314,13 +348,20 @@ def _lengths(description: Description, unit: str, width: int) -> list[str]:
         title += f", of one row in {description.every}"
     figures = ", ".join(f"{name} {value:,.0f}" for name, value in description.figures().items())
     lines = ["", *textwrap.wrap(title, width)]
-    lines += textwrap.wrap(figures, width, initial_indent="  ", subsequent_indent="  ")
+    lines += textwrap.wrap(
+        figures,
+        width,
+        initial_indent="  ",
+        subsequent_indent="  ",
+    )
 
     bins = description.histogram()
     highest = max(count for _, count in bins)
+
     for most, count in bins:
         bar = "█" * round((width - 32) * count / highest)
         lines.append(f"  <= {most:>9,}  {count:>11,}  {bar}".rstrip())
+
     return lines
 
 
@@ -331,7 +372,12 @@ def _bad_rows(path: Path, tally: Tally, width: int) -> list[str]:
     for reason, count in by_count(tally.bad):
         lines.append(f"  {count:>11,}  {reason}"[:width])
         first = tally.first[reason].removeprefix(str(path)).strip()
-        lines += textwrap.wrap(first, width, initial_indent=indent, subsequent_indent=indent)
+        lines += textwrap.wrap(
+            first,
+            width,
+            initial_indent=indent,
+            subsequent_indent=indent,
+        )
     return lines
 
 

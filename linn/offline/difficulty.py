@@ -104,7 +104,12 @@ class EndpointSolver:
             ]
             return await asyncio.gather(*graded)
 
-    def _graded(self, job: Job, text: str, domain: Domain) -> Rollout:
+    def _graded(
+        self,
+        job: Job,
+        text: str,
+        domain: Domain,
+    ) -> Rollout:
         rollout = Rollout(
             prompt=job.prompt,
             sibling=job.sibling,
@@ -120,6 +125,7 @@ class EndpointSolver:
         except Exception as error:  # a bad reply is data
             what = f"grader: {type(error).__name__}: {error}"
             return replace(rollout, status="failed", error=what)
+
         return replace(rollout, verdict=verdict)
 
 
@@ -158,6 +164,7 @@ def own_rows(
     assert domain.rows is not None
     path = located(domain.rows)
     lines = Lines(path)
+
     for line, raw in lines:
         progress(lines.share, line)
         prompt = domain._of_line(path, line, raw)
@@ -175,6 +182,7 @@ def told_rate(raw: bytes) -> Rate | None:
         return None
     if not 0 <= share <= 1:
         return None
+
     return Rate(
         passed=passed if type(passed) is int else None,
         total=total if type(total) is int else None,
@@ -208,6 +216,7 @@ async def measured(
     done = _read_kept(measurement, digest, len(missing))
     on_rows(len(done), len(missing))
     left = (row for row in own_rows(domain) if row[0] not in rates and row[0] not in done)
+
     while chunk := list(islice(left, measurement.rows_per_chunk)):
         rows = [(line, prompt) for line, _, prompt in chunk]
         passed = await _chunk(rows, measurement, solver, judges)
@@ -217,7 +226,12 @@ async def measured(
 
     n = measurement.rollouts
     for line, count in done.items():
-        rates[line] = Rate(passed=count, total=n, share=count / n)
+        rates[line] = Rate(
+            passed=count,
+            total=n,
+            share=count / n,
+        )
+
     return rates
 
 
@@ -228,6 +242,7 @@ async def _read_rows(
     digest = hashlib.blake2b(digest_size=8)
     rates: dict[int, Rate] = {}
     missing: list[int] = []
+
     # Every row is read before the first is sampled: a bad one shows now, not after hours.
     for line, raw, _ in own_rows(measurement.domain, on_read):
         if line % 1024 == 0:
@@ -238,6 +253,7 @@ async def _read_rows(
             missing.append(line)
         else:
             rates[line] = rate
+
     return rates, missing, digest.hexdigest()
 
 
@@ -250,9 +266,11 @@ async def _chunk(
     """How many of its rollouts each row passed, by line."""
     domain, seed = measurement.domain, measurement.seed
     jobs = []
+
     for line, prompt in rows:
         for k in range(measurement.rollouts):
             jobs.append(Job(prompt, k, measurement.how, seed_of("filter", seed, line, k)))
+
     first_line, _ = rows[0]
     groups = await grouped(
         await solver.rollouts(jobs, domain),
@@ -264,6 +282,7 @@ async def _chunk(
     )
 
     passed = {}
+
     for (line, _), group in zip(rows, groups, strict=True):
         for reward in group.rewards:
             if not -1e-9 <= reward <= 1 + 1e-9:
@@ -271,7 +290,9 @@ async def _chunk(
                     f"domain {domain.name}: a reward of {reward:.3g} passes nothing: "
                     "its rewards compare siblings; filter another domain"
                 )
+
         passed[line] = sum(reward >= SOLVED for reward in group.rewards)
+
     return passed
 
 
@@ -305,6 +326,7 @@ def _read_kept(measurement: Measurement, digest: str, rows: int) -> dict[int, in
         "reuse": measurement.reuse,
         "rows": digest,
     }
+
     if not path.exists():
         write_jsonl(path, [settings])
         return {}
@@ -321,6 +343,7 @@ def _read_kept(measurement: Measurement, digest: str, rows: int) -> dict[int, in
             f"{path}: not what linn filter wrote there; "
             "give another --out, or begin anew with --no-resume"
         ) from None
+
     _check_settings(path, before, settings)
 
     # Part of a chunk is measured again: so batches stay those of an unbroken run.
@@ -331,6 +354,7 @@ def _read_kept(measurement: Measurement, digest: str, rows: int) -> dict[int, in
     if len(kept) != len(done) or rest:
         entries = [{"line": line, "passed": passed} for line, passed in kept.items()]
         write_jsonl(path, [settings, *entries])
+
     return kept
 
 
@@ -342,6 +366,7 @@ def _check_settings(path: Path, before: Mapping[str, Any], settings: Mapping[str
     for key, value in settings.items():
         if before.get(key) != value:
             others.append(f"{key} {before.get(key)!r}, now {value!r}")
+
     raise UserError(
         f"{path}: measured with {', '.join(others)}; "
         "give another --out, or begin anew with --no-resume"
@@ -364,10 +389,16 @@ def chosen(
         lines = sorted(line for line, rate in rates.items() if rate.share == exact)
         rng = random.Random(seed_of("keep", seed, str(exact)))
         stay.update(rng.sample(lines, round(share * len(lines))))
+
     return stay
 
 
-def write_kept(domain: Domain, rates: Mapping[int, Rate], stay: set[int], out: Path) -> int:
+def write_kept(
+    domain: Domain,
+    rates: Mapping[int, Rate],
+    stay: set[int],
+    out: Path,
+) -> int:
     """Write the rows that stay, in the file's order, with their rates; gives their number.
 
     The file is complete or not there at all.
@@ -392,9 +423,11 @@ def histogram(rates: Mapping[int, Rate], width: int = 40) -> str:
     n = len(rates)
     mean = sum(rate.share for rate in rates.values()) / n
     lines = [f"pass rate     rows  n = {n:,}, mean {mean:.3f}"]
+
     for name, count in zip(names, counts, strict=True):
         bar = "█" * round(width * count / max(counts))
         lines.append(f"{name:>7} {count:>8,} {count / n:>6.1%} {bar}".rstrip())
+
     return "\n".join(lines)
 
 

@@ -46,6 +46,7 @@ async def grade(
     siblings = [Siblings(domain, entry.prompt, [entry.reply]) for entry in waiting]
     judged = await (judges or Judges()).verdicts(siblings, 0)
     pairs = zip(waiting, judged, strict=True)
+
     return (_graded(domain, entry, verdicts) for entry, verdicts in pairs)
 
 
@@ -69,6 +70,7 @@ def _graded(domain: Domain, entry: _Entry, verdicts: Sequence[Verdict] | None) -
         verdict = domain.verify(entry.prompt, entry.reply)
     else:
         verdict = verdicts[0]
+
     return {
         "row": entry.row,
         "reply": entry.line,
@@ -99,7 +101,13 @@ def _entries(
         except UserError as error:
             _count_or_raise(where, error, broken)
             continue
-        yield _Entry(row=index, line=line, prompt=prompt, reply=reply)
+
+        yield _Entry(
+            row=index,
+            line=line,
+            prompt=prompt,
+            reply=reply,
+        )
 
 
 def _prompts(domain: Domain, rows: Path, broken: Tally | None) -> list[Prompt | str]:
@@ -109,6 +117,7 @@ def _prompts(domain: Domain, rows: Path, broken: Tally | None) -> list[Prompt | 
         if row is None:
             prompts.append(where)
             continue
+
         try:
             prompts.append(domain.from_row(row, index))
         except UserError as error:
@@ -116,6 +125,7 @@ def _prompts(domain: Domain, rows: Path, broken: Tally | None) -> list[Prompt | 
             prompts.append(f"{where}: {message}")
             if not _is_anothers(row, domain):
                 _count_or_raise(where, error, broken)
+
     return prompts
 
 
@@ -133,10 +143,12 @@ def _numbered(
         progress(lines.share, line)
         where = f"{path} line {line}"
         row = None
+
         try:
             row = object_of(raw)
         except BadRow as error:
             _count_or_raise(where, error, broken)
+
         yield where, index, row
 
 
@@ -171,6 +183,7 @@ def reply_from(entry: Mapping[str, Any]) -> tuple[int, Reply]:
         raise UserError("text (a string) or messages (a list) is needed")
     for i, turn in enumerate(turns):
         _check_turn(turn, f"messages[{i}]")
+
     return index, reply_of(to_messages(turns, where="messages"))
 
 

@@ -55,7 +55,11 @@ DOMAINS = {
     "preference": DomainCost(pairs=True),
 }
 """Rows of domains that differ from `DomainCost`'s defaults. Values without a section are ours."""
-GENERATED = DomainCost(prompt=200, core_s=0.2, answer=50)
+GENERATED = DomainCost(
+    prompt=200,
+    core_s=0.2,
+    answer=50,
+)
 """A domain's own generator: small tasks, some of them with a sandboxed test."""
 
 

@@ -39,11 +39,14 @@ def check_inputs(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, D
         domain.close()
         if config.judge is not None:
             check_judge(config.judge)
+
     for stage in recipe.stages:
         files = stage.files if isinstance(stage, SftConfig) else ()
         for file in files:
             _check_file(f"stage {stage.name!r}.data", file)
+
     _check_folder(folder)
+
     return domains
 
 
@@ -80,6 +83,7 @@ def plan(recipe: Recipe, folder: Path) -> str:
     """
     there = " (there already)" if (folder / "run.json").exists() else ""
     lines = [f"run folder {folder}{there}"]
+
     for index, stage in enumerate(recipe.stages, 1):
         done = (folder / "stages" / f"{index:02d}-{stage.name}" / "DONE").exists()
         title = f"{index:>2} {stage.name}: {stage.kind} from {recipe.parent(stage.name)}"
@@ -92,6 +96,7 @@ def plan(recipe: Recipe, folder: Path) -> str:
             break_on_hyphens=False,
         )
         lines += [f"   {share}" for share in _mix_of(recipe, stage)]
+
     config = recipe.evaluate
     # Test prompts are sampled and greedy; validation prompts sampled, with pass@k so often more.
     per_domain = 2 * config.test + config.validation * (1 + config.pass_at)
@@ -100,6 +105,7 @@ def plan(recipe: Recipe, folder: Path) -> str:
         f"after every stage: {conversations:,} held-out conversations "
         f"over {len(recipe.domains)} domains"
     )
+
     return "\n".join(lines)
 
 
@@ -108,6 +114,7 @@ def _work_of(recipe: Recipe, stage: StageConfig) -> str:
     if isinstance(stage, SftConfig):
         unit = f"packed rows of {recipe.scale.width:,} tokens" if stage.packed else "sequences"
         parts.append(f"{stage.steps * stage.batch:,} {unit}")
+
     if isinstance(stage, RolloutConfig):
         total = stage.steps * stage.prompts * stage.rollouts
         parts.append(f"{stage.prompts} x {stage.rollouts} rollouts a step")
@@ -116,8 +123,10 @@ def _work_of(recipe: Recipe, stage: StageConfig) -> str:
         if isinstance(stage, RlConfig) and stage.dynamic_filter:
             limit += f" (up to {stage.refill} times that while refilling)"
         parts.append(limit)
+
     if isinstance(stage, DistillConfig) and stage.teachers == "best":
         parts.append("the best teacher of each domain")
+
     return ", ".join(parts)
 
 

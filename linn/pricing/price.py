@@ -33,7 +33,9 @@ def price(
             f"--mean-length {assumed.mean_length}: must be above 0 and at most 1, "
             "a share of the longest reply"
         )
+
     pricer = _Pricer(recipe, shape, domains, assumed)
+
     return Price(
         shape=shape,
         stages=tuple(pricer.stage(stage) for stage in recipe.stages),
@@ -102,14 +104,18 @@ class _Pricer:
         times = sum(stage.evaluate for stage in self.recipe.stages) + config.start
         conversations = times * (2 * config.test + config.validation * (1 + config.pass_at))
         readings = []
+
         for most in (False, True):
             amount = Amount()
             for name in map(short, self.recipe.domains):
                 talk = self._talk(name, config.max_tokens, None, config.max_sequence, most)
                 work = self._sampling(name, talk, conversations, conversations)
                 amount += work + self._verdicts(name, conversations, siblings=1)
+
             readings.append(amount)
+
         expected, most_of_it = readings
+
         return StagePrice("evaluation", "", 0, expected, most_of_it)
 
     def memory(self) -> Memory:
@@ -117,6 +123,7 @@ class _Pricer:
         shape, scale = self.shape, self.recipe.scale
         longest = max(map(self._longest, self.recipe.stages), default=0.0)
         bytes_per_number = 2 if scale.precision == "bfloat16" else 4
+
         return Memory(
             weights=4.0 * shape.total,
             gradients=4.0 * shape.total,
@@ -137,12 +144,15 @@ class _Pricer:
         width = self.recipe.scale.width if config.packed else config.max_length
         share = 1.0 if config.packed or most else self.assumed.mean_length
         tokens = config.steps * config.batch * width * share
+
         if most:
             sequence: float = min(width, config.max_length)
         else:
             sequence = min(self.assumed.sequence, width * share)
+
         # Over a sequence of n tokens, the tokens look at n/2 earlier ones on average.
         flops = 3 * self.shape.forward_flops(tokens, tokens * sequence / 2)
+
         return Amount(
             trained=tokens,
             training_flops=flops,
@@ -154,6 +164,7 @@ class _Pricer:
         # A second model scores every sample: the teacher of MOPD, or the reference of RLHF's KL.
         scored = isinstance(config, DistillConfig) or _has_reference(config)
         amount = Amount()
+
         for name, weight in self.recipe.weights_of(config).items():
             talk = self._talk(name, config.max_tokens, config.max_turns, config.max_sequence, most)
             used = config.steps * config.prompts * config.rollouts * weight
@@ -170,9 +181,15 @@ class _Pricer:
                 training_flops=3 * forward,
                 device_s=3 * forward / (self.device.flops * self.assumed.training),
             )
+
             if scored:
                 seconds = forward / (self.device.flops * self.assumed.scoring)
-                amount += Amount(scored=tokens, scoring_flops=forward, device_s=seconds)
+                amount += Amount(
+                    scored=tokens,
+                    scoring_flops=forward,
+                    device_s=seconds,
+                )
+
         return amount
 
     def _rounds(self, config: RolloutConfig, most: bool) -> float:
@@ -199,11 +216,19 @@ class _Pricer:
             # A prompt of the assumed length may not fit: at most half of a conversation is prompt.
             prompt = min(prompt, max_sequence / 2)
             longest = min(longest, max_sequence - prompt)
+
         length = longest if most else longest * self.assumed.mean_length
         sampled = length if turns == 1 or most else length * self.assumed.sampled
+
         return _Talk(prompt, length, sampled)
 
-    def _sampling(self, name: str, talk: _Talk, groups: float, rollouts: float) -> Amount:
+    def _sampling(
+        self,
+        name: str,
+        talk: _Talk,
+        groups: float,
+        rollouts: float,
+    ) -> Amount:
         """Prompts are read once per group, environment turns once per rollout.
 
         Every sampled token is one row of a decoding step.
@@ -223,6 +248,7 @@ class _Pricer:
         moving_s = rollouts * talk.sampled * moved / (device.bandwidth * assumed.decoding)
         computing_s = decoded / (device.flops * assumed.scoring)
         reading_s = read / (device.flops * assumed.scoring)
+
         return Amount(
             groups=groups,
             rollouts=rollouts,
@@ -231,7 +257,13 @@ class _Pricer:
             device_s=max(moving_s, computing_s) + reading_s,
         )
 
-    def _verdicts(self, name: str, rollouts: float, siblings: int, asked: bool = True) -> Amount:
+    def _verdicts(
+        self,
+        name: str,
+        rollouts: float,
+        siblings: int,
+        asked: bool = True,
+    ) -> Amount:
         """Verifier and judge.
 
         Each rollout is verified. A judge is asked what the domain asks about so many siblings,
@@ -241,6 +273,7 @@ class _Pricer:
         calls = rollouts / siblings * self.domains[name].question_count(siblings) if asked else 0.0
         answers = 2 if cost.pairs and siblings > 1 else 1
         read = cost.prompt + cost.answer * answers
+
         return Amount(
             core_s=rollouts * cost.core_s,
             judge_calls=calls,

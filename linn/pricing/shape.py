@@ -98,6 +98,7 @@ def shape_of(raw: Mapping[str, Any], where: str) -> Shape:
             return _dense(raw)
     except KeyError as missing:
         raise UserError(f"{where}: {missing.args[0]} is missing; the price needs it") from None
+
     raise UserError(
         f"{where}: no price for model_type {family!r}; known: nemotron_h, {', '.join(_DENSE)}"
     )
@@ -128,9 +129,11 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
     # The matrices of a routed expert have no bias.
     expert = 2 * (latent or hidden) * raw.get("moe_intermediate_size", 7688)
     around_experts = experts * hidden + _mlp(raw, "moe_shared_expert_intermediate_size", 7688)
+
     if latent:
         around_experts += 2 * hidden * latent
         around_experts += (hidden + latent) * bool(raw.get("mlp_bias"))
+
     per_layer = {
         "M": mamba.parameters(raw),
         "*": 2 * hidden * query + 2 * hidden * key,
@@ -142,6 +145,7 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
     body = sum(count[letter] * per_layer[letter] for letter in per_layer) + norms
     routed = count["E"] * experts * expert
     chosen = count["E"] * top * expert
+
     return Shape(
         total=body + embedding * (1 if tied else 2),
         active=body - routed + chosen + embedding,
@@ -223,6 +227,7 @@ def _dense(raw: Mapping[str, Any]) -> Shape:
         layer += 2 * wide + hidden
     embedding, tied = vocab * hidden, bool(raw.get("tie_word_embeddings"))
     body = layers * layer + hidden
+
     return Shape(
         total=body + embedding * (1 if tied else 2),
         active=body + embedding,

@@ -64,6 +64,7 @@ def _memory(priced: Price) -> str:
     }
     listed = ", ".join(f"{name} {_gb(value)}" for name, value in parts.items())
     whole, sharded = _fits(memory.whole, priced), _fits(memory.sharded(devices), priced)
+
     return "\n".join(
         [
             *textwrap.wrap(f"memory, GB: {listed}", 79, subsequent_indent="  "),
@@ -99,15 +100,24 @@ def _assumptions(priced: Price) -> str:
 
 def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Right-aligned columns, the first left-aligned, at least one space between."""
-    grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    grid = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for number, name in enumerate(head):
         grid.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
     # A wide console keeps rich from cutting cells: the widths are those of the cells.
-    console = Console(file=io.StringIO(), width=1000, color_system=None)
+    console = Console(
+        file=io.StringIO(),
+        width=1000,
+        color_system=None,
+    )
     with console.capture() as capture:
         console.print(grid)
+
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 

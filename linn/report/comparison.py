@@ -55,6 +55,7 @@ def comparison(data: Row) -> Comparison | None:
     by_name = data.get("arms")
     arms: list[Arm] = []
     thin: dict[str, list[Line]] = {axis: [] for axis in AXES}
+
     for name, rows in (by_name if isinstance(by_name, dict) else {}).items():
         seeds = _by_seed(rows)
         if not seeds:
@@ -64,12 +65,15 @@ def comparison(data: Row) -> Comparison | None:
             for rows_of_seed in seeds.values():
                 points = series(rows_of_seed, functools.partial(number, key="value"), axis)
                 lines.append(Line(points, f"thin {mark}"))
+
         arms.append(_arm(str(name), mark, seeds))
+
     if not arms:
         return None
     teacher = number(data, "teacher_mean")
     plots = [_plot(axis, arms, thin[axis], teacher) for axis in AXES]
     domains = dict.fromkeys(domain for arm in arms for domain in arm.per_domain)
+
     return Comparison(
         plots=tuple(drawn for drawn in plots if drawn is not None),
         arms=tuple(arms),
@@ -108,6 +112,7 @@ def _arm(name: str, mark: str, seeds: dict[str, list[Row]]) -> Arm:
     for rows in seeds.values():
         for row in rows:
             rows_at[_step(row)].append(row)
+
     by_step, by_cpu = [], []
     for step in sorted(rows_at):
         value = median(_value(row) for row in rows_at[step])
@@ -116,12 +121,15 @@ def _arm(name: str, mark: str, seeds: dict[str, list[Row]]) -> Arm:
         spent = [cpu for cpu in seconds if cpu is not None]
         if spent:
             by_cpu.append((median(spent), value))
+
     last_rows = [rows[-1] for rows in seeds.values()]
     values = [_value(row) for row in last_rows]
     final = f"{format_tick(median(values))} after {format_tick(max(rows_at))} steps"
+
     if len(seeds) > 1:
         lowest, highest = format_tick(min(values)), format_tick(max(values))
         final += f", {lowest} to {highest} over {len(seeds)} seeds"
+
     return Arm(
         name=name,
         mark=mark,
@@ -144,6 +152,7 @@ def _per_domain(rows: list[Row]) -> dict[str, float]:
             score = number(table, domain)
             if score is not None:
                 scores[str(domain)].append(score)
+
     return {domain: median(values) for domain, values in scores.items()}
 
 

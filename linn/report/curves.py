@@ -43,6 +43,7 @@ def curves(rows: Sequence[Row]) -> list[Panel]:
     if len(reward.plots) > 1:
         panels.append(reward)
     panels.append(_by_domain("Teacher gap by domain", rows, "teacher_gap/"))
+
     return [panel for panel in panels if panel.plots]
 
 
@@ -85,6 +86,7 @@ def _by_domain(title: str, rows: Sequence[Row], prefix: str) -> Panel:
         drawn = plot(name, [Line(points)], _last(points), y=scale)
         if drawn is not None:
             plots.append(drawn)
+
     return Panel(title, tuple(plots))
 
 

@@ -110,16 +110,19 @@ def read_run(folder: Path) -> RunFiles:
     if not any((folder / name).is_file() for name in _PARTS):
         missing = f"found neither {' nor '.join(_PARTS)}"
         raise UserError(f"{folder}: no run here ({missing}); give the folder that `linn run` wrote")
+
     troubles: list[str] = []
     scores: list[Score] = []
     try:
         scores = Ledger(folder / "ledger.jsonl").read()
     except UserError as error:
         troubles.append(str(error))
+
     about = _json(folder / "run.json", troubles)
     compare = _json(folder / "compare.json", troubles)
     recipe = folder / "recipe.yaml"
     recipe_text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
+
     return RunFiles(
         folder=folder,
         about=about,
@@ -139,11 +142,13 @@ def _stages(folder: Path, about: Row, scores: list[Score]) -> tuple[StageFiles, 
         parents = [None, *names]
         for name, parent in zip(names, parents, strict=False):
             entries.append({"name": name, "parent": parent})
+
     # A stage that is listed twice counts where it stands first, as it is listed last.
     stages: dict[str, StageFiles] = {}
     for index, entry in enumerate(entries):
         stage = _stage(folder, index, entry)
         stages[stage.name] = stage
+
     return tuple(stages.values())
 
 
@@ -162,6 +167,7 @@ def _stage(folder: Path, index: int, entry: Row) -> StageFiles:
         domains = ()
     if not isinstance(teachers, dict):
         teachers = {}
+
     return StageFiles(
         name=name,
         kind=text(entry, "kind"),
@@ -192,12 +198,14 @@ def objects(path: Path) -> Iterator[Row]:
         file = path.open(encoding="utf-8", errors="replace")
     except OSError:
         return
+
     with file:
         for line in file:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 continue
+
             if isinstance(row, dict):
                 yield row
 

@@ -96,6 +96,7 @@ def _template() -> Template:
         tick=format_tick,
         percent=format_percent,
     )
+
     return environment.get_template("page.html.jinja")
 
 
@@ -147,6 +148,7 @@ def bar(share: Interval) -> dict[str, str]:
 
     left, right = sorted((place(0.0), place(share.value)))
     low, high = place(share.low), place(share.high)
+
     return {
         "bar": f"left:{left:.1f}%;width:{right - left:.1f}%",
         "whisker": f"left:{low:.1f}%;width:{high - low:.1f}%",

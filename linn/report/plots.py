@@ -65,6 +65,7 @@ def plot(
     ys = [y for line in drawn for _, y in line.points]
     x_ends = _ends(xs)
     y_ends = y or _ends(ys)
+
     return Plot(
         title=title,
         lines=drawn,
@@ -91,6 +92,7 @@ def thin_out(points: Points, most: int = 160) -> Points:
         lowest = min(bucket, key=lambda i: points[i][1])
         highest = max(bucket, key=lambda i: points[i][1])
         survivors += [points[i] for i in sorted({lowest, highest})]
+
     return survivors
 
 

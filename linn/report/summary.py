@@ -31,6 +31,7 @@ def summary(
     sentences = [*_course(run), *_moves(run, table)]
     for stage, lines, total in recoveries:
         sentences += _given_back(stage, lines, total)
+
     return sentences
 
 
@@ -46,11 +47,14 @@ def _course(run: RunFiles) -> list[str]:
     before = fsum(scores[first, domain].value for domain in shared) / len(shared)
     after = fsum(scores[last, domain].value for domain in shared) / len(shared)
     verb = "stayed"
+
     if after > before:
         verb = "rose"
     elif after < before:
         verb = "fell"
+
     domains = count_of(len(shared), "domain")
+
     return [
         f"From {first} to {last}, the mean test score over {domains} {verb} "
         f"from {format_score(before)} to {format_score(after)}."
@@ -72,6 +76,7 @@ def _moves(run: RunFiles, table: Table) -> list[str]:
         for cell in cells:
             if cell is not None and cell.change is not None:
                 moves.append(_Move(stage, cell, cell.change.value))
+
     gains = [move for move in moves if move.cell.gained]
     losses = [move for move in moves if move.cell.lost]
     sentences = []
@@ -81,6 +86,7 @@ def _moves(run: RunFiles, table: Table) -> list[str]:
         sentences.append(_loss_sentence(losses, _lineage(run, table.rows[-1][0])))
     elif moves:
         sentences.append("No stage cost a domain more than the interval.")
+
     return sentences
 
 
@@ -104,6 +110,7 @@ def _loss_sentence(losses: list[_Move], lineage: set[str]) -> str:
     were = "was a loss" if len(losses) == 1 else "were losses"
     branch = f" ({aside} on side branches)" if aside else ""
     end = ", …" if len(losses) > NAMED else "."
+
     return f"{len(losses)} {were} beyond the interval{branch}: {named}{end}"
 
 
@@ -125,8 +132,10 @@ def _given_back(stage: StageFiles, lines: list[Recovery], total: Interval | None
             f"{stage.name} had nothing to recover: "
             f"no teacher was beyond the interval of {stage.parent}."
         ]
+
     behind = sum(line.share is not None for line in lines)
     low, high = format_percent(total.low), format_percent(total.high)
+
     return [
         f"{stage.name} began below its teacher in {behind} of {count_of(len(lines), 'domain')} "
         f"and on average gave back {format_percent(total.value)} of the gap "

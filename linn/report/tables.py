@@ -105,6 +105,7 @@ def table(
         )
 
     lines = [(stage, tuple(cell(stage, domain) for domain in domains)) for stage in parents]
+
     return Table(domains, tuple((stage, cells) for stage, cells in lines if any(cells)))
 
 
@@ -138,11 +139,14 @@ def recovery_table(
     """
     scores = latest(rows, split, metric)
     lines = []
+
     for domain, teacher in teachers.items():
         before = scores.get((start, domain))
         after = scores.get((mopd, domain))
         top = scores.get((teacher, domain))
+
         if before is not None and after is not None and top is not None:
             share = recovery(before, after, top)
             lines.append(Recovery(domain, before, after, top, share))
+
     return lines, mean([line.share for line in lines if line.share is not None])

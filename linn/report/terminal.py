@@ -29,8 +29,18 @@ def print_tables(folder: Path) -> None:
             _recovery(console, run, stage.name, stage.parent, stage.teachers)
 
 
-def _cascade(console: Console, run: RunFiles, metric: str, meaning: str) -> None:
-    cascade = table(run.scores, run.parents, metric=metric, teachers=run.taught)
+def _cascade(
+    console: Console,
+    run: RunFiles,
+    metric: str,
+    meaning: str,
+) -> None:
+    cascade = table(
+        run.scores,
+        run.parents,
+        metric=metric,
+        teachers=run.taught,
+    )
     if not cascade.rows:
         return
     cells = [cell for _, row in cascade.rows for cell in row if cell is not None]
@@ -43,9 +53,16 @@ def _cascade(console: Console, run: RunFiles, metric: str, meaning: str) -> None
     console.print(title, style="bold", highlight=False)
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0))
     grid.add_column("stage", no_wrap=True)
+
     for domain in cascade.domains:
         # A folded name keeps eleven domains within 80 columns.
-        grid.add_column(domain.replace("_", " "), justify="right", overflow="fold", max_width=6)
+        grid.add_column(
+            domain.replace("_", " "),
+            justify="right",
+            overflow="fold",
+            max_width=6,
+        )
+
     for stage, row in cascade.rows:
         grid.add_row(stage, *(_cell_text(cell) for cell in row))
     console.print(grid)

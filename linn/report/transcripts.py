@@ -84,10 +84,12 @@ def cut(raw: str, room: int) -> str:
         whole = clean(raw)
         if len(escape(whole).encode()) <= room:
             return whole
+
     # No character takes less than a byte, so what lies further in than the room is never shown.
     head = _fill(raw[:room], room * 2 // 3)
     tail = _fill(raw[-room:][::-1], room // 3)
     left_out = f"… {len(raw) - head - tail:,} characters left out …"
+
     return f"{clean(raw[:head])}\n{left_out}\n{clean(raw[len(raw) - tail :])}"
 
 
@@ -110,13 +112,16 @@ def transcripts(stage: StageFiles, parent: StageFiles | None, room: int) -> list
     after = stage.evals(name) if name else {}
     step, rows = stage.rollouts()
     origin = f"of {len(rows):,} rollouts of {step}"
+
     if not rows:
         rows = list(after.values())
         origin = f"of {len(after):,} prompts of {name}"
+
     sorts = _extremes([row for row in rows if number(row, "reward") is not None], origin, room)
     if parent is not None and after:
         before = parent.evals(name)
         sorts += _turned(_Graded(stage.name, after), _Graded(parent.name, before), name, room)
+
     return sorts
 
 
@@ -174,7 +179,12 @@ class _Pair(NamedTuple):
         return _reward(self.new) - _reward(self.old)
 
 
-def _turned(after: _Graded, before: _Graded, name: str, room: int) -> list[Sort]:
+def _turned(
+    after: _Graded,
+    before: _Graded,
+    name: str,
+    room: int,
+) -> list[Sort]:
     """Prompts whose reward moved by `TURNED` or more, the furthest first."""
     pairs = []
     for key, new in after.rows.items():
@@ -182,9 +192,11 @@ def _turned(after: _Graded, before: _Graded, name: str, room: int) -> list[Sort]
         if old is None or number(new, "reward") is None or number(old, "reward") is None:
             continue
         pairs.append(_Pair(old, new))
+
     right = sorted((p for p in pairs if p.rise >= TURNED), key=lambda p: -p.rise)
     wrong = sorted((p for p in pairs if -p.rise >= TURNED), key=lambda p: p.rise)
     sorts = []
+
     for title, turned in (("Newly right", right), ("Newly wrong", wrong)):
         domains = Counter(text(pair.new, "domain") for pair in turned).most_common()
         note = f"{len(turned):,} of {len(pairs):,} prompts of {name}, against {before.stage}"
@@ -196,6 +208,7 @@ def _turned(after: _Graded, before: _Graded, name: str, room: int) -> list[Sort]
             _both(before.stage, old_of[id(new)], after.stage, new, room) for new in chosen
         )
         sorts.append(Sort(title, note, shown))
+
     return sorts
 
 

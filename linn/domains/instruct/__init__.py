@@ -69,6 +69,7 @@ class Instruct(Domain):
         topic = rng.choice(_TOPICS)
         constraints = _choose(rng)
         asks = " ".join(constraint.ask for constraint in constraints)
+
         return Prompt(
             domain=self.name,
             id="",
@@ -99,6 +100,7 @@ class Instruct(Domain):
         reward = share if task.grading_mode == "fraction" else float(share == 1)
         notes = [result.note for result in results if result.note]
         errors = sum(result.error for result in results)
+
         return Verdict(
             reward=reward,
             note="; ".join(notes) or "every instruction followed",
@@ -110,7 +112,11 @@ class Instruct(Domain):
         if not _instructions(prompt).topic:
             raise UserError("domain instruct: rows hold no gold replies")
         (message,) = self.demonstrate(prompt, random.Random(0), faulty=False)
-        return Reply(text=message.content, reasoning=message.reasoning or "", messages=(message,))
+        return Reply(
+            text=message.content,
+            reasoning=message.reasoning or "",
+            messages=(message,),
+        )
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The thought lists the constraints, the answer keeps them.
@@ -138,6 +144,7 @@ class Instruct(Domain):
         if mode not in ("binary", "fraction"):
             raise UserError(f"{where}: grading_mode is {mode!r}; allowed: binary, fraction")
         request = request_of(row, index)
+
         return Prompt(
             domain=self.name,
             id=str(row.get("id", index)),
@@ -173,6 +180,7 @@ def _check_kwargs(where: str, kwargs: object, count: int) -> tuple[Mapping[str, 
             f"{where}: kwargs must be a list of {count} objects or nulls, one per instruction, "
             f"found {json.dumps(kwargs)[:80]}"
         )
+
     return tuple(dict(entry or {}) for entry in kwargs)
 
 
@@ -212,6 +220,7 @@ def _constraint(kind: str, rng: random.Random) -> _Constraint:
             word=f"end {phrase}",
             kwargs={"end_phrase": phrase},
         )
+
     if kind == "word":
         keyword = rng.choice(_KEYWORDS)
         return _Constraint(
@@ -220,7 +229,9 @@ def _constraint(kind: str, rng: random.Random) -> _Constraint:
             word=f"word {keyword}",
             kwargs={"keywords": [keyword]},
         )
+
     count = rng.choice((2, 3))
+
     return _Constraint(
         id="detectable_format:number_bullet_lists",
         ask=f"give {count} points.",
@@ -236,9 +247,11 @@ def _write(topic: str, arguments: Mapping[str, Mapping[str, Any]]) -> str:
     """
     lines = [f"The {topic} is big, and I like it."]
     bullets = arguments.get("detectable_format:number_bullet_lists")
+
     if bullets:
         points = [*lines, "It is old.", "It is good."][: bullets["num_bullets"]]
         lines = [f"* {point}" for point in points]
+
     keyword = arguments.get("keywords:existence")
     if keyword:
         lines[-1] += f" I see the {keyword['keywords'][0]}."
@@ -256,4 +269,5 @@ def _write(topic: str, arguments: Mapping[str, Mapping[str, Any]]) -> str:
         text = text.upper()
     if "startend:quotation" in arguments:
         text = f'"{text}"'
+
     return text

@@ -119,6 +119,7 @@ class Workplace(Domain):
                 "duration": minutes,
             }
             call = ToolCall(_MEET, arguments)
+
         return Prompt(
             domain=self.name,
             id="",
@@ -173,6 +174,7 @@ class Workplace(Domain):
         ]
         if different:
             return Verdict(0.0, f"other than wanted: {', '.join(different)}", metrics)
+
         return Verdict(1.0, "all tables as wanted", metrics)
 
     def gold(self, prompt: Prompt) -> Reply:
@@ -181,7 +183,12 @@ class Workplace(Domain):
         turns = self._turns(prompt, calls)
         return Reply(text=turns[-1].content, messages=turns)
 
-    def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
+    def demonstrate(
+        self,
+        prompt: Prompt,
+        rng: random.Random,
+        faulty: bool,
+    ) -> tuple[Message, ...]:
         """Look the address up, act, say `done.`.
 
         The fault: no lookup, and the bare name stands where the address belongs. At the full level
@@ -194,13 +201,16 @@ class Workplace(Domain):
                 last = max(at for at, call in enumerate(calls) if call.name in tools.WRITES)
                 del calls[last]
             return self._turns(prompt, calls)
+
         (true,) = task.calls
         arguments = dict(_arguments(true.arguments))
         if not faulty:
             lookup = ToolCall(_FIND, {"name": task.person})
             return self._turns(prompt, [lookup, ToolCall(true.name, arguments)])
+
         addressee = "recipient" if "recipient" in arguments else "participant_email"
         arguments[addressee] = task.person
+
         return self._turns(prompt, [ToolCall(true.name, arguments)])
 
     def _turns(self, prompt: Prompt, calls: Sequence[ToolCall]) -> tuple[Message, ...]:
@@ -229,11 +239,13 @@ class Workplace(Domain):
             tools=request.tools,
             hidden=OfficeTask(calls),
         )
+
         if calls and _data() is None and _changes_nothing(calls):
             raise UserError(
                 f"{where}: ground_truth changes nothing in linn's own tables, so it was made for "
                 "others; set LINN_WORKPLACE_DATA to the folder of their six CSV files"
             )
+
         return prompt
 
 

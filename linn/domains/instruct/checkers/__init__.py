@@ -64,6 +64,7 @@ def follows(
         return Outcome(
             False, f"{instruction_id}: {type(error).__name__}: {error}"[:200], error=True
         )
+
     return Outcome(True) if followed else Outcome(False, f"{instruction_id}: not followed")
 
 
@@ -101,6 +102,7 @@ def _argument(name: str, kind: Any, value: Any) -> Any:
         word = value[0] if isinstance(value, list) and len(value) == 1 else value
         if _is_word(word):
             return word
+
     if kind == list[str] and isinstance(value, list) and value and all(map(_is_word, value)):
         return value
     if value in get_args(kind):

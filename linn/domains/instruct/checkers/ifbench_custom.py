@@ -54,6 +54,7 @@ def _mcq_count_length(text: str) -> bool:
         if len(options) != 5:
             return False
         lengths.append(len(" ".join(lines[: options[0]]).strip()))
+
     return len(lengths) == 4 and all(a < b for a, b in pairwise(lengths))
 
 
@@ -121,6 +122,7 @@ def _csv_special_character(text: str) -> bool:
             return False
         if any(map(_is_special, row)):
             return True
+
     return False
 
 

@@ -264,6 +264,7 @@ def _parentheses(text: str) -> bool:
     """Some bracket closes at a depth of five or more; a wrong closing mark starts afresh."""
     open_: list[str] = []
     deepest = 0
+
     for mark in re.findall(r"[(\[{)\]}]", text):
         if mark in "([{":
             open_.append(mark)
@@ -274,6 +275,7 @@ def _parentheses(text: str) -> bool:
                 return True
         else:
             open_, deepest = [], 0
+
     return False
 
 
@@ -281,6 +283,7 @@ def _quotes(text: str) -> bool:
     """From the deepest nesting of alternating quotation marks, three have closed."""
     open_: list[str] = []
     deepest = 0
+
     for mark in re.findall("[\"']", text):
         if open_[-1:] == [mark]:
             open_.pop()
@@ -289,6 +292,7 @@ def _quotes(text: str) -> bool:
         else:
             open_.append(mark)
             deepest = max(deepest, len(open_))
+
     return False
 
 
@@ -319,6 +323,7 @@ def _emoji(text: str) -> bool:
             not any(map(is_emoji, sentence[-2:])) and not (following and is_emoji(following))
         ):
             return False
+
     return True
 
 
@@ -334,7 +339,9 @@ def _line_indent(text: str) -> bool:
         if not lines[index].strip():
             lines.remove(lines[index])
         index += 1
+
     indents = [len(line) - len(line.lstrip(" ")) for line in lines]
+
     return all(a < b for a, b in pairwise(indents))
 
 
@@ -367,6 +374,7 @@ def _no_bullets_bullets(text: str) -> bool:
     """
     told = bullets = 0
     prose = True
+
     for line in text.split("\n"):
         if line.strip().startswith("*"):
             if told < 2:
@@ -380,6 +388,7 @@ def _no_bullets_bullets(text: str) -> bool:
                 told += len(sentences(line.strip())) if told < 2 else 1
         else:
             return False
+
     return bullets >= 2
 
 

@@ -60,6 +60,7 @@ def _runs(text: str, first: str, last: str) -> list[list[str]]:
             runs.append(line[start:end].split())
             # The next run begins behind this one: they never share a word.
             start = line.find(first + " ", end)
+
     return runs
 
 
@@ -212,6 +213,7 @@ def _counting_composition(text: str, *, n_sent: int, n_words: int) -> bool:
         cut = sentences(part)
         if len(cut) != n_sent or any(len(tokens(sentence)) != n_words for sentence in cut):
             return False
+
     return True
 
 

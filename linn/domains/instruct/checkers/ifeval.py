@@ -70,6 +70,7 @@ def _nth_paragraph_first_word(
         return False
     bare = words[0].lstrip("'").lstrip('"')
     first = re.split(r"[.,?!'\"]", bare, maxsplit=1)[0]
+
     return first.lower() == first_word.lower()
 
 
@@ -98,6 +99,7 @@ def _number_bullet_lists(text: str, *, num_bullets: int) -> bool:
     lines = [line.lstrip() for line in text.split("\n")]
     count = sum(line.startswith("-") for line in lines)
     index = 0
+
     while index < len(lines):
         line = lines[index]
         if line == "*":  # a bare star takes the next line as its item
@@ -105,7 +107,9 @@ def _number_bullet_lists(text: str, *, num_bullets: int) -> bool:
             index += 1
         elif line.startswith("*") and line[1] != "*":
             count += 1
+
         index += 1
+
     return count == num_bullets
 
 

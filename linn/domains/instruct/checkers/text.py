@@ -59,6 +59,7 @@ def hits(pattern: str, text: str) -> int:
         raise ValueError("keyword is a pattern that may not end")
     # Each branch doubles the ways to try at a place, so it halves what is searched.
     room = (_PATTERN_CHARS if loops else _PATTERN_STEPS) >> branches
+
     return len(re.findall(pattern, text[:room], re.IGNORECASE))
 
 
@@ -122,6 +123,7 @@ def sentences(text: str) -> tuple[str, ...]:
     text = re.sub(rf"( (?:Inc|Ltd|Jr|Sr|Co))\. (?={_OPENERS})", rf"\1{_STOP} ", text)
     keep(r" (?:Inc|Ltd|Jr|Sr|Co)\.")
     keep(r" [A-Za-z]\.")
+
     for mark, closing in (
         (".", "”"),
         (".", '"'),
@@ -129,8 +131,10 @@ def sentences(text: str) -> tuple[str, ...]:
         ("?", '"'),
     ):  # a quotation's end stays with its sentence
         text = text.replace(mark + closing, closing + mark)
+
     text = re.sub(r"[.?!]", lambda mark: mark.group() + _STOP, text).replace(_KEPT, ".")
     pieces = [piece.strip() for piece in text.split(_STOP)]
+
     return tuple(pieces if pieces[-1] else pieces[:-1])
 
 
@@ -159,6 +163,7 @@ def _punkt() -> Callable[[str], list[str]]:
     parameters.sent_starters = set(model.sent_starters)
     parameters.ortho_context.update(model.ortho_context)
     tokenize: Callable[[str], list[str]] = nltk.PunktSentenceTokenizer(parameters).tokenize
+
     return tokenize
 
 
@@ -218,6 +223,7 @@ def starts_with_verb(text: str) -> bool:
         first = tagger(" ".join(words))[:1]
         if any("VB" in tag for _, tag in first):
             return True
+
     return False
 
 

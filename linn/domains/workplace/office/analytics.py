@@ -36,6 +36,7 @@ def create_plot(
         return "Plot type must be one of 'bar', 'line', 'scatter', or 'histogram'"
     path = f"plots/{time_min}_{time_max}_{value_to_plot}_{plot_type}.png"
     office.plots.add({"file_path": path})
+
     return path
 
 

@@ -26,6 +26,7 @@ def get_event(office: Office, /, event_id: Any = None, field: Any = None) -> Any
     if field not in EVENT_COLUMNS:
         return f"Invalid field. Available fields are: {', '.join(EVENT_COLUMNS)}"
     event = office.events.get(event_id)
+
     return {field: event[field]} if event else "Event not found."
 
 
@@ -42,6 +43,7 @@ def search_events(
     for name, bound in (("time_min", time_min), ("time_max", time_max)):
         if bound and not is_moment(bound):
             return f"Invalid {name} format. Expected YYYY-MM-DD HH:MM:SS."
+
     match = contains(query)
     matches = [
         event
@@ -53,6 +55,7 @@ def search_events(
     if time_max:
         matches = [event for event in matches if moment(event["event_start"]) <= moment(time_max)]
     matches.sort(key=lambda event: moment(event["event_start"]), reverse=True)
+
     return page_of("events", matches, page, page_size)
 
 
@@ -77,6 +80,7 @@ def create_event(
                 if label == "participant"
                 else f"Event {label} not provided."
             )
+
     if not is_moment(event_start):
         return "Invalid event_start format. Expected YYYY-MM-DD HH:MM:SS."
     if problem := duration_problem(duration):
@@ -84,6 +88,7 @@ def create_event(
     key = office.events.next_id(8)
     cells = (key, event_name, participant_email.lower(), event_start, duration)
     office.events.add(dict(zip(EVENT_COLUMNS, cells, strict=True)), relabel=False)
+
     return key
 
 
@@ -118,4 +123,5 @@ def update_event(
     office.events.set(
         event_id, field, new_value.lower() if field == "participant_email" else new_value
     )
+
     return "Event updated successfully."

@@ -41,6 +41,7 @@ def search_customers(office: Office, /, page: int = 1, page_size: int = 5, **wan
         if value := wanted.get(column):
             match = contains(value)
             found = [customer for customer in found if match(customer[column])]
+
     for bound in bounds:
         column, side = bound[:-4], bound[-3:]
         if value := wanted.get(bound):
@@ -50,6 +51,7 @@ def search_customers(office: Office, /, page: int = 1, page_size: int = 5, **wan
                 if c[column] is not None
                 and (c[column] >= value if side == "min" else c[column] <= value)
             ]
+
     return page_of("customers", found, page, page_size)
 
 
@@ -69,6 +71,7 @@ def update_customer(
     if field not in CUSTOMER_COLUMNS:
         return f"Field not valid. Please choose from: {', '.join(map(repr, _FIELDS))}"
     office.customers.set(customer_id, field, value)
+
     return "Customer updated successfully."
 
 
@@ -100,6 +103,7 @@ def add_customer(
             )
         )
     )
+
     return key
 
 

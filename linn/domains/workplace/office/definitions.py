@@ -49,6 +49,7 @@ def _tool(
         "required": list(required),
         "additionalProperties": False,
     }
+
     return {
         "type": "function",
         "function": {"name": name, "description": description, "parameters": parameters},

@@ -17,6 +17,7 @@ def get_email(office: Office, /, email_id: Any = None, field: Any = None) -> Any
     email = office.emails.get(email_id)
     if email is None:
         return "Email not found."
+
     return (
         {field: email[field]}
         if field in email
@@ -36,10 +37,12 @@ def search_emails(
     """Emails that hold every word of the query, newest first."""
     words = set(query.lower().split())
     matches = []
+
     for email in office.emails.records():
         text = f"{email['subject']} {email['body']} {email['sender/recipient']}".lower()
         if all(word in text for word in words):
             matches.append(email)
+
     matches.sort(key=lambda email: moment(email["sent_datetime"]), reverse=True)
     if date_min:
         matches = [
@@ -47,12 +50,14 @@ def search_emails(
             for email in matches
             if moment(email["sent_datetime"]).date() >= moment(date_min).date()
         ]
+
     if date_max:
         matches = [
             email
             for email in matches
             if moment(email["sent_datetime"]).date() <= moment(date_max).date()
         ]
+
     return page_of("emails", matches, page, page_size)
 
 
@@ -70,6 +75,7 @@ def send_email(
             zip(EMAIL_COLUMNS, (key, "outbox", recipient.lower(), subject, NOW, body), strict=True)
         )
     )
+
     return "Email sent successfully."
 
 

@@ -100,6 +100,7 @@ def generate(seed: int) -> Office:
         f"{first}.{last}@{company}"
         for first, last in zip(rng.sample(_FIRST, 24), lasts, strict=True)
     )
+
     return Office.of(
         _emails(rng, people),
         _events(rng, people),
@@ -122,6 +123,7 @@ def _emails(rng: random.Random, people: list[str]) -> list[Row]:
     """No two in the same second."""
     seconds = sorted(rng.sample(range(60 * 36_000), 500))
     rows: list[Row] = []
+
     for key, moment in zip(_ids(rng, 500), seconds, strict=True):
         day, rest = divmod(moment, 36_000)
         minutes, second = divmod(rest, 60)
@@ -141,6 +143,7 @@ def _emails(rng: random.Random, people: list[str]) -> list[Row]:
                 rng.choice(_BODIES).format(topic, signed),
             )
         )
+
     return rows
 
 
@@ -182,6 +185,7 @@ def _customers(rng: random.Random, people: list[str]) -> list[Row]:
     """No two of the same name."""
     rows: list[Row] = []
     names = rng.sample([(first, last) for first in _CLIENT_FIRST for last in _CLIENT_LAST], 200)
+
     for key, (first, last) in zip(_ids(rng, 200), names, strict=True):
         phone = (
             f"{rng.randint(100, 999)}-{rng.randint(1000, 9999)}" if rng.random() < 0.5 else BLANK
@@ -204,6 +208,7 @@ def _customers(rng: random.Random, people: list[str]) -> list[Row]:
                 note,
             )
         )
+
     return rows
 
 

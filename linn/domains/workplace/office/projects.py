@@ -38,10 +38,12 @@ def search_tasks(
         r"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}$", assigned_to_email[:320]
     ):
         return "Invalid email format for assigned_to_email."
+
     tests = [(column, contains(value)) for column, value in wanted.items() if value]
     found = [
         task for task in office.tasks.records() if all(test(task[column]) for column, test in tests)
     ]
+
     return [
         task
         for task in found
@@ -68,10 +70,12 @@ def create_task(
         or _task_problem(office, "board", board)
     ):
         return problem
+
     key = office.tasks.next_id(8)
     office.tasks.add(
         dict(zip(TASK_COLUMNS, (key, task_name, email, list_name, due_date, board), strict=True))
     )
+
     return key
 
 
@@ -99,6 +103,7 @@ def update_task(
     if field not in TASK_COLUMNS:
         return "Field not valid."
     office.tasks.set(task_id, field, value)
+
     return "Task updated successfully."
 
 
@@ -110,8 +115,10 @@ def _task_problem(office: Office, /, field: Any, value: Any) -> str:
             "List not valid. Please choose from: "
             "'Backlog', 'In Progress', 'In Review', 'Completed'."
         )
+
     if field == "assigned_to_email" and not any(
         isinstance(row[2], str) and row[2].lower() == value for row in office.tasks.rows
     ):
         return "Assignee email not valid. Please choose from the list of team members."
+
     return ""

@@ -21,6 +21,7 @@ def contains(pattern: str) -> Callable[[Any], bool]:
         or pattern.count("?") > 6
     ):
         raise ValueError("the query is too complex")
+
     search = re.compile(pattern, re.IGNORECASE).search
     return lambda text: isinstance(text, str) and search(text) is not None
 
@@ -36,6 +37,7 @@ def moment(value: Any) -> datetime:
         return datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         pass
+
     for form in (
         "%Y-%m-%d %H:%M:%S",
         "%Y/%m/%d %H:%M:%S",
@@ -50,6 +52,7 @@ def moment(value: Any) -> datetime:
             return datetime.strptime(text, form)
         except ValueError:
             continue
+
     raise ValueError(f"not a time: {text!r}")
 
 
@@ -72,7 +75,12 @@ def duration_problem(value: Any) -> str:
         return "Invalid duration format. Expected a number of minutes."
 
 
-def page_of(name: str, matches: Sequence[Record], page: int, page_size: int) -> Any:
+def page_of(
+    name: str,
+    matches: Sequence[Record],
+    page: int,
+    page_size: int,
+) -> Any:
     """One page of the records found, with the counts."""
     if not matches:
         return f"No {name} found."
@@ -85,4 +93,5 @@ def page_of(name: str, matches: Sequence[Record], page: int, page_size: int) -> 
         "page_size": page_size,
         "total_pages": pages,
     }
+
     return {name: matches[start : start + page_size], "pagination": counts}

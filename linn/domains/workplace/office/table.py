@@ -97,4 +97,5 @@ def _folded(row: Row, exact: Sequence[bool]) -> Row:
         else:
             # The reference compares text columns alone; a number in one counts as empty.
             cells.append(BLANK)
+
     return tuple(cells)

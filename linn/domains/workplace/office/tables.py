@@ -66,6 +66,7 @@ def _lines(folder: Path, name: str) -> list[list[str]]:
             f"LINN_WORKPLACE_DATA: {folder} has no {name}.csv; it needs the six files of the "
             "workplace assistant's csv_data folder"
         )
+
     with found.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
 
@@ -101,6 +102,7 @@ def small(seed: int) -> Office:
     ]
     customers = [_small_customer(key, rng.choice(people)) for key in keys]
     visits = [("2023-11-30", "0001", "2", "10", "direct", True)]
+
     return Office.of(emails, events, tasks, customers, visits, people)
 
 

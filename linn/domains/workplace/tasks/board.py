@@ -123,6 +123,7 @@ def next_list(desk: Desk) -> str:
         field="list_name",
         new_value=LISTS[LISTS.index(now) + 1],
     )
+
     return f"move task {key} one list on (the order is {', '.join(LISTS)})"
 
 
@@ -133,7 +134,13 @@ def postpone(desk: Desk) -> str:
         "due_date"
     ]
     new = date.fromisoformat(due) + timedelta(days=days)
-    desk.do("project_management_update_task", task_id=key, field="due_date", new_value=str(new))
+    desk.do(
+        "project_management_update_task",
+        task_id=key,
+        field="due_date",
+        new_value=str(new),
+    )
+
     return desk.pick(
         (
             f"postpone the due date of task {key} by {days} days",
@@ -173,6 +180,7 @@ def relieve(desk: Desk) -> str:
     person, other = desk.two_people()
     matches = several(overdue(tasks_of(desk, person)))
     address = desk.address(other)
+
     for task in matches:
         desk.do(
             "project_management_update_task",
@@ -180,6 +188,7 @@ def relieve(desk: Desk) -> str:
             field="assigned_to_email",
             new_value=address,
         )
+
     return (
         f"reassign all of {first_name(person)}'s overdue tasks (due before today, not yet "
         f"completed) to {first_name(other)}"
@@ -196,6 +205,7 @@ def to_less_busy(desk: Desk) -> str:
     if counts[0] == counts[1]:
         raise Unfit("both are as busy")
     name, where = add(desk, one if counts[0] < counts[1] else other)
+
     return (
         f"create a task {name} {where}, for {first_name(one)} or {first_name(other)}, whoever has "
         "fewer tasks that are not completed"

@@ -100,6 +100,7 @@ def cancel_day(desk: Desk) -> str:
         desk.do("calendar_delete_event", event_id=event["event_id"])
     if afternoon:
         return f"cancel everything that starts at noon or later {desk.on(day)}"
+
     return desk.pick(
         (
             f"clear my calendar: cancel all events {desk.on(day)}",
@@ -112,8 +113,14 @@ def rename(desk: Desk) -> str:
     """Rename the first or last event of a day."""
     day, last, name = desk.workday(), desk.rng.random() < 0.5, name_of(desk)
     event = extreme(of_day(desk, day), "event_start", last)
-    desk.do("calendar_update_event", event_id=event["event_id"], field="event_name", new_value=name)
+    desk.do(
+        "calendar_update_event",
+        event_id=event["event_id"],
+        field="event_name",
+        new_value=name,
+    )
     which = "last" if last else "first"
+
     return desk.pick(
         (
             f"rename the {which} event {desk.on(day)} to '{name}'",
@@ -153,6 +160,7 @@ def put_off(desk: Desk) -> str:
         field="event_start",
         new_value=str(moved),
     )
+
     return (
         f"put event {event['event_id']} off by {days} day{'s' * (days > 1)}, at the same time of "
         "day"
@@ -168,16 +176,19 @@ def lengthen(desk: Desk) -> str:
         "calendar_get_event_information_by_id", event_id=event["event_id"], field="duration"
     )["duration"]
     more = desk.pick((15, 30, 45))
+
     if datetime.fromisoformat(event["event_start"]) + timedelta(
         minutes=int(minutes) + more
     ) > datetime.fromisoformat(event["event_start"][:10] + " 18:00:00"):
         raise Unfit("it would end too late")
+
     desk.do(
         "calendar_update_event",
         event_id=event["event_id"],
         field="duration",
         new_value=str(int(minutes) + more),
     )
+
     return desk.pick(
         (
             f"make event {event['event_id']} {more} minutes longer",
@@ -191,6 +202,7 @@ def hand_over(desk: Desk) -> str:
     person, other = desk.two_people()
     matches = several(coming(desk, person))
     address = desk.address(other)
+
     for event in matches:
         desk.do(
             "calendar_update_event",
@@ -198,6 +210,7 @@ def hand_over(desk: Desk) -> str:
             field="participant_email",
             new_value=address,
         )
+
     return (
         f"put {first_name(other)} in the place of {first_name(person)} as participant of all my "
         f"coming meetings with {first_name(person)}"

@@ -72,6 +72,7 @@ def add(desk: Desk) -> str:
         **given,
     )
     wording = ", ".join([f"status {status}", *(particulars[key][1] for key in chosen)])
+
     return desk.pick(
         (
             f"add a new customer {first} {last}, in the care of {first_name(person)}, {wording}",
@@ -114,6 +115,7 @@ def change(desk: Desk) -> str:
         )
     )
     update(desk, customer, field, value)
+
     return wording
 
 
@@ -131,6 +133,7 @@ def hand_over(desk: Desk) -> str:
     address = desk.address(other)
     for customer in matches:
         update(desk, customer, "assigned_to_email", address)
+
     return desk.pick(
         (
             f"reassign all of {first_name(person)}'s customers with the status {status} to "
@@ -154,10 +157,12 @@ def delete_all(desk: Desk) -> str:
             several(customers_of(desk, person, product_interest=product)),
             f"are interested in {product.lower()}",
         )
+
     for customer in matches:
         desk.do(
             "customer_relationship_manager_delete_customer", customer_id=customer["customer_id"]
         )
+
     return f"delete all customers of {first_name(person)} that {of} from the CRM"
 
 
@@ -172,6 +177,7 @@ def stale(desk: Desk) -> str:
     )
     for customer in several(matches):
         update(desk, customer, "status", new)
+
     return (
         f"set every customer with the status {old} who is interested in {product.lower()} and was "
         "last contacted before "

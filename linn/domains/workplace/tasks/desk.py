@@ -82,7 +82,9 @@ class Desk:
                 if name.startswith("total_") and name != "total_pages"
             )
             answer = self.look(tool, **query, page_size=total)
+
         (matches,) = (value for name, value in answer.items() if name != "pagination")
+
         return list(matches)
 
     def address(self, person: str) -> str:
@@ -124,11 +126,13 @@ class Desk:
         ]
         ahead = (day - TODAY).days
         near = {-1: "yesterday", 0: "today", 1: "tomorrow"}.get(ahead)
+
         if near:
             # People mostly say it so: three times as likely as each of the others.
             ways += [near] * 3
         elif 2 <= ahead <= 6:
             ways.append(f"the coming {day:%A}")
+
         return self.pick(ways)
 
     def on(self, day: date) -> str:

@@ -96,6 +96,7 @@ def _draw(office: Office, rng: random.Random) -> OfficeRequest:
     if form == "one":
         part = _part(office, _chosen(rng), rng.random())
         return _task(_asked(part.text, rng), (part,), form)
+
     seeds = rng.random(), rng.random()
     one, other = _chosen(rng), _chosen(rng)
     if form == "first, then":
@@ -104,21 +105,26 @@ def _draw(office: Office, rng: random.Random) -> OfficeRequest:
         second = _part(first.office, other, seeds[1])
         text = rng.choice(_IN_ORDER)
         return _task(text.format(first.text, second.text), (first, second), form)
+
     if form == "two":
         first, second = _independent(office, one, other, seeds)
         text = rng.choice(_TOGETHER)
         return _task(_capital(text.format(first.text, second.text)), (first, second), form)
+
     desk = Desk(office, random.Random(rng.random()))
     condition, holds = rng.choice(_CONDITIONS)(desk)
     looked = _Part("", tuple(desk.calls), office)
+
     if form == "if, else":
         # Only one of the two is carried out, so each begins with the office as it is.
         first, second = _part(office, one, seeds[0]), _part(office, other, seeds[1])
         text = rng.choice(_EITHER).format(condition, first.text, second.text)
         return _task(text, (looked, first if holds else second), form)
+
     first, second = _independent(office, one, other, seeds)
     text = rng.choice(_ANYWAY).format(condition, first.text, second.text)
     parts = (looked, first, second) if holds else (looked, second)
+
     return _task(text, parts, form)
 
 
@@ -135,14 +141,17 @@ def _part(office: Office, clause: Clause, seed: float) -> _Part:
     text = clause(desk)
     changes = _changes(desk.calls)
     orders = [changes[::-1]]
+
     for at in range(len(changes) - 1):
         swapped = list(changes)
         swapped[at], swapped[at + 1] = swapped[at + 1], swapped[at]
         orders.append(swapped)
+
     if not all(made(office, order).same(desk.office) for order in orders):
         raise Unfit("the order of its changes matters")
     if desk.office.same(office):
         raise Unfit("it changes nothing")
+
     return _Part(text, tuple(desk.calls), desk.office)
 
 
@@ -154,11 +163,14 @@ def _independent(
     # Each again, in the office that the other has left.
     second_after = _part(first.office, other, seeds[1])
     first_after = _part(second.office, one, seeds[0])
+
     for before, after in ((first, first_after), (second, second_after)):
         if (before.text, _changes(before.calls)) != (after.text, _changes(after.calls)):
             raise Unfit("one changes what the other is about")
+
     if not second_after.office.same(first_after.office):
         raise Unfit("the order of the two matters")
+
     return first, second
 
 

@@ -77,6 +77,7 @@ def meet_sender(desk: Desk) -> str:
         last=True,
     )
     long, name, when = calendar_tasks.book(desk, email["sender/recipient"])
+
     return (
         f"schedule {long} {when}, called {name}, with whoever sent me the latest email about the "
         f"{topic}"
@@ -90,8 +91,10 @@ def task_for_customer(desk: Desk) -> str:
         row[2] != customer["assigned_to_email"] for row in desk.office.tasks.rows
     ):
         raise Unfit("the board does not know this colleague")
+
     name, where = board_tasks.add(desk, customer["assigned_to_email"])
     customer_tasks.update(desk, customer, "follow_up_by", str(day))
+
     return (
         f"set the follow-up date of the customer {customer['customer_name']} to "
         f"{desk.day_name(day)} and give the colleague in charge of that "
@@ -121,7 +124,9 @@ def overdue_talk(desk: Desk) -> str:
                 field="list_name",
                 new_value="In Review",
             )
+
     long, name, when = calendar_tasks.book(desk, person)
+
     return (
         f"move all of {first_name(person)}'s overdue tasks (due before today, not yet completed) "
         f"to In Review and book {long} with "
@@ -146,6 +151,7 @@ def leave(desk: Desk) -> str:
             field="assigned_to_email",
             new_value=address,
         )
+
     for event in events:
         desk.do(
             "calendar_update_event",
@@ -153,6 +159,7 @@ def leave(desk: Desk) -> str:
             field="participant_email",
             new_value=address,
         )
+
     return (
         f"hand over from {first_name(person)} to {first_name(other)}: {first_name(person)}'s tasks "
         "that are in In Progress, and "

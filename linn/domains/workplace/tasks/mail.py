@@ -47,7 +47,12 @@ def saying(desk: Desk, subject: str, body: str) -> str:
 def write(desk: Desk, address: str) -> str:
     """Send an email to an address; how the request names its words."""
     subject, body = letter(desk)
-    desk.do("email_send_email", recipient=address, subject=subject, body=body)
+    desk.do(
+        "email_send_email",
+        recipient=address,
+        subject=subject,
+        body=body,
+    )
     return saying(desk, subject, body)
 
 
@@ -70,12 +75,14 @@ def latest(desk: Desk) -> tuple[Record, str]:
         return extreme(
             from_person(desk, person), "sent_datetime", last=True
         ), f"{first_name(person)}'s latest email"
+
     topic = desk.pick(TOPICS)
     matches = [
         email
         for email in from_person(desk, person, topic)
         if email["subject"].endswith(f" the {topic}")
     ]
+
     return extreme(matches, "sent_datetime", last=True), desk.pick(
         (
             f"{first_name(person)}'s last email about the {topic}",
@@ -128,6 +135,7 @@ def delete_since(desk: Desk) -> str:
     for email in matches:
         desk.do("email_delete_email", email_id=email["email_id"])
     when = desk.day_name(day)
+
     return desk.pick(
         (
             f"delete every email that {first_name(person)} has sent me since {when} (that day "
@@ -148,6 +156,7 @@ def delete_topic(desk: Desk) -> str:
     ]
     for email in several(mine):
         desk.do("email_delete_email", email_id=email["email_id"])
+
     return (
         f"clear my inbox of everything about the {topic} that arrived on {desk.day_name(day)} or "
         "later"
@@ -163,6 +172,7 @@ def write_to_sender(desk: Desk) -> str:
         "email_get_email_information_by_id", email_id=email["email_id"], field="sender/recipient"
     )
     wording = write(desk, answer["sender/recipient"])
+
     return (
         f"find out who sent the email with the id {email['email_id']} and send them a new email "
         f"{wording}"
@@ -189,6 +199,7 @@ def email_is_about(desk: Desk) -> tuple[str, bool]:
     if not own:
         raise Unfit("an email of another making")
     topic = own[0] if desk.rng.random() < 0.5 else desk.pick(TOPICS)
+
     return (
         f"the subject of the email with the id {email['email_id']} mentions the {topic}",
         subject.endswith(f" the {topic}"),

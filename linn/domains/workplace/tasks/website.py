@@ -38,6 +38,7 @@ def span(desk: Desk) -> tuple[str, str, str]:
     high = low + timedelta(days=desk.rng.randint(1, (TODAY - low).days))
     if desk.rng.random() < 0.3:
         return str(low), str(TODAY), f"since {desk.day_name(low)} (until today)"
+
     return (
         str(low),
         str(high),
@@ -52,6 +53,7 @@ def plot(desk: Desk) -> str:
     low, high, when = span(desk)
     value = desk.pick(list(_VALUES))
     kind, what = draw(desk, low, high, value), desk.pick(_VALUES[value])
+
     return desk.pick(
         (
             f"make a {kind} of {what} {when}",
@@ -66,15 +68,18 @@ def plot_larger_source(desk: Desk) -> str:
     low, high, when = span(desk)
     one, other = desk.rng.sample(SOURCES, 2)
     counts = []
+
     for source in (one, other):
         answer = desk.look(
             "analytics_traffic_source_count", time_min=low, time_max=high, traffic_source=source
         )
         counts.append(sum(answer.values()))
+
     if counts[0] == counts[1]:
         raise Unfit("as many of both")
     source = one if counts[0] > counts[1] else other
     kind = draw(desk, low, high, f"visits_{source.replace(' ', '_')}")
+
     return (
         f"find out whether {one} or {other} brought more visits {when}, and make a {kind} of the "
         "visits from that source over the same days"
@@ -91,6 +96,7 @@ def plot_since_visit(desk: Desk) -> str:
     if last > str(TODAY - timedelta(days=2)):
         raise Unfit("a visit of these days")
     value = desk.pick(list(_VALUES))
+
     return (
         f"make a {draw(desk, last, str(TODAY), value)} of {desk.pick(_VALUES[value])} from the "
         f"day of visitor {visitor}'s last visit until today"
@@ -106,6 +112,7 @@ def plot_best_day(desk: Desk) -> str:
         raise Unfit("no one best day")
     value = desk.pick(list(_VALUES))
     kind = draw(desk, best[0], high, value)
+
     return (
         f"find the day with the most visits {when}, and make a {kind} of "
         f"{desk.pick(_VALUES[value])} from that day to {high}"
@@ -114,7 +121,14 @@ def plot_best_day(desk: Desk) -> str:
 
 def _more_than(desk: Desk, tool: str, what: str, **more: str) -> tuple[str, bool]:
     low, high, when = span(desk)
-    count = sum(desk.look(tool, time_min=low, time_max=high, **more).values())
+    count = sum(
+        desk.look(
+            tool,
+            time_min=low,
+            time_max=high,
+            **more,
+        ).values()
+    )
     bar = max(0, count + desk.pick((-9, -4, -1, 0, 3, 8)))
     return f"there were more than {bar} {what} {when}", count > bar
 
@@ -152,6 +166,7 @@ def long_sessions(desk: Desk) -> tuple[str, bool]:
     mean = means[str(day)]
     if abs(mean - bar) < 0.5:
         raise Unfit("too close to tell at a glance")
+
     return f"the average session {desk.on(day)} lasted longer than {bar} seconds", mean > bar
 
 
