@@ -18,17 +18,26 @@ class LinnError(Exception):
 
 
 class UserError(LinnError):
-    """The user's input is wrong: where, what was found, what is allowed, what to do. Exit code 2, one line."""
+    """The user's input is wrong. Exit code 2, one line.
+
+    The line says where, what was found, what is allowed, and what to do.
+    """
 
     exit_code = 2
 
 
 class RunFailed(LinnError):
-    """A run stopped by itself (loss not finite, mismatch over its gate, disk full); the last good checkpoint is kept."""
+    """A run stopped by itself: loss not finite, mismatch over its gate, disk full.
+
+    The last good checkpoint is kept.
+    """
 
 
 class InfrastructureError(LinnError):
-    """The machine failed, not the model (no sandbox, fork refused, disk full). Never to be counted as reward 0."""
+    """The machine failed, not the model: no sandbox, fork refused, disk full.
+
+    It never counts as reward 0.
+    """
 
 
 def nearest(word: str, among: Iterable[str]) -> str:

@@ -239,7 +239,10 @@ class Domain:
             yield prompt
 
     def _of_line(self, path: Path, line: int, raw: bytes) -> Prompt | None:
-        """The prompt of a line; None for another domain's row, and with `skip_bad` for a bad one. All are counted in `tally`."""
+        """The prompt of a line; all lines are counted in `tally`.
+
+        None for another domain's row and, with `skip_bad`, for a bad one.
+        """
         from linn.data.agents import check_signal, is_for, owner, owner_in_words
         from linn.data.rows import object_of
         from linn.data.tally import fault
@@ -256,12 +259,14 @@ class Domain:
             prompt = replace(self.from_row(row, line - 1), pass_rate=row.get("pass_rate"))
         except UserError as error:
             message, reason = fault(error)
-            told = f"{path} line {line}: {message}"
+            line_text = f"{path} line {line}: {message}"
             if not self.skip_bad:
-                remedy = f"domains.{self.name}.skip_bad: true (linn filter: --skip-bad) counts and skips such rows; linn data {path} shows them all"
-                raise UserError(f"{told}; {remedy}") from None
+                raise UserError(
+                    f"{line_text}; domains.{self.name}.skip_bad: true (linn filter: --skip-bad) "
+                    f"counts and skips such rows; linn data {path} shows them all"
+                ) from None
             if fresh:
-                self.tally.add_bad(reason, told)
+                self.tally.add_bad(reason, line_text)
             return None
         self.tally.good += fresh
         return prompt

@@ -297,10 +297,12 @@ def _quotes(text: str) -> bool:
 
 
 def _options(text: str, *, options: str) -> bool:
-    """One of `options`, cut at /, else at `or`, else at commas; lettered choices (a, b, c) must
-    match to the character.
+    """One of `options`, which are cut at /, else at `or`, else at commas.
+
+    Lettered choices (a, b, c) must match to the character.
     """
-    separator = "/" if "/" in options else "or" if "or" in options else ","
+    separators = [mark for mark in ("/", "or") if mark in options]
+    separator = separators[0] if separators else ","
     allowed = [option.strip() for option in options.split(separator)]
     if re.match(r"\W*[aA]\W*[bB]\W*[cC]", options):
         return text in allowed
