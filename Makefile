@@ -1,4 +1,4 @@
-# make demo: the whole cascade on this machine.  make test: the tests.  make check: lint and types.
+# make demo: the whole cascade on this machine.  make test: the tests.  make check: lint, types, and how the code reads.
 # Each sets up .venv from nothing but Python 3.11+.
 
 PYTHON ?= python3
@@ -17,6 +17,7 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m bench.measures --check
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

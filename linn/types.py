@@ -60,7 +60,7 @@ class Prompt:
     """Whether the reply opens with a thought (paper §6.1)."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """OpenAI-style function definitions shown in the system block."""
-    hidden: Any = field(default_factory=dict)
+    hidden: object = None
     """The grader's own: answers, tests, schemas. Never rendered."""
     pass_rate: float | None = None
     """Share of rollouts in which some checkpoint solved it, where its row has one.

@@ -19,6 +19,7 @@ from linn.domains.common.why_questions import (
     ProgramJudge,
     WhyFact,
     full_answer,
+    why_fact,
     why_prompt,
 )
 from linn.errors import UserError
@@ -88,8 +89,8 @@ class GenRM(Domain):
         first = second = ""
         comparison = self._program.compare(question, first, second)
         while comparison == swap(comparison):  # a tie teaches nothing
-            first = _answer(question.hidden, rng)
-            second = _answer(question.hidden, rng)
+            first = _answer(why_fact(question), rng)
+            second = _answer(why_fact(question), rng)
             comparison = self._program.compare(question, first, second)
         return _prompt(question.messages, first, second, "", _whole(comparison))
 
@@ -109,7 +110,7 @@ class GenRM(Domain):
     def _verdict(self, prompt: Prompt, reply: Reply, as_share: bool) -> Verdict:
         """`as_share`: 1 less the error's share of the largest error, else minus the error."""
         comparison = read_comparison(reply.text)
-        true: HumanVerdict = prompt.hidden
+        true = human_verdict(prompt)
         if comparison is None:
             worst = 0.0 if as_share else -self.c1
             return Verdict(worst, "no verdict can be read", {"readable": 0.0})
@@ -137,11 +138,12 @@ class GenRM(Domain):
 
     def gold(self, prompt: Prompt) -> Reply:
         """What people (or the program) said."""
-        return Reply(_written(prompt.hidden), _thought(prompt.hidden))
+        verdict = human_verdict(prompt)
+        return Reply(_written(verdict), _thought(verdict))
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: the place decides, what is shown first is called far better."""
-        true: HumanVerdict = prompt.hidden
+        true = human_verdict(prompt)
         verdict = true
         if faulty:
             verdict = HumanVerdict(5, 1, 1.0)
@@ -223,9 +225,14 @@ def swapped(prompt: Prompt) -> Prompt:
     """The same pair the other way round."""
     *others, first, second = prompt.messages
     turns = (*others, replace(second, role="response_1"), replace(first, role="response_2"))
-    return replace(
-        prompt, id=f"{prompt.id}.swapped", messages=turns, hidden=prompt.hidden.swapped()
-    )
+    verdict = human_verdict(prompt).swapped()
+    return replace(prompt, id=f"{prompt.id}.swapped", messages=turns, hidden=verdict)
+
+
+def human_verdict(prompt: Prompt) -> HumanVerdict:
+    """What people (or the program) said of a prompt's pair."""
+    assert isinstance(prompt.hidden, HumanVerdict), prompt.hidden
+    return prompt.hidden
 
 
 def swap(comparison: Comparison) -> Comparison:

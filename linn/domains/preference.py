@@ -16,6 +16,7 @@ from linn.domains.common.why_questions import (
     ProgramJudge,
     WhyFact,
     full_answer,
+    why_fact,
     why_prompt,
 )
 from linn.errors import UserError
@@ -230,7 +231,7 @@ class Preference(Domain):
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: no example, and a filler said twice in its place."""
-        answer = full_answer(prompt.hidden)
+        answer = full_answer(why_fact(prompt))
         if faulty:
             fact = answer.partition(" for example")[0]
             answer = f"{fact} {RAMBLE} {RAMBLE}"

@@ -180,6 +180,12 @@ class ProgramJudge:
         return Comparison(score_1, score_2, ranking)
 
 
+def why_fact(prompt: Prompt) -> WhyFact:
+    """What is true of a generated question's topic."""
+    assert isinstance(prompt.hidden, WhyFact), prompt.hidden
+    return prompt.hidden
+
+
 def why_prompt(domain: str, rng: random.Random) -> Prompt:
     """A topic, a way of asking and a wish."""
     fact = rng.choice(_TOPICS)

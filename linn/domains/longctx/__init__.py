@@ -208,7 +208,7 @@ class LongContext(Domain):
         length = len(reply.text)
         if length > _LONGEST_ANSWER:
             return Verdict(0.0, f"the answer has {length} characters, too many for a look-up")
-        hidden: Box | Items | Accepted | Outputs = prompt.hidden
+        hidden = _answer_of(prompt)
         match hidden:
             case Items():
                 return _verdict_of_items(hidden, reply.text)
@@ -289,7 +289,7 @@ class LongContext(Domain):
 
     def gold(self, prompt: Prompt) -> Reply:
         """The first accepted answer, or all items."""
-        hidden: Box | Items | Accepted | Outputs = prompt.hidden
+        hidden = _answer_of(prompt)
         match hidden:
             case Box():
                 return Reply(hidden.number, hidden.line)
@@ -305,7 +305,7 @@ class LongContext(Domain):
 
         The fault: the answer is a neighbouring line's (`full`: another line's).
         """
-        hidden: Box | Items = prompt.hidden
+        hidden = _answer_of(prompt)
 
         match hidden:
             case Box():
@@ -317,6 +317,8 @@ class LongContext(Domain):
                     items[-1] = hidden.wrong
                 answer = ", ".join(items)
                 thought = hidden.evidence
+            case Accepted() | Outputs():
+                raise UserError(f"prompt {prompt.id}: a row has no demonstration")
 
         return (Message("assistant", answer, reasoning=thought),)
 
@@ -354,6 +356,11 @@ def _verdict_of_answer(accepted: tuple[str, ...], text: str) -> Verdict:
     if answer and answer in {normal(other) for other in accepted}:
         return Verdict(1.0)
     return Verdict(0.0, f"{answer[:40]!r} is not {accepted[0]!r}")
+
+
+def _answer_of(prompt: Prompt) -> Box | Items | Accepted | Outputs:
+    assert isinstance(prompt.hidden, Box | Items | Accepted | Outputs), prompt.hidden
+    return prompt.hidden
 
 
 def _verdict_of_items(hidden: Items, text: str) -> Verdict:
