@@ -32,6 +32,12 @@ def tool(
     }
 
 
+def text_tool(name: str, description: str, *parameters: str) -> dict[str, Any]:
+    """A function all of whose parameters are text and required."""
+    properties = {name: parameter() for name in parameters}
+    return tool(name, description, properties, required=parameters)
+
+
 def parameter(kind: str = "string", description: str | None = None) -> dict[str, str]:
     """The schema of a parameter of a JSON type, with a description where one is given."""
     if description is None:

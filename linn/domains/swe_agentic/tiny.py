@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from linn.domains.common import toy_functions
+from linn.domains.common.tools import text_tool
 from linn.domains.common.toy_functions import Function
 from linn.domains.common.values import grade_values
 from linn.sandbox import Outcome, Sandbox
@@ -28,20 +29,10 @@ Call = tuple[str, list[Any]]
 """`module:function` and its arguments."""
 
 
-def _tool(name: str, description: str, *parameters: str) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "properties": {parameter: {"type": "string"} for parameter in parameters},
-        "required": list(parameters),
-    }
-    function = {"name": name, "description": description, "parameters": schema}
-    return {"type": "function", "function": function}
-
-
 TOOLS = (
-    _tool("view", "Show a file.", "path"),
-    _tool("edit", "Replace text found once.", "path", "old", "new"),
-    _tool("run_tests", "Run the tests."),
+    text_tool("view", "Show a file.", "path"),
+    text_tool("edit", "Replace text found once.", "path", "old", "new"),
+    text_tool("run_tests", "Run the tests."),
 )
 _PARAMETERS: Mapping[str, list[str]] = {
     tool["function"]["name"]: tool["function"]["parameters"]["required"] for tool in TOOLS

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from linn.domains.common.tools import parameter, tool
 from linn.domains.swe_agentic import package
 from linn.sandbox import Ran, Workspace, WorkspaceLimits, scrub
 from linn.sandbox.isolation import python
@@ -39,13 +40,9 @@ _SEARCH_LIMITS = WorkspaceLimits(cpu=5.0, wall=10.0, output=1 << 18)
 
 
 def _tool(name: str, description: str, required: str, **properties: str) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "properties": {name: {"type": kind} for name, kind in properties.items()},
-        "required": required.split(),
-    }
-    function = {"name": name, "description": description, "parameters": schema}
-    return {"type": "function", "function": function}
+    """`required`: names with spaces between; `properties`: name -> JSON type."""
+    schemas = {name: parameter(kind) for name, kind in properties.items()}
+    return tool(name, description, schemas, required.split())
 
 
 TOOLS = (

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from linn.chat.request import request_of
 from linn.domains.base import Domain
+from linn.domains.common.tools import text_tool
 from linn.domains.workplace.office import tools
 from linn.domains.workplace.office.definitions import DEFINITIONS
 from linn.domains.workplace.office.directory import find_email_address
@@ -351,15 +352,8 @@ def _changes_nothing(calls: Sequence[ToolCall]) -> bool:
     return office.same(load(None))
 
 
-def _tool(name: str, description: str, *parameters: str) -> Mapping[str, Any]:
-    properties = {parameter: {"type": "string"} for parameter in parameters}
-    schema = {"type": "object", "properties": properties, "required": list(parameters)}
-    function = {"name": name, "description": description, "parameters": schema}
-    return {"type": "function", "function": function}
-
-
 _TINY_TOOLS = (
-    _tool(_FIND, "find an address", "name"),
-    _tool(_SEND, "send an email", "recipient", "subject", "body"),
-    _tool(_MEET, "set a meeting", "event_name", "participant_email", "event_start", "duration"),
+    text_tool(_FIND, "find an address", "name"),
+    text_tool(_SEND, "send an email", "recipient", "subject", "body"),
+    text_tool(_MEET, "set a meeting", "event_name", "participant_email", "event_start", "duration"),
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from linn.domains.common.tools import parameter, tool
 from linn.domains.workplace.office.state import (
     BOARDS,
     CUSTOMER_COLUMNS,
@@ -38,22 +39,11 @@ def _tool(
     **required: str,
 ) -> Mapping[str, Any]:
     """A function definition; paging parameters are whole numbers, all others text."""
-    described = {**required, **optional}
     properties = {
-        key: {"type": "integer" if key in _PAGING else "string", "description": text}
-        for key, text in described.items()
+        key: parameter("integer" if key in _PAGING else "string", text)
+        for key, text in {**required, **optional}.items()
     }
-    parameters = {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-    return {
-        "type": "function",
-        "function": {"name": name, "description": description, "parameters": parameters},
-    }
+    return tool(name, description, properties, required, closed=True)
 
 
 _SPAN = {"time_min": f"first day counted, {_DAY}", "time_max": f"last day counted, {_DAY}"}
