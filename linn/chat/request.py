@@ -14,7 +14,7 @@ from typing import Any
 from linn.chat.render import THINK, THINK_END, ChatTurn, generation, parse, text_of
 from linn.chat.tool_calls import arguments_of, decoded
 from linn.errors import UserError
-from linn.types import Message, Role, ToolCall
+from linn.types import Message, Prompt, Role, ToolCall
 
 _OTHER_NAMES = {"developer": "system", "function": "tool"}
 """Roles that other protocols name differently."""
@@ -44,6 +44,17 @@ class Request:
     """Function definitions that the row shows."""
     thinking: bool
     """Whether the reply opens with a thought."""
+
+    def prompt(self, domain: str, identity: str, hidden: object = None) -> Prompt:
+        """The prompt of a domain that shows all of this; `hidden`: what only its grader sees."""
+        return Prompt(
+            domain=domain,
+            id=identity,
+            messages=self.messages,
+            thinking=self.thinking,
+            tools=self.tools,
+            hidden=hidden,
+        )
 
 
 def request_of(row: Mapping[str, Any], index: int | None = None, thinking: bool = True) -> Request:

@@ -131,14 +131,7 @@ class MultipleChoice(Domain):
             prefix=prefix,
         )
         request = request_of(row, index)
-        return Prompt(
-            domain=self.name,
-            id=str(row.get("uuid") or index),
-            messages=request.messages,
-            thinking=request.thinking,
-            tools=request.tools,
-            hidden=choice,
-        )
+        return request.prompt(self.name, str(row.get("uuid") or index), choice)
 
     # -------------------------------------------------- grading
 

@@ -252,14 +252,7 @@ class Preference(Domain):
             principle=row.get("principle"),
         )
         request = request_of(row, index)
-        return Prompt(
-            domain=self.name,
-            id=str(row.get("id", row.get("uuid", index))),
-            messages=request.messages,
-            thinking=request.thinking,
-            tools=request.tools,
-            hidden=hidden,
-        )
+        return request.prompt(self.name, str(row.get("id", row.get("uuid", index))), hidden)
 
 
 def _holds_comparison(answer: str) -> bool:

@@ -151,7 +151,7 @@ class Description:
         domain = self._reader(name) if name is not None else None
         if domain is None:
             request = request_of(row, line - 1)
-            return Prompt("", "", request.messages, request.thinking, request.tools)
+            return request.prompt("", "")
         # Another's row, read by this domain on demand, may lack the signal its own would need.
         if is_for(owner(row), domain.name):
             check_signal(row, domain.name)

@@ -130,9 +130,7 @@ class Code(Domain):
             self.sandbox.compiler.need(f"{where}: verifier_metadata.language is {name!r}")
 
         hidden = replace(tests, budget=budget, language=language)
-        prompt = Prompt(
-            self.name, "", request.messages, request.thinking, request.tools, hidden=hidden
-        )
+        prompt = request.prompt(self.name, "", hidden)
         return replace(prompt, id=f"{content_key(prompt)}.{index}")
 
     def gold(self, prompt: Prompt) -> Reply:

@@ -145,13 +145,8 @@ class Instruct(Domain):
             raise UserError(f"{where}: grading_mode is {mode!r}; allowed: binary, fraction")
         request = request_of(row, index)
 
-        return Prompt(
-            domain=self.name,
-            id=str(row.get("id", index)),
-            messages=request.messages,
-            thinking=request.thinking,
-            tools=request.tools,
-            hidden=Instructions(tuple(ids), kwargs, mode),
+        return request.prompt(
+            self.name, str(row.get("id", index)), Instructions(tuple(ids), kwargs, mode)
         )
 
 

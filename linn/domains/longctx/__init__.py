@@ -338,14 +338,7 @@ class LongContext(Domain):
             request = request_of(row, index)
             question = question_of(row, index, request.messages[-1].content)
             hidden = Accepted(answers, question)
-        return Prompt(
-            domain=self.name,
-            id=str(row.get("id", row.get("uuid", index))),
-            messages=request.messages,
-            thinking=request.thinking,
-            tools=request.tools,
-            hidden=hidden,
-        )
+        return request.prompt(self.name, str(row.get("id", row.get("uuid", index))), hidden)
 
 
 # ---------------------------------------------------------------- reading answers

@@ -152,13 +152,8 @@ class Math(Domain):
             raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
 
         request = _request_of(row, index)
-        prompt = Prompt(
-            domain=self.name,
-            id=str(row.get("uuid", index)),
-            messages=request.messages,
-            thinking=request.thinking,
-            tools=request.tools,
-            hidden=KnownAnswer(unwrapped(expected), mode),
+        prompt = request.prompt(
+            self.name, str(row.get("uuid", index)), KnownAnswer(unwrapped(expected), mode)
         )
         return self._with_tools(prompt)
 

@@ -139,9 +139,7 @@ class Proof(Domain):
             rated = any("## Self Evaluation" in message.content for message in request.messages)
             hidden = replace(hidden, rated=rated)
 
-        prompt = Prompt(
-            self.name, "", request.messages, request.thinking, request.tools, hidden=hidden
-        )
+        prompt = request.prompt(self.name, "", hidden)
         return replace(prompt, id=f"{content_key(prompt)}.{index}")
 
     def _problem_of(self, row: Mapping[str, Any], where: str) -> tuple[Problem, str]:

@@ -180,14 +180,7 @@ class Structured(Domain):
         )
         identity = row.get("id", row.get("source_record_id") or index)
         request = request_of(row, index)
-        return Prompt(
-            domain=self.name,
-            id=str(identity),
-            messages=request.messages,
-            thinking=request.thinking,
-            tools=request.tools,
-            hidden=task,
-        )
+        return request.prompt(self.name, str(identity), task)
 
 
 def _task_of(prompt: Prompt) -> DocumentTask:

@@ -250,7 +250,7 @@ class SweAgentless(Domain):
         one_of(kind, TaskKind, f"{where}: task")
 
         request = issue_row.request
-        prompt = Prompt(self.name, "", request.messages, request.thinking, request.tools)
+        prompt = request.prompt(self.name, "")
         if kind == "localise":
             prompt = self._with_tree(prompt, localise_of(issue_row, self.top, where))
         elif kind == "test":

@@ -232,14 +232,7 @@ class Workplace(Domain):
         where = f"row {index} (domain workplace)"
         calls = _true_calls(where, row.get("ground_truth"))
         request = request_of(row, index, thinking=False)
-        prompt = Prompt(
-            domain=self.name,
-            id=str(row.get("id", index)),
-            messages=request.messages,
-            thinking=request.thinking,
-            tools=request.tools,
-            hidden=OfficeTask(calls),
-        )
+        prompt = request.prompt(self.name, str(row.get("id", index)), OfficeTask(calls))
 
         if calls and _data() is None and _changes_nothing(calls):
             raise UserError(
