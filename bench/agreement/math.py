@@ -125,10 +125,8 @@ def main() -> int:
     for index in range(cases):
         expected, text = _case(rng)
         prompt = domain.from_row({"question": "?", "expected_answer": expected}, index)
-        ours, theirs = (
-            domain.verify(prompt, Reply(text)).reward,
-            module._run_math_verify(metric, expected, text)[0],
-        )
+        ours = domain.verify(prompt, Reply(text)).reward
+        theirs, *_ = module._run_math_verify(metric, expected, text)
         tally.add(ours, theirs, case=(expected, text))
     domain.close()
     return report(folder, [tally])
@@ -137,16 +135,15 @@ def main() -> int:
 def _case(rng: random.Random) -> tuple[str, str]:
     expected = rng.choice(_ANSWERS)
     near = _ANSWERS.index(expected) + rng.randint(-2, 2)
-    answer = (
-        expected
-        if rng.random() < 0.4
-        else _ANSWERS[near % len(_ANSWERS)]
-        if rng.random() < 0.6
-        else rng.choice(_ANSWERS)
-    )
-    return rng.choice(("%s", "%s", "$%s$", "\\(%s\\)")).replace("%s", expected), rng.choice(
-        _WRITTEN
-    ).replace("%s", answer)
+    # often the expected answer, else one that stands near it in the list, else any
+    if rng.random() < 0.4:
+        answer = expected
+    elif rng.random() < 0.6:
+        answer = _ANSWERS[near % len(_ANSWERS)]
+    else:
+        answer = rng.choice(_ANSWERS)
+    frame = rng.choice(("%s", "%s", "$%s$", "\\(%s\\)"))
+    return frame.replace("%s", expected), rng.choice(_WRITTEN).replace("%s", answer)
 
 
 if __name__ == "__main__":

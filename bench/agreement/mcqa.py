@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import string
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from bench.agreement.reference import Body, Tally, arguments, load, message, report, server
 from linn.domains.mcqa import MultipleChoice
-from linn.types import Prompt, Reply
+from linn.types import Reply
 
 _MODES = (
     "strict_single_letter_boxed",
@@ -82,18 +83,21 @@ _AROUND = ("", "\n", " so ", "Let me think. ", " no, ", "\n\n", "{", "}", " or "
 
 def _row(rng: random.Random) -> dict[str, Any]:
     letters = "ABCDEFGHIJ"[: rng.choice((2, 4, 4, 5, 10))]
-    options = [
-        {letter: rng.choice(_WORDS) + (f" {i}" if rng.random() < 0.7 else "")}
-        for i, letter in enumerate(letters)
-    ]
+    options = []
+    for number, letter in enumerate(letters):
+        words = rng.choice(_WORDS)
+        if rng.random() < 0.7:
+            words += f" {number}"
+        options.append({letter: words})
     row: dict[str, Any] = {
         "options": options,
         "expected_answer": "A",
         "grading_mode": rng.choice(_MODES),
     }
     if rng.random() < 0.3:
-        chosen = rng.sample(_PATTERNS, rng.randint(1, 3))
-        row["template_metadata"] = {"output_regex": chosen[0] if rng.random() < 0.5 else chosen}
+        patterns = rng.sample(_PATTERNS, rng.randint(1, 3))
+        one = rng.random() < 0.5
+        row["template_metadata"] = {"output_regex": patterns[0] if one else patterns}
         if rng.random() < 0.3:
             row["template_metadata"]["answer_prefix"] = rng.choice(("My choice:", "الإجابة:"))
     return row
@@ -102,7 +106,7 @@ def _row(rng: random.Random) -> dict[str, Any]:
 def _answer(rng: random.Random, options: list[dict[str, str]]) -> str:
     pairs = [pair for option in options for pair in option.items()]
 
-    def said() -> str:
+    def answer() -> str:
         letter, words = rng.choice(pairs)
         forms = (
             letter,
@@ -129,25 +133,29 @@ def _answer(rng: random.Random, options: list[dict[str, str]]) -> str:
         return rng.choice(forms if rng.random() < 0.7 else more)
 
     frames = [*_FRAMES, "My choice: %s"]
-    return "".join(
-        rng.choice(_AROUND) + rng.choice(frames) % said()
-        for _ in range(rng.choice((1, 1, 1, 2, 3)))
-    ) + rng.choice(_AROUND)
+    text = ""
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        text += rng.choice(_AROUND) + rng.choice(frames) % answer()
+    return text + rng.choice(_AROUND)
 
 
-def _letter(domain: MultipleChoice, prompt: Prompt, reply: Reply) -> str | None:
+def _ours(domain: MultipleChoice, row: Mapping[str, Any], text: str) -> str | None:
     """The letter that linn reads: the one it would reward."""
-    asked = (letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    return next(
-        (
-            x
-            for x in asked
-            if domain.verify(
-                replace(prompt, hidden=replace(prompt.hidden, expected=x)), reply
-            ).reward
-        ),
-        None,
-    )
+    question = {"input": [{"role": "user", "content": "?"}]}
+    for letter in string.ascii_uppercase:
+        asking = {**row, "responses_create_params": question, "expected_answer": letter}
+        if domain.verify(domain.from_row(asking, 0), Reply(text)).reward:
+            return letter
+    return None
+
+
+def _theirs(grader: Any, row: Mapping[str, Any], text: str) -> str | None:
+    """The letter that the reference reads, or `raises`."""
+    body = Body(**{"template_metadata": None, **row}, response=message(text))
+    try:
+        return asyncio.run(grader.verify(body)).extracted_answer
+    except AttributeError:  # a pattern of several groups
+        return "raises"
 
 
 def main() -> int:
@@ -155,59 +163,47 @@ def main() -> int:
     module = load(folder, "mcqa")
     grader = server(module, "MCQAResourcesServer", grading_mode=None)
     domain = MultipleChoice()
+    is_0_4_0 = hasattr(module, "BOXED_CONTENT_PATTERN")
 
-    def theirs(row: dict[str, Any], text: str) -> str | None:
-        body = Body(**{"template_metadata": None, **row}, response=message(text))
-        try:
-            return asyncio.run(grader.verify(body)).extracted_answer
-        except AttributeError:  # a pattern of several groups
-            return "raises"
-
-    tallies = {mode: Tally(f"mcqa, {mode}") for mode in _MODES} | {
-        "pattern": Tally("mcqa, output_regex")
-    }
-    for index in range(cases):
+    tallies = {mode: Tally(f"mcqa, {mode}") for mode in _MODES}
+    tallies["pattern"] = Tally("mcqa, output_regex")
+    for _ in range(cases):
         row = _row(rng)
         text = _answer(rng, row["options"])
-        prompt = domain.from_row(
-            {"responses_create_params": {"input": [{"role": "user", "content": "?"}]}, **row}, index
-        )
-        ours, reference = _letter(domain, prompt, Reply(text)), theirs(row, text)
-
-        def why(
-            row: dict[str, Any] = row,
-            text: str = text,
-            ours: str | None = ours,
-            reference: str | None = reference,
-        ) -> str | None:
-            if reference == "raises":
-                return "the reference raises: a pattern of several groups"
-            return (
-                _older(lambda text: theirs(row, text), row, text, ours)
-                if hasattr(module, "BOXED_CONTENT_PATTERN")
-                else None
-            )
-
-        tally = tallies["pattern" if "template_metadata" in row else row["grading_mode"]]
-        tally.add(ours, reference, why, (row, text))
+        read = partial(_theirs, grader, row)
+        ours, theirs = _ours(domain, row, text), read(text)
+        kind = "pattern" if "template_metadata" in row else row["grading_mode"]
+        why = partial(_why, read, row, text, ours, theirs, is_0_4_0)
+        tallies[kind].add(ours, theirs, why, (row, text))
     return report(folder, list(tallies.values()))
 
 
+def _why(
+    read: Callable[[str], str | None],
+    row: Mapping[str, Any],
+    text: str,
+    ours: str | None,
+    theirs: str | None,
+    is_0_4_0: bool,
+) -> str | None:
+    if theirs == "raises":
+        return "the reference raises: a pattern of several groups"
+    return _older(read, row, text, ours) if is_0_4_0 else None
+
+
 def _older(
-    theirs: Callable[[str], str | None], row: Mapping[str, Any], text: str, ours: str | None
+    read: Callable[[str], str | None], row: Mapping[str, Any], text: str, ours: str | None
 ) -> str | None:
     """Why 0.4.0 reads another letter than its successors do."""
     if row["grading_mode"] == "lenient_answer_colon_md":
         if "answer_prefix" in row.get("template_metadata", {}):
             return "0.4.0: knows no answer_prefix"
-        return (
-            "0.4.0: the first Answer: counts, and only a letter right behind it"
-            if "answer" in text.lower()
-            else None
-        )
+        if "answer" in text.lower():
+            return "0.4.0: the first Answer: counts, and only a letter right behind it"
+        return None
     if "boxed" not in row["grading_mode"] or "\\boxed{" not in text:
         return None
-    if theirs(text[text.rfind("\\boxed{") :]) == ours:
+    if read(text[text.rfind("\\boxed{") :]) == ours:
         return "0.4.0: the first box that holds a letter counts, not the last of all"
     return "0.4.0: a box is read up to its first brace, and only a letter alone in it"
 

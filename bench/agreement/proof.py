@@ -13,11 +13,20 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.agreement.reference import Tally, arguments, asked, examples, load, replies_of, report
-from linn.domains.proof import lean_text as lean
+from bench.agreement.reference import (
+    Tally,
+    arguments,
+    examples,
+    load,
+    question_of,
+    replies_of,
+    report,
+)
+from linn.domains.proof.lean_text import bare, code_of, core, proof_of
 
 _BODIES = (
     "omega",
@@ -36,58 +45,62 @@ _BODIES = (
 )
 
 
+_FRAMES = (
+    "```lean4\n%s\n```",
+    "```lean\n%s\n```",
+    "I try.\n```lean4\nsorry\n```\nBetter:\n```lean4\n%s\n```",
+    "```\n%s\n```",
+    "%s",
+)
+
+
 def _replies(
     folder: Path, rng: random.Random, cases: int
 ) -> Iterator[tuple[Mapping[str, Any], str, str]]:
     """(row, reply, where from): recorded ones, then bodies and whole statements for the statements
     of miniF2F.
     """
-    rows = [
-        row
-        for name in ("example", "minif2f_test")
-        for row in examples(folder, "math_formal_lean", name)
-    ]
+    rows = examples(folder, "math_formal_lean", "example")
+    rows += examples(folder, "math_formal_lean", "minif2f_test")
+    rows_by_question = {question_of(row): row for row in reversed(rows)}  # the first of each
     for name in ("example_rollouts", "multi_turn_success_examples", "multi_turn_full_example"):
         for rollout in examples(folder, "math_formal_lean", name):
-            for row in [row for row in rows if asked(row) == asked(rollout)][:1]:
-                yield (
-                    row,
-                    "".join(turn["content"] for turn in replies_of(rollout)["messages"]),
-                    "recorded",
-                )
+            if row := rows_by_question.get(question_of(rollout)):
+                turns = replies_of(rollout)["messages"]
+                yield row, "".join(turn["content"] for turn in turns), "recorded"
+
     for _ in range(cases if rows else 0):
         row, body = rng.choice(rows), rng.choice(_BODIES)
-        whole = row["formal_statement"].replace("sorry", "").rstrip()
-        said = rng.choice(
-            (
-                body,
-                f"{whole}\n  {body}",
-                f"{row['header']}{whole}\n  {body}",
-                f"{whole.replace('theorem', 'lemma', 1)} {body}",
-            )
+        statement = row["formal_statement"].replace("sorry", "").rstrip()
+        forms = (
+            body,
+            f"{statement}\n  {body}",
+            f"{row['header']}{statement}\n  {body}",
+            f"{statement.replace('theorem', 'lemma', 1)} {body}",
         )
-        frame = rng.choice(
-            (
-                "```lean4\n%s\n```",
-                "```lean\n%s\n```",
-                "I try.\n```lean4\nsorry\n```\nBetter:\n```lean4\n%s\n```",
-                "```\n%s\n```",
-                "%s",
-            )
-        )
-        yield row, frame.replace("%s", said), "made"
+        code = rng.choice(forms)
+        yield row, rng.choice(_FRAMES).replace("%s", code), "made"
 
 
 def _ours(row: Mapping[str, Any], text: str) -> tuple[str, str]:
     """(what linn compiles, "") or ("", why it doesn't)."""
-    proof, why = lean.proof_of(lean.code_of(text), row["header"], row["formal_statement"])
-    return (
-        ("", why) if why else (f"{row['header']}{lean.core(row['formal_statement'])} :={proof}", "")
-    )
+    statement = row["formal_statement"]
+    proof, refusal = proof_of(code_of(text), row["header"], statement)
+    if refusal:
+        return "", refusal
+    return f"{row['header']}{core(statement)} :={proof}", ""
 
 
 def _plain(text: str) -> str:
-    return " ".join(lean.bare(text).split())
+    return " ".join(bare(text).split())
+
+
+def _why(theirs: str, refusal: str) -> str | None:
+    if refusal:
+        return "refused: sorry" if "sorry" in theirs else f"refused: {refusal}"
+    if " by by" in _plain(theirs):
+        return "a bare body that begins with by: the reference writes by twice"
+    return None
 
 
 def main() -> int:
@@ -95,18 +108,9 @@ def main() -> int:
     module = load(folder, "math_formal_lean", "proof_utils")
     tallies = {kind: Tally(f"proof, {kind} replies") for kind in ("recorded", "made")}
     for row, text, kind in _replies(folder, rng, cases):
-        ours, refused = _ours(row, text)
+        ours, refusal = _ours(row, text)
         theirs = module.build_lean4_proof(text, row, module.ProofBuildConfig())
-
-        def why(ours: str = ours, theirs: str = theirs, refused: str = refused) -> str | None:
-            if not refused:
-                return (
-                    "a bare body that begins with by: the reference writes by twice"
-                    if " by by" in _plain(theirs)
-                    else None
-                )
-            return f"refused: {refused}" if "sorry" not in theirs else "refused: sorry"
-
+        why = partial(_why, theirs, refusal)
         tallies[kind].add(_plain(ours), _plain(theirs), why, (text, ours, theirs))
     return report(folder, list(tallies.values()))
 

@@ -74,7 +74,9 @@ class Body(metaclass=_AnyName):
 
 class _StandIns(MetaPathFinder, Loader):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        return ModuleSpec(name, self, is_package=True) if name.split(".")[0] in _STOOD_IN else None
+        if name.split(".")[0] not in _STOOD_IN:
+            return None
+        return ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> types.ModuleType:
         module = types.ModuleType(spec.name)
@@ -96,9 +98,8 @@ def load(folder: Path, server: str, module: str = "app") -> Any:
         sys.meta_path.insert(0, _StandIns())
         package = sys.modules["resources_servers"] = types.ModuleType("resources_servers")
         package.__path__ = [str(folder / "resources_servers")]
-        sys.path.append(
-            str(folder / "resources_servers" / "code_gen")
-        )  # its modules name each other from there
+        # the modules of code_gen name each other from there
+        sys.path.append(str(folder / "resources_servers" / "code_gen"))
     return importlib.import_module(f"resources_servers.{server}.{module}")
 
 
@@ -129,11 +130,9 @@ def call(*calls: tuple[str, Any]) -> Body:
 def examples(folder: Path, server: str, name: str = "example") -> list[dict[str, Any]]:
     """The rows of a server's example file; none where the wheel has no such file."""
     path = folder / "resources_servers" / server / "data" / f"{name}.jsonl"
-    return (
-        [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        if path.is_file()
-        else []
-    )
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def arguments(description: str | None, cases: int) -> tuple[Path, int, random.Random]:
@@ -147,8 +146,8 @@ def arguments(description: str | None, cases: int) -> tuple[Path, int, random.Ra
     )
     parser.add_argument("--cases", type=int, default=cases)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    return given.reference, given.cases, random.Random(given.seed)
+    options = parser.parse_args()
+    return options.reference, options.cases, random.Random(options.seed)
 
 
 class Tally:
@@ -179,13 +178,9 @@ class Tally:
 
 def report(folder: Path, tallies: Sequence[Tally]) -> int:
     """Print the tables; 1 where a difference is unexplained."""
-    release = next(
-        (
-            p.name.removesuffix(".dist-info").replace("_", "-")
-            for p in folder.glob("nemo_gym-*.dist-info")
-        ),
-        folder.name,
-    )
+    release = folder.name
+    for path in folder.glob("nemo_gym-*.dist-info"):
+        release = path.name.removesuffix(".dist-info").replace("_", "-")
     for tally in tallies:
         print(
             f"{tally.what} against {release}: {tally.cases:,} cases, {tally.equal:,} equal "
@@ -198,10 +193,12 @@ def report(folder: Path, tallies: Sequence[Tally]) -> int:
     return int(any(tally.unexplained for tally in tallies))
 
 
-def asked(row: Mapping[str, Any]) -> tuple[str, ...]:
+def question_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     """What a row, or a recorded rollout, asks the model: by it a rollout finds its row."""
     turns = row["responses_create_params"]["input"]
-    return (turns,) if isinstance(turns, str) else tuple(_text(turn["content"]) for turn in turns)
+    if isinstance(turns, str):
+        return (turns,)
+    return tuple(_text(turn["content"]) for turn in turns)
 
 
 def replies_of(rollout: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,21 +211,15 @@ def replies_of(rollout: Mapping[str, Any]) -> dict[str, Any]:
             turns.append({"role": "assistant", "content": _text(item["content"])})
         elif item["type"] == "function_call":
             function = {"name": item["name"], "arguments": item["arguments"]}
-            turns.append(
-                {
-                    "role": "assistant",
-                    "content": "",
-                    "tool_calls": [{"id": item["call_id"], "function": function}],
-                }
-            )
+            calls = [{"id": item["call_id"], "function": function}]
+            turns.append({"role": "assistant", "content": "", "tool_calls": calls})
         elif item["type"] == "function_call_output":
-            turns.append(
-                {"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]}
-            )
+            answer = {"tool_call_id": item["call_id"], "content": item["output"]}
+            turns.append({"role": "tool", **answer})
     return {"messages": turns}
 
 
 def _text(content: Any) -> str:
-    return (
-        content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-    )
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)

@@ -20,10 +20,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.agreement.reference import Tally, arguments, asked, examples, replies_of, report
+from bench.agreement.reference import Tally, arguments, examples, question_of, replies_of, report
 from linn.judges.equivalence import DIFFERENT, EQUAL, read_equivalence
 
 _FILES = (
@@ -44,15 +45,11 @@ def _grade(domain: str, rows: Sequence[Any], replies: Sequence[Any]) -> list[dic
         paths = {name: Path(folder) / f"{name}.jsonl" for name in ("rows", "replies", "out")}
         for name, entries in (("rows", rows), ("replies", replies)):
             paths[name].write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-        command = [
-            sys.executable,
-            "-m",
-            "linn.cli.main",
-            "grade",
-            domain,
-            *(word for name, path in paths.items() for word in (f"--{name}", str(path))),
-        ]
-        command += ["--option", "grading_mode=patch"] if domain == "swe_agentless" else []
+        command = [sys.executable, "-m", "linn.cli.main", "grade", domain]
+        for name, path in paths.items():
+            command += [f"--{name}", str(path)]
+        if domain == "swe_agentless":
+            command += ["--option", "grading_mode=patch"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return [json.loads(line) for line in paths["out"].read_text().splitlines()]
 
@@ -60,24 +57,26 @@ def _grade(domain: str, rows: Sequence[Any], replies: Sequence[Any]) -> list[dic
 def _recorded(folder: Path, domain: str, server: str, rows_name: str, rollouts_name: str) -> Tally:
     rows = [row for row in examples(folder, server, rows_name) if row.get("mode", "eval") == "eval"]
     rollouts = examples(folder, server, rollouts_name)
-    places = {asked(row): index for index, row in enumerate(rows)}
-    known = [rollout for rollout in rollouts if asked(rollout) in places]
-    tally = Tally(
-        f"{domain}, {rollouts_name} ({len(rollouts) - len(known)} of {len(rollouts)} without their "
-        "row)"
-    )
-    replies = [{"row": places[asked(rollout)], **replies_of(rollout)} for rollout in known]
-    texts = [{"row": reply["row"], "text": reply["messages"][-1]["content"]} for reply in replies]
-    verdicts = _grade(domain, rows, replies + texts) if known else []
-    for verdict, rollout in zip(verdicts, known * 2, strict=True):
-        reward = rollout.get("library_reward", rollout["reward"])
-        reward = float(rollout["model_patch"] is not None) if domain == "swe_agentless" else reward
-        tally.add(
-            verdict["reward"],
-            reward,
-            lambda rollout=rollout: _why(domain, rollout),
-            (verdict, asked(rollout)[-1][-300:]),
-        )  # type: ignore[misc]
+    places = {question_of(row): index for index, row in enumerate(rows)}
+    with_row = [rollout for rollout in rollouts if question_of(rollout) in places]
+    without = len(rollouts) - len(with_row)
+    tally = Tally(f"{domain}, {rollouts_name} ({without} of {len(rollouts)} without their row)")
+    if not with_row:
+        return tally
+
+    replies, texts = [], []
+    for rollout in with_row:
+        place, reply = places[question_of(rollout)], replies_of(rollout)
+        replies.append({"row": place, **reply})
+        texts.append({"row": place, "text": reply["messages"][-1]["content"]})
+    verdicts = _grade(domain, rows, replies + texts)
+    for verdict, rollout in zip(verdicts, with_row * 2, strict=True):
+        if domain == "swe_agentless":
+            theirs = float(rollout["model_patch"] is not None)
+        else:
+            theirs = rollout.get("library_reward", rollout["reward"])
+        case = (verdict, question_of(rollout)[-1][-300:])
+        tally.add(verdict["reward"], theirs, partial(_why, domain, rollout), case)
     return tally
 
 
@@ -94,11 +93,9 @@ def _workplace(folder: Path) -> Tally:
     tally = Tally("workplace, example rows, made replies")
     rows = examples(folder, "workplace_assistant")
     replies: list[dict[str, Any]] = []
-    wanted: list[float] = []
+    rewards: list[float] = []
     for index, row in enumerate(rows):
-        true = [
-            {"name": call["name"], "arguments": call["arguments"]} for call in row["ground_truth"]
-        ]
+        true = [{key: call[key] for key in ("name", "arguments")} for call in row["ground_truth"]]
         broken = {**true[-1], "arguments": true[-1]["arguments"][:-1]}
         search = {"name": "email_search_emails", "arguments": '{"query": "x"}'}
         for calls, reward in (
@@ -109,15 +106,14 @@ def _workplace(folder: Path) -> Tally:
             ([*true[:-1], broken], 0),
             ([], 0),
         ):
-            turns = [
-                {"role": "assistant", "tool_calls": [{"id": str(at), "function": call}]}
-                for at, call in enumerate(calls)
-            ]
-            replies.append(
-                {"row": index, "messages": [*turns, {"role": "assistant", "content": "done"}]}
-            )
-            wanted.append(float(reward))
-    for verdict, reward in zip(_grade("workplace", rows, replies), wanted, strict=True):
+            turns: list[dict[str, Any]] = []
+            for number, call in enumerate(calls):
+                tool_call = {"id": str(number), "function": call}
+                turns.append({"role": "assistant", "tool_calls": [tool_call]})
+            turns.append({"role": "assistant", "content": "done"})
+            replies.append({"row": index, "messages": turns})
+            rewards.append(float(reward))
+    for verdict, reward in zip(_grade("workplace", rows, replies), rewards, strict=True):
         tally.add(verdict["reward"], reward, case=verdict)
     return tally
 
@@ -139,16 +135,11 @@ def _structured(folder: Path) -> Tally:
             [(name, "{}")],
             [(name, '{"nothing": 1}')],
         ):
-            told = [
-                {"id": "1", "function": {"name": called, "arguments": text}}
-                for called, text in calls
+            tool_calls = [
+                {"id": "1", "function": {"name": tool, "arguments": text}} for tool, text in calls
             ]
-            replies.append(
-                {
-                    "row": index,
-                    "messages": [{"role": "assistant", "content": "{}", "tool_calls": told}],
-                }
-            )
+            turn = {"role": "assistant", "content": "{}", "tool_calls": tool_calls}
+            replies.append({"row": index, "messages": [turn]})
     for verdict in _grade("structured", rows, replies):
         tally.add(verdict["reward"], 0.0, case=verdict)
     return tally
@@ -160,12 +151,10 @@ def _labels(folder: Path) -> Tally:
     for name in ("example_rollouts", "example_rollouts_openqa"):
         for rollout in examples(folder, "equivalence_llm_judge", name):
             for evaluation in rollout["judge_evaluations"]:
-                text = "".join(
-                    part["text"]
-                    for item in evaluation["response"]["output"]
-                    if item["type"] == "message"
-                    for part in item["content"]
-                )
+                text = ""
+                for item in evaluation["response"]["output"]:
+                    if item["type"] == "message":
+                        text += "".join(part["text"] for part in item["content"])
                 label = {True: EQUAL, False: DIFFERENT, None: None}[read_equivalence(text)]
                 tally.add(label, evaluation["verdict_label"], case=text)
     return tally
@@ -173,18 +162,11 @@ def _labels(folder: Path) -> Tally:
 
 def main() -> int:
     folder, _, _ = arguments(__doc__, 0)
-    os.environ["LINN_WORKPLACE_DATA"] = str(
-        folder / "resources_servers" / "workplace_assistant" / "csv_data"
-    )
-    return report(
-        folder,
-        [
-            *(_recorded(folder, *files) for files in _FILES),
-            _workplace(folder),
-            _structured(folder),
-            _labels(folder),
-        ],
-    )
+    tables = folder / "resources_servers" / "workplace_assistant" / "csv_data"
+    os.environ["LINN_WORKPLACE_DATA"] = str(tables)
+    tallies = [_recorded(folder, *files) for files in _FILES]
+    tallies += [_workplace(folder), _structured(folder), _labels(folder)]
+    return report(folder, tallies)
 
 
 if __name__ == "__main__":

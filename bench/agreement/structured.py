@@ -15,6 +15,7 @@ import io
 import json
 import random
 import sys
+from functools import partial
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -60,6 +61,52 @@ _TEXTS = (
 _FORMATS = ("date", "email", "uri")
 
 
+_BROKEN: tuple[dict[str, Any], ...] = (
+    {"type": "text"},
+    {"properties": 5},
+    {"properties": ["name"]},
+    {"required": "name"},
+    {"additionalProperties": "false"},
+    {"items": []},
+)
+"""Keywords that make a schema invalid."""
+_OF_OBJECTS: tuple[dict[str, Any], ...] = (
+    {"required": []},
+    {"required": ["name"]},
+    {"additionalProperties": True},
+    {"minProperties": 2},
+    {"required": {"item": ["a"]}},
+)
+_OF_ARRAYS: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {"minItems": 1},
+    {"maxItems": 1},
+    {"uniqueItems": True},
+)
+_OF_NUMBERS: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {"minimum": 0},
+    {"maximum": 10},
+    {"multipleOf": 3},
+    {"enum": [1, 2, "1"]},
+)
+_COMPOSED = (
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "not",
+    "nullable",
+    "type",
+    "$ref",
+    "$defs",
+    "if",
+    "contains",
+    "strange",
+)
+
+
 def _schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
     kind = rng.choice(
         ("object", "array", "string", "integer", "number", "boolean", "null")
@@ -68,83 +115,60 @@ def _schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
     )
     if depth == 0:
         kind = rng.choice(("object", "object", "object", "array"))
-    made: dict[str, Any] = {"type": kind}
+    schema: dict[str, Any] = {"type": kind}
     if kind == "object":
-        made["properties"] = {
+        schema["properties"] = {
             rng.choice(_KEYS): _schema(rng, depth + 1) for _ in range(rng.randint(0, 4))
         }
         if rng.random() < 0.3:
-            made |= rng.choice(
-                (
-                    {"required": []},
-                    {"required": ["name"]},
-                    {"additionalProperties": True},
-                    {"minProperties": 2},
-                    {"required": {"item": ["a"]}},
-                )
-            )
+            schema |= rng.choice(_OF_OBJECTS)
     elif kind == "array":
-        made["items"] = _schema(rng, depth + 1)
-        made |= rng.choice(({}, {}, {"minItems": 1}, {"maxItems": 1}, {"uniqueItems": True}))
+        schema["items"] = _schema(rng, depth + 1)
+        schema |= rng.choice(_OF_ARRAYS)
     elif kind == "string":
-        made |= rng.choice(
-            (
-                {},
-                {},
-                {"enum": ["ana", "12"]},
-                {"minLength": 2},
-                {"pattern": "^[a-z]+$"},
-                {"format": rng.choice(_FORMATS)},
-                {"const": "ana"},
-            )
-        )
+        schema |= _of_string(rng)
     elif kind in ("integer", "number"):
-        made |= rng.choice(
-            ({}, {}, {"minimum": 0}, {"maximum": 10}, {"multipleOf": 3}, {"enum": [1, 2, "1"]})
-        )
+        schema |= rng.choice(_OF_NUMBERS)
+
     if rng.random() < 0.1:
-        other, copy = _schema(rng, depth + 1), dict(made)
-        word = rng.choice(
-            (
-                "anyOf",
-                "oneOf",
-                "allOf",
-                "not",
-                "nullable",
-                "type",
-                "$ref",
-                "$defs",
-                "if",
-                "contains",
-                "strange",
-            )
-        )
-        odd = {
-            "anyOf": [copy, other],
-            "oneOf": [copy, other],
-            "allOf": [copy],
-            "not": other,
-            "nullable": True,
-            "type": [kind, "null"],
-            "$ref": "#/$defs/a",
-        }
-        made |= {
-            word: {**odd, "$defs": {"a": other}, "if": other, "contains": other, "strange": other}[
-                word
-            ]
-        }
+        other = _schema(rng, depth + 1)
+        word = rng.choice(_COMPOSED)
+        schema[word] = _composed(word, dict(schema), other)
     if rng.random() < 0.02:
-        made |= rng.choice(
-            (
-                {"type": "text"},
-                {"properties": 5},
-                {"properties": ["name"]},
-                {"required": "name"},
-                {"additionalProperties": "false"},
-                {"items": []},
-            )
-        )
-    return made
+        schema |= rng.choice(_BROKEN)
+    return schema
+
+
+def _of_string(rng: random.Random) -> dict[str, Any]:
+    choices: tuple[dict[str, Any], ...] = (
+        {},
+        {},
+        {"enum": ["ana", "12"]},
+        {"minLength": 2},
+        {"pattern": "^[a-z]+$"},
+        {"format": rng.choice(_FORMATS)},
+        {"const": "ana"},
+    )
+    return rng.choice(choices)
+
+
+def _composed(word: str, schema: dict[str, Any], other: dict[str, Any]) -> Any:
+    """What a keyword that combines schemas holds."""
+    match word:
+        case "anyOf" | "oneOf":
+            return [schema, other]
+        case "allOf":
+            return [schema]
+        case "nullable":
+            return True
+        case "type":
+            return [schema["type"], "null"]
+        case "$ref":
+            return "#/$defs/a"
+        case "$defs":
+            return {"a": other}
+        case _:
+            return other
 
 
 def _value(rng: random.Random, schema: Any) -> Any:
@@ -158,13 +182,14 @@ def _value(rng: random.Random, schema: Any) -> Any:
     kind = rng.choice(kind) if isinstance(kind, list) else kind
     if kind == "object":
         properties = schema.get("properties")
-        found = {
-            key: _value(rng, part)
-            for key, part in (properties.items() if isinstance(properties, dict) else ())
-        }
-        if found and rng.random() < 0.05:
-            found.pop(rng.choice(list(found)))
-        return found | ({"extra": 1} if rng.random() < 0.04 else {})
+        if not isinstance(properties, dict):
+            properties = {}
+        values = {key: _value(rng, part) for key, part in properties.items()}
+        if values and rng.random() < 0.05:
+            values.pop(rng.choice(list(values)))
+        if rng.random() < 0.04:
+            values["extra"] = 1
+        return values
     if kind == "array":
         return [_value(rng, schema.get("items")) for _ in range(rng.choice((0, 1, 2, 2, 3)))]
     plain = {
@@ -180,15 +205,13 @@ def _xml(name: str, value: Any) -> str:
     if isinstance(value, dict):
         inner = "".join(_xml(key, part) for key, part in value.items())
     elif isinstance(value, list):
-        return (
-            f"<{name}>" + "".join(_xml("item", part) for part in value) + f"</{name}>"
-            if len(value) % 2
-            else "".join(_xml(name, part) for part in value)
-        )
+        if len(value) % 2 == 0:  # a list is written in one of two ways
+            return "".join(_xml(name, part) for part in value)
+        inner = "".join(_xml("item", part) for part in value)
+    elif value is None:
+        inner = ""
     else:
-        inner = (
-            "" if value is None else escape(value if isinstance(value, str) else json.dumps(value))
-        )
+        inner = escape(value if isinstance(value, str) else json.dumps(value))
     return f"<{name}>{inner}</{name}>"
 
 
@@ -197,14 +220,13 @@ def _csv(rng: random.Random, value: Any) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, list({key: None for row in rows for key in row}), restval="")
     writer.writeheader()
-    writer.writerows(
-        {
-            key: json.dumps(part) if isinstance(part, (dict, list, bool)) else part
-            for key, part in row.items()
-        }
-        for row in rows
-    )
+    for row in rows:
+        writer.writerow({key: _cell(part) for key, part in row.items()})
     return out.getvalue() + ("1,2,3,4,5,6\n" if rng.random() < 0.05 else "")
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list | bool) else value
 
 
 def _document(rng: random.Random, kind: str, value: Any) -> str:
@@ -221,18 +243,13 @@ def _document(rng: random.Random, kind: str, value: Any) -> str:
         )
         text = text.replace("'", "") if rng.random() < 0.3 else text
     elif kind == "toml":
-        text = (
-            "\n".join(f"{json.dumps(key)} = {_inline(part)}" for key, part in value.items())
-            if isinstance(value, dict)
-            else _inline(value)
-        )
+        text = _toml(value)
     elif kind == "xml":
-        root, part = (
-            next(iter(value.items()))
-            if isinstance(value, dict) and len(value) == 1
-            else ("root", value)
-        )
-        text = _xml(root, part)
+        if isinstance(value, dict) and len(value) == 1:
+            ((root, part),) = value.items()
+            text = _xml(root, part)
+        else:
+            text = _xml("root", value)
     else:
         text = _csv(rng, value)
     frames = ("%s",) * 16 + (
@@ -249,107 +266,99 @@ def _document(rng: random.Random, kind: str, value: Any) -> str:
     return rng.choice(frames).replace("%s", text)
 
 
+def _toml(value: Any) -> str:
+    if not isinstance(value, dict):
+        return _inline(value)
+    return "\n".join(f"{json.dumps(key)} = {_inline(part)}" for key, part in value.items())
+
+
 def _inline(value: Any) -> str:
     if isinstance(value, dict):
-        return (
-            "{"
-            + ", ".join(f"{json.dumps(key)} = {_inline(part)}" for key, part in value.items())
-            + "}"
-        )
-    return (
-        "[" + ", ".join(map(_inline, value)) + "]" if isinstance(value, list) else json.dumps(value)
-    )
+        pairs = (f"{json.dumps(key)} = {_inline(part)}" for key, part in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value)
 
 
 def main() -> int:
     folder, cases, rng = arguments(__doc__, 10_000)
-    grader = server(
-        load(folder, "structured_outputs"),
-        "StructuredOutputsResourcesServer",
-        xml_coerce_types=True,
-    )
+    module = load(folder, "structured_outputs")
+    grader = server(module, "StructuredOutputsResourcesServer", xml_coerce_types=True)
     domain = Structured()
     tallies = {kind: Tally(f"structured, {kind}") for kind in _KINDS}
-    rows = [
-        row
-        for name in ("structured_outputs_v3_example", "structured_outputs_v4_example")
-        for row in examples(folder, "structured_outputs", name)
-    ]
+    rows = examples(folder, "structured_outputs", "structured_outputs_v3_example")
+    rows += examples(folder, "structured_outputs", "structured_outputs_v4_example")
+    schemas = [json.loads(row["schema_str"]) for row in rows]
+
     for index in range(cases):
-        schema = (
-            json.loads(rng.choice(rows)["schema_str"])
-            if rows and rng.random() < 0.1
-            else _schema(rng)
-        )
-        kind = rng.choice(_KINDS)
-        row = {
-            "schema_str": json.dumps(schema),
-            "schema_type": "json" if kind == "tool_call" else kind,
-            "response_mode": "text",
-        }
-        if kind == "csv" and rng.random() < 0.7:  # what a table can hold
-            row["schema_str"] = json.dumps(
-                schema := {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {k: _schema(rng, 3) for k in _KEYS[:3]},
-                    },
-                }
-            )
-        value = _value(rng, schema)
+        kind, row, value = _case(rng, schemas)
         if kind == "tool_call":
-            row |= {
-                "response_mode": "tool_call",
-                "tool_name": rng.choice((None, "save")),
-                "tool_payload_key": rng.choice((None, "payload")),
-            }
-            called = _calls(rng, row, value)
-            turn = [
-                {
-                    "role": "assistant",
-                    "tool_calls": [
-                        {"id": "1", "function": {"name": name, "arguments": text}}
-                        for name, text in called
-                    ],
-                }
-            ]
-            entry, response = {"messages": turn}, call(*called)
+            calls = _calls(rng, row, value)
+            reply, response = {"messages": [_turn(calls)]}, call(*calls)
         else:
             text = _document(rng, kind, value)
-            entry, response = {"text": text}, message(text)
-        tallies[kind].add(
-            *_graded(domain, grader, row, entry, response, index),
-            lambda row=row: _why(grader, row),
-            case=(row, entry),
-        )  # type: ignore[misc]
+            reply, response = {"text": text}, message(text)
+        ours, theirs = _graded(domain, grader, row, reply, response, index)
+        tallies[kind].add(ours, theirs, partial(_why, grader, row), case=(row, reply))
     domain.close()
     return report(folder, list(tallies.values()))
+
+
+def _case(rng: random.Random, schemas: list[Any]) -> tuple[str, dict[str, Any], Any]:
+    """(kind, row, a value that mostly keeps the row's schema)."""
+    if schemas and rng.random() < 0.1:
+        schema = rng.choice(schemas)
+    else:
+        schema = _schema(rng)
+    kind = rng.choice(_KINDS)
+    if kind == "csv" and rng.random() < 0.7:  # what a table can hold
+        columns = {key: _schema(rng, 3) for key in _KEYS[:3]}
+        schema = {"type": "array", "items": {"type": "object", "properties": columns}}
+
+    value = _value(rng, schema)
+    row: dict[str, Any] = {
+        "schema_str": json.dumps(schema),
+        "schema_type": "json" if kind == "tool_call" else kind,
+        "response_mode": "text",
+    }
+    if kind == "tool_call":
+        row |= {
+            "response_mode": "tool_call",
+            "tool_name": rng.choice((None, "save")),
+            "tool_payload_key": rng.choice((None, "payload")),
+        }
+    return kind, row, value
+
+
+def _turn(calls: list[tuple[str, str]]) -> dict[str, Any]:
+    tool_calls = [
+        {"id": "1", "function": {"name": name, "arguments": text}} for name, text in calls
+    ]
+    return {"role": "assistant", "tool_calls": tool_calls}
 
 
 def _calls(rng: random.Random, row: dict[str, Any], value: Any) -> list[tuple[str, str]]:
     payload = {row["tool_payload_key"]: value} if row["tool_payload_key"] else value
     text = json.dumps(payload)
-    text = rng.choice(
-        (text,) * 12
-        + (
-            text[:-1],
-            "",
-            "null",
-            "[]",
-            '"{}"',
-            json.dumps({"other": value}),
-            "NaN",
-            text + "}",
-            '{"a": 1, "a": 2}',
-        )
+    odd = (
+        text[:-1],
+        "",
+        "null",
+        "[]",
+        '"{}"',
+        json.dumps({"other": value}),
+        "NaN",
+        text + "}",
+        '{"a": 1, "a": 2}',
     )
+    text = rng.choice((text,) * 12 + odd)
     names = rng.choice((["save"],) * 10 + ([], ["save", "save"], ["keep"], ["Save"]))
     return [(name, text) for name in names]
 
 
 def _graded(
-    domain: Structured, grader: Any, row: Any, entry: Any, response: Body, index: int
+    domain: Structured, grader: Any, row: Any, reply: Any, response: Body, index: int
 ) -> tuple[Any, Any]:
     """(linn's reward, the reference's), or the words for that the row cannot be graded."""
     request = Body(**row, response=response)
@@ -357,13 +366,13 @@ def _graded(
         theirs = asyncio.run(grader.verify(request)).reward
     except Exception:
         theirs = "raises"
+    question = {"input": [{"role": "user", "content": "?"}]}
     try:
-        prompt = domain.from_row(
-            {"responses_create_params": {"input": [{"role": "user", "content": "?"}]}, **row}, index
-        )
+        prompt = domain.from_row({"responses_create_params": question, **row}, index)
     except UserError:
         return "raises", theirs
-    return domain.verify(prompt, reply_from({"row": 0, **entry})[1]).reward, theirs
+    _, answer = reply_from({"row": 0, **reply})
+    return domain.verify(prompt, answer).reward, theirs
 
 
 def _why(grader: Any, row: Any) -> str | None:

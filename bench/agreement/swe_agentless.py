@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,8 @@ _LINES = (
 
 def _files(rng: random.Random) -> dict[str, str]:
     def content() -> str:
-        text = "\n".join(rng.choice(_LINES) for _ in range(rng.randint(1, 12))) + rng.choice(
-            ("", "\n")
-        )
+        lines = [rng.choice(_LINES) for _ in range(rng.randint(1, 12))]
+        text = "\n".join(lines) + rng.choice(("", "\n"))
         return text.replace("\n", "\r\n") if rng.random() < 0.05 else text
 
     return {path: content() for path in ("a.py", "b/c.py")}
@@ -52,9 +52,9 @@ def _edit(rng: random.Random, files: Mapping[str, str]) -> str:
     start = rng.randrange(len(lines))
     old = lines[start : start + rng.randint(1, 3)]
     if rng.random() < 0.1:
-        old = rng.choice(
-            ([""], [], ["", ""], ["    "], [old[0][:-1]], ["not there"], [*old, "=======", "y"])
-        )
+        cut = old[0][:-1]
+        odd = ([""], [], ["", ""], ["    "], [cut], ["not there"], [*old, "=======", "y"])
+        old = rng.choice(odd)
     new = rng.choice(
         (
             [*old, "y = 2"],
@@ -71,20 +71,18 @@ def _edit(rng: random.Random, files: Mapping[str, str]) -> str:
     parts = ["### " + path, "<<<<<<< SEARCH", *old, "=======", *new, ">>>>>>> REPLACE"]
     if rng.random() < 0.12:
         at = rng.randrange(len(parts))
-        parts[at] = rng.choice(
-            ("", parts[at] + " ", "  " + parts[at], parts[at] + "\n", parts[at][:-1], "### a.py")
-        )
-    opening, closing = rng.choice(
-        (("```python", "```"),) * 9
-        + (("```", "\n```"), ("text ```py", "```"), ("", ""), ("```diff", ""))
-    )
+        line = parts[at]
+        parts[at] = rng.choice(("", line + " ", "  " + line, line + "\n", line[:-1], "### a.py"))
+    odd_fences = (("```", "\n```"), ("text ```py", "```"), ("", ""), ("```diff", ""))
+    opening, closing = rng.choice((("```python", "```"),) * 9 + odd_fences)
     return "\n".join([opening, *parts, closing])
 
 
 def _answer(rng: random.Random, files: Mapping[str, str]) -> str:
-    found = [_edit(rng, files) for _ in range(rng.choice((1, 1, 1, 2, 2, 3)))]
-    found += found[:1] if rng.random() < 0.05 else []
-    body = rng.choice(("\n", "\n", "\nand\n", "\n```\nprint()\n```\n")).join(found)
+    blocks = [_edit(rng, files) for _ in range(rng.choice((1, 1, 1, 2, 2, 3)))]
+    if rng.random() < 0.05:
+        blocks += blocks[:1]
+    body = rng.choice(("\n", "\n", "\nand\n", "\n```\nprint()\n```\n")).join(blocks)
     frames = ("<solution>\n%s\n</solution>",) * 9
     more = (
         "%s",
@@ -110,22 +108,22 @@ def _theirs(module: Any, files: dict[str, str], text: str) -> dict[str, str] | N
     try:
         if module.extract_pred_patch(files, text, False) is None:
             return None
-        found = module.parse_search_replace(
-            text.split("<solution>")[1].split("</solution>")[0].strip()
-        )
-        return {**files, **module.apply_code_change(files, found)}
+        solution = text.split("<solution>")[1].split("</solution>")[0].strip()
+        changes = module.parse_search_replace(solution)
+        return {**files, **module.apply_code_change(files, changes)}
     except Exception:
         return None
 
 
 def _why(
-    module: Any, files: Mapping[str, str], text: str, ours: Any, theirs: Any, said: str
+    module: Any, files: Mapping[str, str], text: str, ours: Any, theirs: Any, error: str
 ) -> str | None:
-    """The reason for a difference: what linn said, or that the reference agrees where line ends are
+    """The reason for a difference: linn's error, or that the reference agrees where line ends are
     LF, or what strict reads otherwise.
     """
-    if refusal := next((reason for words, reason in _REFUSALS.items() if words in said), None):
-        return f"refused: {refusal}"
+    for words, reason in _REFUSALS.items():
+        if words in error:
+            return f"refused: {reason}"
     if ours is not None and _theirs(module, _lf(files), text) == _lf(ours):
         return "files with CR LF line ends: linn finds several lines in them, the reference one"
     if "=======\n>>>>>>> REPLACE" in text:
@@ -135,12 +133,10 @@ def _why(
         )
     if ours is None:
         return None
-    found = [edits.places(_lf(files)[edit.path], edit.old) for edit in edits.parse(text, True)]
-    return (
-        "another place: strict takes whole lines before the beginning of one"
-        if any(len(places) > 1 for places in found)
-        else None
-    )
+    for edit in edits.parse(text, True):
+        if len(edits.places(_lf(files)[edit.path], edit.old)) > 1:
+            return "another place: strict takes whole lines before the beginning of one"
+    return None
 
 
 def _lf(files: Mapping[str, str]) -> dict[str, str]:
@@ -149,7 +145,9 @@ def _lf(files: Mapping[str, str]) -> dict[str, str]:
 
 _REFUSALS = {
     "is not a plain relative path": "a path that is not plain (`./`, `..`, absolute)",
-    "is not one of the files": "an edit of an unknown file, which the reference makes where the search is blank",
+    "is not one of the files": (
+        "an edit of an unknown file, which the reference makes where the search is blank"
+    ),
     "must search for something": "a blank search",
     "times in": "a search text found more than once",
     "touch the same line": "edits that overlap",
@@ -173,13 +171,9 @@ def main() -> int:
 def _compare(module: Any, files: dict[str, str], text: str, tallies: Mapping[bool, Tally]) -> None:
     theirs = _theirs(module, files, text)
     for strict, tally in tallies.items():
-        ours, said = _ours(files, text, strict)
-        tally.add(
-            ours,
-            theirs,
-            lambda ours=ours, said=said: _why(module, files, text, ours, theirs, said),
-            (files, text, said),
-        )  # type: ignore[misc]
+        ours, error = _ours(files, text, strict)
+        why = partial(_why, module, files, text, ours, theirs, error)
+        tally.add(ours, theirs, why, (files, text, error))
 
 
 def _examples(module: Any, folder: Path) -> Tally:

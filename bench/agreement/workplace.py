@@ -19,6 +19,7 @@ import random
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,49 +71,35 @@ class _Values:
             return rng.choice(_ODD)
         day = f"2023-{rng.choice((11, 12))}-{rng.randint(1, 30):02d}"
         if name == "field":
-            return rng.choice(
-                [
-                    column
-                    for column in self.cells
-                    if column.split("_")[0] in tool or rng.random() < 0.4
-                ]
-            )
+            columns = []
+            for column in self.cells:
+                if column.split("_")[0] in tool or rng.random() < 0.4:
+                    columns.append(column)
+            return rng.choice(columns)
         if name == "new_value" and str(given.get("field")) in self.cells:
-            return (
-                rng.choice(
-                    (
-                        rng.choice(self.cells[given["field"]]),
-                        rng.choice(("Qualified", "Completed", "Design", "60", day)),
-                    )
-                )
-                or "x"
-            )
-        known = {
+            cell = rng.choice(self.cells[given["field"]])
+            word = rng.choice(("Qualified", "Completed", "Design", "60", day))
+            return rng.choice((cell, word)) or "x"
+        by_name = {
             "body": "See you soon",
             "query": rng.choice(("update", "Team meeting", "sam", "e")),
             "plot_type": rng.choice(("bar", "line", "pie")),
-        }
-        known |= {
             "value_to_plot": rng.choice(("total_visits", "user_engaged", "visits_direct", "all")),
             "page": rng.randint(-1, 9),
-        }
-        known |= {
             "page_size": rng.choice((1, 5, 50)),
             "name": rng.choice(self.people).split(".")[0],
             "traffic_source": rng.choice(("direct", "referral")),
         }
-        if name in known:
-            return known[name]
+        if name in by_name:
+            return by_name[name]
         if name in self.cells:
             cell = rng.choice(self.cells[name])
             return cell.upper() if isinstance(cell, str) and rng.random() < 0.1 else cell
         if "email" in name or name in ("recipient", "assigned_to"):
             return rng.choice(self.people)
-        return (
-            rng.choice((day, f"{day} 10:30:00"))
-            if any(word in name for word in ("time", "date", "start", "min", "max"))
-            else "Plan"
-        )
+        if any(word in name for word in ("time", "date", "start", "min", "max")):
+            return rng.choice((day, f"{day} 10:30:00"))
+        return "Plan"
 
 
 def _call(
@@ -159,34 +146,34 @@ def _perturbed(rng: random.Random, calls: list[Call], other: Call) -> list[Call]
         del calls[at]
     elif calls and kind == "twice":
         calls.insert(at, calls[at])
-    elif (
-        calls
-        and kind in ("case", "argument", "broken", "unknown")
-        and isinstance(calls[at][1], dict)
-        and calls[at][1]
-    ):
-        name, given = calls[at][0], dict(calls[at][1])
-        key = rng.choice(list(given))
-        given[key] = (
-            str(given[key]).swapcase()
-            if kind == "case"
-            else "changed"
-            if kind == "argument"
-            else given[key]
-        )
-        broken = rng.choice((json.dumps(given)[:-1], "[]", "null", "", '{"a": 1}'))
-        calls[at] = (
-            "nothing_" + name if kind == "unknown" else name,
-            broken if kind == "broken" else given,
-        )
+    elif calls and kind in ("case", "argument", "broken", "unknown"):
+        calls[at] = _altered(rng, kind, calls[at])
     return calls
 
 
+def _altered(rng: random.Random, kind: str, call: Call) -> Call:
+    """The call with another argument or name, or with broken arguments; as it is without any."""
+    name, given = call
+    if not isinstance(given, dict) or not given:
+        return call
+    changed = dict(given)
+    key = rng.choice(list(changed))
+    if kind == "case":
+        changed[key] = str(changed[key]).swapcase()
+    elif kind == "argument":
+        changed[key] = "changed"
+    broken = rng.choice((json.dumps(changed)[:-1], "[]", "null", "", '{"a": 1}'))
+    if kind == "unknown":
+        name = "nothing_" + name
+    return name, broken if kind == "broken" else changed
+
+
 def _texts(calls: Sequence[Call]) -> list[dict[str, str]]:
-    return [
-        {"name": name, "arguments": given if isinstance(given, str) else json.dumps(given)}
-        for name, given in calls
-    ]
+    texts = []
+    for name, given in calls:
+        text = given if isinstance(given, str) else json.dumps(given)
+        texts.append({"name": name, "arguments": text})
+    return texts
 
 
 def main() -> int:
@@ -209,9 +196,8 @@ def main() -> int:
         calls = _perturbed(rng, truth, _call(rng, schemas, values, list(schemas)))
         states.add(*_end_states(domain, module, truth, calls, index), case=(truth, calls))
     for _ in range(cases // 2):
-        _conversation(
-            module, data, [_call(rng, schemas, values, list(schemas)) for _ in range(10)], answers
-        )
+        calls = [_call(rng, schemas, values, list(schemas)) for _ in range(10)]
+        _conversation(module, data, calls, answers)
     return report(folder, [states, answers])
 
 
@@ -222,13 +208,12 @@ def _end_states(
         "responses_create_params": {"input": [{"role": "user", "content": "?"}]},
         "ground_truth": _texts(truth),
     }
-    turns = [
-        {"role": "assistant", "tool_calls": [{"id": str(at), "function": text}]}
-        for at, text in enumerate(_texts(calls))
-    ]
-    reply = reply_from({"row": 0, "messages": [*turns, {"role": "assistant", "content": "done"}]})[
-        1
-    ]
+    turns: list[dict[str, Any]] = []
+    for number, function in enumerate(_texts(calls)):
+        tool_call = {"id": str(number), "function": function}
+        turns.append({"role": "assistant", "tool_calls": [tool_call]})
+    turns.append({"role": "assistant", "content": "done"})
+    _, reply = reply_from({"row": 0, "messages": turns})
     ours = domain.verify(domain.from_row(row, index), reply).reward == 1
     with contextlib.redirect_stdout(io.StringIO()):  # it prints every error
         return ours, bool(module.is_correct(_texts(calls), _texts(truth), None))
@@ -244,12 +229,7 @@ def _conversation(module: Any, data: Path, calls: Sequence[Call], tally: Tally) 
         except Exception as error:
             theirs = f"Error executing tool '{name}': {error}"
         ours, theirs = _plain(tools.call(office, name, given)), _plain(theirs)
-        tally.add(
-            ours,
-            theirs,
-            lambda given=given, ours=ours, theirs=theirs: _why(given, ours, theirs),
-            (name, given),
-        )  # type: ignore[misc]
+        tally.add(ours, theirs, partial(_why, given, ours, theirs), (name, given))
 
 
 def _plain(answer: Any) -> str:
