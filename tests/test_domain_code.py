@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from linn.domains.base import content_key, split_of
 from linn.domains.code import Code
 from linn.domains.code.outputs import same_output
 from linn.domains.code.programs import program_of
@@ -31,16 +30,6 @@ def domain() -> Iterator[Code]:
 @pytest.fixture(scope="module")
 def prompts(domain: Code) -> list[Prompt]:
     return list(itertools.islice(domain.prompts("test"), 450))
-
-
-def test_there_are_enough_prompts(domain: Code, prompts: list[Prompt]) -> None:
-    assert len({p.messages[0].content for p in prompts}) == 450
-    assert all(split_of(content_key(p)) == "test" and p.thinking for p in prompts)
-    assert len(list(itertools.islice(domain.prompts("validation"), 450))) == 450
-    space = (
-        len(toy_functions.TEMPLATES) * 9 * len(toy_functions.NAMES) * len(toy_functions.ARGUMENTS)
-    )
-    assert space >= 6000
 
 
 def test_clean_earns_one_and_faulty_nothing(domain: Code, prompts: list[Prompt]) -> None:

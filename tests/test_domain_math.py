@@ -168,10 +168,6 @@ def test_rows_without_their_fields_are_refused(domain: Math) -> None:
         row(domain, "1", "guess")
 
 
-def test_splits_hold_enough_prompts(domain: Math) -> None:
-    assert len({p.messages for p in itertools.islice(domain.prompts("test"), 450)}) == 450
-
-
 # ---------------------------------------------------------------- rows of the released data
 
 

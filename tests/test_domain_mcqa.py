@@ -255,7 +255,3 @@ def test_hostile_replies_earn_nothing(text: str, mode: str) -> None:
 def test_a_wrong_row_names_its_field(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"row 0: {next(iter(change))}"):
         row(**change) if "grading_mode" not in change else row("guess")
-
-
-def test_splits_hold_enough_prompts() -> None:
-    assert len({p.messages for p in itertools.islice(DOMAIN.prompts("test"), 450)}) == 450

@@ -266,8 +266,3 @@ def test_rows_hide_nothing_and_their_gold_has_every_part() -> None:
     assert DOMAIN.verify(prompt, Reply("no.")).reward == 0.0
     with pytest.raises(UserError, match="responses_create_params.input"):
         DOMAIN.from_row({}, 0)
-
-
-def test_splits_hold_enough_prompts() -> None:
-    assert len({p.messages for p in itertools.islice(DOMAIN.prompts("test"), 450)}) == 450
-    assert len({p.messages for p in itertools.islice(DOMAIN.prompts("validation"), 450)}) == 450
