@@ -1,4 +1,4 @@
-"""The chat protocol: equal to the published template, reversible, and unmoved by hostile replies."""
+"""The chat protocol: equal to the published template, reversible, unmoved by hostile replies."""
 
 from __future__ import annotations
 
@@ -92,16 +92,26 @@ def test_rows_render_as_the_published_template_has_it(case: int) -> None:
 def test_a_rendering_written_out() -> None:
     assert render_row(row(HISTORY[:9], ())) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
-        "<|im_start|>assistant\n<think></think>\nAnswer<|im_end|>\n<|im_start|>user\nAnd now?<|im_end|>\n"
-        "<|im_start|>assistant\n<think></think>\n  It is<|im_end|>\n<|im_start|>user\nWeather?<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\nI call\n</think>\n<tool_call>\n<function=weather>\n<parameter=town>\nRome\n</parameter>\n"
-        '<parameter=days>\n3\n</parameter>\n<parameter=where>\n{"a": [1, "é"]}\n</parameter>\n<parameter=any>\nNone\n</parameter>\n'
-        "</function>\n</tool_call>\n<|im_end|>\n<|im_start|>user\n<tool_response>\nsunny\n</tool_response>\n"
-        "<tool_response>\nwarm\n</tool_response>\n<|im_end|>\n<|im_start|>assistant\n<think>\n"
+        "<|im_start|>assistant\n<think></think>\nAnswer<|im_end|>\n"
+        "<|im_start|>user\nAnd now?<|im_end|>\n"
+        "<|im_start|>assistant\n<think></think>\n  It is<|im_end|>\n"
+        "<|im_start|>user\nWeather?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nI call\n</think>\n"
+        "<tool_call>\n<function=weather>\n"
+        "<parameter=town>\nRome\n</parameter>\n"
+        "<parameter=days>\n3\n</parameter>\n"
+        '<parameter=where>\n{"a": [1, "é"]}\n</parameter>\n'
+        "<parameter=any>\nNone\n</parameter>\n"
+        "</function>\n</tool_call>\n<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\nsunny\n</tool_response>\n"
+        "<tool_response>\nwarm\n</tool_response>\n<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n"
     )
     assert chat.render([Message("user", "Hi")], [FLAT], thinking=False).startswith(
-        "<|im_start|>system\n# Tools\n\nYou have access to the following functions:\n\n<tools>\n<function>\n<name>now</name>\n"
-        "<description>None</description>\n<parameters>\n<required>[]</required>\n</parameters>\n</function>\n</tools>\n\nIf you choose"
+        "<|im_start|>system\n# Tools\n\nYou have access to the following functions:\n\n"
+        "<tools>\n<function>\n<name>now</name>\n<description>None</description>\n"
+        "<parameters>\n<required>[]</required>\n</parameters>\n</function>\n</tools>\n\n"
+        "If you choose"
     )
 
 
@@ -456,9 +466,15 @@ def test_a_broken_call_is_written_as_it_was_read() -> None:
 
 def test_values_take_the_declared_types_where_they_fit() -> None:
     declared = {
-        "s": {"type": "string"}, "i": {"type": "integer"}, "n": {"type": "number"}, "b": {"type": "boolean"}, "o": {"type": "object"},
-        "sn": {"type": ["string", "null"]}, "u": {}, "any": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
-    }  # fmt: skip
+        "s": {"type": "string"},
+        "i": {"type": "integer"},
+        "n": {"type": "number"},
+        "b": {"type": "boolean"},
+        "o": {"type": "object"},
+        "sn": {"type": ["string", "null"]},
+        "u": {},
+        "any": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+    }
     tools = [{"type": "function", "name": "f", "parameters": {"properties": declared}}]
 
     def value(key: str, text: str) -> Any:

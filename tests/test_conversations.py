@@ -1,4 +1,4 @@
-"""SFT rows: what is trained is what the row says, and every malformed row has its reason and field."""
+"""SFT rows: what is trained is what the row says; a malformed row has its reason and field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ WEATHER = {
     },
 }
 WRAPPED = {"type": "function", "function": WEATHER}
-XML = "<tool_call>\n<function=weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>"
+XML = (
+    "<tool_call>\n<function=weather>\n"
+    "<parameter=city>\nOslo\n</parameter>\n"
+    "</function>\n</tool_call>"
+)
 JSON = '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>'
 FIELD = {
     "id": "c1",
@@ -59,8 +63,14 @@ def test_reasoning_stands_inline() -> None:
 @pytest.mark.parametrize(
     "tools", [[WEATHER], [WRAPPED], json.dumps([WRAPPED]), [json.dumps(WRAPPED)]]
 )
-@pytest.mark.parametrize("said", [turn("assistant", f"<think>look</think>Let me see.\n{XML}"), turn("assistant", f"<think>look</think>Let me see.\n{JSON}"),
-                                  turn("assistant", "<think>look</think>Let me see.", tool_calls=[FIELD])])  # fmt: skip
+@pytest.mark.parametrize(
+    "said",
+    [
+        turn("assistant", f"<think>look</think>Let me see.\n{XML}"),
+        turn("assistant", f"<think>look</think>Let me see.\n{JSON}"),
+        turn("assistant", "<think>look</think>Let me see.", tool_calls=[FIELD]),
+    ],
+)
 def test_every_way_to_write_a_call_trains_the_same_text(tools: Any, said: dict[str, Any]) -> None:
     found = conversation(
         row(said, turn("tool", "12 C"), turn("assistant", "<think>so</think>12 C"), tools=tools)
@@ -179,36 +189,148 @@ BAD = [
     ("no content", "messages[2].content", row(turn("assistant", [{"type": "image_url"}]))),
     ("no content", "messages[2].content", row(turn("user", " "), turn("assistant"))),
     ("thought without an end", "messages[2].content", row(turn("assistant", "<think>on and on"))),
-    ("text before the thought", "messages[2].content", row(turn("assistant", "Sure. <think>x</think>y"))),
-    ("two thoughts", "messages[2].reasoning_content", row(turn("assistant", "<think>x</think>y", reasoning_content="z"))),
+    (
+        "text before the thought",
+        "messages[2].content",
+        row(turn("assistant", "Sure. <think>x</think>y")),
+    ),
+    (
+        "two thoughts",
+        "messages[2].reasoning_content",
+        row(turn("assistant", "<think>x</think>y", reasoning_content="z")),
+    ),
     ("unreadable reasoning", "messages[2].reasoning", row(turn("assistant", reasoning=["x"]))),
-    ("control token in the text", "messages[2].content", row(turn("assistant", "done<|im_end|>\n"))),
-    ("control token in the text", "messages[2].content", row(turn("user", "<|im_start|>system"), turn("assistant"))),
+    (
+        "control token in the text",
+        "messages[2].content",
+        row(turn("assistant", "done<|im_end|>\n")),
+    ),
+    (
+        "control token in the text",
+        "messages[2].content",
+        row(turn("user", "<|im_start|>system"), turn("assistant")),
+    ),
     ("call without tool definitions", "messages[2].content", row(turn("assistant", XML))),
-    ("call without tool definitions", "messages[2].tool_calls[0]", row(turn("assistant", None, tool_calls=[FIELD]))),
-    ("undefined function called", "messages[2].content", row(turn("assistant", XML.replace("weather", "clima")), tools=[WEATHER])),
-    ("undefined function called", "messages[2].tool_calls[1]", row(turn("assistant", None, tool_calls=[FIELD, {"name": "x"}]), tools=[WEATHER])),
-    ("missing required argument", "messages[2].content", row(turn("assistant", JSON.replace("city", "day")), tools=[WEATHER])),
-    ("missing required argument", "messages[2].tool_calls[0]", row(turn("assistant", "", tool_calls=[{"function": {"name": "weather"}}]), tools=[WEATHER])),
-    ("prose after a call", "messages[2].content", row(turn("assistant", XML + "\nThere you go."), tools=[WEATHER])),
-    ("prose after a call", "messages[2].content", row(turn("assistant", JSON + " ok"), tools=[WEATHER])),
-    ("prose after a call", "messages[2].content", row(turn("assistant", f"{XML}\nand then\n{XML}"), tools=[WEATHER])),
-    ("unreadable call", "messages[2].content", row(turn("assistant", "<tool_call>{broken</tool_call>"), tools=[WEATHER])),
-    ("unreadable call", "messages[2].content", row(turn("assistant", "<tool_call>\n<function=weather>\n<parameter=city>Oslo"), tools=[WEATHER])),
-    ("unreadable call", "messages[2].tool_calls[0]", row(turn("assistant", "", tool_calls=[{"name": "weather", "arguments": "{oops"}]), tools=[WEATHER])),
-    ("unreadable call", "messages[2].tool_calls", row(turn("assistant", "", tool_calls={"name": "weather"}), tools=[WEATHER])),
-    ("unreadable call", "messages[2].tool_calls[0].function.name", row(turn("assistant", "", tool_calls=[{"function": {}}]), tools=[WEATHER])),
-    ("unreadable call", "messages[2]", row(turn("assistant", JSON, tool_calls=[{"name": "weather", "arguments": {"city": "Rome"}}]), tools=[WEATHER])),
-    ("call by another than the assistant", "messages[2].tool_calls", row(turn("user", "x", tool_calls=[FIELD]), turn("assistant"), tools=[WEATHER])),
-    ("tool turn without a call", "messages[2]", row(turn("tool"), turn("assistant"), tools=[WEATHER])),
-    ("tool turn without a call", "messages[4]", row(turn("assistant", XML), turn("tool"), turn("tool"), turn("assistant"), tools=[WEATHER])),
-    ("tool turn without a call", "messages[3].tool_call_id", row(turn("assistant", "", tool_calls=[FIELD]), turn("tool", tool_call_id="c9"), turn("assistant"), tools=[WEATHER])),
+    (
+        "call without tool definitions",
+        "messages[2].tool_calls[0]",
+        row(turn("assistant", None, tool_calls=[FIELD])),
+    ),
+    (
+        "undefined function called",
+        "messages[2].content",
+        row(turn("assistant", XML.replace("weather", "clima")), tools=[WEATHER]),
+    ),
+    (
+        "undefined function called",
+        "messages[2].tool_calls[1]",
+        row(turn("assistant", None, tool_calls=[FIELD, {"name": "x"}]), tools=[WEATHER]),
+    ),
+    (
+        "missing required argument",
+        "messages[2].content",
+        row(turn("assistant", JSON.replace("city", "day")), tools=[WEATHER]),
+    ),
+    (
+        "missing required argument",
+        "messages[2].tool_calls[0]",
+        row(turn("assistant", "", tool_calls=[{"function": {"name": "weather"}}]), tools=[WEATHER]),
+    ),
+    (
+        "prose after a call",
+        "messages[2].content",
+        row(turn("assistant", XML + "\nThere you go."), tools=[WEATHER]),
+    ),
+    (
+        "prose after a call",
+        "messages[2].content",
+        row(turn("assistant", JSON + " ok"), tools=[WEATHER]),
+    ),
+    (
+        "prose after a call",
+        "messages[2].content",
+        row(turn("assistant", f"{XML}\nand then\n{XML}"), tools=[WEATHER]),
+    ),
+    (
+        "unreadable call",
+        "messages[2].content",
+        row(turn("assistant", "<tool_call>{broken</tool_call>"), tools=[WEATHER]),
+    ),
+    (
+        "unreadable call",
+        "messages[2].content",
+        row(
+            turn("assistant", "<tool_call>\n<function=weather>\n<parameter=city>Oslo"),
+            tools=[WEATHER],
+        ),
+    ),
+    (
+        "unreadable call",
+        "messages[2].tool_calls[0]",
+        row(
+            turn("assistant", "", tool_calls=[{"name": "weather", "arguments": "{oops"}]),
+            tools=[WEATHER],
+        ),
+    ),
+    (
+        "unreadable call",
+        "messages[2].tool_calls",
+        row(turn("assistant", "", tool_calls={"name": "weather"}), tools=[WEATHER]),
+    ),
+    (
+        "unreadable call",
+        "messages[2].tool_calls[0].function.name",
+        row(turn("assistant", "", tool_calls=[{"function": {}}]), tools=[WEATHER]),
+    ),
+    (
+        "unreadable call",
+        "messages[2]",
+        row(
+            turn(
+                "assistant", JSON, tool_calls=[{"name": "weather", "arguments": {"city": "Rome"}}]
+            ),
+            tools=[WEATHER],
+        ),
+    ),
+    (
+        "call by another than the assistant",
+        "messages[2].tool_calls",
+        row(turn("user", "x", tool_calls=[FIELD]), turn("assistant"), tools=[WEATHER]),
+    ),
+    (
+        "tool turn without a call",
+        "messages[2]",
+        row(turn("tool"), turn("assistant"), tools=[WEATHER]),
+    ),
+    (
+        "tool turn without a call",
+        "messages[4]",
+        row(turn("assistant", XML), turn("tool"), turn("tool"), turn("assistant"), tools=[WEATHER]),
+    ),
+    (
+        "tool turn without a call",
+        "messages[3].tool_call_id",
+        row(
+            turn("assistant", "", tool_calls=[FIELD]),
+            turn("tool", tool_call_id="c9"),
+            turn("assistant"),
+            tools=[WEATHER],
+        ),
+    ),
     ("unreadable tools", "tools", row(turn("assistant"), tools={"weather": 1})),
     ("unreadable tools", "tools", row(turn("assistant"), tools="weather")),
-    ("unreadable tools", "tools[0]", row(turn("assistant"), tools=[{"function": {"description": "x"}}])),
+    (
+        "unreadable tools",
+        "tools[0]",
+        row(turn("assistant"), tools=[{"function": {"description": "x"}}]),
+    ),
     ("unreadable tools", "tools[1]", row(turn("assistant"), tools=[WEATHER, "x"])),
-    ("unreadable tools", "tools[0].parameters", row(turn("assistant"), tools=[{"name": "x", "parameters": ["city"]}])),
-]  # fmt: skip
+    (
+        "unreadable tools",
+        "tools[0].parameters",
+        row(turn("assistant"), tools=[{"name": "x", "parameters": ["city"]}]),
+    ),
+]
 
 
 @pytest.mark.parametrize(

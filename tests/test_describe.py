@@ -78,8 +78,13 @@ def test_the_counts_are_right(tmp_path: Path) -> None:
     )
     bad = {reason: entry["rows"] for reason, entry in told["bad"].items()}
     assert bad == {
-        "no content": 1, "call without tool definitions": 1, "no verifier signal": 1, "kwargs": 1, "not UTF-8": 1, "not an object": 1,
-    }  # fmt: skip
+        "no content": 1,
+        "call without tool definitions": 1,
+        "no verifier signal": 1,
+        "kwargs": 1,
+        "not UTF-8": 1,
+        "not an object": 1,
+    }
     assert told["bad"]["not UTF-8"]["first"].endswith(
         "line 14: byte 1 of the line is not UTF-8; save the file as UTF-8"
     )
@@ -152,7 +157,8 @@ def test_lengths_are_tokens_of_what_the_model_reads(tmp_path: Path) -> None:
     codec = Codec.load(resolve("tiny"))
     expected = len(
         codec.encode(
-            "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think></think>yes<|im_end|>\n"
+            "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+            "<|im_start|>assistant\n<think></think>yes<|im_end|>\n"
         )
     )
     assert describe.describe(path, codec, None, silent).record()["lengths"]["total"] == expected

@@ -1,4 +1,5 @@
-"""Difficulty filtering: rates by row, what stays, and a killed measurement that ends with the same bytes."""
+"""Difficulty filtering: rates by row, what stays, a killed measurement that ends with the same
+bytes."""
 
 import asyncio
 import json
@@ -207,7 +208,8 @@ def test_the_histogram_counts_every_row_once():
 
 @pytest.fixture
 def endpoint():
-    """An OpenAI-compatible server whose model answers 4 after a thought, and is cut off where it is asked for a 6."""
+    """An OpenAI-compatible server whose model answers 4 after a thought, and is cut off where it is
+    asked for a 6."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):

@@ -1,4 +1,5 @@
-"""Any JSON at all, and mutations of valid rows: a Prompt or a UserError that says where, never a crash, never a hang."""
+"""Any JSON at all, and mutations of valid rows: a Prompt or a UserError that says where, never a
+crash, never a hang."""
 
 from __future__ import annotations
 
@@ -49,17 +50,53 @@ INPUT = {
 }
 TREE = json.dumps({"a.py": "x = 1\n"})
 VALID: dict[str, dict[str, Any]] = {
-    "instruct": {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [None], "grading_mode": "binary", "id": 3},
-    "mcqa": {"options": [{"A": "x"}, {"B": None}], "expected_answer": "A", "uuid": "u", "template_metadata": {"output_regex": ["x(.)"]}},
-    "structured": {"schema_str": '{"type": "object", "properties": {"a": {"type": "string"}}}', "schema_type": "json", "id": 1},
-    "workplace": {"ground_truth": [{"name": "email_send_email", "arguments": '{"recipient": "a@b.c", "subject": "s", "body": "b"}'}], "id": 2},
+    "instruct": {
+        "instruction_id_list": ["punctuation:no_comma"],
+        "kwargs": [None],
+        "grading_mode": "binary",
+        "id": 3,
+    },
+    "mcqa": {
+        "options": [{"A": "x"}, {"B": None}],
+        "expected_answer": "A",
+        "uuid": "u",
+        "template_metadata": {"output_regex": ["x(.)"]},
+    },
+    "structured": {
+        "schema_str": '{"type": "object", "properties": {"a": {"type": "string"}}}',
+        "schema_type": "json",
+        "id": 1,
+    },
+    "workplace": {
+        "ground_truth": [
+            {
+                "name": "email_send_email",
+                "arguments": '{"recipient": "a@b.c", "subject": "s", "body": "b"}',
+            }
+        ],
+        "id": 2,
+    },
     "math": {"question": "1+1", "expected_answer": "$2$", "grading_mode": None, "uuid": "m"},
     "preference": {"id": 4},
     "longctx": {"expected_answer": ["a", "b"], "uuid": "l"},
-    "code": {"verifier_metadata": {"unit_tests": {"inputs": ["1\n"], "outputs": ["1\n"], "fn_name": None}}},
-    "swe_agentless": {"metadata": {"relevant_file_contents": TREE, "tests": "def test_a(): pass"}, "grading_mode": "patch"},
-    "swe_agentic": {"metadata": {"problem_statement": "p", "files": TREE, "tests": "def test_a(): pass", "visible_tests": "x"}},
-}  # fmt: skip
+    "code": {
+        "verifier_metadata": {
+            "unit_tests": {"inputs": ["1\n"], "outputs": ["1\n"], "fn_name": None}
+        }
+    },
+    "swe_agentless": {
+        "metadata": {"relevant_file_contents": TREE, "tests": "def test_a(): pass"},
+        "grading_mode": "patch",
+    },
+    "swe_agentic": {
+        "metadata": {
+            "problem_statement": "p",
+            "files": TREE,
+            "tests": "def test_a(): pass",
+            "visible_tests": "x",
+        }
+    },
+}
 PATCH = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
 INSTANCE = {
     "instance_id": "o__r-1",
@@ -77,44 +114,151 @@ PROOF = {
     "ground_truth_judgement": "j",
 }
 OTHERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("instruct", {}, INPUT | {"verifier_metadata": {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}], "grading_mode": "fraction"}}),
+    (
+        "instruct",
+        {},
+        INPUT
+        | {
+            "verifier_metadata": {
+                "instruction_id_list": ["punctuation:no_comma"],
+                "kwargs": [{}],
+                "grading_mode": "fraction",
+            }
+        },
+    ),
     ("math", {}, {"problem": "1+1", "answer": "2", "source": "s"}),
     ("math", {"tools": "python"}, INPUT | VALID["math"]),
     ("longctx", {"judged": True}, INPUT | {"outputs": ["a", "b"], "subset": "vt", "length": 3}),
-    ("code", {}, INPUT | {"verifier_metadata": {"test": "def check(f): pass", "entry_point": "f", "time_limit": 1, "language": "python"}}),
-    ("genrm", {}, {"context": INPUT["responses_create_params"]["input"], "response1": "a", "response2": "b", "overall_preference": -1, "score_1": 3}),
-    ("preference", {"judged": True}, {"context": INPUT["responses_create_params"]["input"], "reference": "r", "principle": "p"}),
+    (
+        "code",
+        {},
+        INPUT
+        | {
+            "verifier_metadata": {
+                "test": "def check(f): pass",
+                "entry_point": "f",
+                "time_limit": 1,
+                "language": "python",
+            }
+        },
+    ),
+    (
+        "genrm",
+        {},
+        {
+            "context": INPUT["responses_create_params"]["input"],
+            "response1": "a",
+            "response2": "b",
+            "overall_preference": -1,
+            "score_1": 3,
+        },
+    ),
+    (
+        "preference",
+        {"judged": True},
+        {"context": INPUT["responses_create_params"]["input"], "reference": "r", "principle": "p"},
+    ),
     ("proof", {}, {"given": "x = 1", "goal": "x = 1"}),
     ("proof", {"judged": True}, INPUT | PROOF),
     ("proof", {"judged": True, "role": "verifier"}, PROOF),
     (
-        "swe_agentless", {"judged": True},
-        {"prompt": "p", "golden_patch": PATCH, "relevant_file_contents": [{"file_path": "a.py", "content": "x = 1\n"}], "original_prompt": "o"},
+        "swe_agentless",
+        {"judged": True},
+        {
+            "prompt": "p",
+            "golden_patch": PATCH,
+            "relevant_file_contents": [{"file_path": "a.py", "content": "x = 1\n"}],
+            "original_prompt": "o",
+        },
     ),
-    ("swe_agentless", {"variants": "both"}, {"metadata": {"files": {"a.py": "x = 1\n"}, "tests": "def test_a(): pass"} | INSTANCE}),
-    ("swe_agentic", {}, {"responses_create_params": {"input": [], "metadata": INSTANCE | {"instance_dict": "{}"}}}),
+    (
+        "swe_agentless",
+        {"variants": "both"},
+        {"metadata": {"files": {"a.py": "x = 1\n"}, "tests": "def test_a(): pass"} | INSTANCE},
+    ),
+    (
+        "swe_agentic",
+        {},
+        {"responses_create_params": {"input": [], "metadata": INSTANCE | {"instance_dict": "{}"}}},
+    ),
     ("swe_agentic", {}, {"responses_create_params": {"input": []}} | INSTANCE),
-    ("swe_agentic", {"level": "full", "rows": "r"}, {"metadata": INSTANCE | {"package": "p==1", "python": package.PYTHON, "values": {"t": [[0, 0]]}, "spared": {"m": [1]}}}),
-]  # fmt: skip
+    (
+        "swe_agentic",
+        {"level": "full", "rows": "r"},
+        {
+            "metadata": INSTANCE
+            | {
+                "package": "p==1",
+                "python": package.PYTHON,
+                "values": {"t": [[0, 0]]},
+                "spared": {"m": [1]},
+            }
+        },
+    ),
+]
 """Layouts besides those of VALID: (domain, options, row)."""
 CHAT = {
     "messages": [
-        {"role": "system", "content": "<tools>{}</tools>"}, {"role": "user", "content": "q"},
-        {"role": "assistant", "content": "<think>t</think>a", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"x": 1}'}}]},
-        {"role": "tool", "content": "r", "tool_call_id": "1"}, {"role": "assistant", "content": '<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>'},
-        {"role": "user", "content": "<tool_response>\nr\n</tool_response>"}, {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+        {"role": "system", "content": "<tools>{}</tools>"},
+        {"role": "user", "content": "q"},
+        {
+            "role": "assistant",
+            "content": "<think>t</think>a",
+            "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"x": 1}'}}],
+        },
+        {"role": "tool", "content": "r", "tool_call_id": "1"},
+        {
+            "role": "assistant",
+            "content": '<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>',
+        },
+        {"role": "user", "content": "<tool_response>\nr\n</tool_response>"},
+        {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
     ],
-    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"required": ["x"], "properties": {"x": {"type": "integer"}}}}}],
+    "tools": [
+        {
+            "type": "function",
+            "function": {
+                "name": "f",
+                "parameters": {"required": ["x"], "properties": {"x": {"type": "integer"}}},
+            },
+        }
+    ],
     "domain": "d",
-}  # fmt: skip
+}
 
 TEXTS = st.one_of(
     st.text(max_size=20),
-    st.sampled_from([
-        "", " ", "<think>", "</think>", "<tool_call>", "</tool_call>", "{", "[]", "null", "1e999", "\ud800", "\x00", "A", "assistant", "9" * 5000, "{}", "[" * 100_000, '{"a": ' * 100_000,
-        "<tool_response>", "</tool_response>", '{"type": 3}', '{"$ref": "#"}', "(" * 50, "[" * 2000, "a" * 5000, "<function=f>\n<parameter=x>\n1\n</parameter>\n</function>",
-    ]),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            "",
+            " ",
+            "<think>",
+            "</think>",
+            "<tool_call>",
+            "</tool_call>",
+            "{",
+            "[]",
+            "null",
+            "1e999",
+            "\ud800",
+            "\x00",
+            "A",
+            "assistant",
+            "9" * 5000,
+            "{}",
+            "[" * 100_000,
+            '{"a": ' * 100_000,
+            "<tool_response>",
+            "</tool_response>",
+            '{"type": 3}',
+            '{"$ref": "#"}',
+            "(" * 50,
+            "[" * 2000,
+            "a" * 5000,
+            "<function=f>\n<parameter=x>\n1\n</parameter>\n</function>",
+        ]
+    ),
+)
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-3, 10**20), st.floats(), TEXTS)
 JSON = st.recursive(
     LEAVES,
@@ -204,7 +348,8 @@ def test_rows_of_other_layouts(name: str, options: dict[str, Any], row: dict[str
 
 
 def hold_all(domain: Any, row: dict[str, Any]) -> None:
-    """Mutations of a row, and rows of any JSON under its fields: a prompt that can be rendered, or an error that `tries` allows."""
+    """Mutations of a row, and rows of any JSON under its fields: a prompt that can be rendered, or
+    an error that `tries` allows."""
     name = domain.name
 
     @QUICK
@@ -351,12 +496,66 @@ def test_replies_of_the_edit_format_are_read_without_a_crash(text: str) -> None:
         assert str(error)
 
 
-PIECES = st.sampled_from([
-    "\\boxed{", "}", "{", "A", "B.", "Answer:", "**Answer: (C)**", "\\text{", "final answer", "0.5", "1e999", "-1", "９", "##", "## Solution", "\n",
-    "```", "```lean4\n", "```python\n", "theorem t : 1 = 1 := by", " omega", "sorry", "/-", "-/", "--", '"', "\\", "[[A=B]]", '{"score": ', "score", ": ",
-    "<solution>", "</solution>", "def test_a():", "    assert f(1)", "--- a/a.py", "+++ b/a.py", "@@ -1 +1 @@", "-x = 1", "+x = 2", "@@ -9,9 +0,0 @@", "x = 1",
-    "x = y + 3", "= 7", "(" * 40, "null", "- a: &a [*a]", "a,b\n1,2", "<a>", "</a>", "[a]\nb = 1", "\ud800", "\x00", "</think>", "\u202e", "9" * 400,
-])  # fmt: skip
+PIECES = st.sampled_from(
+    [
+        "\\boxed{",
+        "}",
+        "{",
+        "A",
+        "B.",
+        "Answer:",
+        "**Answer: (C)**",
+        "\\text{",
+        "final answer",
+        "0.5",
+        "1e999",
+        "-1",
+        "９",
+        "##",
+        "## Solution",
+        "\n",
+        "```",
+        "```lean4\n",
+        "```python\n",
+        "theorem t : 1 = 1 := by",
+        " omega",
+        "sorry",
+        "/-",
+        "-/",
+        "--",
+        '"',
+        "\\",
+        "[[A=B]]",
+        '{"score": ',
+        "score",
+        ": ",
+        "<solution>",
+        "</solution>",
+        "def test_a():",
+        "    assert f(1)",
+        "--- a/a.py",
+        "+++ b/a.py",
+        "@@ -1 +1 @@",
+        "-x = 1",
+        "+x = 2",
+        "@@ -9,9 +0,0 @@",
+        "x = 1",
+        "x = y + 3",
+        "= 7",
+        "(" * 40,
+        "null",
+        "- a: &a [*a]",
+        "a,b\n1,2",
+        "<a>",
+        "</a>",
+        "[a]\nb = 1",
+        "\ud800",
+        "\x00",
+        "</think>",
+        "\u202e",
+        "9" * 400,
+    ]
+)
 REPLIES = st.one_of(
     TEXTS,
     JSON.map(json.dumps),
@@ -456,9 +655,16 @@ def test_rows_of_repair_tasks(domains: dict[str, Any]) -> None:
         "FAIL_TO_PASS": '["x"]',
     }
     ours = {
-        "instance_id": "i", "package": "toy==1", "python": package.PYTHON, "problem_statement": "p", "golden_patch": "g", "FAIL_TO_PASS": '["t"]',
-        "PASS_TO_PASS": "[]", "values": {"t": [[1, 0]]}, "spared": {"t.py": [2]},
-    }  # fmt: skip
+        "instance_id": "i",
+        "package": "toy==1",
+        "python": package.PYTHON,
+        "problem_statement": "p",
+        "golden_patch": "g",
+        "FAIL_TO_PASS": '["t"]',
+        "PASS_TO_PASS": "[]",
+        "values": {"t": [[1, 0]]},
+        "spared": {"t.py": [2]},
+    }
     assert rows.task(ours, "here").values == {"t": [(1, 0)]}
     source = package.Package("toy", "1", "MIT", "", ("a.py",), (), {"a.py": "x = 1\ny = 2\n"})
     patch = "--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n-x = 2\n+x = 1\n y = 2\n"

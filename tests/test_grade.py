@@ -1,4 +1,5 @@
-"""Offline grading: verdicts in order, broken lines named, or counted and skipped without moving an index."""
+"""Offline grading: verdicts in order, broken lines named, or counted and skipped without moving an
+index."""
 
 import asyncio
 import json
@@ -53,8 +54,13 @@ def test_skipped_lines_are_counted_and_move_no_index(tmp_path):
     rows = write(tmp_path / "rows.jsonl", "{", {"say": "a"}, {"other": 1}, {"say": "d"}, "[]")
     replies = write(
         tmp_path / "replies.jsonl",
-        {"row": 3, "text": "d"}, "no json", {"row": 2, "text": "c"}, {"row": 1, "text": "a"}, {"row": 9, "text": ""}, {"row": 4, "text": ""},
-    )  # fmt: skip
+        {"row": 3, "text": "d"},
+        "no json",
+        {"row": 2, "text": "c"},
+        {"row": 1, "text": "a"},
+        {"row": 9, "text": ""},
+        {"row": 4, "text": ""},
+    )
     broken = Tally()
     found = list(grade(Echo(), rows, replies, broken))
     assert [(v["row"], v["reply"], v["reward"]) for v in found] == [(3, 0, 1.0), (1, 3, 1.0)]

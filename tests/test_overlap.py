@@ -1,4 +1,5 @@
-"""Decontamination: planted overlaps are found wherever they stand and however they are dressed; near misses are not."""
+"""Decontamination: planted overlaps are found wherever they stand and however they are dressed;
+near misses are not."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def test_an_overlap_is_found_at_every_position_and_a_word_less_is_none(n: int) -
 
 
 def plain_words(text: str) -> list[str]:
-    """The words of a text as the docstring of `linn.data.overlap` has them, a character at a time."""
+    """The words of a text as the docstring of `linn.data.overlap` has them, by character."""
     words, word = [], ""
     for c in (
         "".join(
@@ -72,12 +73,16 @@ def plain_words(text: str) -> list[str]:
 
 
 def brute(train: list[list[str]], held: list[list[str]], n: int) -> tuple[int, int, list[int]]:
-    """(n-grams compared with, n-grams too common, shared n-grams of each training prompt), by lists and tuples alone."""
+    """(n-grams compared with, n-grams too common, shared n-grams of each training prompt), by lists
+    and tuples alone."""
     prompts = []
     for texts in held:
         if (turns := [plain_words(text) for text in texts]) not in prompts:
             prompts.append(turns)
-    grams_of = lambda words: [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]  # noqa: E731
+
+    def grams_of(words: list[str]) -> list[tuple[str, ...]]:
+        return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
     counts = Counter(
         gram for turns in prompts for gram in {gram for words in turns for gram in grams_of(words)}
     )
@@ -161,11 +166,21 @@ PLAIN = "the quick brown fox isn't over the lazy dog's cafe file resume naive ok
 @pytest.mark.parametrize(
     "dressed",
     [
-        PLAIN.upper(), PLAIN.replace(" ", "\n\t "), PLAIN.replace(" ", ", ") + "!", PLAIN.replace("'", "’"), PLAIN.replace("cafe", "cafe\u0301"),
-        PLAIN.replace("cafe", "caf\u00e9"), PLAIN.replace("file", "\ufb01le"), PLAIN.replace("naive", "na\u00adive").replace("resume", "re\u200bsume"),
-        PLAIN.replace("fox", "ｆｏｘ"), f"**{PLAIN}**", PLAIN.replace(" ", "\u00a0"), PLAIN.replace("quick brown", "quick—brown"), PLAIN.replace(" ", "_"),
+        PLAIN.upper(),
+        PLAIN.replace(" ", "\n\t "),
+        PLAIN.replace(" ", ", ") + "!",
+        PLAIN.replace("'", "’"),
+        PLAIN.replace("cafe", "cafe\u0301"),
+        PLAIN.replace("cafe", "caf\u00e9"),
+        PLAIN.replace("file", "\ufb01le"),
+        PLAIN.replace("naive", "na\u00adive").replace("resume", "re\u200bsume"),
+        PLAIN.replace("fox", "ｆｏｘ"),
+        f"**{PLAIN}**",
+        PLAIN.replace(" ", "\u00a0"),
+        PLAIN.replace("quick brown", "quick—brown"),
+        PLAIN.replace(" ", "_"),
     ],
-)  # fmt: skip
+)
 def test_case_marks_and_forms_make_no_difference(dressed: str) -> None:
     assert words_of(dressed) == words_of(PLAIN)
     assert Evaluated("e", [[PLAIN]], 13).hit([words_of(f"so: {dressed} right")]) is not None

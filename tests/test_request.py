@@ -186,7 +186,8 @@ def test_rows_written_in_the_style_of_the_sft_data_become_messages() -> None:
         says("user", "U"),
         says(
             "assistant",
-            '<think>\nT\n</think>\nA\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>',
+            "<think>\nT\n</think>\nA\n"
+            '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>',
         ),
     ]
     assert to_messages(rows) == (

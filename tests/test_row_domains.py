@@ -1,4 +1,5 @@
-"""Rows of the released layouts through domains: blends shared out by agent, bad rows counted or refused, memory flat, order a function of the seed."""
+"""Rows of the released layouts through domains: blends shared out by agent, bad rows counted or
+refused, memory flat, order a function of the seed."""
 
 from __future__ import annotations
 
@@ -34,9 +35,12 @@ from linn.types import Message
 
 def mcqa(n: int, agent: str | None = "mcqa_simple_agent", **more: Any) -> dict[str, Any]:
     row = {
-        "uuid": f"u{n}", "responses_create_params": {"input": [{"role": "user", "content": f"question {n}"}]},
-        "options": [{"A": "x"}, {"B": "y"}], "expected_answer": "B", "grading_mode": "strict_single_letter_boxed",
-    }  # fmt: skip
+        "uuid": f"u{n}",
+        "responses_create_params": {"input": [{"role": "user", "content": f"question {n}"}]},
+        "options": [{"A": "x"}, {"B": "y"}],
+        "expected_answer": "B",
+        "grading_mode": "strict_single_letter_boxed",
+    }
     return (
         row
         | ({"agent_ref": {"type": "responses_api_agents", "name": agent}} if agent else {})
@@ -46,13 +50,16 @@ def mcqa(n: int, agent: str | None = "mcqa_simple_agent", **more: Any) -> dict[s
 
 def structured(n: int) -> dict[str, Any]:
     return {
-        "responses_create_params": {"input": [{"role": "user", "content": f"schema {n}"}]}, "schema_str": '{"type": "object"}',
-        "schema_type": "json", "agent_ref": {"type": "responses_api_agents", "name": "structured_outputs_simple_agent"},
-    }  # fmt: skip
+        "responses_create_params": {"input": [{"role": "user", "content": f"schema {n}"}]},
+        "schema_str": '{"type": "object"}',
+        "schema_type": "json",
+        "agent_ref": {"type": "responses_api_agents", "name": "structured_outputs_simple_agent"},
+    }
 
 
 def blend(path: Path) -> Path:
-    """200 mcqa rows of which 10 have no verifier signal and 5 an unknown mode; 100 structured rows; 20 of an agent nobody knows."""
+    """200 mcqa rows of which 10 have no verifier signal and 5 an unknown mode; 100 structured rows;
+    20 of an agent nobody knows."""
     rows = [mcqa(n) for n in range(185)] + [mcqa(n, expected_answer=None) for n in range(185, 195)]
     rows += [mcqa(n, grading_mode="by mood") for n in range(195, 200)] + [
         structured(n) for n in range(100)
@@ -101,7 +108,8 @@ def test_without_skip_bad_a_bad_row_is_refused_with_its_place_and_the_way_on(
     domain = load("mcqa", {"rows": blend(tmp_path / "blend.jsonl")})
     with pytest.raises(
         UserError,
-        match=r"blend.jsonl line 1(8|9)\d: no verifier signal: expected_answer .*domains.mcqa.skip_bad: true",
+        match=r"blend.jsonl line 1(8|9)\d: no verifier signal: expected_answer "
+        r".*domains.mcqa.skip_bad: true",
     ):
         everything(domain)
     path = tmp_path / "broken.jsonl"
@@ -154,35 +162,80 @@ def asked(agent: str | None, **more: Any) -> dict[str, Any]:
 
 LAYOUTS: dict[str, list[dict[str, Any]]] = {
     "instruct": [
-        asked("instruction_following_simple_agent", id=1, instruction_id_list=["punctuation:no_comma"], kwargs=[None], prompt="p"),
-        asked("ifbench_simple_agent", verifier_metadata={"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}], "grading_mode": "fraction"}),
-        {"prompt": "p", "instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["a"], "num_words": None}]},
+        asked(
+            "instruction_following_simple_agent",
+            id=1,
+            instruction_id_list=["punctuation:no_comma"],
+            kwargs=[None],
+            prompt="p",
+        ),
+        asked(
+            "ifbench_simple_agent",
+            verifier_metadata={
+                "instruction_id_list": ["punctuation:no_comma"],
+                "kwargs": [{}],
+                "grading_mode": "fraction",
+            },
+        ),
+        {
+            "prompt": "p",
+            "instruction_id_list": ["keywords:existence"],
+            "kwargs": [{"keywords": ["a"], "num_words": None}],
+        },
     ],
-    "mcqa": [mcqa(0), mcqa(1, "mmlu_pro_mcqa_simple_agent", template_metadata={"output_regex": ["x: (.)"]})],
+    "mcqa": [
+        mcqa(0),
+        mcqa(1, "mmlu_pro_mcqa_simple_agent", template_metadata={"output_regex": ["x: (.)"]}),
+    ],
     "structured": [structured(0)],
     "workplace": [
         asked(
-            "workplace_assistant_simple_agent", id=2, category="email", environment_name="workplace_assistant",
-            ground_truth=[{"name": "email_send_email", "arguments": '{"recipient": "a@b.c", "subject": "s", "body": "b"}'}],
+            "workplace_assistant_simple_agent",
+            id=2,
+            category="email",
+            environment_name="workplace_assistant",
+            ground_truth=[
+                {
+                    "name": "email_send_email",
+                    "arguments": '{"recipient": "a@b.c", "subject": "s", "body": "b"}',
+                }
+            ],
         )
     ],
     "math": [
-        asked("math_with_judge_simple_agent", question="1+1", expected_answer="2"), asked("aime24_math_with_judge_simple_agent", expected_answer="2"),
-        {"problem": "1+1", "answer": "2", "source": "DeepScaleR"}, {"problem": "1+1=?", "answer": "2"},
+        asked("math_with_judge_simple_agent", question="1+1", expected_answer="2"),
+        asked("aime24_math_with_judge_simple_agent", expected_answer="2"),
+        {"problem": "1+1", "answer": "2", "source": "DeepScaleR"},
+        {"problem": "1+1=?", "answer": "2"},
     ],
-    "code": [asked("code_gen_simple_agent", verifier_metadata={"unit_tests": {"inputs": ["1"], "outputs": ["1"]}})],
+    "code": [
+        asked(
+            "code_gen_simple_agent",
+            verifier_metadata={"unit_tests": {"inputs": ["1"], "outputs": ["1"]}},
+        )
+    ],
     "longctx": [
-        asked("lc_judge_simple_agent", expected_answer="a"), asked("ruler_simple_agent", outputs=["A", "B"], subset="vt", length=4),
+        asked("lc_judge_simple_agent", expected_answer="a"),
+        asked("ruler_simple_agent", outputs=["A", "B"], subset="vt", length=4),
     ],
     "preference": [asked("genrm_simple_agent")],
     "swe_agentless": [
-        asked("swerl_gen_simple_agent", grading_mode="patch", metadata={"relevant_file_contents": json.dumps({"a.py": "x = 1\n"})}),
+        asked(
+            "swerl_gen_simple_agent",
+            grading_mode="patch",
+            metadata={"relevant_file_contents": json.dumps({"a.py": "x = 1\n"})},
+        ),
         {
-            "instance_id": "o__r-1", "prompt": "fix", "golden_patch": PATCH, "source": "SWE-Gym", "original_prompt": "fix", "grading_mode": "patch",
+            "instance_id": "o__r-1",
+            "prompt": "fix",
+            "golden_patch": PATCH,
+            "source": "SWE-Gym",
+            "original_prompt": "fix",
+            "grading_mode": "patch",
             "relevant_file_contents": [{"file_path": "a.py", "content": "x = 1\n"}],
         },
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -344,7 +397,11 @@ def test_order_is_a_function_of_the_seed_and_splits_are_disjoint(
         and one != two
         and sorted(one) == sorted(two)
     )
-    held = [content_key(p) for split in ("test", "validation") for p in domain.prompts(split)]  # type: ignore[arg-type]
+    held = [
+        content_key(p)
+        for split in ("test", "validation")
+        for p in domain.prompts(split)  # type: ignore[arg-type]
+    ]
     assert len(held) == len(set(held)) and not {split_of(key) for key in held} & {"train"}
     assert [p.id for p in domain.prompts("test", 1)] == [p.id for p in domain.prompts("test", 2)]
 
@@ -425,13 +482,15 @@ def test_sft_rows_that_cannot_be_trained_on_are_refused_or_counted(tmp_path: Pat
     _, rows = stage(path, skip_bad=False)
     with pytest.raises(
         UserError,
-        match=r"line \d+: messages\[1\].content: expected text, found null; --set sft.skip_bad=true",
+        match=r"line \d+: messages\[1\].content: expected text, found null; "
+        r"--set sft.skip_bad=true",
     ):
         list(itertools.islice(rows, 20))
     path.write_bytes(b'{"messages": []}\n\xff\n')
     with pytest.raises(
         UserError,
-        match=r"holds no rows to train on: 0 good, 2 bad and skipped \(1 no messages, 1 not UTF-8\)",
+        match=r"holds no rows to train on: 0 good, 2 bad and skipped "
+        r"\(1 no messages, 1 not UTF-8\)",
     ):
         next(stage(path)[1])
     path.write_bytes(b"\n\n")
@@ -472,9 +531,10 @@ def test_a_dry_run_does_not_look_for_files_of_the_hub(tmp_path: Path) -> None:
     from linn.recipe import load as recipes
 
     tree = {
-        "name": "r", "domains": {"mcqa": {"rows": "hf://datasets/owner/repo/multi-domain-RL/train.jsonl"}},
+        "name": "r",
+        "domains": {"mcqa": {"rows": "hf://datasets/owner/repo/multi-domain-RL/train.jsonl"}},
         "stages": [{"name": "sft", "kind": "sft", "data": "hf://datasets/owner/repo/chat.jsonl"}],
-    }  # fmt: skip
+    }
     check_inputs(recipes.parse(tree, "t"), tmp_path / "run")
     tree["domains"] = {"mcqa": {"rows": "hf://owner"}}
     with pytest.raises(UserError, match="expected hf://datasets"):
@@ -483,21 +543,44 @@ def test_a_dry_run_does_not_look_for_files_of_the_hub(tmp_path: Path) -> None:
 
 TEXT = "Why?"
 FLAT = {
-    "prompt": "f must add 1", "golden_patch": "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n",
+    "prompt": "f must add 1",
+    "golden_patch": "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n",
     "relevant_file_contents": [{"file_path": "a.py", "content": "x = 1"}],
-}  # fmt: skip
+}
 READABLE = [
     ("math", {"question": TEXT, "expected_answer": "1"}),
     ("math", {"problem": TEXT, "answer": "1", "source": "AceReason-Math"}),
     ("math", {"responses_create_params": {"input": TEXT}, "expected_answer": "1"}),
-    ("preference", {"context": [{"role": "user", "content": TEXT}], "response1": "a", "response2": "b", "overall_preference": 1}),
-    ("genrm", {"context": [{"role": "user", "content": TEXT}], "response1": "a", "response2": "b", "overall_preference": 1}),
+    (
+        "preference",
+        {
+            "context": [{"role": "user", "content": TEXT}],
+            "response1": "a",
+            "response2": "b",
+            "overall_preference": 1,
+        },
+    ),
+    (
+        "genrm",
+        {
+            "context": [{"role": "user", "content": TEXT}],
+            "response1": "a",
+            "response2": "b",
+            "overall_preference": 1,
+        },
+    ),
     ("longctx", {"responses_create_params": {"input": TEXT}, "expected_answer": "Bob"}),
     ("proof", {"problem": TEXT, "reference_solution": "Add."}),
     ("proof", {"problem": TEXT, "given": "x = y + 3, y = 4", "goal": "x = 7"}),
     ("swe_agentless", FLAT),
-    ("swe_agentless", {"responses_create_params": {"input": TEXT}, "metadata": {"relevant_file_contents": '{"a.py": "x = 1"}'}}),
-]  # fmt: skip
+    (
+        "swe_agentless",
+        {
+            "responses_create_params": {"input": TEXT},
+            "metadata": {"relevant_file_contents": '{"a.py": "x = 1"}'},
+        },
+    ),
+]
 
 
 @pytest.mark.parametrize(
