@@ -522,6 +522,9 @@ HOSTILE = [
     "<tool_call><function=f><parameter=a></parameter>x</tool_call>" * 16_000,
     "\x00\ud800" * 500_000,
 ]
+HANG = 20
+"""CPU-seconds. A linear reader takes a second or two; a quadratic one takes minutes on a
+megabyte."""
 
 
 @pytest.mark.parametrize("case", range(len(HOSTILE)))
@@ -530,7 +533,7 @@ def test_a_megabyte_of_hostile_text_neither_raises_nor_lasts(case: int) -> None:
     for thinking in (True, False):
         message = chat.parse(HOSTILE[case], thinking, [WEATHER])
         chat.render([message])
-    assert time.process_time() - start < 4
+    assert time.process_time() - start < HANG
 
 
 @settings(max_examples=300, deadline=None)

@@ -186,10 +186,9 @@ def test_a_huge_text_is_measured_by_its_beginning(tmp_path: Path) -> None:
         None,
         silent,
     ).record()["lengths"]["total"]
-    assert (
-        abs(tokens / (len(codec.encode(text[:140_000])) * 100) - 1) < 0.01
-        and time.process_time() - began < 20
-    )
+    # CPU-seconds: a beginning takes one or two, the whole text of 14 million characters far more
+    assert time.process_time() - began < 20
+    assert abs(tokens / (len(codec.encode(text[:140_000])) * 100) - 1) < 0.01
 
 
 def test_a_long_file_is_sampled_for_tokens_and_says_so(
