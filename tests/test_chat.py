@@ -321,6 +321,7 @@ def told_calls(message: Message) -> tuple[ToolCall, ...]:
     return chat.parse(chat.spans([message])[1][0], message.reasoning is not None).tool_calls
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     conversations,

@@ -271,8 +271,6 @@ QUICK = settings(
     derandomize="LINN_FUZZ" not in os.environ,
     suppress_health_check=list(HealthCheck),
 )
-
-
 HANG = 20
 """CPU-seconds. A linear reader takes well under one for any value of `JSON`; a quadratic one takes
 minutes on a text of half a megabyte."""
