@@ -102,13 +102,13 @@ def test_questions_of_all_groups_are_asked_at_once_and_answers_go_home():
     groups = groups_of(rollouts, 2, {"rated": Rated(judged=True)}, judges=judges, seed=5)
     assert [g.rewards for g in groups] == [(3.0, 1.0), (-1.0, 2.0), (0.25, 0.25)]
     assert judge.batches == [["rate 3", "rate 1", "rate 2"]] and len(set(judge.seeds[0])) == 3
-    figures = judges.figures()
+    figures = judges.metrics()
     assert (
         figures["judge_questions"] == 3
         and figures["judge_unreadable"] == 0
         and figures["judge_s"] >= 0
     )
-    assert judges.figures() == {}, "figures count anew"
+    assert judges.metrics() == {}, "figures count anew"
     again = Said(lambda text, round: text.split()[-1])
     groups_of(rollouts, 2, {"rated": Rated(judged=True)}, judges=Judges({"rated": again}), seed=5)
     assert again.seeds == judge.seeds
@@ -202,7 +202,7 @@ def test_reinforcement_learning_trains_on_the_judges_rewards_and_counts_refill_r
     groups, _ = asyncio.run(batch_of_groups(run, run.config, 0))  # type: ignore[arg-type]
     assert len(judge.batches) > 1, "the first round's groups are all alike"
     assert all(r.verdict.note == "judged" for g in groups for r in g.rollouts)
-    assert run.judges.figures()["judge_questions"] == sum(map(len, judge.batches))
+    assert run.judges.metrics()["judge_questions"] == sum(map(len, judge.batches))
 
 
 def test_a_sampler_judge_asks_one_batch_and_its_reasoning_is_removed():

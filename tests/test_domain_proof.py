@@ -461,6 +461,6 @@ def test_judges_ask_and_grade_siblings_together() -> None:
     judges = Judges({"proof": SaysByProof()})
     (verdicts,) = asyncio.run(judges.verdicts([Siblings(domain, prompt, replies)], 0))
     assert verdicts is not None and [v.reward for v in verdicts] == [1.0, 0.0, 0.0]
-    assert judges.figures()["judge_questions"] == 16
+    assert judges.metrics()["judge_questions"] == 16
     (none,) = asyncio.run(judges.verdicts([Siblings(domain, prompt, [Reply("nothing")])], 0))
     assert none is None and domain.verify(prompt, Reply("nothing")).reward == 0.0

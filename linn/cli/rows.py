@@ -99,7 +99,7 @@ def _print_grades(rewards: list[float], out: Path, judges: Judges | None) -> Non
     if rewards:
         summary += f", mean reward {sum(rewards) / len(rewards):.4f}"
     typer.echo(f"{summary}: {out}")
-    metrics = judges.figures() if judges is not None else {}
+    metrics = judges.metrics() if judges is not None else {}
     if metrics:
         typer.echo(
             f"judge: {metrics['judge_questions']:.0f} questions, "

@@ -70,7 +70,7 @@ class _Batch:
 
 @dataclass
 class Judges:
-    """Who judges which domain, and what asking has taken since the last `figures`."""
+    """Who judges which domain, and what asking has taken since the last `metrics`."""
 
     by_domain: Mapping[str, Judge] = field(default_factory=dict)
     """A judge for every domain that a model judges; domains may share one."""
@@ -134,7 +134,7 @@ class Judges:
             )
         return self.by_domain[domain.name]
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Metrics since the last call; empty if no question was asked.
 
         `judge_questions`, `judge_unreadable` (a share of them) and `judge_s`.

@@ -197,31 +197,31 @@ class Description:
             "with_tools": self.with_tools,
             "with_calls": self.with_calls,
             "calls": dict(by_count(self.tools)[:100]),
-            "lengths": self.figures(),
+            "lengths": self.statistics(),
             "lengths_of_one_row_in": self.every,
             "histogram": {str(most): count for most, count in self.histogram()},
             **self.tally.record(),
         }
 
-    def figures(self) -> dict[str, float]:
+    def statistics(self) -> dict[str, float]:
         """Mean, quantiles, maximum and sum of the lengths; empty without any."""
         if not self.lengths:
             return {}
         n = sum(self.lengths.values())
         total = sum(length * count for length, count in self.lengths.items())
-        figures = {"mean": total / n}
+        statistics = {"mean": total / n}
         passed = 0
 
         for length, count in sorted(self.lengths.items()):
             passed += count
             for name, share in QUANTILES.items():
-                if name not in figures and passed >= share * n:
-                    figures[name] = float(length)
+                if name not in statistics and passed >= share * n:
+                    statistics[name] = float(length)
 
-        figures["max"] = float(max(self.lengths))
-        figures["total"] = float(total)
+        statistics["max"] = float(max(self.lengths))
+        statistics["total"] = float(total)
 
-        return figures
+        return statistics
 
     def histogram(self) -> list[tuple[int, int]]:
         """(length at most, rows), lengths doubling."""
@@ -346,10 +346,12 @@ def _lengths(description: Description, unit: str, width: int) -> list[str]:
     title = f"length in {unit}"
     if description.every > 1:
         title += f", of one row in {description.every}"
-    figures = ", ".join(f"{name} {value:,.0f}" for name, value in description.figures().items())
+    statistics = ", ".join(
+        f"{name} {value:,.0f}" for name, value in description.statistics().items()
+    )
     lines = ["", *textwrap.wrap(title, width)]
     lines += textwrap.wrap(
-        figures,
+        statistics,
         width,
         initial_indent="  ",
         subsequent_indent="  ",

@@ -69,7 +69,7 @@ class Evaluator:
         scores = asyncio.run(measurement)
         self.ledger.upsert(scores)
 
-        if metrics := self.judges.figures():
+        if metrics := self.judges.metrics():
             self.progress.say(
                 f"{self.stage}:{step} judges: {metrics['judge_questions']:.0f} questions, "
                 f"{metrics['judge_unreadable']:.1%} unreadable, {metrics['judge_s']:.1f} s"

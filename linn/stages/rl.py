@@ -45,7 +45,7 @@ def rl(stage: StageRun) -> None:
         metrics = stage.train(step, samples, loss)
         metrics |= rollout_metrics(groups)
         metrics |= batch_metrics
-        metrics |= stage.judges.figures()
+        metrics |= stage.judges.metrics()
 
         stage.record(step, metrics, before, groups)
         stage.evaluate_if_due(step)
