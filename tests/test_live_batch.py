@@ -160,3 +160,59 @@ def test_a_refused_request_queues_nothing() -> None:
     with pytest.raises(ValueError, match="cannot sample"):
         batch.admit([request(3), request(0)])
     assert batch.idle and batch.advance().tokens == {}
+
+
+def test_dropping_one_of_two_equal_conversations_leaves_the_others_state():
+    batch = LiveBatch(ToyLM())
+    how = Sampling(max_tokens=4, temperature=0.0, more=True)
+    first, second = batch.admit([((1, 5, 2), how, 0), ((1, 5, 2), how, 0)])
+    completions = {}
+    while not batch.idle:
+        completions |= batch.advance().completions
+    conversation = (1, 5, 2, *completions[first].ids)
+    batch.drop([second])
+    batch.admit([((*conversation, 3), how, 1)], [len(conversation)])
+    while not batch.idle:
+        batch.advance()
+
+
+def test_a_step_that_fails_leaves_no_half_moved_rows():
+    class Breaks(ToyLM):
+        broken = False
+
+        def decode(self, *arguments):
+            if self.broken:
+                raise RuntimeError("the device is gone")
+            return super().decode(*arguments)
+
+    model = Breaks()
+    batch = LiveBatch(model)
+    request = ((1, 5, 2), Sampling(max_tokens=6), 3)
+    batch.admit([request])
+    batch.advance()
+    model.broken = True
+    with pytest.raises(RuntimeError, match="device"):
+        batch.advance()
+    model.broken = False
+    assert batch.idle
+    (again,) = batch.admit([request])
+    completions = {}
+    while not batch.idle:
+        completions |= batch.advance().completions
+    assert completions[again] == BatchSampler(model).generate([request])[0]
+
+
+@pytest.mark.parametrize("ids", [(999,), (-1,), ()])
+def test_a_prompt_that_the_model_cannot_read_is_refused_at_the_door(ids):
+    batch = LiveBatch(ToyLM())
+    with pytest.raises(ValueError, match="cannot sample"):
+        batch.admit([(ids, Sampling(max_tokens=1), 0)])
+    assert batch.idle
+
+
+def test_sizes_that_can_never_work_are_refused():
+    for slack in (0, 3):
+        with pytest.raises(ValueError, match="slack"):
+            LiveBatch(ToyLM(), capacity=2, slack=slack)
+    with pytest.raises(ValueError, match="known"):
+        LiveBatch(ToyLM()).admit([((1, 2), Sampling(max_tokens=1), 0)], [3])

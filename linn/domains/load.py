@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -171,8 +173,16 @@ def _of_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"linn_user_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their own module up here while they are made.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UserError(f"domain file {path}: {type(error).__name__}: {error}") from None
+        del sys.modules[spec.name]
+        # The last line of the user's own file on the way to the error.
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+        line = f" line {own[-1].lineno}" if own else ""
+        cause = f"{type(error).__name__}: {error}"
+        raise UserError(f"domain file {path}{line}: {cause}") from None
     return module

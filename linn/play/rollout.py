@@ -10,6 +10,7 @@ are token ids that grow by appending; a reply is never tokenised again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -167,7 +168,8 @@ class _Gate:
             self.group.create_task(self._ask(request))
 
         await asyncio.sleep(0)  # every request is queued before the sampler runs
-        self.sampler.flush()
+        if not self.closed:
+            self.sampler.flush()
 
     async def _ask(self, request: _Request) -> None:
         """Pass a request on, and its answer or error back to the conversation."""
@@ -236,9 +238,20 @@ class _Conversation:
                     self._append_env_turn(answers)
                 if self.status != "ok":
                     break
-        finally:
+        except BaseException:
+            # Whatever closing says now, the first error says more.
             if env is not None:
-                env.close()
+                with contextlib.suppress(Exception):
+                    env.close()
+            raise
+        if env is not None:
+            self._close(env)
+
+    def _close(self, env: Env) -> None:
+        """Free the environment; one that cannot be freed fails its own conversation alone."""
+        _, cause = _result_or_cause(env.close)
+        if cause:
+            self._fail(f"environment: close: {cause}")
 
     async def _sample_turn(self, number: int, gate: _Gate) -> None:
         """One assistant turn, as long as its own limit and that of the conversation allow."""

@@ -88,6 +88,8 @@ def _read_yaml(path: Path) -> Any:
         raise UserError(f"recipe {path}: not YAML: nested too deeply") from None
     except ValueError as error:  # a date or a number that cannot be
         raise UserError(f"recipe {path}: not YAML: {error}") from None
+    except AttributeError:  # PyYAML's own, at a tag such as !!timestamp before another text
+        raise UserError(f"recipe {path}: not YAML: a value does not fit its tag") from None
 
 
 def _problem_of(error: yaml.YAMLError) -> str:

@@ -82,9 +82,9 @@ class Workers:
         does an interrupt: replies still under way would be taken for those of the next call.
         """
         assert len(arguments) == self.count, (name, len(arguments))
-        if not self._processes:
-            self._start()
         try:
+            if not self._processes:
+                self._start()
             replies = self._exchange(name, arguments)
         except BaseException:
             for process in self._processes:
@@ -138,7 +138,10 @@ class Workers:
                 die_by_kernel=in_main_thread,
             )
             log = Path(self._folder) / f"{rank}.log"
-            self._processes.append(_start_worker(options, log))
+            try:
+                self._processes.append(_start_worker(options, log))
+            except OSError as error:
+                raise InfrastructureError(f"engine process {rank} cannot start: {error}") from None
 
     def _exchange(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[tuple[bool, Any]]:
         """(True, value) or (False, error) of each worker."""

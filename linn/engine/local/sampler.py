@@ -68,11 +68,11 @@ class LocalSampler:
             own_requests = [requests[i] for i in share]
             own_known = [known[i] for i in share]
             messages.append((self._checkpoint, own_requests, own_known))
+        # Workers keep the states of the policy alone, and of the last batch alone: those of the
+        # batch before are gone as soon as this one begins, also where it fails.
+        self._ranks = {}
         replies = self._workers.call_each("generate", messages)
         completions: list[Completion] = undeal(shares, replies)
-
-        # Workers keep the states of the policy alone, and of the last batch alone.
-        self._ranks = {}
         if self._checkpoint is None:
             for rank, share in enumerate(shares):
                 for i in share:

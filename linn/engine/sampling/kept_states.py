@@ -23,14 +23,18 @@ class Kept:
 
 
 class KeptStates:
-    """Kept states by the tokens (prompt and completion) of their conversations."""
+    """Kept states by the tokens (prompt and completion) of their conversations.
+
+    Requests that said the same keep a state each, so that dropping one leaves the others'.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, ...], Kept] = {}
+        self._kept: dict[tuple[int, ...], dict[int, Kept]] = {}
 
     def __getitem__(self, conversation: tuple[int, ...]) -> Kept:
-        """Raises KeyError where nothing is kept."""
-        return self._kept[conversation]
+        """The state that was kept last; raises KeyError where nothing is kept."""
+        by_owner = self._kept[conversation]
+        return by_owner[max(by_owner)]
 
     def add(
         self, part: State, owners: Sequence[int], conversations: Sequence[tuple[int, ...]]
@@ -38,11 +42,15 @@ class KeptStates:
         """Keep the rows of `part`, one per conversation."""
         pairs = zip(owners, conversations, strict=True)
         for row, (owner, conversation) in enumerate(pairs):
-            self._kept[conversation] = Kept(owner, part, row)
+            self._kept.setdefault(conversation, {})[owner] = Kept(owner, part, row)
 
     def drop(self, owners: Collection[int]) -> None:
         """Forget what these requests left. A part is freed with the last of its rows."""
-        self._kept = {key: kept for key, kept in self._kept.items() if kept.owner not in owners}
+        for conversation, by_owner in list(self._kept.items()):
+            for owner in by_owner.keys() & set(owners):
+                del by_owner[owner]
+            if not by_owner:
+                del self._kept[conversation]
 
     def clear(self) -> None:
         """Forget all."""

@@ -52,11 +52,14 @@ class LiveBatch:
 
         `slack`: rows that must be free before waiting requests take them (default: an eighth of
         the capacity). Joining copies every state, so more slack samples faster and starts later.
+        Raises ValueError where no request could ever take a row.
         """
         self.model = model
         self.capacity = capacity
         self.prefill_tokens = prefill_tokens
         self.slack = max(1, capacity // 8) if slack is None else slack
+        if not 1 <= self.slack <= capacity:
+            raise ValueError(f"slack is {self.slack}; allowed: 1 to the capacity, {capacity}")
         self.device: torch.device = next(model.parameters()).device  # type: ignore[attr-defined]
         self._next_id = 0
         self._queue: deque[Live] = deque()
@@ -81,10 +84,12 @@ class LiveBatch:
         """
         lives = []
         for number, (ids, how, seed) in enumerate(requests, self._next_id):
-            _check_request(ids, how)
+            _check_request(ids, how, self.model.vocab)
             lives.append(Live(number, tuple(ids), how, seed))
 
         for live, length in zip(lives, known, strict=bool(known)):
+            if not 0 <= length <= len(live.prompt):
+                raise ValueError(f"known is {length} of {len(live.prompt)} prompt tokens")
             if length:
                 live.kept = self._kept[live.prompt[:length]]
                 # The kept state has not read the last token of its conversation.
@@ -94,13 +99,22 @@ class LiveBatch:
         self._queue.extend(by_prompt(lives))
         return [live.id for live in lives]
 
-    @torch.no_grad()
     def advance(self) -> Advance:
         """One decode step of all rows, after waiting requests have taken the rows that are free.
 
         Every live request gets one token, except those that are still fed what came after their
-        kept state. Raises RunFailed where a log-prob is not finite; drop the requests then.
+        kept state. Raises RunFailed where a log-prob is not finite. Whatever it raises, every
+        waiting and live request is dropped then: some rows may have moved on and others not.
         """
+        try:
+            return self._step()
+        except BaseException:
+            self._queue.clear()
+            self._rows = None
+            raise
+
+    @torch.no_grad()
+    def _step(self) -> Advance:
         logits = self._decode()
         logits = self._join_waiting(logits)
         rows = self._rows
@@ -305,10 +319,14 @@ class BatchSampler:
         return [completions[request] for request in ids]
 
 
-def _check_request(ids: Sequence[int], how: Sampling) -> None:
+def _check_request(ids: Sequence[int], how: Sampling, vocab: int) -> None:
     can_sample = how.max_tokens >= 1 and how.temperature >= 0 and 0 < how.top_p <= 1
     if not len(ids) or not can_sample:
         raise ValueError(f"cannot sample: {len(ids)} prompt tokens, {how}")
+
+    # Found out in the model, it would end the other requests of the batch too.
+    if min(ids) < 0 or max(ids) >= vocab:
+        raise ValueError(f"cannot sample: a prompt token is outside the vocabulary of {vocab}")
 
 
 def _next_forced(rows: Rows) -> dict[int, int]:
