@@ -183,6 +183,7 @@ turns = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(turns, min_size=1, max_size=5), tool_lists, st.booleans(), st.booleans(), st.booleans()
@@ -283,6 +284,7 @@ conversations = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(assistant_turns())
 def test_parse_undoes_render(turn: tuple[Message, list[dict[str, Any]]]) -> None:
@@ -297,6 +299,7 @@ def test_parse_undoes_render(turn: tuple[Message, list[dict[str, Any]]]) -> None
     assert chat.parse(before.rpartition("assistant\n")[2] + sampled, thinking, tools) == message
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(conversations, st.booleans(), st.booleans())
 def test_spans_are_the_rendering_in_pieces(

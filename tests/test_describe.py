@@ -163,6 +163,7 @@ def test_lengths_are_tokens_of_what_the_model_reads(tmp_path: Path) -> None:
     assert describe.describe(path, codec, None, silent).record()["lengths"]["total"] == expected
 
 
+@pytest.mark.slow
 def test_a_huge_text_is_measured_by_its_beginning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +237,7 @@ def test_an_empty_file_and_none(tmp_path: Path) -> None:
         describe.describe(tmp_path / "missing.jsonl", None, None, silent)
 
 
+@pytest.mark.slow
 def test_the_verb(tmp_path: Path) -> None:
     def linn(*words: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -32,6 +32,7 @@ def prompts(domain: Code) -> list[Prompt]:
     return list(itertools.islice(domain.prompts("test"), 450))
 
 
+@pytest.mark.slow
 def test_clean_earns_one_and_faulty_nothing(domain: Code, prompts: list[Prompt]) -> None:
     for index, prompt in enumerate(prompts[:120]):
         clean = domain.demonstrate(prompt, random.Random(index), faulty=False)[-1]
@@ -342,6 +343,7 @@ def test_large_tests_are_read_and_compared(domain: Code) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not compiler.found(), reason="no C++ compiler")
 def test_replies_in_cpp() -> None:
     either = Code(servers=2, language="any")

@@ -29,11 +29,15 @@ def levels_of(name: str) -> tuple[str, ...]:
     return domain.levels
 
 
-MARKS = {"tiny": (), "full": pytest.mark.slow}
+def marks_of(name: str, level: str) -> tuple[pytest.MarkDecorator, ...]:
+    is_slow = level == "full" or name in STARTS_PROGRAMS
+    return (pytest.mark.slow,) if is_slow else ()
+
+
 NEED_ROWS = {("swe_agentic", "full")}
 """No generator: their rows are made by `linn tasks` (tests/test_domain_swe_agentic.py)."""
 CASES = [
-    pytest.param((name, level), id=f"{name}-{level}", marks=MARKS[level])
+    pytest.param((name, level), id=f"{name}-{level}", marks=marks_of(name, level))
     for name in NAMES
     for level in levels_of(name)
     if (name, level) not in NEED_ROWS

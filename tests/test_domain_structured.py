@@ -253,6 +253,7 @@ def test_hostile_replies_earn_nothing(domain: Structured, kind: str) -> None:
         assert reward(domain, text, kind=kind) == 0, text[:20]
 
 
+@pytest.mark.slow
 def test_yaml_bombs_and_patterns_are_cut_off(domain: Structured) -> None:
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n"

@@ -46,6 +46,7 @@ def replay(domain: SweAgentic, prompt: Prompt, turns: tuple[Message, ...]) -> li
     return found
 
 
+@pytest.mark.slow
 def test_clean_earns_one_and_faulty_nothing(domain: SweAgentic, prompts: list[Prompt]) -> None:
     assert len({p.messages[0].content for p in prompts}) == 450
     for index, prompt in enumerate(prompts[:110]):
@@ -159,6 +160,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.slow
 def test_hostile_repairs_earn_nothing(domain: SweAgentic, prompts: list[Prompt]) -> None:
     assert len(HOSTILE) >= 20
     for prompt, new in zip(prompts, HOSTILE, strict=False):

@@ -268,6 +268,7 @@ def test_full_tasks_are_many_and_their_offices_differ(full: list[Prompt]) -> Non
     assert any(len(prompt.hidden.calls) >= 8 for prompt in full)
 
 
+@pytest.mark.slow
 def test_requests_that_could_be_read_in_two_ways_are_refused() -> None:
     """Two emails sent in either order leave different tables: no request sends two in any order."""
     for index in range(40):

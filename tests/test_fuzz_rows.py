@@ -406,6 +406,7 @@ def test_requests(row: dict[str, Any]) -> None:
     tries(asked, row)
 
 
+@pytest.mark.slow
 @QUICK
 @given(st.one_of(TEXTS, st.lists(TEXTS, max_size=12).map("".join)), st.booleans())
 def test_replies(text: str, thinking: bool) -> None:
@@ -647,6 +648,7 @@ def test_judges_answers_are_read_or_not(text: str) -> None:
     assert found is None or isinstance(found, Comparison)
 
 
+@pytest.mark.slow
 def test_rows_of_repair_tasks(domains: dict[str, Any]) -> None:
     """Those that name a package, those that need an image, and any patch over a package's files."""
     gym = {

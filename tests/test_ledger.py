@@ -66,6 +66,7 @@ def test_wilson_holds_the_share_within_zero_and_one(case: tuple[int, int]) -> No
     )
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say() -> None:
     rng = random.Random(5)
     hits = sum(

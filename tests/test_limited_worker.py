@@ -57,6 +57,7 @@ def test_it_answers_with_json_values(worker: LimitedWorker) -> None:
     assert worker.call(("echo", 2), 5.0) == 2 and worker.pid == pid
 
 
+@pytest.mark.slow
 def test_a_request_that_ends_the_worker_has_no_answer_and_the_next_has_one(
     worker: LimitedWorker,
 ) -> None:
