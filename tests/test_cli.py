@@ -14,6 +14,7 @@ import yaml
 from support.cli import refused, said
 
 from linn.cli import main as cli
+from linn.errors import InfrastructureError
 
 RECIPE = {
     "name": "small",
@@ -308,11 +309,10 @@ def test_odd_text_may_satisfy_an_easy_prompt_but_not_most(tmp_path, rule, fine):
     assert (code == 0) == fine, (out, err)
 
 
-def test_a_full_disk_is_one_line_however_it_is_told(monkeypatch):
+@pytest.mark.parametrize("kind", [RuntimeError, InfrastructureError])
+def test_a_full_disk_is_one_line_however_it_is_told(monkeypatch, kind):
     def full(*arguments: object) -> None:
-        raise RuntimeError(
-            "Error while serializing: I/O error: No space left on device (os error 28)"
-        )
+        raise kind("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("linn.report.build", full)
     monkeypatch.setattr(cli, "run_folder", lambda name: name)

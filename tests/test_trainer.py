@@ -311,6 +311,23 @@ def test_restoring_the_wrong_folder_is_the_users_error(tmp_path: Path) -> None:
         wider.restore(tmp_path / "ck")
 
 
+def test_a_state_of_another_shape_leaves_the_policy_whole(tmp_path: Path) -> None:
+    trainer().save(tmp_path / "ck")
+    longer = Trainer(ToyLM(vocab=19), Optim(), load=toy_lm.load)
+    before = {name: value.clone() for name, value in parameters(longer).items()}
+    with pytest.raises(UserError, match="another model"):
+        longer.restore(tmp_path / "ck")
+    assert all(torch.equal(value, before[name]) for name, value in parameters(longer).items())
+
+
+@pytest.mark.parametrize("name", ["trainer.json", "optimizer.safetensors"])
+def test_a_broken_state_is_the_users_error(tmp_path: Path, name: str) -> None:
+    trainer().save(tmp_path / "ck")
+    (tmp_path / "ck" / name).write_text("broken")
+    with pytest.raises(UserError, match="cannot be read"):
+        trainer().restore(tmp_path / "ck")
+
+
 @pytest.mark.slow
 def test_training_raises_what_is_rewarded() -> None:
     t, loss = trainer(), Loss("grpo")

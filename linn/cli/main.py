@@ -293,7 +293,8 @@ def main() -> None:
         if code == 130:  # typer's word for Ctrl-C
             raise KeyboardInterrupt
     except LinnError as error:
-        _fail(error, str(error), error.exit_code)
+        advice = _SPACE if os.strerror(errno.ENOSPC) in str(error) else ""
+        _fail(error, f"{error}{advice}", error.exit_code)
     except (KeyboardInterrupt, typer.Abort) as error:
         advice = "; nothing was written"
         if _state["resumes"]:

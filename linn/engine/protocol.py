@@ -93,7 +93,8 @@ class Engine(Protocol):
         """Take the policy from a Hugging Face folder, with a fresh optimiser.
 
         It comes before sampling, training, `save`, `restore` and `export`; `score` and
-        `sampler_of` need no policy. Raises UserError where the folder holds no model.
+        `sampler_of` need no policy. Raises UserError where the folder holds no model; the policy
+        that was there before is gone then too.
         """
         ...
 

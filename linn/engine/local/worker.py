@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.models.export import export
@@ -166,7 +167,7 @@ def _answer(worker: Worker, name: str, arguments: tuple[Any, ...]) -> tuple[bool
         if hasattr(error, "samples"):
             error.samples = ()  # the engine holds the whole batch and puts it back
         return False, error
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, SafetensorError) as error:
         return False, InfrastructureError(f"{where}: {type(error).__name__}: {error}")
     except Exception:
         about = ""

@@ -16,6 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import Tensor
 
 from linn import files
@@ -245,15 +246,23 @@ class Trainer:
             raise UserError(
                 f"{folder}: not a checkpoint of a training run: it has no {missing}"
             ) from None
+        except (ValueError, SafetensorError) as error:
+            raise UserError(f"{folder}: its training state cannot be read: {error}") from None
 
         own = self._state()
         if own.keys() != saved.keys():
             first = min(own.keys() ^ saved.keys())
             raise UserError(f"{folder}: its optimiser state belongs to another model ({first})")
 
-        # In place: the optimiser and the samplers of this process hold these very tensors.
+        # All shapes are compared before anything is copied: the policy stays whole.
         model: torch.nn.Module = self._load(folder)  # type: ignore[assignment]
-        self._module.load_state_dict(model.state_dict())
+        weights = model.state_dict()
+        for name, tensor in self._module.state_dict().items():
+            if name not in weights or weights[name].shape != tensor.shape:
+                raise UserError(f"{folder}: its weights belong to another model ({name})")
+
+        # In place: the optimiser and the samplers of this process hold these very tensors.
+        self._module.load_state_dict(weights)
         for name, value in own.items():
             value.copy_(saved[name])
         self.version = int(meta["version"])
