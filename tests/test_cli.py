@@ -269,7 +269,12 @@ def test_ctrl_c_is_one_line_leaves_no_process_and_the_run_goes_on(tmp_path):
         str(tmp_path / "run"),
     ]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
     # The line of a step comes just before its state is saved: at the second, the first is there.

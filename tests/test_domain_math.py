@@ -142,8 +142,8 @@ def test_a_sentence_on_the_final_answer_goes_before_a_box_in_rows_as_for_math_ve
 def test_a_formula_that_needs_seconds_is_compared_and_a_box_is_what_math_verify_takes_for_one(
     domain: Math,
 ) -> None:
-    first = r"\frac{(3-\sqrt{3})(2-\sqrt{3})^{2016}+(3+\sqrt{3})(2+\sqrt{3})^{2016}}{6}"
-    second = r"\boxed{\dfrac{(1+\sqrt{3})^{4033}-(1-\sqrt{3})^{4033}}{2^{2017}\sqrt{3}}}"
+    first = r"\frac{(3-\sqrt{3})(2-\sqrt{3})^{500}+(3+\sqrt{3})(2+\sqrt{3})^{500}}{6}"
+    second = r"\boxed{\dfrac{(1+\sqrt{3})^{1001}-(1-\sqrt{3})^{1001}}{2^{501}\sqrt{3}}}"
     assert domain.verify(row(domain, rf"\({first}\)"), Reply(second)).reward == 1.0
     assert domain.verify(row(domain, "14"), Reply(r"\boxed {14}")).reward == 0.0
 
