@@ -11,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/linn run recipes/tiny.yaml
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff check .

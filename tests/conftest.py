@@ -1,6 +1,24 @@
-"""Test settings: a crowded machine fails no property test by its clock."""
+"""Test settings: a crowded machine fails no property test by its clock, and no worker ends late."""
 
+from __future__ import annotations
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("linn", deadline=None)
 settings.load_profile("linn")
+
+LONGEST = (
+    "test_run.py",
+    "test_run_among_sandboxes.py",
+    "test_swe_agentic_hostile.py",
+    "test_difficulty.py",
+    "test_judged_run.py",
+    "test_hostile.py",
+)
+"""Files that take longest, longest first: what starts last must be short."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))

@@ -13,8 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
-from support.runs import fingerprint, linn, steps_done
+from support.runs import RECIPE, fingerprint, linn, steps_done, write
 
 from linn.checkpoints import resolve
 from linn.errors import RunFailed, UserError
@@ -23,37 +22,6 @@ from linn.run.run import Run
 from linn.run.teachers import choose_teachers
 
 pytestmark = pytest.mark.slow
-
-SFT = {"name": "sft", "kind": "sft", "steps": 5, "batch": 8, "lr": 3e-3, "save_every": 2}
-RL = {"kind": "rl", "prompts": 3, "rollouts": 3, "max_tokens": 10, "lr": 1e-3}
-MOPD = {"kind": "distill", "prompts": 2, "rollouts": 2, "max_tokens": 10, "lr": 1e-3}
-RECIPE = {
-    "name": "small",
-    "model": {"vocab": 320, "seed": 0},
-    "domains": {"arithmetic": {}, "mcqa": {}},
-    "evaluate": {"test": 6, "validation": 4, "max_tokens": 12},
-    "scale": {"processes": 1, "width": 256, "capacity": 32},
-    "stages": [
-        {**SFT, "faulty": 0.5},
-        {**RL, "name": "rl", "steps": 4, "save_every": 2, "domains": {"mcqa": 1}},
-        {**RL, "name": "kl", "from": "sft", "steps": 2, "prompts": 2, "rollouts": 2, "kl": 0.03},
-        {
-            **MOPD,
-            "name": "mopd",
-            "from": "rl",
-            "teachers": {"arithmetic": "sft", "mcqa": "rl"},
-            "steps": 3,
-            "save_every": 1,
-            "curve_every": 2,
-        },
-    ],
-}
-
-
-def write(folder: Path, **changes) -> Path:
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump({**RECIPE, **changes}))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -270,39 +238,4 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(finished, tmp_path):
     assert full.returncode == 1 and "Traceback" not in full.stderr, full.stderr[-1500:]
     done = linn("run", recipe, "--out", out)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert fingerprint(out) == fingerprint(reference)
-
-
-def test_killed_among_sandboxes_and_conversations_ends_with_the_same_bytes(tmp_path):
-    """The same with the kept base, so that programs, edits and calls are real.
-
-    The domains are code, both SWE domains, workplace, and math with math-verify.
-    """
-    rl = {"steps": 4, "prompts": 8, "rollouts": 4, "max_tokens": 64, "lr": 5e-4, "save_every": 2}
-    names = {"code": 1, "swe_agentic": 1, "swe_agentless": 1, "workplace": 1}
-    recipe = write(
-        tmp_path,
-        model="tiny",
-        domains={"math": {}, **{name: {} for name in names}},
-        evaluate={"test": 6, "validation": 4, "max_tokens": 64},
-        scale={"processes": 1},
-        stages=[
-            {"name": "sft", "kind": "sft", "steps": 3, "batch": 12, "lr": 1e-3, "faulty": 0.5},
-            {"name": "rl", "kind": "rl", "domains": names, **rl},
-        ],
-    )
-    reference, out = tmp_path / "reference", tmp_path / "run"
-    assert linn("run", recipe, "--out", reference).returncode == 0
-    for target in (2, 4, 6):  # of 7 steps
-        process = subprocess.Popen(
-            [sys.executable, "-m", "linn.cli.main", "run", str(recipe), "--out", str(out)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while process.poll() is None and steps_done(out) < target:
-            time.sleep(0.01)
-        assert process.poll() is None, "the run was over before it could be killed"
-        process.kill()
-        process.wait()
-    assert linn("run", recipe, "--out", out).returncode == 0
     assert fingerprint(out) == fingerprint(reference)
