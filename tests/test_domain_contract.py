@@ -16,7 +16,7 @@ from linn.types import Prompt, Reply
 
 HELD_OUT = {"tiny": 450, "full": 6}
 """Prompts of the validation and of the test split that are looked at, per level."""
-QUICK, SANDBOXED, FULL = 400, 60, 6
+QUICK, SANDBOXED, FULL = 150, 30, 6
 """Training prompts that are graded: at the tiny level, at the tiny level of a domain that starts
 programs, at the full level, where one prompt may take a tenth of a second.
 """
