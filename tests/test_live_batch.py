@@ -171,9 +171,11 @@ def test_dropping_one_of_two_equal_conversations_leaves_the_others_state():
         completions |= batch.advance().completions
     conversation = (1, 5, 2, *completions[first].ids)
     batch.drop([second])
-    batch.admit([((*conversation, 3), how, 1)], [len(conversation)])
+    (third,) = batch.admit([((*conversation, 3), how, 1)], [len(conversation)])
     while not batch.idle:
-        batch.advance()
+        completions |= batch.advance().completions
+    (alone,) = BatchSampler(ToyLM()).generate([((*conversation, 3), how, 1)])
+    assert completions[third].ids == alone.ids
 
 
 def test_a_step_that_fails_leaves_no_half_moved_rows():

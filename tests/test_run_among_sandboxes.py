@@ -16,13 +16,13 @@ def test_killed_among_sandboxes_and_conversations_ends_with_the_same_bytes(tmp_p
 
     The domains are code, both SWE domains, workplace, and math with math-verify.
     """
-    rl = {"steps": 4, "prompts": 4, "rollouts": 3, "max_tokens": 64, "lr": 5e-4, "save_every": 2}
+    rl = {"steps": 4, "prompts": 8, "rollouts": 4, "max_tokens": 64, "lr": 5e-4, "save_every": 2}
     names = {"code": 1, "swe_agentic": 1, "swe_agentless": 1, "workplace": 1}
     recipe = write(
         tmp_path,
         model="tiny",
         domains={"math": {}, **{name: {} for name in names}},
-        evaluate={"test": 3, "validation": 2, "max_tokens": 64},
+        evaluate={"test": 6, "validation": 4, "max_tokens": 64},
         scale={"processes": 1},
         stages=[
             {"name": "sft", "kind": "sft", "steps": 3, "batch": 12, "lr": 1e-3, "faulty": 0.5},
