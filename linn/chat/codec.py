@@ -6,19 +6,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linn.chat.render import END, generation, spans
+from linn.chat.render import END
+from linn.chat.template import Nemotron, Template, TemplateName
 from linn.errors import UserError
-from linn.types import Prompt
+from linn.types import Message, Prompt
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
 class Codec:
-    """Text to token ids and back, with the tokenizer of a model folder."""
+    """Text to token ids and back, with the tokenizer and the chat template of a model folder."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """UserError when the tokenizer has no `<|im_end|>`."""
+    def __init__(self, tokenizer: Tokenizer, template: Template | None = None) -> None:
+        """`template`: linn's own protocol unless another is given.
+
+        UserError when the tokenizer has no `<|im_end|>`.
+        """
         eos = tokenizer.token_to_id(END)
         if eos is None:
             raise UserError(
@@ -26,14 +30,21 @@ class Codec:
                 "add it as a special token, or start from a chat model"
             )
         self.tokenizer = tokenizer
+        self.template: Template = template or Nemotron()
+        """Writes conversations and reads replies."""
         self.eos: int = eos
-        """The id of `<|im_end|>`, which ends a sampled turn."""
+        """The id of the token that ends a turn in training."""
+        self.stops: tuple[int, ...] = (eos,)
+        """The ids that end a sampled turn, `eos` among them."""
         self._longest = 0
         """Characters of the longest token; 0: not looked up yet."""
 
     @classmethod
-    def load(cls, folder: str | Path) -> Codec:
-        """Read `tokenizer.json` of a model folder; UserError says what to do when that fails."""
+    def load(cls, folder: str | Path, template: TemplateName | None = None) -> Codec:
+        """Read `tokenizer.json` of a model folder; UserError says what to do when that fails.
+
+        `template`: which chat template; None: as the folder needs it.
+        """
         from tokenizers import Tokenizer
 
         path = Path(folder) / "tokenizer.json"
@@ -101,11 +112,19 @@ class Codec:
         return tokens * self._longest
 
     def prompt_ids(self, prompt: Prompt, keep_thinking: bool = False) -> list[int]:
-        """What the model reads before its first turn.
-
-        Earlier turns are cut into tokens as they were when they were sampled.
-        """
-        pieces = spans(prompt.messages, prompt.tools, keep_thinking=keep_thinking)
-        last, _ = pieces[-1]
-        pieces[-1] = (last + generation(prompt.thinking), False)
+        """What the model reads before its first turn."""
+        pieces = self.template.prompt(
+            prompt.messages, prompt.tools, prompt.thinking, keep_thinking=keep_thinking
+        )
         return self.encode_spans(pieces)[0]
+
+    def continuation_ids(
+        self, prompt: Prompt, turns: Sequence[Message], answers: Sequence[Message]
+    ) -> list[int]:
+        """What the model reads between its last turn and its next.
+
+        `turns`: every turn after the prompt, up to its last; `answers`: what follows that.
+        """
+        messages = (*prompt.messages, *turns)
+        text = self.template.continuation(messages, answers, prompt.tools, prompt.thinking)
+        return self.encode(text)

@@ -382,6 +382,28 @@ def parse(text: str, thinking: bool = True, tools: Sequence[Mapping[str, Any]] =
     return _answer(answer.removeprefix("\n"), thought, tools)
 
 
+def answer_of(text: str, thinking: bool = False) -> str:
+    """What follows a model's reasoning, up to the end of its turn.
+
+    Empty if the reasoning never ends; `thinking`: see `unthought`.
+    """
+    return unthought(text.split(END, 1)[0], thinking)
+
+
+def unthought(text: str, thinking: bool = False) -> str:
+    """A text without its reasoning; empty if the reasoning never ends.
+
+    `thinking`: the opening mark stood in the prompt, so the text begins within the reasoning.
+    """
+    # The last mark: a thought may quote the mark itself.
+    _thought, mark, answer = text.rpartition(THINK_END)
+    if not mark:
+        still_thinking = thinking or answer.lstrip().startswith(THINK)
+        if still_thinking:
+            return ""
+    return answer.strip()
+
+
 def _answer(text: str, reasoning: str | None, tools: Sequence[Mapping[str, Any]]) -> Message:
     content, calls = read_calls(text, tools)
     return Message("assistant", content, reasoning, calls)

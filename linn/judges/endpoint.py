@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from linn.chat.render import answer_of
 from linn.chat.request import content_text
 from linn.errors import InfrastructureError, task_group
 from linn.judges.model import JUDGE_SAMPLING
-from linn.judges.text import answer_of
 from linn.types import Message, Sampling
 
 if TYPE_CHECKING:

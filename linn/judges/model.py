@@ -10,7 +10,7 @@ from typing import Protocol
 from linn.chat.codec import Codec
 from linn.engine.protocol import Sampler
 from linn.errors import task_group
-from linn.judges.text import Question, answer_of, inert
+from linn.judges.text import Question, inert
 from linn.types import Completion, Message, Prompt, Sampling, seed_of
 
 JUDGE_SAMPLING = Sampling(16_384, 0.6, 0.95)
@@ -54,7 +54,7 @@ class SamplerJudge:
         """See `Judge`; the judge thinks first."""
         if not conversations:
             return []
-        how = replace(self.how, stop=(self.codec.eos,))
+        how = replace(self.how, stop=self.codec.stops)
         tasks = []
         async with task_group() as group:
             for messages, seed in zip(conversations, seeds, strict=True):
@@ -70,7 +70,8 @@ class SamplerJudge:
     def _text(self, completion: Completion) -> str:
         if completion.finish == "length":  # cut off: whatever it says is no verdict yet
             return ""
-        return answer_of(self.codec.decode(completion.ids), thinking=True)
+        text = self.codec.decode(completion.ids)
+        return self.codec.template.answer(text, thinking=True)
 
 
 async def ask(

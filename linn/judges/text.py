@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from linn.chat.render import END, THINK, THINK_END
+from linn.chat.render import answer_of as answer_of
+from linn.chat.render import unthought as unthought
 from linn.types import Message
 
 FENCES = (
@@ -51,28 +52,6 @@ class Question:
 
 
 # ---------------------------------------------------------------- cleaning texts
-
-
-def answer_of(text: str, thinking: bool = False) -> str:
-    """What follows a model's reasoning, up to the end of its turn.
-
-    Empty if the reasoning never ends; `thinking`: see `unthought`.
-    """
-    return unthought(text.split(END, 1)[0], thinking)
-
-
-def unthought(text: str, thinking: bool = False) -> str:
-    """A text without its reasoning; empty if the reasoning never ends.
-
-    `thinking`: the opening mark stood in the prompt, so the text begins within the reasoning.
-    """
-    # The last mark: a thought may quote the mark itself.
-    _thought, mark, answer = text.rpartition(THINK_END)
-    if not mark:
-        still_thinking = thinking or answer.lstrip().startswith(THINK)
-        if still_thinking:
-            return ""
-    return answer.strip()
 
 
 def inert(text: str) -> str:

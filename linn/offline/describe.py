@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from linn.chat import render as chat
 from linn.chat.codec import Codec
 from linn.chat.request import request_of
+from linn.chat.template import Nemotron, Template, text_of
 from linn.data.agents import agent_of, check_signal, domain_of, is_for, metadata_of, owner
 from linn.data.conversations import conversation
 from linn.data.rows import Lines, object_of
@@ -80,6 +80,7 @@ class Description:
         self.with_tools = 0
         self.with_calls = 0
         self._codec = codec
+        self._template: Template = codec.template if codec is not None else Nemotron()
         self._domain = domain
         self._domains: dict[str, Domain] = {}
 
@@ -115,8 +116,8 @@ class Description:
         self.agents[sft.domain or "no domain named"] += 1
         self._count(sft.messages, sft.tools, sft.thinking)
         if self._is_measured(line):
-            text = chat.render(sft.messages, sft.tools, generation_prompt=False)
-            self.lengths[self._length(text)] += 1
+            spans = self._template.spans(sft.messages, sft.tools, sft.thinking)
+            self.lengths[self._length(text_of(spans))] += 1
 
     def _add_task(self, row: Mapping[str, Any], line: int) -> None:
         """A row of RL, as its domain reads it."""
@@ -126,8 +127,8 @@ class Description:
         prompt = self._prompt(name, row, line)
         self._count(prompt.messages, prompt.tools, prompt.thinking)
         if self._is_measured(line):
-            text = chat.render(prompt.messages, prompt.tools, prompt.thinking)
-            self.lengths[self._length(text)] += 1
+            spans = self._template.prompt(prompt.messages, prompt.tools, prompt.thinking)
+            self.lengths[self._length(text_of(spans))] += 1
 
     def _add_agent(self, row: Mapping[str, Any]) -> str | None:
         """Count whose the row is; gives the domain that reads it, if one is known."""

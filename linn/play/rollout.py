@@ -19,7 +19,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from linn.chat import render as chat
 from linn.chat.codec import Codec
 from linn.domains.base import Domain, Env
 from linn.engine.protocol import Sampler
@@ -199,7 +198,7 @@ class _Conversation:
         self.prompt = job.prompt
         self.domain = domain
         self.codec = codec
-        self.how = replace(job.how, stop=(codec.eos,), more=domain.max_turns > 1)
+        self.how = replace(job.how, stop=codec.stops, more=domain.max_turns > 1)
         """Sampling of every assistant turn."""
 
         # A single-turn domain stays one; of others a stage may shorten or lengthen the talk.
@@ -272,7 +271,8 @@ class _Conversation:
 
         self.ids = [*self.ids, *completion.ids]
         text = self._add_turn(completion.ids, completion.logprobs)
-        self.messages.append(chat.parse(text, self.prompt.thinking, self.prompt.tools))
+        message = self.codec.template.parse(text, self.prompt.thinking, self.prompt.tools)
+        self.messages.append(message)
 
         # Which of the two limits a turn ran into shows in the room that it had.
         if completion.finish == "length" and room < limit:
@@ -294,13 +294,15 @@ class _Conversation:
         # A tool's output must not open a turn: marks of the template are broken up.
         quoted = []
         for message in answers:
-            quoted.append(replace(message, content=chat.quoted(message.content)))
+            content = self.codec.template.quoted(message.content)
+            quoted.append(replace(message, content=content))
         self.messages += quoted
         return quoted
 
     def _append_env_turn(self, answers: Sequence[Message]) -> None:
         """The answers as tokens, with the opening of the next assistant turn."""
-        ids = self.codec.encode(chat.continuation(answers, self.prompt.thinking))
+        sampled = self.messages[: len(self.messages) - len(answers)]
+        ids = self.codec.continuation_ids(self.prompt, sampled, answers)
         limit = self.job.max_sequence
         if limit is not None and len(self.ids) + len(ids) >= limit:  # no room for a reply
             self._truncate_at_sequence()

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from linn.chat import render as chat
 from linn.chat.codec import Codec
+from linn.chat.template import Spans
 from linn.data.conversations import Conversation, conversation
 from linn.data.names import located
 from linn.data.rows import BadRow, object_of, shuffled
@@ -147,13 +147,14 @@ def demonstration(stage: StageRun, config: SftConfig, prompt: Prompt) -> Sample:
     rng = random.Random(seed_of(stage.seed, "demonstration", prompt.id))
     faulty = rng.random() < config.faulty_share(prompt.domain)
     turns = stage.domains[prompt.domain].demonstrate(prompt, rng, faulty)
-    spans = chat.spans((*prompt.messages, *turns), prompt.tools, keep_thinking=True)
+    messages = (*prompt.messages, *turns)
+    spans = stage.codec.template.spans(messages, prompt.tools, prompt.thinking, keep_thinking=True)
     return sample_of_spans(stage.codec, spans, prompt.domain, prompt.id)
 
 
 def sample_of_spans(
     codec: Codec,
-    spans: list[tuple[str, bool]],
+    spans: Spans,
     domain: str,
     source: str,
     most: int | None = None,
@@ -220,8 +221,8 @@ def _samples_of_file(
             if row is None:
                 continue
             fruitless = False
-            spans = chat.spans(row.messages, row.tools)
-            yield sample_of_spans(codec, spans, row.domain, str(line), config.max_length)
+            for spans in codec.template.samples(row.messages, row.tools, row.thinking):
+                yield sample_of_spans(codec, spans, row.domain, str(line), config.max_length)
 
         if fruitless:
             raise UserError(

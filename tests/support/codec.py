@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from linn.types import Prompt
+from linn.chat.template import Nemotron
+from linn.types import Message, Prompt
 
 END = "<|im_end|>"
 
@@ -11,6 +12,8 @@ class Letters:
     """A codec whose tokens are characters; `<|im_end|>` is one token."""
 
     eos = 0
+    stops = (0,)
+    template = Nemotron()
 
     def encode(self, text: str) -> list[int]:
         return [0 if c == "\0" else ord(c) for c in text.replace(END, "\0")]
@@ -20,3 +23,8 @@ class Letters:
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         return self.encode("".join(m.content for m in prompt.messages) + ":")
+
+    def continuation_ids(
+        self, prompt: Prompt, turns: Sequence[Message], answers: Sequence[Message]
+    ) -> list[int]:
+        return self.encode(Nemotron().continuation(turns, answers, thinking=prompt.thinking))

@@ -1,0 +1,191 @@
+"""Chat templates: what turns messages into the text of a conversation, and sampled text back.
+
+`Template` is the seam. `Nemotron` is linn's own protocol (paper §6), written in `render.py`.
+Whoever makes, samples or trains a conversation goes through the template of its `Codec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from linn.chat import render
+from linn.types import Message
+
+Tools = Sequence[Mapping[str, Any]]
+"""Function definitions as a row gives them."""
+Spans = list[tuple[str, bool]]
+"""A text in pieces, True on what a model samples or would have sampled."""
+TemplateName = Literal["nemotron", "own"]
+
+
+class Template(Protocol):
+    """How conversations are written for one model.
+
+    `thinking` is the mode of the reply that is asked for; a template without modes ignores it.
+    UserError where the template refuses a conversation.
+    """
+
+    @property
+    def name(self) -> TemplateName:
+        """`nemotron`: linn's own protocol; `own`: the model folder's chat template."""
+        ...
+
+    @property
+    def jinja(self) -> str:
+        """The template as Jinja, for exported tokenizers."""
+        ...
+
+    @property
+    def bos(self) -> str:
+        """The token's text that every conversation begins with; empty where there is none."""
+        ...
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts of the tokens that end a sampled turn; the first is what training writes."""
+        ...
+
+    @property
+    def modes(self) -> tuple[bool, ...]:
+        """The values of `thinking` that make a difference; empty where there is one mode only."""
+        ...
+
+    @property
+    def tools(self) -> bool:
+        """Whether definitions, calls and results can be written, and calls can be read."""
+        ...
+
+    @property
+    def thought_end(self) -> str:
+        """What closes a thought in sampled text; empty where the template knows no thoughts."""
+        ...
+
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        tools: Tools = (),
+        thinking: bool = True,
+        keep_thinking: bool = False,
+    ) -> Spans:
+        """What a model reads before its turn, in the pieces that are cut into tokens apart.
+
+        `keep_thinking` leaves the thoughts of turns before the last user turn in place.
+        """
+        ...
+
+    def spans(
+        self,
+        messages: Sequence[Message],
+        tools: Tools = (),
+        thinking: bool = True,
+        keep_thinking: bool = False,
+    ) -> Spans:
+        """A whole conversation whose last turn is the assistant's."""
+        ...
+
+    def samples(
+        self, messages: Sequence[Message], tools: Tools = (), thinking: bool = True
+    ) -> list[Spans]:
+        """The conversation as training texts."""
+        ...
+
+    def continuation(
+        self,
+        messages: Sequence[Message],
+        answers: Sequence[Message],
+        tools: Tools = (),
+        thinking: bool = True,
+    ) -> str:
+        """The text between a sampled turn that ended and the next sampled turn.
+
+        `messages`: the conversation up to that turn, which is its last; `answers`: what follows it.
+        """
+        ...
+
+    def parse(self, text: str, thinking: bool = True, tools: Tools = ()) -> Message:
+        """A sampled turn as a message; never raises, in time linear in the text."""
+        ...
+
+    def answer(self, text: str, thinking: bool = True) -> str:
+        """What follows the thought of a sampled turn, calls left in it.
+
+        Empty where the thought never ended.
+        """
+        ...
+
+    def quoted(self, text: str) -> str:
+        """A tool's result, without marks that would end its turn or open another's."""
+        ...
+
+
+def text_of(spans: Spans) -> str:
+    """The whole text of spans."""
+    return "".join(text for text, _ in spans)
+
+
+class Nemotron:
+    """linn's own protocol: ChatML turns, thoughts in `<think>`, calls in XML (paper §6)."""
+
+    name: TemplateName = "nemotron"
+    bos = ""
+    stops: tuple[str, ...] = (render.END,)
+    modes: tuple[bool, ...] = (True, False)
+    tools = True
+    thought_end = render.THINK_END
+
+    @property
+    def jinja(self) -> str:
+        """See `Template`."""
+        return render.TEMPLATE.read_text(encoding="utf-8")
+
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        tools: Tools = (),
+        thinking: bool = True,
+        keep_thinking: bool = False,
+    ) -> Spans:
+        """See `Template`. Earlier turns are cut into tokens as they were when they were sampled."""
+        pieces = render.spans(messages, tools, keep_thinking=keep_thinking)
+        last, _ = pieces[-1]
+        pieces[-1] = (last + render.generation(thinking), False)
+        return pieces
+
+    def spans(
+        self,
+        messages: Sequence[Message],
+        tools: Tools = (),
+        thinking: bool = True,
+        keep_thinking: bool = False,
+    ) -> Spans:
+        """See `Template`; the mode of a turn shows in the turn itself."""
+        return render.spans(messages, tools, keep_thinking=keep_thinking)
+
+    def samples(
+        self, messages: Sequence[Message], tools: Tools = (), thinking: bool = True
+    ) -> list[Spans]:
+        """See `Template`."""
+        return [self.spans(messages, tools, thinking)]
+
+    def continuation(
+        self,
+        messages: Sequence[Message],
+        answers: Sequence[Message],
+        tools: Tools = (),
+        thinking: bool = True,
+    ) -> str:
+        """See `Template`."""
+        return render.continuation(answers, thinking)
+
+    def parse(self, text: str, thinking: bool = True, tools: Tools = ()) -> Message:
+        """See `Template`."""
+        return render.parse(text, thinking, tools)
+
+    def answer(self, text: str, thinking: bool = True) -> str:
+        """See `Template`."""
+        return render.answer_of(text, thinking)
+
+    def quoted(self, text: str) -> str:
+        """See `Template`."""
+        return render.quoted(text)
