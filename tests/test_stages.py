@@ -6,6 +6,7 @@ Filtering with refill, seeds, prompts in proportion, resuming, and data that can
 import asyncio
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 from support.codec import END, Letters
@@ -317,3 +318,86 @@ def test_several_files_are_mixed_by_weight_and_a_resumed_stage_reads_on(tmp_path
     rest = batches_of(again)
     samples = [[(sample.domain, sample.source) for sample in rest.next()[0]] for _ in range(3)]
     assert samples == made[2:] and again.position.record() == positions[-1]
+
+
+class Characters(Letters):
+    """A codec of a token per four characters, cut as the real one cuts."""
+
+    def encode_spans(self, spans, most=None):
+        length = sum(len(text) for text, _ in spans) // 4
+        if most is not None:
+            length = min(length, most + 1)
+        return [1] * length, [True] * length
+
+    def decode(self, ids, specials=True):
+        return "x" * 4 * len(ids)
+
+
+def rows_with_faults(path: Path, name: str, every: int) -> None:
+    """60 rows; of every so many one fits, the others are too long or have no answer."""
+    lines = []
+    for i in range(60):
+        answer: str | None = "w" if i % every == 0 else "w" * 500
+        if i % every == 1:
+            answer = None
+        turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]
+        lines.append(json.dumps({"messages": turns, "domain": name}) + "\n")
+    path.write_text("".join(lines))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_weights_of_files_hold_of_what_is_trained_and_skips_are_told(tmp_path, packed):
+    weights = {}
+    for name, every in (("whole", 1), ("mostly-long", 6)):
+        rows_with_faults(tmp_path / f"{name}.jsonl", name, every)
+        weights[str(tmp_path / f"{name}.jsonl")] = 0.5
+    keys = {"data": weights, "batch": 8, "max_length": 64, "skip_bad": True, "packed": packed}
+    run = sft_stage(Characters(), **keys)
+    batches = batches_of(run)
+    made, positions, skipped = [], [], 0.0
+    for _ in range(8):
+        samples, metrics = batches.next()
+        made.append([sample.domain for sample in samples])
+        positions.append(run.position.record())
+        skipped += metrics["skipped_long"] + metrics["skipped_bad"]
+    every = list(itertools.chain(*made))
+    assert abs(every.count("whole") - every.count("mostly-long")) <= 1, "was 5 to 1"
+    assert skipped == sum(positions[-1]["skipped"].values()) > 0
+
+    again = sft_stage(Characters(), **keys)
+    again.position.restore(json.loads(json.dumps(positions[3])))
+    rest = batches_of(again)
+    assert [[s.domain for s in rest.next()[0]] for _ in range(4)] == made[4:]
+    assert again.position.record() == positions[-1]
+
+
+def test_domains_keep_their_shares_where_long_demonstrations_are_passed_over():
+    run = stage(
+        {"coin": 0.5, "side": 0.5},
+        domains={"coin": Lengths(), "side": Short()},
+        codec=Characters(),
+        kind="sft",
+        batch=10,
+        max_length=29,
+    )
+    samples, metrics = batches_of(run).next()
+    assert sum(sample.domain == "coin" for sample in samples) == 5
+    assert metrics["skipped_long"] > 0
+
+
+class Short(Lengths):
+    name = "side"
+
+    def demonstrate(self, prompt, rng, faulty):
+        return (Message("assistant", "x"),)
+
+
+def test_a_stage_says_how_much_is_too_long_and_what_length_would_hold_it(tmp_path, capsys):
+    rows_with_faults(tmp_path / "rows.jsonl", "r", 6)
+    keys = {"data": str(tmp_path / "rows.jsonl"), "max_length": 64, "skip_bad": True, "steps": 5}
+    sft(sft_stage(Characters(), folder=tmp_path, batch=2, **keys))
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "sequences" in said and "are longer than max_length 64 and are not trained" in said
+    length = int(said.partition(" holds 95 %")[0].rpartition(" ")[2])
+    assert 135 < length < 155, "the answer, the marks around it, and 2 %"
+    assert "over max_length 64" in json.dumps(json.loads((tmp_path / "rows.json").read_text()))

@@ -15,6 +15,7 @@ from linn.domains.base import Domain
 from linn.errors import UserError
 from linn.recipe.stages import CurriculumConfig, RlConfig, StageConfig
 from linn.stages.curriculum import Pool
+from linn.stages.lengths import Lengths
 from linn.types import Prompt, seed_of
 
 
@@ -24,17 +25,41 @@ class Position:
 
     taken: dict[str, int] = field(default_factory=dict)
     """Prompts taken so far per domain, or lines taken so far per file of an SFT stage."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """How many of those were not trained: bad rows, and sequences over `max_length`."""
     tally: Tally = field(default_factory=Tally)
     """What became of the rows of an SFT stage's files."""
+    lengths: Lengths = field(default_factory=Lengths)
+    """Tokens of the sequences that an SFT stage met, long ones included."""
 
     def record(self) -> dict[str, Any]:
         """The position as JSON."""
-        return {"taken": dict(self.taken), "rows": self.tally.record()}
+        return {
+            "taken": dict(self.taken),
+            "skipped": dict(self.skipped),
+            "rows": self.tally.record(),
+            "lengths": self.lengths.record(),
+        }
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Go to the position that `record` gave."""
+        """Go to the position that `record` gave; states of older runs hold no skips."""
         self.taken = dict(record["taken"])
+        self.skipped = dict(record.get("skipped", {}))
         self.tally.restore(record["rows"])
+        self.lengths.restore(record.get("lengths", {}))
+
+    def skip(self, name: str) -> None:
+        """Count what was taken last of a domain or file as not trained."""
+        self.skipped[name] = self.skipped.get(name, 0) + 1
+
+    def behind(self, weights: Mapping[str, float]) -> str:
+        """Whose turn it is: the name furthest behind its share, the next one included.
+
+        Shares are of what is trained, so that a name of which much is skipped gives no less.
+        """
+        used = {name: self.taken.get(name, 0) - self.skipped.get(name, 0) for name in weights}
+        total = sum(used.values()) + 1
+        return max(weights, key=lambda name: weights[name] * total - used[name])
 
 
 class PromptStream:
@@ -66,7 +91,7 @@ class PromptStream:
 
         Domains are interleaved, so that every batch holds them in their weights' proportions.
         """
-        return [self._next_of(self._domain_behind(), step) for _ in range(count)]
+        return [self._next_of(self.position.behind(self.weights), step) for _ in range(count)]
 
     def pool_states(self) -> dict[str, Any]:
         """What `restore_pools` needs; pools not used since the last save stay as they were."""
@@ -75,12 +100,6 @@ class PromptStream:
     def restore_pools(self, states: Mapping[str, Any]) -> None:
         """Take the pools of a saved state."""
         self._saved_pools = dict(states)
-
-    def _domain_behind(self) -> str:
-        """The domain furthest behind its share of all prompts, the next one included."""
-        taken = self.position.taken
-        total = sum(taken.values()) + 1
-        return max(self.weights, key=lambda name: self.weights[name] * total - taken.get(name, 0))
 
     def _next_of(self, name: str, step: int) -> Prompt:
         taken = self.position.taken.get(name, 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from linn.data.rows import BadRow, object_of, shuffled
 from linn.data.tally import Tally
 from linn.errors import UserError
 from linn.recipe.stages import SftConfig
+from linn.stages.lengths import Lengths
 from linn.stages.prompts import Position
 from linn.stages.stage_run import StageRun
 from linn.types import Loss, Prompt, Sample, seed_of
@@ -44,11 +45,25 @@ def sft(stage: StageRun) -> None:
     first_step = stage.resume()
     for step in range(first_step, config.steps):
         before = stage.costs()
+        long_before = stage.position.lengths.long
         samples, batch_metrics = batches.next()
         metrics = stage.train(step, samples, loss) | batch_metrics
         stage.record(step, metrics, before)
+        # The first loss at once, and what it came to at the end.
+        last = step == config.steps - 1
+        if stage.position.lengths.long and (last or not long_before):
+            stage.progress.say(_long_in_words(config, stage.position.lengths))
         stage.save_if_due(step)
     stage.finish()
+
+
+def _long_in_words(config: SftConfig, lengths: Lengths) -> str:
+    share = lengths.long / lengths.count
+    return (
+        f"{config.name}: {lengths.long:,} of {lengths.count:,} sequences ({share:.1%}) are longer "
+        f"than max_length {config.max_length:,} and are not trained; "
+        f"max_length {lengths.holding(0.95):,} holds 95 % of them"
+    )
 
 
 # ---------------------------------------------------------------- batches
@@ -78,18 +93,15 @@ class Batches:
         """
         config = self.config
         samples: list[Sample] = []
-        skipped = 0
+        long_before = self.position.lengths.long
+        skipped_before = sum(self.position.skipped.values())
         rooms = [self.width] * config.batch if config.packed else []
         while config.packed or len(samples) < config.batch:
             before = self.position.record()
             sample = self._draw()
-            length = len(sample.tokens)
-            if length > config.max_length:
-                skipped += 1
-                self._check_skipped(skipped)
-                continue
 
             if config.packed:
+                length = len(sample.tokens)
                 row = _first_with_room(rooms, length)
                 if row is None:
                     # To a state saved after this batch, the sequence was never read.
@@ -99,7 +111,9 @@ class Batches:
                 rooms[row] -= length
             samples.append(sample)
 
-        metrics = {"skipped_long": float(skipped)}
+        long = self.position.lengths.long - long_before
+        skipped = sum(self.position.skipped.values()) - skipped_before
+        metrics = {"skipped_long": float(long), "skipped_bad": float(skipped - long)}
         if config.packed:
             metrics["row_fill"] = 1.0 - sum(rooms) / (config.batch * self.width)
         return samples, metrics
@@ -112,14 +126,6 @@ class Batches:
         self.position.restore(after)
         return sample
 
-    def _check_skipped(self, skipped: int) -> None:
-        """Refuse to look for a sequence that fits for ever."""
-        if skipped > LONG_PER_SEQUENCE * self.config.batch:
-            raise UserError(
-                f"stage {self.config.name}: {skipped} sequences in a row over max_length "
-                f"{self.config.max_length}; raise it"
-            )
-
 
 def _first_with_room(rooms: list[int], length: int) -> int | None:
     for row, room in enumerate(rooms):
@@ -128,18 +134,64 @@ def _first_with_room(rooms: list[int], length: int) -> int | None:
     return None
 
 
+class LengthLimit:
+    """Passes over sequences longer than a stage's `max_length`, and counts them."""
+
+    def __init__(self, config: SftConfig, codec: Codec, position: Position) -> None:
+        self.config = config
+        self.codec = codec
+        self.position = position
+        self._in_a_row = 0
+        """Long sequences since the last that fitted."""
+
+    def holds(self, sample: Sample, spans: Sequence[tuple[str, bool]]) -> bool:
+        """Whether a sequence may be trained; `spans`: its text, for the length of a cut one.
+
+        Refuses to look for a sequence that fits for ever.
+        """
+        config = self.config
+        tokens = len(sample.tokens)
+        is_long = tokens > config.max_length
+        if is_long:
+            tokens = self._tokens_uncut(sample, spans)
+        self.position.lengths.add(tokens, is_long)
+        if not is_long:
+            self._in_a_row = 0
+            return True
+
+        self._in_a_row += 1
+        if self._in_a_row > LONG_PER_SEQUENCE * config.batch:
+            raise UserError(
+                f"stage {config.name}: {self._in_a_row} sequences in a row over max_length "
+                f"{config.max_length}; raise it"
+            )
+        return False
+
+    def _tokens_uncut(self, sample: Sample, spans: Sequence[tuple[str, bool]]) -> int:
+        """Tokens of a text of which maybe only the beginning was made into tokens, estimated."""
+        characters = sum(len(text) for text, _ in spans)
+        read = len(self.codec.decode(sample.tokens))
+        return round(len(sample.tokens) * max(1.0, characters / max(1, read)))
+
+
 # ---------------------------------------------------------------- demonstrations of the domains
 
 
 def samples_of_demonstrations(stage: StageRun, config: SftConfig) -> Iterator[Sample]:
-    """Demonstrations of the stage's domains, for ever."""
+    """Demonstrations of the stage's domains, for ever; long ones are passed over."""
+    limit = LengthLimit(config, stage.codec, stage.position)
     while True:
         (prompt,) = stage.prompts.take(1)
-        yield demonstration(stage, config, prompt)
+        spans = demonstration_spans(stage, config, prompt)
+        sample = sample_of_spans(stage.codec, spans, prompt.domain, prompt.id)
+        if limit.holds(sample, spans):
+            yield sample
+        else:
+            stage.position.skip(prompt.domain)
 
 
-def demonstration(stage: StageRun, config: SftConfig, prompt: Prompt) -> Sample:
-    """One demonstration of a domain, as a sample.
+def demonstration_spans(stage: StageRun, config: SftConfig, prompt: Prompt) -> Spans:
+    """One demonstration of a domain, as spans of text, trained or not.
 
     A `faulty` share of them carries the domain's systematic fault.
     """
@@ -148,8 +200,7 @@ def demonstration(stage: StageRun, config: SftConfig, prompt: Prompt) -> Sample:
     faulty = rng.random() < config.faulty_share(prompt.domain)
     turns = stage.domains[prompt.domain].demonstrate(prompt, rng, faulty)
     messages = (*prompt.messages, *turns)
-    spans = stage.codec.template.spans(messages, prompt.tools, prompt.thinking, keep_thinking=True)
-    return sample_of_spans(stage.codec, spans, prompt.domain, prompt.id)
+    return stage.codec.template.spans(messages, prompt.tools, prompt.thinking, keep_thinking=True)
 
 
 def sample_of_spans(
@@ -176,23 +227,19 @@ def samples_of_files(
 ) -> Iterator[Sample]:
     """Samples of the stage's files, for ever, from `position` on, which moves along.
 
-    The files are mixed, so that every batch holds their lines in the weights' proportions.
+    The files are mixed, so that the samples of every batch come from them in the weights'
+    proportions, however many of their rows are skipped.
     """
-    weights = config.files
-    keys = {name: f"rows {name}" for name in weights}
-    if len(weights) == 1:
-        keys = dict.fromkeys(weights, "rows")
+    names = {f"rows {name}": name for name in config.files}
+    if len(names) == 1:
+        names = {"rows": next(iter(config.files))}
+    weights = {key: config.files[name] for key, name in names.items()}
     feeds = {
-        name: _samples_of_file(config, codec, seed, position, name, key)
-        for name, key in keys.items()
+        key: _samples_of_file(config, codec, seed, position, name, key)
+        for key, name in names.items()
     }
     while True:
-        # The file furthest behind its share of all lines, the next one included.
-        taken = {name: position.taken.get(key, 0) for name, key in keys.items()}
-        total = sum(taken.values()) + 1
-        behind = {name: weights[name] * total - taken[name] for name in weights}
-        name = max(behind, key=behind.__getitem__)
-        yield next(feeds[name])
+        yield next(feeds[position.behind(weights)])
 
 
 def _samples_of_file(
@@ -205,6 +252,7 @@ def _samples_of_file(
     """
     # Only a fresh generator skips: what it takes later it counts itself.
     path = located(name)
+    limit = LengthLimit(config, codec, position)
     skip = position.taken.get(key, 0)
     for epoch in itertools.count():
         fruitless = True
@@ -217,12 +265,29 @@ def _samples_of_file(
             # Rows are counted in the first epoch alone: later ones read the same rows again.
             tally = position.tally if epoch == 0 else None
             position.taken[key] = position.taken.get(key, 0) + 1
-            row = _conversation_of(raw, f"{path} line {line}", config, path, tally)
+            where = f"{path} line {line}"
+            row = _conversation_of(raw, where, config, path, tally)
             if row is None:
+                position.skip(key)
                 continue
-            fruitless = False
+
+            # A row may be several training texts; it is used where at least one is short enough.
+            used = False
             for spans in codec.template.samples(row.messages, row.tools, row.thinking):
-                yield sample_of_spans(codec, spans, row.domain, str(line), config.max_length)
+                sample = sample_of_spans(codec, spans, row.domain, str(line), config.max_length)
+                if not limit.holds(sample, spans):
+                    continue
+                # Before the sample goes: a state that is saved with it counts its row.
+                if tally is not None and not used:
+                    tally.good += 1
+                used = True
+                fruitless = False
+                yield sample
+            if not used:
+                position.skip(key)
+                if tally is not None:
+                    longer = f"over max_length {config.max_length}"
+                    tally.add_bad(longer, f"{where}: {longer}")
 
         if fruitless:
             raise UserError(
@@ -246,6 +311,4 @@ def _conversation_of(
         if tally is not None:
             tally.add_bad(error.reason, message)
         return None
-    if tally is not None:
-        tally.good += 1
     return row
