@@ -13,7 +13,6 @@ from torch import Tensor
 
 from linn.engine.models.nemotron_h.segments import Segments
 
-
 _LEAST = 1e-30
 """The smallest dt that is told from 0."""
 
