@@ -46,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "grouped": {
         "hybrid_override_pattern": "M*E",
+        "time_step_limit": (1e-4, 0.5),
         "n_group": 4,
         "topk_group": 2,
         "norm_topk_prob": False,
@@ -66,6 +67,17 @@ def stock(changes: dict[str, Any]) -> Any:
                 value += 0.3 * torch.rand(value.shape)
             elif "conv1d" not in name:
                 value *= 6
+            if name.endswith("dt_bias"):
+                # Time steps of 1e-5 to 1, as trained heads have.
+                value.copy_(torch.linspace(-11.5, 0.5, len(value)))
+    return without_floor(model)
+
+
+def without_floor(model: Any) -> Any:
+    """The stock class floors dt at `time_step_min`; Mamba-2 bounds it by `time_step_limit`."""
+    for module in model.modules():
+        if hasattr(module, "time_step_limit"):
+            module.time_step_limit = tuple(model.config.time_step_limit)
     return model
 
 
@@ -100,7 +112,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def reopened(folder: Path) -> Any:
     from transformers import NemotronHForCausalLM
 
-    return NemotronHForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = NemotronHForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return without_floor(model.eval())
 
 
 def test_equals_the_stock_class_in_both_directions(folder: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from support import toy_lm
 from support.toy_lm import ToyLM
 
 from linn.engine.sampling.live_batch import BatchSampler
+from linn.engine.training.gradient_norm import gradient_norm
 from linn.engine.training.token_weights import StepFailed, token_weights
 from linn.engine.training.trainer import Trainer
 from linn.errors import UserError
@@ -230,6 +231,20 @@ def test_clip_scales_to_the_norm_and_decay_spares_vectors() -> None:
     after = parameters(t)
     assert torch.allclose(after["embed"], start.embed * 0.95)
     assert torch.equal(after["decay"], start.decay)
+
+
+def test_the_norm_of_a_large_gradient_is_that_of_float64() -> None:
+    """Over one float32 buffer of this size it came out 0.04 % too small, at 10^8 1 %."""
+    draw = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(size, generator=draw) for size in (7_000_000, 3_000_001, 5)]
+    whole = torch.cat(gradients)
+    exact = float(whole.double().norm())
+    assert gradient_norm(gradients) == pytest.approx(exact, rel=1e-6)
+    assert gradient_norm([whole.view(-1, 2)]) == pytest.approx(exact, rel=1e-6)
+    assert gradient_norm([]) == 0.0
+    for broken in (math.nan, math.inf):
+        norm = gradient_norm([gradients[2], torch.tensor([broken])])
+        assert not math.isfinite(norm)
 
 
 def test_saved_and_restored_continues_bit_for_bit(tmp_path: Path) -> None:

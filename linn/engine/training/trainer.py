@@ -22,6 +22,7 @@ from torch import Tensor
 from linn import files
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load as load_model
+from linn.engine.training.gradient_norm import gradient_norm
 from linn.engine.training.losses import OBJECTIVES, Signal, precision, score, token_logprobs
 from linn.engine.training.metrics import StepMetrics, processes
 from linn.engine.training.pack import Packed, micro_batches
@@ -105,7 +106,7 @@ class Trainer:
 
         # Equal bits on every rank from here on, so all of them go on or all refuse.
         gradient, value = self._flat[:-2], float(self._flat[-2])
-        norm = float(torch.linalg.vector_norm(gradient))
+        norm = gradient_norm([gradient])
         if not (math.isfinite(value) and norm < math.inf):
             refused = StepFailed(
                 f"step {self.version + 1}: loss {value}, gradient norm {norm}; "

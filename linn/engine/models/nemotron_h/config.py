@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,17 @@ _LETTERS = {
     "attention": "*",
 }
 """A layer's name in the file -> its letter in `Config.pattern`."""
+
+_OLD_NAMES = {
+    "mamba_n_groups": "n_groups",
+    "mamba_d_conv": "conv_kernel",
+    "mamba_dt_min": "time_step_min",
+    "mamba_dt_max": "time_step_max",
+    "mamba_dt_limit": "time_step_limit",
+    "mamba_dt_init_floor": "time_step_floor",
+    "mamba_conv_bias": "use_conv_bias",
+}
+"""A field's name in older files -> its name in `Config`."""
 
 _ACTIVATIONS = {"mlp_hidden_act": "relu2", "mamba_hidden_act": "silu"}
 """The only activations that the layers compute."""
@@ -54,7 +66,11 @@ class Config:
     use_conv_bias: bool = True
     use_bias: bool = False
     mlp_bias: bool = False
+    time_step_limit: tuple[float, float] = (0.0, math.inf)
+    """What dt is kept within, whenever it is computed."""
     time_step_min: float = 0.001
+    """With `time_step_max` and `time_step_floor`: how dt's biases of a new model are drawn. Trained
+    weights are free to leave that range."""
     time_step_max: float = 0.1
     time_step_floor: float = 1e-4
     n_routed_experts: int = 8
@@ -86,6 +102,7 @@ def read_config(raw: dict[str, Any], file: Path) -> Config:
 
     raw: its content; file: its path. Raises UserError that names the file and the field.
     """
+    raw = {_OLD_NAMES.get(name, name): value for name, value in raw.items()}
     pattern = _pattern_of(raw, file)
     _check_fields(raw, file)
 
@@ -93,6 +110,7 @@ def read_config(raw: dict[str, Any], file: Path) -> Config:
     names = {field.name for field in fields(Config)}
     values = {key: value for key, value in raw.items() if key in names and value is not None}
     values["pattern"] = pattern
+    values["time_step_limit"] = _limit_of(raw, file)
     config = Config(**values)
 
     for whole, part in _MULTIPLES:
@@ -112,6 +130,37 @@ def _check_fields(raw: dict[str, Any], file: Path) -> None:
     for key in ("vocab_size", "hidden_size"):
         if not isinstance(raw.get(key), int):
             raise UserError(f"{file}: {key} is missing; is this a Nemotron-H config?")
+
+
+def _limit_of(raw: dict[str, Any], file: Path) -> tuple[float, float]:
+    """`time_step_limit` as two numbers; without one there is no bound.
+
+    Infinity stands in files as JSON's extension `Infinity`, or as what transformers writes for it.
+    """
+    found = raw.get("time_step_limit")
+    if found is None:
+        return (0.0, math.inf)
+
+    numbers = []
+    if isinstance(found, list | tuple):
+        numbers = [_number(value) for value in found]
+    match numbers:
+        case [float(low), float(high)] if 0 <= low <= high:
+            return low, high
+    raise UserError(
+        f"{file}: time_step_limit is {found!r}; give two numbers from 0, the lower first, "
+        "such as [0.0, Infinity]"
+    )
+
+
+def _number(value: Any) -> float | None:
+    """A number of a config, where infinity may be spelt `{"__float__": "Infinity"}`."""
+    if isinstance(value, dict):
+        value = value.get("__float__")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _pattern_of(raw: dict[str, Any], file: Path) -> str:

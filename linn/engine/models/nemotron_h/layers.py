@@ -159,9 +159,10 @@ class Mamba(nn.Module):
             dim=-1,
         )
         dt = F.softplus(dt.float() + self.dt_bias.float())
-        # The upper limit is open, as in transformers' class; the lower holds for decoding too, so
-        # that sampler and trainer agree.
-        return gate, mixed, dt.clamp_min(config.time_step_min)
+        # `time_step_min` is no bound: it only says how a new model's biases are drawn. A head that
+        # has learnt a smaller dt remembers over more tokens.
+        low, high = config.time_step_limit
+        return gate, mixed, dt.clamp(low, high)
 
     def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the convolution made, [T, channels], as the recurrence takes it, in float32.

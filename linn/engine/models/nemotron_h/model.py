@@ -299,6 +299,8 @@ class NemotronH(nn.Module):
         raw.pop("torch_dtype", None)  # the old name of dtype
         raw["architectures"] = ["NemotronHForCausalLM"]
         raw["dtype"] = str(dtype).removeprefix("torch.")
+        raw.pop("mamba_dt_limit", None)  # an old name too
+        raw["time_step_limit"] = list(self.config.time_step_limit)
         text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
 

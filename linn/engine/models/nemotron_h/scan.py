@@ -13,6 +13,9 @@ from torch import Tensor
 
 from linn.engine.models.nemotron_h.segments import Segments
 
+_LEAST = 1e-30
+"""The smallest dt that is told from 0."""
+
 
 class _Convolve(torch.autograd.Function):
     """Depthwise causal convolution, added up tap by tap in place.
@@ -115,7 +118,7 @@ def scan(
     h is zero before every segment's first token. Mamba-2's chunked algorithm: attention within a
     chunk, the recurrence between chunks (Dao and Gu 2024, section 6).
 
-    x [T, H, P], dt [T, H] (positive), a [H] (negative), b and c [T, G, N], d [H], all float32.
+    x [T, H, P], dt [T, H] (0 or more), a [H] (negative), b and c [T, G, N], d [H], all float32.
 
     Returns y [T, H, P] and, for `last_states`, the log-decay since each chunk's start [C, H, Q]
     and the state that enters each chunk [C, H, N, P].
@@ -131,9 +134,11 @@ def scan(
     b = _chunked(b, segments).transpose(1, 2)  # [C, G, Q, N]
     c = _chunked(c, segments).transpose(1, 2)  # [C, G, Q, N]
 
-    # dt goes into the exponent with the decay, so that x is never scaled.
+    # dt goes into the exponent with the decay, so that x is never scaled. A softplus that has
+    # underflowed is 0, whose logarithm has no finite gradient; what is written with dt = _LEAST is
+    # nothing in float32.
     decay = _chunked(dt * a, segments).transpose(1, 2).cumsum(-1)  # [C, H, Q]
-    log_dt = _chunked(dt.log(), segments).transpose(1, 2)
+    log_dt = _chunked(dt.clamp_min(_LEAST).log(), segments).transpose(1, 2)
     arrive = decay - log_dt
 
     mixed = _within_chunks(decay, arrive, b, c, d, segments)
