@@ -79,7 +79,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise
 
     # On disk before it has its name: a power cut must not leave a name with half a content.
-    for file in temporary.rglob("*"):
+    for file in list(temporary.rglob("*")):
+        if file.is_file():
+            give_usual_mode(file)
         _sync(file)
     _sync(temporary)
     old = path.with_name(f".{path.name}.old")
@@ -106,6 +108,20 @@ def remove_folder(path: Path) -> None:
     if path.exists():
         os.replace(path, gone)
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Let those read a file whom the umask lets read new ones.
+
+    The writers of safetensors and of temporary files let nobody but the owner.
+    """
+    # A new file tells the umask; asking the system for it means setting it.
+    new = path.with_name(f".{path.name}.mode")
+    new.touch()
+    try:
+        path.chmod(new.stat().st_mode)
+    finally:
+        new.unlink()
 
 
 def _sync(path: Path) -> None:

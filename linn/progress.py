@@ -116,10 +116,10 @@ def _new_bars(console: Console) -> Bars:
 
 
 @contextmanager
-def reading(what: str) -> Iterator[Callable[[float, int], None]]:
+def reading(what: str, unit: str = "lines") -> Iterator[Callable[[float, int], None]]:
     """Progress of reading a long file, on standard error.
 
-    Yields what to call with (share read, lines read). Silent for the first seconds, then a line
+    Yields what to call with (share read, units read). Silent for the first seconds, then a line
     once in a while.
     """
     began = last = time.monotonic()
@@ -127,7 +127,7 @@ def reading(what: str) -> Iterator[Callable[[float, int], None]]:
     pause = 0.5 if live else 10
     end = "\r" if live else "\n"
 
-    def report(share: float, lines: int) -> None:
+    def report(share: float, count: int) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < pause or now - began < QUIET_S:
@@ -136,7 +136,7 @@ def reading(what: str) -> Iterator[Callable[[float, int], None]]:
         left = "?"
         if share > 0:
             left = _minutes((now - began) / share * (1 - share))
-        line = f"{what}: {share:.0%}, {lines:,} lines, left {left}"
+        line = f"{what}: {share:.0%}, {count:,} {unit}, left {left}"
         print(line, end=end, file=sys.stderr, flush=True)
 
     try:

@@ -248,9 +248,9 @@ def test_export_never_replaces_what_is_not_an_export(tmp_path, folder):
     precious = tmp_path / "home"
     precious.mkdir()
     (precious / "thesis.txt").write_text("mine")
-    assert "other things in it" in refused("export", f"{folder}@sft", precious)
-    assert "a file" in refused("export", f"{folder}@sft", precious / "thesis.txt")
-    assert "the checkpoint itself" in refused("export", f"{folder}@sft", checkpoint)
+    assert "things in it" in refused("export", f"{folder}@sft", precious)
+    assert "not a folder" in refused("export", f"{folder}@sft", precious / "thesis.txt")
+    assert "things in it" in refused("export", f"{folder}@sft", checkpoint)
     assert "no step" in refused("export", f"{folder}@sft:two", tmp_path / "new")
     assert (precious / "thesis.txt").read_text() == "mine" and not (tmp_path / "new").exists()
 

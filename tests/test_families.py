@@ -123,15 +123,10 @@ def test_saved_folder_loads_the_same(tmp_path: Path) -> None:
     assert torch.equal(logits, expected)
 
     again.save(tmp_path / "again")
-    model.save(tmp_path / "half", torch.bfloat16)
-    full, twice, half_size = (
-        (tmp_path / name / "model.safetensors").read_bytes() for name in ("full", "again", "half")
+    full, twice = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("full", "again")
     )
     assert full == twice
-    assert len(half_size) < 0.6 * len(full)
-    half = load(tmp_path / "half")
-    assert isinstance(half, TransformersLM)
-    assert {p.dtype for p in half.inner.parameters()} == {torch.float32}
 
 
 def test_dropout_stays_off() -> None:
@@ -144,11 +139,14 @@ def test_dropout_stays_off() -> None:
 
 
 def test_errors_name_the_file_and_the_remedy(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
     with pytest.raises(UserError, match="no such folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"no config\.json"):
         load(tmp_path)
     config = tmp_path / "config.json"
+    save_file({"w": torch.zeros(2)}, tmp_path / "model.safetensors")
     for text, message in (
         ("{", "not JSON"),
         ("[]", "no model_type"),
@@ -157,6 +155,7 @@ def test_errors_name_the_file_and_the_remedy(tmp_path: Path) -> None:
         config.write_text(text)
         with pytest.raises(UserError, match=message):
             load(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
     qwen3().config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"safetensors"):
         load(tmp_path)

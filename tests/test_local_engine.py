@@ -75,7 +75,6 @@ def test_one_and_two_processes_agree(
     # After two steps whose sums ran in another order.
     for row_1, row_2 in zip(scores_1, scores_2, strict=True):
         assert row_1 == pytest.approx(row_2, abs=1e-4)
-    assert (tmp_path / "state" / "tokenizer.json").exists()
 
 
 @pytest.mark.slow

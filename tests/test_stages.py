@@ -18,7 +18,6 @@ from linn.engine.training.pack import first_fit
 from linn.errors import RunFailed, UserError
 from linn.recipe import load as recipes
 from linn.run.compare import compare_arms, table_of
-from linn.run.export import export_checkpoint, is_replaceable
 from linn.stages.rl import batch_of_groups, rl
 from linn.stages.sft import Batches, samples_of_demonstrations, samples_of_files, sft
 from linn.stages.stage_run import StageRun
@@ -212,20 +211,6 @@ def test_held_out_rows_are_measured_once_and_never_trained_on(tmp_path):
         and len(keys["validation"]) == len(set(keys["validation"])) > 0
     )
     assert len(keys["train"]) == 3 * len(set(keys["train"]))
-
-
-def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
-    own = tmp_path / "own"
-    (own / "photos").mkdir(parents=True)
-    (own / "config.json").write_text("{}")
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="other things in it"):
-        export_checkpoint(str(other), own, "float32")
-    assert (own / "photos").is_dir()
-    (own / "photos").rmdir()
-    assert is_replaceable(own) and not is_replaceable(own / "config.json")
 
 
 def test_arms_that_were_never_measured_cannot_be_compared(tmp_path):

@@ -216,12 +216,18 @@ def export(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="where the Hugging Face folder goes")
     ],
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "bfloat16",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16; default: that of the base's weights"),
+    ] = None,
+    shard_size: Annotated[
+        str, typer.Option(help="weights above it are cut into files of at most this size")
+    ] = "5GB",
 ) -> None:
     """Write a checkpoint as a Hugging Face folder with a model card that holds its ledger rows."""
     from linn.run.export import export_checkpoint
 
-    typer.echo(f"exported: {export_checkpoint(checkpoint, folder, dtype)}")
+    typer.echo(f"exported: {export_checkpoint(checkpoint, folder, dtype, shard_size)}")
 
 
 @app.command()

@@ -1,63 +1,82 @@
 """A checkpoint as a Hugging Face folder: weights, tokenizer, chat template, and a card.
 
-The weights have the precision that was asked for; the card holds the checkpoint's ledger rows.
+The weights have the dtype that was asked for, or the base's. The card holds the checkpoint's rows
+of the ledger.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from linn import files
-from linn.checkpoints import copy_tokenizer, resolve
-from linn.errors import UserError
+from linn.checkpoints import copy_assets, resolve
+from linn.errors import InfrastructureError, UserError
 from linn.ledger import Ledger
+from linn.progress import reading
 from linn.types import Score
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""What `--dtype` may be."""
 
-def export_checkpoint(name: str, folder: Path, dtype: str) -> Path:
-    """Write `folder` (complete or absent) from `RUN@STAGE[:STEP]`.
+SHARD_SIZE = "5GB"
+"""Default of `--shard-size`."""
 
-    An earlier export in `folder` is replaced; a folder that holds anything else is refused. Raises
-    UserError for an unknown name or precision.
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def export_checkpoint(
+    name: str, folder: Path, dtype: str | None = None, shard_size: str = SHARD_SIZE
+) -> Path:
+    """Write `folder` (complete or absent) from `RUN@STAGE[:STEP]` or a Hugging Face folder.
+
+    dtype: None: that of the base's weights. shard_size: weights above it are cut into files of at
+    most that size, such as 5GB. Nothing that exists is replaced but an empty folder.
+
+    Raises UserError for an unknown name, dtype or size, or a folder with anything in it;
+    InfrastructureError where the disk is full.
     """
     folder = folder.absolute()
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"--dtype {dtype!r}: allowed: float32, bfloat16")
+    if dtype not in (None, *DTYPES):
+        raise UserError(f"--dtype {dtype!r}: allowed: {', '.join(DTYPES)}; default: the base's")
+    shard_bytes = bytes_in(shard_size)
     source = resolve(name)
-    _check_target(folder, source)
+    _check_target(folder)
 
     # Torch is loaded only now: a wrong name is refused in a blink.
+    from safetensors import SafetensorError
+
     from linn.engine.models.convert import convert
 
-    with files.whole_folder(folder) as target:
-        convert(source, target, dtype)
-        copy_tokenizer(source, target)
-        files.write_text(target / "README.md", _card(name, source, dtype))
+    try:
+        with files.whole_folder(folder) as target, reading(f"export {name}", "MB") as note:
+            dtype = convert(source, target, dtype, shard_bytes, note)
+            copy_assets(source, target)
+            files.write_text(target / "README.md", _card(name, source, dtype))
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise InfrastructureError(
+            f"{folder}: cannot be written ({reason}); nothing was; "
+            "free some space or give a folder on another disk"
+        ) from None
     return folder
 
 
-def _check_target(folder: Path, source: Path) -> None:
-    if not folder.exists():
+def bytes_in(size: str) -> int:
+    """Bytes of a size such as `5GB`, `500MB` or `2GiB`; raises UserError for anything else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]i?B)\s*", size, re.IGNORECASE)
+    if found is None or float(found[1]) == 0:
+        raise UserError(f"--shard-size {size!r}: give a number and a unit: 5GB, 500MB, 2GiB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def _check_target(folder: Path) -> None:
+    """Refuse whatever an export would destroy."""
+    if folder.is_dir() and not any(folder.iterdir()):
         return
-    if not folder.is_dir():
-        raise UserError(f"{folder}: a file; give a new folder")
-    if folder.resolve() == source.resolve():
-        raise UserError(f"{folder}: the checkpoint itself; give a new folder")
-    if not is_replaceable(folder):
-        raise UserError(
-            f"{folder}: a folder with other things in it; give a new one, or one that an export "
-            "made, which is replaced"
-        )
-
-
-def is_replaceable(folder: Path) -> bool:
-    """Whether it is an empty folder, or one with a model and nothing but files."""
-    if not folder.is_dir():
-        return False
-    paths = list(folder.iterdir())
-    if not paths:
-        return True
-    return (folder / "config.json").is_file() and all(path.is_file() for path in paths)
+    if folder.exists() or folder.is_symlink():
+        what = "a folder with things in it" if folder.is_dir() else "not a folder"
+        raise UserError(f"{folder}: {what}; give a new folder, or delete it first")
 
 
 def _card(name: str, source: Path, dtype: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from linn import files
 from linn.chat.codec import Codec
-from linn.checkpoints import copy_tokenizer
+from linn.checkpoints import copy_assets
 from linn.data.tally import Tally
 from linn.domains.base import Domain
 from linn.engine.protocol import Engine
@@ -110,7 +110,7 @@ class StageRun:
         """Publish the policy, with the tokenizer of the start, as the stage's checkpoint."""
         with files.whole_folder(self.checkpoint) as folder:
             self.engine.export(folder)
-            copy_tokenizer(self.start, folder)
+            copy_assets(self.start, folder)
 
     def _read_state(self) -> int:
         """Go to the saved position in the data; returns how many steps are done."""

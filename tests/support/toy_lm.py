@@ -72,7 +72,7 @@ class ToyLM(nn.Module):
         h = torch.sigmoid(self.decay) * state.h + self.embed[ids]
         return self.head(torch.tanh(h)), ToyState(h)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, shard_bytes: int = 0) -> None:
         (folder / "config.json").write_text(json.dumps({"vocab": self.vocab, "size": self.size}))
         safetensors.torch.save_file(self.state_dict(), folder / "model.safetensors")
 

@@ -63,7 +63,7 @@ class LocalEngine:
         return LocalSampler(self.workers, Path(folder))
 
     def save(self, folder: Path) -> None:
-        """Write policy, optimiser and tokenizer files; complete or absent at any instant."""
+        """Write policy and optimiser; complete or absent at any instant."""
         self.workers.call("save", Path(folder))
 
     def restore(self, folder: Path) -> None:

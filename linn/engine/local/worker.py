@@ -59,7 +59,6 @@ class Worker:
             width=self.options.width,
             autocast=self.options.autocast,
             load=self._read,
-            assets=folder,
         )
         self.sampler = BatchSampler(self.trainer.model, self.options.capacity)
 

@@ -1,15 +1,135 @@
-"""A checkpoint's weights in another precision."""
+"""A folder's weights in another dtype, shard by shard: a model larger than the memory will do."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from linn.engine.models.load import load
+from linn.engine.models.precision import KEY, Precision, precision_of
+from linn.engine.models.weight_files import (
+    DTYPES,
+    bytes_of,
+    headers,
+    with_dtype,
+    write_config,
+    write_weights,
+)
+from linn.errors import InfrastructureError, UserError
+
+Plan = dict[str, tuple[Path, torch.dtype | None]]
+"""Where a tensor is, and the dtype it gets; None: the one it has."""
 
 
-def convert(source: Path, folder: Path, dtype: Literal["float32", "bfloat16"] | str) -> None:
-    """Write config.json and model.safetensors of `source` into `folder`, in `dtype`."""
-    load(source, torch.float32).save(folder, getattr(torch, dtype))
+def convert(
+    source: Path,
+    folder: Path,
+    dtype: str | None,
+    shard_bytes: int,
+    note: Callable[[float, int], None],
+) -> str:
+    """Write config.json and the weights of `source` into `folder`; returns their dtype.
+
+    dtype: float32, bfloat16 or float16; None: as the base of the checkpoint had them, tensor by
+    tensor. note: is told (share written, MB written).
+
+    Raises UserError for weights that are not finite in that dtype, InfrastructureError where the
+    disk is too small.
+    """
+    raw: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    base = precision_of(raw, source)
+    aim = base
+    if dtype == "float32":
+        aim = Precision(dtype)
+    elif dtype is not None:
+        aim = Precision(dtype, base.float32)
+
+    plan: Plan = {}
+    sizes: dict[str, int] = {}
+    for file, name, found, shape in headers(source):
+        # Anything that is no weight (counts, masks) stays as it is.
+        kind = getattr(torch, aim.of(name)) if found in DTYPES else None
+        plan[name] = file, kind
+        sizes[name] = prod(shape) * (kind.itemsize if kind else bytes_of(found))
+
+    with ExitStack() as stack:
+        weights = _Weights(stack)
+        for name in _written_twice(raw, plan, weights):
+            del sizes[name]
+        total = sum(sizes.values())
+        _check_space(folder, total)
+
+        def tensor(name: str) -> Tensor:
+            file, kind = plan[name]
+            value = weights.read(file, name)
+            return _cast(value, kind, f"{source}: tensor {name}") if kind else value
+
+        write_weights(
+            sizes, tensor, folder, shard_bytes, lambda done: note(done / total, done // 10**6)
+        )
+
+    raw.pop(KEY, None)
+    write_config(with_dtype(raw, aim.dtype), folder)
+    return aim.dtype
+
+
+class _Weights:
+    """Tensors of several files, which are opened once."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._files: dict[Path, Any] = {}
+
+    def read(self, file: Path, name: str) -> Tensor:
+        from safetensors import safe_open
+
+        if file not in self._files:
+            self._files[file] = self._stack.enter_context(safe_open(file, "pt"))
+        tensor: Tensor = self._files[file].get_tensor(name)
+        return tensor
+
+
+def _written_twice(raw: dict[str, Any], plan: Plan, weights: _Weights) -> list[str]:
+    """The head of a model with tied embeddings whose folder holds both, if they are equal."""
+    heads = [name for name in plan if name.endswith("lm_head.weight")]
+    if not raw.get("tie_word_embeddings") or len(heads) != 1:
+        return []
+    if raw["model_type"] == "nemotron_h":
+        return []  # transformers does not tie this family, whatever its config says
+    head = weights.read(plan[heads[0]][0], heads[0])
+    for name, (file, _) in plan.items():
+        if name != heads[0] and "embed" in name:
+            other = weights.read(file, name)
+            if other.shape == head.shape and torch.equal(other, head):
+                return heads
+    return []
+
+
+def _cast(value: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """A copy in this dtype. UserError where a value is not finite in it."""
+    out = value.to(dtype, copy=True).contiguous()
+    if not bool(out.isfinite().all()):
+        name = str(dtype).removeprefix("torch.")
+        if bool(value.isfinite().all()):
+            raise UserError(
+                f"{what} holds {float(value.abs().max()):.3g}, more than {name} can; "
+                "export with --dtype bfloat16"
+            )
+        raise UserError(f"{what} holds values that are not finite: this checkpoint is broken")
+    return out
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InfrastructureError(
+            f"{folder.parent}: the weights take {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are "
+            "free; give a folder on another disk, or --dtype bfloat16"
+        )

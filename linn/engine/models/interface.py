@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor
+
+from linn.engine.protocol import SHARD_BYTES
 
 
 class State(Protocol):
@@ -58,9 +59,11 @@ class CausalLM(Protocol):
         """Feed one token per row (int64 [B]); logits [B, V] and the new state. No gradients."""
         ...
 
-    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors in Hugging Face layout.
+    def save(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        """Write config.json and the weights, in the dtype they have, in Hugging Face layout.
 
-        `dtype`: of the written weights; by default the one they have.
+        The config is the base's own but for class and dtype. Weights above `shard_bytes` become
+        shards with an index. The same weights give the same bytes. A tied head is written once
+        where transformers ties it too.
         """
         ...

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.precision import KEY, kept, precision_of
 from linn.errors import UserError
 
 
@@ -19,6 +20,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
     """
     config = _read_config(folder)
     family = config["model_type"]
+    config[KEY] = kept(precision_of(config, folder))
 
     if family == "nemotron_h":
         from linn.engine.models.nemotron_h.model import NemotronH
@@ -28,7 +30,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
     # Imported here, so that a run of our own family never waits for transformers.
     from linn.engine.models.transformers_lm import TransformersLM
 
-    return TransformersLM.load(folder, dtype)
+    return TransformersLM.load(folder, config, dtype)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from linn.engine.models.interface import State
 from linn.engine.models.rectangles import into_rows, rectangles, segment_lengths
+from linn.engine.models.weight_files import config_of, write_config
+from linn.engine.protocol import SHARD_BYTES
 from linn.errors import UserError
 
 _CACHE_LAYERS = {
@@ -139,9 +141,11 @@ class TransformersLM(nn.Module):
 
     packs = True
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, raw: dict[str, Any] | None = None) -> None:
+        """raw: the content of config.json, kept to be saved again; None: the inner model's own."""
         super().__init__()
         self.inner = inner
+        self.raw = raw
         self.vocab = int(inner.get_output_embeddings().weight.shape[0])
         self._takes_positions = "position_ids" in inspect.signature(inner.forward).parameters
         self.eval()
@@ -260,25 +264,26 @@ class TransformersLM(nn.Module):
                 )
         return cache
 
-    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors, in `dtype` (default: the weights' own)."""
-        state = None  # the model's own
-        if dtype:
-            own = self.inner.state_dict()
-            state = {name: value.to(dtype) for name, value in own.items()}
+    def save(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        """Write config.json and the weights in the dtype they have; see `CausalLM.save`."""
+        self.inner.save_pretrained(folder, max_shard_size=shard_bytes)
 
-        # transformers writes the config's dtype, not the one of the weights it is given.
-        config = self.inner.config
-        dtype_before = config.dtype
-        try:
-            config.dtype = dtype or self.inner.get_output_embeddings().weight.dtype
-            self.inner.save_pretrained(folder, state_dict=state)
-        finally:
-            config.dtype = dtype_before
+        # transformers writes what only its own generation reads, and the config in its newest
+        # words: a checkpoint keeps its base's, which other readers know.
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        raw = self.raw
+        if raw is None:
+            raw = self.inner.config.to_dict()
+        architecture = type(self.inner).__name__
+        dtype = self.inner.get_output_embeddings().weight.dtype
+        write_config(config_of(raw, architecture, dtype), folder)
 
     @classmethod
-    def load(cls, folder: Path, dtype: torch.dtype) -> TransformersLM:
-        """Read a folder of any family; UserError says what is unknown or missing."""
+    def load(cls, folder: Path, raw: dict[str, Any], dtype: torch.dtype) -> TransformersLM:
+        """Read a folder of any family; UserError says what is unknown or missing.
+
+        raw: the content of its config.json.
+        """
         import transformers
 
         auto: Any = transformers.AutoModelForCausalLM
@@ -290,6 +295,7 @@ class TransformersLM(nn.Module):
                 dtype=dtype,
                 local_files_only=True,
                 trust_remote_code=False,
+                use_safetensors=True,
                 output_loading_info=True,
             )
         except (ValueError, OSError, KeyError) as error:
@@ -305,7 +311,7 @@ class TransformersLM(nn.Module):
                 "do config.json and weights match?"
             )
 
-        model = cls(inner)
+        model = cls(inner, raw)
         model.check(folder)
         return model
 

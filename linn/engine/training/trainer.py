@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,6 @@ from linn.types import Loss, Optim, Sample
 
 _STATE = "optimizer.safetensors"
 _META = "trainer.json"
-_NOT_ASSETS = (".safetensors", ".bin", ".pt", ".index.json", _META)
-"""Endings of files in a model's folder that are weights or ours, never its tokenizer's."""
 
 
 class Trainer:
@@ -51,7 +48,6 @@ class Trainer:
         tokens: int = 2048,
         autocast: bool = False,
         load: Callable[[Path], CausalLM] = load_model,
-        assets: Path | None = None,
     ) -> None:
         """Take a model with float32 weights; raises ValueError for others.
 
@@ -59,7 +55,6 @@ class Trainer:
         stay in its caches).
         autocast: bf16 matrix products over the float32 weights.
         load: reads what `model.save` wrote.
-        assets: a folder whose tokenizer files go into every checkpoint.
         """
         self.model = model
         self.optim = optim
@@ -69,7 +64,6 @@ class Trainer:
         self.version = 0
         """Optimiser steps since the model was loaded."""
         self._load = load
-        self._assets = assets
 
         module: torch.nn.Module = model  # type: ignore[assignment]
         self._module = module
@@ -217,7 +211,7 @@ class Trainer:
     # ------------------------------------------------------------ on disk
 
     def save(self, folder: Path) -> None:
-        """Weights, optimiser state and tokenizer files into `folder`.
+        """Weights and optimiser state into `folder`.
 
         It is complete or absent at any instant; equal states give equal bytes.
         """
@@ -231,8 +225,6 @@ class Trainer:
             self.model.save(part)
             safetensors.torch.save_file(state, part / _STATE)
             (part / _META).write_text(json.dumps(meta) + "\n")
-            if self._assets:
-                _copy_assets(self._assets, part)
 
     def restore(self, folder: Path) -> None:
         """Read what `save` wrote; training then continues bit for bit.
@@ -318,12 +310,3 @@ def _adamw(parameters: Sequence[torch.nn.Parameter], optim: Optim) -> torch.opti
             "exp_avg_sq": torch.zeros_like(parameter),
         }
     return adamw
-
-
-def _copy_assets(source: Path, folder: Path) -> None:
-    """Copy the files of a model's folder that are neither weights nor in `folder` already."""
-    for file in sorted(source.iterdir()):
-        if not file.is_file() or file.name.endswith(_NOT_ASSETS):
-            continue
-        if not (folder / file.name).exists():
-            shutil.copyfile(file, folder / file.name)

@@ -8,7 +8,6 @@ H hidden size, V vocabulary, L the longest row so far.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ from linn.engine.models.nemotron_h.layers import (
 )
 from linn.engine.models.nemotron_h.segments import Segments, lay_out
 from linn.engine.models.rectangles import into_rows, segment_lengths
+from linn.engine.models.weight_files import config_of, write_config, write_weights
+from linn.engine.protocol import SHARD_BYTES
 
 CHUNK = 32
 """Tokens of a scan chunk: the fastest on a CPU thread (`bench/speed/model.py`). The config's
@@ -270,39 +271,24 @@ class NemotronH(nn.Module):
         """Draw random weights, a function of the seed."""
         weights.draw(self.named_parameters(), self.config, seed)
 
-    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and model.safetensors, in `dtype` (default: the weights' own).
-
-        The same weights give the same bytes.
-        """
-        from safetensors.torch import save_file
-
+    def save(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        """Write config.json and the weights in the dtype they have; see `CausalLM.save`."""
         folder.mkdir(parents=True, exist_ok=True)
-        dtype = dtype or self.lm_head.weight.dtype
+        # A tied head is written too: transformers' class of this family does not tie.
+        tensors = dict(weights.unstacked(self.state_dict()))
 
-        tensors = {}
-        for name, value in weights.unstacked(self.state_dict()):
-            written_dtype = dtype
-            if name.endswith(weights.ROUTER_BIAS):
-                written_dtype = value.dtype
-            tensor = value.detach().to("cpu", written_dtype)
-            # A copy of its own: safetensors refuses tensors that share memory (tied embeddings).
-            tensors[name] = tensor.contiguous().clone()
+        def tensor(name: str) -> Tensor:
+            # A copy: an expert's matrix is a view into the stack of all of them.
+            return tensors[name].detach().to("cpu").contiguous().clone()
 
-        save_file(
-            tensors,
-            folder / "model.safetensors",
-            metadata={"format": "pt"},
-        )
+        sizes = {name: value.nbytes for name, value in tensors.items()}
+        write_weights(sizes, tensor, folder, shard_bytes)
 
         raw = dict(self.raw)
-        raw.pop("torch_dtype", None)  # the old name of dtype
-        raw["architectures"] = ["NemotronHForCausalLM"]
-        raw["dtype"] = str(dtype).removeprefix("torch.")
-        raw.pop("mamba_dt_limit", None)  # an old name too
+        raw.pop("mamba_dt_limit", None)  # an old name
         raw["time_step_limit"] = list(self.config.time_step_limit)
-        text = json.dumps(raw, indent=2, sort_keys=True) + "\n"
-        (folder / "config.json").write_text(text, encoding="utf-8")
+        dtype = self.lm_head.weight.dtype
+        write_config(config_of(raw, "NemotronHForCausalLM", dtype), folder)
 
     @classmethod
     def load(cls, folder: Path, raw: dict[str, Any], dtype: torch.dtype) -> NemotronH:
