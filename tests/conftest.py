@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 from hypothesis import settings
+
+# Tests start `linn` and its workers some hundred times, and each xdist worker imports every test.
+# Whatever the machine's setting is, a module is compiled once and not at every start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("linn", deadline=None)
 settings.load_profile("linn")

@@ -112,6 +112,14 @@ def test_a_wrong_word_is_one_line(arguments, found):
     assert found in refused(*arguments)
 
 
+def test_help_says_of_every_verb_what_it_does_on_one_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = said("--help")
+    verbs = out.partition("Commands:\n")[2].splitlines()
+    assert code == 0 and len(verbs) == len(cli.app.registered_commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in verbs), out
+
+
 def test_inputs_that_are_not_there_are_refused_before_anything_is_written(tmp_path):
     (tmp_path / "file").write_text("")
     alone = RECIPE["stages"][:1]

@@ -194,3 +194,21 @@ def test_dealing_balances_tokens_and_is_undone() -> None:
 def test_the_controller_needs_no_torch() -> None:
     code = "import sys, linn.engine.local.controller; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_a_worker_needs_no_compiler() -> None:
+    """torch's compiler is imported by what nobody expects, and doubles the start of a worker."""
+    code = """
+import sys
+from pathlib import Path
+import torch
+from linn.engine.local import worker
+from linn.engine.models.load import load
+from linn.engine.training.trainer import Trainer
+from linn.types import Optim
+import linn.bases
+Trainer(load(Path(linn.bases.__file__).parent / "tiny-0"), Optim())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

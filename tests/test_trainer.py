@@ -13,6 +13,7 @@ from support import toy_lm
 from support.toy_lm import ToyLM
 
 from linn.engine.sampling.live_batch import BatchSampler
+from linn.engine.training.adamw import AdamW
 from linn.engine.training.gradient_norm import gradient_norm
 from linn.engine.training.token_weights import StepFailed, token_weights
 from linn.engine.training.trainer import Trainer
@@ -54,6 +55,34 @@ def with_advantage(sample: Sample, value: float) -> Sample:
 def trainer(width: int = 32, tokens: int = 64, **optim: object) -> Trainer:
     constants = Optim(**optim)  # type: ignore[arg-type]
     return Trainer(ToyLM(), constants, width, tokens, load=toy_lm.load)
+
+
+def test_adamw_takes_the_steps_of_torchs_own_class() -> None:
+    """The same bits: decay on matrices alone, another rate at every step."""
+    optim = Optim(betas=(0.9, 0.98), eps=1e-7, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(*shape, generator=generator) for shape in [(3, 4), (5,), (2, 3, 2)]]
+    own = [torch.nn.Parameter(value.clone()) for value in start]
+    torchs = [torch.nn.Parameter(value.clone()) for value in start]
+
+    adamw = AdamW(own, optim)
+    matrices = {"params": [torchs[0], torchs[2]], "weight_decay": 0.1}
+    vectors = {"params": [torchs[1]], "weight_decay": 0.0}
+    reference = torch.optim.AdamW(
+        [matrices, vectors], lr=0.0, betas=optim.betas, eps=optim.eps, foreach=True
+    )
+    for step in range(1, 6):
+        for one, other in zip(own, torchs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for group in reference.param_groups:
+            group["lr"] = 0.01 / step
+        reference.step()
+        adamw.step(0.01 / step)
+        for one, other in zip(own, torchs, strict=True):
+            assert torch.equal(one, other)
+            for key, value in reference.state[other].items():
+                assert torch.equal(adamw.state[one][key], value), key
 
 
 def parameters(t: Trainer) -> dict[str, torch.Tensor]:

@@ -76,7 +76,7 @@ def filter_rows(
     judge: Judge = None,
     options: Options = None,
 ) -> None:
-    """Measure how often a model solves each row, and keep the rows worth training on."""
+    """Keep the rows worth training on. A model shows it: how often does it solve each?"""
     from linn.data.rows import writable
     from linn.domains.load import load
     from linn.offline import difficulty

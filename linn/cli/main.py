@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    # Help as plain text: the library that draws boxes takes longer to import than all else here.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -80,7 +82,7 @@ def run(
         bool, typer.Option("--json", help="with --dry-run: print the price alone, as JSON")
     ] = False,
 ) -> None:
-    """Run a recipe stage by stage; on an existing run folder, go on where it stands."""
+    """Run a recipe stage by stage. On an existing run folder, go on where it stands."""
     from linn.pricing.plan import check_inputs
     from linn.recipe import load as recipes
     from linn.report import build
@@ -132,7 +134,7 @@ def _print_plan(
 
 @app.command()
 def ls(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]) -> None:
-    """The ledger as a table: stages down, domains across, the best starred, losses flagged."""
+    """Print the ledger as tables. Stages down, domains across, the best starred, losses flagged."""
     from linn.ledger import Ledger
 
     path = run_folder(folder)
@@ -224,7 +226,7 @@ def export(
         str, typer.Option(help="weights above it are cut into files of at most this size")
     ] = "5GB",
 ) -> None:
-    """Write a checkpoint as a Hugging Face folder with a model card that holds its ledger rows."""
+    """Write a checkpoint as a Hugging Face folder. Its model card holds its ledger rows."""
     from linn.run.export import export_checkpoint
 
     typer.echo(f"exported: {export_checkpoint(checkpoint, folder, dtype, shard_size)}")
@@ -245,7 +247,7 @@ def compare(
     out: Out = None,
     changes: Changes = None,
 ) -> None:
-    """Run a recipe over several seeds and compare two of its stages by steps and by CPU-seconds."""
+    """Compare two stages of a recipe over several seeds. By steps and by CPU-seconds."""
     from linn.report import build
     from linn.run.compare import compare_arms, table_of
 

@@ -53,7 +53,7 @@ def grade(
     judge: Judge = None,
     options: GradeOptions = None,
 ) -> None:
-    """Grade replies offline with a domain's own grader, or a judge model."""
+    """Grade replies offline, by the domain's grader or a judge model."""
     import asyncio
     from contextlib import ExitStack
 
@@ -121,8 +121,10 @@ def check(
         ),
     ] = None,
 ) -> None:
-    """Prove a domain: gold earns 1, another's gold doesn't,
-    hostile replies neither raise, earn nor hang."""
+    """Prove a domain and its grader.
+
+    Gold earns 1, another's gold doesn't, hostile replies neither raise, earn nor hang.
+    """
     from linn.domains.check import check as findings_of
     from linn.domains.load import load
 
@@ -165,8 +167,10 @@ def tasks(
         typer.Option(metavar="FILE", help="make none; prove every task of a file that was made"),
     ] = None,
 ) -> None:
-    """Make repair tasks for swe_agentic: bugs in published packages,
-    proved by the packages' own tests."""
+    """Make repair tasks for swe_agentic.
+
+    They are bugs in published packages, proved by the packages' own tests.
+    """
     from linn.data.rows import writable, write_rows
     from linn.domains.swe_agentic.make_tasks import PACKAGES, make_all
 
@@ -304,7 +308,10 @@ def data(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Tell what a data file holds, or which of its prompts overlap with evaluation sets."""
+    """Tell what a data file holds.
+
+    With --against: which of its prompts overlap with evaluation sets.
+    """
     from linn.data.names import located
 
     path = located(file)

@@ -11,8 +11,9 @@ from linn.domains.base import Domain
 from linn.types import Message, Prompt, Reply, Verdict
 
 # A number with all that clings to it, so that "95/2", "3.95" and "95²" are not read as 95.
-# `\d` also matches look-alike digits, which then differ from the result.
-_NUMBER = re.compile(r"[-−–]?\d[\w.,:/^*]*")
+# `\d` also matches look-alike digits, which then differ from the result. A sign or a digit begins
+# it: one set, not an optional sign, lets `re` pass over a megabyte without numbers quickly.
+_NUMBER = re.compile(r"[-−–\d](?:(?<=\d)|\d)[\w.,:/^*]*")
 
 
 @dataclass(frozen=True)

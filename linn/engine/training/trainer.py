@@ -21,6 +21,7 @@ from torch import Tensor
 from linn import files
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load as load_model
+from linn.engine.training.adamw import AdamW
 from linn.engine.training.gradient_norm import gradient_norm
 from linn.engine.training.losses import OBJECTIVES, Signal, precision, score, token_logprobs
 from linn.engine.training.metrics import StepMetrics, processes
@@ -75,7 +76,7 @@ class Trainer:
             )
         self._device = parameters[0].device
         self._flat = _flat_gradient(parameters)
-        self._adamw = _adamw(parameters, optim)
+        self._adamw = AdamW(parameters, optim)
 
     def step(
         self,
@@ -111,9 +112,7 @@ class Trainer:
 
         if norm > self.optim.clip:
             gradient.mul_(self.optim.clip / norm)
-        for group in self._adamw.param_groups:
-            group["lr"] = lr
-        self._adamw.step()
+        self._adamw.step(lr)
         self.version += 1
         return {"loss": value, "grad_norm": norm, "lr": lr} | metrics.reduced()
 
@@ -284,29 +283,3 @@ def _flat_gradient(parameters: Sequence[torch.nn.Parameter]) -> Tensor:
         parameter.grad = flat[start:end].view_as(parameter)
         start = end
     return flat
-
-
-def _adamw(parameters: Sequence[torch.nn.Parameter], optim: Optim) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices alone, its state made already."""
-    matrices = [p for p in parameters if p.ndim >= 2]
-    vectors = [p for p in parameters if p.ndim < 2]  # norms, biases, A and D of Mamba
-    groups = [
-        {"params": matrices, "weight_decay": optim.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    adamw = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=0.0,
-        betas=optim.betas,
-        eps=optim.eps,
-        foreach=True,
-    )
-
-    # Made now, so that version 0 saves and restores like any other.
-    for parameter in parameters:
-        adamw.state[parameter] = {
-            "step": torch.zeros(()),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-    return adamw

@@ -157,7 +157,9 @@ class Backbone(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embeddings = nn.Embedding.from_pretrained(
+            torch.empty(config.vocab_size, config.hidden_size), freeze=False
+        )
         self.layers = nn.ModuleList([Block(config, letter) for letter in config.pattern])
         self.norm_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
 

@@ -1,0 +1,60 @@
+"""AdamW (Loshchilov and Hutter 2019), by torch's own functional form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim.adamw import adamw
+
+from linn.types import Optim
+
+
+class AdamW:
+    """AdamW with weight decay on matrices alone.
+
+    The class `torch.optim.AdamW` gives the same bits, but its constructor imports torch's compiler.
+    That would double the time in which a worker starts.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], optim: Optim) -> None:
+        self.optim = optim
+        matrices = [p for p in parameters if p.ndim >= 2]
+        vectors = [p for p in parameters if p.ndim < 2]  # norms, biases, A and D of Mamba
+        self._groups = [(matrices, optim.weight_decay), (vectors, 0.0)]
+
+        # Made now, so that version 0 saves and restores like any other.
+        self.state: dict[Parameter, dict[str, Tensor]] = {}
+        for parameter in parameters:
+            self.state[parameter] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """Update every parameter in place by its gradient."""
+        beta1, beta2 = self.optim.betas
+        for parameters, weight_decay in self._groups:
+            if not parameters:
+                continue
+            states = [self.state[parameter] for parameter in parameters]
+            adamw(
+                list(parameters),
+                [parameter.grad for parameter in parameters if parameter.grad is not None],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                foreach=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                lr=lr,
+                weight_decay=weight_decay,
+                eps=self.optim.eps,
+                maximize=False,
+            )
