@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from linn.errors import UserError
-from linn.ledger import Ledger, score
+from linn.ledger import Interval, Ledger, score
 from linn.report import build, recovery_table, table
+from linn.report.files import read_run
 from linn.report.numbers import format_score, format_tick
+from linn.report.page import bar
 from linn.report.plots import Line, plot, thin_out
+from linn.report.summary import greedy_moves
 from linn.report.transcripts import clean, cut
 from linn.types import Score
 from tests.support.run_folder import (
@@ -308,6 +311,71 @@ def test_newly_right_joins_on_the_prompt(tmp_path: Path) -> None:
     assert "1 of 4 prompts of test-greedy, against a: d 1" in section and "0.00 → 1.00" in section
     assert "old 2" in section and "new 2" in section and "unmatched" not in section
     assert "Newly wrong 0 of 4 prompts" in section
+
+
+def test_a_base_that_was_not_measured_has_no_section(tmp_path: Path) -> None:
+    rows = [{"prompt_id": "1", "domain": "d", "reward": 1.0, "text": "x"}]
+    write_lines(tmp_path / "stages/01-a/evals/test-greedy.jsonl", rows)
+    stages = [
+        {"name": "base", "parent": None, "folder": "stages/00-base"},
+        {"name": "a", "parent": "base", "folder": "stages/01-a"},
+    ]
+    (tmp_path / "run.json").write_text(json.dumps({"stages": stages}))
+    page = build(tmp_path).read_text(encoding="utf-8")
+    assert page.count('<article class="stage"') == 1
+    assert "0 of 0" not in words(page) and "Newly" not in words(page)
+
+
+def test_a_loss_leads_to_the_prompts_that_were_lost(run_folder: Path) -> None:
+    """A red flag is a link to a prompt of its domain that turned from right to wrong."""
+    run = read_run(run_folder)
+    page = build(run_folder).read_text(encoding="utf-8")
+    lost = {
+        (stage, cell.score.domain)
+        for stage, cells in table(run.scores, run.parents, "test", "greedy", run.taught).rows
+        for cell in cells
+        # Rewards of preference lie between 0 and 1: few prompts turn from right to wrong.
+        if cell is not None and cell.lost and cell.score.domain != "preference"
+    }
+    label = r'href="#(lost-[\d-]+)" aria-label="▼[\d.]+: what (\S+) lost in (\S+)"'
+    labels = re.findall(label, page)
+    assert lost and lost <= {(stage, domain) for _, stage, domain in labels}
+    for link, _, domain in labels:
+        shown = page[page.index(f'id="{link}"') :]
+        heading = words(shown[shown.index(">") + 1 : shown.index("<pre")]).split()
+        assert float(heading[0]) > float(heading[2]) and heading[3] == domain, heading
+
+
+def test_the_largest_greedy_moves_are_told(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path))
+    (sentence,) = greedy_moves(run, table(run.scores, run.parents, "test", "greedy", run.taught))
+    moves = {}
+    greedy = [row for row in run.scores if row.metric == "greedy"]
+    scores = {(s.stage, s.domain): s.value for s in greedy if s.split == "test"}
+    for (stage, domain), value in scores.items():
+        if run.parents[stage] is not None:
+            moves[value - scores[run.parents[stage], domain]] = (stage, domain)
+    (worst, lost), (best, gained) = moves[min(moves)], moves[max(moves)]
+    assert f"loss is {lost} in {worst}, from" in sentence
+    assert f"gain is {gained} in {best}, from" in sentence
+
+
+@pytest.mark.parametrize(
+    ("share", "beyond"),
+    [
+        (Interval(0.9, 0.4, 1.5), ""),
+        (Interval(0.9, 0.4, 1.6), "above"),
+        (Interval(1.98, 1.7, 2.2), "above"),
+        (Interval(0.0, -0.6, 0.5), "below"),
+        (Interval(0.5, -3.0, 4.0), "below above"),
+    ],
+)
+def test_a_recovery_outside_its_box_is_cut_and_marked(share: Interval, beyond: str) -> None:
+    place = bar(share)
+    assert place["beyond"] == beyond
+    for part in ("bar", "whisker"):
+        left, width = map(float, re.findall(r"[\d.]+", place[part]))
+        assert left >= 0 and width >= 0 and left + width <= 100.1
 
 
 def test_plot_spans_its_box_and_keeps_spikes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,9 @@ from linn.report.comparison import comparison
 from linn.report.curves import Panel, curves
 from linn.report.files import RunFiles, StageFiles, read_run, text
 from linn.report.numbers import format_percent, format_range, format_score, format_tick
-from linn.report.summary import summary
+from linn.report.summary import greedy_moves, summary
 from linn.report.tables import Cell, Recovery, Table, recovery_table, table
-from linn.report.transcripts import EACH, Sort, clean, transcripts
+from linn.report.transcripts import EACH, Sort, clean, label, transcripts
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -54,17 +55,20 @@ def render(run: RunFiles) -> str:
     recoveries = [
         (stage, *_recovery(run, stage)) for stage in run.stages if stage.teachers and stage.parent
     ]
+    chapters = _chapters(run)
     return _template().render(
         run=run,
         name=text(run.about, "name") or run.folder.resolve().name,
-        summary=summary(run, cascade, recoveries),
+        summary=[*summary(run, cascade, recoveries), *greedy_moves(run, greedy)],
         tables=[
             ("Sampled", "Mean reward at the stage's own sampling.", cascade),
             ("Greedy", "At temperature 0.", greedy),
         ],
         recoveries=[entry for entry in recoveries if entry[1]],
         comparison=comparison(run.compare),
-        chapters=_chapters(run),
+        chapters=chapters,
+        losses=loss_links(chapters),
+        loss_link=loss_link,
         stages={stage.name: stage for stage in run.stages},
         shade=shade,
         bar=bar,
@@ -95,6 +99,7 @@ def _template() -> Template:
         short=format_score,
         tick=format_tick,
         percent=format_percent,
+        label=label,
     )
 
     return environment.get_template("page.html.jinja")
@@ -111,14 +116,34 @@ def _recovery(run: RunFiles, stage: StageFiles) -> tuple[list[Recovery], Interva
 
 def _chapters(run: RunFiles) -> list[Chapter]:
     stages = {stage.name: stage for stage in run.stages}
-    # Best and worst hold one text each, newly right and newly wrong two.
-    room = min(4000, TEXT_BUDGET // max(1, len(stages) * EACH * 6))
+    # Best and worst hold one text each, newly right two, newly wrong two per domain.
+    domains = {score.domain for score in run.scores}
+    texts = EACH * 4 + max(EACH, len(domains)) * 2
+    room = min(4000, TEXT_BUDGET // max(1, len(stages) * texts))
     chapters = []
     for stage in run.stages:
         rows = stage.metrics()
         parent = stages.get(stage.parent) if stage.parent else None
-        chapters.append(Chapter(stage, len(rows), curves(rows), transcripts(stage, parent, room)))
+        chapter = Chapter(stage, len(rows), curves(rows), transcripts(stage, parent, room))
+        # A base that was not measured has nothing to show.
+        if stage.parent is not None or chapter.panels or chapter.sorts:
+            chapters.append(chapter)
     return chapters
+
+
+def loss_links(chapters: Sequence[Chapter]) -> dict[tuple[str, str], str]:
+    """(stage, domain) -> id of the first transcript of a prompt that the stage lost there."""
+    links: dict[tuple[str, str], str] = {}
+    for place, chapter in enumerate(chapters):
+        for sort in chapter.sorts:
+            for number, shown in enumerate(sort.shown if sort.are_losses else ()):
+                links.setdefault((chapter.stage.name, shown.domain), loss_link(place, number))
+    return links
+
+
+def loss_link(chapter: int, number: int) -> str:
+    """The id of a lost transcript: numbers alone, since names are not to be trusted."""
+    return f"lost-{chapter}-{number}"
 
 
 def shade(cells: list[Cell | None], cell: Cell) -> str:
@@ -140,7 +165,8 @@ def counts(cells: list[Cell | None]) -> str:
 def bar(share: Interval) -> dict[str, str]:
     """CSS of a recovery's bar and of its whisker.
 
-    Left end and width, in percent of a track that runs from −50 % to 150 %.
+    Left end and width, in percent of a track that runs from −50 % to 150 %. `beyond`: classes that
+    mark the ends at which something lies outside and is cut off.
     """
 
     def place(value: float) -> float:
@@ -148,8 +174,14 @@ def bar(share: Interval) -> dict[str, str]:
 
     left, right = sorted((place(0.0), place(share.value)))
     low, high = place(share.low), place(share.high)
+    beyond = []
+    if min(share.value, share.low) < -0.5:
+        beyond.append("below")
+    if max(share.value, share.high) > 1.5:
+        beyond.append("above")
 
     return {
         "bar": f"left:{left:.1f}%;width:{right - left:.1f}%",
         "whisker": f"left:{low:.1f}%;width:{high - low:.1f}%",
+        "beyond": " ".join(beyond),
     }

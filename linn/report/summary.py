@@ -141,3 +141,36 @@ def _given_back(stage: StageFiles, lines: list[Recovery], total: Interval | None
         f"and on average gave back {format_percent(total.value)} of the gap "
         f"(95 % interval {low} to {high})."
     ]
+
+
+def greedy_moves(run: RunFiles, table: Table) -> list[str]:
+    """The largest loss and the largest gain in the greedy table, if it marks any.
+
+    What sampling hides: a domain may fall to nothing at temperature 0 alone.
+    """
+    values = {
+        (stage, cell.score.domain): cell.score.value
+        for stage, cells in table.rows
+        for cell in cells
+        if cell is not None
+    }
+    moves = []
+    for stage, cells in table.rows:
+        for cell in cells:
+            if cell is None or not (cell.lost or cell.gained):
+                continue
+            domain, after = cell.score.domain, cell.score.value
+            before = values.get((run.parents[stage] or "", domain))
+            if before is not None:
+                ends = f"from {format_score(before)} to {format_score(after)}"
+                moves.append((after - before, f"{domain} in {stage}, {ends}"))
+    if not moves:
+        return []
+
+    loss, gain = min(moves), max(moves)
+    parts = []
+    if loss[0] < 0:
+        parts.append(f"the largest loss is {loss[1]}")
+    if gain[0] > 0:
+        parts.append(f"the largest gain is {gain[1]}")
+    return [f"At temperature 0 {'; '.join(parts)}."]

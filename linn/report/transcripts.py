@@ -16,7 +16,9 @@ from linn.report.files import Row, StageFiles, number, text
 from linn.report.numbers import format_score
 
 EACH = 2
-"""Transcripts of a sort in a stage."""
+"""Transcripts of a sort in a stage. Of those newly wrong one per domain, where there are more."""
+NEWLY_WRONG = "Newly wrong"
+"""The title of the prompts that a stage lost."""
 TURNED = 0.5
 """A prompt has become right or wrong when its reward moved at least this far."""
 
@@ -60,7 +62,12 @@ class Sort:
     note: str
     """Where they were taken from, with counts."""
     shown: tuple[Shown, ...]
-    """At most `EACH`."""
+    """At most `EACH`; of those newly wrong at least one per domain that has any."""
+
+    @property
+    def are_losses(self) -> bool:
+        """Whether these are the prompts that a stage lost."""
+        return self.title == NEWLY_WRONG
 
 
 def clean(raw: str) -> str:
@@ -73,6 +80,11 @@ def clean(raw: str) -> str:
         return f"<U+{ord(match.group()):04X}>"
 
     return _INVISIBLE.sub(code, raw.replace("\r\n", "\n"))
+
+
+def label(raw: str) -> str:
+    """A name as it is shown: cleaned, and not longer than a name is."""
+    return clean(raw)[:80]
 
 
 def cut(raw: str, room: int) -> str:
@@ -192,18 +204,22 @@ def _turned(
         if old is None or number(new, "reward") is None or number(old, "reward") is None:
             continue
         pairs.append(_Pair(old, new))
+    if not pairs:  # the parent was not measured, or on other prompts
+        return []
 
     right = sorted((p for p in pairs if p.rise >= TURNED), key=lambda p: -p.rise)
     wrong = sorted((p for p in pairs if -p.rise >= TURNED), key=lambda p: p.rise)
     sorts = []
 
-    for title, turned in (("Newly right", right), ("Newly wrong", wrong)):
+    for title, turned in (("Newly right", right), (NEWLY_WRONG, wrong)):
         domains = Counter(text(pair.new, "domain") for pair in turned).most_common()
         note = f"{len(turned):,} of {len(pairs):,} prompts of {name}, against {before.stage}"
         if domains:
             note += ": " + ", ".join(f"{domain} {count}" for domain, count in domains)
         old_of = {id(pair.new): pair.old for pair in turned}
-        chosen = _pick([pair.new for pair in turned])
+        # Each domain that a stage cost something shows what was lost.
+        most = max(EACH, len(domains)) if title == NEWLY_WRONG else EACH
+        chosen = _pick([pair.new for pair in turned], most)
         shown = tuple(
             _both(before.stage, old_of[id(new)], after.stage, new, room) for new in chosen
         )
@@ -212,12 +228,12 @@ def _turned(
     return sorts
 
 
-def _pick(rows: Sequence[Row]) -> list[Row]:
-    """The first `EACH`, from as many domains as there are."""
+def _pick(rows: Sequence[Row], most: int = EACH) -> list[Row]:
+    """The first `most`, from as many domains as there are."""
     first_of = {text(row, "domain"): row for row in reversed(rows)}
     firsts = [row for row in rows if first_of[text(row, "domain")] is row]
     others = [row for row in rows if first_of[text(row, "domain")] is not row]
-    return [*firsts, *others][:EACH]
+    return [*firsts, *others][:most]
 
 
 def _one(row: Row, room: int) -> Shown:
@@ -239,8 +255,8 @@ def _shown(row: Row, reward: str, texts: tuple[tuple[str, str], ...]) -> Shown:
     parts = (text(row, "status"), text(row, "error"))
     status = " ".join(part for part in parts if part and part != "ok")
     return Shown(
-        domain=clean(text(row, "domain"))[:80],
-        prompt_id=clean(text(row, "prompt_id"))[:80],
+        domain=label(text(row, "domain")),
+        prompt_id=label(text(row, "prompt_id")),
         reward=reward,
         status=clean(status)[:300],
         note=clean(text(row, "note"))[:300],
