@@ -91,7 +91,7 @@ class DomainConfig(Config):
     )
     rows: str | None = Field(
         None,
-        description="JSONL in the released row layout, instead of the generator: a path, "
+        description="JSONL or Parquet in the released row layout, instead of the generator: a path, "
         "or hf://datasets/OWNER/REPO/FILE",
     )
     skip_bad: bool = Field(
