@@ -44,7 +44,8 @@ def grade(
     domain: Annotated[str, typer.Argument(help="a domain's name or ./file.py")],
     rows: Annotated[str, typer.Option(help="JSONL or Parquet in the released row layout")],
     replies: Annotated[
-        Path, typer.Option(help='JSONL or Parquet of {"row": i, "text": …} or {"row": i, "messages": […]}')
+        Path,
+        typer.Option(help='JSONL or Parquet: {"row": i, "text": …} or {"row": i, "messages": […]}'),
     ],
     out: Annotated[Path, typer.Option(help="where the verdicts go, JSONL")],
     skip_bad: Annotated[

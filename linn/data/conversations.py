@@ -15,6 +15,7 @@ from linn.chat.request import instructions_of
 from linn.chat.tool_calls import CALL, CALL_END, decoded, outside_calls, read_calls
 from linn.chat.turns import REASONING_KEYS, BadCall, content_text, to_messages
 from linn.data.definitions import Signatures, of_row
+from linn.data.layouts import as_messages
 from linn.data.rows import BadRow
 from linn.errors import UserError
 from linn.types import Message, ToolCall
@@ -45,8 +46,10 @@ class Conversation:
 def conversation(row: Mapping[str, Any]) -> Conversation:
     """One row as a conversation; BadRow names the field that is wrong.
 
-    Nothing is repaired or guessed.
+    Nothing is repaired or guessed. ShareGPT, Alpaca, and rows of a prompt and a completion are read
+    as well.
     """
+    row = as_messages(row)
     turns = _turns(row)
     tools = of_row(row)
     for i, turn in enumerate(turns):

@@ -9,6 +9,7 @@ from typing import Any
 
 from linn.chat.turns import to_messages
 from linn.data.agents import is_for, owner
+from linn.data.layouts import present
 from linn.data.rows import BadRow, Lines, object_of
 from linn.data.tally import Tally, fault
 from linn.domains.base import Domain
@@ -146,7 +147,7 @@ def _numbered(
         row = None
 
         try:
-            row = object_of(raw)
+            row = present(object_of(raw))
         except BadRow as error:
             _count_or_raise(where, error, broken)
 
