@@ -152,7 +152,7 @@ def test_definitions_in_the_system_text_count(system: str) -> None:
         turn("assistant", "12"),
     ]
     assert conversation({"messages": turns}).tools == ()
-    assert list(of_text(system)) == [("weather", ["city"])]
+    assert list(of_text(system)) == [("weather", {"city": False})]
     turns[2] = turn("assistant", XML.replace("city", "day"))
     with pytest.raises(BadRow, match=r"messages\[2\].content: call 1: 'weather' lacks city"):
         conversation({"messages": turns})

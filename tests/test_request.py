@@ -10,7 +10,8 @@ import pytest
 from support.chats import HISTORY, WEATHER, call, row, says
 
 from linn.chat import render as chat
-from linn.chat.request import Request, render_row, request_of, to_messages
+from linn.chat.request import Request, render_row, request_of
+from linn.chat.turns import to_messages
 from linn.errors import UserError
 from linn.types import Message, ToolCall
 
@@ -119,8 +120,14 @@ def test_where_rows_keep_their_options() -> None:
                 }
             }
         )
-        == off
-    )
+        != off
+    ), "a null that a table filled in"
+    for mode, text in (
+        (False, off),
+        ("False", off),
+        ("true", chat.render([Message("user", "Hi")])),
+    ):
+        assert render_row(row(hi, enable_thinking=mode)) == text
     metadata = {"chat_template_kwargs": '{"enable_thinking": false}'}
     assert (
         render_row({"responses_create_params": {"input": hi, "metadata": metadata, "tools": None}})
@@ -165,7 +172,7 @@ WRONG: list[tuple[Mapping[str, Any], str]] = [
     ),
     (
         {"responses_create_params": {"input": "x", "tools": ["f"]}},
-        "tools: expected a list of function definitions",
+        r"tools\[0\]: expected a function definition, found 'f'",
     ),
     (
         {"responses_create_params": {"input": "x"}, "chat_template_kwargs": "no"},

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from linn.chat import render as chat
 from linn.chat.request import render_row
+from linn.chat.template import Nemotron
 from linn.data.agents import check_signal, is_for, owner, owner_in_words
 from linn.data.names import is_remote, located
 from linn.data.rows import BadRow, write_rows
@@ -458,6 +459,7 @@ def chat_row(n: int) -> dict[str, Any]:
 
 def stage(path: Path, taken: dict[str, int] | None = None, skip_bad: bool = True) -> Any:
     codec = types.SimpleNamespace(
+        template=Nemotron(),
         encode_spans=lambda spans, most: (
             [len(text) for text, _ in spans],
             [flag for _, flag in spans],

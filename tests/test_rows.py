@@ -229,7 +229,7 @@ def test_files_without_rows(tmp_path: Path, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("head", "says"),
     [
-        (b"PAR1xxxx", "Parquet"),
+        (b"PAR1xxxx", "not a whole Parquet file"),
         (b"PK\x03\x04x", "zip"),
         ("{}".encode("utf-16"), "UTF-16"),
         (b"BZh9x", "bunzip2"),

@@ -356,7 +356,7 @@ def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
     tally, ids, domain = Tally(f"rollouts of nemo-gym's {server}"), set(), Instruct()
     for rollout in examples(folder, server, "example_rollouts"):
         text = "".join(part["text"] for part in rollout["response"]["output"][-1]["content"])
-        _, reply = reply_from({"row": 0, "text": text})
+        reply = reply_from({"row": 0, "text": text})
         verdict = domain.verify(domain.from_row(rollout, 0), reply)
         tally.add(verdict.reward, rollout["reward"], case=rollout)
         for id_, kwargs, theirs in zip(

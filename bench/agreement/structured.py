@@ -371,7 +371,7 @@ def _graded(
         prompt = domain.from_row({"responses_create_params": question, **row}, index)
     except UserError:
         return "raises", theirs
-    _, answer = reply_from({"row": 0, **reply})
+    answer = reply_from({"row": 0, **reply})
     return domain.verify(prompt, answer).reward, theirs
 
 

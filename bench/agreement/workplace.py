@@ -213,7 +213,7 @@ def _end_states(
         tool_call = {"id": str(number), "function": function}
         turns.append({"role": "assistant", "tool_calls": [tool_call]})
     turns.append({"role": "assistant", "content": "done"})
-    _, reply = reply_from({"row": 0, "messages": turns})
+    reply = reply_from({"row": 0, "messages": turns})
     ours = domain.verify(domain.from_row(row, index), reply).reward == 1
     with contextlib.redirect_stdout(io.StringIO()):  # it prints every error
         return ours, bool(module.is_correct(_texts(calls), _texts(truth), None))

@@ -24,6 +24,7 @@ from linn.chat.tool_calls import (
     FUNCTION_END,
     PARAMETER,
     PARAMETER_END,
+    outside_calls,
     read_calls,
 )
 from linn.types import Message, ToolCall
@@ -367,12 +368,14 @@ def parse(text: str, thinking: bool = True, tools: Sequence[Mapping[str, Any]] =
     are text.
     """
     text = text.split(END, 1)[0]
-    thought, mark, answer = text.rpartition(THINK_END)
+    # An argument of a call may hold the mark as text.
+    end = outside_calls(text).rfind(THINK_END)
     opened = text.lstrip().startswith(THINK)
-    if not mark and not thinking and not opened:
+    if end < 0 and not thinking and not opened:
         return _answer(text, None, tools)
-    if not mark:
-        thought, answer = text, ""
+    thought, answer = text, ""
+    if end >= 0 and not text[end + len(THINK_END) :].lstrip().startswith(THINK):
+        thought, answer = text[:end], text[end + len(THINK_END) :]
 
     if opened:
         thought = thought.lstrip().removeprefix(THINK).removeprefix("\n")

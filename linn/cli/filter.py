@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 Rows = Annotated[
     str,
-    typer.Option(help="JSONL in the released row layout: a path or hf://datasets/OWNER/REPO/FILE"),
+    typer.Option(
+        help="JSONL or Parquet in the released row layout: a path or hf://datasets/OWNER/REPO/FILE"
+    ),
 ]
 Out = Annotated[
     Path,

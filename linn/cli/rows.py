@@ -42,9 +42,10 @@ GradeOptions = Annotated[
 
 def grade(
     domain: Annotated[str, typer.Argument(help="a domain's name or ./file.py")],
-    rows: Annotated[Path, typer.Option(help="JSONL in the released row layout")],
+    rows: Annotated[str, typer.Option(help="JSONL or Parquet in the released row layout")],
     replies: Annotated[
-        Path, typer.Option(help='JSONL of {"row": i, "text": …} or {"row": i, "messages": […]}')
+        Path,
+        typer.Option(help='JSONL or Parquet: {"row": i, "text": …} or {"row": i, "messages": […]}'),
     ],
     out: Annotated[Path, typer.Option(help="where the verdicts go, JSONL")],
     skip_bad: Annotated[
@@ -57,6 +58,7 @@ def grade(
     import asyncio
     from contextlib import ExitStack
 
+    from linn.data.names import located
     from linn.data.rows import writable, write_rows
     from linn.data.tally import Tally
     from linn.domains.load import load
@@ -87,7 +89,7 @@ def grade(
             judges = judges_for(loaded, config.judge, engine)
         with reading(str(replies)) as progress:
             tally = broken if skip_bad else None
-            verdicts = asyncio.run(graded(loaded, rows, replies, tally, judges, progress))
+            verdicts = asyncio.run(graded(loaded, located(rows), replies, tally, judges, progress))
             write_rows(out, counted(verdicts))
     _print_grades(rewards, out, judges)
     for line in broken.told():
@@ -224,7 +226,7 @@ def _prove_tasks(file: Path) -> None:
 
 
 def render(
-    rows: Annotated[Path, typer.Option(help="JSONL in the released row layout")],
+    rows: Annotated[str, typer.Option(help="JSONL or Parquet in the released row layout")],
     out: Annotated[Path, typer.Option(help='JSONL of {"row": i, "text": …}')],
     tokens: Annotated[
         str | None,
@@ -271,7 +273,7 @@ def data(
         str,
         typer.Argument(
             metavar="FILE",
-            help="JSONL, plain, gzip or zstd: a path or hf://datasets/OWNER/REPO/FILE",
+            help="JSONL, plain, gzip or zstd, or Parquet: a path or hf://datasets/OWNER/REPO/FILE",
         ),
     ],
     tokens: Annotated[

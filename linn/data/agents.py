@@ -29,6 +29,7 @@ _AGENTS = {
     "math": (
         "math_with_judge_simple_agent",
         "math_with_autograder_simple_agent",
+        "ns_tools_simple_agent",
     ),
     "preference": (
         "genrm_simple_agent",
@@ -74,6 +75,13 @@ SIGNAL = {
     "swe_agentic": ("metadata", "base_commit", "commit_hash"),
 }
 """Fields of a row of which a domain's verifier needs at least one."""
+
+_PUBLISHED_SIGNAL = {
+    "mcqa": ("answer", "answerKey", "answer_index"),
+    "math": ("Answer", "solution", "reward_model"),
+    "code": ("test",),
+}
+"""Fields that do as well, in rows of benchmarks as they are published."""
 
 
 def domain_of(agent: str) -> str | None:
@@ -140,14 +148,14 @@ def owner_in_words(owner: str) -> str:
 
 def check_signal(row: Mapping[str, Any], domain: str) -> None:
     """BadRow where the domain's verifier has nothing in the row to go by."""
-    if row.get("_hf_placeholder"):
+    if row.get("_hf_placeholder") not in (None, False, "", 0, "False", "false"):
         raise BadRow(
             "_hf_placeholder: its question is to be taken from another data set first",
             "placeholder",
         )
 
     fields = SIGNAL.get(domain, ())
-    for field in fields:
+    for field in (*fields, *_PUBLISHED_SIGNAL.get(domain, ())):
         value = metadata_of(row) if field == "metadata" else row.get(field)
         if value not in (None, "", [], {}):
             return

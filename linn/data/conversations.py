@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from linn.chat import render as chat
-from linn.chat.request import content_text, to_messages
-from linn.chat.tool_calls import CALL, CALL_END, decoded, read_calls
-from linn.data.definitions import Signatures, of_field
+from linn.chat.request import instructions_of
+from linn.chat.tool_calls import CALL, CALL_END, decoded, outside_calls, read_calls
+from linn.chat.turns import REASONING_KEYS, BadCall, content_text, to_messages
+from linn.data.definitions import Signatures, of_row
+from linn.data.layouts import as_messages
 from linn.data.rows import BadRow
 from linn.errors import UserError
 from linn.types import Message, ToolCall
@@ -44,10 +46,12 @@ class Conversation:
 def conversation(row: Mapping[str, Any]) -> Conversation:
     """One row as a conversation; BadRow names the field that is wrong.
 
-    Nothing is repaired or guessed.
+    Nothing is repaired or guessed. ShareGPT, Alpaca, and rows of a prompt and a completion are read
+    as well.
     """
+    row = as_messages(row)
     turns = _turns(row)
-    tools = of_field(row.get("tools"))
+    tools = of_row(row)
     for i, turn in enumerate(turns):
         _check_turn(turn, f"messages[{i}]")
     last = turns[-1]["role"]
@@ -59,18 +63,40 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
 
     placed = list(_results_apart(turns))
     try:
-        messages = to_messages([turn for _, turn in placed], where="messages")
+        messages = to_messages([turn for _, turn in placed], where="messages", tools=tools)
+    except BadCall as error:
+        raise BadRow(str(error), "unreadable call") from None
     except UserError as error:
         raise BadRow(str(error), "no content") from None
 
-    _check_calls(placed, messages, tools)
+    system = _system_beside(row, messages)
+    _check_calls(placed, messages, tools, system)
+    if system:
+        messages = (Message("system", system), *messages)
 
     return Conversation(
         messages=messages,
-        tools=tuple(tools),
+        tools=tools,
         thinking=bool(messages[-1].reasoning),
         domain=str(row.get("domain") or row.get("category") or ""),
     )
+
+
+def _system_beside(row: Mapping[str, Any], messages: Sequence[Message]) -> str:
+    """The system text that a row keeps beside its turns; empty where they hold it too."""
+    try:
+        system = instructions_of(row)
+    except UserError as error:
+        raise BadRow(str(error), "unreadable instructions") from None
+    first = messages[0]
+    if first.role != "system" or not system:
+        return system
+    if first.content.strip() != system.strip():
+        raise BadRow(
+            "messages[0] is a system turn, and another system text stands beside the turns",
+            "two system texts",
+        )
+    return ""
 
 
 def _turns(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -102,7 +128,14 @@ def _turns(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
             role = str(turn.get("role"))[:40]
             raise BadRow(f"{where}.role is {role!r}; allowed: {', '.join(_ROLES)}", "unknown role")
 
-    return turns
+    return [_with_calls(turn) for turn in turns]
+
+
+def _with_calls(turn: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A turn whose one call stands under `function_call`, as before there were several."""
+    if turn.get("function_call") is None or turn.get("tool_calls"):
+        return turn
+    return {**turn, "tool_calls": [turn["function_call"]]}
 
 
 # ---------------------------------------------------------------- one turn by itself
@@ -157,22 +190,27 @@ def _checked_content(turn: Mapping[str, Any], where: str) -> str:
 
 def _check_thought(turn: Mapping[str, Any], content: str, where: str) -> None:
     """A thought opens its turn, has an end, and stands in one place."""
-    before, opened, _ = content.partition(chat.THINK)
-    thought, closed, _ = content.rpartition(chat.THINK_END)
+    # An argument of a call may hold either mark as text.
+    marks = outside_calls(content)
+    start, end = marks.find(chat.THINK), marks.rfind(chat.THINK_END)
+    opened, closed = start >= 0, end >= 0
 
     if opened and not closed:
         raise BadRow(
             f"{where}.content: {chat.THINK} without {chat.THINK_END}", "thought without an end"
         )
 
-    if opened and before.strip() and len(before) < len(thought):
+    if opened and content[:start].strip() and start < end:
         raise BadRow(
             f"{where}.content: text before {chat.THINK}; a turn opens with its thought",
             "text before the thought",
         )
 
-    inline = thought.removeprefix(before + opened).strip()
-    for key in ("reasoning_content", "reasoning"):
+    thoughts = []
+    if closed:
+        inside = start + len(chat.THINK) if 0 <= start < end else 0
+        thoughts.append(content[inside:end].strip())
+    for key in REASONING_KEYS:
         reasoning = turn.get(key)
         if reasoning is None:
             continue
@@ -180,13 +218,21 @@ def _check_thought(turn: Mapping[str, Any], content: str, where: str) -> None:
             kind = type(reasoning).__name__
             raise BadRow(f"{where}.{key}: expected text, found {kind}", "unreadable reasoning")
 
-        if closed and reasoning.strip() and reasoning.strip() != inline:
-            raise BadRow(f"{where}.{key}: another thought stands in the content", "two thoughts")
+        if reasoning.strip() and thoughts and reasoning.strip() != thoughts[0]:
+            place = "in the content" if closed else "in another field"
+            raise BadRow(f"{where}.{key}: another thought stands {place}", "two thoughts")
+        if reasoning.strip():
+            thoughts.append(reasoning.strip())
 
 
 def _check_answer(turn: Mapping[str, Any], content: str, where: str) -> None:
     """What follows the thought: an answer, or calls that can be read and that end the turn."""
-    answer = content.rpartition(chat.THINK_END)[2]
+    end = outside_calls(content).rfind(chat.THINK_END)
+    answer = content if end < 0 else content[end + len(chat.THINK_END) :]
+    if end >= 0 and answer.lstrip().startswith(chat.THINK):
+        raise BadRow(
+            f"{where}.content: {chat.THINK} without {chat.THINK_END}", "thought without an end"
+        )
     if CALL in answer or CALL_END in answer:
         beside, _ = read_calls(answer)
         if CALL in beside or CALL_END in beside:
@@ -230,9 +276,11 @@ def _check_calls(
     placed: Sequence[tuple[int, Mapping[str, Any]]],
     messages: Sequence[Message],
     tools: Sequence[Mapping[str, Any]],
+    system: str,
 ) -> None:
-    """Calls against definitions, results against calls."""
-    signatures = Signatures(tools, [m.content for m in messages if m.role == "system"])
+    """Calls against definitions, results against calls; `system`: a text beside the turns."""
+    texts = [message.content for message in messages if message.role == "system"]
+    signatures = Signatures(tools, [system, *texts])
     open_calls: list[ToolCall] = []
 
     for (i, turn), message in zip(placed, messages, strict=True):
@@ -275,7 +323,7 @@ def _answer_call(open_calls: list[ToolCall], message: Message, where: str) -> No
 
 
 def _check_written_once(turn: Mapping[str, Any], message: Message, where: str) -> None:
-    """Calls of `tool_calls` have names, and the content holds no others."""
+    """The content holds no other calls than `tool_calls`."""
     entries = turn.get("tool_calls")
     if not entries:
         return
@@ -283,15 +331,6 @@ def _check_written_once(turn: Mapping[str, Any], message: Message, where: str) -
     in_content = to_messages([alone])[0].tool_calls
     if in_content and not _same_calls(in_content, message.tool_calls):
         raise BadRow(f"{where}: calls in content and others in tool_calls", "unreadable call")
-
-    for j, entry in enumerate(entries):
-        function = entry.get("function", entry) if isinstance(entry, Mapping) else None
-        name = function.get("name") if isinstance(function, Mapping) else None
-        if not isinstance(name, str) or not name:
-            raise BadRow(
-                f"{where}.tool_calls[{j}].function.name: expected the name of a function",
-                "unreadable call",
-            )
 
 
 def _same_calls(calls: Sequence[ToolCall], others: Sequence[ToolCall]) -> bool:

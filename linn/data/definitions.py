@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from linn.chat.tool_calls import decoded
+from linn.chat.tools import allows_null, tools_of
 from linn.data.rows import BadRow
+from linn.errors import UserError
 from linn.types import ToolCall
 
 _NAME = re.compile(r"<name>([^<]+)</name>")
@@ -59,43 +61,34 @@ class Signatures:
             message = f"{where} calls {name!r}; defined: {', '.join(self._required)}"
             raise BadRow(message[:300], "undefined function called")
 
-        missing = [key for key in self._required[call.name] if key not in call.arguments]
+        # A null is an argument only where its schema has one.
+        required = self._required[call.name]
+        missing = []
+        for key, may_be_null in required.items():
+            absent = key not in call.arguments
+            if absent or (call.arguments[key] is None and not may_be_null):
+                missing.append(key)
         if missing:
             raise BadRow(
                 f"{where}: {name!r} lacks {', '.join(missing)[:80]}", "missing required argument"
             )
 
 
-def of_field(tools: object) -> list[Mapping[str, Any]]:
-    """The definitions of a `tools` field: a list, its JSON text, or a list of JSON texts.
+def of_row(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The definitions of a row's `tools` field, or of one that others name so.
 
-    BadRow where it is something else.
+    A list, its JSON text, or a list of JSON texts. BadRow where it is something else.
     """
-    if isinstance(tools, str):
-        tools = decoded(tools) if tools.strip() else None
-    if tools is None:
-        return []
-    if not isinstance(tools, list):
-        raise BadRow(
-            "tools: expected a list of function definitions or its JSON text, "
-            f"found {type(tools).__name__}",
-            "unreadable tools",
-        )
-
-    definitions = []
+    try:
+        tools = tools_of(row)
+    except UserError as error:
+        raise BadRow(str(error), "unreadable tools") from None
     for i, tool in enumerate(tools):
-        definition = decoded(tool) if isinstance(tool, str) else tool
-        _check_definition(definition, f"tools[{i}]")
-        definitions.append(definition)
-
-    return definitions
+        _check_definition(tool, f"tools[{i}]")
+    return tools
 
 
-def _check_definition(tool: object, where: str) -> None:
-    if not isinstance(tool, Mapping):
-        kind = type(tool).__name__
-        raise BadRow(f"{where}: expected a function definition, found {kind}", "unreadable tools")
-
+def _check_definition(tool: Mapping[str, Any], where: str) -> None:
     function = tool.get("function", tool)
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str) or not name:
@@ -106,8 +99,8 @@ def _check_definition(tool: object, where: str) -> None:
         raise BadRow(f"{where}.parameters: expected an object, found {kind}", "unreadable tools")
 
 
-def of_text(system: str) -> Iterator[tuple[str, list[str]]]:
-    """(name, required arguments) of every definition in a system text.
+def of_text(system: str) -> Iterator[tuple[str, dict[str, bool]]]:
+    """(name, required arguments as `_signature` has them) of every definition in a system text.
 
     Definitions are written as the chat template writes them, or as JSON objects.
     """
@@ -115,7 +108,7 @@ def of_text(system: str) -> Iterator[tuple[str, list[str]]]:
     yield from _json_definitions(system)
 
 
-def _xml_definitions(system: str) -> Iterator[tuple[str, list[str]]]:
+def _xml_definitions(system: str) -> Iterator[tuple[str, dict[str, bool]]]:
     for piece in system.split("<function>")[1:]:
         block, closed, _ = piece.partition("</function>")
         name = _NAME.search(block.partition("<parameters>")[0])
@@ -124,10 +117,10 @@ def _xml_definitions(system: str) -> Iterator[tuple[str, list[str]]]:
         # The function's own list stands behind its parameters, whose schemas may have one too.
         after = block.rpartition("</parameter>")[2]
         required = after.partition("<required>")[2].partition("</required>")[0]
-        yield name[1].strip(), _texts(decoded(required))
+        yield name[1].strip(), dict.fromkeys(_texts(decoded(required)), False)
 
 
-def _json_definitions(system: str) -> Iterator[tuple[str, list[str]]]:
+def _json_definitions(system: str) -> Iterator[tuple[str, dict[str, bool]]]:
     decoder = json.JSONDecoder()
     position = misses = 0
     while misses < _MISSES:
@@ -152,11 +145,19 @@ def _is_definition(function: object) -> bool:
     return "parameters" in function or "description" in function
 
 
-def _signature(tool: Mapping[str, Any]) -> tuple[str, list[str]]:
+def _signature(tool: Mapping[str, Any]) -> tuple[str, dict[str, bool]]:
+    """A function's name, and its required arguments with whether null is a value of each."""
     function = tool.get("function", tool)
     parameters = function.get("parameters")
-    required = parameters.get("required") if isinstance(parameters, Mapping) else []
-    return function["name"], _texts(required)
+    if not isinstance(parameters, Mapping):
+        return function["name"], {}
+    schemas = parameters.get("properties")
+    if not isinstance(schemas, Mapping):
+        schemas = {}
+    required = {}
+    for key in _texts(parameters.get("required")):
+        required[key] = key in schemas and allows_null(schemas[key])
+    return function["name"], required
 
 
 def _texts(value: object) -> list[str]:

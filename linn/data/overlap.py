@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from linn.chat.request import to_messages
+from linn.chat.turns import to_messages
 from linn.data.rows import BadRow
 from linn.errors import UserError
 

@@ -1,4 +1,7 @@
-"""JSON Lines in and out: one object per line, streamed, every fault named by file and line."""
+"""JSON Lines in and out: one object per line, streamed, every fault named by file and line.
+
+A Parquet file is read as if each of its rows were such a line.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ class Lines(Iterator[tuple[int, bytes]]):
         self._open = True
         self._source = Unpacked(self.path)
         self.packing = self._source.packing
-        """`gzip`, `zstd` or empty."""
+        """`gzip`, `zstd`, `Parquet` or empty."""
 
     def __next__(self) -> tuple[int, bytes]:
         while self._open:
@@ -177,7 +180,7 @@ class Rows(Iterator[dict[str, Any]]):
 
 
 def read_rows(path: str | Path) -> Rows:
-    """The rows of a JSONL file, plain, gzip or zstd; UserError at once when it cannot be opened."""
+    """The rows of a file, plain, packed or Parquet; UserError at once where it cannot be opened."""
     return Rows(path)
 
 
@@ -252,8 +255,10 @@ def writable(path: str | Path) -> Path:
     Called before the work whose result the file is to hold.
     """
     path = Path(path)
-    if path.suffix == ".zst":
-        raise UserError(f"{path}: writing .zst is not supported; name the file .jsonl or .jsonl.gz")
+    if path.suffix in (".zst", ".parquet"):
+        raise UserError(
+            f"{path}: writing {path.suffix} is not supported; name the file .jsonl or .jsonl.gz"
+        )
     if path.is_dir():
         raise UserError(f"{path}: a folder; name the file to write in it")
     above = next(folder for folder in path.absolute().parents if folder.exists())

@@ -1,4 +1,4 @@
-"""The bytes of a data file, plain, gzip or zstd: told by its first bytes, never by its name."""
+"""The lines of a data file, plain, gzip, zstd or Parquet: told by its first bytes, not its name."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from linn.data.parquet import MAGIC, ParquetLines
 from linn.errors import UserError
 
 _FOREIGN = {
-    b"PAR1": "Parquet; write it as JSON Lines first, "
-    "e.g. pandas.read_parquet(…).to_json(…, orient='records', lines=True)",
     b"PK\x03\x04": "a zip archive; unpack it first",
     b"BZh": "bzip2; unpack it first: bunzip2",
     b"\xfd7zXZ": "xz; unpack it first: unxz",
     b"\xff\xfe": "UTF-16 or UTF-32; save it as UTF-8",
     b"\xfe\xff": "UTF-16; save it as UTF-8",
-    b"ARROW1": "Arrow; write it as JSON Lines first",
+    b"ARROW1": "Arrow; write it as Parquet or JSON Lines first",
 }
 """First bytes of files that people hand over for JSON Lines, and what to do with each."""
 
@@ -52,10 +51,14 @@ class Unpacked:
                 raise UserError(f"{path}: this is {kind}")
 
         self.packing = ""
-        """How the file is packed, `gzip` or `zstd`; empty: it is not."""
-        self.stream: BinaryIO = self._file
+        """How the file is packed, `gzip`, `zstd` or `Parquet`; empty: it is not."""
+        self.stream: BinaryIO | ParquetLines = self._file
         """The unpacked bytes."""
-        if head.startswith(b"\x1f\x8b"):
+        if head.startswith(MAGIC):
+            self._file.close()
+            self.packing = "Parquet"
+            self.stream = ParquetLines(path)
+        elif head.startswith(b"\x1f\x8b"):
             self.packing = "gzip"
             self.stream = cast(BinaryIO, gzip.GzipFile(fileobj=self._file, mode="rb"))
         elif _is_zstd(head):
@@ -64,7 +67,9 @@ class Unpacked:
 
     @property
     def share(self) -> float:
-        """Share of the file's bytes read so far."""
+        """Share of the file read so far: of its bytes, or of a Parquet file's rows."""
+        if isinstance(self.stream, ParquetLines):
+            return self.stream.share
         if self._file.closed or self._size == 0:
             return 1.0
         # A file that grows meanwhile would give more than all of it.

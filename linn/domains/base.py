@@ -244,19 +244,20 @@ class Domain:
         None for another domain's row and, with `skip_bad`, for a bad one.
         """
         from linn.data.agents import check_signal, is_for, owner, owner_in_words
+        from linn.data.layouts import present
         from linn.data.rows import object_of
         from linn.data.tally import fault
 
         fresh = self.tally.new(line)
         try:
-            row = object_of(raw)
+            row = present(object_of(raw))
             agent = owner(row)
             if agent is not None and not is_for(agent, self.name):
                 if fresh:
                     self.tally.add_other(owner_in_words(agent))
                 return None
             check_signal(row, self.name)
-            prompt = replace(self.from_row(row, line - 1), pass_rate=row.get("pass_rate"))
+            prompt = replace(self.from_row(row, line - 1), pass_rate=_pass_rate(row))
         except UserError as error:
             message, reason = fault(error)
             line_text = f"{path} line {line}: {message}"
@@ -270,6 +271,14 @@ class Domain:
             return None
         self.tally.good += fresh
         return prompt
+
+
+def _pass_rate(row: Mapping[str, Any]) -> float | None:
+    """A row's pass rate, where it is a number; a curriculum refuses rows without one."""
+    rate = row.get("pass_rate")
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        return None
+    return float(rate)
 
 
 def content_key(prompt: Prompt) -> str:

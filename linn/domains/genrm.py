@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from linn.chat.request import request_of
 from linn.domains.base import Domain
+from linn.domains.common.pairs import Pair
 from linn.domains.common.why_questions import (
     RAMBLE,
     ProgramJudge,
@@ -25,7 +26,7 @@ from linn.domains.common.why_questions import (
 from linn.errors import UserError
 from linn.judges.pairwise import Comparison, genrm_question, read_comparison
 from linn.judges.text import Question, inert, shown, unthought
-from linn.types import Message, Prompt, Reply, Split, Verdict
+from linn.types import Message, Prompt, Reply, Split, Verdict, seed_of
 
 _RANKING = {-3: 1.0, -2: 2.0, -1: 3.0, 0: 3.5, 1: 4.0, 2: 5.0, 3: 6.0}
 """`overall_preference` of HelpSteer3 (-3: the first is far better) as a ranking."""
@@ -157,8 +158,10 @@ class GenRM(Domain):
 
         `context` (or `responses_create_params.input`), `response1`, `response2`,
         `overall_preference` (-3 to 3). Optional: `score_1` and `score_2` (1 to 5), without which
-        the ranking alone counts, and `principle`.
+        the ranking alone counts, and `principle`. Rows of `chosen` and `rejected` are read as well:
+        which of the two is shown first is drawn by their texts, and the chosen one is better (2).
         """
+        row = _with_responses(row, index)
         first = _text(row.get("response1"), "response1", index)
         second = _text(row.get("response2"), "response2", index)
         ranking = _ranking(row, index)
@@ -181,6 +184,27 @@ class GenRM(Domain):
             verdict,
         )
         return replace(prompt, id=str(row.get("id", index)), thinking=request.thinking)
+
+
+def _with_responses(row: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+    """A row of `chosen` and `rejected` as HelpSteer3 has it; others as they are."""
+    if row.get("chosen") is None or row.get("response1") is not None:
+        return row
+    pair = Pair.of_row(row, f"row {index}")
+    # Chosen first in every row would be learnt as the rule.
+    chosen_first = seed_of("genrm", pair.chosen, pair.rejected) % 2 == 0
+    answers = [pair.chosen, pair.rejected]
+    if not chosen_first:
+        answers.reverse()
+    return {
+        **row,
+        "context": row.get("context") or pair.prompt,
+        "prompt": None,
+        "messages": None,
+        "response1": answers[0],
+        "response2": answers[1],
+        "overall_preference": -2 if chosen_first else 2,
+    }
 
 
 def _text(value: object, key: str, index: int) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from linn.chat.request import request_of
 from linn.domains.base import Domain
 from linn.domains.common.boxes import last_box
+from linn.domains.common.choices import read_choices, request_of_question
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, Verdict
 
@@ -108,16 +108,13 @@ class MultipleChoice(Domain):
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """`options`, `expected_answer`, `grading_mode`, `template_metadata`.
 
+        Benchmarks' own rows hold `question`, `choices` (or `options`) and `answer` (or `answerKey`,
+        `answer_index`): linn then writes the question with its options, and asks for the letter.
         Of `template_metadata`, `output_regex` and `answer_prefix` are read. Nulls in options are
         dropped.
         """
         where = f"row {index}"
-
-        expected = row.get("expected_answer")
-        if not isinstance(expected, str) or not expected.strip():
-            raise UserError(f"{where}: expected_answer is {expected!r}; allowed: a letter")
-
-        options = _read_options(row.get("options") or [], where)
+        options, expected = read_choices(row, where)
         mode = row.get("grading_mode") or MODES[0]
         if mode not in MODES:
             raise UserError(f"{where}: grading_mode is {mode!r}; allowed: {', '.join(MODES)}")
@@ -125,12 +122,12 @@ class MultipleChoice(Domain):
 
         choice = Choice(
             options=options,
-            expected=expected.strip().upper(),
+            expected=expected,
             mode=mode,
             patterns=patterns,
             prefix=prefix,
         )
-        request = request_of(row, index)
+        request = request_of_question(row, options, index)
         return request.prompt(self.name, str(row.get("uuid") or index), choice)
 
     # -------------------------------------------------- grading
@@ -196,19 +193,6 @@ def _thought(prompt: Prompt) -> str:
 
 
 # ---------------------------------------------------------------- fields of rows
-
-
-def _read_options(entries: Any, where: str) -> dict[str, str]:
-    """The words of the options by letter; keys that are not one letter are passed over."""
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise UserError(
-            f"{where}: options is {type(entries).__name__}; allowed: a list of one-key objects"
-        )
-    options = {}
-    for key, words in itertools.chain.from_iterable(entry.items() for entry in entries):
-        if len(key) == 1 and key.isalpha() and words is not None:
-            options[key.upper()] = str(words)
-    return options
 
 
 def _read_template(template: Any, where: str) -> tuple[list[str], str]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from linn.chat.request import request_of
 from linn.domains.base import Domain
+from linn.domains.common.pairs import Pair
 from linn.domains.common.why_questions import (
     RAMBLE,
     ProgramJudge,
@@ -240,8 +241,10 @@ class Preference(Domain):
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """`responses_create_params.input`; the judge decides.
 
-        Optional: `reference` (an answer to compare with) and `principle`.
+        Optional: `reference` (an answer to compare with) and `principle`. Of rows with `chosen` and
+        `rejected`, the chosen answer is the reference.
         """
+        row = _with_reference(row, index)
         for key in ("reference", "principle"):
             value = row.get(key)
             if value is not None and not isinstance(value, str):
@@ -253,6 +256,14 @@ class Preference(Domain):
         )
         request = request_of(row, index)
         return request.prompt(self.name, str(row.get("id", row.get("uuid", index))), hidden)
+
+
+def _with_reference(row: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+    """The row, its chosen answer as the reference where it has no other."""
+    if row.get("chosen") is None or row.get("reference") is not None:
+        return row
+    pair = Pair.of_row(row, f"row {index}")
+    return {**row, "messages": row.get("messages") or pair.prompt, "reference": pair.chosen}
 
 
 def _holds_comparison(answer: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from linn.chat.render import answer_of
-from linn.chat.request import content_text
+from linn.chat.turns import content_text
 from linn.errors import InfrastructureError, task_group
 from linn.judges.model import JUDGE_SAMPLING
 from linn.types import Message, Sampling

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from linn.chat.request import to_messages
+from linn.chat.turns import to_messages
 from linn.data.agents import is_for, owner
+from linn.data.layouts import present
 from linn.data.rows import BadRow, Lines, object_of
 from linn.data.tally import Tally, fault
 from linn.domains.base import Domain
@@ -92,12 +93,13 @@ def _entries(
         if fields is None:
             continue
         try:
-            index, reply = reply_from(fields)
+            index = row_of(fields)
             if not 0 <= index < len(prompts):
                 raise UserError(f"row is {index}, but {rows} has {len(prompts)} rows")
             prompt = prompts[index]
             if isinstance(prompt, str):
                 raise UserError(f"row {index} cannot be graded: {prompt}")
+            reply = reply_from(fields, prompt.tools)
         except UserError as error:
             _count_or_raise(where, error, broken)
             continue
@@ -145,7 +147,7 @@ def _numbered(
         row = None
 
         try:
-            row = object_of(raw)
+            row = present(object_of(raw))
         except BadRow as error:
             _count_or_raise(where, error, broken)
 
@@ -163,19 +165,26 @@ def _is_anothers(row: Mapping[str, Any], domain: Domain) -> bool:
 def _count_or_raise(where: str, error: UserError, broken: Tally | None) -> None:
     message, reason = fault(error)
     if broken is None:
-        raise UserError(f"{where}: {message}") from None
+        raise UserError(
+            f"{where}: {message}; --skip-bad counts such lines and leaves them out"
+        ) from None
     broken.add_bad(reason, f"{where}: {message}")
 
 
-def reply_from(entry: Mapping[str, Any]) -> tuple[int, Reply]:
-    """(row, reply) of one line of a replies file: `text`, or OpenAI `messages`.
-
-    UserError names the field that is wrong.
-    """
+def row_of(entry: Mapping[str, Any]) -> int:
+    """Which row a line of a replies file answers; UserError where it does not say."""
     index = entry.get("row")
     if not isinstance(index, int) or isinstance(index, bool):
         raise UserError(f"row must be the 0-based index of a row, found {index!r}")
+    return index
 
+
+def reply_from(entry: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()) -> Reply:
+    """The reply of one line of a replies file: `text`, or OpenAI `messages`.
+
+    `tools` types the values of its XML calls, as in a rollout. UserError names the field that is
+    wrong.
+    """
     text, turns = entry.get("text"), entry.get("messages")
     if isinstance(text, str):
         turns = [{"role": "assistant", "content": text}]
@@ -184,17 +193,10 @@ def reply_from(entry: Mapping[str, Any]) -> tuple[int, Reply]:
     for i, turn in enumerate(turns):
         _check_turn(turn, f"messages[{i}]")
 
-    return index, reply_of(to_messages(turns, where="messages"))
+    return reply_of(to_messages(turns, where="messages", tools=tools))
 
 
 def _check_turn(turn: object, where: str) -> None:
-    """UserError where a turn of a reply has no known role, or a call without a name."""
+    """UserError where a turn of a reply has no known role."""
     if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES:
         raise UserError(f"{where}.role must be assistant, tool, user or system")
-    calls = turn.get("tool_calls") or []
-    if not isinstance(calls, list):
-        raise UserError(f"{where}.tool_calls must be a list, found {type(calls).__name__}")
-    for i, call in enumerate(calls):
-        function = call.get("function", call) if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise UserError(f"{where}.tool_calls[{i}].function.name must be the name of a function")

@@ -91,8 +91,8 @@ class DomainConfig(Config):
     )
     rows: str | None = Field(
         None,
-        description="JSONL in the released row layout, instead of the generator: a path, "
-        "or hf://datasets/OWNER/REPO/FILE",
+        description="JSONL or Parquet in the released row layout, instead of the generator: "
+        "a path, or hf://datasets/OWNER/REPO/FILE",
     )
     skip_bad: bool = Field(
         False,

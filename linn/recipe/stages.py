@@ -131,7 +131,7 @@ class SftConfig(StageConfig):
     kind: Literal["sft"] = Field(description="`sft`: fine-tuning on demonstrations or rows")
     data: TextOrWeights | None = Field(
         None,
-        description="JSONL of `messages` rows (a path, or hf://datasets/OWNER/REPO/FILE), "
+        description="JSONL or Parquet of `messages` rows: a path, hf://datasets/OWNER/REPO/FILE, "
         "or several with their weights in every batch; "
         "default: demonstrations made by the domains",
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
+
+from linn.chat.tools import definitions_of, schemas_of, without_nulls
 
 WEATHER = {
     "type": "function",
@@ -70,3 +73,20 @@ def row(messages: Any, tools: Any = (), **options: Any) -> dict[str, Any]:
     if "add_generation_prompt" in options:
         made["add_generation_prompt"] = options.pop("add_generation_prompt")
     return made
+
+
+def filled_out(
+    messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Messages and tools without the nulls that a table filled in, which linn drops."""
+    definitions = list(definitions_of(tools))
+    schemas = schemas_of(definitions)
+    kept = []
+    for message in copy.deepcopy(messages):
+        for one in message.get("tool_calls") or ():
+            function = one["function"]
+            if isinstance(function.get("arguments"), dict):
+                schema = schemas.get(function["name"])
+                function["arguments"] = without_nulls(function["arguments"], schema)
+        kept.append(message)
+    return kept, definitions

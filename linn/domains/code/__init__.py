@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from linn.chat.request import request_of
+from linn.chat.request import Request, request_of
 from linn.domains.base import Domain, content_key
 from linn.domains.code.outputs import same_output
 from linn.domains.code.programs import Language, program_of
@@ -33,6 +33,7 @@ from linn.types import Message, Prompt, Reply, Verdict
 
 _LONGEST = 1 << 16
 """Characters of a program."""
+_COMPLETE = "Complete this function. Answer with the whole function in a ```python block.\n\n"
 _CHUNKS = (8, 32)
 """A function is called on the tests up to here first: most wrong ones fail before the rest."""
 
@@ -111,11 +112,17 @@ class Code(Domain):
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
         """`verifier_metadata`: `unit_tests`, or `test` and `entry_point`; limits and a language.
 
+        HumanEval's own rows hold `prompt`, `test` and `entry_point` at the top; the model is then
+        asked for the whole function.
+
         UserError names the field that is wrong.
         """
         where = f"code row {index}"
-        request = request_of(row, index)
+        request = _request_of(row, index)
         meta = row.get("verifier_metadata")
+        # HumanEval keeps its test in the row itself.
+        if meta is None and "test" in row and "entry_point" in row:
+            meta = {key: row[key] for key in ("test", "entry_point")}
         if not isinstance(meta, Mapping):
             raise UserError(
                 f"{where}: verifier_metadata must be an object, found {type(meta).__name__}"
@@ -267,6 +274,14 @@ _SERVERS = "1 and more, or null: one a core"
 def _tests(prompt: Prompt) -> Tests:
     assert isinstance(prompt.hidden, Tests), type(prompt.hidden)
     return prompt.hidden
+
+
+def _request_of(row: Mapping[str, Any], index: int) -> Request:
+    """What a row shows the model; of HumanEval's function, linn asks for the whole."""
+    prompt = row.get("prompt")
+    if "entry_point" not in row or "responses_create_params" in row or not isinstance(prompt, str):
+        return request_of(row, index)
+    return request_of({**row, "messages": f"{_COMPLETE}```python\n{prompt.rstrip()}\n```"}, index)
 
 
 def _solution(prompt: Prompt) -> Solution | None:

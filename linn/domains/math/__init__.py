@@ -10,12 +10,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from linn.chat.request import Request, request_of
 from linn.domains.base import Domain
 from linn.domains.common.boxes import outer_boxes
 from linn.domains.common.options import check_option, is_number, is_whole
 from linn.domains.math import python_tool
 from linn.domains.math.equality import Comparer
+from linn.domains.math.rows import answer_of, request_of_problem, without_interpreter
 from linn.errors import UserError
 from linn.sandbox import Session
 from linn.types import Message, Prompt, Reply, Verdict
@@ -36,7 +36,6 @@ _LONGEST_NUMBER = 100
 _CPU_SECONDS: Mapping[Mode, float] = {"boxed": 0.6, "any": 10.0}
 """Processor time of one comparison; a reply that overruns it is wrong. Rows get as much as the
 reference has to read and to compare."""
-_ASK = "\n\nReason step by step and put the final answer, and nothing else, in \\boxed{}."
 _USE_TOOL = (
     f"You may run Python with the tool {python_tool.NAME}. "
     "Give the final answer in \\boxed{} in a turn that calls no tool."
@@ -133,28 +132,24 @@ class Math(Domain):
         return self._with_tools(prompt)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`expected_answer` or `answer`, and what the model reads; optionally `grading_mode`.
+        """The answer, and what the model reads; optionally `grading_mode`.
 
-        The model reads `responses_create_params`, or `question`, or `problem` (then boxing is asked
-        for).
+        The answer is `expected_answer`, `answer` (of GSM8K, what follows its `####`), the box of
+        `solution` (MATH) or `reward_model.ground_truth` (verl). The model reads
+        `responses_create_params`, `messages` or `prompt`, or `question` or `problem`; of these two
+        linn asks for a box, where the text does not.
         """
-        name = "expected_answer"
-        if row.get(name) is None and "answer" in row:
-            name = "answer"
-        expected = row.get(name)
-        if is_number(expected):
-            expected = str(expected)
-        if not isinstance(expected, str) or not expected.strip():
-            raise UserError(f"row {index}: {name} is {expected!r}; allowed: text")
+        expected = answer_of(row, index)
 
         mode: Any = row.get("grading_mode") or "any"
         if mode not in _MODES:
             raise UserError(f"row {index}: grading_mode is {mode!r}; allowed: {', '.join(_MODES)}")
 
-        request = _request_of(row, index)
-        prompt = request.prompt(
-            self.name, str(row.get("uuid", index)), KnownAnswer(unwrapped(expected), mode)
-        )
+        request = request_of_problem(row, index)
+        if not self._calls:
+            request = without_interpreter(request)
+        hidden = KnownAnswer(unwrapped(expected), mode)
+        prompt = request.prompt(self.name, str(row.get("uuid", index)), hidden)
         return self._with_tools(prompt)
 
     def env(self, prompt: Prompt) -> python_tool.PythonEnv:
@@ -275,25 +270,6 @@ def _has_boxes(rng: random.Random, name: str, item: str, a: int, b: int) -> tupl
 def _answer(prompt: Prompt) -> KnownAnswer:
     assert isinstance(prompt.hidden, KnownAnswer), type(prompt.hidden)
     return prompt.hidden
-
-
-def _request_of(row: Mapping[str, Any], index: int) -> Request:
-    """What a row shows the model."""
-    if row.get("responses_create_params") is not None:
-        return request_of(row, index)
-
-    name = "question"
-    if row.get(name) is None and "problem" in row:
-        name = "problem"
-    text = row.get(name)
-    if not isinstance(text, str) or not text.strip():
-        raise UserError(f"row {index}: {name} is {text!r}; allowed: text")
-
-    # Datasets with `problem` hold the bare problem; a `question` says what form it wants.
-    if name == "problem":
-        text += _ASK
-    # Tools and mode are the row's own, whoever wrote the question.
-    return request_of({**row, "messages": text}, index)
 
 
 def _longest_number(text: str) -> int:

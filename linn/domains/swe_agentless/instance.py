@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from linn.chat.request import Request, request_of
+from linn.chat.request import Request, request_of, truth_of
 from linn.domains.common import diffs, edits
 from linn.errors import UserError
 from linn.judges.text import history
@@ -68,7 +68,7 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> IssueRow:
     instance = row.get("instance") or {}
     if not isinstance(meta, Mapping) or not isinstance(instance, Mapping):
         raise UserError(f"{where}: metadata and instance must be objects")
-    if row.get("mode", "eval") != "eval":
+    if (row.get("mode") or "eval") != "eval":
         raise UserError(
             f"{where}: mode is {row['mode']!r}, which asks for a script to be run in a container "
             "image; allowed: eval"
@@ -84,7 +84,9 @@ def from_row(row: Mapping[str, Any], index: int, where: str) -> IssueRow:
         )
 
     patch = _text_of(places, ("golden_patch", "patch"), where)
-    repo_name = bool(meta.get("remove_repo_name"))
+    repo_name = False
+    if meta.get("remove_repo_name") is not None:
+        repo_name = truth_of(meta["remove_repo_name"], f"{where}: metadata.remove_repo_name")
     files, repository = _files(row, meta, patch, repo_name, where)
     return IssueRow(
         issue=issue,

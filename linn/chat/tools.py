@@ -1,0 +1,137 @@
+"""Function definitions of rows, and the nulls that a table filled in.
+
+A table (Arrow, Parquet) has every column in every row. So a row that came through one holds a null
+for each key that only other rows have: as a parameter, it was never defined; as an argument, never
+given. Such nulls are dropped. A null that a definition allows is a value and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from linn.chat.tool_calls import decoded, types_of
+from linn.errors import UserError
+
+TOOL_KEYS = ("tools", "tool_defs", "tool_definitions", "functions")
+"""Fields in which rows keep function definitions; linn's own name comes first."""
+
+
+def tools_of(*places: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The definitions of the first of these places (a row's parameters, the row) that has some.
+
+    A list of objects, its JSON text, or a list of JSON texts. UserError names the field that is
+    wrong, or two that differ.
+    """
+    found: dict[str, tuple[Mapping[str, Any], ...]] = {}
+    for place in places:
+        for key in TOOL_KEYS:
+            definitions = definitions_of(place.get(key), key)
+            if definitions:
+                found.setdefault(key, definitions)
+
+    if not found:
+        return ()
+    first, *others = found
+    for other in others:
+        if found[other] != found[first]:
+            raise UserError(f"tools: {first} and {other} define other functions; give one of them")
+    return found[first]
+
+
+def definitions_of(value: object, where: str = "tools") -> tuple[Mapping[str, Any], ...]:
+    """The definitions of one field, without filled-in nulls; empty where there are none."""
+    tools = value
+    if isinstance(tools, str):
+        tools = decoded(tools) if tools.strip() else None
+    if tools is None:
+        return ()
+    if isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence):
+        raise UserError(
+            f"{where}: expected a list of function definitions or its JSON text, "
+            f"found {short(value)}"
+        )
+
+    definitions = []
+    for i, tool in enumerate(tools):
+        definition = decoded(tool) if isinstance(tool, str) else tool
+        if not isinstance(definition, Mapping):
+            raise UserError(f"{where}[{i}]: expected a function definition, found {short(tool)}")
+        definitions.append(_definition(definition))
+    return tuple(definitions)
+
+
+def schemas_of(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The schema of every function's arguments, by the function's name."""
+    schemas = {}
+    for tool in tools:
+        function = tool.get("function", tool)
+        if isinstance(function, Mapping) and isinstance(function.get("name"), str):
+            parameters = function.get("parameters")
+            schemas[function["name"]] = parameters if isinstance(parameters, Mapping) else {}
+    return schemas
+
+
+def without_nulls(value: Any, schema: object = None) -> Any:
+    """A call's arguments, or a part of them, without the nulls that `schema` does not allow.
+
+    Keys that no schema names have no null of their own: they are dropped at any depth. Elements of
+    lists stay, since a table fills in keys alone.
+    """
+    if isinstance(value, Mapping):
+        properties = _mapping(_mapping(schema).get("properties"))
+        kept = {}
+        for key, item in value.items():
+            if item is None and (key not in properties or not allows_null(properties[key])):
+                continue
+            kept[key] = without_nulls(item, properties.get(key))
+        return kept
+    if isinstance(value, list):
+        items = _mapping(schema).get("items")
+        return [without_nulls(item, items) for item in value]
+    return value
+
+
+def _definition(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A definition, and the function within it, without nulls."""
+    kept = {key: value for key, value in tool.items() if value is not None}
+    if isinstance(kept.get("function"), Mapping):
+        kept["function"] = _definition(kept["function"])
+    if isinstance(kept.get("parameters"), Mapping):
+        kept["parameters"] = _schema(kept["parameters"])
+    return kept
+
+
+def _schema(schema: Any) -> Any:
+    """A JSON schema without filled-in nulls, down to its parts."""
+    if not isinstance(schema, Mapping):
+        return schema
+    kept = {}
+    for key, value in schema.items():
+        if value is None:
+            if key not in ("default", "const") or not allows_null(schema):
+                continue
+        elif key in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
+            value = {name: _schema(part) for name, part in value.items() if part is not None}
+        elif key in ("items", "additionalProperties", "not"):
+            value = _schema(value)
+        elif key in ("anyOf", "oneOf", "allOf") and isinstance(value, list):
+            value = [_schema(part) for part in value]
+        kept[key] = value
+    return kept
+
+
+def allows_null(schema: object) -> bool:
+    """Whether null is a value under a schema; one without types allows everything."""
+    types = types_of(schema)
+    return not types or "null" in types
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def short(value: object) -> str:
+    """A value as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
