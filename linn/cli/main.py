@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from linn import stopping
 from linn.cli import rows
 from linn.errors import LinnError, UserError
 
@@ -65,6 +66,13 @@ def run(
     redo: Annotated[
         str | None, typer.Option(metavar="STAGE", help="make this stage and all later ones again")
     ] = None,
+    from_here: Annotated[
+        bool,
+        typer.Option(
+            "--from-here",
+            help="let values that decided steps already made change for the steps to come",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -95,7 +103,7 @@ def run(
     if dry_run:
         _print_plan(parsed, folder, domains, device, mean_length, as_json)
         return
-    Run(parsed, folder).go(until, redo)
+    Run(parsed, folder).go(until, redo, from_here)
     _print_tables(folder)
     typer.echo(f"report: {build(folder)}")
 
@@ -294,6 +302,7 @@ def _print_tables(folder: Path) -> None:
 
 def main() -> None:
     """Entry point: errors become one line and an exit code."""
+    stopping.listen()
     try:
         code = app(prog_name="linn", standalone_mode=False)
         if code == 130:  # typer's word for Ctrl-C
