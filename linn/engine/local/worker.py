@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
+from linn.engine.local import heartbeat
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.models.export import export
 from linn.engine.models.interface import CausalLM
@@ -194,8 +195,11 @@ def _die_with_parent(by_kernel: bool) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Serve the pipe whose descriptor is the one argument."""
     pipe = Connection(int(arguments[0]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # The parent handles what asks a run to end, and lets the step under way come to its end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     options: WorkerOptions = pipe.recv()
+    heartbeat.beat(Path(options.heartbeat))
     _die_with_parent(options.die_by_kernel)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
