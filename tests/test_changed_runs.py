@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.fast_runs import changes_of, go, results, tree
+from support.fast_runs import HashEngine, changes_of, go, results, tree
 
+from linn import stopping
 from linn.checkpoints import resolve
-from linn.errors import UserError
+from linn.errors import InfrastructureError, UserError
 from linn.ledger import Ledger
 from linn.recipe.explain import every_key
 from linn.run.agreement import EFFECTS, effect_of
@@ -248,6 +252,51 @@ def test_deleted_checkpoints_are_told_and_made_again_where_that_loses_nothing(
         go(folder, patch, redo="rl")
     with pytest.raises(UserError, match="were deleted; put them back"):
         resolve(f"{folder}@sft")
+
+
+def test_what_the_machine_did_names_stage_and_step(tmp_path, patch):
+    class Stopped(HashEngine):
+        def step(self, samples, loss, lr):
+            if self.steps == 8:
+                raise InfrastructureError("engine process 1 has given no sign of life")
+            return super().step(samples, loss, lr)
+
+    with pytest.raises(InfrastructureError, match="stage rl step 3: engine process 1"):
+        go(tmp_path, patch, open_engine=Stopped)
+
+
+def test_a_signal_lets_the_step_end_and_its_state_be_saved(reference, tmp_path, patch, capfd):
+    """The second one ends at once; so does the first one outside of training."""
+
+    class Signalled(HashEngine):
+        signals = 1
+
+        def step(self, samples, loss, lr):
+            if self.steps == 2:
+                for _ in range(self.signals):
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return super().step(samples, loss, lr)
+
+    class Twice(Signalled):
+        signals = 2
+
+    before = [signal.getsignal(number) for number in stopping.SIGNALS]
+    stopping.listen()
+    try:
+        for kind, saved in ((Signalled, 3), (Twice, 2)):
+            with pytest.raises(KeyboardInterrupt):
+                go(tmp_path / kind.__name__, patch, open_engine=kind)
+            place = tmp_path / kind.__name__ / "stages/01-sft/state/stage.json"
+            assert json.loads(place.read_text())["step"] == saved
+            assert "SIGTERM: stopping after this step" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(60)
+    finally:
+        for number, handler in zip(stopping.SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+    go(tmp_path / "Signalled", patch)
+    assert results(tmp_path / "Signalled") == results(reference)
 
 
 def test_what_decided_steps_already_made_needs_from_here(tmp_path, patch):

@@ -41,14 +41,14 @@ class _Loader(yaml.SafeLoader):
         """Values behind each anchor that is complete."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
-        anchor = getattr(event, "anchor", None)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        anchor: str | None = getattr(event, "anchor", None)
         before = self._values
         if isinstance(event, yaml.AliasEvent):
             # An unknown one is PyYAML's to refuse; one of itself is not complete yet.
             if anchor in self.anchors and anchor not in self._sizes:
                 raise _fault(f"alias *{anchor} stands within itself", event)
-            self._values += self._sizes.get(anchor, 0)
+            self._values += self._sizes.get(str(anchor), 0)
         else:
             self._values += 1
         if self._values > MOST_VALUES:
@@ -72,7 +72,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def _fault(problem: str, event: yaml.Event) -> yaml.YAMLError:
-    return yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
+    mark: Any = event.start_mark
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 # ---------------------------------------------------------------- a file

@@ -13,7 +13,7 @@ from linn.domains.base import Domain
 from linn.domains.load import load_all
 from linn.engine.open import open_engine
 from linn.engine.protocol import Engine
-from linn.errors import UserError, nearest
+from linn.errors import InfrastructureError, UserError, nearest
 from linn.evals.evaluate import Evaluation
 from linn.judges.open import judge_folders, judges_of
 from linn.judges.panel import Judges
@@ -204,14 +204,19 @@ class Run:
         )
 
     def _train(self, stage: StageRun, parent: str) -> None:
-        with stopping.gentle():
-            match stage.config:
-                case SftConfig():
-                    sft(stage)
-                case RlConfig():
-                    rl(stage)
-                case DistillConfig() as config:
-                    distill(stage, self._teachers(config, parent))
+        """Train one stage; what the machine did to it names the stage and the step."""
+        try:
+            with stopping.gentle():
+                match stage.config:
+                    case SftConfig():
+                        sft(stage)
+                    case RlConfig():
+                        rl(stage)
+                    case DistillConfig() as config:
+                        distill(stage, self._teachers(config, parent))
+        except InfrastructureError as error:
+            at = f"stage {stage.config.name} step {stage.steps_made + 1}"
+            raise InfrastructureError(f"{at}: {error}") from None
 
     def _teachers(self, config: DistillConfig, parent: str) -> dict[str, Path]:
         """The checkpoint that teaches each domain, fit for the student that starts at `parent`."""

@@ -61,6 +61,8 @@ class StageRun:
             self.config, self.domains, self.weights, self.seed, self.position
         )
         self.records = Records(self.folder)
+        self.steps_made = 0
+        """Steps that this process knows to be made, for messages."""
 
     @property
     def _rollouts_kept(self) -> int | None:
@@ -106,6 +108,7 @@ class StageRun:
             self.engine.load(self.checkpoint_at(first_step), config.optim)
         if self.state.exists():
             self.engine.restore(self.state / "trainer")
+        self.steps_made = first_step
         if first_step:
             self.progress.say(f"{config.name}: going on after step {first_step} of {config.steps}")
         return first_step
@@ -252,6 +255,7 @@ class StageRun:
         }
         self.records.add_step(row, groups, self._rollouts_kept)
         self.progress.step(self.config.name, step + 1, self.config.steps, row)
+        self.steps_made = step + 1
 
     def evaluate_if_due(self, step: int) -> None:
         """Evaluate every `curve_every` steps; what follows the last step is not a curve's."""
