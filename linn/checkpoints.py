@@ -147,9 +147,23 @@ def _of_run(name: str) -> Path:
             f"checkpoint {name!r}: no stage {stage!r} in {folder}{nearest(stage, stages)}"
         )
 
-    pattern = f"step-{int(step):04d}" if step else "step-*"
-    checkpoints = sorted((stages[stage] / "checkpoints").glob(pattern))
-    if not checkpoints:
+    checkpoints = _checkpoints_of(stages[stage])
+    at = int(step) if step else max(checkpoints, default=0)
+    if at not in checkpoints:
         which = f"at step {step}" if step else "yet"
-        raise UserError(f"checkpoint {name!r}: {stages[stage]} holds none {which}")
-    return checkpoints[-1]
+        there = f"; there are {', '.join(map(str, checkpoints))}" if checkpoints else ""
+        if (stages[stage] / "DONE").exists() and not checkpoints:
+            which = "any more, though it is finished: they were deleted"
+            there = f"; put them back, or make them again with --redo {stage}"
+        raise UserError(f"checkpoint {name!r}: {stages[stage]} holds none {which}{there}")
+    return checkpoints[at]
+
+
+def _checkpoints_of(stage: Path) -> dict[int, Path]:
+    """The checkpoints in a stage's folder by their step, in order."""
+    found = {}
+    for path in (stage / "checkpoints").glob("step-*"):
+        digits = path.name.removeprefix("step-")
+        if digits.isdecimal():
+            found[int(digits)] = path
+    return dict(sorted(found.items()))

@@ -156,6 +156,13 @@ class Ledger:
         dropped = set(stages)
         self._write(row for row in self.read() if row.stage not in dropped)
 
+    def drop_after(self, stage: str, step: int) -> None:
+        """Forget the rows of a stage's later steps; the file is left alone where there are none."""
+        rows = self.read()
+        kept = [row for row in rows if row.stage != stage or row.step <= step]
+        if len(kept) < len(rows):
+            self._write(kept)
+
     def _write(self, rows: Iterable[Score]) -> None:
         text = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
         files.write_text(self.path, text)

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
 
+from linn import terminal
+
 _WATCHED = (
     ("loss", "loss"),
     ("reward", "reward"),
@@ -33,7 +35,7 @@ class Progress:
     """What a person watches while a run goes on."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or terminal.console(stderr=True)
         self._bars: Bars | None = None
         self._began: dict[str, tuple[float, int]] = {}
         """Per stage: when the first step that was seen began, and how many were done by then."""
@@ -56,7 +58,7 @@ class Progress:
     def say(self, text: str) -> None:
         """One line worth reading, above the bar."""
         if self._log is not None:
-            self._log.write(text + "\n")
+            self._log.write(terminal.visible(text) + "\n")
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def step(self, stage: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
@@ -89,7 +91,7 @@ class Progress:
 
     def _show(self, stage: str, done: int, total: int, text: str) -> None:
         if not self.console.is_terminal:
-            print(f"{stage:<14} {done:>4}/{total:<4} {text}", file=sys.stderr, flush=True)
+            terminal.echo(f"{stage:<14} {done:>4}/{total:<4} {text}", err=True)
             return
 
         if self._bars is None:
@@ -125,7 +127,6 @@ def reading(what: str, unit: str = "lines") -> Iterator[Callable[[float, int], N
     began = last = time.monotonic()
     live = sys.stderr.isatty()
     pause = 0.5 if live else 10
-    end = "\r" if live else "\n"
 
     def report(share: float, count: int) -> None:
         nonlocal last
@@ -137,13 +138,13 @@ def reading(what: str, unit: str = "lines") -> Iterator[Callable[[float, int], N
         if share > 0:
             left = _minutes((now - began) / share * (1 - share))
         line = f"{what}: {share:.0%}, {count:,} {unit}, left {left}"
-        print(line, end=end, file=sys.stderr, flush=True)
+        terminal.overwrite(line, live)
 
     try:
         yield report
     finally:
         if live and last > began:
-            print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
+            terminal.clear_line()
 
 
 def _watched_text(metrics: Mapping[str, float], seconds: float) -> str:

@@ -12,7 +12,8 @@ HEAVY = {"torch", "transformers"}
 HEAVY_ROOMS = ("engine", "scale")
 """Torch and transformers are imported here alone."""
 LAYERS = (
-    "types errors files progress",
+    "types errors files terminal",
+    "progress stopping",
     "recipe chat sandbox",
     "ledger checkpoints data engine",
     "judges",

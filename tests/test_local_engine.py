@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 from support.processes import is_alive
 from support.sampling import Request, samples_of
 
+from linn.engine.local import heartbeat
 from linn.engine.local.controller import LocalEngine
 from linn.engine.local.dealing import deal, undeal
 from linn.engine.training.token_weights import StepFailed
@@ -152,7 +154,7 @@ def test_refusals_keep_their_type_and_change_nothing(base: Path, pair: LocalEngi
 
 @pytest.mark.slow
 def test_a_killed_worker_is_an_infrastructure_error_and_the_engine_can_start_again(
-    base: Path, one: LocalEngine
+    base: Path, one: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one.load(base, Optim())
     os.kill(one.workers.pids[0], signal.SIGKILL)
@@ -160,6 +162,15 @@ def test_a_killed_worker_is_an_infrastructure_error_and_the_engine_can_start_aga
         one.sampler.run(requests())
     one.load(base, Optim())
     assert len(one.sampler.run(requests()[:2])) == 2
+
+    # A stopped one is noticed, too, also where what it is sent does not fit into its pipe.
+    monkeypatch.setattr(heartbeat, "LOOK_S", 0.5)
+    stopped = one.workers.pids[0]
+    os.kill(stopped, signal.SIGSTOP)
+    long = [(tuple(range(1, 60)) * 2000, Sampling(1), seed) for seed in range(4)]
+    with pytest.raises(InfrastructureError, match=r"0 .pid \d+. has given no sign of life"):
+        one.sampler.run(long)
+    assert not is_alive(stopped)
 
 
 @pytest.mark.slow
@@ -212,3 +223,19 @@ Trainer(load(Path(linn.bases.__file__).parent / "tiny-0"), Optim())
 sys.exit("torch._dynamo" in sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_full_disk_is_told_with_its_name_and_what_is_needed(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    from linn.engine.local.worker import _room_for
+
+    words = "Error while serializing: I/O error: No space left on device (os error 28)"
+    for full in (SafetensorError(words), OSError(errno.ENOSPC, "x"), OSError(errno.EDQUOT, "x")):
+        said = (
+            r"/a needs about 12.0 MB, its disk \(/.*\) has .* MB free; what was saved before is in"
+        )
+        with pytest.raises(InfrastructureError, match=said), _room_for(tmp_path / "a", 12_000_000):
+            raise full
+    with pytest.raises(OSError, match="Permission"), _room_for(tmp_path / "a", 1):
+        raise PermissionError(errno.EPERM, "Permission denied")

@@ -168,6 +168,7 @@ def test_a_judge_may_move_but_not_change(tmp_path):
     with pytest.raises(Begun):
         judged_run().go()
     files.write_text(tmp_path / "run/stages/01-sft/metrics.jsonl", '{"step": 1}\n')
+    files.write_text(tmp_path / "run/stages/01-sft/state/stage.json", '{"step": 1}\n')
 
     for change in (
         {"model": "http://two:2/v1#m"},

@@ -105,9 +105,9 @@ def test_another_recipe_is_refused_with_the_difference(finished):
     assert (
         said.returncode == 2
         and "stage 'rl' was made under another recipe" in said.stderr
-        and "+  lr: 0.0005" in said.stderr
+        and "rl.lr 0.001 → 0.0005" in said.stderr
     )
-    assert "--redo" in said.stderr and "Traceback" not in said.stderr
+    assert "--redo rl removes rl (4 steps" in said.stderr and "Traceback" not in said.stderr
 
 
 def test_redo_makes_a_stage_and_later_ones_again(finished, tmp_path):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from linn.errors import UserError
+from linn.terminal import echo
 
 if TYPE_CHECKING:
     from linn.domains.base import Domain
@@ -117,11 +118,11 @@ def filter_rows(
     finally:
         loaded.close()
 
-    typer.echo(difficulty.histogram(rates))
+    echo(difficulty.histogram(rates))
     summary = f"{count:,} of {len(rates):,} rows stay: {out}"
     if loaded.tally.bad or loaded.tally.others:
         summary += f" (rows: {loaded.tally})"
-    typer.echo(summary)
+    echo(summary)
 
 
 def _rates(

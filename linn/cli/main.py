@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from linn import stopping
 from linn.cli import rows
 from linn.errors import LinnError, UserError
+from linn.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from linn.domains.base import Domain
@@ -67,6 +69,13 @@ def run(
     redo: Annotated[
         str | None, typer.Option(metavar="STAGE", help="make this stage and all later ones again")
     ] = None,
+    from_here: Annotated[
+        bool,
+        typer.Option(
+            "--from-here",
+            help="let values that decided steps already made change for the steps to come",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -97,9 +106,9 @@ def run(
     if dry_run:
         _print_plan(parsed, folder, domains, device, mean_length, as_json)
         return
-    Run(parsed, folder).go(until, redo)
+    Run(parsed, folder).go(until, redo, from_here)
     _print_tables(folder)
-    typer.echo(f"report: {build(folder)}")
+    echo(f"report: {build(folder)}")
 
 
 def _print_plan(
@@ -119,17 +128,20 @@ def _print_plan(
     from linn.recipe.load import resolved
 
     if not as_json:
-        typer.echo(resolved(recipe))
-        typer.echo(plan(recipe, folder))
+        echo(resolved(recipe))
+        echo(plan(recipe, folder))
     try:
         shape = model_shape(recipe, folder)
     except UserError as error:  # a family without a formula runs all the same
         if as_json:
             raise
-        typer.echo(f"\nno price: {error}")
+        echo(f"\nno price: {error}")
         return
     priced = price(recipe, shape, domains, Assumptions(device, mean_length))
-    typer.echo(json.dumps(as_dict(priced), indent=2) if as_json else "\n" + table(priced))
+    if as_json:
+        echo_json(json.dumps(as_dict(priced), indent=2))
+    else:
+        echo("\n" + table(priced))
 
 
 @app.command()
@@ -139,7 +151,7 @@ def ls(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder"
 
     path = run_folder(folder)
     if not Ledger(path / "ledger.jsonl").read():
-        typer.echo(f"{path}: nothing is measured yet")
+        echo(f"{path}: nothing is measured yet")
     _print_tables(path)
 
 
@@ -158,7 +170,7 @@ def report(
     """Write report.html, one self-contained file."""
     from linn.report import build
 
-    typer.echo(f"report: {build(run_folder(folder))}")
+    echo(f"report: {build(run_folder(folder))}")
 
 
 app.command("data")(rows.data)
@@ -207,7 +219,7 @@ def evaluate(
     for score in scores:
         name = f"{score.domain:<14} {score.split:<10} {score.metric:<9}"
         interval = f"[{score.low:.1%}, {score.high:.1%}]"
-        typer.echo(f"{name} {score.value:7.1%}  {interval}  n {score.n}")
+        echo(f"{name} {score.value:7.1%}  {interval}  n {score.n}")
 
 
 @app.command()
@@ -229,7 +241,7 @@ def export(
     """Write a checkpoint as a Hugging Face folder. Its model card holds its ledger rows."""
     from linn.run.export import export_checkpoint
 
-    typer.echo(f"exported: {export_checkpoint(checkpoint, folder, dtype, shard_size)}")
+    echo(f"exported: {export_checkpoint(checkpoint, folder, dtype, shard_size)}")
 
 
 @app.command()
@@ -263,8 +275,8 @@ def compare(
         seeds=list(dict.fromkeys(int(text) for text in texts)),
         changes=changes or [],
     )
-    typer.echo(table_of(folder))
-    typer.echo(f"report: {build(folder)}")
+    echo(table_of(folder))
+    echo(f"report: {build(folder)}")
 
 
 @app.command()
@@ -283,9 +295,9 @@ def explain(
         last_parts = dict.fromkeys(entry.name.rsplit(".", 1)[-1] for entry in keys)
         raise UserError(f"no recipe key {part!r}{nearest(part, last_parts)}")
     for entry in matches:
-        typer.echo(entry.name)
-        typer.echo(f"    {entry.meaning}")
-        typer.echo(f"    {entry.type}; default {entry.default}")
+        echo(entry.name)
+        echo(f"    {entry.meaning}")
+        echo(f"    {entry.type}; default {entry.default}")
 
 
 def _print_tables(folder: Path) -> None:
@@ -296,6 +308,7 @@ def _print_tables(folder: Path) -> None:
 
 def main() -> None:
     """Entry point: errors become one line and an exit code."""
+    stopping.listen()
     try:
         code = app(prog_name="linn", standalone_mode=False)
         if code == 130:  # typer's word for Ctrl-C
@@ -326,7 +339,7 @@ def main() -> None:
 def _usage(error: Any) -> str:
     """What is wrong with the command line; the help itself where there was no word at all."""
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(error.format_message())
+        echo(error.format_message())
         return "say which verb, e.g. linn run recipes/tiny.yaml"
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
@@ -357,8 +370,8 @@ def _last_place(error: Exception) -> str:
 
 def _fail(error: BaseException, line: str, code: int) -> NoReturn:
     if _state["debug"]:
-        raise error
-    print(f"linn: {line}", file=sys.stderr)
+        echo("".join(traceback.format_exception(error)), err=True)
+    echo(f"linn: {line}", err=True)
     sys.exit(code)
 
 

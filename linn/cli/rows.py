@@ -16,6 +16,7 @@ import typer
 from linn.cli.filter import filter_rows as filter_rows
 from linn.cli.filter import judges_for
 from linn.errors import UserError
+from linn.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from linn.chat.codec import Codec
@@ -93,17 +94,17 @@ def grade(
             write_rows(out, counted(verdicts))
     _print_grades(rewards, out, judges)
     for line in broken.told():
-        typer.echo(f"skipped: {line}", err=True)
+        echo(f"skipped: {line}", err=True)
 
 
 def _print_grades(rewards: list[float], out: Path, judges: Judges | None) -> None:
     summary = f"{len(rewards)} verdicts"
     if rewards:
         summary += f", mean reward {sum(rewards) / len(rewards):.4f}"
-    typer.echo(f"{summary}: {out}")
+    echo(f"{summary}: {out}")
     metrics = judges.metrics() if judges is not None else {}
     if metrics:
-        typer.echo(
+        echo(
             f"judge: {metrics['judge_questions']:.0f} questions, "
             f"{metrics['judge_unreadable']:.1%} unreadable, {metrics['judge_s']:.1f} s"
         )
@@ -143,9 +144,9 @@ def check(
         domain.close()
     for finding in findings:
         if finding.ok:
-            typer.echo(f"ok    {finding.what}")
+            echo(f"ok    {finding.what}")
         else:
-            typer.echo(f"FAIL  {finding.what}: {finding.detail}")
+            echo(f"FAIL  {finding.what}: {finding.detail}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -189,7 +190,7 @@ def tasks(
 
     rows: list[dict[str, Any]] = []
     for made in make_all(names, each, levels, seed):
-        typer.echo(made.line())
+        echo(made.line())
         if made.rows:
             rows += made.rows
             # After every package, so that an end before the last one loses little.
@@ -197,7 +198,7 @@ def tasks(
     if not rows:
         raise UserError("no task was made")
     used = {row["metadata"]["package"] for row in rows}
-    typer.echo(f"{len(rows)} tasks of {len(used)} packages: {out}")
+    echo(f"{len(rows)} tasks of {len(used)} packages: {out}")
 
 
 def _prove_tasks(file: Path) -> None:
@@ -210,14 +211,12 @@ def _prove_tasks(file: Path) -> None:
     for package, where, why in disproofs(file):
         tasks[package] += 1
         if why:
-            typer.echo(f"{where}: {why}")
+            echo(f"{where}: {why}")
         else:
             proved[package] += 1
     for package, count in tasks.items():
-        typer.echo(f"{package:<24} {proved[package]:>4} of {count}")
-    typer.echo(
-        f"{proved.total()} of {tasks.total()} fail before the golden patch and pass after it"
-    )
+        echo(f"{package:<24} {proved[package]:>4} of {count}")
+    echo(f"{proved.total()} of {tasks.total()} fail before the golden patch and pass after it")
     if proved != tasks:
         raise typer.Exit(1)
 
@@ -258,7 +257,7 @@ def render(
 
     with reading(str(rows)) as progress:
         count = write_rows(out, rendered(progress))
-    typer.echo(f"{count} rows: {out}")
+    echo(f"{count} rows: {out}")
 
 
 def _codec(checkpoint: str) -> Codec:
@@ -345,11 +344,11 @@ def _compare(
     with reading(str(path)) as progress:
         overlaps, written = decontaminate(path, sets, out, skip_bad, progress)
     if as_json:
-        typer.echo(json_text(sets.record(overlaps), 1))
+        echo_json(json_text(sets.record(overlaps), 1))
     else:
-        typer.echo(sets.report(path, overlaps))
+        echo(sets.report(path, overlaps))
     if out is not None:
-        typer.echo(f"{written:,} rows: {out}", err=as_json)
+        echo(f"{written:,} rows: {out}", err=as_json)
 
 
 def _describe(path: Path, tokens: str, domain: str | None, as_json: bool) -> None:
@@ -369,6 +368,6 @@ def _describe(path: Path, tokens: str, domain: str | None, as_json: bool) -> Non
     with reading(str(path)) as progress:
         description = describe.describe(path, codec, domain, progress)
     if as_json:
-        typer.echo(json_text(description.record(), 1))
+        echo_json(json_text(description.record(), 1))
     else:
-        typer.echo(describe.table(path, description, unit, shutil.get_terminal_size().columns))
+        echo(describe.table(path, description, unit, shutil.get_terminal_size().columns))

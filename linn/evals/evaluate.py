@@ -92,6 +92,11 @@ class Evaluation:
         """What is evaluated within a stage (`curve_every`)."""
         return self.whole[:1]
 
+    @property
+    def kept(self) -> list[Probe]:
+        """What is evaluated of a checkpoint kept within a stage (`keep_every`)."""
+        return [p for p in self.whole if (p.split, p.metric) == ("validation", "accuracy")]
+
     async def measure(
         self,
         stage: str,

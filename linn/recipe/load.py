@@ -22,8 +22,42 @@ SHOWN = 4
 """Mistakes that one message names at most."""
 
 
+MOST_VALUES = 100_000
+"""Values in a recipe at most, those that aliases (`*name`) repeat included."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, where plain YAML silently takes the last."""
+    """YAML that refuses two things which plain YAML takes.
+
+    A key written twice, of which the last would silently count; and aliases of aliases, by which a
+    file of a few lines stands for billions of values.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._values = 0
+        """Values so far, each alias counted as what it stands for."""
+        self._sizes: dict[str, int] = {}
+        """Values behind each anchor that is complete."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        anchor: str | None = getattr(event, "anchor", None)
+        before = self._values
+        if isinstance(event, yaml.AliasEvent):
+            # An unknown one is PyYAML's to refuse; one of itself is not complete yet.
+            if anchor in self.anchors and anchor not in self._sizes:
+                raise _fault(f"alias *{anchor} stands within itself", event)
+            self._values += self._sizes.get(str(anchor), 0)
+        else:
+            self._values += 1
+        if self._values > MOST_VALUES:
+            raise _fault(f"its aliases stand for more than {MOST_VALUES:,} values", event)
+
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if anchor is not None:
+            self._sizes[anchor] = self._values - before
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names: set[str] = set()
@@ -35,6 +69,11 @@ class _Loader(yaml.SafeLoader):
                     )
                 names.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _fault(problem: str, event: yaml.Event) -> yaml.YAMLError:
+    mark: Any = event.start_mark
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 # ---------------------------------------------------------------- a file
@@ -171,7 +210,7 @@ def _stages_by_name(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _value(text: str, where: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise UserError(f"{where}: the value is not YAML") from None
     if isinstance(value, str) and value.lower() not in {"nan", "inf"}:

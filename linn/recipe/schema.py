@@ -34,7 +34,8 @@ class JudgeConfig(Config):
 
     model: str = Field(
         min_length=1,
-        description="`@STAGE` (an earlier checkpoint of this run), RUN@STAGE, a checkpoint folder, "
+        description="`@STAGE[:STEP]` (an earlier checkpoint of this run), RUN@STAGE[:STEP], a "
+        "checkpoint folder, "
         "or http(s)://HOST:PORT/v1#MODEL; `judge: MODEL` is short for {model: MODEL}",
     )
     temperature: float = Field(
@@ -74,7 +75,7 @@ class JudgeConfig(Config):
 
     @property
     def stage(self) -> str | None:
-        """The stage of this run whose checkpoint judges, if it is one."""
+        """The stage of this run whose checkpoint judges, if it is one; `STAGE:STEP` within it."""
         return self.model[1:] if self.model.startswith("@") else None
 
 
@@ -301,16 +302,21 @@ class Recipe(Config):
                 "put it after an sft or rl stage"
             )
 
-    @staticmethod
     def _check_teachers_by_domain(
-        teachers: dict[str, str], domains: Collection[str], where: str, earlier: Sequence[str]
+        self,
+        teachers: dict[str, str],
+        domains: Collection[str],
+        where: str,
+        earlier: Sequence[str],
     ) -> None:
         for domain, teacher in teachers.items():
-            if teacher not in (*earlier, "best"):
+            stage, _, step = teacher.partition(":")
+            if teacher != "best" and stage not in earlier:
                 raise ValueError(
                     f"{where}: teacher {teacher!r} of {domain} is no earlier stage; "
                     f"allowed: {', '.join(earlier)}"
                 )
+            self._check_kept(stage, step, f"{where}: teacher {teacher!r} of {domain}")
         if missing := [domain for domain in domains if domain not in teachers]:
             raise ValueError(
                 f"{where}: no teacher for {', '.join(missing)}; "
@@ -325,10 +331,14 @@ class Recipe(Config):
     def _check_judge(self, domain: str, judge: str, stages: Sequence[str]) -> None:
         """`stages`: `base` and every stage, in order."""
         where = f"domains.{domain}.judge"
+        name = judge
+        judge, _, step = name.partition(":")
         if judge not in stages:
             raise ValueError(
                 f"{where}: '@{judge}' is no stage of this recipe{nearest(judge, stages)}"
             )
+
+        self._check_kept(judge, step, f"{where}: '@{name}'")
 
         # `base` comes first in `stages`, so these are the stages up to and with the judge itself.
         for stage in self.stages[: stages.index(judge)]:
@@ -337,6 +347,17 @@ class Recipe(Config):
                     f"{where}: stage {stage.name!r} needs the judge, but its stage {judge!r} "
                     "does not come before; name an earlier one"
                 )
+
+    def _check_kept(self, stage: str, step: str, what: str) -> None:
+        """Refuse `STAGE:STEP` where the stage keeps no checkpoint of that step."""
+        if not step:
+            return
+        config = next((each for each in self.stages if each.name == stage), None)
+        if not step.isdecimal() or config is None or not config.has_checkpoint(int(step)):
+            raise ValueError(
+                f"{what}: stage {stage!r} keeps no checkpoint of step {step}; "
+                "say keep_every there, or name the stage alone for its last"
+            )
 
     # ------------------------------------------------------------ what follows from the blocks
 
@@ -386,7 +407,7 @@ class Recipe(Config):
         return {
             domain: judge
             for domain, judge in self.judges().items()
-            if judge.stage is None or judge.stage in there
+            if judge.stage is None or judge.stage.partition(":")[0] in there
         }
 
     def measured_at(self, stage: str) -> list[str]:

@@ -48,8 +48,8 @@ class StageConfig(Config):
     horizon: int | None = Field(
         None,
         ge=1,
-        description="steps that a cosine or linear schedule takes to min_lr, where the stage stops "
-        "earlier; default: its steps",
+        description="steps that a cosine or linear schedule takes to min_lr; a longer stage stays "
+        "at min_lr from there on; default: the stage's steps",
     )
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's betas (paper Tables 7-10)")
     eps: float = Field(1e-8, gt=0, description="AdamW's epsilon")
@@ -61,6 +61,12 @@ class StageConfig(Config):
         20,
         ge=1,
         description="steps between resumable states; a killed run repeats at most this many",
+    )
+    keep_every: int = Field(
+        0,
+        ge=0,
+        description="keep a checkpoint every so many steps, as RUN@STAGE:STEP, and measure it on "
+        "validation; 0: the last one alone",
     )
     evaluate: bool = Field(True, description="measure every domain after the stage")
 
@@ -74,11 +80,8 @@ class StageConfig(Config):
 
         if self.horizon is None:
             return self
-        if self.schedule == "constant" or self.horizon < self.steps:
-            raise ValueError(
-                f"horizon {self.horizon}: needs schedule: cosine or linear, "
-                "and at least the stage's steps"
-            )
+        if self.schedule == "constant":
+            raise ValueError(f"horizon {self.horizon}: needs schedule: cosine or linear")
         return self
 
     @field_validator("domains")
@@ -99,6 +102,11 @@ class StageConfig(Config):
             raise ValueError(f"must be two numbers from 0 to below 1, found {list(betas)}")
         return betas
 
+    def has_checkpoint(self, step: int) -> bool:
+        """Whether the stage keeps its weights after so many steps."""
+        kept = self.keep_every > 0 and step > 0 and step % self.keep_every == 0
+        return step == self.steps or (kept and step < self.steps)
+
     @property
     def optim(self) -> Optim:
         """AdamW's constants of this stage."""
@@ -107,7 +115,8 @@ class StageConfig(Config):
     def lr_at(self, step: int) -> float:
         """Learning rate of 0-based `step`.
 
-        Linear warm-up, then the schedule down to `min_lr` at the last step (of the `horizon`).
+        Linear warm-up, then the schedule down to `min_lr` at the last step (of the `horizon`),
+        and `min_lr` after it.
         """
         if step < self.warmup:
             rise = self.lr - self.warmup_from
@@ -118,7 +127,7 @@ class StageConfig(Config):
         # `share` of the way from the peak to `min_lr`; `left` is what remains of the height.
         low = self.min_lr
         last = (self.horizon or self.steps) - 1
-        share = (step - self.warmup) / max(1, last - self.warmup)
+        share = min(1.0, (step - self.warmup) / max(1, last - self.warmup))
         left = 1 - share
         if self.schedule == "cosine":
             left = 0.5 * (1 + math.cos(math.pi * share))
@@ -234,6 +243,12 @@ class RolloutConfig(StageConfig):
         description="measure the stage's domains on test each so many steps within the stage; "
         "0: only at its end",
     )
+    keep_rollouts: int | None = Field(
+        None,
+        ge=0,
+        description="keep the texts of the rollouts of the last so many steps; default: of every "
+        "step",
+    )
 
 
 class CurriculumConfig(Config):
@@ -294,7 +309,7 @@ class DistillConfig(RolloutConfig):
     kind: Literal["distill"] = Field(description="`distill`: multi-domain on-policy distillation")
     teachers: BestOrNames = Field(
         "best",
-        description="`best`: the ledger's best checkpoint per domain; or domain: stage, "
+        description="`best`: the ledger's best checkpoint per domain; or domain: STAGE[:STEP], "
         "where a stage may be `best` too",
     )
     rollouts: int = Field(4, ge=1, description="rollouts per prompt (paper: 4)")

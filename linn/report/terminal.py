@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
+from linn import terminal
 from linn.ledger import regressions
 from linn.report.files import RunFiles, read_run
 from linn.report.numbers import format_range
@@ -20,7 +21,7 @@ def print_tables(folder: Path) -> None:
     All of the test split; the cascade and the recovery sampled and greedy.
     """
     run = read_run(folder)
-    console = Console()
+    console = terminal.console()
     for metric, meaning in (("accuracy", "sampled as trained"), ("greedy", "greedy")):
         _cascade(console, run, metric, meaning)
     _losses(console, run)

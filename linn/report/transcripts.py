@@ -5,7 +5,6 @@ What a model wrote is hostile text.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from linn.report.files import Row, StageFiles, number, text
 from linn.report.numbers import format_score
+from linn.terminal import visible
 
 EACH = 2
 """Transcripts of a sort in a stage. Of those newly wrong one per domain, where there are more."""
@@ -21,16 +21,6 @@ NEWLY_WRONG = "Newly wrong"
 """The title of the prompts that a stage lost."""
 TURNED = 0.5
 """A prompt has become right or wrong when its reward moved at least this far."""
-
-# Control characters, lone surrogates, and the marks that reorder or hide what a reader sees
-# (bidi, zero width).
-_INVISIBLE = re.compile(
-    "["
-    "\x00-\x08\x0b-\x1f\x7f-\x9f"
-    "\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\ud800-\udfff"
-    "]"
-)
 
 
 @dataclass(frozen=True)
@@ -76,10 +66,7 @@ def clean(raw: str) -> str:
     What is invisible or not text becomes its code, as `<U+202E>`.
     """
 
-    def code(match: re.Match[str]) -> str:
-        return f"<U+{ord(match.group()):04X}>"
-
-    return _INVISIBLE.sub(code, raw.replace("\r\n", "\n"))
+    return visible(raw.replace("\r\n", "\n"))
 
 
 def label(raw: str) -> str:

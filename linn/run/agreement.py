@@ -1,77 +1,277 @@
-"""Whether what a run folder holds was made by the recipe that a run is to follow."""
+"""What each key of a recipe decides, and where the recipes of one run folder differ.
+
+The one table of what a change does to a run that has begun; `docs/running.md` shows it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from linn.recipe.schema import Recipe
+from linn.recipe.base import short
+from linn.recipe.schema import DomainConfig, JudgeConfig, NewModelConfig, Recipe
+from linn.recipe.stages import KINDS, AnyStage
 
-DECIDING = ("model", "seed", "domains", "scale", "evaluate")
-"""Keys of a recipe that decide what every stage makes."""
+
+class Effect(StrEnum):
+    """What a key decides, and so what becomes of a run that has begun when it changes."""
+
+    NOTHING = "nothing"
+    """No number: only how the run goes. It goes on, and its bytes stay what they would be."""
+    ROUNDING = "rounding"
+    """How sums are dealt. It goes on with the same state, which rounds otherwise from there on."""
+    SCORES = "scores"
+    """What is measured. Weights keep their bytes; finished stages are measured anew."""
+    ONWARD = "onward"
+    """The rate and length of training. It goes on with the new value from the next step on."""
+    ASKED = "asked"
+    """The steps made so far. It goes on only with `--from-here`, as a run of two parts."""
+    MADE = "made"
+    """What was made, or where it stands in its data. It is refused."""
+
+
+EFFECTS: dict[str, Effect] = {
+    "name": Effect.NOTHING,
+    "model": Effect.MADE,
+    "model.vocab": Effect.MADE,
+    "model.seed": Effect.MADE,
+    "seed": Effect.MADE,
+    # Another domain may come or go; what a stage trains on is the stage's own key.
+    "domains": Effect.SCORES,
+    "domains.NAME.level": Effect.MADE,
+    "domains.NAME.rows": Effect.MADE,
+    # The first bad row stops a run, so up to where it stopped there was none.
+    "domains.NAME.skip_bad": Effect.NOTHING,
+    "domains.NAME.judge": Effect.MADE,
+    # Where a judge is served is no matter; which model it is decides every verdict.
+    "domains.NAME.judge.model": Effect.MADE,
+    "domains.NAME.judge.temperature": Effect.ASKED,
+    "domains.NAME.judge.top_p": Effect.ASKED,
+    "domains.NAME.judge.max_tokens": Effect.ASKED,
+    "domains.NAME.judge.retries": Effect.ASKED,
+    "domains.NAME.judge.concurrency": Effect.NOTHING,
+    "domains.NAME.judge.timeout_s": Effect.NOTHING,
+    "domains.NAME.judge.key_env": Effect.NOTHING,
+    "domains.NAME.OPTION": Effect.MADE,
+    "evaluate": Effect.SCORES,
+    "evaluate.test": Effect.SCORES,
+    "evaluate.validation": Effect.SCORES,
+    "evaluate.max_tokens": Effect.SCORES,
+    "evaluate.max_sequence": Effect.SCORES,
+    "evaluate.temperature": Effect.SCORES,
+    "evaluate.pass_at": Effect.SCORES,
+    "evaluate.start": Effect.SCORES,
+    "scale": Effect.ASKED,
+    "scale.processes": Effect.ROUNDING,
+    "scale.precision": Effect.ASKED,
+    "scale.width": Effect.ASKED,
+    "scale.capacity": Effect.ROUNDING,
+    "stages": Effect.MADE,
+    "STAGE.name": Effect.MADE,
+    "STAGE.kind": Effect.MADE,
+    "STAGE.from": Effect.MADE,
+    "STAGE.domains": Effect.MADE,
+    "STAGE.steps": Effect.ONWARD,
+    "STAGE.lr": Effect.ONWARD,
+    "STAGE.min_lr": Effect.ONWARD,
+    "STAGE.warmup": Effect.ONWARD,
+    "STAGE.warmup_from": Effect.ONWARD,
+    "STAGE.schedule": Effect.ONWARD,
+    "STAGE.horizon": Effect.ONWARD,
+    "STAGE.betas": Effect.ONWARD,
+    "STAGE.eps": Effect.ONWARD,
+    "STAGE.weight_decay": Effect.ONWARD,
+    "STAGE.clip": Effect.ONWARD,
+    "STAGE.save_every": Effect.NOTHING,
+    "STAGE.keep_every": Effect.NOTHING,
+    "STAGE.keep_rollouts": Effect.NOTHING,
+    "STAGE.evaluate": Effect.SCORES,
+    # Stages of rows and demonstrations.
+    "STAGE.data": Effect.MADE,
+    "STAGE.skip_bad": Effect.NOTHING,
+    "STAGE.faulty": Effect.ASKED,
+    "STAGE.batch": Effect.ASKED,
+    "STAGE.packed": Effect.ASKED,
+    "STAGE.length_power": Effect.ASKED,
+    "STAGE.max_length": Effect.ASKED,
+    # Stages that sample.
+    "STAGE.prompts": Effect.ASKED,
+    "STAGE.rollouts": Effect.ASKED,
+    "STAGE.max_tokens": Effect.ASKED,
+    "STAGE.temperature": Effect.ASKED,
+    "STAGE.top_p": Effect.ASKED,
+    "STAGE.max_turns": Effect.ASKED,
+    "STAGE.max_sequence": Effect.ASKED,
+    "STAGE.max_mismatch": Effect.NOTHING,
+    "STAGE.curve_every": Effect.SCORES,
+    "STAGE.dynamic_filter": Effect.ASKED,
+    "STAGE.refill": Effect.ASKED,
+    "STAGE.overlong": Effect.ASKED,
+    "STAGE.kl": Effect.ASKED,
+    "STAGE.baseline": Effect.ASKED,
+    "STAGE.std": Effect.ASKED,
+    "STAGE.normalise": Effect.ASKED,
+    "STAGE.group_mask": Effect.ASKED,
+    # A curriculum's pool is a window over its stream: another one would begin elsewhere.
+    "STAGE.curriculum": Effect.MADE,
+    "STAGE.curriculum.start": Effect.ASKED,
+    "STAGE.curriculum.end": Effect.ASKED,
+    "STAGE.curriculum.width": Effect.ASKED,
+    "STAGE.curriculum.pool": Effect.MADE,
+    "STAGE.teachers": Effect.ASKED,
+    "STAGE.band": Effect.ASKED,
+    "STAGE.allow_weak_teachers": Effect.NOTHING,
+}
+"""Every key, named as `linn explain` names it, with STAGE for the kinds of stage."""
+
+RATE = ("steps", "lr", "min_lr", "warmup", "warmup_from", "schedule", "horizon")
+"""Keys of a stage that decide nothing but the rate of each step, and how many there are."""
+
+
+def effect_of(key: str) -> Effect:
+    """The effect of a key as `linn explain` names it, such as `rl.lr` or `evaluate.test`.
+
+    A key that the table does not know decides everything, to be safe; a test finds it.
+    """
+    head, _, rest = key.partition(".")
+    if head in KINDS:
+        key = f"STAGE.{rest}"
+    return EFFECTS.get(key, Effect.MADE)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What was made with other values."""
+    """One key that has another value now."""
 
-    what: str
-    """The stage, or the key of all stages."""
-    redo: str
-    """The stage from which on everything would have to be made again."""
+    stage: str | None
+    """The stage whose key it is; None: a key of the whole run."""
+    key: str
+    """Its path as `--set` takes it, without the stage: `lr`, `evaluate.test`."""
+    old: Any
+    """Its value in the folder's recipe, as YAML has it."""
+    new: Any
+    """Its value now."""
+    effect: Effect
+    """What the key decides."""
 
+    @property
+    def name(self) -> str:
+        """The path as `--set` takes it."""
+        return f"{self.stage}.{self.key}" if self.stage else self.key
 
-def difference(
-    old: Recipe, new: Recipe, folders: Collection[str], redo: str | None
-) -> Difference | None:
-    """Where something that is kept was made with other values; None where nothing was.
-
-    `folders`: names of the stage folders in which something is; `redo`: it and all later stages are
-    not kept.
-    """
-    names = new.stage_names()
-    end = len(names) + len(old.stages)
-    if redo is not None:
-        end = names.index(redo)
-    stages = []
-    for index, stage in enumerate(old.stages, 1):
-        if index < end and f"{index:02d}-{stage.name}" in folders:
-            stages.append(stage)
-
-    # What decides every stage's results must be as it was, if anything at all is kept.
-    keeps_base = end > 0 and "00-base" in folders
-    if stages or keeps_base:
-        for key in DECIDING:
-            if _deciding(old, key) != _deciding(new, key):
-                return Difference(f"{key!r} of its stages", redo="base")
-
-    # And so must each kept stage, and the stage that it started from.
-    for stage in stages:
-        index = old.stages.index(stage)
-        now = new.stages[index] if index < len(new.stages) else None
-        if now is None:
-            return Difference(f"stage {stage.name!r}", redo=names[-1])
-        if now != stage or old.parent(stage.name) != new.parent(now.name):
-            return Difference(f"stage {stage.name!r}", redo=now.name)
-    return None
+    def __str__(self) -> str:
+        return f"{self.name} {shown(self.old)} → {shown(self.new)}"
 
 
-def _deciding(recipe: Recipe, key: str) -> Any:
-    """The values of a key that decide results.
+def shown(value: Any) -> str:
+    """A value of a recipe as a message shows it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
 
-    Where a judge is served, and how patiently it is asked, does not.
-    """
-    if key != "domains":
-        return getattr(recipe, key)
-    blocks = {name: config.model_dump() for name, config in recipe.domains.items()}
-    for name, config in recipe.domains.items():
-        if config.judge is None:
-            continue
-        judge = blocks[name]["judge"]
-        for patience in ("concurrency", "timeout_s", "key_env"):
-            judge.pop(patience)
-        if config.judge.endpoint is not None:
-            _, model = config.judge.endpoint
-            judge["model"] = f"#{model}"
-    return blocks
+
+# ---------------------------------------------------------------- between two recipes
+
+
+def differences_of_run(old: Recipe, new: Recipe) -> list[Difference]:
+    """The keys outside of `stages` that have other values."""
+    found = list(_model(old, new))
+    for key in ("name", "seed"):
+        found += _one(None, key, key, getattr(old, key), getattr(new, key))
+    for block in ("evaluate", "scale"):
+        before, after = _dumped(getattr(old, block)), _dumped(getattr(new, block))
+        found += _keys(None, f"{block}.", f"{block}.", before, after)
+    return [*found, *_domains(old, new)]
+
+
+def differences_of_stage(old: Recipe, new: Recipe, index: int) -> list[Difference]:
+    """The keys of the stage at a place (from 0) that have other values. Both recipes have one."""
+    before, after = old.stages[index], new.stages[index]
+    if before.name != after.name or before.kind != after.kind:
+        was, now = (f"{stage.name} ({stage.kind})" for stage in (before, after))
+        return [Difference(before.name, "name", was, now, Effect.MADE)]
+
+    # Of these two the recipe may say nothing and mean the same, or the same and mean another.
+    left, right = _dumped(before), _dumped(after)
+    left["from"], right["from"] = old.parent(before.name), new.parent(after.name)
+    left["domains"] = list(old.weights_of(before).items())
+    right["domains"] = list(new.weights_of(after).items())
+    if not _trains_on_domains(before) and not _trains_on_domains(after):
+        left["domains"] = right["domains"] = []
+    return list(_keys(before.name, "", "STAGE.", left, right))
+
+
+def _trains_on_domains(stage: AnyStage) -> bool:
+    return not getattr(stage, "data", None)
+
+
+def _model(old: Recipe, new: Recipe) -> Iterator[Difference]:
+    before, after = old.model, new.model
+    if isinstance(before, NewModelConfig) and isinstance(after, NewModelConfig):
+        yield from _keys(None, "model.", "model.", _dumped(before), _dumped(after))
+    else:
+        values = [m if isinstance(m, str) else "a new model" for m in (before, after)]
+        yield from _one(None, "model", "model", *values)
+
+
+def _domains(old: Recipe, new: Recipe) -> Iterator[Difference]:
+    before = {short(name): config for name, config in old.domains.items()}
+    after = {short(name): config for name, config in new.domains.items()}
+    for name in [*before, *(name for name in after if name not in before)]:
+        if name not in before or name not in after:
+            was, now = ("there" if name in names else None for names in (before, after))
+            yield Difference(None, f"domains.{name}", was, now, effect_of("domains"))
+        else:
+            yield from _domain(name, before[name], after[name])
+
+
+def _domain(name: str, old: DomainConfig, new: DomainConfig) -> Iterator[Difference]:
+    before, after = _dumped(old), _dumped(new)
+    judges = before.pop("judge"), after.pop("judge")
+    yield from _keys(None, f"domains.{name}.", "domains.NAME.", before, after)
+    if old.judge is None or new.judge is None:
+        values = [judge and judge["model"] for judge in judges]
+        yield from _one(None, f"domains.{name}.judge", "domains.NAME.judge", *values)
+        return
+
+    place = f"domains.{name}.judge."
+    for found in _keys(None, place, "domains.NAME.judge.", *judges):
+        if found.key == f"{place}model" and _same_model(old.judge, new.judge):
+            found = Difference(None, found.key, found.old, found.new, Effect.NOTHING)
+        yield found
+
+
+def _same_model(old: JudgeConfig, new: JudgeConfig) -> bool:
+    """Whether two endpoints serve a model of the same name."""
+    if old.endpoint is None or new.endpoint is None:
+        return False
+    return old.endpoint[1] == new.endpoint[1]
+
+
+def _keys(
+    stage: str | None, place: str, table: str, old: dict[str, Any], new: dict[str, Any]
+) -> Iterator[Difference]:
+    """The keys of one block; `table`: how the table's names of its keys begin."""
+    for key in [*old, *(key for key in new if key not in old)]:
+        before, after = old.get(key), new.get(key)
+        # Values of other keys that are mappings are values as a whole.
+        if key == "curriculum" and before and after:
+            yield from _keys(stage, f"{place}{key}.", f"{table}{key}.", before, after)
+        else:
+            known = f"{table}{key}" in EFFECTS or table != "domains.NAME."
+            yield from _one(stage, place + key, table + (key if known else "OPTION"), before, after)
+
+
+def _one(stage: str | None, path: str, table: str, old: Any, new: Any) -> Iterator[Difference]:
+    if old != new:
+        yield Difference(stage, path, old, new, effect_of(table))
+
+
+def _dumped(block: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = block.model_dump(mode="json", by_alias=True)
+    return dumped

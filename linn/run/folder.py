@@ -2,22 +2,23 @@
 
 runs/NAME/
   recipe.yaml     the resolved recipe
-  run.json        versions, machine, seed; stages with their parents and teachers
+  run.json        versions, machine, seed; stages with their parents and teachers; what changed
   ledger.jsonl    one row per checkpoint, domain, split and metric
   stages/02-if-rl/
     metrics.jsonl rollouts/ evals/ checkpoints/ log-N.txt
-    state/        while the stage runs
+    state/        until a stage that was built on it is done
+    position.json from then on: its place in the data
     DONE          once it is evaluated
 """
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,9 @@ from linn.ledger import Ledger
 from linn.recipe import load as recipes
 from linn.recipe.schema import Recipe
 from linn.recipe.stages import AnyStage, SftConfig
-from linn.run.agreement import difference
+from linn.run.changes import Change, Plan, Request, entry_of, merged, read_changes, reconcile
 from linn.run.machine import machine, versions
-
-DIFFERENCE_LINES = 40
-"""Lines of a difference between two recipes that an error shows at most."""
+from linn.run.standing import Standing, loss, standings
 
 
 class RunFolder:
@@ -49,6 +48,7 @@ class RunFolder:
         for stage in recipe.stages:
             self.parents[stage.name] = recipe.parent(stage.name)
         self._teachers: dict[str, dict[str, str]] = {}
+        self._changes: list[Change] = []
 
     # ------------------------------------------------------------ places
 
@@ -57,11 +57,15 @@ class RunFolder:
         return self.path / "stages" / f"{self.names.index(name):02d}-{name}"
 
     def checkpoint(self, name: str) -> Path:
-        """The weights that a stage ended with; `base`: what the run starts from."""
-        if name == "base":
+        """The weights of `STAGE`, as it ended, or of `STAGE:STEP`, kept within it.
+
+        `base`: what the run starts from.
+        """
+        stage, _, step = name.partition(":")
+        if stage == "base":
             return start_folder(self.recipe, self.path)
-        steps = self.recipe.stage(name).steps
-        return self.stage_folder(name) / "checkpoints" / f"step-{steps:04d}"
+        steps = int(step) if step else self.recipe.stage(stage).steps
+        return self.stage_folder(stage) / "checkpoints" / f"step-{steps:04d}"
 
     def earlier(self, name: str) -> list[str]:
         """`base` and the stages that come before a stage in the recipe."""
@@ -73,11 +77,37 @@ class RunFolder:
         """Whether a stage is finished, its scores in the ledger."""
         return (self.stage_folder(name) / "DONE").exists()
 
+    def is_there(self, name: str) -> bool:
+        """Whether `STAGE` is finished, or `STAGE:STEP` is kept."""
+        if ":" in name:
+            return (self.checkpoint(name) / "config.json").exists()
+        return self.is_done(name)
+
     def mark_done(self, name: str) -> None:
-        """Mark a stage as finished; what it needed to resume goes."""
-        folder = self.stage_folder(name)
-        shutil.rmtree(folder / "state", ignore_errors=True)
-        files.write_text(folder / "DONE", "")
+        """Mark a stage as finished.
+
+        Its state stays, so that it can be given more steps, until a stage that was built on it is
+        done: then only its place in the data stays, and its weights as its checkpoint.
+        """
+        used = {self.parents[name], *self._teachers.get(name, {}).values()}
+        for stage in self.names:
+            if stage in used:
+                _shed_state(self.stage_folder(stage))
+        files.write_text(self.stage_folder(name) / "DONE", "")
+
+    def reopen(self, name: str) -> None:
+        """Take the mark of a finished stage away: what it lacks will be made."""
+        (self.stage_folder(name) / "DONE").unlink(missing_ok=True)
+
+    def without_checkpoint(self) -> dict[str, bool]:
+        """Finished stages without their last checkpoint, and whether their state can give it."""
+        begun = {standing.name: standing for standing in self._standings().values()}
+        found = {}
+        for stage in self.recipe.stages:
+            if self.is_done(stage.name) and not self.checkpoint(stage.name).exists():
+                parent = self.checkpoint(self.recipe.parent(stage.name))
+                found[stage.name] = begun[stage.name].exact and parent.exists()
+        return found
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -102,15 +132,22 @@ class RunFolder:
 
     def teachers_of(self, stage: str) -> dict[str, str]:
         """Which stage teaches each domain in a distillation stage that is done."""
-        path = self.path / "run.json"
-        entry = next(entry for entry in _stages_of(path) if entry["name"] == stage)
-        return dict(entry["teachers"])
+        return self._recorded_teachers()[stage]
+
+    def chosen_teachers(self, stage: str) -> dict[str, str]:
+        """Which stage teaches each domain, once a distillation has made steps; else empty.
+
+        Later measurements must not exchange a teacher in the middle of its stage.
+        """
+        anew = any(change.key == f"{stage}.teachers" for change in self._changes)
+        if anew or not (self.stage_folder(stage) / "state").exists():
+            return {}
+        return self._recorded_teachers().get(stage, {})
 
     def write_run_json(self) -> None:
-        """Write run.json anew; the teachers of stages that are there stay on record."""
+        """Write run.json anew; teachers of stages that are there, and changes, stay on record."""
         path = self.path / "run.json"
-        if path.exists():
-            self._keep_teachers(path)
+        self._keep_teachers()
         stages: list[dict[str, Any]] = [
             {"index": 0, "name": "base", "kind": "base", "parent": None, "folder": "stages/00-base"}
         ]
@@ -121,16 +158,21 @@ class RunFolder:
             "versions": versions(),
             "machine": machine(),
             "stages": stages,
+            "changes": [entry_of(change) for change in self._changes],
         }
         files.write_json(path, content)
 
-    def _keep_teachers(self, path: Path) -> None:
-        for entry in _stages_of(path):
-            name, teachers = entry["name"], entry.get("teachers")
-            if not teachers or name not in self.names or name in self._teachers:
+    def _keep_teachers(self) -> None:
+        for name, teachers in self._recorded_teachers().items():
+            if name not in self.names or name in self._teachers:
                 continue
             if self.stage_folder(name).exists():
                 self._teachers[name] = teachers
+
+    def _recorded_teachers(self) -> dict[str, dict[str, str]]:
+        """By stage: the teachers that run.json has on record."""
+        stages = _about(self.path / "run.json")["stages"]
+        return {entry["name"]: dict(entry["teachers"]) for entry in stages if "teachers" in entry}
 
     def _entry(self, stage: AnyStage) -> dict[str, Any]:
         """A stage in run.json."""
@@ -168,42 +210,64 @@ class RunFolder:
                     f"{self.stage_folder(stage.name) / 'DONE'} to have it measured again"
                 )
 
-    def check_recipe(self, redo: str | None = None) -> None:
-        """Refuse a folder whose stages were made by another recipe.
+    def check_recipe(self, redo: str | None = None, from_here: bool = False) -> Plan:
+        """How the run goes on with this recipe; UserError where what is there forbids it.
 
-        `redo` and later stages are excepted: they are about to be removed.
+        `redo` and later stages are excepted: they are about to be removed. `from_here`: values that
+        decided steps already made may change for those to come.
         """
+        self._changes = read_changes(_about(self.path / "run.json")["changes"])
         path = self.path / "recipe.yaml"
         if not path.exists():
-            return
-        old = path.read_text(errors="replace")
-        new = recipes.resolved(self.recipe)
-        if old == new:
-            return
+            return Plan()
+        if path.read_text(errors="replace") == recipes.resolved(self.recipe):
+            return Plan()
 
         # Another text need not matter: a stage may be added, or one that never began may change.
-        changed = difference(recipes.load(path), self.recipe, self._begun_folders(), redo)
-        if changed is None:
-            return
+        old = recipes.load(path)
+        request = Request(
+            where=str(self.path),
+            old=old,
+            new=self.recipe,
+            begun=standings(self.path, old),
+            teachers=self._recorded_teachers(),
+            redo=None if redo is None else self.names.index(redo),
+            from_here=from_here,
+        )
+        return reconcile(request)
 
-        lines = difflib.unified_diff(
-            old.splitlines(), new.splitlines(), "in the folder", "asked for", lineterm="", n=1
-        )
-        excerpt = "\n".join(list(lines)[:DIFFERENCE_LINES])
-        raise UserError(
-            f"run folder {self.path}: {changed.what} was made under another recipe:\n{excerpt}\n"
-            f"to continue: give --out another folder; --redo {changed.redo} to make it and all "
-            "later ones again; or take the old values back"
-        )
+    def take_up(self, plan: Plan) -> list[str]:
+        """Put the changes on record, and reopen what they concern.
+
+        Returns the stages that cannot be measured anew, since their checkpoint is gone. A kill in
+        the middle is no harm: the same changes are found again until the recipe is written.
+        """
+        self._changes = merged(self._changes, plan.changes)
+        self.write_run_json()
+        gone = []
+        for stage in plan.reopened:
+            self.reopen(stage)
+        for stage in plan.remeasured:
+            if self.checkpoint(stage).exists():
+                self.reopen(stage)
+            else:
+                gone.append(stage)
+        self.write_recipe()
+        return gone
 
     def write_recipe(self) -> None:
         """Write the resolved recipe."""
         files.write_text(self.path / "recipe.yaml", recipes.resolved(self.recipe))
 
-    def remove_from(self, stage: str) -> list[str]:
+    def losses(self, first: str) -> str:
+        """What removing a stage and every later one would lose, in words."""
+        begun = self._standings()
+        return loss(begun[number] for number in begun if number >= self.names.index(first))
+
+    def remove_from(self, stage: str) -> None:
         """Remove a stage and every later one, under whatever recipe they were made.
 
-        Returns their names. Their ledger rows go as orphans.
+        Their ledger rows go as orphans, and so do the changes within them.
         """
         first = self.names.index(stage)
         folders = [
@@ -214,7 +278,7 @@ class RunFolder:
         # The last one first: a removal that is killed leaves no stage without its parent.
         for path in reversed(folders):
             files.remove_folder(path)
-        return [path.name.split("-", 1)[1] for path in folders]
+        self._changes = _kept_changes(self._changes, self.names[:first], stage)
 
     def drop_orphans(self) -> None:
         """Forget ledger rows of stages that have no folder.
@@ -227,23 +291,48 @@ class RunFolder:
         if orphans:
             self.ledger.drop(orphans)
 
-    def _begun_folders(self) -> set[str]:
-        """Names of the stage folders in which something was made, and `00-base` if it is there."""
-        names = set()
-        for folder in (self.path / "stages").glob("[0-9]*-*"):
-            signs = ("metrics.jsonl", "checkpoints", "DONE")
-            if folder.name == "00-base" or any((folder / sign).exists() for sign in signs):
-                names.add(folder.name)
-        return names
+    def _standings(self) -> dict[int, Standing]:
+        """Where every stage that has begun stands, under the recipe that the folder has."""
+        path = self.path / "recipe.yaml"
+        return standings(self.path, recipes.load(path) if path.exists() else self.recipe)
 
 
-def _stages_of(path: Path) -> list[dict[str, Any]]:
-    """The stages that a run.json lists."""
+def _shed_state(stage: Path) -> None:
+    """Remove what a finished stage needed to go on, but not its place in the data."""
+    place = stage / "state" / "stage.json"
+    if place.exists():
+        files.write_text(stage / "position.json", place.read_text())
+    shutil.rmtree(stage / "state", ignore_errors=True)
+
+
+def _kept_changes(changes: Sequence[Change], stages: Sequence[str], redo: str) -> list[Change]:
+    """The changes that still concern something, once `redo` and later stages are gone.
+
+    `stages`: what is kept, `base` first. A change of the whole run that came within a removed stage
+    now begins with `redo`: what is kept was made before it.
+    """
+    kept = []
+    for change in changes:
+        if change.stage in stages:
+            kept.append(change)
+        elif len(stages) > 1 and not change.key.startswith(f"{change.stage}."):
+            kept.append(replace(change, stage=redo, step=0))
+    return kept
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a run.json says of stages and changes; nothing where there is none."""
+    if not path.exists():
+        return {"stages": [], "changes": []}
     try:
-        stages = json.loads(path.read_text())["stages"]
+        content = json.loads(path.read_text())
+        stages = content["stages"]
         assert isinstance(stages, list) and all(isinstance(stage["name"], str) for stage in stages)
-    except (ValueError, RecursionError, LookupError, TypeError, AssertionError):
+        changes = content.get("changes", [])
+        read_changes(changes)
+        return {"stages": stages, "changes": changes}
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AssertionError):
         raise UserError(
-            f"{path}: not what linn wrote there; put it back, or delete it to have it written anew"
+            f"{path}: not what linn wrote there; put it back, or delete it to have it written anew "
+            "(without the record of teachers and of changes)"
         ) from None
-    return stages

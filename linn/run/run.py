@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from linn import stopping
 from linn.bases.make import prepare_start
 from linn.chat.codec import Codec
 from linn.domains.base import Domain
 from linn.domains.load import load_all
 from linn.engine.open import open_engine
 from linn.engine.protocol import Engine
-from linn.errors import UserError, nearest
+from linn.errors import InfrastructureError, UserError, nearest
 from linn.evals.evaluate import Evaluation
 from linn.judges.open import judge_folders, judges_of
 from linn.judges.panel import Judges
@@ -28,7 +29,7 @@ from linn.stages.preflight import preflight
 from linn.stages.rl import rl
 from linn.stages.sft import sft
 from linn.stages.stage_run import StageRun
-from linn.types import Optim, seed_of
+from linn.types import Optim, Score, seed_of
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,23 @@ class Run:
         self.progress = progress or Progress()
         self._tools: _Tools | None = None
 
-    def go(self, until: str | None = None, redo: str | None = None) -> None:
+    def go(
+        self, until: str | None = None, redo: str | None = None, from_here: bool = False
+    ) -> None:
         """Run every stage that is not done, in order; resumes where a killed run stood.
 
         `until`: the last stage to run. `redo`: remove this stage and all later ones first.
+        `from_here`: values that decided steps already made may change for those to come.
         """
         check_stages(self.recipe, until, redo)
         self.folder.path.mkdir(parents=True, exist_ok=True)
         with self.folder.lock():
-            self._prepare(redo)
+            self._prepare(redo, from_here)
 
             # Workers end here also where a stage fails, so that no process is left behind.
             try:
+                if self.recipe.evaluate.start and not self.folder.is_done("base"):
+                    self._evaluate_start(self._open())
                 for stage in self.recipe.stages:
                     if not self.folder.is_done(stage.name):
                         self.run_stage(stage)
@@ -93,9 +99,6 @@ class Run:
         tools = self._open()
         parent = self.folder.parents[config.name]
         assert parent is not None
-        if parent == "base" and self.recipe.evaluate.start:
-            self._evaluate_start(tools)
-
         stage = self._stage_run(config, parent, tools)
         stage.folder.mkdir(parents=True, exist_ok=True)
         with self.progress.logging(stage.folder):
@@ -117,17 +120,44 @@ class Run:
 
     # ------------------------------------------------------------ before the first stage
 
-    def _prepare(self, redo: str | None) -> None:
+    def _prepare(self, redo: str | None, from_here: bool) -> None:
         """Check the folder against the recipe, then write down what will be made in it."""
         folder = self.folder
         folder.check_ledger()
-        folder.check_recipe(redo)
+        plan = folder.check_recipe(redo, from_here)
+        # What goes is named before it goes.
         if redo is not None:
-            removed = ", ".join(folder.remove_from(redo)) or "nothing"
-            self.progress.say(f"--redo {redo}: removed {removed}")
-        folder.write_recipe()
+            self.progress.say(f"--redo {redo}: removing {folder.losses(redo)}")
+            folder.remove_from(redo)
+
+        gone = folder.take_up(plan)
         folder.drop_orphans()
-        folder.write_run_json()
+        self._tell_deleted()
+        for change in plan.changes:
+            self.progress.say(f"changed: {change}")
+        if plan.remeasured:
+            self.progress.say(f"to be measured anew: {', '.join(plan.remeasured)}")
+        if gone:
+            self.progress.say(
+                f"{', '.join(gone)}: cannot be measured anew, since the last checkpoint is gone; "
+                "the old scores stay, and are of other prompts"
+            )
+
+    def _tell_deleted(self) -> None:
+        """Name the finished stages whose last checkpoint is gone, and what to do."""
+        deleted = self.folder.without_checkpoint()
+        for name, has_state in deleted.items():
+            if has_state:
+                self.folder.reopen(name)
+                self.progress.say(
+                    f"{name}: its last checkpoint was deleted; written again from its saved state"
+                )
+            else:
+                self.progress.say(
+                    f"{name}: its last checkpoint was deleted; its scores stay. Put "
+                    f"{self.folder.checkpoint(name)} back where it is needed; --redo {name} "
+                    f"removes {self.folder.losses(name)} and makes it again"
+                )
 
     def _open(self) -> _Tools:
         """The engine, the domains and their held-out prompts, opened at the first need."""
@@ -143,7 +173,15 @@ class Run:
 
     def _stage_run(self, config: AnyStage, parent: str, tools: _Tools) -> StageRun:
         start = self.folder.checkpoint(parent)
-        codec = Codec.load(start)
+        own = self.folder.checkpoint(config.name)
+        if not own.exists() and not start.exists():
+            raise UserError(
+                f"stage {config.name!r} starts from {parent}, whose checkpoint {start} was "
+                f"deleted; put it back, or --redo {parent} removes {self.folder.losses(parent)} "
+                "and makes it again"
+            )
+        # Where the stage only has to be measured, its own tokenizer is the one that it was given.
+        codec = Codec.load(own if own.exists() else start)
         weights = self.recipe.weights_of(config)
 
         # Within a stage, the judges are those that were there before it.
@@ -166,25 +204,25 @@ class Run:
         )
 
     def _train(self, stage: StageRun, parent: str) -> None:
-        match stage.config:
-            case SftConfig():
-                sft(stage)
-            case RlConfig():
-                rl(stage)
-            case DistillConfig() as config:
-                distill(stage, self._teachers(config, parent))
+        """Train one stage; what the machine did to it names the stage and the step."""
+        try:
+            with stopping.gentle():
+                match stage.config:
+                    case SftConfig():
+                        sft(stage)
+                    case RlConfig():
+                        rl(stage)
+                    case DistillConfig() as config:
+                        distill(stage, self._teachers(config, parent))
+        except InfrastructureError as error:
+            at = f"stage {stage.config.name} step {stage.steps_made + 1}"
+            raise InfrastructureError(f"{at}: {error}") from None
 
     def _teachers(self, config: DistillConfig, parent: str) -> dict[str, Path]:
         """The checkpoint that teaches each domain, fit for the student that starts at `parent`."""
         folder = self.folder
         rows = folder.ledger.read()
-        stages = choose_teachers(
-            config,
-            domains=list(self.recipe.weights_of(config)),
-            earlier=folder.earlier(config.name),
-            is_done=folder.is_done,
-            rows=rows,
-        )
+        stages = self._chosen_teachers(config, rows)
         teachers = {}
         for domain, stage in stages.items():
             teachers[domain] = (stage, folder.checkpoint(stage))
@@ -198,6 +236,23 @@ class Run:
         # On record before the first step, for the report of a stage that is under way.
         folder.set_teachers(config.name, stages)
         return {domain: path for domain, (_, path) in teachers.items()}
+
+    def _chosen_teachers(self, config: DistillConfig, rows: Sequence[Score]) -> dict[str, str]:
+        """The stage that teaches each domain: of a stage under way, as it began."""
+        folder = self.folder
+        stages = choose_teachers(
+            config,
+            domains=list(self.recipe.weights_of(config)),
+            earlier=folder.earlier(config.name),
+            is_done=folder.is_there,
+            rows=rows,
+        )
+        # Scores that came since, or were measured anew, must not exchange a teacher.
+        words = config.teachers if isinstance(config.teachers, dict) else {}
+        for domain, stage in folder.chosen_teachers(config.name).items():
+            if domain in stages and words.get(domain, "best") == "best":
+                stages[domain] = stage
+        return stages
 
     # ------------------------------------------------------------ evaluation
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from linn.sandbox.inside.landlock import SYSTEM
 from linn.sandbox.inside.supervisor import WORK
+from linn.terminal import echo
 
 _INSIDE = Path(__file__).parent / "inside"
 _PACKAGE = str(_INSIDE.parent)
@@ -265,9 +266,9 @@ def warn_plain(causes: Sequence[str]) -> None:
         return
     _warned.set()
     why = f" ({'; '.join(causes)})" if causes else ""
-    print(
+    echo(
         f"WARNING: neither bubblewrap nor user namespaces work here{why}: programs written by the"
         " model run with resource limits and a system-call filter only, and can read and change"
         " this user's files. Install bubblewrap.",
-        file=sys.stderr,
+        err=True,
     )

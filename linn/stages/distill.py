@@ -47,6 +47,7 @@ def distill(stage: StageRun, teachers: Mapping[str, Path]) -> None:
 
         stage.record(step, metrics, before, groups)
         stage.evaluate_if_due(step)
+        stage.keep_if_due(step)
         stage.save_if_due(step)
     stage.finish()
 

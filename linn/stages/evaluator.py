@@ -45,6 +45,14 @@ class Evaluator:
         """The few probes of a curve, at a step within the stage."""
         self._evaluate(step, self.evaluation.curve, folder=None)
 
+    def evaluate_kept(self, step: int) -> None:
+        """A checkpoint that is kept within a stage: the probe by which teachers are chosen."""
+        self._evaluate(step, self.evaluation.kept, folder=None)
+
+    def forget_after(self, step: int) -> None:
+        """Drop the scores of later steps of the stage, which are about to be made again."""
+        self.ledger.drop_after(self.stage, step)
+
     def evaluate_whole(self, step: int, folder: Path) -> None:
         """Every probe, after the stage; the graded replies are kept in `folder`."""
         self._evaluate(step, self.evaluation.whole, folder)
@@ -75,12 +83,15 @@ class Evaluator:
                 f"{metrics['judge_unreadable']:.1%} unreadable, {metrics['judge_s']:.1f} s"
             )
         # One number per domain is enough to watch; the rest is in the ledger.
+        splits = {score.split for score in scores}
+        shown = "test" if "test" in splits else "validation"
         accuracies = [
             f"{score.domain} {score.value:.1%}"
             for score in scores
-            if score.split == "test" and score.metric == "accuracy"
+            if score.split == shown and score.metric == "accuracy"
         ]
-        self.progress.say(f"{self.stage}:{step} " + " ".join(accuracies))
+        of_split = "" if shown == "test" else f"{shown} "
+        self.progress.say(f"{self.stage}:{step} {of_split}" + " ".join(accuracies))
 
     def _note(self, done: int, total: int) -> None:
         if done % NOTE_EVERY == 0:

@@ -38,15 +38,38 @@ class Records:
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
 
-    def add_step(self, metrics: Mapping[str, Any], groups: Sequence[Group]) -> None:
-        """The step's rollouts, if there are any, then its line of metrics."""
-        # A line of metrics is the sign that the step is on record, so it comes last.
-        if groups:
-            path = self.folder / "rollouts" / f"step-{metrics['step']:04d}.jsonl"
+    def add_step(
+        self, metrics: Mapping[str, Any], groups: Sequence[Group], keep: int | None = None
+    ) -> None:
+        """The step's rollouts, if there are any, then its line of metrics.
+
+        `keep`: how many steps' rollouts there may be; None: any number.
+        """
+        step: int = metrics["step"]
+        if groups and keep != 0:
+            path = self.folder / "rollouts" / f"step-{step:04d}.jsonl"
             files.write_jsonl(path, _rollout_rows(groups))
+        if keep is not None:
+            for path in (self.folder / "rollouts").glob("step-*.jsonl"):
+                if int(path.stem.removeprefix("step-")) <= step - keep:
+                    path.unlink()
+
+        # A line of metrics is the sign that the step is on record, so it comes last.
         line = json.dumps({key: _short(value) for key, value in metrics.items()})
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def steps(self) -> int:
+        """Steps on record."""
+        return len(self._lines())
+
+    def idle_steps(self) -> int:
+        """Steps on record that updated nothing."""
+        return sum(1 for line in self._lines() if json.loads(line).get("idle"))
+
+    def _lines(self) -> list[str]:
+        path = self.folder / "metrics.jsonl"
+        return path.read_text().splitlines() if path.exists() else []
 
     def write_failed_batch(self, step: int, samples: Sequence[Sample]) -> Path:
         """Keep the samples of a batch that stopped the run."""

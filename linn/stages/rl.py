@@ -49,6 +49,7 @@ def rl(stage: StageRun) -> None:
 
         stage.record(step, metrics, before, groups)
         stage.evaluate_if_due(step)
+        stage.keep_if_due(step)
         stage.save_if_due(step)
     stage.finish()
 

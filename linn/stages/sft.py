@@ -53,6 +53,7 @@ def sft(stage: StageRun) -> None:
         last = step == config.steps - 1
         if stage.position.lengths.long and (last or not long_before):
             stage.progress.say(_long_in_words(config, stage.position.lengths))
+        stage.keep_if_due(step)
         stage.save_if_due(step)
     stage.finish()
 

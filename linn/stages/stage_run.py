@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from linn import files
+from linn import files, stopping
 from linn.chat.codec import Codec
 from linn.checkpoints import copy_assets
 from linn.data.tally import Tally
@@ -28,8 +28,8 @@ from linn.types import Group, Loss, Sample
 class StageRun:
     """One stage in one run folder. A loop calls, in this order:
 
-    `resume`, then per step `costs`, `train`, `record`, `evaluate_if_due`, `save_if_due`, and in
-    the end `finish`. Steps are 0-based in all of them.
+    `resume`, then per step `costs`, `train`, `record`, `evaluate_if_due`, `keep_if_due`,
+    `save_if_due`, and in the end `finish`. Steps are 0-based in all of them.
     """
 
     config: StageConfig
@@ -61,11 +61,22 @@ class StageRun:
             self.config, self.domains, self.weights, self.seed, self.position
         )
         self.records = Records(self.folder)
+        self.steps_made = 0
+        """Steps that this process knows to be made, for messages."""
+
+    @property
+    def _rollouts_kept(self) -> int | None:
+        config = self.config
+        return config.keep_rollouts if isinstance(config, RolloutConfig) else None
 
     @property
     def checkpoint(self) -> Path:
         """Where the stage's final weights go."""
-        return self.folder / "checkpoints" / f"step-{self.config.steps:04d}"
+        return self.checkpoint_at(self.config.steps)
+
+    def checkpoint_at(self, step: int) -> Path:
+        """Where the weights after so many steps go, if they are kept."""
+        return self.folder / "checkpoints" / f"step-{step:04d}"
 
     @property
     def state(self) -> Path:
@@ -75,28 +86,67 @@ class StageRun:
     # ------------------------------------------------------------ begin and end
 
     def resume(self) -> int:
-        """Load the policy, go to where a killed run saved its state, and return the first step."""
+        """Load the policy, go to where the stage stood, and return the first step.
+
+        That is its saved state; or, where a finished stage was given more steps after its state was
+        gone, its last checkpoint and its place in the data, with fresh moments of AdamW.
+        """
         config = self.config
         files.recover(self.state)
         first_step = 0
+        place = self.folder / "position.json"
         if self.state.exists():
-            first_step = self._read_state()
-        self.records.forget_after(first_step)
+            first_step = self._read_position(self.state / "stage.json")
+        elif place.exists():
+            first_step = self._read_position(place)
+        self._forget_after(first_step)
 
-        # `restore` reads into a loaded policy, so the start is loaded in any case.
-        self.engine.load(self.start, config.optim)
-        if first_step:
+        # `restore` reads into a loaded policy, so a checkpoint is loaded in any case.
+        if self.state.exists() or not first_step:
+            self.engine.load(self.start, config.optim)
+        else:
+            self.engine.load(self.checkpoint_at(first_step), config.optim)
+        if self.state.exists():
             self.engine.restore(self.state / "trainer")
+        self.steps_made = first_step
+        if first_step:
             self.progress.say(f"{config.name}: going on after step {first_step} of {config.steps}")
         return first_step
 
     def save_if_due(self, step: int) -> None:
-        """Save a resumable state every `save_every` steps, and at the last one."""
+        """Save a resumable state every `save_every` steps, and at the last one.
+
+        Raises KeyboardInterrupt, with the state saved, where a signal asked the run to stop.
+        """
         done = step + 1
         last = done == self.config.steps
-        if done % self.config.save_every != 0 and not last:
-            return
+        stop = stopping.requested() and not last
+        if done % self.config.save_every == 0 or last or stop:
+            self._save(done)
+            self._write_tallies(last)
+        if stop:
+            raise KeyboardInterrupt
 
+    def keep_if_due(self, step: int) -> None:
+        """Keep the weights every `keep_every` steps, and measure them on validation."""
+        done = step + 1
+        if done == self.config.steps or not self.config.has_checkpoint(done):
+            return
+        self._publish(done)
+        if self.evaluator is not None and self.config.evaluate:
+            self.evaluator.evaluate_kept(done)
+
+    def finish(self) -> None:
+        """Publish the policy, with the tokenizer of the start, as the stage's checkpoint."""
+        self._publish(self.config.steps)
+        self._check_updates()
+
+    def _publish(self, step: int) -> None:
+        with files.whole_folder(self.checkpoint_at(step)) as folder:
+            self.engine.export(folder)
+            copy_assets(self.start, folder)
+
+    def _save(self, done: int) -> None:
         # Trainer and position appear together or not at all: neither is of use without the other.
         with files.whole_folder(self.state) as folder:
             self.engine.save(folder / "trainer")
@@ -104,18 +154,30 @@ class StageRun:
             if pools := self.prompts.pool_states():
                 record["pools"] = pools
             files.write_json(folder / "stage.json", record)
-        self._write_tallies(last)
 
-    def finish(self) -> None:
-        """Publish the policy, with the tokenizer of the start, as the stage's checkpoint."""
-        with files.whole_folder(self.checkpoint) as folder:
-            self.engine.export(folder)
-            copy_assets(self.start, folder)
+    def _forget_after(self, step: int) -> None:
+        """Drop what a killed run made after its last saved state; it will be made again."""
+        self.records.forget_after(step)
+        for path in sorted((self.folder / "checkpoints").glob("step-*")):
+            if int(path.name.removeprefix("step-")) > step:
+                self.progress.say(f"{self.config.name}: {path.name} will be made again")
+                files.remove_folder(path)
+        # It may come out otherwise now: a value may have changed in between.
+        if self.evaluator is not None:
+            self.evaluator.forget_after(step)
 
-    def _read_state(self) -> int:
+    def _check_updates(self) -> None:
+        """Say it loudly where no step of the stage updated anything."""
+        idle = self.records.idle_steps()
+        if idle and idle == self.config.steps:
+            self.progress.say(
+                f"⚠ {self.config.name}: NOT ONE UPDATE in {idle} steps: in every batch all rewards "
+                "of a group were equal, or every sample was masked. The checkpoint is the stage's "
+                "start. Look at its rollouts: are the prompts too hard or too easy, or replies cut?"
+            )
+
+    def _read_position(self, path: Path) -> int:
         """Go to the saved position in the data; returns how many steps are done."""
-        path = self.state / "stage.json"
-
         # A damaged state is refused and kept: beginning anew is for the person to decide.
         try:
             record = json.loads(path.read_text())
@@ -124,7 +186,8 @@ class StageRun:
             return int(record["step"])
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
             raise UserError(
-                f"{path}: cannot be read ({error}); delete {self.state} to begin the stage anew"
+                f"{path}: cannot be read ({error}); put it back; or delete {path.parent} to begin "
+                f"the stage anew, which loses its {self.records.steps()} steps"
             ) from None
 
     def _write_tallies(self, last: bool) -> None:
@@ -190,8 +253,9 @@ class StageRun:
             **metrics,
             **costs_between(before, self.costs()),
         }
-        self.records.add_step(row, groups)
+        self.records.add_step(row, groups, self._rollouts_kept)
         self.progress.step(self.config.name, step + 1, self.config.steps, row)
+        self.steps_made = step + 1
 
     def evaluate_if_due(self, step: int) -> None:
         """Evaluate every `curve_every` steps; what follows the last step is not a curve's."""

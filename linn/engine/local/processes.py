@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any
 
+from linn.engine.local import heartbeat
+from linn.engine.local.heartbeat import Watch
 from linn.engine.training.token_weights import StepFailed
 from linn.errors import InfrastructureError
 
@@ -41,6 +43,8 @@ class WorkerOptions:
     """Whether matrix products of training run in bf16."""
     die_by_kernel: bool
     """Whether Linux is to kill it when the thread that started it ends."""
+    heartbeat: str
+    """The file for its signs of life."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Workers:
         self._autocast = autocast
         self._processes: list[_Process] = []
         self._folder = ""
+        self._watch: Watch | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -79,7 +84,8 @@ class Workers:
         that keeps a live batch in each of N workers needs a reader per pipe instead.
 
         A worker's error is raised here and the workers stay. A dead worker ends them all, and so
-        does an interrupt: replies still under way would be taken for those of the next call.
+        does one that gives no sign of life (`heartbeat.py`), and an interrupt: replies still under
+        way would be taken for those of the next call.
         """
         assert len(arguments) == self.count, (name, len(arguments))
         try:
@@ -102,6 +108,9 @@ class Workers:
     def close(self) -> None:
         """End the workers; the next call starts new ones."""
         processes, self._processes = self._processes, []
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         # First tell all, then wait: they end at the same time.
         for process in processes:
             process.pipe.close()
@@ -136,15 +145,29 @@ class Workers:
                 capacity=self._capacity,
                 autocast=self._autocast,
                 die_by_kernel=in_main_thread,
+                heartbeat=f"{self._folder}/{rank}.beat",
             )
             log = Path(self._folder) / f"{rank}.log"
             try:
+                heartbeat.prepare(Path(options.heartbeat))
                 self._processes.append(_start_worker(options, log))
             except OSError as error:
                 raise InfrastructureError(f"engine process {rank} cannot start: {error}") from None
+        beats = [Path(f"{self._folder}/{rank}.beat") for rank in range(self.count)]
+        self._watch = Watch(beats, self.pids)
 
     def _exchange(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[tuple[bool, Any]]:
         """(True, value) or (False, error) of each worker."""
+        assert self._watch is not None
+        self._watch.begin(name)
+        try:
+            return self._send_and_receive(name, arguments, self._watch)
+        finally:
+            self._watch.end()
+
+    def _send_and_receive(
+        self, name: str, arguments: Sequence[tuple[Any, ...]], watch: Watch
+    ) -> list[tuple[bool, Any]]:
         rank_of: dict[Any, int] = {}
         try:
             for rank, process in enumerate(self._processes):
@@ -162,11 +185,15 @@ class Workers:
                     reply = pipe.recv()
                 except (EOFError, OSError):
                     self._raise_death()
-                replies[rank_of.pop(pipe)] = reply
+                rank = rank_of.pop(pipe)
+                watch.answered(rank)
+                replies[rank] = reply
         return [replies[rank] for rank in range(self.count)]
 
     def _raise_death(self) -> None:
         """Raise what says which worker died, of what, and its last words."""
+        if self._watch is not None and self._watch.verdict is not None:
+            raise InfrastructureError(self._watch.verdict[1])
         for rank, process in enumerate(self._processes):
             # Its pipe is closed before the kernel reports its exit code: wait for that.
             try:

@@ -7,14 +7,17 @@ messages come through the pipe FD.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,13 +27,14 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
+from linn.engine.local import heartbeat
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.models.export import export
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load
 from linn.engine.sampling.live_batch import BatchSampler, Request
 from linn.engine.training.losses import score
-from linn.engine.training.trainer import Trainer
+from linn.engine.training.trainer import Trainer, size_of
 from linn.errors import InfrastructureError, LinnError
 from linn.types import Completion, Loss, Optim, Sample
 
@@ -92,11 +96,15 @@ class Worker:
     def save(self, folder: Path) -> None:
         # The weights are equal in all ranks.
         if self.options.rank == 0:
-            self._policy().save(folder)
+            policy = self._policy()
+            with _room_for(folder, policy.size_on_disk()):
+                policy.save(folder)
 
     def export(self, folder: Path, shard_bytes: int) -> None:
         if self.options.rank == 0:
-            export(self._policy().model, folder, shard_bytes)
+            model = self._policy().model
+            with _room_for(folder, size_of(model)):
+                export(model, folder, shard_bytes)
 
     def restore(self, folder: Path) -> None:
         self._policy().restore(folder)
@@ -147,6 +155,40 @@ def _identity(folder: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_mtime_ns
 
 
+@contextmanager
+def _room_for(folder: Path, size: int) -> Iterator[None]:
+    """Say which disk is full, and how much is needed, where writing into `folder` fails for that.
+
+    What was there before is intact: it is replaced only by what is whole. `size`: in bytes.
+    """
+    try:
+        yield
+    except Exception as error:
+        # The writer of weights has a class of its own, and the kernel's words in it.
+        number = getattr(error, "errno", None)
+        full = (errno.ENOSPC, errno.EDQUOT)
+        if number not in full and not any(os.strerror(one) in str(error) for one in full):
+            raise
+        place = folder if folder.exists() else folder.parent
+        free = shutil.disk_usage(place).free
+        raise InfrastructureError(
+            f"{os.strerror(errno.ENOSPC)}: {folder} needs about {_megabytes(size)}, its disk "
+            f"({_mount_of(place)}) has {_megabytes(free)} free; what was saved before is intact"
+        ) from None
+
+
+def _mount_of(folder: Path) -> Path:
+    """Where the disk that holds a folder begins."""
+    folder = folder.resolve()
+    while not folder.is_mount():
+        folder = folder.parent
+    return folder
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
 def _serve(worker: Worker, pipe: Connection) -> None:
     """Answer messages until the engine closes the pipe."""
     while True:
@@ -194,8 +236,11 @@ def _die_with_parent(by_kernel: bool) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Serve the pipe whose descriptor is the one argument."""
     pipe = Connection(int(arguments[0]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # The parent handles what asks a run to end, and lets the step under way come to its end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     options: WorkerOptions = pipe.recv()
+    heartbeat.beat(Path(options.heartbeat))
     _die_with_parent(options.die_by_kernel)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

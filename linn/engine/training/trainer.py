@@ -225,6 +225,11 @@ class Trainer:
             safetensors.torch.save_file(state, part / _STATE)
             (part / _META).write_text(json.dumps(meta) + "\n")
 
+    def size_on_disk(self) -> int:
+        """Bytes that `save` writes, but for its headers."""
+        moments = sum(value.numel() * value.element_size() for value in self._state().values())
+        return size_of(self.model) + moments
+
     def restore(self, folder: Path) -> None:
         """Read what `save` wrote; training then continues bit for bit.
 
@@ -266,6 +271,12 @@ class Trainer:
             for key, value in self._adamw.state[parameter].items():
                 state[f"{name}:{key}"] = value
         return state
+
+
+def size_of(model: CausalLM) -> int:
+    """Bytes of a model's tensors in memory."""
+    module: torch.nn.Module = model  # type: ignore[assignment]
+    return sum(value.numel() * value.element_size() for value in module.state_dict().values())
 
 
 def _flat_gradient(parameters: Sequence[torch.nn.Parameter]) -> Tensor:

@@ -1,0 +1,69 @@
+"""Signals that ask a run to end: Ctrl-C, SIGTERM (SLURM, Kubernetes), SIGHUP (a closed terminal).
+
+All three do the same. While a stage trains, the first lets the step come to its end and its state
+be saved; the second ends at once, and so does the first anywhere else. Either way the run goes on
+later as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a run in good order."""
+
+
+class _State:
+    """What this process knows of signals; there is one, as there is one of signals."""
+
+    def __init__(self) -> None:
+        self.gentle = False
+        """A stage trains: the first signal lets it save."""
+        self.requested = False
+        """A signal came meanwhile."""
+
+
+_state = _State()
+
+
+def listen() -> None:
+    """Take the signals from here on, in the main thread.
+
+    One that is ignored stays so: nohup, and what a script starts with &.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _handle)
+
+
+@contextmanager
+def gentle() -> Iterator[None]:
+    """Meanwhile the first signal is only noted. Raises KeyboardInterrupt at the end if one was."""
+    _state.gentle, _state.requested = True, False
+    try:
+        yield
+    finally:
+        noted = _state.requested
+        _state.gentle = _state.requested = False
+    if noted:
+        raise KeyboardInterrupt
+
+
+def requested() -> bool:
+    """Whether a signal asked for the end, and nothing stopped yet."""
+    return _state.requested
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    if _state.gentle and not _state.requested:
+        _state.requested = True
+        name = signal.Signals(number).name
+        # Not through Python's own streams: whom this interrupts may be writing to them.
+        os.write(2, f"\nlinn: {name}: stopping after this step; again: at once\n".encode())
+        return
+    _state.requested = False
+    raise KeyboardInterrupt
