@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from linn import files
+from linn.assets import copy_assets
 from linn.bases.make import new_model
-from linn.checkpoints import copy_assets
 from linn.engine.models.export import export
 from linn.engine.models.load import load
 from linn.errors import InfrastructureError, UserError

@@ -14,7 +14,7 @@ HEAVY_ROOMS = ("engine", "scale")
 LAYERS = (
     "types errors files progress",
     "recipe chat sandbox",
-    "ledger checkpoints data engine",
+    "ledger checkpoints assets data engine",
     "judges",
     "domains",
     "play",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from linn import files
+from linn.assets import copy_assets, write_chat
 from linn.chat.codec import Codec
-from linn.checkpoints import copy_assets
 from linn.data.tally import Tally
 from linn.domains.base import Domain
 from linn.engine.protocol import Engine
@@ -107,10 +107,11 @@ class StageRun:
         self._write_tallies(last)
 
     def finish(self) -> None:
-        """Publish the policy, with the tokenizer of the start, as the stage's checkpoint."""
+        """Publish the policy as the stage's checkpoint, with tokenizer and template of training."""
         with files.whole_folder(self.checkpoint) as folder:
             self.engine.export(folder)
             copy_assets(self.start, folder)
+            write_chat(folder, self.codec)
 
     def _read_state(self) -> int:
         """Go to the saved position in the data; returns how many steps are done."""
