@@ -141,7 +141,7 @@ def _write_specials(folder: Path, codec: Codec) -> int | None:
     older = folder / "special_tokens_map.json"
     if older.is_file():
         files.write_json(older, _named(_read(older), specials))
-    return int(codec.tokenizer.token_to_id(specials["pad_token"]))
+    return codec.tokenizer.token_to_id(specials["pad_token"])
 
 
 def _pad(config: Mapping[str, Any], codec: Codec) -> str:
