@@ -89,7 +89,7 @@ def write_chat(folder: Path, codec: Codec) -> None:
     generation.pop("_from_model_config", None)
     if pad is not None:
         generation["pad_token_id"] = pad
-    files.write_json(folder / "generation_config.json", generation | {"eos_token_id": eos})
+    _write(folder / "generation_config.json", generation | {"eos_token_id": eos})
 
     config = _read(folder / "config.json")
     for part in (config, config.get("text_config")):
@@ -97,7 +97,7 @@ def write_chat(folder: Path, codec: Codec) -> None:
             part["eos_token_id"] = eos
     if isinstance(known := config.get("linn"), dict):
         known["template"] = codec.template.name
-    files.write_json(folder / "config.json", config)
+    _write(folder / "config.json", config)
 
 
 def _drop_other_templates(folder: Path, keeps_named: bool) -> None:
@@ -114,7 +114,7 @@ def _drop_other_templates(folder: Path, keeps_named: bool) -> None:
     if isinstance(inline, list):
         named = {str(one["name"]): str(one["template"]) for one in inline}
     if inline is not None:
-        files.write_json(file, config)
+        _write(file, config)
     (folder / "chat_template.json").unlink(missing_ok=True)
 
     others = folder / TEMPLATES
@@ -135,12 +135,12 @@ def _write_specials(folder: Path, codec: Codec) -> int | None:
     config = _read(file)
     eos = codec.template.stops[0]
     specials = {"eos_token": eos, "pad_token": _pad(config, codec)}
-    files.write_json(file, _named(config, specials))
+    _write(file, _named(config, specials))
 
     # An older file, which says the same and must not say anything else.
     older = folder / "special_tokens_map.json"
     if older.is_file():
-        files.write_json(older, _named(_read(older), specials))
+        _write(older, _named(_read(older), specials))
     return codec.tokenizer.token_to_id(specials["pad_token"])
 
 
@@ -166,6 +166,11 @@ def _text(token: Any) -> str | None:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    """A JSON object, indented as transformers does it."""
+    files.write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _read(file: Path) -> dict[str, Any]:
