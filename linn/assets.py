@@ -74,8 +74,8 @@ def write_chat(folder: Path, codec: Codec) -> None:
     """Say in a model's folder how the conversations of `codec` are written, and where turns end.
 
     The template is `chat_template.jinja` and no other file; the ids that end a turn stand in
-    config.json and generation_config.json, whose other settings stay, and the token that training
-    writes there is the tokenizer's `eos_token`. Saying it twice changes nothing.
+    config.json and generation_config.json, whose other settings stay, and one of them is the
+    tokenizer's `eos_token`. Saying it twice changes nothing.
     """
     files.write_text(folder / "chat_template.jinja", codec.template.jinja)
     _drop_other_templates(folder, keeps_named=codec.template.name == "own")
@@ -95,8 +95,6 @@ def write_chat(folder: Path, codec: Codec) -> None:
     for part in (config, config.get("text_config")):
         if part is config or (isinstance(part, dict) and "eos_token_id" in part):
             part["eos_token_id"] = eos
-    if isinstance(known := config.get("linn"), dict):
-        known["template"] = codec.template.name
     _write(folder / "config.json", config)
 
 
@@ -133,8 +131,7 @@ def _write_specials(folder: Path, codec: Codec) -> int | None:
         return None
     file = folder / "tokenizer_config.json"
     config = _read(file)
-    eos = codec.template.stops[0]
-    specials = {"eos_token": eos, "pad_token": _pad(config, codec)}
+    specials = {"eos_token": _eos(config, codec), "pad_token": _pad(config, codec)}
     _write(file, _named(config, specials))
 
     # An older file, which says the same and must not say anything else.
@@ -142,6 +139,20 @@ def _write_specials(folder: Path, codec: Codec) -> int | None:
     if older.is_file():
         _write(older, _named(_read(older), specials))
     return codec.tokenizer.token_to_id(specials["pad_token"])
+
+
+def _eos(config: Mapping[str, Any], codec: Codec) -> str:
+    """What training writes at a turn's end.
+
+    A model's own template may write `eos_token` itself (Phi-3 does, behind the turn's own end):
+    there the base's stays, if it ends a turn too or the template asks for it.
+    """
+    own = _text(config.get("eos_token"))
+    if own and codec.template.name == "own":
+        ends_a_turn = codec.tokenizer.token_to_id(own) in codec.stops
+        if ends_a_turn or "eos_token" in codec.template.jinja:
+            return own
+    return codec.template.stops[0]
 
 
 def _pad(config: Mapping[str, Any], codec: Codec) -> str:

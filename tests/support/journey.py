@@ -6,10 +6,12 @@ that table.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from rich.console import Console
 
 from linn.chat.codec import Codec
+from linn.chat.jinja import TODAY
 from linn.chat.template import text_of
 from linn.domains.base import Domain
 from linn.engine.protocol import Engine
@@ -41,6 +44,12 @@ RECIPE = {
     "domains": {"capitals": {}},
     "stages": [{"name": name, "domains": {"capitals": 1}, **keys} for name, keys in STAGES.items()],
 }
+
+
+HEADING = """\
+| family | template | ends a turn | ids | text | `generate()` ends at | export | log-probs |
+|---|---|---|---|---|---|---|---|"""
+"""Of the table whose rows `Arrival.row` writes."""
 
 
 class Capitals(Domain):
@@ -69,6 +78,20 @@ CHATS: tuple[tuple[Message, ...], ...] = (
         Message("user", "Then 12 + 34?"),
     ),
 )
+TOOLS: tuple[Any, ...] = (
+    {
+        "type": "function",
+        "function": {
+            "name": "lookup",
+            "description": "Looks a place up.",
+            "parameters": {
+                "type": "object",
+                "properties": {"place": {"type": "string", "description": "Which."}},
+                "required": ["place"],
+            },
+        },
+    },
+)
 ANSWER = Message("assistant", "I think that the answer is yes.")
 
 
@@ -95,10 +118,32 @@ class Arrival:
     size: float = 0.0
     """The export's bytes of weights, as a share of the base's."""
     gap: float = 0.0
-    """Largest difference of log-probs, linn's of the checkpoint and stock transformers' of its
-    float32 export."""
+    """Largest difference of log-probs, linn's and stock transformers': of the checkpoint and its
+    float32 export, and of the default export computed in float32."""
     rounding: float = 0.0
     """Mean |difference| of log-probs that the default export's rounding costs."""
+
+    @property
+    def row(self) -> str:
+        """Its row of the table in docs/models.md."""
+        if self.refused:
+            return f"| {self.family} | refused: {_cell(self.refused)} | | | | | | |"
+        ends = "every stop" if not self.missed else f"not {' '.join(self.missed)}"
+        cells = [
+            self.family,
+            self.template,
+            f"`{_cell(self.stops[0])}`",
+            "equal" if not self.ids else "differ",
+            "equal" if not self.text else "differs",
+            ends,
+            f"{self.dtype}, {self.size:.2f}",
+            "1e-5" if self.gap <= 1e-5 else f"{self.gap:.1e}",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def travel(family: str, home: Path, engine: Engine) -> Arrival:
@@ -155,6 +200,7 @@ def _inspect(
     ours = engine.score(checkpoint, sequences)
     rounded = engine.score(out, sequences)
     theirs = [_log_probs(exact, sequence) for sequence in sequences]
+    theirs_rounded = [_log_probs(out, sequence) for sequence in sequences]
     stops, missed = _stops(out, codec)
     return Arrival(
         family=family,
@@ -165,48 +211,59 @@ def _inspect(
         missed=missed,
         dtype=json.loads((out / "config.json").read_text())["dtype"],
         size=_bytes(out) / _bytes(base),
-        gap=_gap(ours, theirs)[1],
+        gap=max(_gap(ours, theirs)[1], _gap(rounded, theirs_rounded)[1]),
         rounding=_gap(ours, rounded)[0],
     )
 
 
 # ---------------------------------------------------------------- text and ids
 
-Written = list[tuple[tuple[Message, ...], bool, bool, str]]
-"""(messages, whether a reply is asked for, its mode, what training writes)."""
+Written = list[tuple[tuple[Message, ...], tuple[Any, ...], bool, bool, str]]
+"""(messages, tools, whether a reply is asked for, its mode, what training writes)."""
 
 
 def _texts(codec: Codec) -> tuple[Written, list[list[int]]]:
     """Prompts and whole conversations, as they are trained, and their ids."""
     texts: Written = []
     ids: list[list[int]] = []
+    modes = codec.template.modes or (True,)
+    offered = ((), TOOLS) if codec.template.tools else ((),)
+    for chat, mode, tools in itertools.product(CHATS, modes, offered):
+        prompt = Prompt("capitals", "p", chat, thinking=mode, tools=tools)
+        text = text_of(codec.template.prompt(chat, tools, mode))
+        texts.append((chat, tools, True, mode, text))
+        ids.append(codec.prompt_ids(prompt))
     for chat in CHATS:
-        for mode in codec.template.modes or (True,):
-            prompt = Prompt("capitals", "p", chat, thinking=mode)
-            texts.append((chat, True, mode, text_of(codec.template.prompt(chat, (), mode))))
-            ids.append(codec.prompt_ids(prompt))
         spans = codec.template.spans((*chat, ANSWER), (), False)
-        texts.append(((*chat, ANSWER), False, False, text_of(spans)))
+        texts.append(((*chat, ANSWER), (), False, False, text_of(spans)))
         ids.append(codec.encode_spans(spans)[0])
     return texts, ids
 
 
 def _first_other_ids(tokenizer: Any, texts: Written, ids: list[list[int]]) -> str:
     """The first text that the export's tokenizer cuts otherwise; empty where there is none."""
-    for (_, _, _, text), own in zip(texts, ids, strict=True):
+    for (*_, text), own in zip(texts, ids, strict=True):
         if tokenizer(text, add_special_tokens=False)["input_ids"] != own:
             return text
     return ""
 
 
 def _first_other_text(tokenizer: Any, texts: Written) -> str:
-    """The first conversation that the export's template writes otherwise."""
-    for messages, asks, mode, text in texts:
+    """The first conversation that the export's template writes otherwise.
+
+    A template that asks for the date gets today's; training has one for all days.
+    """
+    for messages, tools, asks, mode, text in texts:
         turns = [{"role": m.role, "content": m.content} for m in messages]
         theirs = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=asks, enable_thinking=mode
+            turns,
+            tools=list(tools) or None,
+            tokenize=False,
+            add_generation_prompt=asks,
+            enable_thinking=mode,
+            reasoning_effort="medium" if mode else "low",
         )
-        if theirs != text:
+        if theirs.replace(str(date.today()), str(TODAY)) != text:
             return str(theirs)
     return ""
 
@@ -221,7 +278,7 @@ def _stops(folder: Path, codec: Codec) -> tuple[tuple[str, ...], tuple[str, ...]
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     prompt = torch.tensor([[1, 2, 3]])
     ends, misses = [], []
-    for text, stop in zip(codec.template.stops, codec.stops, strict=True):
+    for stop in codec.stops:
 
         def forced(ids: torch.Tensor, scores: torch.Tensor, stop: int = stop) -> torch.Tensor:
             """`stop` is the fifth token, and none of the others ends a turn."""
@@ -230,15 +287,15 @@ def _stops(folder: Path, codec: Codec) -> tuple[tuple[str, ...], tuple[str, ...]
             return out
 
         done = model.generate(prompt, max_new_tokens=9, logits_processor=[forced])
-        (ends if done.shape[1] == 8 else misses).append(text)
+        (ends if done.shape[1] == 8 else misses).append(codec.tokenizer.id_to_token(stop))
     return tuple(ends), tuple(misses)
 
 
 def _log_probs(folder: Path, sequence: Sequence[int]) -> list[float]:
-    """Of every token but the first, by stock transformers."""
+    """Of every token but the first, by stock transformers in float32."""
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     ids = torch.tensor([list(sequence)])
     with torch.no_grad():
         logprobs = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)[0]
