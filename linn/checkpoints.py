@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from linn.errors import UserError, nearest
@@ -12,37 +10,6 @@ from linn.recipe.schema import NewModelConfig, Recipe
 
 BASES = Path(__file__).parent / "bases"
 """The laptop base models kept with linn: `tiny-0`, `tiny-1`, …"""
-
-_ASSETS = (
-    "*.json",
-    "*.jinja",
-    "*.txt",
-    "*.model",
-    "*.model.v[0-9]*",
-    "*.tiktoken",
-    "*.vocab",
-    "*.bpe",
-    "*.py",
-    "LICENSE*",
-    "LICENCE*",
-    "NOTICE*",
-)
-"""Files beside the weights that a checkpoint keeps of its base: the tokenizer in all its layouts,
-generation settings, code that `auto_map` names, the licence."""
-
-_NOT_ASSETS = (
-    "config.json",  # the engine writes it
-    "*.index.json",
-    "trainer.json",
-    "adapter_config.json",
-    "*quant*_config.json",
-    "quantize_config.json",
-    "requirements*.txt",
-)
-"""Files of these kinds that tell about weights which the checkpoint does not have."""
-
-TEMPLATES = "additional_chat_templates"
-"""The folder of a tokenizer's named templates, as transformers writes it."""
 
 
 def resolve(name: str) -> Path:
@@ -97,23 +64,6 @@ def known_config(recipe: Recipe) -> Path | None:
         if not has_weights and config.parent.name in recipe.model.lower():
             return config.parent
     return None
-
-
-def copy_assets(source: Path, folder: Path) -> None:
-    """Copy what a model's folder holds beside its weights, in whatever format these are.
-
-    Files that `folder` has already stay. Modes are those of new files.
-    """
-    for file in [*source.glob("*"), *source.glob(f"{TEMPLATES}/*.jinja")]:
-        target = folder / file.relative_to(source)
-        if file.is_file() and _is_asset(file.name) and not target.exists():
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, target)  # of a link, what it points to
-
-
-def _is_asset(name: str) -> bool:
-    wanted = any(fnmatchcase(name, pattern) for pattern in _ASSETS)
-    return wanted and not any(fnmatchcase(name, pattern) for pattern in _NOT_ASSETS)
 
 
 def _kept_base(name: str) -> Path | None:

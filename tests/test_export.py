@@ -13,15 +13,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import families
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from linn import files
+from linn.assets import TEMPLATES, copy_assets, write_chat
 from linn.bases.make import new_model
-from linn.checkpoints import copy_assets
+from linn.chat.codec import Codec
+from linn.chat.render import render
+from linn.chat.template import Nemotron, TemplateName
 from linn.engine.models.export import export
 from linn.engine.models.load import load
 from linn.errors import InfrastructureError, UserError
 from linn.run.export import bytes_in, export_checkpoint
+from linn.types import Message
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -408,3 +414,157 @@ def test_only_one_shard_is_held_at_a_time(tmp_path: Path, monkeypatch) -> None:
     assert weight_files.WHOLE == "model.safetensors"
     export_checkpoint(str(start), tmp_path / "out", shard_size="20KB")
     assert len(held) > 2 and max(held) <= 20_000
+
+
+# ---------------------------------------------------------------- template and stops
+
+
+class Own(Nemotron):
+    """A template of a model's own, as far as a folder tells of it."""
+
+    name: TemplateName = "own"
+    jinja = "{% for m in messages %}{{ m.content }}<|eot_id|>{% endfor %}"
+    stops = ("<|eot_id|>", "<|end_of_text|>")
+
+
+class OwnCodec(Codec):
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.template = tokenizer, Own()
+        self.stops = tuple(tokenizer.token_to_id(stop) for stop in Own.stops)
+        self.eos = self.stops[0]
+
+
+def read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text()))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def with_many_templates(folder: Path) -> None:
+    """As tokenizers of several templates were saved before 2025, and as they are today."""
+    named = [{"name": n, "template": n} for n in ("default", "tool_use", "rag", "../../evil")]
+    config = read(folder / "tokenizer_config.json")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": named}))
+    (folder / "chat_template.json").write_text('{"chat_template": "another"}')
+    (folder / TEMPLATES).mkdir()
+    for name in ("tool_use", "short"):
+        (folder / TEMPLATES / f"{name}.jinja").write_text(name)
+
+
+TOOLS = ({"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}},)
+
+
+def test_no_second_template_contradicts_the_trained_one(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    families.write("qwen3", tmp_path)
+    with_many_templates(tmp_path)
+    write_chat(tmp_path, Codec.load(tmp_path, "nemotron"))
+    assert sorted(p.name for p in tmp_path.rglob("*template*")) == ["chat_template.jinja"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    text = render([Message("user", "hi")], TOOLS, thinking=False)
+    for tools in (None, list(TOOLS)):
+        written = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "hi"}],
+            tools=tools,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )
+        assert tools is None or written == text
+
+
+def test_templates_that_are_used_by_name_stay_beside_a_models_own(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "a" / "b"
+    tokenizer = families.write("llama3", folder)
+    with_many_templates(folder)
+    write_chat(folder, OwnCodec(tokenizer))
+    assert sorted(path.name for path in (folder / TEMPLATES).iterdir()) == [
+        "rag.jinja",
+        "short.jinja",
+    ]
+    assert not list(tmp_path.glob("*.jinja")) and not (folder / "chat_template.json").exists()
+    theirs = AutoTokenizer.from_pretrained(folder)
+    turns = [{"role": "user", "content": "hi"}]
+    for tools in (None, list(TOOLS)):
+        assert theirs.apply_chat_template(turns, tools=tools, tokenize=False) == "hi<|eot_id|>"
+    assert theirs.apply_chat_template(turns, chat_template="rag", tokenize=False) == "rag"
+
+
+def test_stops_and_padding_stand_everywhere(tmp_path: Path) -> None:
+    """The base's other settings stay; a folder without a generation config gets one."""
+    tokenizer = families.write("llama3", tmp_path)
+    codec = OwnCodec(tokenizer)
+    as_token = {"content": "<|end_of_text|>", "lstrip": False, "special": True}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": as_token}))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": as_token, "mine": 1}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"eos_token_id": 7, "text_config": {"eos_token_id": [7]}, "pad_token_id": None})
+    )
+    generation = {"eos_token_id": 7, "temperature": 0.3, "_from_model_config": True}
+    (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+
+    write_chat(tmp_path, codec)
+    stops = list(codec.stops)
+    pad = tokenizer.token_to_id("<|eot_id|>")
+    assert read(tmp_path / "generation_config.json") == {
+        "eos_token_id": stops,
+        "temperature": 0.3,
+        "pad_token_id": pad,
+    }
+    config = read(tmp_path / "config.json")
+    assert config["eos_token_id"] == config["text_config"]["eos_token_id"] == stops
+    assert config["pad_token_id"] is None, "its row of the embeddings would not be trained"
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        file = read(tmp_path / name)
+        assert (file["eos_token"], file["pad_token"]) == ("<|eot_id|>", "<|eot_id|>"), name
+    assert read(tmp_path / "tokenizer_config.json")["mine"] == 1
+
+    # Said again, nothing changes; without a generation config, there is one.
+    before = contents(tmp_path)
+    write_chat(tmp_path, codec)
+    assert contents(tmp_path) == before
+    (tmp_path / "generation_config.json").unlink()
+    write_chat(tmp_path, codec)
+    assert read(tmp_path / "generation_config.json")["eos_token_id"] == stops
+
+
+def test_a_base_keeps_its_own_padding(tmp_path: Path) -> None:
+    families.write("qwen2", tmp_path)
+    config = read(tmp_path / "tokenizer_config.json")
+    for base_pad, expected in (
+        ("<|im_start|>", "<|im_start|>"),
+        (
+            {"content": "<|im_start|>", "lstrip": False},
+            {"content": "<|im_start|>", "lstrip": False},
+        ),
+        (None, "<|endoftext|>"),
+        ("<gone>", "<|endoftext|>"),
+    ):
+        (tmp_path / "tokenizer_config.json").write_text(
+            json.dumps(config | {"pad_token": base_pad})
+        )
+        write_chat(tmp_path, Codec.load(tmp_path, "nemotron"))
+        assert read(tmp_path / "tokenizer_config.json")["pad_token"] == expected
+
+
+def test_a_run_of_before_is_exported_in_the_template_that_it_trained(tmp_path: Path) -> None:
+    """Its checkpoints hold the base's template; all of them were trained in linn's own."""
+    checkpoint = tmp_path / "run/stages/01-sft/checkpoints/step-0003"
+    base(checkpoint, vocab_size=448)
+    families.write("qwen3", checkpoint)
+    out = export_checkpoint(f"{tmp_path}/run@sft", tmp_path / "out")
+    assert (out / "chat_template.jinja").read_text() == Nemotron().jinja
+    assert config_in(out)["eos_token_id"] == Codec.load(out, "nemotron").eos
+    assert "| domain |" in (out / "README.md").read_text()
+
+    # A plain folder is what it is, also with an @ in its name.
+    plain = tmp_path / "run@sft"
+    shutil.copytree(checkpoint, plain)
+    direct = export_checkpoint(str(plain), tmp_path / "direct")
+    assert (direct / "chat_template.jinja").read_text() == families.FAMILIES["qwen3"].template

@@ -129,6 +129,16 @@ def test_saved_folder_loads_the_same(tmp_path: Path) -> None:
     assert full == twice
 
 
+def test_the_embedding_of_a_token_that_pads_is_trained() -> None:
+    """It may be the one that ends a turn: a gradient that stops there is not the loss's."""
+    torch.manual_seed(0)
+    model = TransformersLM(qwen3(pad_token_id=5))
+    ids = torch.tensor([[3, 5, 7, 5, 9]])
+    model.head(model.hidden(ids, torch.zeros_like(ids))).log_softmax(-1)[0, :, 1].sum().backward()
+    gradient = model.inner.get_input_embeddings().weight.grad
+    assert gradient[5].abs().sum() > 0 and gradient[4].abs().sum() == 0
+
+
 def test_dropout_stays_off() -> None:
     torch.manual_seed(0)
     model = TransformersLM(qwen3(attention_dropout=0.5))

@@ -15,7 +15,7 @@ LAYERS = (
     "types errors files terminal",
     "progress stopping",
     "recipe chat sandbox",
-    "ledger checkpoints data engine",
+    "ledger checkpoints assets data engine",
     "judges",
     "domains",
     "play",

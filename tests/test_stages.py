@@ -78,7 +78,9 @@ def test_a_stage_resumes_after_its_last_saved_state_and_publishes_a_checkpoint(t
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
     assert steps == [1, 2, 3, 4, 5] and len(again.engine.trainer.batches) == 3
     assert sorted(path.name for path in again.checkpoint.iterdir()) == [
+        "chat_template.jinja",
         "config.json",
+        "generation_config.json",
         "model.safetensors",
     ]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from linn import files
+from linn.assets import write_chat
 from linn.chat import render as chat
 from linn.checkpoints import start_folder
 from linn.domains.base import Domain
@@ -34,11 +35,13 @@ def prepare_start(recipe: Recipe, folder: Path, domains: Mapping[str, Domain]) -
 
     # Imported here: pricing reads this module and needs neither tokenizers nor torch.
     from linn.bases.tokenizer import save_tokenizer, train_tokenizer
+    from linn.chat.codec import Codec
 
     tokenizer = train_tokenizer(clean_texts(domains), recipe.model.vocab)
     with files.whole_folder(start) as part:
         save_tokenizer(tokenizer, part)
         new_model(part, tokenizer.get_vocab_size(), recipe.model.seed)
+        write_chat(part, Codec(tokenizer))
 
 
 def clean_texts(domains: Mapping[str, Domain], each: int = 400) -> Iterator[str]:

@@ -6,11 +6,15 @@ of the ledger.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from linn import files
-from linn.checkpoints import copy_assets, resolve
+from linn.assets import copy_assets, write_chat
+from linn.chat.codec import Codec
+from linn.checkpoints import resolve
 from linn.errors import InfrastructureError, UserError
 from linn.ledger import Ledger
 from linn.progress import reading
@@ -43,6 +47,9 @@ def export_checkpoint(
     source = resolve(name)
     _check_target(folder)
 
+    # A run of before checkpoints told their template: all of those trained linn's own.
+    is_old = _is_of_run(name) and "linn" not in _config_of(source)
+
     # Torch is loaded only now: a wrong name is refused in a blink.
     from safetensors import SafetensorError
 
@@ -52,6 +59,8 @@ def export_checkpoint(
         with files.whole_folder(folder) as target, reading(f"export {name}", "MB") as note:
             dtype = convert(source, target, dtype, shard_bytes, note)
             copy_assets(source, target)
+            if is_old:
+                write_chat(target, Codec.load(target, "nemotron"))
             files.write_text(target / "README.md", _card(name, source, dtype))
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
@@ -60,6 +69,15 @@ def export_checkpoint(
             "free some space or give a folder on another disk"
         ) from None
     return folder
+
+
+def _is_of_run(name: str) -> bool:
+    """Whether it is `RUN@STAGE`, and not a folder with an @ in its name."""
+    return "@" in name and not Path(name).is_dir()
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
 def bytes_in(size: str) -> int:
@@ -86,7 +104,7 @@ def _card(name: str, source: Path, dtype: str) -> str:
         f"Weights in {dtype}; chat template and tokenizer inside. Made by `linn export`.",
         "",
     ]
-    if "@" not in name:
+    if not _is_of_run(name):
         return "\n".join(lines)
 
     # source: RUN/stages/02-if-rl/checkpoints/step-0100

@@ -14,9 +14,6 @@ from linn.ledger import difference, latest
 from linn.recipe.stages import DistillConfig
 from linn.types import Score
 
-_SAME = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
-"""Files that student and teacher must share byte by byte."""
-
 
 def preflight(
     config: DistillConfig,
@@ -52,14 +49,17 @@ def preflight(
 def _check_tokenizer(
     config: DistillConfig, domain: str, student: tuple[str, Path], teacher: tuple[str, Path]
 ) -> None:
-    """Tokenizer, end-of-turn token and chat template must be the same bytes."""
-    for name in _SAME:
-        if _digest(student[1] / name) != _digest(teacher[1] / name):
-            raise UserError(
-                f"stage {config.name}: teacher {teacher[0]} of {domain} has another {name} than "
-                f"the student {student[0]}; distillation compares token by token: take a teacher "
-                "with the same tokenizer, end-of-turn token and template"
-            )
+    """The tokenizer must be the same bytes.
+
+    Template and stops are the run's, whatever the folders say: a teacher reads the student's own
+    tokens.
+    """
+    if _digest(student[1] / "tokenizer.json") != _digest(teacher[1] / "tokenizer.json"):
+        raise UserError(
+            f"stage {config.name}: teacher {teacher[0]} of {domain} has another tokenizer.json "
+            f"than the student {student[0]}; distillation compares token by token: "
+            "take a teacher with the same tokenizer"
+        )
 
 
 def _weakness(config: DistillConfig, domain: str, before: Score, after: Score) -> str:

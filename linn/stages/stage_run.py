@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from linn import files, stopping
+from linn.assets import copy_assets, write_chat
 from linn.chat.codec import Codec
-from linn.checkpoints import copy_assets
 from linn.data.tally import Tally
 from linn.domains.base import Domain
 from linn.engine.protocol import Engine
@@ -137,7 +137,7 @@ class StageRun:
             self.evaluator.evaluate_kept(done)
 
     def finish(self) -> None:
-        """Publish the policy, with the tokenizer of the start, as the stage's checkpoint."""
+        """Publish the policy, with tokenizer and template of training, as the checkpoint."""
         self._publish(self.config.steps)
         self._check_updates()
 
@@ -145,6 +145,7 @@ class StageRun:
         with files.whole_folder(self.checkpoint_at(step)) as folder:
             self.engine.export(folder)
             copy_assets(self.start, folder)
+            write_chat(folder, self.codec)
 
     def _save(self, done: int) -> None:
         # Trainer and position appear together or not at all: neither is of use without the other.

@@ -147,6 +147,10 @@ class TransformersLM(nn.Module):
         self.inner = inner
         self.raw = raw
         self.vocab = int(inner.get_output_embeddings().weight.shape[0])
+        # What pads may also end a turn (SmolLM2): its embedding is trained like any other.
+        for module in inner.modules():
+            if isinstance(module, nn.Embedding):
+                module.padding_idx = None
         self._takes_positions = "position_ids" in inspect.signature(inner.forward).parameters
         self.eval()
 
