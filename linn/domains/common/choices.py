@@ -69,7 +69,7 @@ def _letter_of(answer: Any, options: Mapping[str, str], labels: Sequence[str]) -
         return letters[answer] if 0 <= answer < len(letters) else None
     if not isinstance(answer, str) or not answer.strip():
         return None
-    answer = answer.strip()
+    answer = str(answer).strip()
     if answer in labels and len(labels) == len(letters):
         return letters[labels.index(answer)]
     # NeMo-Gym's rows may name only some of the options.
