@@ -69,13 +69,13 @@ def _letter_of(answer: Any, options: Mapping[str, str], labels: Sequence[str]) -
         return letters[answer] if 0 <= answer < len(letters) else None
     if not isinstance(answer, str) or not answer.strip():
         return None
-    answer = str(answer).strip()
-    if answer in labels and len(labels) == len(letters):
-        return letters[labels.index(answer)]
+    text = answer.strip()
+    if text in labels and len(labels) == len(letters):
+        return letters[labels.index(text)]
     # NeMo-Gym's rows may name only some of the options.
-    if len(answer) == 1 and answer.isalpha():
-        return answer.upper()
-    same = [letter for letter, words in options.items() if words.strip() == answer]
+    if len(text) == 1 and text.isalpha():
+        return text.upper()
+    same = [letter for letter, words in options.items() if words.strip() == text]
     return same[0] if len(same) == 1 else None
 
 
