@@ -148,6 +148,7 @@ def test_a_formula_that_needs_seconds_is_compared_and_a_box_is_what_math_verify_
     assert domain.verify(row(domain, "14"), Reply(r"\boxed {14}")).reward == 0.0
 
 
+@pytest.mark.slow
 def test_a_formula_that_hangs_is_cut_off_and_the_next_comparison_works(
     domain: Math, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +321,7 @@ def test_a_model_computes_with_python_and_earns_by_its_box() -> None:
     assert len(sampled) == 3 and not any("tool_response" in t.text for t in sampled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "turns",
     [
@@ -363,6 +365,7 @@ def test_wrong_calls_are_told_so_and_calls_run_out() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_call_that_hangs_is_told_so_and_state_is_lost() -> None:
     rollout = converse([call("x = 1\nwhile True: pass"), call("x"), "\\boxed{42}"], seconds=1)
     assert (

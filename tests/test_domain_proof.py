@@ -401,6 +401,7 @@ def test_no_text_breaks_the_readers(text: str) -> None:
     score_of(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(

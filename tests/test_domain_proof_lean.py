@@ -84,6 +84,7 @@ def test_what_does_not_compile_without_the_reply_is_the_users_mistake(domain: Pr
         domain.verify(prompt, Reply("omega"))
 
 
+@pytest.mark.slow
 def test_a_proof_that_runs_forever_is_ended(domain: Proof, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lean, "_LIMITS", lean.WorkspaceLimits(cpu=1.0, wall=20.0))
     verdict = domain.verify(domain.from_row(row(), 0), Reply("forever"))

@@ -359,6 +359,7 @@ SCHEMAS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(SCHEMAS)))
 def test_hostile_schemas_neither_raise_nor_reward(domain: Structured, index: int) -> None:
     for text in ("5", '"' + "a" * 60 + '!"', "[[[[]]]]", '{"a": {"a": {"a": 1}}}'):

@@ -329,6 +329,7 @@ def domains() -> Iterator[dict[str, Any]]:
         domain.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_of_a_domain(name: str, domains: dict[str, Any]) -> None:
     domain, row = domains[name], INPUT | VALID.get(name, {})
@@ -337,6 +338,7 @@ def test_rows_of_a_domain(name: str, domains: dict[str, Any]) -> None:
     hold_all(domain, row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "row"), OTHERS, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(OTHERS)]
 )
@@ -616,6 +618,7 @@ READERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", READERS)
 def test_whatever_a_reply_holds_is_read_or_refused(what: str) -> None:
     read, refusals = READERS[what]

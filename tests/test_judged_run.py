@@ -80,7 +80,7 @@ def test_killed_among_questions_ends_with_the_same_bytes(finished, tmp_path):
         stderr=subprocess.DEVNULL,
     )
     while process.poll() is None and steps_done(out) < 3:  # of 4 steps: in the middle of rlhf
-        time.sleep(0.01)
+        time.sleep(0.05)
     process.kill()
     process.wait()
     assert not (out / "stages/03-rlhf/DONE").exists(), "the run was over before it could be killed"

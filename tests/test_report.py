@@ -183,6 +183,7 @@ def test_nothing_overflows_or_vanishes_at_400_and_1600_px(run_folder: Path, tmp_
 # ---------------------------------------------------------------- partial, broken, hostile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gone", ["run.json", "recipe.yaml", "ledger.jsonl", "compare.json", "stages"]
 )

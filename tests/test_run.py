@@ -80,7 +80,7 @@ def test_killed_at_random_points_ends_with_the_same_bytes(finished, tmp_path):
     for target in sorted(rng.sample(range(14), 5)):  # of 14 steps in all
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and steps_done(out) < max(1, target):
-            time.sleep(0.01)
+            time.sleep(0.05)
         time.sleep(rng.uniform(0, 0.5))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)

@@ -38,7 +38,7 @@ def test_killed_among_sandboxes_and_conversations_ends_with_the_same_bytes(tmp_p
             stderr=subprocess.DEVNULL,
         )
         while process.poll() is None and steps_done(out) < target:
-            time.sleep(0.01)
+            time.sleep(0.05)
         assert process.poll() is None, "the run was over before it could be killed"
         process.kill()
         process.wait()

@@ -51,6 +51,7 @@ def chi_square_bound(cells: int) -> float:
 
 
 # 17 tokens lie within one block of the inverse CDF, 70 in several.
+@pytest.mark.slow
 @pytest.mark.parametrize("vocab", [17, 70])
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
 def test_samples_follow_the_tempered_distribution(vocab: int, temperature: float) -> None:
@@ -106,6 +107,7 @@ def mixed_requests() -> list[Request]:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [1, 2, 16, 17, 256])
 def test_batching_never_changes_what_a_request_gets(capacity: int) -> None:
     model, requests = ToyLM(), mixed_requests()

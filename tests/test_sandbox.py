@@ -243,6 +243,7 @@ def burn(seconds: float, result: str) -> str:
     )
 
 
+@pytest.mark.slow
 def test_limits_hold_for_each_call_and_may_be_fractions() -> None:
     limits = Limits(cpu=0.2, wall=60.0)
     with contextlib.closing(Sandbox(servers=1)) as box:
