@@ -10,8 +10,10 @@ export TOKENIZERS_PARALLELISM = false
 demo: .venv/ready
 	$(BIN)/linn run recipes/tiny.yaml
 
+# Four workers on two cores: tests that kill and restart runs mostly wait. The order of files is
+# that of tests/conftest.py; xdist's own puts the longest last, since they hold the fewest tests.
 test: .venv/ready
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -19,12 +19,23 @@ settings.load_profile("linn")
 LONGEST = (
     "test_run.py",
     "test_run_among_sandboxes.py",
-    "test_swe_agentic_hostile.py",
-    "test_difficulty.py",
     "test_judged_run.py",
+    "test_difficulty.py",
+    "test_swe_agentic_hostile.py",
+    "test_engine_contract.py",
     "test_hostile.py",
+    "test_local_engine.py",
+    "test_live_batch.py",
+    "test_instructions.py",
+    "test_fuzz_rows.py",
+    "test_swe_agentic_tasks.py",
+    "test_swe_agentic_full.py",
+    "test_domain_contract.py",
 )
-"""Files that take longest, longest first: what starts last must be short."""
+"""Files that take longest, longest first: what starts last must be short.
+
+xdist keeps this order with `--no-loadscope-reorder`, as in `make test`.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
