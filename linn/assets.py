@@ -80,8 +80,11 @@ def write_chat(folder: Path, codec: Codec) -> None:
     files.write_text(folder / "chat_template.jinja", codec.template.jinja)
     _drop_other_templates(folder, keeps_named=codec.template.name == "own")
 
-    stops = [codec.eos, *sorted(set(codec.stops) - {codec.eos})]
-    eos: int | list[int] = stops if len(stops) > 1 else stops[0]
+    # One number where there is one: some readers of config.json know no list.
+    others = sorted(set(codec.stops) - {codec.eos})
+    eos: int | list[int] = [codec.eos, *others]
+    if not others:
+        eos = codec.eos
     pad = _write_specials(folder, codec)
 
     # Only for generation: in config.json it would be the row of the embeddings that is not trained.
@@ -92,9 +95,11 @@ def write_chat(folder: Path, codec: Codec) -> None:
     _write(folder / "generation_config.json", generation | {"eos_token_id": eos})
 
     config = _read(folder / "config.json")
-    for part in (config, config.get("text_config")):
-        if part is config or (isinstance(part, dict) and "eos_token_id" in part):
-            part["eos_token_id"] = eos
+    config["eos_token_id"] = eos
+    # Models of text and images say it once more.
+    text = config.get("text_config")
+    if isinstance(text, dict) and "eos_token_id" in text:
+        text["eos_token_id"] = eos
     _write(folder / "config.json", config)
 
 
@@ -117,6 +122,7 @@ def _drop_other_templates(folder: Path, keeps_named: bool) -> None:
 
     others = folder / TEMPLATES
     if keeps_named:
+        # A name comes from a stranger's file: it must not lead out of the folder.
         for name in named.keys() - {"default", "tool_use"}:
             if "/" not in name:
                 files.write_text(others / f"{name}.jinja", named[name])

@@ -522,7 +522,7 @@ def test_stops_and_padding_stand_everywhere(tmp_path: Path) -> None:
     assert config["pad_token_id"] is None, "its row of the embeddings would not be trained"
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         file = read(tmp_path / name)
-        assert (file["eos_token"], file["pad_token"]) == ("<|eot_id|>", "<|eot_id|>"), name
+        assert (file["eos_token"], file["pad_token"]) == (as_token, "<|eot_id|>"), name
     assert read(tmp_path / "tokenizer_config.json")["mine"] == 1
 
     # Said again, nothing changes; without a generation config, there is one.
@@ -532,6 +532,27 @@ def test_stops_and_padding_stand_everywhere(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").unlink()
     write_chat(tmp_path, codec)
     assert read(tmp_path / "generation_config.json")["eos_token_id"] == stops
+
+
+def test_the_tokenizers_end_is_one_of_training(tmp_path: Path) -> None:
+    """The base's where its own template writes it, or where it ends a turn too."""
+    codec = OwnCodec(families.write("llama3", tmp_path))
+    file = tmp_path / "tokenizer_config.json"
+    config = read(file)
+    for eos, jinja, expected in (
+        ("<|end_of_text|>", Own.jinja, "<|end_of_text|>"),
+        ("<|python_tag|>", Own.jinja, "<|eot_id|>"),
+        ("<|python_tag|>", "{{ eos_token }}" + Own.jinja, "<|python_tag|>"),
+        (None, Own.jinja, "<|eot_id|>"),
+    ):
+        file.write_text(json.dumps(config | {"eos_token": eos}))
+        codec.template.jinja = jinja  # type: ignore[misc]
+        write_chat(tmp_path, codec)
+        assert read(file)["eos_token"] == expected, (eos, jinja)
+    families.write("qwen2", tmp_path)
+    file.write_text(json.dumps(read(file) | {"eos_token": "<|endoftext|>"}))
+    write_chat(tmp_path, Codec.load(tmp_path, "nemotron"))
+    assert read(file)["eos_token"] == "<|im_end|>"
 
 
 def test_a_base_keeps_its_own_padding(tmp_path: Path) -> None:

@@ -44,20 +44,25 @@ def convert(
     disk is too small.
     """
     raw: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    base = precision_of(raw, source)
-    aim = base
+    aim = precision_of(raw, source)
     if dtype == "float32":
         aim = Precision(dtype)
     elif dtype is not None:
-        aim = Precision(dtype, base.float32)
+        # What the base keeps exact stays exact in any other dtype too.
+        aim = Precision(dtype, aim.float32)
 
+    # Headers alone: the size of every file is known before the first is written.
     plan: Plan = {}
     sizes: dict[str, int] = {}
     for file, name, found, shape in headers(source):
         # Anything that is no weight (counts, masks) stays as it is.
-        kind = getattr(torch, aim.of(name)) if found in DTYPES else None
+        kind = None
+        size = bytes_of(found)
+        if found in DTYPES:
+            kind = getattr(torch, aim.of(name))
+            size = kind.itemsize
         plan[name] = file, kind
-        sizes[name] = prod(shape) * (kind.itemsize if kind else bytes_of(found))
+        sizes[name] = prod(shape) * size
 
     with ExitStack() as stack:
         weights = _Weights(stack)
@@ -69,11 +74,14 @@ def convert(
         def tensor(name: str) -> Tensor:
             file, kind = plan[name]
             value = weights.read(file, name)
-            return _cast(value, kind, f"{source}: tensor {name}") if kind else value
+            if kind is None:
+                return value
+            return _cast(value, kind, f"{source}: tensor {name}")
 
-        write_weights(
-            sizes, tensor, folder, shard_bytes, lambda done: note(done / total, done // 10**6)
-        )
+        def written(done: int) -> None:
+            note(done / total, done // 10**6)
+
+        write_weights(sizes, tensor, folder, shard_bytes, written)
 
     raw.pop(KEY, None)
     write_config(with_dtype(raw, aim.dtype), folder)
@@ -101,29 +109,34 @@ def _written_twice(raw: dict[str, Any], plan: Plan, weights: _Weights) -> list[s
     heads = [name for name in plan if name.endswith("lm_head.weight")]
     if not raw.get("tie_word_embeddings") or len(heads) != 1:
         return []
+    # transformers does not tie this family, whatever its config says.
     if raw["model_type"] == "nemotron_h":
-        return []  # transformers does not tie this family, whatever its config says
-    head = weights.read(plan[heads[0]][0], heads[0])
-    for name, (file, _) in plan.items():
-        if name != heads[0] and "embed" in name:
-            other = weights.read(file, name)
-            if other.shape == head.shape and torch.equal(other, head):
-                return heads
+        return []
+
+    head_file, _ = plan[heads[0]]
+    head = weights.read(head_file, heads[0])
+    embeddings = [name for name in plan if "embed" in name]
+    for name in embeddings:
+        file, _ = plan[name]
+        other = weights.read(file, name)
+        if other.shape == head.shape and torch.equal(other, head):
+            return heads
     return []
 
 
 def _cast(value: Tensor, dtype: torch.dtype, what: str) -> Tensor:
     """A copy in this dtype. UserError where a value is not finite in it."""
     out = value.to(dtype, copy=True).contiguous()
-    if not bool(out.isfinite().all()):
-        name = str(dtype).removeprefix("torch.")
-        if bool(value.isfinite().all()):
-            raise UserError(
-                f"{what} holds {float(value.abs().max()):.3g}, more than {name} can; "
-                "export with --dtype bfloat16"
-            )
+    if out.isfinite().all():
+        return out
+
+    if not value.isfinite().all():
         raise UserError(f"{what} holds values that are not finite: this checkpoint is broken")
-    return out
+    largest = float(value.abs().max())
+    name = str(dtype).removeprefix("torch.")
+    raise UserError(
+        f"{what} holds {largest:.3g}, more than {name} can; export with --dtype bfloat16"
+    )
 
 
 def _check_space(folder: Path, needed: int) -> None:

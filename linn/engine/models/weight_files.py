@@ -121,13 +121,17 @@ def with_dtype(raw: Mapping[str, Any], dtype: str) -> dict[str, Any]:
 
     Both words are written: readers of before 2025-09 know `torch_dtype` alone.
     """
-    config: dict[str, Any] = {}
-    for key, value in raw.items():
-        is_part = key.endswith("_config") and isinstance(value, dict)
-        if is_part and ("dtype" in value or "torch_dtype" in value):
-            value = with_dtype(value, dtype)
-        config[key] = value
-    return config | {"dtype": dtype, "torch_dtype": dtype}
+    config = dict(raw)
+    config["dtype"] = dtype
+    config["torch_dtype"] = dtype
+
+    for key, part in raw.items():
+        # Parts of a model of text and images: `text_config`, `vision_config`.
+        if not key.endswith("_config") or not isinstance(part, dict):
+            continue
+        if "dtype" in part or "torch_dtype" in part:
+            config[key] = with_dtype(part, dtype)
+    return config
 
 
 def write_config(config: Mapping[str, Any], folder: Path) -> None:
