@@ -104,6 +104,29 @@ def test_nemotron_h_is_compared_with_the_stock_class(
     assert "packed rows" in failing(tmp_path)
 
 
+def test_zamba_2_is_computed_without_the_floor_that_transformers_has(tmp_path: Path) -> None:
+    """Its decoding has none, so the floor would also part the sampler from the trainer."""
+    special = {
+        "layers_block_type": ["mamba", "hybrid"],
+        "num_mem_blocks": 1,
+        "mamba_d_state": 8,
+        "n_mamba_heads": 4,
+        "mamba_headdim": 16,
+        "mamba_ngroups": 1,
+        "adapter_rank": 4,
+        "attention_head_dim": 16,
+        "chunk_size": 8,
+    }
+    make(tmp_path, "zamba2", **special)
+    for number in range(4):
+        change(tmp_path, "model.layers.0.mamba.dt_bias", (number,), -9.0 - number)
+        change(tmp_path, "model.layers.0.mamba.A_log", (number,), 4.0)
+    assert not failing(tmp_path)
+    model: Any = load(tmp_path)
+    limits = [m.time_step_limit for m in model.inner.modules() if hasattr(m, "time_step_limit")]
+    assert limits and set(limits) == {(0.0, float("inf"))}
+
+
 def test_a_family_with_a_state_of_its_own_is_refused_in_one_line(tmp_path: Path) -> None:
     make(tmp_path, "rwkv", attention_hidden_size=32)
     with pytest.raises(UserError, match=r"rwkv.*nats from its own forward") as caught:

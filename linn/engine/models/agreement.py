@@ -156,7 +156,7 @@ def _decoded(trial: Trial) -> Iterator[float]:
     rest = min(len(trial.texts[text]) - half for text, half in halves)
     running = _Running(trial)
     running.join(halves)
-    yield from running.feed(min(rest, 5))
+    yield from running.feed(min(rest, 3))
 
 
 def _joined(trial: Trial) -> Iterator[float]:
@@ -164,14 +164,13 @@ def _joined(trial: Trial) -> Iterator[float]:
     longest = len(trial.texts[2])
     running = _Running(trial)
     running.join([(0, 5), (2, 4)])
-    yield from running.feed(2)
     running.select([1, 0, 1])
     yield from running.feed(1)
-    running.join([(4, 3), (2, longest - 6)])
-    yield from running.feed(3)
-    running.select([3])
+    running.join([(4, 3), (2, longest - 3)])
     yield from running.feed(2)
+    running.select([3, 4])
     running.join([(2, 2)])
+    running.select([0, 2])
     yield from running.feed(1)
 
 

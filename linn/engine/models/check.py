@@ -68,18 +68,18 @@ def _sizes(model: CausalLM, config: dict[str, Any]) -> str:
 def _stock(model: CausalLM, folder: Path) -> Any:
     """The model in transformers' own class.
 
-    Of `nemotron_h` it is read anew; there transformers floors dt at `time_step_min`, which is only
-    the range of the initialisation, so the floor is taken off.
+    Of `nemotron_h` it is read anew.
     """
     if hasattr(model, "inner"):
         return model.inner
+    # Imported here, so that a run of our own family never waits for transformers.
     from transformers import AutoModelForCausalLM
+
+    from linn.engine.models.transformers_lm import free_time_step
 
     auto: Any = AutoModelForCausalLM
     inner = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
-    for module in inner.modules():
-        if hasattr(module, "time_step_limit"):
-            module.time_step_limit = tuple(inner.config.time_step_limit)
+    free_time_step(inner)
     return inner
 
 

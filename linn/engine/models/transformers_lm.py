@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,18 @@ def _combined(caches: list[Any], keys: Combine, states: Combine) -> Any:
 
         out.layers.append(layer)
     return out
+
+
+def free_time_step(inner: Any) -> None:
+    """Bound Mamba-2's dt by the config's `time_step_limit` alone, as its definition does.
+
+    transformers floors the dt of Nemotron-H and Zamba 2 at `time_step_min`, which is the range that
+    new weights are drawn from, and in decoding it does not.
+    """
+    limit = getattr(inner.config, "time_step_limit", None) or (0.0, math.inf)
+    for module in inner.modules():
+        if hasattr(module, "time_step_limit"):
+            module.time_step_limit = tuple(limit)
 
 
 def _decoder_of(inner: Any) -> Any:
@@ -362,6 +375,8 @@ class TransformersLM(nn.Module):
                 f"{folder}: {len(absent)} tensors are missing or misshapen ({absent[0]}); "
                 "do config.json and weights match?"
             )
+
+        free_time_step(inner)
 
         # transformers keeps a head that differs from the embeddings, whatever the config says; what
         # is saved must not tie them again.
