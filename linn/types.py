@@ -279,3 +279,18 @@ def seed_of(*parts: int | str) -> int:
     """
     text = "\x1f".join(str(part) for part in parts).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+# ---------------------------------------------------------------- checks
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried, of a domain or of a model."""
+
+    what: str
+    """What was tried, on how much."""
+    ok: bool
+    """Whether it held."""
+    detail: str = ""
+    """What was seen; where it did not hold, also what to do."""

@@ -155,6 +155,15 @@ def test_a_folder_without_a_model_is_the_users_mistake(computing: Setting) -> No
 
 
 @pytest.mark.slow
+def test_a_model_is_tried_and_a_bad_one_is_a_finding(any_engine: Setting) -> None:
+    checked = any_engine.engine.check(any_engine.base)
+    assert checked.ok and checked.findings
+    nowhere = any_engine.engine.check(any_engine.base / "nowhere")
+    assert not nowhere.ok
+    assert any("nowhere" in finding.detail for finding in nowhere.findings)
+
+
+@pytest.mark.slow
 def test_scores_are_the_trainers_log_probs(computing: Setting) -> None:
     engine = computing.load()
     batch = computing.batch()

@@ -18,6 +18,7 @@ import typer
 
 from linn import stopping
 from linn.cli import rows
+from linn.cli.check import check
 from linn.errors import LinnError, UserError
 from linn.terminal import echo, echo_json
 
@@ -92,6 +93,7 @@ def run(
     ] = False,
 ) -> None:
     """Run a recipe stage by stage. On an existing run folder, go on where it stands."""
+    from linn.pricing.model_check import check_start
     from linn.pricing.plan import check_inputs
     from linn.recipe import load as recipes
     from linn.report import build
@@ -106,9 +108,15 @@ def run(
     if dry_run:
         _print_plan(parsed, folder, domains, device, mean_length, as_json)
         return
+    check_start(parsed, folder, _say)
     Run(parsed, folder).go(until, redo, from_here)
     _print_tables(folder)
     echo(f"report: {build(folder)}")
+
+
+def _say(line: str) -> None:
+    """A line for a person, beside what is printed as the result."""
+    echo(line, err=True)
 
 
 def _print_plan(
@@ -177,7 +185,7 @@ app.command("data")(rows.data)
 app.command("filter")(rows.filter_rows)
 app.command("tasks")(rows.tasks)
 app.command("grade")(rows.grade)
-app.command("check")(rows.check)
+app.command("check")(check)
 app.command("render")(rows.render)
 
 
@@ -201,6 +209,7 @@ def evaluate(
     from linn.evals.once import evaluate_once
     from linn.judges.open import judge_folders
     from linn.ledger import Ledger
+    from linn.pricing.model_check import is_kept, refuse_unfit
     from linn.recipe import load as recipes
 
     parsed = recipes.load(recipe, changes or [])
@@ -213,7 +222,11 @@ def evaluate(
 
     judges = parsed.judges()
     folders = judge_folders(judges, of_same_run if at else None)
-    scores = asyncio.run(evaluate_once(resolve(checkpoint), parsed, checkpoint, judges, folders))
+    start = resolve(checkpoint)
+    # A run's checkpoints are of a model that was checked when the run began.
+    if not (at or is_kept(start)):
+        refuse_unfit(start, None, _say)
+    scores = asyncio.run(evaluate_once(start, parsed, checkpoint, judges, folders))
     if out is not None:
         Ledger(out).upsert(scores)
     for score in scores:

@@ -1,4 +1,4 @@
-"""The verbs over rows: `linn data`, `filter`, `tasks`, `grade`, `check`, `render`.
+"""The verbs over rows: `linn data`, `filter`, `tasks`, `grade`, `render`.
 
 `main.py` registers them. Heavy imports happen inside the verbs, so that help and grader checks
 start in a blink.
@@ -110,45 +110,7 @@ def _print_grades(rewards: list[float], out: Path, judges: Judges | None) -> Non
         )
 
 
-# ---------------------------------------------------------------- check and tasks
-
-
-def check(
-    name: Annotated[str, typer.Argument(metavar="DOMAIN", help="a domain's name or ./file.py")],
-    options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="KEY=VALUE",
-            help="an option of the domain, e.g. level=full or rows=FILE; may be repeated",
-        ),
-    ] = None,
-) -> None:
-    """Prove a domain and its grader.
-
-    Gold earns 1, another's gold doesn't, hostile replies neither raise, earn nor hang.
-    """
-    from linn.domains.check import check as findings_of
-    from linn.domains.load import load
-
-    settings = None
-    if options:
-        # Reading options takes the recipe's validation, a tenth of a second to import.
-        from linn.recipe import load as recipes
-
-        settings = recipes.domain_config(name, None, options).options
-    domain = load(name, settings)
-    try:
-        findings = findings_of(domain)
-    finally:
-        domain.close()
-    for finding in findings:
-        if finding.ok:
-            echo(f"ok    {finding.what}")
-        else:
-            echo(f"FAIL  {finding.what}: {finding.detail}")
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
+# ---------------------------------------------------------------- tasks
 
 
 def tasks(

@@ -11,11 +11,10 @@ import math
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from linn.domains.base import Domain
 from linn.errors import InfrastructureError, LinnError
-from linn.types import Message, Prompt, Reply, Split, ToolCall, Verdict
+from linn.types import Finding, Message, Prompt, Reply, Split, ToolCall, Verdict
 
 LIMIT_S = 5.0
 """Seconds that grading one hostile reply may take."""
@@ -24,18 +23,6 @@ HOSTILE_PROMPTS = 12
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 NEVER_EARN = ("empty", "blank", "a truncated gold answer")
 """Hostile replies that may earn on no prompt at all."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was tried."""
-
-    what: str
-    """What was tried, on how much."""
-    ok: bool
-    """Whether it held."""
-    detail: str = ""
-    """What was seen where it did not."""
 
 
 _HOSTILE_TEXTS = {

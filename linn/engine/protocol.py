@@ -18,13 +18,33 @@ What every engine promises:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from linn.types import Completion, Loss, Optim, Sample, Sampling
+from linn.types import Completion, Finding, Loss, Optim, Sample, Sampling
 
 SHARD_BYTES = 5 * 10**9
 """Exported weights above this are cut into shards of at most this size."""
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """What an engine found when it tried the model of a folder."""
+
+    findings: tuple[Finding, ...]
+    """A line each; the model can be sampled and trained where all are ok."""
+    vocab: int = 0
+    """Ids that its embedding has; 0 where the folder could not be read."""
+    positions: int | None = None
+    """Tokens of the longest sequence that it computes; None: any number."""
+    trained_length: int | None = None
+    """Tokens of the longest sequences that it was trained on, as its config says."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether all findings are."""
+        return all(finding.ok for finding in self.findings)
 
 
 class Sampler(Protocol):
@@ -95,6 +115,15 @@ class Engine(Protocol):
         It comes before sampling, training, `save`, `restore` and `export`; `score` and
         `sampler_of` need no policy. Raises UserError where the folder holds no model; the policy
         that was there before is gone then too.
+        """
+        ...
+
+    def check(self, folder: Path) -> ModelCheck:
+        """Try the model of a Hugging Face folder in every way that the engine computes it.
+
+        Each is compared with the forward of the model's own code on a few tokens. It is read anew
+        and forgotten afterwards, so check before `load`. Raises nothing for a bad model: that is a
+        finding, with what to do.
         """
         ...
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from linn.engine.protocol import SHARD_BYTES
+from linn.engine.protocol import SHARD_BYTES, ModelCheck
 from linn.errors import RunFailed, UserError
-from linn.types import Loss, Optim, Sample
+from linn.types import Finding, Loss, Optim, Sample
 
 Scorer = Callable[[Path, Sequence[int]], list[float]]
 """Log-probs of a sequence under the checkpoint in a folder."""
@@ -47,6 +47,10 @@ class FakeEngine:
     def load(self, folder: Path, optim: Optim) -> None:
         self.weights = weights_in(folder)
         self.is_open = True
+
+    def check(self, folder: Path) -> ModelCheck:
+        there = (folder / "config.json").exists()
+        return ModelCheck((Finding("weights", there, "" if there else f"{folder}: none"),))
 
     def score(
         self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0

@@ -32,6 +32,8 @@ class ToyLM(nn.Module):
     """h_t = sigmoid(decay)·h_{t-1} + embed(x_t), reset at segment starts; logits = W tanh(h)."""
 
     packs = True
+    positions = None
+    absent = None
 
     def __init__(self, vocab: int = 17, size: int = 8, seed: int = 0) -> None:
         super().__init__()

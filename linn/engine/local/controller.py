@@ -13,7 +13,7 @@ from typing import Self
 from linn.engine.local.dealing import deal, undeal
 from linn.engine.local.processes import Workers
 from linn.engine.local.sampler import LocalSampler
-from linn.engine.protocol import SHARD_BYTES
+from linn.engine.protocol import SHARD_BYTES, ModelCheck
 from linn.engine.training.token_weights import StepFailed, moves, token_weights
 from linn.types import Loss, Optim, Sample
 
@@ -46,6 +46,11 @@ class LocalEngine:
         """Take the policy from a Hugging Face folder, with a fresh optimiser."""
         self.sampler.forget()
         self.workers.call("load", Path(folder), optim)
+
+    def check(self, folder: Path) -> ModelCheck:
+        """Try the model of a folder, in one of the processes."""
+        findings: ModelCheck = self.workers.call("check", Path(folder))[0]
+        return findings
 
     def score(
         self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0

@@ -29,9 +29,11 @@ from safetensors import SafetensorError
 
 from linn.engine.local import heartbeat
 from linn.engine.local.processes import WorkerOptions
+from linn.engine.models.check import check_model
 from linn.engine.models.export import export
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load
+from linn.engine.protocol import ModelCheck
 from linn.engine.sampling.live_batch import BatchSampler, Request
 from linn.engine.training.losses import score
 from linn.engine.training.trainer import Trainer, size_of
@@ -65,6 +67,10 @@ class Worker:
             load=self._read,
         )
         self.sampler = BatchSampler(self.trainer.model, self.options.capacity)
+
+    def check(self, folder: Path) -> ModelCheck | None:
+        # The others would find the same.
+        return check_model(folder) if self.options.rank == 0 else None
 
     def generate(
         self, folder: Path | None, requests: Sequence[Request], known: Sequence[int]

@@ -37,6 +37,11 @@ class CausalLM(Protocol):
 
     vocab: int
     """Size V of the head's output."""
+    absent: Tensor | None
+    """int64: ids that the tokenizer does not have and that the head gives no probability; None:
+    there are none."""
+    positions: int | None
+    """Tokens of the longest sequence that can be computed; None: any number."""
     packs: bool
     """Whether several samples in one row are computed exactly as each alone."""
 
@@ -48,7 +53,7 @@ class CausalLM(Protocol):
         ...
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V] in float32 of hidden states [..., H]."""
+        """Logits [..., V] in float32 of hidden states [..., H], `NEVER` at the `absent` ids."""
         ...
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, State]:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from linn.engine.models.interface import State
+from linn.engine.models.positions import longest_sequence
 from linn.engine.models.rectangles import into_rows, rectangles, segment_lengths
+from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config
 from linn.engine.protocol import SHARD_BYTES
 from linn.errors import UserError
@@ -29,6 +33,9 @@ _CACHE_LAYERS = {
     "DummyLayer",
 }
 """Layers of a `transformers` cache whose rows can be selected and joined."""
+
+_CACHE_ARGUMENTS = ("past_key_values", "cache_params")
+"""What families call their cache: attention and hybrids, Mamba and its kin."""
 
 Combine = Callable[[list[Tensor]], Tensor]
 """One tensor of a new cache from the same tensor of one or two old ones."""
@@ -53,6 +60,11 @@ class CacheState:
         """int64 [B, columns]: 1 where a column holds a row's token."""
         column = torch.arange(self.columns, device=self.lengths.device)
         return (column >= self.columns - self.lengths[:, None]).long()
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether any layer attends to earlier tokens; recurrent states alone do not."""
+        return any(isinstance(getattr(layer, "keys", None), Tensor) for layer in self.cache.layers)
 
     def select(self, rows: Tensor) -> CacheState:
         """A new state of these rows (int64 [B']), in this order.
@@ -121,6 +133,28 @@ def _combined(caches: list[Any], keys: Combine, states: Combine) -> Any:
     return out
 
 
+def free_time_step(inner: Any) -> None:
+    """Bound Mamba-2's dt by the config's `time_step_limit` alone, as its definition does.
+
+    transformers floors the dt of Nemotron-H and Zamba 2 at `time_step_min`, which is the range that
+    new weights are drawn from, and in decoding it does not.
+    """
+    limit = getattr(inner.config, "time_step_limit", None) or (0.0, math.inf)
+    for module in inner.modules():
+        if hasattr(module, "time_step_limit"):
+            module.time_step_limit = tuple(limit)
+
+
+def _decoder_of(inner: Any) -> Any:
+    """The part of a model that gives hidden states.
+
+    In a few families `base_model` is the whole, and the part is called `model`.
+    """
+    if inner.base_model is inner:
+        return getattr(inner, "model", inner)
+    return inner.base_model
+
+
 def _combined_states(olds: list[dict[Any, Any]], states: Combine) -> dict[Any, Any]:
     """The states of one layer, by their key; None stays None."""
     new: dict[Any, Any] = {}
@@ -151,8 +185,12 @@ class TransformersLM(nn.Module):
         for module in inner.modules():
             if isinstance(module, nn.Embedding):
                 module.padding_idx = None
-        self._takes_positions = "position_ids" in inspect.signature(inner.forward).parameters
+        self._decoder = _decoder_of(inner)
+        self._takes = set(inspect.signature(self._decoder.forward).parameters)
+        self.absent: Tensor | None
+        self.register_buffer("absent", None, persistent=False)
         self.eval()
+        self.positions = longest_sequence(self._decoder, inner.config)
 
     @property
     def _device(self) -> torch.device:
@@ -170,12 +208,13 @@ class TransformersLM(nn.Module):
         """
         is_token = segments >= 0
         lengths = segment_lengths(segments).cpu()
+        self._check_length(int(lengths.max()))
         layout = rectangles(lengths).to(ids.device)
         laid = ids[is_token][layout.token_at]
 
         outs = []
         for part in layout.split(laid):  # [rows, columns]
-            out = self.inner.base_model(input_ids=part, use_cache=False)
+            out = self._decoder(input_ids=part, use_cache=False)
             outs.append(out.last_hidden_state.flatten(0, 1))
 
         flat = torch.cat(outs)[layout.place_of]  # [T, H]
@@ -192,13 +231,14 @@ class TransformersLM(nn.Module):
         if divide := getattr(config, "logits_scaling", None):
             logits = logits / divide
 
-        if multiply := getattr(config, "logit_scale", None):
-            logits = logits * multiply
+        for name in ("logit_scale", "lm_head_multiplier"):
+            if multiply := getattr(config, name, None):
+                logits = logits * multiply
 
         if cap := getattr(config, "final_logit_softcapping", None):
             logits = torch.tanh(logits / cap) * cap
 
-        return logits
+        return hide(logits, self.absent)
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
@@ -206,6 +246,7 @@ class TransformersLM(nn.Module):
         lengths = [len(prompt) for prompt in prompts]
         assert lengths and min(lengths) > 0, "no prompts, or an empty one"
         columns = max(lengths)
+        self._check_length(columns)
         state = CacheState(
             self._empty_cache(),
             lengths=torch.tensor(lengths, device=self._device),
@@ -232,17 +273,30 @@ class TransformersLM(nn.Module):
         positions = state.lengths[:, None]
         state.lengths = state.lengths + 1
         state.columns += 1
+        self._check_length(state.columns)
         return self._run(ids[:, None], positions, state), state
+
+    def _check_length(self, tokens: int) -> None:
+        """Refuse a sequence that has more tokens than the model has positions."""
+        if self.positions is not None and tokens > self.positions:
+            raise UserError(
+                f"a sequence of {tokens:,} tokens, and model type {self.inner.config.model_type} "
+                f"takes {self.positions:,}; lower max_tokens, max_sequence or max_length"
+            )
 
     def _run(self, ids: Tensor, positions: Tensor, state: CacheState) -> Tensor:
         """Logits [B, V] of the last column; the state's lengths already count these tokens."""
-        options = {}
-        if self._takes_positions:
+        options: dict[str, Any] = {}
+        # One token alone has no padding, so a cache without keys needs no mask.
+        if ids.shape[1] > 1 or state.has_keys:
+            options["attention_mask"] = state.mask
+        if "position_ids" in self._takes:
             options["position_ids"] = positions
-        out = self.inner.base_model(
+        for name in _CACHE_ARGUMENTS:
+            if name in self._takes:
+                options[name] = state.cache
+        out = self._decoder(
             input_ids=ids,
-            attention_mask=state.mask,
-            past_key_values=state.cache,
             use_cache=True,
             **options,
         )
@@ -302,9 +356,16 @@ class TransformersLM(nn.Module):
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        except (ValueError, OSError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{folder}: transformers can't load it: {reason}") from None
+        except SafetensorError as error:
+            raise UserError(
+                f"{folder}: its weights cannot be read ({error}); if a file was cut short, "
+                "copy or download it again"
+            ) from None
+        except Exception as error:  # whatever a family's code says of a config or of weights
+            lines = str(error).strip().splitlines() or ["no message"]
+            raise UserError(
+                f"{folder}: transformers can't load it: {type(error).__name__}: {lines[0]}"
+            ) from None
 
         # transformers would fill these with random numbers and only warn.
         absent = sorted(report["missing_keys"])
@@ -315,26 +376,13 @@ class TransformersLM(nn.Module):
                 "do config.json and weights match?"
             )
 
-        model = cls(inner, raw)
-        model.check(folder)
-        return model
+        free_time_step(inner)
 
-    @torch.inference_mode()
-    def check(self, folder: Path) -> None:
-        """Refuse a family whose logits are not `head(hidden(...))`.
-
-        Training would silently be of another model. Raises UserError.
-        """
-        ids = torch.arange(1, 5, device=self._device)[None] % self.vocab
-        segments = torch.zeros_like(ids)
-        ours = self.head(self.hidden(ids, segments))
-
-        out = self.inner(input_ids=ids, use_cache=False)
-        theirs = out.logits.float()
-
-        same_shape = theirs.shape == ours.shape
-        if not same_shape or not torch.allclose(theirs, ours, rtol=1e-2, atol=1e-2):
-            raise UserError(
-                f"{folder}: model type {self.inner.config.model_type} "
-                "changes its logits in a way linn doesn't know"
-            )
+        # transformers keeps a head that differs from the embeddings, whatever the config says; what
+        # is saved must not tie them again.
+        text_config = inner.config.get_text_config(decoder=True)
+        head, embeddings = inner.get_output_embeddings(), inner.get_input_embeddings()
+        if text_config.tie_word_embeddings and head.weight is not embeddings.weight:
+            raw = {**raw, "tie_word_embeddings": False}
+            text_config.tie_word_embeddings = False
+        return cls(inner, raw)

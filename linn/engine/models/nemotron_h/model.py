@@ -29,6 +29,7 @@ from linn.engine.models.nemotron_h.layers import (
 )
 from linn.engine.models.nemotron_h.segments import Segments, lay_out
 from linn.engine.models.rectangles import into_rows, segment_lengths
+from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config, write_weights
 from linn.engine.protocol import SHARD_BYTES
 
@@ -192,6 +193,9 @@ class NemotronH(nn.Module):
         self.raw = raw
         self.config = read_config(raw, file)
         self.vocab = self.config.vocab_size
+        self.positions: int | None = None  # attention has none, the Mamba layers know the order
+        self.absent: Tensor | None
+        self.register_buffer("absent", None, persistent=False)
         self.backbone = Backbone(self.config)
         self.lm_head = nn.Linear(self.config.hidden_size, self.vocab, bias=False)
         if self.config.tie_word_embeddings:
@@ -207,9 +211,9 @@ class NemotronH(nn.Module):
         return into_rows(out, is_token)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V] in float32 of hidden states [..., H]."""
+        """Logits [..., V] in float32 of hidden states [..., H], `NEVER` at the `absent` ids."""
         logits: Tensor = self.lm_head(hidden)
-        return logits.float()
+        return hide(logits.float(), self.absent)
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, HybridState]:
@@ -308,16 +312,16 @@ class NemotronH(nn.Module):
         }
 
         tensors = weights.read_tensors(folder, dtype)
-        tied = model.config.tie_word_embeddings
-        embeddings = tensors.get("backbone.embeddings.weight")
-        if tied and embeddings is not None:
-            tensors["lm_head.weight"] = embeddings
+        says_tied = model.config.tie_word_embeddings
+        tied = says_tied and weights.ties_head(tensors)
         weights.check_shapes(tensors, expected, folder)
 
         state = weights.stacked(tensors, names)
         model.load_state_dict(state, assign=True)
         if tied:  # loading has assigned a tensor to each
             model.lm_head.weight = model.backbone.embeddings.weight
+        elif says_tied:
+            model.raw = {**raw, "tie_word_embeddings": False}
         return model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from linn.engine.models.nemotron_h.config import Config
+from linn.engine.models.weight_files import weight_files
 from linn.errors import UserError
 
 ROUTER_BIAS = "e_score_correction_bias"
@@ -119,6 +119,19 @@ def read_tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     return tensors
 
 
+def ties_head(tensors: dict[str, Tensor]) -> bool:
+    """Whether the head of a config with tied embeddings is the embeddings; if so, both are there.
+
+    A file that has another head keeps it, whatever the config says: the stock class never ties, and
+    saves a head that was trained apart.
+    """
+    embeddings = tensors.get("backbone.embeddings.weight")
+    if embeddings is None:
+        return False
+    head = tensors.setdefault("lm_head.weight", embeddings)
+    return head.shape == embeddings.shape and torch.equal(head, embeddings)
+
+
 def check_shapes(
     tensors: Mapping[str, Tensor],
     expected: Mapping[str, torch.Size],
@@ -145,27 +158,13 @@ def check_shapes(
 
 
 def _read(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a folder's safetensors.
+    """Every tensor of a folder's safetensors; UserError where a file is not there or not whole."""
+    from safetensors import SafetensorError, safe_open
 
-    They are in one file, or in the shards that an index names. Raises UserError where one is not
-    there.
-    """
-    from safetensors import safe_open
-
-    shards = ["model.safetensors"]
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        content = json.loads(index.read_text(encoding="utf-8"))
-        shards = sorted(set(content["weight_map"].values()))
-
-    for shard in shards:
-        file = folder / shard
-        if not file.is_file():
-            raise UserError(
-                f"{folder}: no {shard}; "
-                f"weights must be model.safetensors or the shards of {index.name}"
-            )
-
-        with safe_open(file, "pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (not a mapping)
-                yield name, tensors.get_tensor(name)
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, "pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 (not a mapping)
+                    yield name, tensors.get_tensor(name)
+        except SafetensorError as error:
+            raise UserError(f"{file}: not whole safetensors ({error}); copy it anew") from None

@@ -1,0 +1,221 @@
+"""`linn check MODEL`: the tokenizer, the template, the recipe's lengths, and what is said of them.
+
+The engine's own findings are `tests/test_model_check.py`'s; here it answers from a script.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import refused, said
+from support.fake_engine import FakeEngine
+
+from linn.checkpoints import BASES
+from linn.cli.check import _model_folder
+from linn.engine.local.device import device_line, gpus
+from linn.engine.protocol import ModelCheck
+from linn.errors import UserError
+from linn.pricing import model_check
+from linn.recipe.load import load
+from linn.types import Finding
+
+GOOD = ModelCheck((Finding("weights", True, "llama"),), vocab=1024, trained_length=64)
+RECIPE = """
+name: r
+model: {model}
+domains: {{arithmetic: {{}}}}
+evaluate: {{max_tokens: 8, max_sequence: 40}}
+stages:
+  - {{name: sft, kind: sft, steps: 1, max_length: {length}}}
+  - {{name: rl, kind: rl, steps: 1, max_tokens: 8, max_sequence: {sequence}}}
+"""
+
+
+class Scripted(FakeEngine):
+    """An engine that finds what it is told to."""
+
+    def __init__(self, checked: ModelCheck) -> None:
+        super().__init__(None)
+        self.checked = checked
+
+    def check(self, folder: Path) -> ModelCheck:
+        return self.checked
+
+
+@pytest.fixture
+def finds(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets what the engine finds."""
+
+    def script(checked: ModelCheck = GOOD) -> None:
+        monkeypatch.setattr(model_check, "open_engine", lambda scale: Scripted(checked))
+        monkeypatch.setattr(model_check, "gpus", list)
+
+    script()
+    return script
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A chat model's folder, without weights."""
+    out = tmp_path / "model"
+    out.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json"):
+        shutil.copyfile(BASES / "tiny-0" / name, out / name)
+    return out
+
+
+def recipe(tmp_path: Path, model: Path, length: int = 32, sequence: int | str = 32) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE.format(model=model, length=length, sequence=sequence))
+    return path
+
+
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.what: finding for finding in findings}
+
+
+def test_every_line_says_works_or_what_to_do(finds: Any, folder: Path) -> None:
+    code, out, _ = said("check", folder)
+    assert code == 0
+    assert all(line.startswith(("works ", "      ")) for line in out.splitlines())
+    assert all(len(line) < 80 for line in out.splitlines())
+    assert "a turn ends at <|im_end|>" in out and "thinking off" in out and "the CPU" in out
+
+    broken = Finding("decoding with the cache", False, "log-probs differ by 5 nats")
+    finds(replace(GOOD, findings=(broken,)))
+    code, out, _ = said("check", folder)
+    assert code == 1
+    assert "FAIL  decoding with the cache: log-probs differ by 5 nats" in out
+    assert json.loads(said("check", folder, "--json")[1])[0]["ok"] is False
+
+
+def test_padded_rows_are_told_and_a_missing_row_that_the_template_needs_fails(
+    finds: Any, folder: Path
+) -> None:
+    finds(replace(GOOD, vocab=1100))
+    found = by_name(model_check.check_folder(folder))
+    assert found["tokenizer"].ok and "76 rows" in found["tokenizer"].detail
+
+    # The added tokens of a template are the last ones of many tokenizers.
+    finds(replace(GOOD, vocab=600))
+    findings = model_check.check_folder(folder)
+    templates = [one for one in findings if one.what.startswith("template")]
+    assert templates and not any(one.ok for one in templates)
+    assert "resize_token_embeddings" in templates[0].detail
+
+
+def test_a_tokenizer_that_changes_text_fails(finds: Any, folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    tokenizer["normalizer"] = {"type": "Lowercase"}
+    file.write_text(json.dumps(tokenizer))
+    found = by_name(model_check.check_folder(folder))
+    assert "comes back from its token ids" in found["template nemotron, thinking on"].detail
+    file.write_text("{}")
+    assert not by_name(model_check.check_folder(folder))["tokenizer"].ok
+
+
+def test_stops_of_the_folders_own_generation_are_told(finds: Any, folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 0]}')
+    stops = by_name(model_check.check_folder(folder))["stop tokens"]
+    assert stops.ok and "also stops at" in stops.detail
+
+
+@pytest.mark.parametrize(
+    ("length", "sequence", "wrong"),
+    [
+        (32, 32, ""),
+        (33, 32, "stage sft: max_length is 33; set it to 32 or less"),
+        (32, 40, "stage rl: max_sequence is 40"),
+        (32, "null", "stage rl: max_sequence has no limit"),
+    ],
+)
+def test_a_recipe_may_not_ask_for_more_positions_than_there_are(
+    finds: Any, folder: Path, tmp_path: Path, length: int, sequence: int | str, wrong: str
+) -> None:
+    finds(replace(GOOD, positions=32))
+    parsed = load(recipe(tmp_path, folder, length, sequence), ["evaluate.max_sequence=32"])
+    lengths = by_name(model_check.check_folder(folder, parsed))["lengths"]
+    assert lengths.ok == (not wrong)
+    assert wrong in lengths.detail
+
+
+def test_lengths_beyond_training_are_told(finds: Any, folder: Path, tmp_path: Path) -> None:
+    parsed = load(recipe(tmp_path, folder, length=65, sequence=70))
+    lengths = by_name(model_check.check_folder(folder, parsed))["lengths"]
+    assert lengths.ok and "max_length 65" in lengths.detail and "max_sequence 70" in lengths.detail
+
+
+def test_memory_is_compared_with_the_machine(
+    finds: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = load(recipe(tmp_path, folder))
+    assert by_name(model_check.check_folder(folder, parsed))["memory"].ok
+    monkeypatch.setattr(model_check.os, "sysconf", lambda name: 1000)
+    memory = by_name(model_check.check_folder(folder, parsed))["memory"]
+    assert not memory.ok and "scale.processes" in memory.detail
+
+
+def test_a_run_is_refused_in_one_line_before_anything_is_written(
+    finds: Any, folder: Path, tmp_path: Path
+) -> None:
+    finds(replace(GOOD, findings=(Finding("weights", False, "NaN"),)))
+    path = recipe(tmp_path, folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    code, _, err = said("run", path, "--out", tmp_path / "run")
+    assert code == 2 and "weights: NaN" in err and not (tmp_path / "run").exists()
+    code, _, err = said("eval", folder, "--recipe", path)
+    assert code == 2 and "weights: NaN" in err
+
+    # A run that has begun was checked then, and linn's own bases are known.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text("{}")
+    model_check.check_start(load(path), tmp_path / "run", print)
+    model_check.check_start(load(path, ["model=tiny"]), tmp_path / "new", print)
+    with pytest.raises(UserError, match="NaN"):
+        model_check.check_start(load(path), tmp_path / "new", print)
+
+
+def test_models_and_domains_are_told_apart(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _model_folder(str(folder)) == folder
+    assert _model_folder("tiny") == BASES / "tiny-0"
+    assert _model_folder("math") is None and _model_folder("./mine.py") is None
+
+    # A domain's name is the domain, also where a folder is called so.
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, "math")
+    assert _model_folder("math") is None
+    assert _model_folder("./math") == Path("math")
+    assert "neither" in refused("check", "./nothere")
+    assert "unknown" in refused("check", "nothere")
+    assert "--recipe" in refused("check", "math", "--recipe", "r.yaml")
+    assert "--option" in refused("check", "./math", "--option", "a=b")
+
+
+def test_a_gpu_that_is_not_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert gpus(tmp_path) == [] and device_line([]) == "the CPU"
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidia0").touch()
+    (tmp_path / "dev/nvidiactl").touch()
+    assert gpus(tmp_path) == ["NVIDIA GPU"]
+    card = tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0"
+    card.mkdir(parents=True)
+    (card / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n")
+    assert gpus(tmp_path) == ["NVIDIA H100 80GB HBM3"]
+    assert "H100 80GB HBM3 is not used" in device_line(gpus(tmp_path))
+    for number, units in enumerate(("0", "304")):
+        node = tmp_path / f"sys/class/kfd/kfd/topology/nodes/{number}"
+        node.mkdir(parents=True)
+        (node / "properties").write_text(f"cpu_cores_count 8\nsimd_count {units}\n")
+    assert gpus(tmp_path) == ["NVIDIA H100 80GB HBM3", "AMD GPU"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus(tmp_path) == []
