@@ -104,11 +104,27 @@ def run(
     check_stages(parsed, until, redo)
     domains = check_inputs(parsed, folder, dry_run)
     if dry_run:
+        if not as_json:
+            _print_changes(parsed, folder, redo, from_here)
         _print_plan(parsed, folder, domains, device, mean_length, as_json)
         return
     Run(parsed, folder).go(until, redo, from_here)
     _print_tables(folder)
     echo(f"report: {build(folder)}")
+
+
+def _print_changes(recipe: Recipe, folder: Path, redo: str | None, from_here: bool) -> None:
+    """What the recipe would change in a folder that is there; the run's refusal where it would."""
+    from linn.run.folder import RunFolder
+
+    existing = RunFolder(recipe, folder)
+    plan = existing.check_recipe(redo, from_here)
+    for change in plan.changes:
+        echo(f"would change: {change}")
+    if plan.remeasured:
+        echo(f"would be measured anew: {', '.join(plan.remeasured)}")
+    if redo is not None:
+        echo(f"--redo {redo} would remove {existing.losses(redo)}")
 
 
 def _print_plan(
@@ -169,8 +185,12 @@ def report(
 ) -> None:
     """Write report.html, one self-contained file."""
     from linn.report import build
+    from linn.report.files import read_run
 
-    echo(f"report: {build(run_folder(folder))}")
+    path = run_folder(folder)
+    echo(f"report: {build(path)}")
+    for trouble in read_run(path).troubles:
+        echo(f"⚠ {trouble}", err=True)
 
 
 app.command("data")(rows.data)
