@@ -463,7 +463,7 @@ def stage(path: Path, taken: dict[str, int] | None = None, skip_bad: bool = True
         encode_spans=lambda spans, most: (
             [len(text) for text, _ in spans],
             [flag for _, flag in spans],
-        )
+        ),
     )
     position = Position(taken or {})
     config = SftConfig(name="sft", kind="sft", data=str(path), skip_bad=skip_bad)
