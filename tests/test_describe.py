@@ -67,7 +67,13 @@ def test_the_counts_are_right(tmp_path: Path) -> None:
     found = describe.describe(mixed(tmp_path / "rows.jsonl"), None, None, silent)
     told = found.record()
     assert told["rows"] == 14 and told["good"] == 8
-    assert told["layouts"] == {"messages": 7, "responses_create_params": 4, "other": 1}
+    assert told["layouts"] == {
+        "messages": 7,
+        "NeMo-Gym, by its agent": 3,
+        "NeMo-Gym, IFEval and IFBench": 1,
+        "question and answer": 1,
+    }
+    assert told["use"]["domains.math.rows"] == 1
     assert told["modes"] == {"thinking": 6, "non-thinking": 2} and told["turns"] == {"1": 8}
     assert told["with_tools"] == 1 and told["with_calls"] == 1 and told["calls"] == {"look_up": 1}
     assert (

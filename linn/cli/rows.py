@@ -195,21 +195,26 @@ def render(
             metavar="CHECKPOINT", help="also write token ids under this checkpoint's tokenizer"
         ),
     ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="ask every row as this domain does, in its mode")
+    ] = None,
 ) -> None:
     """Write what the model would see for each row."""
-    from linn.chat.request import render_row
+    from linn.data.names import located
     from linn.data.rows import read_rows, writable, write_rows
+    from linn.offline.shown import Shown
     from linn.progress import reading
 
     writable(out)
     codec = _codec(tokens) if tokens else None
+    shown = Shown(domain)
 
     def rendered(progress: Callable[[float, int], None]) -> Iterator[dict[str, Any]]:
-        lines = read_rows(rows)
+        lines = read_rows(located(rows))
         for index, row in enumerate(lines):
             progress(lines.share, lines.line)
             try:
-                text = render_row(row)
+                text = shown.text(row, index)
             except UserError as error:
                 raise UserError(f"{rows} line {lines.line}: {error}") from None
             entry: dict[str, Any] = {"row": index, "text": text}
@@ -217,8 +222,11 @@ def render(
                 entry["tokens"] = codec.encode(text)
             yield entry
 
-    with reading(str(rows)) as progress:
-        count = write_rows(out, rendered(progress))
+    try:
+        with reading(str(rows)) as progress:
+            count = write_rows(out, rendered(progress))
+    finally:
+        shown.close()
     echo(f"{count} rows: {out}")
 
 

@@ -14,28 +14,17 @@ from typing import Any
 from linn.chat.codec import Codec
 from linn.chat.request import request_of
 from linn.chat.template import Nemotron, Template, text_of
-from linn.data.agents import agent_of, check_signal, domain_of, is_for, metadata_of, owner
+from linn.chat.tools import tools_of
+from linn.data.agents import agent_of, check_signal, is_for, owner
 from linn.data.conversations import conversation
+from linn.data.layouts import Layout, layout_of, present
 from linn.data.rows import Lines, object_of
 from linn.data.tally import Tally, by_count, fault
+from linn.data.unused import unused
 from linn.domains.base import Domain
 from linn.domains.load import NAMES, reader
 from linn.errors import UserError
 from linn.types import Message, Prompt, seed_of
-
-FIELDS = {
-    "instruct": ("instruction_id_list",),
-    "structured": ("schema_str",),
-    "workplace": ("ground_truth", "environment_name"),
-    "mcqa": ("options", "expected_answer"),
-    "math": ("question", "expected_answer"),
-    "swe_agentless": ("relevant_file_contents",),
-    "swe_agentic": ("base_commit",),
-    "genrm": ("response1", "response2"),
-}
-"""Fields that point to a domain where a row names no agent.
-
-Used for the description alone, never in training."""
 
 TOKENIZED = 2**25
 """Bytes of a file that are tokenized about; at 1 MB/s per core that is half a minute."""
@@ -67,6 +56,10 @@ class Description:
         self.tally = Tally()
         """Rows that can be used, and the others by reason."""
         self.layouts: Counter[str] = Counter()
+        self.uses: Counter[str] = Counter()
+        """Rows by where a recipe names them."""
+        self.unused: Counter[str] = Counter()
+        """Rows by what of them reaches neither a prompt nor training."""
         self.agents: Counter[str] = Counter()
         """Agents, or domains where rows name none."""
         self.modes: Counter[str] = Counter()
@@ -92,13 +85,17 @@ class Description:
     ) -> None:
         """Count one line."""
         try:
-            row = object_of(raw)
-            is_sft = "messages" in row and "responses_create_params" not in row
-            if is_sft and self._domain is None:
+            row = present(object_of(raw))
+            layout = layout_of(row)
+            self.layouts[layout.name] += 1
+            if layout.sft and self._domain is None:
                 self._add_conversation(row, line)
             else:
-                self._add_task(row, line)
+                self._add_task(row, layout, line)
 
+            self.uses[layout.use if self._domain is None else f"domain {self._domain}"] += 1
+            for name in unused(row):
+                self.unused[name] += 1
             self.tally.good += 1
         except UserError as error:
             message, reason = fault(error)
@@ -111,7 +108,6 @@ class Description:
 
     def _add_conversation(self, row: Mapping[str, Any], line: int) -> None:
         """A row of SFT, as the SFT stage reads it."""
-        self.layouts["messages"] += 1
         sft = conversation(row)
         self.agents[sft.domain or "no domain named"] += 1
         self._count(sft.messages, sft.tools, sft.thinking)
@@ -119,23 +115,23 @@ class Description:
             spans = self._template.spans(sft.messages, sft.tools, sft.thinking)
             self.lengths[self._length(text_of(spans))] += 1
 
-    def _add_task(self, row: Mapping[str, Any], line: int) -> None:
+    def _add_task(self, row: Mapping[str, Any], layout: Layout, line: int) -> None:
         """A row of RL, as its domain reads it."""
-        known = "responses_create_params" in row
-        self.layouts["responses_create_params" if known else "other"] += 1
-        name = self._add_agent(row)
+        name = self._add_agent(row, layout)
         prompt = self._prompt(name, row, line)
+        if len(prompt.tools) < len(tools_of(row.get("responses_create_params") or {}, row)):
+            self.unused["tools, which the domain does not run"] += 1
         self._count(prompt.messages, prompt.tools, prompt.thinking)
         if self._is_measured(line):
             spans = self._template.prompt(prompt.messages, prompt.tools, prompt.thinking)
             self.lengths[self._length(text_of(spans))] += 1
 
-    def _add_agent(self, row: Mapping[str, Any]) -> str | None:
+    def _add_agent(self, row: Mapping[str, Any], layout: Layout) -> str | None:
         """Count whose the row is; gives the domain that reads it, if one is known."""
         agent = agent_of(row)
         name = self._domain
         if name is None:
-            name = domain_of(agent) if agent else _by_fields(row)
+            name = layout.domain
 
         label = agent or "no agent named"
         if agent and name and agent != name:
@@ -192,6 +188,8 @@ class Description:
         return {
             "rows": self.tally.good + sum(self.tally.bad.values()),
             "layouts": dict(self.layouts),
+            "use": dict(self.uses),
+            "unused": dict(by_count(self.unused)),
             "agents": dict(by_count(self.agents)),
             "modes": dict(self.modes),
             "turns": {str(turns): count for turns, count in sorted(self.turns.items())},
@@ -233,33 +231,6 @@ class Description:
             return []
         # Empty ones in between are shown too, so that bars stand at their distance.
         return [(2**power, bins[power]) for power in range(min(bins), max(bins) + 1)]
-
-
-def _by_fields(row: Mapping[str, Any]) -> str | None:
-    """The domain that a row's fields point to, if they do."""
-    for name, fields in FIELDS.items():
-        if all(field in row for field in fields):
-            return name
-
-    verifier = row.get("verifier_metadata")
-    if isinstance(verifier, Mapping):
-        if "instruction_id_list" in verifier:
-            return "instruct"
-        return "code" if {"unit_tests", "test"} & verifier.keys() else None
-
-    if "problem" in row and "answer" in row:
-        return "math"
-    # SWE-Gym's and R2E-Gym's own rows.
-    if "base_commit" in row or "commit_hash" in row:
-        return "swe_agentic"
-    metadata = metadata_of(row)
-    if isinstance(metadata, Mapping):
-        if "relevant_file_contents" in metadata:
-            return "swe_agentless"
-        if "problem_statement" in metadata:
-            return "swe_agentic"
-
-    return None
 
 
 def describe(
@@ -304,6 +275,7 @@ def table(
     turns = {str(count): rows for count, rows in description.turns.items()}
     lines = [description.file, f"{rows:,} rows"]
     lines += _block("layout", description.layouts, width)
+    lines += _block("use as", description.uses, width)
     lines += _block("domains and agents", description.agents, width)
     lines += _block("mode", description.modes, width)
     lines += _block("user turns", turns, width, most=8)
@@ -314,6 +286,7 @@ def table(
         lines += ["", *textwrap.wrap(text, width)]
         lines += _block("calls", description.tools, width, most=10)
 
+    lines += _block("not used", description.unused, width)
     if description.lengths:
         lines += _lengths(description, unit, width)
     if description.tally.bad:
