@@ -234,7 +234,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(finished, tmp_path):
     out = tmp_path / "run"
     command = f"{sys.executable} -m linn.cli.main run {recipe} --out {out}"
     limited = f"ulimit -f 3000; trap '' XFSZ; exec {command}"
-    full = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=300)
+    full = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=1200)
     assert full.returncode == 1 and "Traceback" not in full.stderr, full.stderr[-1500:]
     done = linn("run", recipe, "--out", out)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -22,7 +22,7 @@ def linn(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "linn.cli.main", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         **options,
     )
 

@@ -158,6 +158,8 @@ class Backbone(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        # Weights are read, or made by `initialise`. The usual constructor would draw them before:
+        # in vain, and on the meta device torch imports its compiler for it (2 s).
         self.embeddings = nn.Embedding.from_pretrained(
             torch.empty(config.vocab_size, config.hidden_size), freeze=False
         )
