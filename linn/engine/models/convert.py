@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from linn.engine.models.precision import KEY, Precision, precision_of
+from linn.engine.models.rounding import by_chance
 from linn.engine.models.weight_files import (
     DTYPES,
     bytes_of,
@@ -44,12 +45,13 @@ def convert(
     disk is too small.
     """
     raw: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    aim = precision_of(raw, source)
+    base = precision_of(raw, source)
+    aim = base
     if dtype == "float32":
         aim = Precision(dtype)
     elif dtype is not None:
         # What the base keeps exact stays exact in any other dtype too.
-        aim = Precision(dtype, aim.float32)
+        aim = Precision(dtype, base.float32)
 
     # Headers alone: the size of every file is known before the first is written.
     plan: Plan = {}
@@ -76,7 +78,9 @@ def convert(
             value = weights.read(file, name)
             if kind is None:
                 return value
-            return _cast(value, kind, f"{source}: tensor {name}")
+            out = _cast(value, kind, name, trained_on_grid=base.of(name) != "float32")
+            _check_finite(out, value, f"{source}: tensor {name}")
+            return out
 
         def written(done: int) -> None:
             note(done / total, done // 10**6)
@@ -124,16 +128,26 @@ def _written_twice(raw: dict[str, Any], plan: Plan, weights: _Weights) -> list[s
     return []
 
 
-def _cast(value: Tensor, dtype: torch.dtype, what: str) -> Tensor:
-    """A copy in this dtype. UserError where a value is not finite in it."""
-    out = value.to(dtype, copy=True).contiguous()
-    if out.isfinite().all():
-        return out
+def _cast(value: Tensor, dtype: torch.dtype, name: str, trained_on_grid: bool) -> Tensor:
+    """A copy in this dtype.
 
+    trained_on_grid: whether the tensor began in a narrow dtype; see `rounding`.
+    """
+    narrow = dtype in (torch.bfloat16, torch.float16)
+    if trained_on_grid and narrow and value.dtype == torch.float32:
+        return by_chance(value, dtype, name).contiguous()
+    return value.to(dtype, copy=True).contiguous()
+
+
+def _check_finite(out: Tensor, value: Tensor, what: str) -> None:
+    """Raise UserError where a number is not finite in the new dtype."""
+    if out.isfinite().all():
+        return
     if not value.isfinite().all():
         raise UserError(f"{what} holds values that are not finite: this checkpoint is broken")
+
     largest = float(value.abs().max())
-    name = str(dtype).removeprefix("torch.")
+    name = str(out.dtype).removeprefix("torch.")
     raise UserError(
         f"{what} holds {largest:.3g}, more than {name} can; export with --dtype bfloat16"
     )
