@@ -6,9 +6,10 @@ import random
 
 import pytest
 
-from linn.domains.base import content_key, split_of
+from linn.domains.base import content_key
 from linn.domains.check import check
 from linn.domains.genrm import GenRM, HumanVerdict, swapped
+from linn.domains.splits import split_of
 from linn.errors import UserError
 from linn.judges.pairwise import read_comparison
 from linn.types import Reply

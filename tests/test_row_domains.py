@@ -23,8 +23,9 @@ from linn.data.agents import check_signal, is_for, owner, owner_in_words
 from linn.data.names import is_remote, located
 from linn.data.rows import BadRow, write_rows
 from linn.data.tally import Tally
-from linn.domains.base import Domain, content_key, split_of
+from linn.domains.base import Domain, content_key
 from linn.domains.load import load
+from linn.domains.splits import split_of
 from linn.errors import UserError
 from linn.offline.decontaminate import Against
 from linn.offline.describe import describe

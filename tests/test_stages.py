@@ -13,7 +13,8 @@ from support.codec import END, Letters
 from support.scripted import Scripted
 from support.stages import stage
 
-from linn.domains.base import Domain, content_key, split_of
+from linn.domains.base import Domain, content_key
+from linn.domains.splits import split_of
 from linn.engine.training.pack import first_fit
 from linn.errors import RunFailed, UserError
 from linn.recipe import load as recipes

@@ -25,6 +25,7 @@ from linn.terminal import echo, echo_json
 if TYPE_CHECKING:
     from linn.domains.base import Domain
     from linn.recipe.schema import Recipe
+    from linn.types import Split
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -217,22 +218,34 @@ def evaluate(
     recipe: Annotated[Path, typer.Option(help="whose domains and evaluate: block are used")] = Path(
         "recipes/tiny.yaml"
     ),
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[DOMAIN=]FILE",
+            help="measure on this file of rows, whole, and on nothing else; may be repeated",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="also put the rows into this ledger file")
     ] = None,
     changes: Changes = None,
 ) -> None:
-    """Measure one checkpoint on every domain of a recipe."""
+    """Measure one checkpoint on a recipe's domains, or on files."""
     import asyncio
 
     from linn.checkpoints import resolve
-    from linn.evals.once import evaluate_once
+    from linn.evals.once import evaluate_once, on_files
     from linn.judges.open import judge_folders
     from linn.ledger import Ledger
     from linn.pricing.model_check import is_kept, refuse_unfit
     from linn.recipe import load as recipes
 
     parsed = recipes.load(recipe, changes or [])
+
+    splits: tuple[Split, ...] = ("test", "validation")
+    if rows:
+        parsed = on_files(parsed, rows)
+        splits = ("test",)
 
     # `judge: "@STAGE"` means a stage of the run that the checkpoint is of.
     run, at, _ = checkpoint.partition("@")
@@ -246,7 +259,9 @@ def evaluate(
     # A run's checkpoints are of a model that was checked when the run began.
     if not (at or is_kept(start)):
         refuse_unfit(start, None, _say)
-    scores = asyncio.run(evaluate_once(start, parsed, checkpoint, judges, folders))
+    scores = asyncio.run(
+        evaluate_once(start, parsed, checkpoint, judges, folders, splits, say=echo)
+    )
     if out is not None:
         Ledger(out).upsert(scores)
     for score in scores:

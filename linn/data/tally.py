@@ -30,6 +30,8 @@ class Tally:
         """The first of each reason: file, line and what is wrong."""
         self.others: dict[str, int] = {}
         """Rows passed over without fault: another domain's, or of an agent no domain knows."""
+        self.notes: dict[str, int] = {}
+        """Rows that can be used, and of which a person should know something."""
         self._seen = bytearray()
         """A bit per line of the file: whether it was counted."""
 
@@ -52,17 +54,25 @@ class Tally:
         """Count a row that is not for this reader; `owner`: whose it is, in words."""
         self.others[owner] = self.others.get(owner, 0) + 1
 
+    def note(self, what: str) -> None:
+        """Count a good row of which a person should know `what`."""
+        self.notes[what] = self.notes.get(what, 0) + 1
+
     def record(self) -> dict[str, Any]:
         """The counts as JSON."""
         bad = {}
         for reason, count in by_count(self.bad):
             bad[reason] = {"rows": count, "first": self.first[reason]}
-        return {"good": self.good, "bad": bad, "others": dict(by_count(self.others))}
+        record = {"good": self.good, "bad": bad, "others": dict(by_count(self.others))}
+        if self.notes:
+            record["notes"] = dict(by_count(self.notes))
+        return record
 
     def restore(self, record: Mapping[str, Any]) -> None:
         """Take the counts that `record` gave."""
         self.good = int(record["good"])
         self.others = dict(record["others"])
+        self.notes = dict(record.get("notes", {}))
         self.bad = {reason: int(entry["rows"]) for reason, entry in record["bad"].items()}
         self.first = {reason: str(entry["first"]) for reason, entry in record["bad"].items()}
 
@@ -80,6 +90,8 @@ class Tally:
             parts.append(f"{sum(self.bad.values()):,} bad and skipped ({reasons})")
         for owner, count in by_count(self.others):
             parts.append(f"{count:,} {owner}")
+        for what, count in by_count(self.notes):
+            parts.append(f"{count:,} {what}")
         return ", ".join(parts)
 
 

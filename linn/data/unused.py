@@ -34,7 +34,7 @@ _TURN = {
 }
 """What is read of a chat turn, and what says nothing."""
 _OPTIONS = {"enable_thinking", "truncate_history_thinking", "add_generation_prompt"}
-_SAID: tuple[object, ...] = (None, "", [], {}, False)
+_SAID: tuple[Any, ...] = (None, "", [], {}, False)
 """Values that ask for nothing."""
 
 

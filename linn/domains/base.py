@@ -12,10 +12,14 @@ import random
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from linn.data.overlap import asked
+from linn.data.rows import BadRow
 from linn.data.tally import Tally
+from linn.domains.splits import NEAR, SURVEYED, Draw, Measured, Splits
 from linn.errors import UserError
 from linn.judges.text import Question
 from linn.types import Message, Prompt, Reply, Split, Verdict, seed_of
@@ -83,6 +87,8 @@ class Domain:
     skip_bad: bool = False
     """Whether rows that cannot be used are counted in `tally` and skipped; if not, the first of
     them is an error."""
+    splits: Splits = Splits()
+    """Where test and validation prompts come from; set from the recipe."""
     workers: int = 8
     """Replies graded at once; more wait in order."""
     max_turns: int = 1
@@ -103,6 +109,12 @@ class Domain:
         self.rows = rows
         self.tally = Tally()
         """What became of the rows read so far."""
+        self.measured_tallies: dict[str, Tally] = {}
+        """What became of the rows of test and validation files, by split."""
+        self._drawn: dict[Split, list[Prompt]] = {}
+        """Held-out prompts drawn from the whole of `rows`."""
+        self._measured: Measured | None = None
+        """What the test and validation files hold, once it was needed."""
         self.grading = Sums()
         """Grading totals: replies `verified`, `seconds` spent verifying, seconds `waited` in the
         queue."""
@@ -180,13 +192,18 @@ class Domain:
 
         It is the same each time for the same arguments. Splits are disjoint by content
         (`split_of`). `seed` reorders train only, so every seed is measured on the same test
-        prompts. Validation and test never repeat a prompt.
+        prompts. Validation and test never repeat a prompt; a file of their own is given whole.
         """
+        file = self.splits.file(split)
+        if file is not None:
+            yield from self._whole_file(split, file)
+            return
         if self.rows is not None:
             yield from self._rows(split, seed)
             return
         held_out = split != "train"
         order = 0 if held_out else seed
+        measured = self._files_hold().keys
         seen: set[str] = set()
         index = misses = 0
         # Nine draws of ten belong to other splits. A small generator runs out of new prompts for a
@@ -196,7 +213,7 @@ class Domain:
             index += 1
             prompt = self.make(rng)
             key = content_key(prompt)
-            if split_of(key) != split or key in seen:
+            if self.splits.of(key) != split or key in seen or key in measured:
                 misses += 1
                 continue
 
@@ -210,9 +227,12 @@ class Domain:
     def _rows(self, split: Split, seed: int) -> Iterator[Prompt]:
         """Prompts from `rows`, as the file is read.
 
-        Train comes in blocks shuffled by `seed`; the held-out splits come in the file's order,
-        each prompt once.
+        Train comes in blocks shuffled by `seed`; the held-out splits come as they were drawn, or in
+        the file's order, each prompt once.
         """
+        if split in self._drawn:
+            yield from self._drawn[split]
+            return
         from linn.data.names import located
         from linn.data.rows import Lines, shuffled
 
@@ -232,29 +252,110 @@ class Domain:
             if prompt is None:
                 continue
             key = content_key(prompt)
-            if split_of(key) != split or key in seen:
+            if self.splits.of(key) != split or key in seen:
                 continue
             if held_out:
                 seen.add(key)
             yield prompt
 
-    def _of_line(self, path: Path, line: int, raw: bytes) -> Prompt | None:
+    def measured_prompts(self, counts: Mapping[Split, int]) -> dict[Split, list[Prompt]]:
+        """At most so many prompts of each split, to be measured.
+
+        Of a domain's own rows they are drawn from the whole file, so that the order of the file
+        decides nothing. One prompt more than `counts` says tells that there are others.
+        """
+        shared = [split for split in counts if self.splits.file(split) is None]
+        if self.rows is not None and shared and not self._drawn:
+            self._draw_held_out({split: counts[split] + 1 for split in shared})
+        return {split: list(islice(self.prompts(split), counts[split] + 1)) for split in counts}
+
+    def _draw_held_out(self, counts: Mapping[Split, int]) -> None:
+        """Read `rows` once, as far as SURVEYED, and keep a sample of each split."""
+        from linn.data.names import located
+        from linn.data.rows import Lines
+
+        assert self.rows is not None
+        path = located(self.rows)
+        draws = {split: Draw(count) for split, count in counts.items()}
+        size = 0
+        for line, raw in Lines(path):
+            size += len(raw)
+            if size > SURVEYED:
+                break
+            prompt = self._of_line(path, line, raw)
+            if prompt is None:
+                continue
+            key = content_key(prompt)
+            draw = draws.get(self.splits.of(key))
+            if draw is not None:
+                draw.add(key, prompt)
+        self._drawn = {split: draw.prompts() for split, draw in draws.items()}
+
+    def _whole_file(self, split: Split, file: str) -> Iterator[Prompt]:
+        """Every row of a file of its own, in order; equal ids are told apart by their lines."""
+        seen: set[str] = set()
+        for place, (prompt, _) in enumerate(self._file_rows(split, file), 1):
+            if prompt.id in seen:
+                prompt = replace(prompt, id=f"{prompt.id}.{place}")
+            seen.add(prompt.id)
+            yield prompt
+
+    def _file_rows(self, split: Split, file: str) -> Iterator[tuple[Prompt, dict[str, Any]]]:
+        """(prompt, row) of a test or validation file, in order."""
+        from linn.data.names import located
+        from linn.data.rows import Lines, object_of
+
+        path = located(file)
+        tally = self.measured_tallies.setdefault(split, Tally())
+        for line, raw in Lines(path):
+            prompt = self._of_line(path, line, raw, tally)
+            if prompt is not None:
+                yield prompt, object_of(raw)
+
+    def _files_hold(self) -> Measured:
+        """What the test and validation files hold; they are read at the first need."""
+        if self._measured is None:
+            self._measured = Measured()
+            for split, file in self.splits.files.items():
+                for prompt, row in self._file_rows(split, file):
+                    self._measured.add(content_key(prompt), _texts_asked(row, prompt))
+        return self._measured
+
+    def _is_measured(self, prompt: Prompt, row: Mapping[str, Any], fresh: bool) -> bool:
+        """Whether a row of `rows` also stands in a test or validation file.
+
+        Those, and those that come near one, are counted where `fresh`.
+        """
+        measured = self._files_hold()
+        if content_key(prompt) in measured.keys:
+            if fresh:
+                self.tally.add_other("also in the test or validation file, and not trained")
+            return True
+        if fresh and measured.is_near(_texts_asked(row, prompt)):
+            self.tally.note(f"near the test or validation file ({NEAR} words in a row)")
+        return False
+
+    def _of_line(
+        self, path: Path, line: int, raw: bytes, measured: Tally | None = None
+    ) -> Prompt | None:
         """The prompt of a line; all lines are counted in `tally`.
 
-        None for another domain's row and, with `skip_bad`, for a bad one.
+        None for another domain's row, for one that is measured instead and, with `skip_bad`, for a
+        bad one. `measured`: the tally of a test or validation file, where the line is of one.
         """
         from linn.data.agents import check_signal, is_for, owner, owner_in_words
         from linn.data.layouts import present
         from linn.data.rows import object_of
         from linn.data.tally import fault
 
-        fresh = self.tally.new(line)
+        tally = self.tally if measured is None else measured
+        fresh = tally.new(line)
         try:
             row = present(object_of(raw))
             agent = owner(row)
             if agent is not None and not is_for(agent, self.name):
                 if fresh:
-                    self.tally.add_other(owner_in_words(agent))
+                    tally.add_other(owner_in_words(agent))
                 return None
             check_signal(row, self.name)
             prompt = replace(self.from_row(row, line - 1), pass_rate=_pass_rate(row))
@@ -267,9 +368,11 @@ class Domain:
                     f"counts and skips such rows; linn data {path} shows them all"
                 ) from None
             if fresh:
-                self.tally.add_bad(reason, line_text)
+                tally.add_bad(reason, line_text)
             return None
-        self.tally.good += fresh
+        if measured is None and self._is_measured(prompt, row, fresh):
+            return None
+        tally.good += fresh
         return prompt
 
 
@@ -281,6 +384,14 @@ def _pass_rate(row: Mapping[str, Any]) -> float | None:
     return float(rate)
 
 
+def _texts_asked(row: Mapping[str, Any], prompt: Prompt) -> list[str]:
+    """What a row asks in its own words; a domain's words around it say nothing of overlap."""
+    try:
+        return asked(row)
+    except BadRow:
+        return [message.content for message in prompt.messages if message.role == "user"]
+
+
 def content_key(prompt: Prompt) -> str:
     """A short hash of what the model reads.
 
@@ -288,13 +399,3 @@ def content_key(prompt: Prompt) -> str:
     """
     text = repr([(m.role, m.content) for m in prompt.messages])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-def split_of(key: str) -> Split:
-    """Which split a content key belongs to: a tenth test, a tenth validation, the rest train."""
-    bucket = int(key[:8], 16) % 10
-    if bucket == 0:
-        return "test"
-    if bucket == 1:
-        return "validation"
-    return "train"

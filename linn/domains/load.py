@@ -15,9 +15,10 @@ from types import ModuleType
 from typing import Any
 
 from linn.domains.base import Domain
+from linn.domains.splits import Splits
 from linn.errors import LinnError, UserError, nearest
 
-_NOT_DOMAINS = ("base", "check", "common", "load")
+_NOT_DOMAINS = ("base", "check", "common", "load", "splits")
 """What stands beside the domains in this folder."""
 
 
@@ -45,12 +46,13 @@ def check_name(name: str) -> None:
 def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
     """The domain `name`, or the one in the file `./name.py`.
 
-    `options`: `skip_bad`, and arguments of the domain's constructor.
+    `options`: `skip_bad`, `test`, `validation`, and arguments of the domain's constructor.
     """
     check_name(name)
     kind = _class_of(name)
     arguments = dict(options or {})
     skip_bad = bool(arguments.pop("skip_bad", False))
+    splits = Splits(arguments.pop("test", None), arguments.pop("validation", None))
 
     try:
         domain = kind(**_fitting(name, kind, arguments))
@@ -63,6 +65,7 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
         raise UserError(f"domain {name}: its constructor raised {cause}") from None
 
     domain.skip_bad = skip_bad
+    domain.splits = splits
 
     return domain
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from linn import files
 from linn.chat.codec import Codec
+from linn.data.tally import Tally
 from linn.domains.base import Domain
 from linn.engine.protocol import Sampler
 from linn.errors import UserError
@@ -54,13 +55,18 @@ class Probe:
 class Evaluation:
     """The held-out prompts of a recipe's domains; the same after every stage, whatever the seed."""
 
-    def __init__(self, domains: Mapping[str, Domain], config: EvaluateConfig) -> None:
+    def __init__(
+        self,
+        domains: Mapping[str, Domain],
+        config: EvaluateConfig,
+        splits: Sequence[Split] = ("test", "validation"),
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """`splits`: which are measured. `say` hears how much of each file is."""
         self.domains = domains
         self.config = config
-        self.prompts: dict[Split, list[Prompt]] = {
-            "test": self._draw("test", config.test),
-            "validation": self._draw("validation", config.validation),
-        }
+        counts: dict[Split, int] = {"test": config.test, "validation": config.validation}
+        self.prompts = self._draw({split: counts[split] for split in splits}, say)
 
     @property
     def whole(self) -> list[Probe]:
@@ -85,7 +91,7 @@ class Evaluation:
                     siblings=config.pass_at,
                 )
             )
-        return probes
+        return [probe for probe in probes if probe.split in self.prompts]
 
     @property
     def curve(self) -> list[Probe]:
@@ -146,14 +152,25 @@ class Evaluation:
                 files.write_jsonl(path, map(_row, of_probe))
         return scores
 
-    def _draw(self, split: Split, count: int) -> list[Prompt]:
-        prompts: list[Prompt] = []
+    def _draw(
+        self, counts: Mapping[Split, int], say: Callable[[str], None]
+    ) -> dict[Split, list[Prompt]]:
+        prompts: dict[Split, list[Prompt]] = {split: [] for split in counts}
         for name, domain in self.domains.items():
-            of_domain = list(itertools.islice(domain.prompts(split), count))
-            if not of_domain:
-                rows = f" (of its rows: {domain.tally})" if domain.rows is not None else ""
-                raise UserError(f"domain {name} has no {split} prompts{rows}; give it more rows")
-            prompts += of_domain
+            for split, found in domain.measured_prompts(counts).items():
+                tally = domain.measured_tallies.get(split, domain.tally)
+                file = domain.splits.file(split)
+                if not found:
+                    has_rows = file is not None or domain.rows is not None
+                    rows = f" (of its rows: {tally})" if has_rows else ""
+                    raise UserError(
+                        f"domain {name} has no {split} prompts{rows}; give it more rows"
+                    )
+                if file is not None:
+                    say(
+                        _file_in_words(f"{split} of {name}", file, len(found), counts[split], tally)
+                    )
+                prompts[split] += found[: counts[split]]
         return prompts
 
     def _jobs(self, probe: Probe, names: Sequence[str], seed: int) -> list[Job]:
@@ -173,6 +190,17 @@ class Evaluation:
             if prompt.domain in domains
             for sibling in range(probe.siblings)
         ]
+
+
+def _file_in_words(what: str, file: str, found: int, most: int, tally: Tally) -> str:
+    """How much of a test or validation file is measured."""
+    text = f"{what}: all {found:,} prompts of {file}"
+    if found > most:
+        split = what.partition(" ")[0]
+        text = f"{what}: the first {most:,} prompts of {file}; evaluate.{split} takes more"
+    if tally.bad or tally.others:
+        text += f" (rows read: {tally})"
+    return text
 
 
 async def judged_alone(

@@ -13,7 +13,7 @@ from linn.data.names import is_remote, located
 from linn.data.overlap import Evaluated, Hit, asked, words_of
 from linn.data.rows import Lines, object_of, write_lines
 from linn.data.tally import Tally, fault
-from linn.domains.base import Domain, content_key, split_of
+from linn.domains.base import Domain, content_key
 from linn.domains.load import NAMES, reader
 from linn.errors import UserError
 
@@ -85,20 +85,16 @@ class Against:
     def _domain_prompts(self, name: str, file: str) -> Iterator[Sequence[str]]:
         options = {"rows": file, "skip_bad": True} if file else None
         domain = reader(name, options)
-        prompts = domain.prompts("test")
-
-        if not file:
-            # Generated without end.
-            prompts = islice(prompts, GENERATED)
-
         try:
-            for prompt in prompts:
+            if file:
+                yield from _test_texts(domain, located(file))
+                self._splits.append((located(file), domain))
+                return
+            # Generated without end.
+            for prompt in islice(domain.prompts("test"), GENERATED):
                 yield [m.content for m in prompt.messages if m.role == "user"]
         finally:
             domain.close()
-
-        if file:
-            self._splits.append((located(file), domain))
 
     def scan(
         self,
@@ -204,6 +200,18 @@ def decontaminate(
     return overlaps, None
 
 
+def _test_texts(domain: Domain, path: Path) -> Iterator[Sequence[str]]:
+    """What the rows of a file's test split ask, without the words that a domain puts around it."""
+    for number, raw in Lines(path):
+        prompt = domain._of_line(path, number, raw)
+        if prompt is None or domain.splits.of(content_key(prompt)) != "test":
+            continue
+        try:
+            yield asked(object_of(raw))
+        except UserError:
+            yield [m.content for m in prompt.messages if m.role == "user"]
+
+
 def _file_prompts(path: Path) -> Iterator[Sequence[str]]:
     for number, raw in Lines(path):
         try:
@@ -223,6 +231,6 @@ def _count_or_raise(where: str, error: UserError, overlaps: Overlaps, skip_bad: 
 
 def _is_held_out(domain: Domain, row: dict[str, Any], line: int) -> bool:
     try:
-        return split_of(content_key(domain.from_row(row, line - 1))) != "train"
+        return domain.splits.of(content_key(domain.from_row(row, line - 1))) != "train"
     except UserError:
         return False

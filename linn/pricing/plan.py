@@ -33,8 +33,9 @@ def check_inputs(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, D
         start_folder(recipe, folder)
     domains = {}
     for name, config in recipe.domains.items():
-        if config.rows is not None:
-            _check_file(f"domains.{name}.rows", config.rows)
+        for key in ("rows", "test", "validation"):
+            if isinstance(file := getattr(config, key), str):
+                _check_file(f"domains.{name}.{key}", file)
         # Who only wants to see what a recipe would do must not run somebody's code for it.
         domain = outline(name) if dry and name.endswith(".py") else load(name, config.options)
         domains[short(name)] = domain

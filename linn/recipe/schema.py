@@ -5,7 +5,7 @@ Unknown keys are refused. A recipe holds values, never logic; `linn.recipe.load`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -14,6 +14,23 @@ from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
 from linn.errors import UserError, nearest
 from linn.recipe.base import KEYS, VALUE, Config, PlainName, ValueOrKeys, short
 from linn.recipe.stages import AnyStage, DistillConfig, RlConfig, SftConfig, StageConfig
+
+SHARE = 0.1
+"""Of a domain's rows that are test prompts, and that are validation prompts, by default."""
+
+
+def splits_fault(splits: Mapping[str, str | float | None]) -> str:
+    """What is wrong with test and validation of a domain; empty where nothing is."""
+    total = 0.0
+    for name, value in splits.items():
+        if isinstance(value, str):
+            continue
+        if value is not None and not 0 < value < 1:
+            return (
+                f"{name}: must be a file of rows, or a share above 0 and below 1; found {value:g}"
+            )
+        total += SHARE if value is None else value
+    return "test and validation: together they leave nothing to train on" if total >= 1 else ""
 
 
 def endpoint_of(model: str) -> tuple[str, str] | None:
@@ -95,6 +112,14 @@ class DomainConfig(Config):
         description="JSONL or Parquet in the released row layout, instead of the generator: "
         "a path, or hf://datasets/OWNER/REPO/FILE",
     )
+    test: str | float | None = Field(
+        None,
+        description="test prompts: a file of rows, measured whole and in order up to "
+        "evaluate.test, or a share of `rows`; default: 0.1",
+    )
+    validation: str | float | None = Field(
+        None, description="validation prompts: a file of rows, or a share of `rows`; default: 0.1"
+    )
     skip_bad: bool = Field(
         False,
         description="count rows that cannot be used by reason and skip them; "
@@ -113,6 +138,8 @@ class DomainConfig(Config):
     def _check_options(self) -> Self:
         if "judged" in (self.model_extra or {}):
             raise ValueError("judged: is set by judge: MODEL; take it away")
+        if fault := splits_fault({"test": self.test, "validation": self.validation}):
+            raise ValueError(fault)
         return self
 
     @property
@@ -124,6 +151,10 @@ class DomainConfig(Config):
             "skip_bad": self.skip_bad,
             **(self.model_extra or {}),
         }
+        # A user's own constructor may be asked for neither.
+        for key in ("test", "validation"):
+            if getattr(self, key) is not None:
+                arguments[key] = getattr(self, key)
         if self.judge:
             arguments["judged"] = True
         return arguments

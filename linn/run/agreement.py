@@ -42,6 +42,9 @@ EFFECTS: dict[str, Effect] = {
     "domains": Effect.SCORES,
     "domains.NAME.level": Effect.MADE,
     "domains.NAME.rows": Effect.MADE,
+    # Rows that are measured are not trained on.
+    "domains.NAME.test": Effect.MADE,
+    "domains.NAME.validation": Effect.MADE,
     # The first bad row stops a run, so up to where it stopped there was none.
     "domains.NAME.skip_bad": Effect.NOTHING,
     "domains.NAME.judge": Effect.MADE,

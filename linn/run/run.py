@@ -165,7 +165,8 @@ class Run:
             # Held-out prompts are drawn first: a file without any is an error before training.
             engine = open_engine(self.recipe.scale)
             domains = load_all(self.recipe.domain_options())
-            self._tools = _Tools(engine, domains, Evaluation(domains, self.recipe.evaluate))
+            evaluation = Evaluation(domains, self.recipe.evaluate, say=self.progress.say)
+            self._tools = _Tools(engine, domains, evaluation)
             prepare_start(self.recipe, self.folder.path, domains)
         return self._tools
 

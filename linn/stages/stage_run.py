@@ -207,7 +207,7 @@ class StageRun:
 
         path = self.records.write_tallies(tallies)
         for name, tally in tallies.items():
-            if last and (tally.bad or tally.others):
+            if last and (tally.bad or tally.others or tally.notes):
                 self.progress.say(
                     f"{self.config.name}: rows of {name} read so far: {tally}; "
                     f"the first of each kind in {path}"

@@ -62,7 +62,7 @@ def _options_of(row: Mapping[str, Any], where: str) -> tuple[dict[str, str], Seq
     return options, labels
 
 
-def _letter_of(answer: Any, options: Mapping[str, str], labels: Sequence[str]) -> str | None:
+def _letter_of(answer: object, options: Mapping[str, str], labels: Sequence[str]) -> str | None:
     """The letter that a row's answer means; None where it means none."""
     letters = list(options)
     if isinstance(answer, int) and not isinstance(answer, bool):
