@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -31,10 +32,12 @@ _state = _State()
 
 
 def listen() -> None:
-    """Take the signals from here on, in the main thread.
+    """Take the signals from here on; Python gives them to the main thread alone.
 
     One that is ignored stays so: nohup, and what a script starts with &.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)

@@ -249,6 +249,21 @@ def test_ls_says_what_is_wrong_with_a_ledger(folder):
     assert "nothing is measured yet" in said("ls", folder)[1]
 
 
+def test_ls_and_report_say_what_is_wrong_with_run_json(folder):
+    for content, found in [
+        ("{", "could not be read"),
+        ("[]", "holds no keys"),
+        ('{"name": "x"}', "lists no stages"),
+        ('{"stages": [1]}', "lists no stages"),
+    ]:
+        (folder / "run.json").write_text(content)
+        code, out, _ = said("ls", folder)
+        assert code == 0 and found in out, out
+        code, _, err = said("report", folder)
+        assert code == 0 and found in err
+        assert found in (folder / "report.html").read_text()
+
+
 def test_export_never_replaces_what_is_not_an_export(tmp_path, folder):
     checkpoint = folder / "stages/01-sft/checkpoints/step-0002"
     checkpoint.mkdir(parents=True)
@@ -389,3 +404,37 @@ def test_grade_takes_a_domains_options(tmp_path):
     assert "http://HOST:PORT/v1#MODEL" in refused(
         "grade", "preference", *words, "--judge", "http://h/v1"
     )
+
+
+def test_a_dry_run_reads_a_domain_file_and_does_not_run_it(tmp_path):
+    mine = tmp_path / "mine.py"
+    trap = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+    mine.write_text(f"{trap}class Mine(Domain):\n    name = 'mine'\n    max_turns: int = 7\n")
+    stages = [{"name": "rl", "kind": "rl", "steps": 1}]
+    recipe = changed(tmp_path, domains={str(mine): {"any": "option"}}, stages=stages)
+    code, out, err = said("run", recipe, "--dry-run", "--out", tmp_path / "run")
+    assert code == 0, err
+    assert f"{mine}: read, not run; linn check" in out and not (tmp_path / "ran").exists()
+
+    mine.write_text(f"{trap}def broken(:\n")
+    assert "mine.py line 2: SyntaxError" in refused("run", recipe, "--dry-run")
+    mine.write_text(trap)
+    assert "exactly one subclass" in refused("run", recipe, "--dry-run")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_dry_run_says_what_would_change_in_a_folder(tmp_path):
+    recipe = changed(tmp_path)
+    run = tmp_path / "run"
+    (run / "stages/01-sft/state").mkdir(parents=True)
+    (run / "stages/01-sft/state/stage.json").write_text('{"step": 2}')
+    (run / "stages/01-sft/metrics.jsonl").write_text('{"step": 2, "wall_s": 3600}\n')
+    (run / "recipe.yaml").write_text(recipe.read_text())
+    code, out, _ = said("run", recipe, "--dry-run", "--out", run, "--set", "sft.lr=1e-4")
+    assert code == 0 and "would change: sft.lr" in out and "from sft step 3 on" in out
+    _, _, err = said("run", recipe, "--dry-run", "--out", run, "--set", "sft.batch=3")
+    assert (
+        "--from-here takes the new values" in err
+        and "--redo sft removes sft (2 steps, 1.0 h)" in err
+    )
+    assert not (run / "run.json").exists()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from support.sampling import Request, samples_of
 from linn.engine.local import heartbeat
 from linn.engine.local.controller import LocalEngine
 from linn.engine.local.dealing import deal, undeal
+from linn.engine.local.processes import Workers
+from linn.engine.local.sampler import LocalSampler
 from linn.engine.training.token_weights import StepFailed
 from linn.errors import InfrastructureError
 from linn.types import Completion, Loss, Optim, Sampling
@@ -98,6 +100,30 @@ def test_flush_runs_what_waits_and_the_order_of_arrival_is_the_batch(
     expected = pair.sampler.run(requests())
     assert isinstance(done[3], asyncio.CancelledError)
     assert done[:3] + done[4:] == expected[:3] + expected[4:]
+
+
+def test_a_cancelled_request_leaves_the_queue_and_is_never_computed() -> None:
+    ran: list[list[Request]] = []
+
+    class Noting(LocalSampler):
+        def run(self, batch: Sequence[Request]) -> list[Completion]:
+            ran.append(list(batch))
+            return [Completion((1,), (0.0,), "stop") for _ in batch]
+
+    async def converse() -> None:
+        sampler = Noting(Workers(1, "float32", 64, 8, False))
+        waiting = [asyncio.ensure_future(sampler.generate(*each)) for each in requests()[:4]]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        await asyncio.sleep(0)
+        assert len(sampler._queue) == 3, "it is gone before any batch"
+        waiting[2].cancel()  # and this one hears of it only after the batch
+        sampler.flush()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        sampler.flush()
+
+    asyncio.run(converse())
+    assert ran == [[requests()[0], requests()[3]]]
 
 
 @pytest.mark.slow

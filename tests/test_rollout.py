@@ -110,6 +110,39 @@ def test_a_broken_machine_ends_everything_without_another_batch():
     assert len(sampler.batches) == 1, "the sampler ran for conversations that were being cancelled"
 
 
+def test_an_environment_is_never_closed_beside_its_own_step():
+    """One conversation's machine breaks while another's step is at work in its thread."""
+    at_work, broken = threading.Event(), threading.Event()
+    seen: list[str] = []
+
+    class Shared(Env):
+        def step(self, message):
+            if self.prompt.id == "p0":
+                at_work.wait(10)
+                broken.set()
+                raise InfrastructureError("no sandbox")
+            at_work.set()
+            broken.wait(10)
+            time.sleep(0.05)  # the other's error reaches the event loop meanwhile
+            seen.append("step ended")
+            return None
+
+        def close(self):
+            seen.append(f"{self.prompt.id} closed")
+
+    class Busy(Talk):
+        def env(self, prompt):
+            return Shared(prompt, [])
+
+    prompts = [Prompt("talk", f"p{i}", (Message("user", "x"),), thinking=False) for i in range(2)]
+    jobs = [Job(prompt, 0, Sampling(9), seed=0) for prompt in prompts]
+    sampler = Scripted(Letters(), lambda text, seed: "hi" + END)
+    with pytest.raises(InfrastructureError, match="no sandbox"):
+        held(jobs, {"talk": Busy()}, sampler, Letters())
+    assert seen.count("p0 closed") == seen.count("p1 closed") == 1
+    assert seen.index("step ended") < seen.index("p1 closed")
+
+
 def test_a_sampler_that_fails_is_raised_once_and_says_nothing_else(caplog):
     class Broken(Scripted):
         def flush(self) -> None:

@@ -106,6 +106,8 @@ def run(
     check_stages(parsed, until, redo)
     domains = check_inputs(parsed, folder, dry_run)
     if dry_run:
+        if not as_json:
+            _print_changes(parsed, folder, redo, from_here)
         _print_plan(parsed, folder, domains, device, mean_length, as_json)
         return
     check_start(parsed, folder, _say)
@@ -117,6 +119,20 @@ def run(
 def _say(line: str) -> None:
     """A line for a person, beside what is printed as the result."""
     echo(line, err=True)
+
+
+def _print_changes(recipe: Recipe, folder: Path, redo: str | None, from_here: bool) -> None:
+    """What the recipe would change in a folder that is there; the run's refusal where it would."""
+    from linn.run.folder import RunFolder
+
+    existing = RunFolder(recipe, folder)
+    plan = existing.check_recipe(redo, from_here)
+    for change in plan.changes:
+        echo(f"would change: {change}")
+    if plan.remeasured:
+        echo(f"would be measured anew: {', '.join(plan.remeasured)}")
+    if redo is not None:
+        echo(f"--redo {redo} would remove {existing.losses(redo)}")
 
 
 def _print_plan(
@@ -177,8 +193,12 @@ def report(
 ) -> None:
     """Write report.html, one self-contained file."""
     from linn.report import build
+    from linn.report.files import read_run
 
-    echo(f"report: {build(run_folder(folder))}")
+    path = run_folder(folder)
+    echo(f"report: {build(path)}")
+    for trouble in read_run(path).troubles:
+        echo(f"⚠ {trouble}", err=True)
 
 
 app.command("data")(rows.data)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
+import itertools
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -63,6 +65,49 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
     domain.skip_bad = skip_bad
 
     return domain
+
+
+def outline(name: str) -> Domain:
+    """What can be known of a domain in a file without running it: its name, and its turns.
+
+    It cannot make or grade anything. Raises UserError where the file is not Python, or holds no
+    class of a domain.
+    """
+    check_name(name)
+    path = Path(name)
+    try:
+        tree = ast.parse(path.read_bytes(), filename=name)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", None)
+        where = f" line {line}" if line else ""
+        raise UserError(f"domain file {path}{where}: {type(error).__name__}: {error}") from None
+
+    domain = Domain()
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
+    if not classes:
+        raise UserError(
+            f"domain {name}: its file must hold exactly one subclass of "
+            "linn.domains.base.Domain, found 0"
+        )
+    # A value that is written down counts; one that is computed would have to be run.
+    for node in itertools.chain.from_iterable(each.body for each in classes):
+        target, value = _assigned(node)
+        literal = value.value if isinstance(value, ast.Constant) else None
+        if target == "max_turns" and isinstance(literal, int):
+            domain.max_turns = literal
+    return domain
+
+
+def _assigned(node: ast.stmt) -> tuple[str, ast.expr | None]:
+    """Name and value of `NAME = VALUE` or `NAME: TYPE = VALUE`; empty for another statement."""
+    target: ast.expr | None = None
+    if isinstance(node, ast.Assign) and len(node.targets) == 1:
+        target = node.targets[0]
+    elif isinstance(node, ast.AnnAssign):
+        target = node.target
+    if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign):
+        return target.id, node.value
+    return "", None
 
 
 def reader(name: str, options: Mapping[str, Any] | None = None) -> Domain:

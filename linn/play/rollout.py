@@ -14,7 +14,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -216,6 +216,8 @@ class _Conversation:
         """See `Rollout`."""
         self.error = ""
         """Why it is not `ok`."""
+        self.step: Future[tuple[Any, str]] | None = None
+        """The environment's last step, in its thread."""
 
         self._add_turn(self.ids)
 
@@ -238,10 +240,8 @@ class _Conversation:
                 if self.status != "ok":
                     break
         except BaseException:
-            # Whatever closing says now, the first error says more.
             if env is not None:
-                with contextlib.suppress(Exception):
-                    env.close()
+                self._close_after_step(env)
             raise
         if env is not None:
             self._close(env)
@@ -251,6 +251,23 @@ class _Conversation:
         _, cause = _result_or_cause(env.close)
         if cause:
             self._fail(f"environment: close: {cause}")
+
+    def _close_after_step(self, env: Env) -> None:
+        """Free the environment of a conversation that is given up.
+
+        Its last step may still be at work in its thread, which nobody can stop: then that thread
+        closes it, as soon as the step is over.
+        """
+
+        def close(step: object = None) -> None:
+            # Whatever closing says now, the first error says more.
+            with contextlib.suppress(Exception):
+                env.close()
+
+        if self.step is None or self.step.done():
+            close()
+        else:
+            self.step.add_done_callback(close)
 
     async def _sample_turn(self, number: int, gate: _Gate) -> None:
         """One assistant turn, as long as its own limit and that of the conversation allow."""
@@ -282,9 +299,9 @@ class _Conversation:
 
     async def _step(self, env: Env, env_threads: ThreadPoolExecutor) -> list[Message] | None:
         """The environment's answers to the last turn; None if the conversation is over."""
-        loop = asyncio.get_running_loop()
         last = self.messages[-1]
-        answers, cause = await loop.run_in_executor(env_threads, _result_or_cause, env.step, last)
+        self.step = env_threads.submit(_result_or_cause, env.step, last)
+        answers, cause = await asyncio.wrap_future(self.step)
         if cause:  # a bad reply is data: what it broke is named
             self._fail(f"environment: {cause}")
             return None

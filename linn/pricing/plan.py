@@ -13,7 +13,7 @@ from linn.checkpoints import known_config, start_folder
 from linn.data.names import is_remote
 from linn.data.rows import Lines
 from linn.domains.base import Domain
-from linn.domains.load import load
+from linn.domains.load import load, outline
 from linn.errors import UserError
 from linn.judges.open import check_judge
 from linn.pricing.shape import Shape, read_shape, shape_of
@@ -26,7 +26,8 @@ def check_inputs(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, D
     """Refuse a recipe whose model, domains or files are missing, before anything is written.
 
     Also refuses a run folder that cannot be one. `dry`: weights may be missing where linn keeps the
-    model's config. Returns every domain by its short name, closed.
+    model's config, and a domain's file is read but not run. Returns every domain by its short name,
+    closed.
     """
     if not (dry and known_config(recipe)):
         start_folder(recipe, folder)
@@ -34,7 +35,8 @@ def check_inputs(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, D
     for name, config in recipe.domains.items():
         if config.rows is not None:
             _check_file(f"domains.{name}.rows", config.rows)
-        domain = load(name, config.options)
+        # Who only wants to see what a recipe would do must not run somebody's code for it.
+        domain = outline(name) if dry and name.endswith(".py") else load(name, config.options)
         domains[short(name)] = domain
         domain.close()
         if config.judge is not None:
@@ -96,6 +98,10 @@ def plan(recipe: Recipe, folder: Path) -> str:
             break_on_hyphens=False,
         )
         lines += [f"   {share}" for share in _mix_of(recipe, stage)]
+
+    for name in recipe.domains:
+        if name.endswith(".py"):
+            lines.append(f"{name}: read, not run; linn check {name} runs and proves it")
 
     config = recipe.evaluate
     # Test prompts are sampled and greedy; validation prompts sampled, with pass@k so often more.

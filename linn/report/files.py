@@ -90,6 +90,24 @@ class RunFiles:
         return {stage.name: stage.parent for stage in self.stages}
 
     @property
+    def changes(self) -> list[str]:
+        """What was changed in the middle of the run, a line each, with the promise that is left."""
+        entries = self.about.get("changes")
+        lines = []
+        for entry in entries if isinstance(entries, list) else []:
+            if not isinstance(entry, dict):
+                continue
+            step = (number(entry, "step") or 0) + 1
+            line = (
+                f"{text(entry, 'key')}: {text(entry, 'old') or 'none'} → "
+                f"{text(entry, 'new') or 'none'} from {text(entry, 'stage')} step {step:.0f} on; "
+                f"promise: {text(entry, 'promise')}"
+            )
+            note = text(entry, "note")
+            lines.append(f"{line} ({note})" if note else line)
+        return lines
+
+    @property
     def taught(self) -> dict[str, set[str]]:
         """domain -> every stage that taught it."""
         taught: dict[str, set[str]] = {}
@@ -119,6 +137,8 @@ def read_run(folder: Path) -> RunFiles:
         troubles.append(str(error))
 
     about = _json(folder / "run.json", troubles)
+    if about and len(_entries(about)) == 0:
+        troubles.append("run.json lists no stages: names and parents are guessed from the ledger")
     compare = _json(folder / "compare.json", troubles)
     recipe = folder / "recipe.yaml"
     recipe_text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
@@ -184,9 +204,15 @@ def _json(path: Path, troubles: list[str]) -> Row:
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError, OSError) as error:
-        troubles.append(f"{path.name} could not be read: {error}")
+        troubles.append(
+            f"{path.name} could not be read ({error}); put it back, or delete it: "
+            "linn run writes it anew"
+        )
         return {}
-    return data if isinstance(data, dict) else {}
+    if not isinstance(data, dict):
+        troubles.append(f"{path.name} is not what linn wrote there: it holds no keys")
+        return {}
+    return data
 
 
 def objects(path: Path) -> Iterator[Row]:

@@ -22,9 +22,13 @@ def print_tables(folder: Path) -> None:
     """
     run = read_run(folder)
     console = terminal.console()
+    for trouble in run.troubles:
+        console.print(f"⚠ {trouble}", markup=False, highlight=False, soft_wrap=True)
     for metric, meaning in (("accuracy", "sampled as trained"), ("greedy", "greedy")):
         _cascade(console, run, metric, meaning)
     _losses(console, run)
+    for change in run.changes:
+        console.print(f"changed: {change}", markup=False, highlight=False, soft_wrap=True)
     for stage in run.stages:
         if stage.teachers and stage.parent:
             _recovery(console, run, stage.name, stage.parent, stage.teachers)

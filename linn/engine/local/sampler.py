@@ -25,26 +25,30 @@ class LocalSampler:
         """`checkpoint`: a Hugging Face folder to sample from; None: the policy."""
         self._workers = workers
         self._checkpoint = checkpoint
-        self._requests: list[Request] = []
-        self._waiting: list[asyncio.Future[Completion]] = []
+        self._queue: dict[asyncio.Future[Completion], Request] = {}
+        """Who waits, in the order of arrival, and for what."""
         self._ranks: dict[tuple[int, ...], int] = {}
         """By conversation of the last batch that may go on: the worker that keeps its state."""
 
     async def generate(self, ids: Sequence[int], how: Sampling, seed: int) -> Completion:
         """Continue `ids` at the next `flush`."""
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-        self._requests.append((tuple(ids), how, seed))
-        self._waiting.append(future)
-        return await future
+        self._queue[future] = (tuple(ids), how, seed)
+        try:
+            return await future
+        finally:
+            # Whoever was cancelled waits no longer: nothing is computed for it.
+            self._queue.pop(future, None)
 
     def flush(self) -> None:
         """Run what is queued as one batch, and answer. An error is raised here and to each."""
-        requests, self._requests = self._requests, []
-        waiting, self._waiting = self._waiting, []
-        if not requests:
+        queue, self._queue = self._queue, {}
+        # A cancelled task hears of it a moment later, maybe only after this batch.
+        waiting = [future for future in queue if not future.done()]
+        if not waiting:
             return
         try:
-            completions = self.run(requests)
+            completions = self.run([queue[future] for future in waiting])
         except Exception as error:
             for future in waiting:
                 if not future.done():
