@@ -366,6 +366,28 @@ def test_a_kill_between_the_record_and_the_recipe_is_no_harm(reference, tmp_path
     assert changes_of(folder) == [("rl", 6, "rl.steps", "bytes")]
 
 
+def test_a_file_by_another_name_and_a_project_that_moved(reference, tmp_path, patch):
+    def with_data(name):
+        return tree(sft__data=str(name), sft__max_length=500)
+
+    home = tmp_path / "home"
+    home.mkdir()
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    (home / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    go(tmp_path / "run", patch, with_data(home / "rows.jsonl"), until="sft")
+    patch.chdir(home)
+    go(tmp_path / "run", patch, with_data("rows.jsonl"), until="sft")
+    assert changes_of(tmp_path / "run") == []
+
+    patch.chdir(tmp_path)
+    (tmp_path / "other.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match="sft.data"):
+        go(tmp_path / "run", patch, with_data("other.jsonl"), until="sft")
+    home.rename(tmp_path / "moved")
+    go(tmp_path / "run", patch, with_data("moved/rows.jsonl"), until="sft")
+    assert changes_of(tmp_path / "run") == [("sft", 6, "sft.data", "bytes")]
+
+
 def test_a_further_domain_is_measured_everywhere(reference, tmp_path, patch):
     folder = tmp_path / "run"
     shutil.copytree(reference, folder)

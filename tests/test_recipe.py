@@ -375,3 +375,50 @@ def test_aliases_of_aliases_are_refused_before_they_are_expanded(tmp_path):
         "  - &one {name: a, kind: sft, steps: 3}\n  - {<<: *one, name: b}\n"
     )
     assert [stage.steps for stage in recipes.load(path).stages] == [3, 3]
+
+
+def test_files_beside_the_recipe_come_before_those_of_the_working_folder(tmp_path, monkeypatch):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder in (home, elsewhere):
+        folder.mkdir()
+    for name in ("rows.jsonl", "data.jsonl", "mine.py", "judge"):
+        (home / name).write_text("")
+    (elsewhere / "old.jsonl").write_text("")
+    tree = {
+        "name": "x",
+        "domains": {
+            "./mine.py": {"rows": "rows.jsonl"},
+            "mcqa": {"rows": "old.jsonl", "judge": {"model": "judge"}},
+            "math": {"rows": "hf://datasets/a/b/c.jsonl", "judge": "http://h:1/v1#m"},
+        },
+        "stages": [
+            {"name": "a", "kind": "sft", "data": "data.jsonl"},
+            {"name": "b", "kind": "sft", "data": {"data.jsonl": 1, "nowhere.jsonl": 2}},
+        ],
+    }
+    (home / "r.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+
+    monkeypatch.chdir(elsewhere)
+    recipe = recipes.load(home / "r.yaml", ["a.data=old.jsonl"])
+    mine, mcqa, math = recipe.domains.values()
+    assert next(iter(recipe.domains)) == str(home / "mine.py") and mine.rows == str(
+        home / "rows.jsonl"
+    )
+    assert mcqa.rows == "old.jsonl" and mcqa.judge.model == str(home / "judge")
+    assert math.rows.startswith("hf:") and math.judge.model == "http://h:1/v1#m"
+    assert recipe.stage("a").data == "old.jsonl", "what is typed means where it is typed"
+    assert list(recipe.stage("b").data) == [str(home / "data.jsonl"), "nowhere.jsonl"]
+
+    # From its own folder nothing changes, and so no run that was begun there.
+    monkeypatch.chdir(home)
+    assert list(recipes.load(Path("r.yaml")).domains) == ["./mine.py", "mcqa", "math"]
+
+
+def test_the_gate_of_the_mismatch_follows_the_precision():
+    def gate(precision, **keys):
+        stages = [{"name": "rl", "kind": "rl", **keys}]
+        recipe = parsed(stages=stages, scale={"precision": precision})
+        return recipe.max_mismatch_of(recipe.stages[0])
+
+    assert gate("float32") == 1e-4 and gate("bfloat16") == 2.0
+    assert gate("bfloat16", max_mismatch=0.5) == 0.5

@@ -14,6 +14,7 @@ import yaml
 
 from linn.errors import UserError, nearest
 from linn.recipe.base import annotation_at, block_in, keys_of
+from linn.recipe.places import located
 from linn.recipe.schema import DomainConfig, JudgeConfig, Recipe
 from linn.recipe.stages import KINDS, StageConfig
 from linn.recipe.validate import block_of, recipe_of
@@ -82,15 +83,26 @@ def _fault(problem: str, event: yaml.Event) -> yaml.YAMLError:
 def load(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply `STAGE.KEY=VALUE` (or `KEY=VALUE`) changes.
 
-    Raises UserError in one line.
+    Relative names of files mean those beside the recipe, else those in the working folder; in
+    `changes`, which a person types there, the working folder alone. Raises UserError in one line.
     """
+    tree = located(_tree_of(path), path.parent)
+    for change in changes:
+        _change(tree, change)
+    return parse(tree, str(path))
+
+
+def load_resolved(path: Path) -> Recipe:
+    """Read the recipe that a run folder holds, whose names of files are as they were used."""
+    return parse(_tree_of(path), str(path))
+
+
+def _tree_of(path: Path) -> dict[str, Any]:
     tree = _read_yaml(path)
     if not isinstance(tree, dict):
         kind = {"NoneType": "nothing", "list": "a list"}.get(type(tree).__name__, "no keys")
         raise UserError(f"recipe {path}: holds {kind}, expected keys such as name, domains, stages")
-    for change in changes:
-        _change(tree, change)
-    return parse(tree, str(path))
+    return tree
 
 
 def parse(tree: dict[str, Any], where: str) -> Recipe:

@@ -13,7 +13,15 @@ from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
 
 from linn.errors import UserError, nearest
 from linn.recipe.base import KEYS, VALUE, Config, PlainName, ValueOrKeys, short
-from linn.recipe.stages import AnyStage, DistillConfig, RlConfig, SftConfig, StageConfig
+from linn.recipe.stages import (
+    MISMATCH,
+    AnyStage,
+    DistillConfig,
+    RlConfig,
+    RolloutConfig,
+    SftConfig,
+    StageConfig,
+)
 
 SHARE = 0.1
 """Of a domain's rows that are test prompts, and that are validation prompts, by default."""
@@ -197,7 +205,7 @@ class ScaleConfig(Config):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="bfloat16: matrix products of training in bf16 over float32 weights; "
-        "the sampler stays in float32, so raise max_mismatch",
+        "the sampler stays in float32, so max_mismatch has another default",
     )
     width: int = Field(1024, ge=16, description="tokens in a packed row")
     capacity: int = Field(256, ge=1, description="conversations that one process decodes at once")
@@ -418,6 +426,12 @@ class Recipe(Config):
         weights = stage.domains or dict.fromkeys(self.domain_names(), 1.0)
         total = sum(weights.values())
         return {name: weight / total for name, weight in weights.items()}
+
+    def max_mismatch_of(self, stage: StageConfig) -> float:
+        """The largest mismatch that a stage allows, by its own key or by the precision."""
+        if isinstance(stage, RolloutConfig) and stage.max_mismatch is not None:
+            return stage.max_mismatch
+        return MISMATCH[self.scale.precision]
 
     def domain_options(self) -> dict[str, dict[str, Any]]:
         """Constructor arguments of every domain, by its name or file."""

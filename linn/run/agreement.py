@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from linn.recipe.base import short
+from linn.recipe.places import has_moved, is_same_file
 from linn.recipe.schema import DomainConfig, JudgeConfig, NewModelConfig, Recipe
 from linn.recipe.stages import KINDS, AnyStage
 
@@ -199,11 +200,14 @@ def differences_of_stage(old: Recipe, new: Recipe, index: int) -> list[Differenc
         was, now = (f"{stage.name} ({stage.kind})" for stage in (before, after))
         return [Difference(before.name, "name", was, now, Effect.MADE)]
 
-    # Of these two the recipe may say nothing and mean the same, or the same and mean another.
+    # Of these the recipe may say nothing and mean the same, or the same and mean another.
     left, right = _dumped(before), _dumped(after)
     left["from"], right["from"] = old.parent(before.name), new.parent(after.name)
     left["domains"] = list(old.weights_of(before).items())
     right["domains"] = list(new.weights_of(after).items())
+    if "max_mismatch" in left:
+        left["max_mismatch"] = old.max_mismatch_of(before)
+        right["max_mismatch"] = new.max_mismatch_of(after)
     if not _trains_on_domains(before) and not _trains_on_domains(after):
         left["domains"] = right["domains"] = []
     return list(_keys(before.name, "", "STAGE.", left, right))
@@ -223,6 +227,12 @@ def _model(old: Recipe, new: Recipe) -> Iterator[Difference]:
 
 
 def _domains(old: Recipe, new: Recipe) -> Iterator[Difference]:
+    files_before = {short(name): name for name in old.domains}
+    for full in new.domains:
+        if short(full) in files_before and full.endswith(".py"):
+            yield from _one(
+                None, f"domains.{short(full)}", "model", files_before[short(full)], full
+            )
     before = {short(name): config for name, config in old.domains.items()}
     after = {short(name): config for name, config in new.domains.items()}
     for name in [*before, *(name for name in after if name not in before)]:
@@ -270,9 +280,21 @@ def _keys(
             yield from _one(stage, place + key, table + (key if known else "OPTION"), before, after)
 
 
+_FILES = ("model", "rows", "test", "validation", "data")
+"""Last parts of the keys that may name a file."""
+
+
 def _one(stage: str | None, path: str, table: str, old: Any, new: Any) -> Iterator[Difference]:
-    if old != new:
-        yield Difference(stage, path, old, new, effect_of(table))
+    if old == new:
+        return
+    effect = effect_of(table)
+    if table.rpartition(".")[2] in _FILES:
+        # The same file by another name; or a project that was moved as a whole.
+        if is_same_file(old, new):
+            return
+        if has_moved(old, new):
+            effect = Effect.NOTHING
+    yield Difference(stage, path, old, new, effect)
 
 
 def _dumped(block: Any) -> dict[str, Any]:

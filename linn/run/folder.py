@@ -224,7 +224,7 @@ class RunFolder:
             return Plan()
 
         # Another text need not matter: a stage may be added, or one that never began may change.
-        old = recipes.load(path)
+        old = recipes.load_resolved(path)
         request = Request(
             where=str(self.path),
             old=old,
@@ -294,7 +294,7 @@ class RunFolder:
     def _standings(self) -> dict[int, Standing]:
         """Where every stage that has begun stands, under the recipe that the folder has."""
         path = self.path / "recipe.yaml"
-        return standings(self.path, recipes.load(path) if path.exists() else self.recipe)
+        return standings(self.path, recipes.load_resolved(path) if path.exists() else self.recipe)
 
 
 def _shed_state(stage: Path) -> None:

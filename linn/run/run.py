@@ -201,6 +201,7 @@ class Run:
             engine=tools.engine,
             progress=self.progress,
             judges=judges,
+            max_mismatch=self.recipe.max_mismatch_of(config),
             evaluator=self._evaluator(config.name, domains, judges, codec, tools),
         )
 

@@ -16,7 +16,7 @@ from linn.engine.protocol import Engine
 from linn.errors import RunFailed, UserError
 from linn.judges.panel import Judges
 from linn.progress import Progress
-from linn.recipe.stages import RolloutConfig, StageConfig
+from linn.recipe.stages import MISMATCH, RolloutConfig, StageConfig
 from linn.stages.evaluator import Evaluator
 from linn.stages.prompts import Position, PromptStream
 from linn.stages.records import Records
@@ -52,6 +52,8 @@ class StageRun:
     """Where a person watches."""
     judges: Judges = field(default_factory=Judges)
     """The judge models of the domains that have one."""
+    max_mismatch: float = MISMATCH["float32"]
+    """Largest |log-prob of the sampler - that of the trainer| that a token may show."""
     evaluator: Evaluator | None = None
     """Evaluates the policy at steps within the stage (`curve_every`); None: nobody does."""
 
@@ -274,7 +276,7 @@ class StageRun:
 
         # Strictly on-policy means that the sampler's log-probs are the trainer's.
         mismatch = metrics.get("mismatch_max", 0.0)
-        most = self.config.max_mismatch
+        most = self.max_mismatch
         if mismatch > most:
             raise RunFailed(
                 f"sampler and trainer disagree by {mismatch:.3g} in log-prob "
