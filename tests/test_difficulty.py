@@ -264,7 +264,7 @@ def test_a_measurement_killed_at_any_instant_goes_on_to_the_same_files(tmp_path)
     command += ["--max-tokens", "24", "--processes", "1", "--keep-unsolved", "0.5"]
     assert (
         subprocess.run(
-            [*command, "--out", str(outs[0])], capture_output=True, timeout=120
+            [*command, "--out", str(outs[0])], capture_output=True, timeout=1200
         ).returncode
         == 0
     )
@@ -280,7 +280,7 @@ def test_a_measurement_killed_at_any_instant_goes_on_to_the_same_files(tmp_path)
     )
     assert (
         subprocess.run(
-            [*command, "--out", str(outs[1])], capture_output=True, timeout=120
+            [*command, "--out", str(outs[1])], capture_output=True, timeout=1200
         ).returncode
         == 0
     )
