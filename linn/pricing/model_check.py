@@ -186,7 +186,7 @@ def _positions(checked: ModelCheck) -> Finding:
         return Finding("positions", True, f"sequences of up to {checked.positions:,} tokens")
     text = "sequences of any length"
     if checked.trained_length is not None:
-        text += f"; its config says {checked.trained_length:,} tokens"
+        text += f"; trained on up to {checked.trained_length:,} tokens, as its config says"
     return Finding("positions", True, text)
 
 
