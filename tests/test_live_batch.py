@@ -13,6 +13,7 @@ from support.toy_lm import ToyLM
 
 from linn.engine.models.interface import CausalLM
 from linn.engine.sampling.live_batch import BatchSampler, LiveBatch, Request
+from linn.errors import UserError
 from linn.types import Completion, Sampling
 
 
@@ -204,10 +205,17 @@ def test_a_step_that_fails_leaves_no_half_moved_rows():
     assert completions[again] == BatchSampler(model).generate([request])[0]
 
 
-@pytest.mark.parametrize("ids", [(999,), (-1,), ()])
-def test_a_prompt_that_the_model_cannot_read_is_refused_at_the_door(ids):
+@pytest.mark.parametrize(
+    ("ids", "error", "line"),
+    [
+        ((999,), UserError, "token 999, and the model has embeddings for 17"),
+        ((-1,), ValueError, "cannot sample"),
+        ((), ValueError, "cannot sample"),
+    ],
+)
+def test_a_prompt_that_the_model_cannot_read_is_refused_at_the_door(ids, error, line):
     batch = LiveBatch(ToyLM())
-    with pytest.raises(ValueError, match="cannot sample"):
+    with pytest.raises(error, match=line):
         batch.admit([(ids, Sampling(max_tokens=1), 0)])
     assert batch.idle
 

@@ -58,8 +58,9 @@ class Sampler(Protocol):
         weights and the same sequence of batches give the same tokens, however long anything else
         takes.
 
-        Raises ValueError for what cannot be sampled, RunFailed where logits are not finite. An
-        error of one request may be that of its whole batch.
+        Raises ValueError for what cannot be sampled, UserError for a token that the model has no
+        embedding for or a sequence longer than it computes, RunFailed where logits are not finite.
+        An error of one request may be that of its whole batch.
         """
         ...
 

@@ -107,9 +107,8 @@ def _finding(what: str, way: Way, trial: Trial) -> Finding:
             worst = max(way(trial))
     except Exception as error:
         return Finding(what, False, _raised(error))
-    if worst <= TOLERANCE:
-        return Finding(what, True)
-    return Finding(what, False, f"log-probs differ by {worst:.2g} nats from its own forward")
+    found = f"log-probs differ by {worst:.1e} nats from its own forward"
+    return Finding(what, worst <= TOLERANCE, found)
 
 
 def _raised(error: Exception) -> str:

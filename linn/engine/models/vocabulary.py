@@ -7,10 +7,13 @@ and the other ids share its probability.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from linn.errors import UserError
 
 NEVER = -1e30
 """A logit whose probability is 0 at every temperature. It is finite, so that an entropy is too."""
@@ -30,6 +33,16 @@ def ids_without_text(folder: Path, vocab: int) -> Tensor | None:
     has = set(tokenizer.get_vocab(with_added_tokens=True).values())
     absent = [token for token in range(vocab) if token not in has]
     return torch.tensor(absent) if absent else None
+
+
+def check_tokens(ids: Iterable[int], vocab: int) -> None:
+    """Refuse ids that a model with `vocab` embeddings cannot read."""
+    largest = max(ids)
+    if largest >= vocab:
+        raise UserError(
+            f"a sequence holds token {largest}, and the model has embeddings for {vocab}: its "
+            "tokenizer has more tokens; call resize_token_embeddings and save the model anew"
+        )
 
 
 def hide(logits: Tensor, absent: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from linn.engine.models.interface import CausalLM, State
+from linn.engine.models.vocabulary import check_tokens
 from linn.engine.sampling.draw import draw
 from linn.engine.sampling.kept_states import KeptStates, gather
 from linn.engine.sampling.rows import Live, Rows, by_prompt
@@ -80,7 +81,8 @@ class LiveBatch:
         known[i] leading tokens of request i are the prompt and completion of a finished request
         that was sampled with `Sampling.more`: it goes on from the kept state, and only what comes
         after is fed. 0, or no entry: nothing is known. Raises KeyError where no state is kept, and
-        ValueError for a request that cannot be sampled; nothing is queued then.
+        ValueError for a request that cannot be sampled, UserError for a token without an embedding;
+        nothing is queued then.
         """
         lives = []
         for number, (ids, how, seed) in enumerate(requests, self._next_id):
@@ -325,8 +327,9 @@ def _check_request(ids: Sequence[int], how: Sampling, vocab: int) -> None:
         raise ValueError(f"cannot sample: {len(ids)} prompt tokens, {how}")
 
     # Found out in the model, it would end the other requests of the batch too.
-    if min(ids) < 0 or max(ids) >= vocab:
-        raise ValueError(f"cannot sample: a prompt token is outside the vocabulary of {vocab}")
+    if min(ids) < 0:
+        raise ValueError(f"cannot sample: a prompt token is {min(ids)}")
+    check_tokens(ids, vocab)
 
 
 def _next_forced(rows: Rows) -> dict[int, int]:

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.vocabulary import check_tokens
 from linn.engine.training.pack import Packed, micro_batches
-from linn.errors import UserError
 from linn.types import Loss, Sample
 
 TokenMetrics = dict[str, Tensor]
@@ -124,13 +124,7 @@ def token_logprobs(
     Log-probs are differentiable, entropies are not. The head sees `chunk` positions at a time and
     is computed again in the backward pass, so [N, V] never exists.
     """
-    largest = int(packed.ids.max())
-    if largest >= model.vocab:
-        raise UserError(
-            f"a sequence holds token {largest}, and the model has embeddings for {model.vocab}: "
-            "its tokenizer has more tokens (resize_token_embeddings adds rows)"
-        )
-
+    check_tokens([int(packed.ids.max())], model.vocab)
     hidden = model.hidden(packed.ids, packed.segments).flatten(0, 1)
     targets = packed.targets.flatten()
 
