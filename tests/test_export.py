@@ -387,7 +387,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, monkeypatc
     for limit, dtype in ((20_000, None), (50_000, "bfloat16")):  # in the weights; after them
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
         try:
-            with pytest.raises(InfrastructureError, match=r"out: cannot be written .*nothing was"):
+            with pytest.raises(InfrastructureError, match=r"out: cannot be written .*nothing was;"):
                 export_checkpoint(str(start), tmp_path / "out", dtype)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -158,5 +158,5 @@ def _check_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise InfrastructureError(
             f"{folder.parent}: the weights take {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are "
-            "free; give a folder on another disk, or --dtype bfloat16"
+            "free; give a folder on another disk, or a --dtype of fewer bytes"
         )
