@@ -6,7 +6,9 @@ of the ledger.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,8 @@ def export_checkpoint(
             files.write_text(target / "README.md", _card(name, source, dtype))
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
+        if os.strerror(errno.ENOSPC) in reason:
+            reason = "the disk is full"
         raise InfrastructureError(
             f"{folder}: cannot be written ({reason}); nothing was; "
             "free some space or give a folder on another disk"

@@ -53,23 +53,15 @@ def convert(
         # What the base keeps exact stays exact in any other dtype too.
         aim = Precision(dtype, base.float32)
 
-    # Headers alone: the size of every file is known before the first is written.
-    plan: Plan = {}
-    sizes: dict[str, int] = {}
-    for file, name, found, shape in headers(source):
-        # Anything that is no weight (counts, masks) stays as it is.
-        kind = None
-        size = bytes_of(found)
-        if found in DTYPES:
-            kind = getattr(torch, aim.of(name))
-            size = kind.itemsize
-        plan[name] = file, kind
-        sizes[name] = prod(shape) * size
-
+    # From the headers alone: the size of every file is known before the first is written.
+    plan, sizes = _planned(source, aim)
     with ExitStack() as stack:
         weights = _Weights(stack)
-        for name in _written_twice(raw, plan, weights):
-            del sizes[name]
+        drawn_as = _tied(raw, plan, weights)
+        # transformers does not tie this family, whatever its config says.
+        if raw.get("model_type") != "nemotron_h":
+            for head in drawn_as:
+                del sizes[head]
         total = sum(sizes.values())
         _check_space(folder, total)
 
@@ -78,7 +70,9 @@ def convert(
             value = weights.read(file, name)
             if kind is None:
                 return value
-            out = _cast(value, kind, name, trained_on_grid=base.of(name) != "float32")
+            # A head that is written beside its embeddings stays equal to them.
+            draw = drawn_as.get(name, name)
+            out = _cast(value, kind, draw, trained_on_grid=base.of(name) != "float32")
             _check_finite(out, value, f"{source}: tensor {name}")
             return out
 
@@ -90,6 +84,22 @@ def convert(
     raw.pop(KEY, None)
     write_config(with_dtype(raw, aim.dtype), folder)
     return aim.dtype
+
+
+def _planned(source: Path, aim: Precision) -> tuple[Plan, dict[str, int]]:
+    """Where every tensor is and what it becomes, and the bytes that it then has."""
+    plan: Plan = {}
+    sizes: dict[str, int] = {}
+    for file, name, found, shape in headers(source):
+        # Anything that is no weight (counts, masks) stays as it is.
+        kind = None
+        size = bytes_of(found)
+        if found in DTYPES:
+            kind = getattr(torch, aim.of(name))
+            size = kind.itemsize
+        plan[name] = file, kind
+        sizes[name] = prod(shape) * size
+    return plan, sizes
 
 
 class _Weights:
@@ -108,14 +118,11 @@ class _Weights:
         return tensor
 
 
-def _written_twice(raw: dict[str, Any], plan: Plan, weights: _Weights) -> list[str]:
-    """The head of a model with tied embeddings whose folder holds both, if they are equal."""
+def _tied(raw: dict[str, Any], plan: Plan, weights: _Weights) -> dict[str, str]:
+    """The head of a model with tied embeddings whose folder holds both -> the equal embeddings."""
     heads = [name for name in plan if name.endswith("lm_head.weight")]
     if not raw.get("tie_word_embeddings") or len(heads) != 1:
-        return []
-    # transformers does not tie this family, whatever its config says.
-    if raw["model_type"] == "nemotron_h":
-        return []
+        return {}
 
     head_file, _ = plan[heads[0]]
     head = weights.read(head_file, heads[0])
@@ -124,8 +131,8 @@ def _written_twice(raw: dict[str, Any], plan: Plan, weights: _Weights) -> list[s
         file, _ = plan[name]
         other = weights.read(file, name)
         if other.shape == head.shape and torch.equal(other, head):
-            return heads
-    return []
+            return {heads[0]: name}
+    return {}
 
 
 def _cast(value: Tensor, dtype: torch.dtype, name: str, trained_on_grid: bool) -> Tensor:
@@ -158,5 +165,5 @@ def _check_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise InfrastructureError(
             f"{folder.parent}: the weights take {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are "
-            "free; give a folder on another disk, or --dtype bfloat16"
+            "free; give a folder on another disk, or a --dtype of fewer bytes"
         )
