@@ -176,7 +176,12 @@ BAD = [
     ("no messages", "messages", {}),
     ("no messages", "messages", {"messages": []}),
     ("no messages", "messages", {"messages": "not JSON"}),
-    ("no messages", "messages", {"conversations": [{"from": "human", "value": "x"}]}),
+    (
+        "last turn not the assistant's",
+        "messages[0].role",
+        {"conversations": [{"from": "human", "value": "x"}]},
+    ),
+    ("unknown role", "conversations[0].from", {"conversations": [{"from": "me", "value": "x"}]}),
     ("not a chat turn", "messages[0]", {"messages": ["hi"]}),
     ("not a chat turn", "messages", row(turn("assistant", type="function_call", name="x"))),
     ("unknown role", "messages[2].role", row(turn("bot"))),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from linn.data.tally import Tally
 from linn.errors import UserError
 from linn.ledger import Interval, Ledger, score
 from linn.report import build, recovery_table, table
@@ -436,3 +437,21 @@ def test_table_marks_losses_gains_teachers_and_best() -> None:
     lines, mean = recovery_table(rows, "c", "d", {"math": "b", "unmeasured": "b"})
     assert [line.domain for line in lines] == ["math"]
     assert mean is not None and math.isclose(mean.value, 6 / 70)
+
+
+def test_rows_that_a_stage_passed_over_are_on_the_page(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "tiny")
+    rows = next((folder / "stages").glob("*-sft")) / "rows.json"
+    tally = Tally()
+    tally.good = 24
+    for _ in range(101):
+        tally.add_bad("over max_length 256", "rows.jsonl line 9: over max_length 256")
+    before = build(folder).read_text()
+    assert "over max_length" not in before
+    rows.write_text(json.dumps({"data": tally.record(), "math": Tally().record()}))
+    page = build(folder).read_text()
+    assert "Rows of data: 24 good, 101 bad and skipped (101 over max_length 256)." in page
+    assert "Rows of math" not in page
+    for broken in ("[]", '{"data": 5}', "{"):
+        rows.write_text(broken)
+        assert build(folder).read_text() == before

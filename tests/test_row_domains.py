@@ -287,14 +287,39 @@ CHATS: list[list[dict[str, Any]]] = [
         {"type": "function_call", "call_id": "1", "name": "look_up", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "1", "output": "R"},
     ],
+    [
+        {"role": "user", "content": "U"},
+        {
+            "role": "assistant",
+            "tool_calls": [
+                {"id": None, "function": {"name": "look_up", "parameters": {"key": "1", "x": None}}}
+            ],
+        },
+        {"role": "function", "content": "R"},
+        {"role": "assistant", "content": "", "function_call": {"name": "look_up", "args": "{}"}},
+        {"role": "tool", "content": "R"},
+    ],
     [{"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}],
     [{"role": "bot", "content": "U"}],
+    [
+        {"role": "user", "content": "U"},
+        {"role": "assistant", "tool_calls": [{"name": "look_up", "key": "flat"}]},
+        {"role": "tool", "content": "R"},
+    ],
+    [
+        {"role": "user", "content": "U"},
+        {"role": "assistant", "content": "A", "reasoning": "T", "reasoning_content": "S"},
+        {"role": "user", "content": "V"},
+    ],
 ]
-"""Conversations that released rows may hold; the last two are refused."""
+REFUSED = CHATS[-4:]
+"""Conversations that released rows may hold; these are refused."""
 MODES: list[dict[str, Any]] = [
     {},
     {"enable_thinking": True},
     {"enable_thinking": False},
+    {"enable_thinking": "False", "truncate_history_thinking": None},
+    {"enable_thinking": None},
     {"enable_thinking": False, "truncate_history_thinking": False},
 ]
 OWN_WORDS = {"problem"}
@@ -338,15 +363,17 @@ def test_a_prompt_is_what_render_shows_or_a_refusal(
         prompt = reading(name).from_row(row, 0)
     except UserError as error:
         assert turns is not None, error
-        assert turns in CHATS[-2:] or mode.get("truncate_history_thinking") is False, error
+        assert turns in REFUSED or mode.get("truncate_history_thinking") is False, error
         return
-    assert turns not in CHATS[-2:]
-    assert prompt.thinking is mode.get("enable_thinking", name != "workplace")
+    assert turns not in REFUSED
+    expected = {"False": False, None: name != "workplace"}
+    stated = mode.get("enable_thinking")
+    assert prompt.thinking is expected.get(stated, stated)
     if OWN_WORDS & row.keys() and "responses_create_params" not in row:
         with pytest.raises(UserError, match="responses_create_params.input is missing"):
             render_row(row)
         return
-    if "enable_thinking" not in mode:
+    if stated is None:
         row["chat_template_kwargs"] = {"enable_thinking": prompt.thinking}
     assert chat.render(prompt.messages, prompt.tools, prompt.thinking) == render_row(row)
     if turns is not None:

@@ -199,3 +199,21 @@ def test_the_words_that_a_domain_adds_are_no_overlap(tmp_path: Path) -> None:
     assert 0 < against.sets[0].prompts <= 10
     overlaps, _ = decontaminate(tmp_path / "sft.jsonl", against, None, False, lambda *_: None)
     assert overlaps.prompts == 1 and overlaps.dirty == 0
+
+
+def test_a_file_that_a_domain_would_not_read_is_refused(tmp_path: Path, rows: Path) -> None:
+    class Own(Domain):
+        name = "own"
+
+        def prompts(self, split: Any, seed: int = 0) -> Any:
+            yield Prompt("own", "1", (Message("user", "q"),))
+
+    own = Own()
+    own.splits = Splits(test=str(rows))
+    with pytest.raises(UserError, match=r"domains.own.test: .* is not read"):
+        own.measured_prompts({"test": 3})
+    row = {"responses_create_params": {"input": "q"}, "expected_answer": "a"}
+    write_rows(tmp_path / "long.jsonl", [row])
+    domain = load("longctx", {"level": "full", "test": str(tmp_path / "long.jsonl")})
+    (prompt,) = domain.measured_prompts({"test": 3})["test"]
+    assert prompt.messages[0].content == "q"

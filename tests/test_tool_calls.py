@@ -256,3 +256,31 @@ def test_a_call_of_the_older_kind_is_a_call() -> None:
         ToolCall("f", {"a": "x"}),
     )
     assert "<function=f>" in render_row(row([*turns, says("function", "ok")], [TOOL]))
+
+
+def test_xml_values_are_trained_as_they_are_written() -> None:
+    schema = {"properties": {"b": {"type": "boolean"}, "o": {"type": "object"}}}
+    text = OPEN + '<parameter=b>\ntrue\n</parameter>\n<parameter=o>\n{"x":1}\n</parameter>\n' + END
+    tool = {"name": "f", "parameters": schema}
+    read = conversation({"messages": [says("user", "q"), says("assistant", text)], "tools": [tool]})
+    (_, _), (trained, _), _ = chat.spans(read.messages, read.tools)
+    assert trained.strip().startswith(text)
+    assert calls_of(text, tool) == [{"b": True, "o": {"x": 1}}], "a grader sees values"
+
+
+def test_a_mode_that_denies_the_thought_is_refused() -> None:
+    turns = [says("user", "q"), says("assistant", "<think>t</think>a")]
+    for mode in (None, True, "true"):
+        options = {"chat_template_kwargs": {"enable_thinking": mode}}
+        assert conversation({"messages": turns, **options}).thinking
+    for mode in (False, "False"):
+        with pytest.raises(BadRow, match="enable_thinking is false"):
+            conversation({"messages": turns, "chat_template_kwargs": {"enable_thinking": mode}})
+    with pytest.raises(BadRow, match="allowed: true or false"):
+        conversation({"messages": turns, "chat_template_kwargs": {"enable_thinking": 0}})
+
+
+def test_turns_may_be_the_json_text_of_turns() -> None:
+    turns = [says("user", "q")]
+    assert render_row({"messages": json.dumps(turns)}) == render_row({"messages": turns})
+    assert "[so]" in render_row({"messages": "[so]"})

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from linn.chat.render import ChatTurn, generation, text_of
-from linn.chat.tool_calls import decoded
 from linn.chat.tools import short, tools_of
 from linn.chat.turns import OTHER_NAMES, ROLES, turns_of
+from linn.chat.values import decoded
 from linn.errors import UserError
 from linn.types import Message, Prompt
 
@@ -178,6 +178,10 @@ def _input_of(row: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[str, o
     for name in ("messages", "prompt", "context"):
         places.append((name, row.get(name)))
     for name, items in places:
+        if items and name in ("messages", "context") and isinstance(items, str):
+            # Tables of plain columns keep turns as their JSON text.
+            turns = decoded(items) if items.lstrip().startswith("[") else None
+            items = turns if isinstance(turns, list) else items
         if items:
             return name, items
 
@@ -211,6 +215,12 @@ def _options(row: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any
         if key in options:
             options[key] = truth_of(options[key], f"chat_template_kwargs.{key}")
     return options
+
+
+def mode_of(row: Mapping[str, Any]) -> bool | None:
+    """The mode that a row names; None where it names none."""
+    mode: bool | None = _options(row, {}).get("enable_thinking")
+    return mode
 
 
 def truth_of(value: object, where: str) -> bool:

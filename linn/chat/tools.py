@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from linn.chat.tool_calls import decoded, types_of
+from linn.chat.values import decoded, types_of
 from linn.errors import UserError
 
 TOOL_KEYS = ("tools", "tool_defs", "tool_definitions", "functions")
@@ -59,6 +59,15 @@ def definitions_of(value: object, where: str = "tools") -> tuple[Mapping[str, An
             raise UserError(f"{where}[{i}]: expected a function definition, found {short(tool)}")
         definitions.append(_definition(definition))
     return tuple(definitions)
+
+
+def untyped(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The functions' and parameters' names alone, under which every XML value stays text."""
+    names: list[Mapping[str, Any]] = []
+    for name, schema in schemas_of(tools).items():
+        properties: dict[str, Any] = {key: {} for key in _mapping(schema.get("properties"))}
+        names.append({"name": name, "parameters": {"properties": properties}})
+    return names
 
 
 def schemas_of(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from linn.chat.render import THINK, THINK_END, ChatTurn, parse
 from linn.chat.tool_calls import ARGUMENT_KEYS, UnreadableCall, call_of, outside_calls
-from linn.chat.tools import schemas_of, short, without_nulls
+from linn.chat.tools import schemas_of, short, untyped, without_nulls
 from linn.errors import UserError
 from linn.types import Message, Role, ToolCall
 
@@ -31,18 +31,23 @@ class BadCall(UserError):
 
 
 def to_messages(
-    items: object, where: str = "input", tools: Sequence[Mapping[str, Any]] = ()
+    items: object,
+    where: str = "input",
+    tools: Sequence[Mapping[str, Any]] = (),
+    typed: bool = True,
 ) -> tuple[Message, ...]:
     """OpenAI-style chat turns or Responses API items as `Message`s.
 
     Thoughts and calls written inside content are taken out of it. `where`: the field that `items`
     come from, for errors. `tools` types the values of XML calls, and tells which nulls are values.
+    Not `typed`: XML values stay as they are written, to be written so again.
     """
+    written = tools if typed else untyped(tools)
     messages = []
     for turn in turns_of(items, where, tools):
         content = "" if turn.content is None else str(turn.content)
         if turn.role == "assistant":
-            messages.append(_parsed(turn, content, tools))
+            messages.append(_parsed(turn, content, written))
         else:
             # A role that nobody knows speaks to the model from outside, as the user does.
             role = ROLES.get(turn.role, "user")

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from linn.chat import render as chat
-from linn.chat.request import instructions_of
-from linn.chat.tool_calls import CALL, CALL_END, decoded, outside_calls, read_calls
+from linn.chat.request import instructions_of, mode_of
+from linn.chat.tool_calls import CALL, CALL_END, outside_calls, read_calls
 from linn.chat.turns import REASONING_KEYS, BadCall, content_text, to_messages
+from linn.chat.values import decoded
 from linn.data.definitions import Signatures, of_row
 from linn.data.layouts import as_messages
 from linn.data.rows import BadRow
@@ -63,12 +64,13 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
 
     placed = list(_results_apart(turns))
     try:
-        messages = to_messages([turn for _, turn in placed], where="messages", tools=tools)
+        messages = to_messages([turn for _, turn in placed], "messages", tools, typed=False)
     except BadCall as error:
         raise BadRow(str(error), "unreadable call") from None
     except UserError as error:
         raise BadRow(str(error), "no content") from None
 
+    _check_mode(row, thinking=bool(messages[-1].reasoning))
     system = _system_beside(row, messages)
     _check_calls(placed, messages, tools, system)
     if system:
@@ -80,6 +82,19 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
         thinking=bool(messages[-1].reasoning),
         domain=str(row.get("domain") or row.get("category") or ""),
     )
+
+
+def _check_mode(row: Mapping[str, Any], thinking: bool) -> None:
+    """The mode that a row names must not deny the thought of its last turn."""
+    try:
+        mode = mode_of(row)
+    except UserError as error:
+        raise BadRow(str(error), "unreadable mode") from None
+    if thinking and mode is False:
+        raise BadRow(
+            "chat_template_kwargs.enable_thinking is false, but the last turn has a thought",
+            "thought in a row without thinking",
+        )
 
 
 def _system_beside(row: Mapping[str, Any], messages: Sequence[Message]) -> str:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from linn.chat.tool_calls import decoded
 from linn.chat.tools import allows_null, tools_of
+from linn.chat.values import decoded
 from linn.data.rows import BadRow
 from linn.errors import UserError
 from linn.types import ToolCall

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from linn.chat.tool_calls import decoded
+from linn.chat.values import decoded
 from linn.data.agents import agent_of, domain_of, metadata_of
 from linn.data.rows import BadRow
 

@@ -267,7 +267,17 @@ class Domain:
         shared = [split for split in counts if self.splits.file(split) is None]
         if self.rows is not None and shared and not self._drawn:
             self._draw_held_out({split: counts[split] + 1 for split in shared})
-        return {split: list(islice(self.prompts(split), counts[split] + 1)) for split in counts}
+
+        prompts = {}
+        for split, count in counts.items():
+            prompts[split] = list(islice(self.prompts(split), count + 1))
+            file = self.splits.file(split)
+            if file is not None and split not in self.measured_tallies:
+                raise UserError(
+                    f"domains.{self.name}.{split}: {file} is not read, because the domain makes "
+                    f"its prompts itself; take {split} away, or let its prompts() call super()"
+                )
+        return prompts
 
     def _draw_held_out(self, counts: Mapping[Split, int]) -> None:
         """Read `rows` once, as far as SURVEYED, and keep a sample of each split."""

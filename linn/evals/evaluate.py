@@ -23,6 +23,9 @@ from linn.play.rollout import Job, play, transcript
 from linn.recipe.schema import EvaluateConfig
 from linn.types import Prompt, Rollout, Sampling, Score, Split, seed_of
 
+LONG_FILE = 2**24
+"""Bytes of a file of rows from which on drawing prompts from it is announced."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
@@ -157,6 +160,8 @@ class Evaluation:
     ) -> dict[Split, list[Prompt]]:
         prompts: dict[Split, list[Prompt]] = {split: [] for split in counts}
         for name, domain in self.domains.items():
+            if domain.rows is not None and _is_long(domain.rows):
+                say(f"{name}: drawing test and validation prompts from {domain.rows}")
             for split, found in domain.measured_prompts(counts).items():
                 tally = domain.measured_tallies.get(split, domain.tally)
                 file = domain.splits.file(split)
@@ -190,6 +195,12 @@ class Evaluation:
             if prompt.domain in domains
             for sibling in range(probe.siblings)
         ]
+
+
+def _is_long(name: str | Path) -> bool:
+    """Whether reading a local file of rows takes seconds."""
+    path = Path(name)
+    return path.is_file() and path.stat().st_size > LONG_FILE
 
 
 def _file_in_words(what: str, file: str, found: int, most: int, tally: Tally) -> str:

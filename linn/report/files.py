@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from linn.data.tally import Tally
 from linn.errors import UserError
 from linn.ledger import Ledger
 from linn.types import Score
@@ -44,6 +45,20 @@ class StageFiles:
     def metrics(self) -> list[Row]:
         """One object per step."""
         return list(objects(self.folder / "metrics.jsonl"))
+
+    def skipped_rows(self) -> list[str]:
+        """Of each reader of rows that passed some over: its name and its counts."""
+        try:
+            record = json.loads((self.folder / "rows.json").read_text(encoding="utf-8"))
+            lines = []
+            for name, counts in record.items():
+                tally = Tally()
+                tally.restore(counts)
+                if tally.bad or tally.others or tally.notes:
+                    lines.append(f"{name}: {tally}"[:400])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return []
+        return lines
 
     def rollouts(self) -> tuple[str, list[Row]]:
         """Name and rows of the last step whose rollouts can be read."""

@@ -139,7 +139,8 @@ class LongContext(Domain):
 
         Two of them never agree by chance, and nine of ten need not be made to be thrown away.
         """
-        if self.rows is not None or self.level == "tiny":
+        from_rows = self.rows is not None or self.splits.file(split) is not None
+        if from_rows or self.level == "tiny":
             yield from super().prompts(split, seed)
             return
 
