@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +20,7 @@ from linn.checkpoints import resolve
 from linn.errors import InfrastructureError, UserError
 from linn.ledger import Ledger
 from linn.recipe.explain import every_key
-from linn.run.agreement import EFFECTS, effect_of
+from linn.run.agreement import EFFECTS, Effect, effect_of
 from linn.run.changes import Change, merged
 
 
@@ -45,6 +47,13 @@ def test_every_key_of_a_recipe_has_an_effect():
     assert names - EFFECTS.keys() == set(), "a new key needs its line in linn/run/agreement.py"
     assert EFFECTS.keys() - names == set(), "the table names what is no key"
     assert effect_of("rl.lr") is EFFECTS["STAGE.lr"]
+
+
+def test_the_documents_table_is_the_codes():
+    text = (Path(__file__).parent.parent / "docs/running.md").read_text()
+    for effect in Effect:
+        (row,) = re.findall(rf"^\| {effect.value} \| (`.*`) \|$", text, re.MULTILINE)
+        assert row.strip("`").split("`, `") == [k for k, e in EFFECTS.items() if e is effect]
 
 
 def test_a_killed_fast_run_ends_with_the_same_bytes(reference, tmp_path, patch):
@@ -216,6 +225,19 @@ def test_larger_test_sets_measure_every_stage_anew(reference, tmp_path, patch, c
     assert "to be measured anew: sft, rl" in capsys.readouterr().err
 
 
+def test_only_what_is_measured_is_measured_anew(tmp_path, patch, capsys):
+    go(tmp_path, patch, tree(sft__evaluate=False))
+    go(tmp_path, patch, tree(sft__evaluate=False, evaluate__start=True))
+    said = capsys.readouterr().err
+    assert "measured anew" not in said and "base:0" in said
+    go(tmp_path, patch, tree(sft__evaluate=False, evaluate__start=True, evaluate__test=5))
+    assert "to be measured anew: base, rl\n" in capsys.readouterr().err
+    go(tmp_path, patch, tree(evaluate__start=True, evaluate__test=5))
+    assert "to be measured anew: sft\n" in capsys.readouterr().err
+    sizes = {(r.stage, r.n) for r in Ledger(tmp_path / "ledger.jsonl").read() if r.split == "test"}
+    assert sizes == {("base", 5), ("sft", 5), ("rl", 5)}
+
+
 def test_a_deleted_checkpoint_keeps_its_old_scores_and_is_named(reference, tmp_path, patch, capsys):
     folder = tmp_path / "run"
     shutil.copytree(reference, folder)
@@ -269,26 +291,33 @@ def test_a_signal_lets_the_step_end_and_its_state_be_saved(reference, tmp_path, 
     """The second one ends at once; so does the first one outside of training."""
 
     class Signalled(HashEngine):
-        signals = 1
+        signals = (signal.SIGTERM,)
 
         def step(self, samples, loss, lr):
             if self.steps == 2:
-                for _ in range(self.signals):
-                    os.kill(os.getpid(), signal.SIGTERM)
+                for number in self.signals:
+                    os.kill(os.getpid(), number)
             return super().step(samples, loss, lr)
 
+    class CtrlC(Signalled):
+        signals = (signal.SIGINT,)
+
     class Twice(Signalled):
-        signals = 2
+        signals = (signal.SIGTERM, signal.SIGHUP)
 
     before = [signal.getsignal(number) for number in stopping.SIGNALS]
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where a script has started us
     stopping.listen()
     try:
-        for kind, saved in ((Signalled, 3), (Twice, 2)):
+        for kind, saved in ((Signalled, 3), (CtrlC, 3), (Twice, 2)):
             with pytest.raises(KeyboardInterrupt):
                 go(tmp_path / kind.__name__, patch, open_engine=kind)
             place = tmp_path / kind.__name__ / "stages/01-sft/state/stage.json"
             assert json.loads(place.read_text())["step"] == saved
-            assert "SIGTERM: stopping after this step" in capfd.readouterr().err
+            name = kind.signals[0].name
+            assert f"{name}: stopping after this step" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(60)

@@ -4,6 +4,7 @@ Nothing is lost.
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -279,8 +280,11 @@ def test_export_never_replaces_what_is_not_an_export(tmp_path, folder):
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_one_line_leaves_no_process_and_the_run_goes_on(tmp_path):
-    """Exit code 1, the workers end with the command, and the same command finishes."""
+def test_a_signal_to_all_processes_is_one_line_leaves_none_and_the_run_goes_on(tmp_path):
+    """As SLURM and a terminal send it; exit code 1, and the same command finishes.
+
+    That Ctrl-C does the same is shown in test_changed_runs.py.
+    """
     recipe = changed(tmp_path, stages=[{**RECIPE["stages"][0], "steps": 4}])
     command = [
         sys.executable,
@@ -296,8 +300,7 @@ def test_ctrl_c_is_one_line_leaves_no_process_and_the_run_goes_on(tmp_path):
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        # A shell that starts the tests in the background has them ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        start_new_session=True,
     )
     assert process.stderr is not None
     # The line of a step comes just before its state is saved: at the second, the first is there.
@@ -307,7 +310,7 @@ def test_ctrl_c_is_one_line_leaves_no_process_and_the_run_goes_on(tmp_path):
     if sys.platform == "linux":
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         workers = children.read_text().split()
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGTERM)
     rest = process.stderr.read().strip().splitlines()
     assert process.wait(60) == 1
     assert rest[-1] == "linn: interrupted; run the same command again to resume", rest

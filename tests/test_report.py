@@ -23,6 +23,7 @@ from linn.report.numbers import format_score, format_tick
 from linn.report.page import bar
 from linn.report.plots import Line, plot, thin_out
 from linn.report.summary import greedy_moves
+from linn.report.terminal import print_tables
 from linn.report.transcripts import clean, cut
 from linn.types import Score
 from tests.support.run_folder import (
@@ -455,3 +456,31 @@ def test_rows_that_a_stage_passed_over_are_on_the_page(tmp_path: Path) -> None:
     for broken in ("[]", '{"data": 5}', "{"):
         rows.write_text(broken)
         assert build(folder).read_text() == before
+
+
+def test_what_was_changed_stands_in_the_report_and_in_ls(tmp_path, capsys):
+    folder = make_run(tmp_path / "run", steps=2, prompts=4)
+    about = json.loads((folder / "run.json").read_text())
+    about["changes"] = [
+        {"stage": "code", "step": 12, "key": "code.lr", "old": 1e-3, "new": 5e-4, "promise": "x"},
+        {
+            "stage": "code",
+            "step": 1,
+            "key": "evaluate.test",
+            "old": 3,
+            "new": 6,
+            "promise": "scores",
+        },
+        "not a change",
+        {"key": "<b>", "step": "many", "note": "told"},
+    ]
+    (folder / "run.json").write_text(json.dumps(about))
+    print_tables(folder)
+    shown = capsys.readouterr().out
+    page = build(folder).read_text()
+    for line in (
+        "code.lr: 0.001 → 0.0005 from code step 13 on; promise: x",
+        "evaluate.test: 3 → 6; promise: scores",
+        "<b>: none → none from  step 1 on; promise:  (told)",
+    ):
+        assert line in shown and escape(line) in page

@@ -121,6 +121,45 @@ def test_redo_makes_a_stage_and_later_ones_again(finished, tmp_path):
     assert fingerprint(copy) == fingerprint(folder)
 
 
+def test_processes_from_two_to_one_in_the_middle_keep_the_state(finished, tmp_path, monkeypatch):
+    """And a doubled number of steps, killed right after the change: sums differ by rounding."""
+    import torch
+    from safetensors.torch import load_file
+
+    from linn.stages.stage_run import StageRun
+
+    def run_until(step: int | None, **changes) -> None:
+        record = StageRun.record
+
+        def stop(self, at, *arguments):
+            record(self, at, *arguments)
+            if at + 1 == step:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(StageRun, "record", stop)
+            sft = {**RECIPE["stages"][0], "faulty": 0.5, **changes}
+            scale = {**RECIPE["scale"], "processes": 2 if step == 3 else 1}
+            tree = {**RECIPE, "scale": scale, "stages": [sft, *RECIPE["stages"][1:]]}
+            Run(recipes.parse(tree, "t"), tmp_path).go(until="sft")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_until(3)
+    with pytest.raises(KeyboardInterrupt):
+        run_until(4, keep_every=5, steps=6)
+    run_until(None, keep_every=5, steps=6)
+    changes = json.loads((tmp_path / "run.json").read_text())["changes"]
+    assert {(c["key"], c["step"], c["promise"]) for c in changes} == {
+        ("scale.processes", 2, "state"),
+        ("sft.steps", 2, "bytes"),
+        ("sft.keep_every", 2, "bytes"),
+    }
+    # The fifth step, kept on the way, against the run that had one process and five steps.
+    place = "stages/01-sft/checkpoints/step-0005/model.safetensors"
+    ours, theirs = load_file(tmp_path / place), load_file(finished[1] / place)
+    assert all(torch.allclose(ours[name], theirs[name], atol=2e-5) for name in theirs)
+
+
 def test_names_of_checkpoints(finished):
     _, folder = finished
     assert (

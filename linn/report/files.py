@@ -112,12 +112,13 @@ class RunFiles:
         for entry in entries if isinstance(entries, list) else []:
             if not isinstance(entry, dict):
                 continue
-            step = (number(entry, "step") or 0) + 1
-            line = (
-                f"{text(entry, 'key')}: {text(entry, 'old') or 'none'} → "
-                f"{text(entry, 'new') or 'none'} from {text(entry, 'stage')} step {step:.0f} on; "
-                f"promise: {text(entry, 'promise')}"
-            )
+            promise = text(entry, "promise")
+            values = [text(entry, key) or "none" for key in ("old", "new")]
+            line = f"{text(entry, 'key')}: {' → '.join(values)}"
+            if promise != "scores":
+                step = (number(entry, "step") or 0) + 1
+                line += f" from {text(entry, 'stage')} step {step:.0f} on"
+            line += f"; promise: {promise}"
             note = text(entry, "note")
             lines.append(f"{line} ({note})" if note else line)
         return lines

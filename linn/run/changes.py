@@ -51,10 +51,10 @@ class Change:
     """What else a person should know."""
 
     def __str__(self) -> str:
-        text = (
-            f"{self.key} {shown(self.old)} → {shown(self.new)} from {self.stage} step "
-            f"{self.step + 1} on: {MEANING.get(self.promise, 'a run of two parts')}"
-        )
+        text = f"{self.key} {shown(self.old)} → {shown(self.new)}"
+        if self.promise != "scores":
+            text += f" from {self.stage} step {self.step + 1} on"
+        text += f": {MEANING.get(self.promise, 'a run of two parts')}"
         return f"{text}; {self.note}" if self.note else text
 
 
@@ -276,9 +276,17 @@ def _add_run(request: Request, plan: Plan, found: Sequence[Difference]) -> None:
     # `start` alone concerns the start alone.
     scores = [one.key for one in found if one.effect is Effect.SCORES]
     if scores and scores != ["evaluate.start"]:
-        for standing in request.kept.values():
-            if standing.finished and standing.name not in [*plan.reopened, *plan.remeasured]:
+        for number, standing in request.kept.items():
+            known = standing.name in [*plan.reopened, *plan.remeasured]
+            if standing.finished and not known and _is_measured(request.new, number):
                 plan.remeasured.append(standing.name)
+
+
+def _is_measured(recipe: Recipe, number: int) -> bool:
+    """Whether a stage, or the start (0), is measured at all."""
+    if number == 0:
+        return recipe.evaluate.start
+    return recipe.stages[number - 1].evaluate
 
 
 def _place(request: Request, plan: Plan) -> tuple[str, int]:

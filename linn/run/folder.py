@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -197,12 +197,17 @@ class RunFolder:
 
     # ------------------------------------------------------------ agreement with the recipe
 
-    def check_ledger(self) -> None:
-        """Refuse a corrupted ledger, or one without the rows of a stage that is done."""
+    def check_ledger(self, remeasured: Collection[str] = ()) -> None:
+        """Refuse a corrupted ledger, or one without the rows of a stage that is done.
+
+        `remeasured`: stages that will be measured in any case.
+        """
         # DONE means evaluated: without its rows, teachers would be chosen among fewer stages.
         on_record = {row.stage for row in self.ledger.read()}
         for stage in self.recipe.stages:
             evaluated = stage.evaluate and self.recipe.measured_at(stage.name)
+            if stage.name in remeasured:
+                continue
             if evaluated and stage.name not in on_record and self.is_done(stage.name):
                 raise UserError(
                     f"{self.ledger.path}: no rows of stage {stage.name!r}, which is done; "

@@ -123,8 +123,8 @@ class Run:
     def _prepare(self, redo: str | None, from_here: bool) -> None:
         """Check the folder against the recipe, then write down what will be made in it."""
         folder = self.folder
-        folder.check_ledger()
         plan = folder.check_recipe(redo, from_here)
+        folder.check_ledger(plan.remeasured)
         # What goes is named before it goes.
         if redo is not None:
             self.progress.say(f"--redo {redo}: removing {folder.losses(redo)}")
