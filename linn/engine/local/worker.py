@@ -97,7 +97,11 @@ class Worker:
         self, samples: Sequence[Sample], weights: Sequence[float], loss: Loss, lr: float
     ) -> dict[str, float]:
         self._forget()
-        return self._policy().step(samples, loss, lr, weights)
+        try:
+            return self._policy().step(samples, loss, lr, weights)
+        finally:
+            # Until the next step the memory is the sampler's.
+            self._policy().free_gradient()
 
     def save(self, folder: Path) -> None:
         # The weights are equal in all ranks.
