@@ -228,7 +228,13 @@ class TransformersLM(nn.Module):
         from transformers.modeling_layers import GradientCheckpointingLayer
 
         modules = self._decoder.modules()
-        return [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+        layers = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+        if self.recompute and not layers:
+            raise UserError(
+                f"model type {self.inner.config.model_type}: its layers can't be computed again "
+                "one by one; set scale.recompute: false"
+            )
+        return layers
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] in float32 of hidden states [..., H].

@@ -25,7 +25,7 @@ from linn.engine.training.adamw import AdamW
 from linn.engine.training.gradient_norm import gradient_norm
 from linn.engine.training.losses import backward, score
 from linn.engine.training.metrics import StepMetrics, processes
-from linn.engine.training.pack import Packed, micro_batches
+from linn.engine.training.pack import micro_batches
 from linn.engine.training.token_weights import StepFailed, moves, token_weights
 from linn.errors import UserError
 from linn.types import Loss, Optim, Sample
