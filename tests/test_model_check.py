@@ -17,10 +17,10 @@ from linn.engine.models.check import check_model
 from linn.engine.models.load import load
 from linn.engine.models.transformers_lm import TransformersLM
 from linn.engine.sampling.live_batch import BatchSampler
-from linn.engine.training.losses import score, token_logprobs
+from linn.engine.training.losses import backward, score
 from linn.engine.training.pack import micro_batches
 from linn.errors import UserError
-from linn.types import Sample, Sampling
+from linn.types import Loss, Sample, Sampling
 
 VOCAB = 64
 SIZES: dict[str, Any] = {
@@ -233,9 +233,8 @@ def test_padded_ids_are_never_sampled_and_share_no_probability(llama: Path, tmp_
 
     sample = Sample(tokens=[1, 2, 3, 4], mask=[True] * 4, advantage=[1.0] * 4)
     (packed,) = micro_batches([sample], [1.0])
-    logp, entropy = token_logprobs(model, packed)
-    assert entropy.isfinite().all()
-    logp.sum().backward()
+    _, watched = backward(model, packed, Loss("sft"))
+    assert watched["entropy"].isfinite().all()
     grad = model.inner.get_output_embeddings().weight.grad
     assert grad.isfinite().all() and not grad[50:].any() and grad[:50].any()
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.toy_lm import ToyLM
 
-from linn.engine.training.losses import score, token_logprobs
+from linn.engine.training.losses import backward, score
 from linn.engine.training.pack import first_fit, micro_batches
-from linn.types import Sample
+from linn.types import Loss, Sample
 
 
 def sample(tokens: list[int], prompt: int = 1, **fields: object) -> Sample:
@@ -109,11 +109,9 @@ def test_the_chunked_head_gives_the_same_values_and_gradients_at_any_chunk() -> 
     results = []
     for chunk in (1, 5, 1000):
         model.zero_grad()
-        logp, entropy = token_logprobs(model, packed, temperature=0.7, chunk=chunk)
-        loss = (logp * torch.arange(1.0, len(logp) + 1)).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        assert not entropy.requires_grad and (entropy > 0).all()
+        value, watched = backward(model, packed, Loss("sft", temperature=0.7), chunk=chunk)
+        assert not value.requires_grad and (watched["entropy"] > 0).all()
         grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-        results.append(torch.cat([logp.detach(), entropy, *grads]))
+        results.append(torch.cat([value[None], watched["nll"], watched["entropy"], *grads]))
     assert torch.allclose(results[0], results[2], atol=1e-5)
     assert torch.allclose(results[1], results[2], atol=1e-5)

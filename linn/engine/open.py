@@ -15,4 +15,5 @@ def open_engine(scale: ScaleConfig) -> Engine:
         width=scale.width,
         capacity=scale.capacity,
         autocast=scale.precision == "bfloat16",
+        recompute=scale.recompute,
     )

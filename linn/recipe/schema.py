@@ -208,6 +208,12 @@ class ScaleConfig(Config):
         "the sampler stays in float32, so max_mismatch has another default",
     )
     width: int = Field(1024, ge=16, description="tokens in a packed row")
+    recompute: bool = Field(
+        False,
+        description="layer checkpointing: of each layer's activations only its inputs are kept, "
+        "the rest is computed again in the backward pass; the same numbers in less memory, and "
+        "about a fifth more time",
+    )
     capacity: int = Field(256, ge=1, description="conversations that one process decodes at once")
 
 

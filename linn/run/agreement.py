@@ -71,6 +71,7 @@ EFFECTS: dict[str, Effect] = {
     "scale.processes": Effect.ROUNDING,
     "scale.precision": Effect.ASKED,
     "scale.width": Effect.ASKED,
+    "scale.recompute": Effect.NOTHING,
     "scale.capacity": Effect.ROUNDING,
     "stages": Effect.MADE,
     "STAGE.name": Effect.MADE,

@@ -34,6 +34,7 @@ class ToyLM(nn.Module):
     packs = True
     positions = None
     absent = None
+    recompute = False
 
     def __init__(self, vocab: int = 17, size: int = 8, seed: int = 0) -> None:
         super().__init__()

@@ -32,13 +32,15 @@ class LocalEngine:
         width: int = 2048,
         capacity: int = 256,
         autocast: bool = False,
+        recompute: bool = False,
     ) -> None:
         """`width`: tokens of a packed row. `capacity`: rows that a process decodes together.
 
-        `autocast`: train in bf16 over `dtype` weights.
+        `autocast`: train in bf16 over `dtype` weights. `recompute`: keep only the inputs of each
+        layer for the backward pass.
         """
         self.width = width
-        self.workers = Workers(processes, dtype, width, capacity, autocast)
+        self.workers = Workers(processes, dtype, width, capacity, autocast, recompute)
         self.sampler = LocalSampler(self.workers)
         self.trainer = LocalTrainer(self.workers, self.sampler)
 

@@ -41,6 +41,8 @@ class WorkerOptions:
     """Rows decoded together."""
     autocast: bool
     """Whether matrix products of training run in bf16."""
+    recompute: bool
+    """Whether training keeps only the inputs of each layer for its backward pass."""
     die_by_kernel: bool
     """Whether Linux is to kill it when the thread that started it ends."""
     heartbeat: str
@@ -57,13 +59,22 @@ class _Process:
 class Workers:
     """One-thread processes that start at the first call and end with this one, however it ends."""
 
-    def __init__(self, count: int, dtype: str, width: int, capacity: int, autocast: bool) -> None:
+    def __init__(
+        self,
+        count: int,
+        dtype: str,
+        width: int,
+        capacity: int,
+        autocast: bool,
+        recompute: bool,
+    ) -> None:
         """The options of `WorkerOptions`; `count` is its `world`."""
         self.count = count
         self._dtype = dtype
         self._width = width
         self._capacity = capacity
         self._autocast = autocast
+        self._recompute = recompute
         self._processes: list[_Process] = []
         self._folder = ""
         self._watch: Watch | None = None
@@ -144,6 +155,7 @@ class Workers:
                 width=self._width,
                 capacity=self._capacity,
                 autocast=self._autocast,
+                recompute=self._recompute,
                 die_by_kernel=in_main_thread,
                 heartbeat=f"{self._folder}/{rank}.beat",
             )

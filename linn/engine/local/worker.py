@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
-from linn.engine.local import heartbeat
+from linn.engine.local import heap, heartbeat
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.models.check import check_model
 from linn.engine.models.export import export
@@ -66,6 +66,7 @@ class Worker:
             autocast=self.options.autocast,
             load=self._read,
         )
+        self.trainer.model.recompute = self.options.recompute
         self.sampler = BatchSampler(self.trainer.model, self.options.capacity)
 
     def check(self, folder: Path) -> ModelCheck | None:
@@ -97,7 +98,13 @@ class Worker:
         self, samples: Sequence[Sample], weights: Sequence[float], loss: Loss, lr: float
     ) -> dict[str, float]:
         self._forget()
-        return self._policy().step(samples, loss, lr, weights)
+        try:
+            return self._policy().step(samples, loss, lr, weights)
+        finally:
+            # Until the next step the memory is the sampler's.
+            self._policy().free_gradient()
+            if self.options.recompute:
+                heap.trim()
 
     def save(self, folder: Path) -> None:
         # The weights are equal in all ranks.
@@ -248,6 +255,8 @@ def main(arguments: Sequence[str]) -> None:
     options: WorkerOptions = pipe.recv()
     heartbeat.beat(Path(options.heartbeat))
     _die_with_parent(options.die_by_kernel)
+    if options.recompute:  # who asks for little memory pays for it in time
+        heap.keep_little()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     if options.world > 1:

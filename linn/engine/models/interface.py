@@ -44,6 +44,8 @@ class CausalLM(Protocol):
     """Tokens of the longest sequence that can be computed; None: any number."""
     packs: bool
     """Whether several samples in one row are computed exactly as each alone."""
+    recompute: bool
+    """Whether `hidden` keeps for the backward pass nothing of a layer but its inputs."""
 
     def hidden(self, ids: Tensor, segments: Tensor) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from linn.engine.models.interface import State
 from linn.engine.models.positions import longest_sequence
+from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import into_rows, rectangles, segment_lengths
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config
@@ -189,6 +190,7 @@ class TransformersLM(nn.Module):
         self._takes = set(inspect.signature(self._decoder.forward).parameters)
         self.absent: Tensor | None
         self.register_buffer("absent", None, persistent=False)
+        self.recompute = False
         self.eval()
         self.positions = longest_sequence(self._decoder, inner.config)
 
@@ -213,12 +215,26 @@ class TransformersLM(nn.Module):
         laid = ids[is_token][layout.token_at]
 
         outs = []
-        for part in layout.split(laid):  # [rows, columns]
-            out = self._decoder(input_ids=part, use_cache=False)
-            outs.append(out.last_hidden_state.flatten(0, 1))
+        with recomputed(self._layers(), self.recompute):
+            for part in layout.split(laid):  # [rows, columns]
+                out = self._decoder(input_ids=part, use_cache=False)
+                outs.append(out.last_hidden_state.flatten(0, 1))
 
         flat = torch.cat(outs)[layout.place_of]  # [T, H]
         return into_rows(flat, is_token)
+
+    def _layers(self) -> list[nn.Module]:
+        """The layers of the family that can be computed again by themselves."""
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        modules = self._decoder.modules()
+        layers = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+        if self.recompute and not layers:
+            raise UserError(
+                f"model type {self.inner.config.model_type}: its layers can't be computed again "
+                "one by one; set scale.recompute: false"
+            )
+        return layers
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] in float32 of hidden states [..., H].

@@ -49,7 +49,9 @@ class AdamW:
                 [state["exp_avg_sq"] for state in states],
                 [],
                 [state["step"] for state in states],
-                foreach=True,
+                # One tensor after the other, with the same bits: what comes in between is as large
+                # as one tensor, not as all of them.
+                foreach=False,
                 amsgrad=False,
                 beta1=beta1,
                 beta2=beta2,

@@ -10,15 +10,15 @@ Letters of shapes: N trained tokens, V vocabulary, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.vocabulary import check_tokens
@@ -41,6 +41,18 @@ class Signal:
     """log π_inf(y_t|s_t); NaN where nothing was sampled."""
     teacher: Tensor
     """log π_teacher(y_t|s_t), or the reference's; NaN where there is none."""
+
+    @classmethod
+    def of(cls, packed: Packed) -> Signal:
+        """That of the trained tokens of packed rows, in their order."""
+        trained = packed.mask
+        return cls(*(getattr(packed, field.name)[trained] for field in fields(cls)))
+
+    def split(self, size: int) -> Iterator[Signal]:
+        """The same in parts of `size` tokens."""
+        columns = [getattr(self, field.name).split(size) for field in fields(self)]
+        for parts in zip(*columns, strict=True):
+            yield Signal(*parts)
 
 
 def sft(logp: Tensor, signal: Signal, loss: Loss) -> tuple[Tensor, TokenMetrics]:
@@ -102,6 +114,11 @@ def _require_finite(values: Tensor, name: str) -> Tensor:
     return values
 
 
+LOGITS = 2**23
+"""Logits that exist at once (32 MB in float32, and a few times that with what is made of them)."""
+MOST_POSITIONS = 1024
+"""Positions that the head sees at a time where the vocabulary is small."""
+
 OBJECTIVES = {"sft": sft, "grpo": grpo, "mopd": mopd}
 """By `Loss.kind`."""
 
@@ -113,50 +130,88 @@ def precision(device: torch.device, autocast: bool) -> AbstractContextManager[An
     return nullcontext()
 
 
-def token_logprobs(
-    model: CausalLM,
-    packed: Packed,
-    temperature: float = 1.0,
-    chunk: int = 1024,
-) -> tuple[Tensor, Tensor]:
-    """Log-probs [N] of the trained tokens, and the entropies [N] of what they were drawn from.
+def chunk_size(vocab: int) -> int:
+    """How many positions the head sees at a time."""
+    return max(1, min(MOST_POSITIONS, LOGITS // vocab))
 
-    Log-probs are differentiable, entropies are not. The head sees `chunk` positions at a time and
-    is computed again in the backward pass, so [N, V] never exists.
+
+def trained_states(model: CausalLM, packed: Packed) -> tuple[Tensor, Tensor]:
+    """Hidden states [N, H] of the positions that predict a trained token, and these tokens [N].
+
+    Raises UserError for a token that the model has no embedding for.
     """
     check_tokens([int(packed.ids.max())], model.vocab)
     hidden = model.hidden(packed.ids, packed.segments).flatten(0, 1)
-    targets = packed.targets.flatten()
+    trained = packed.mask.flatten().nonzero().squeeze(1)
+    return hidden.index_select(0, trained), packed.targets.flatten().index_select(0, trained)
 
-    # The head computes the trained positions alone.
-    trained = packed.mask.flatten().nonzero().squeeze(1)  # [N]
-    hidden = hidden.index_select(0, trained)  # [N, H]
-    targets = targets.index_select(0, trained)
 
-    def head(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model.head(hidden).float()
-        logp = torch.log_softmax(logits / temperature, dim=-1)
-        with torch.no_grad():
-            entropy = -(logp.exp() * logp).sum(-1)
-        chosen = logp.gather(-1, targets.unsqueeze(-1))
-        return chosen.squeeze(-1), entropy
+def head_logprobs(
+    model: CausalLM,
+    hidden: Tensor,
+    targets: Tensor,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """Log-probs [N] of the targets, and the entropies [N] of what they were drawn from.
 
-    logps, entropies = [], []
-    for parts in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-        if torch.is_grad_enabled():
-            # The head draws no random numbers, so there is no state of theirs to keep.
-            logp, entropy = checkpoint(
-                head,
-                *parts,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-        else:
-            logp, entropy = head(*parts)
-        logps.append(logp)
-        entropies.append(entropy)
+    Log-probs are differentiable, entropies are not. All logits [N, V] are in memory.
+    """
+    logits = model.head(hidden).float()
+    if temperature != 1:
+        logits = logits / temperature
+    logp = torch.log_softmax(logits, dim=-1)
 
-    return torch.cat(logps), torch.cat(entropies)
+    with torch.no_grad():
+        entropy = -(logp.exp() * logp).sum(-1)
+    chosen = logp.gather(-1, targets.unsqueeze(-1))
+    return chosen.squeeze(-1), entropy
+
+
+def backward(
+    model: CausalLM,
+    packed: Packed,
+    loss: Loss,
+    autocast: bool = False,
+    chunk: int | None = None,
+) -> tuple[Tensor, TokenMetrics]:
+    """Add the gradient of one micro-batch to the parameters' own.
+
+    An objective is a sum over tokens. So a chunk of them goes from the head's logits all the way
+    to the gradient of its hidden states before the next one starts: [N, V] never exists, and
+    nothing is computed twice. One pass through the layers then takes the gradients of all.
+
+    chunk: positions that the head sees at a time. Returns the loss, without its graph, and what
+    to watch.
+    """
+    with precision(packed.ids.device, autocast):
+        hidden, targets = trained_states(model, packed)
+    size = chunk or chunk_size(model.vocab)
+    objective = OBJECTIVES[loss.kind]
+
+    values: list[Tensor] = []
+    gradients: list[Tensor] = []
+    watched: dict[str, list[Tensor]] = defaultdict(list)
+    parts = zip(
+        hidden.detach().split(size),
+        targets.split(size),
+        Signal.of(packed).split(size),
+        strict=True,
+    )
+    for states, own_targets, signal in parts:
+        states.requires_grad_()
+        with precision(packed.ids.device, autocast):
+            logp, entropy = head_logprobs(model, states, own_targets, loss.temperature)
+        value, metrics = objective(logp, signal, loss)
+        torch.autograd.backward(value)
+
+        assert states.grad is not None
+        gradients.append(states.grad)
+        values.append(value.detach())
+        for name, watch in (metrics | {"entropy": entropy}).items():
+            watched[name].append(watch)
+
+    torch.autograd.backward(hidden, torch.cat(gradients))
+    return torch.stack(values).sum(), {name: torch.cat(all_) for name, all_ in watched.items()}
 
 
 @torch.no_grad()
@@ -179,6 +234,7 @@ def score(
 
     samples = [_unweighted(ids) for ids in sequences if len(ids) > 0]
     weights = [0.0] * len(samples)
+    size = chunk_size(model.vocab)
     device = next(model.parameters()).device  # type: ignore[attr-defined]
 
     # All sequences end to end: sample i begins at starts[i].
@@ -191,11 +247,15 @@ def score(
         if not mask.any():  # sequences of one token
             continue
         with precision(device, autocast):
-            logp, _ = token_logprobs(model, packed.to(device), temperature)
+            hidden, targets = trained_states(model, packed.to(device))
+            logps = []
+            for parts in zip(hidden.split(size), targets.split(size), strict=True):
+                logp, _ = head_logprobs(model, *parts, temperature)
+                logps.append(logp)
 
         # Rows hold the sequences by length; each token goes back to its own place.
         place = starts[packed.sample[mask]] + packed.token[mask]
-        logprobs[place] = logp.float().cpu()
+        logprobs[place] = torch.cat(logps).float().cpu()
 
     return [row.tolist() for row in logprobs.split(lengths)]
 

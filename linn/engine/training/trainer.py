@@ -23,9 +23,9 @@ from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load as load_model
 from linn.engine.training.adamw import AdamW
 from linn.engine.training.gradient_norm import gradient_norm
-from linn.engine.training.losses import OBJECTIVES, Signal, precision, score, token_logprobs
+from linn.engine.training.losses import backward, score
 from linn.engine.training.metrics import StepMetrics, processes
-from linn.engine.training.pack import Packed, micro_batches
+from linn.engine.training.pack import micro_batches
 from linn.engine.training.token_weights import StepFailed, moves, token_weights
 from linn.errors import UserError
 from linn.types import Loss, Optim, Sample
@@ -75,8 +75,9 @@ class Trainer:
                 "training needs float32 weights; `autocast` gives bf16 matrix products over them"
             )
         self._device = parameters[0].device
-        self._flat = _flat_gradient(parameters)
-        self._adamw = AdamW(parameters, optim)
+        # A model that is only sampled from needs neither; both are made at their first use.
+        self._flat: Tensor | None = None
+        self._adamw: AdamW | None = None
 
     def step(
         self,
@@ -96,11 +97,11 @@ class Trainer:
         if weights is None:
             weights = token_weights(samples, loss)
         metrics = StepMetrics()
-        self._sum_gradients(samples, weights, loss, metrics)
+        flat = self._sum_gradients(samples, weights, loss, metrics)
         metrics.add_samples(samples)
 
         # Equal bits on every rank from here on, so all of them go on or all refuse.
-        gradient, value = self._flat[:-2], float(self._flat[-2])
+        gradient, value = flat[:-2], float(flat[-2])
         norm = gradient_norm([gradient])
         if not (math.isfinite(value) and norm < math.inf):
             refused = StepFailed(
@@ -112,7 +113,7 @@ class Trainer:
 
         if norm > self.optim.clip:
             gradient.mul_(self.optim.clip / norm)
-        self._adamw.step(lr)
+        self._optimiser().step(lr)
         self.version += 1
         return {"loss": value, "grad_norm": norm, "lr": lr} | metrics.reduced()
 
@@ -122,29 +123,31 @@ class Trainer:
         weights: Sequence[float],
         loss: Loss,
         metrics: StepMetrics,
-    ) -> None:
-        """Loss and gradient of all ranks' samples into the flat buffer.
+    ) -> Tensor:
+        """Loss and gradient of all ranks' samples, in the flat buffer, which is returned.
 
         A rank that fails takes part in the sum all the same, so that no other waits for it.
         Raises its error there, StepFailed on the others.
         """
-        self._flat.zero_()
+        flat = self._zero_gradient()
         failure: Exception | None = None
         try:
-            self._accumulate(samples, weights, loss, metrics)
+            self._accumulate(flat, samples, weights, loss, metrics)
         except Exception as error:
             failure = error
-            self._flat[-1] = 1.0
+            flat[-1] = 1.0
 
         if processes() > 1:
-            dist.all_reduce(self._flat)
+            dist.all_reduce(flat)
         if failure is not None:
             raise failure
-        if self._flat[-1] > 0:
+        if flat[-1] > 0:
             raise StepFailed("another process failed in this step")
+        return flat
 
     def _accumulate(
         self,
+        flat: Tensor,
         samples: Sequence[Sample],
         weights: Sequence[float],
         loss: Loss,
@@ -161,36 +164,14 @@ class Trainer:
             self.model.packs,
         )
         for packed in batches:
-            if packed.mask.any():
-                self._backward(packed.to(self._device), batch, loss, metrics)
+            if not packed.mask.any():
+                continue
+            packed = packed.to(self._device)
+            value, token_metrics = backward(self.model, packed, loss, self.autocast)
 
-    def _backward(
-        self,
-        packed: Packed,
-        samples: Sequence[Sample],
-        loss: Loss,
-        metrics: StepMetrics,
-    ) -> None:
-        """Forward and backward of one micro-batch of `samples`."""
-        with precision(self._device, self.autocast):
-            logp, entropy = token_logprobs(self.model, packed, loss.temperature)
-
-        trained = packed.mask
-        signal = Signal(
-            weight=packed.weight[trained],
-            advantage=packed.advantage[trained],
-            behaviour=packed.behaviour[trained],
-            teacher=packed.teacher[trained],
-        )
-        objective = OBJECTIVES[loss.kind]
-        value, token_metrics = objective(logp, signal, loss)
-
-        # The gradients add up in the flat buffer, and so does the loss.
-        value.backward()
-        self._flat[-2] += value.detach()
-
-        token_metrics["entropy"] = entropy
-        metrics.add(token_metrics, packed.sample[trained], samples)
+            # The loss adds up beside the gradients, and is summed over processes with them.
+            flat[-2] += value
+            metrics.add(token_metrics, packed.sample[packed.mask], batch)
 
     def score(
         self,
@@ -206,6 +187,27 @@ class Trainer:
             self.tokens,
             self.autocast,
         )
+
+    # ------------------------------------------------------------ memory
+
+    def free_gradient(self) -> None:
+        """Give the gradient's memory back, as much as the weights'; the next step makes it anew."""
+        self._flat = None
+        for parameter in self._trained.values():
+            parameter.grad = None
+
+    def _zero_gradient(self) -> Tensor:
+        """The flat buffer, all zeros."""
+        if self._flat is None:
+            self._flat = _flat_gradient(list(self._trained.values()))
+        else:
+            self._flat.zero_()
+        return self._flat
+
+    def _optimiser(self) -> AdamW:
+        if self._adamw is None:
+            self._adamw = AdamW(list(self._trained.values()), self.optim)
+        return self._adamw
 
     # ------------------------------------------------------------ on disk
 
@@ -268,7 +270,7 @@ class Trainer:
         """The optimiser's tensors, named `parameter:moment`."""
         state: dict[str, Tensor] = {}
         for name, parameter in self._trained.items():
-            for key, value in self._adamw.state[parameter].items():
+            for key, value in self._optimiser().state[parameter].items():
                 state[f"{name}:{key}"] = value
         return state
 

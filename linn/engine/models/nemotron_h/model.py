@@ -28,6 +28,7 @@ from linn.engine.models.nemotron_h.layers import (
     RMSNorm,
 )
 from linn.engine.models.nemotron_h.segments import Segments, lay_out
+from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import into_rows, segment_lengths
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config, write_weights
@@ -198,6 +199,7 @@ class NemotronH(nn.Module):
         self.positions: int | None = None  # attention has none, the Mamba layers know the order
         self.absent: Tensor | None
         self.register_buffer("absent", None, persistent=False)
+        self.recompute = False
         self.backbone = Backbone(self.config)
         self.lm_head = nn.Linear(self.config.hidden_size, self.vocab, bias=False)
         if self.config.tie_word_embeddings:
@@ -209,7 +211,8 @@ class NemotronH(nn.Module):
         lengths = segment_lengths(segments).tolist()
         layout = lay_out(lengths, CHUNK, self.config.conv_kernel, ids.device)
 
-        out, _ = self.backbone(ids[is_token], layout, with_cache=False)
+        with recomputed(list(self.backbone.layers), self.recompute):
+            out, _ = self.backbone(ids[is_token], layout, with_cache=False)
         return into_rows(out, is_token)
 
     def head(self, hidden: Tensor) -> Tensor:
