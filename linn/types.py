@@ -163,6 +163,11 @@ class Rollout:
     """`truncated`: a turn hit its limit. `failed`: a bad reply broke something; see `error`."""
     error: str = ""
     """The boundary at which it failed and why; empty when it did not."""
+    unclosed: bool = False
+    """Whether its last thought never ended, so that it has no answer."""
+    rewritten: bool = False
+    """Whether it holds thoughts that the chat template would have cut from its history: what the
+    model saw stays, and deployment by the template shows it less."""
 
 
 @dataclass(frozen=True)

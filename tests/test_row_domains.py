@@ -487,7 +487,7 @@ def chat_row(n: int) -> dict[str, Any]:
 
 def stage(path: Path, taken: dict[str, int] | None = None, skip_bad: bool = True) -> Any:
     codec = types.SimpleNamespace(
-        template=Nemotron(),
+        samples=Nemotron().samples,
         encode_spans=lambda spans, most: (
             [len(text) for text, _ in spans],
             [flag for _, flag in spans],

@@ -95,21 +95,56 @@ def spans(
     tools: Sequence[Mapping[str, Any]] = (),
     *,
     keep_thinking: bool = False,
+    trained_from: int = 0,
 ) -> list[tuple[str, bool]]:
     """`render(..., generation_prompt=False)` in pieces, True on what a model would have sampled.
 
-    Flags alternate. A trained piece runs from just after the generation prompt to the closing
-    mark; whether that prompt opened a thought shows in the turn itself. A turn whose thought was
-    cut from the history is not trained: nobody would sample it like that.
+    Messages before place `trained_from` are not trained. Flags alternate. A trained piece runs
+    from just after the generation prompt to the closing mark; whether that prompt opened a thought
+    shows in the turn itself. A turn whose thought was cut from the history is not trained: nobody
+    would sample it like that.
     """
     turns = [_turn_of(message) for message in messages]
     merged: list[tuple[str, bool]] = []
-    for text, trained in pieces_of(turns, tools, keep_thinking):
+    for text, trained in pieces_of(turns, tools, keep_thinking, trained_from):
         if merged and merged[-1][1] == trained:
             merged[-1] = (merged[-1][0] + text, trained)
         elif text:
             merged.append((text, trained))
     return merged
+
+
+def samples(
+    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+) -> list[list[tuple[str, bool]]]:
+    """A conversation as training texts in which every assistant turn is trained once.
+
+    A turn stands in the text that it would be sampled in. Where a user turn cuts thoughts before
+    it, what comes before that turn is a text of its own; otherwise the conversation is one text.
+    """
+    bounds = [i for i, message in enumerate(messages) if message.role == "user"]
+    starts = sorted({0, *bounds})
+    ends = [*starts[1:], len(messages)]
+
+    found: list[list[tuple[str, bool]]] = []
+    first = 0  # Where the stretches begin that no later cut has touched.
+    for start, end in zip(starts, ends, strict=True):
+        answers = [i for i in range(start, end) if messages[i].role == "assistant"]
+        is_last = end == len(messages)
+        if not is_last and not any(_is_cut(messages[i]) for i in answers):
+            continue
+        asked = [i for i in range(first, end) if messages[i].role == "assistant"]
+        if asked:
+            until = asked[-1] + 1
+            found.append(spans(messages[:until], tools, trained_from=first))
+        first = end
+    return found
+
+
+def _is_cut(message: Message) -> bool:
+    """Whether a later user turn changes how an assistant's turn is written."""
+    turn = _turn_of(message)
+    return _assistant(turn, cut=True) != _assistant(turn, cut=False)
 
 
 def generation(thinking: bool) -> str:
@@ -166,14 +201,21 @@ def text_of(
 
 
 def pieces_of(
-    turns: Sequence[ChatTurn], tools: Sequence[Mapping[str, Any]], keep_thinking: bool
+    turns: Sequence[ChatTurn],
+    tools: Sequence[Mapping[str, Any]],
+    keep_thinking: bool,
+    trained_from: int = 0,
 ) -> Iterator[tuple[str, bool]]:
-    """The whole text as (text, trained): the system block, which is always there, then turns."""
+    """The whole text as (text, trained): the system block, which is always there, then turns.
+
+    Turns before place `trained_from` are not trained.
+    """
     system = ""
     if turns and turns[0].role == "system":
         if turns[0].content is not None:
             system = str(turns[0].content)
         turns = turns[1:]
+        trained_from -= 1
 
     block = system
     if tools:
@@ -184,13 +226,13 @@ def pieces_of(
         block += CALL_FORMAT + CALL_REMINDER
 
     yield f"{START}system\n{block}{END}\n", False
-    yield from _pieces(turns, keep_thinking, previous=None)
+    yield from _pieces(turns, keep_thinking, None, trained_from)
 
 
 def _pieces(
-    turns: Sequence[ChatTurn], keep_thinking: bool, previous: str | None
+    turns: Sequence[ChatTurn], keep_thinking: bool, previous: str | None, trained_from: int = 0
 ) -> Iterator[tuple[str, bool]]:
-    """Turns after the system block as (text, trained).
+    """Turns after the system block as (text, trained); those before `trained_from` are not.
 
     `previous`: the role of the turn before the first of them, None behind the system block.
     """
@@ -198,7 +240,9 @@ def _pieces(
     last_user = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
     for i, turn in enumerate(turns):
         if turn.role == "assistant":
-            yield from _assistant_pieces(turn, cut=not keep_thinking and i < last_user)
+            cut = not keep_thinking and i < last_user
+            for text, trained in _assistant_pieces(turn, cut):
+                yield text, trained and i >= trained_from
         elif turn.role == "tool":
             following = turns[i + 1].role if i + 1 < len(turns) else None
             yield _result(turn, previous, following), False

@@ -47,6 +47,11 @@ class Template(Protocol):
         ...
 
     @property
+    def marks(self) -> tuple[str, ...]:
+        """What the template writes between turns."""
+        ...
+
+    @property
     def modes(self) -> tuple[bool, ...]:
         """The values of `thinking` that make a difference; empty where there is one mode only."""
         ...
@@ -59,6 +64,11 @@ class Template(Protocol):
     @property
     def thought_end(self) -> str:
         """What closes a thought in sampled text; empty where the template knows no thoughts."""
+        ...
+
+    @property
+    def limits(self) -> list[str]:
+        """What the template cannot do, a sentence each."""
         ...
 
     def prompt(
@@ -87,7 +97,11 @@ class Template(Protocol):
     def samples(
         self, messages: Sequence[Message], tools: Tools = (), thinking: bool = True
     ) -> list[Spans]:
-        """The conversation as training texts."""
+        """The conversation as training texts, in which every assistant turn is trained once.
+
+        There it stands as it would be sampled. A template that writes history otherwise than it
+        was sampled needs several texts.
+        """
         ...
 
     def continuation(
@@ -100,6 +114,20 @@ class Template(Protocol):
         """The text between a sampled turn that ended and the next sampled turn.
 
         `messages`: the conversation up to that turn, which is its last; `answers`: what follows it.
+        """
+        ...
+
+    def rewrites(
+        self,
+        messages: Sequence[Message],
+        answers: Sequence[Message],
+        tools: Tools = (),
+        thinking: bool = True,
+    ) -> bool:
+        """Whether the template would write `messages` otherwise once `answers` follow.
+
+        `messages`: as `continuation` takes them. A rollout keeps what the model saw, so it then
+        holds something else than the template would write, as a rule a thought more.
         """
         ...
 
@@ -128,16 +156,22 @@ class Nemotron:
     """linn's own protocol: ChatML turns, thoughts in `<think>`, calls in XML (paper §6)."""
 
     name: TemplateName = "nemotron"
-    bos = ""
     stops: tuple[str, ...] = (render.END,)
+    marks: tuple[str, ...] = (render.START, render.END)
     modes: tuple[bool, ...] = (True, False)
     tools = True
     thought_end = render.THINK_END
+    limits: list[str] = []  # noqa: RUF012
+
+    def __init__(self, bos: str = "") -> None:
+        """`bos`: the text of the token that every conversation of the model begins with."""
+        self.bos = bos
 
     @property
     def jinja(self) -> str:
         """See `Template`."""
-        return render.TEMPLATE.read_text(encoding="utf-8")
+        protocol = render.TEMPLATE.read_text(encoding="utf-8")
+        return f"{{{{- '{self.bos}' -}}}}{protocol}" if self.bos else protocol
 
     def prompt(
         self,
@@ -147,7 +181,7 @@ class Nemotron:
         keep_thinking: bool = False,
     ) -> Spans:
         """See `Template`. Earlier turns are cut into tokens as they were when they were sampled."""
-        pieces = render.spans(messages, tools, keep_thinking=keep_thinking)
+        pieces = self.spans(messages, tools, thinking, keep_thinking)
         last, _ = pieces[-1]
         pieces[-1] = (last + render.generation(thinking), False)
         return pieces
@@ -160,13 +194,17 @@ class Nemotron:
         keep_thinking: bool = False,
     ) -> Spans:
         """See `Template`; the mode of a turn shows in the turn itself."""
-        return render.spans(messages, tools, keep_thinking=keep_thinking)
+        (first, _), *others = render.spans(messages, tools, keep_thinking=keep_thinking)
+        return [(self.bos + first, False), *others]
 
     def samples(
         self, messages: Sequence[Message], tools: Tools = (), thinking: bool = True
     ) -> list[Spans]:
         """See `Template`."""
-        return [self.spans(messages, tools, thinking)]
+        found = []
+        for (first, _), *others in render.samples(messages, tools):
+            found.append([(self.bos + first, False), *others])
+        return found
 
     def continuation(
         self,
@@ -177,6 +215,20 @@ class Nemotron:
     ) -> str:
         """See `Template`."""
         return render.continuation(answers, thinking)
+
+    def rewrites(
+        self,
+        messages: Sequence[Message],
+        answers: Sequence[Message],
+        tools: Tools = (),
+        thinking: bool = True,
+    ) -> bool:
+        """See `Template`. A tool's result is no user turn here and cuts nothing."""
+        # Thoughts before the last user turn were cut already.
+        places = [i for i, message in enumerate(messages) if message.role == "user"]
+        since = messages[places[-1] :] if places else messages
+        thought = any(message.role == "assistant" and message.reasoning for message in since)
+        return thought and any(answer.role == "user" for answer in answers)
 
     def parse(self, text: str, thinking: bool = True, tools: Tools = ()) -> Message:
         """See `Template`."""

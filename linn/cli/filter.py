@@ -14,6 +14,7 @@ from linn.errors import UserError
 from linn.terminal import echo
 
 if TYPE_CHECKING:
+    from linn.chat.template import TemplateName
     from linn.domains.base import Domain
     from linn.engine.protocol import Engine
     from linn.judges.panel import Judges
@@ -61,6 +62,27 @@ Options = Annotated[
 ]
 
 
+Template = Annotated[
+    str | None,
+    typer.Option(
+        metavar="own|nemotron",
+        help="the checkpoint's own chat template, or linn's protocol; default: own for a chat "
+        "model, else nemotron",
+    ),
+]
+
+
+def template_choice(name: str | None) -> TemplateName | None:
+    """The word of `--template`; UserError where it is none."""
+    if name is None:
+        return None
+    if name == "own":
+        return "own"
+    if name == "nemotron":
+        return "nemotron"
+    raise UserError(f"--template {name!r}: allowed: own, nemotron")
+
+
 def filter_rows(
     domain: Annotated[str, typer.Argument(help="a domain's name or ./file.py")],
     rows: Rows,
@@ -78,6 +100,7 @@ def filter_rows(
     skip_bad: SkipBad = False,
     judge: Judge = None,
     options: Options = None,
+    template: Template = None,
 ) -> None:
     """Keep the rows worth training on. A model shows it: how often does it solve each?"""
     from linn.data.rows import writable
@@ -100,6 +123,9 @@ def filter_rows(
         "judge": judge,
         "options": options or [],
     }
+    chosen = _template_of(source, template)
+    if chosen == "own":
+        settings["template"] = chosen
     measurement = difficulty.Measurement(
         domain=loaded,
         rollouts=rollouts,
@@ -112,7 +138,7 @@ def filter_rows(
     if not resume:
         measurement.kept.unlink(missing_ok=True)
     try:
-        rates = _rates(measurement, source, config.judge, processes)
+        rates = _rates(measurement, source, chosen, config.judge, processes)
         stay = difficulty.chosen(rates, keep_solved, keep_unsolved, seed)
         count = difficulty.write_kept(loaded, rates, stay, out)
     finally:
@@ -126,7 +152,11 @@ def filter_rows(
 
 
 def _rates(
-    measurement: Measurement, source: str | None, judge: JudgeConfig | None, processes: int
+    measurement: Measurement,
+    source: str | None,
+    template: TemplateName | None,
+    judge: JudgeConfig | None,
+    processes: int,
 ) -> dict[int, Rate]:
     """The pass rate of every row by its line, measured by the model `source`."""
     import asyncio
@@ -154,13 +184,31 @@ def _rates(
         judges = judges_for(domain, judge, engine) if judge is not None else None
         solver = None
         if source:
-            solver = _solver(source, measurement.how, engine, domain.max_turns)
+            solver = _solver(source, template, measurement.how, engine, domain.max_turns)
+            if isinstance(solver, difficulty.CheckpointSolver):
+                show.say(solver.codec.described())
         return asyncio.run(
             difficulty.measured(measurement, solver, judges, on_rows=on_rows, on_read=on_read)
         )
 
 
-def _solver(source: str, how: Sampling, engine: Engine, turns: int) -> Solver:
+def _template_of(source: str | None, choice: str | None) -> TemplateName | None:
+    """The template of the checkpoint that is measured; None where it is no checkpoint."""
+    from linn.chat.folder import template_name
+    from linn.checkpoints import resolve
+    from linn.recipe.schema import endpoint_of
+
+    chosen = template_choice(choice)
+    if source is None or endpoint_of(source) is not None:
+        if chosen is not None:
+            raise UserError("--template: only a checkpoint (--from) has one")
+        return None
+    return chosen or template_name(resolve(source))
+
+
+def _solver(
+    source: str, template: TemplateName | None, how: Sampling, engine: Engine, turns: int
+) -> Solver:
     """Who answers the prompts: a checkpoint over `engine`, or an endpoint."""
     from linn.chat.codec import Codec
     from linn.checkpoints import resolve
@@ -177,8 +225,9 @@ def _solver(source: str, how: Sampling, engine: Engine, turns: int) -> Solver:
             )
         return EndpointSolver(EndpointJudge(*endpoint, how))
     folder = resolve(source)
+    codec = Codec.load(folder, template)
     engine.load(folder, Optim())
-    return CheckpointSolver(engine.sampler, Codec.load(folder))
+    return CheckpointSolver(engine.sampler, codec)
 
 
 def judges_for(domain: Domain, config: JudgeConfig, engine: Engine) -> Judges:

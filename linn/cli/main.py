@@ -19,6 +19,7 @@ import typer
 from linn import stopping
 from linn.cli import rows
 from linn.cli.check import check
+from linn.cli.filter import Template, template_choice
 from linn.errors import LinnError, UserError
 from linn.terminal import echo, echo_json
 
@@ -229,6 +230,7 @@ def evaluate(
         Path | None, typer.Option(help="also put the rows into this ledger file")
     ] = None,
     changes: Changes = None,
+    template: Template = None,
 ) -> None:
     """Measure one checkpoint on a recipe's domains, or on files."""
     import asyncio
@@ -241,6 +243,8 @@ def evaluate(
     from linn.recipe import load as recipes
 
     parsed = recipes.load(recipe, changes or [])
+    if (chosen := template_choice(template)) is not None:
+        parsed = parsed.model_copy(update={"template": chosen})
 
     splits: tuple[Split, ...] = ("test", "validation")
     if rows:
@@ -260,7 +264,7 @@ def evaluate(
     if not (at or is_kept(start)):
         refuse_unfit(start, None, _say)
     scores = asyncio.run(
-        evaluate_once(start, parsed, checkpoint, judges, folders, splits, say=echo)
+        evaluate_once(start, parsed, checkpoint, judges, folders, splits, say=_say)
     )
     if out is not None:
         Ledger(out).upsert(scores)

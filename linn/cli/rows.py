@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from linn.cli.filter import Template, judges_for, template_choice
 from linn.cli.filter import filter_rows as filter_rows
-from linn.cli.filter import judges_for
 from linn.errors import UserError
 from linn.terminal import echo, echo_json
 
@@ -192,12 +192,14 @@ def render(
     tokens: Annotated[
         str | None,
         typer.Option(
-            metavar="CHECKPOINT", help="also write token ids under this checkpoint's tokenizer"
+            metavar="CHECKPOINT",
+            help="as this checkpoint reads it: its chat template, and token ids beside the text",
         ),
     ] = None,
     domain: Annotated[
         str | None, typer.Option(help="ask every row as this domain does, in its mode")
     ] = None,
+    template: Template = None,
 ) -> None:
     """Write what the model would see for each row."""
     from linn.data.names import located
@@ -206,21 +208,19 @@ def render(
     from linn.progress import reading
 
     writable(out)
-    codec = _codec(tokens) if tokens else None
-    shown = Shown(domain)
+    codec = _codec(tokens, template) if tokens else None
+    if codec is None and template == "own":
+        raise UserError("--template own: whose? name the checkpoint by --tokens")
+    shown = Shown(domain, codec)
 
     def rendered(progress: Callable[[float, int], None]) -> Iterator[dict[str, Any]]:
         lines = read_rows(located(rows))
         for index, row in enumerate(lines):
             progress(lines.share, lines.line)
             try:
-                text = shown.text(row, index)
+                yield {"row": index, **shown.entry(row, index)}
             except UserError as error:
                 raise UserError(f"{rows} line {lines.line}: {error}") from None
-            entry: dict[str, Any] = {"row": index, "text": text}
-            if codec is not None:
-                entry["tokens"] = codec.encode(text)
-            yield entry
 
     try:
         with reading(str(rows)) as progress:
@@ -230,11 +230,11 @@ def render(
     echo(f"{count} rows: {out}")
 
 
-def _codec(checkpoint: str) -> Codec:
+def _codec(checkpoint: str, template: str | None = None) -> Codec:
     from linn.chat.codec import Codec
     from linn.checkpoints import resolve
 
-    return Codec.load(resolve(checkpoint))
+    return Codec.load(resolve(checkpoint), template_choice(template))
 
 
 def data(
@@ -253,6 +253,7 @@ def data(
             "default: the kept tiny base",
         ),
     ] = "tiny",
+    template: Template = None,
     domain: Annotated[
         str | None, typer.Option(help="read every row by this domain, whatever agent it names")
     ] = None,
@@ -291,7 +292,7 @@ def data(
         return
     if out is not None:
         raise UserError("--out: there is nothing to write without --against EVAL")
-    _describe(path, tokens, domain, as_json)
+    _describe(path, tokens, template, domain, as_json)
 
 
 def _compare(
@@ -321,7 +322,9 @@ def _compare(
         echo(f"{written:,} rows: {out}", err=as_json)
 
 
-def _describe(path: Path, tokens: str, domain: str | None, as_json: bool) -> None:
+def _describe(
+    path: Path, tokens: str, template: str | None, domain: str | None, as_json: bool
+) -> None:
     """Print what a file holds; lengths are in `tokens`' tokens, or in characters."""
     from linn.files import json_text
     from linn.offline import describe
@@ -330,7 +333,7 @@ def _describe(path: Path, tokens: str, domain: str | None, as_json: bool) -> Non
     codec = None
     unit = "characters"
     if tokens != "characters":
-        codec = _codec(tokens)
+        codec = _codec(tokens, template)
         unit = f"tokens of {tokens}"
     if tokens == "tiny":
         unit = "tokens of the kept tiny base (--tokens CHECKPOINT)"

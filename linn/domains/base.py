@@ -89,6 +89,8 @@ class Domain:
     them is an error."""
     splits: Splits = Splits()
     """Where test and validation prompts come from; set from the recipe."""
+    thinking: bool | None = None
+    """Whether replies open with a thought, where the recipe says so; None: as each prompt does."""
     workers: int = 8
     """Replies graded at once; more wait in order."""
     max_turns: int = 1
@@ -223,6 +225,12 @@ class Domain:
                 yield replace(prompt, id=key)
             else:
                 yield replace(prompt, id=f"{key}.{index}")
+
+    def in_mode(self, prompt: Prompt) -> Prompt:
+        """The prompt in the recipe's mode, where the recipe sets one."""
+        if self.thinking is None:
+            return prompt
+        return replace(prompt, thinking=self.thinking)
 
     def _rows(self, split: Split, seed: int) -> Iterator[Prompt]:
         """Prompts from `rows`, as the file is read.
@@ -368,7 +376,8 @@ class Domain:
                     tally.add_other(owner_in_words(agent))
                 return None
             check_signal(row, self.name)
-            prompt = replace(self.from_row(row, line - 1), pass_rate=_pass_rate(row))
+            prompt = self.in_mode(self.from_row(row, line - 1))
+            prompt = replace(prompt, pass_rate=_pass_rate(row))
         except UserError as error:
             message, reason = fault(error)
             line_text = f"{path} line {line}: {message}"

@@ -46,13 +46,17 @@ def check_name(name: str) -> None:
 def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
     """The domain `name`, or the one in the file `./name.py`.
 
-    `options`: `skip_bad`, `test`, `validation`, and arguments of the domain's constructor.
+    `options`: `skip_bad`, `thinking`, `test`, `validation`, and arguments of the domain's
+    constructor.
     """
     check_name(name)
     kind = _class_of(name)
     arguments = dict(options or {})
     skip_bad = bool(arguments.pop("skip_bad", False))
     splits = Splits(arguments.pop("test", None), arguments.pop("validation", None))
+    thinking = arguments.pop("thinking", None)
+    if thinking not in (None, True, False):
+        raise UserError(f"domain {name}: thinking must be true or false, found {thinking!r}")
 
     try:
         domain = kind(**_fitting(name, kind, arguments))
@@ -66,6 +70,7 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:
 
     domain.skip_bad = skip_bad
     domain.splits = splits
+    domain.thinking = thinking
 
     return domain
 

@@ -20,8 +20,12 @@ from linn.errors import UserError
 from linn.judges.panel import Judges, Siblings
 from linn.ledger import score
 from linn.play.rollout import Job, play, transcript
+from linn.play.thoughts import warnings
 from linn.recipe.schema import EvaluateConfig
-from linn.types import Prompt, Rollout, Sampling, Score, Split, seed_of
+from linn.types import Message, Prompt, Rollout, Sampling, Score, Split, seed_of
+
+_ANSWER, _FURTHER = Message("assistant", "Done."), Message("user", "Go on.")
+"""Turns by which is tried whether a conversation may go on."""
 
 LONG_FILE = 2**24
 """Bytes of a file of rows from which on drawing prompts from it is announced."""
@@ -70,6 +74,8 @@ class Evaluation:
         self.config = config
         counts: dict[Split, int] = {"test": config.test, "validation": config.validation}
         self.prompts = self._draw({split: counts[split] for split in splits}, say)
+        self.warnings: list[str] = []
+        """What the replies of the last measurement say about template and mode."""
 
     @property
     def whole(self) -> list[Probe]:
@@ -141,6 +147,8 @@ class Evaluation:
             rollouts, self.domains, judges or Judges(), seed_of("evaluate", seed)
         )
 
+        self.warnings = warnings(rollouts, codec.template)
+
         # Rollouts come in the order of the jobs, so each probe takes its own share.
         scores = []
         rest = iter(rollouts)
@@ -154,6 +162,20 @@ class Evaluation:
                 path = folder / f"{probe.split}-{probe.metric}.jsonl"
                 files.write_jsonl(path, map(_row, of_probe))
         return scores
+
+    def check(self, codec: Codec) -> None:
+        """Refuse a domain whose prompts the chat template cannot write, before anything runs."""
+        seen: set[str] = set()
+        for prompt in itertools.chain.from_iterable(self.prompts.values()):
+            if prompt.domain in seen:
+                continue
+            seen.add(prompt.domain)
+            try:
+                codec.prompt_ids(prompt)
+                if self.domains[prompt.domain].max_turns > 1:
+                    codec.continuation_ids(prompt, [_ANSWER], [_FURTHER])
+            except UserError as error:
+                raise UserError(f"domain {prompt.domain}: {error}") from None
 
     def _draw(
         self, counts: Mapping[Split, int], say: Callable[[str], None]
@@ -175,7 +197,7 @@ class Evaluation:
                     say(
                         _file_in_words(f"{split} of {name}", file, len(found), counts[split], tally)
                     )
-                prompts[split] += found[: counts[split]]
+                prompts[split] += map(domain.in_mode, found[: counts[split]])
         return prompts
 
     def _jobs(self, probe: Probe, names: Sequence[str], seed: int) -> list[Job]:

@@ -65,22 +65,28 @@ async def evaluate_once(
     """Scores of `checkpoint`, as stage `name` at step 0.
 
     `judges`: by domain; `folders`: the checkpoint of each judge that is no endpoint. `say` hears
-    how much of each file is measured.
+    how much of each file is measured, which template it is, and what the replies say about that.
     """
     domains = load_all(recipe.domain_options())
     engine = open_engine(recipe.scale)
     try:
-        engine.load(checkpoint, Optim())
+        codec = Codec.load(checkpoint, recipe.template)
+        say(codec.described())
         evaluation = Evaluation(domains, recipe.evaluate, splits, say)
-        return await evaluation.measure(
+        evaluation.check(codec)
+        engine.load(checkpoint, Optim())
+        scores = await evaluation.measure(
             stage=name,
             step=0,
             sampler=engine.sampler,
-            codec=Codec.load(checkpoint),
+            codec=codec,
             seed=recipe.seed,
             probes=evaluation.whole,
-            judges=judges_of(judges, folders, engine),
+            judges=judges_of(judges, folders, engine, codec.template.name),
         )
+        for line in evaluation.warnings:
+            say(line)
+        return scores
     finally:
         engine.close()
         for domain in domains.values():

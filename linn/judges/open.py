@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from linn.chat.codec import Codec
+from linn.chat.template import TemplateName
 from linn.checkpoints import resolve
 from linn.engine.protocol import Engine
 from linn.errors import UserError
@@ -18,24 +19,33 @@ from linn.types import Sampling
 
 
 def judges_of(
-    named: Mapping[str, JudgeConfig], folders: Mapping[str, Path], engine: Engine
+    named: Mapping[str, JudgeConfig],
+    folders: Mapping[str, Path],
+    engine: Engine,
+    template: TemplateName | None = None,
 ) -> Judges:
     """A judge for every domain in `named`; domains with equal configs share one.
 
-    `folders`: the checkpoint of every model that is not an endpoint.
+    `folders`: the checkpoint of every model that is not an endpoint. `template`: that of the run,
+    whose own checkpoints judge with it unless their config says otherwise.
     """
     # One judge per config and not per domain: its questions then go out in one batch.
-    by_config = {config: _judge(config, folders, engine) for config in named.values()}
+    by_config = {config: _judge(config, folders, engine, template) for config in named.values()}
     return Judges({domain: by_config[config] for domain, config in named.items()})
 
 
-def _judge(config: JudgeConfig, folders: Mapping[str, Path], engine: Engine) -> Judge:
+def _judge(
+    config: JudgeConfig,
+    folders: Mapping[str, Path],
+    engine: Engine,
+    template: TemplateName | None,
+) -> Judge:
     how = Sampling(config.max_tokens, config.temperature, config.top_p)
     if config.endpoint is None:
         folder = folders[config.model]
         return SamplerJudge(
             sampler=engine.sampler_of(folder),
-            codec=Codec.load(folder),
+            codec=Codec.load(folder, config.template or (template if config.stage else None)),
             how=how,
             retries=config.retries,
         )

@@ -6,33 +6,63 @@ from collections.abc import Mapping
 from typing import Any
 
 from linn.chat import render as chat
-from linn.chat.request import render_row
+from linn.chat.codec import Codec
+from linn.chat.request import render_row, request_of
 from linn.data.layouts import as_messages, layout_of, present
 from linn.domains.base import Domain
 from linn.domains.load import reader
+from linn.errors import UserError
 
 
 class Shown:
-    """Rows as text, under linn's own template."""
+    """Rows as text, and as token ids where there is a tokenizer."""
 
-    def __init__(self, domain: str | None = None) -> None:
+    def __init__(self, domain: str | None = None, codec: Codec | None = None) -> None:
         """`domain`: asks every row in its own words and mode; None: rows speak for themselves.
 
         A row without a conversation is then asked as the domain asks it that its fields point to.
+        `codec`: whose template writes; None: linn's protocol.
         """
         self._domain = domain
+        self._codec = codec
         self._domains: dict[str, Domain] = {}
 
     def text(self, row: Mapping[str, Any], index: int) -> str:
         """The text of a row; UserError names the field that is wrong. `index`: its number."""
+        return str(self.entry(row, index)["text"])
+
+    def entry(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
+        """`text` of a row, and `tokens` where there is a tokenizer; errors as `text`."""
         row = as_messages(row)
         name = self._domain
         if name is None and not _speaks(row):
             name = layout_of(row).domain
-        if name is None:
-            return render_row(row)
-        prompt = self._reader(name).from_row(present(row), index)
-        return chat.render(prompt.messages, prompt.tools, prompt.thinking)
+        return self._entry(row, name, index)
+
+    def _entry(self, row: Mapping[str, Any], name: str | None, index: int) -> dict[str, Any]:
+        """The row asked by the domain `name`, or as it speaks for itself."""
+        codec = self._codec
+        if name is not None:
+            prompt = self._reader(name).from_row(present(row), index)
+            if codec is None:
+                return {"text": chat.render(prompt.messages, prompt.tools, prompt.thinking)}
+            return {"text": codec.prompt_text(prompt), "tokens": codec.prompt_ids(prompt)}
+        if codec is None:
+            return {"text": render_row(row)}
+        if codec.template.name == "own":
+            prompt = request_of(row).prompt("", "")
+            return {"text": codec.prompt_text(prompt), "tokens": codec.prompt_ids(prompt)}
+
+        # linn's protocol shows a row also where it could not be trained.
+        text = codec.template.bos + render_row(row)
+        tokens = codec.encode(text)
+        try:
+            prompt = request_of(row).prompt("", "")
+        except UserError:
+            return {"text": text, "tokens": tokens}
+        if codec.prompt_text(prompt) == text:
+            tokens = codec.prompt_ids(prompt)
+        return {"text": text, "tokens": tokens}
 
     def close(self) -> None:
         """Free what the domains hold."""

@@ -218,6 +218,10 @@ class _Conversation:
         """Why it is not `ok`."""
         self.step: Future[tuple[Any, str]] | None = None
         """The environment's last step, in its thread."""
+        self.unclosed = False
+        """See `Rollout`."""
+        self.rewritten = False
+        """See `Rollout`."""
 
         self._add_turn(self.ids)
 
@@ -287,9 +291,13 @@ class _Conversation:
         )
 
         self.ids = [*self.ids, *completion.ids]
-        text = self._add_turn(completion.ids, completion.logprobs)
+        self._add_turn(completion.ids, completion.logprobs)
+        text = self.codec.reply(completion.ids)
         message = self.codec.template.parse(text, self.prompt.thinking, self.prompt.tools)
         self.messages.append(message)
+        said = message.content or message.tool_calls
+        end = self.codec.template.thought_end
+        self.unclosed = bool(message.reasoning and not said and end not in text)
 
         # Which of the two limits a turn ran into shows in the room that it had.
         if completion.finish == "length" and room < limit:
@@ -314,6 +322,10 @@ class _Conversation:
         for message in answers:
             content = self.codec.template.quoted(message.content)
             quoted.append(replace(message, content=content))
+        messages = (*self.prompt.messages, *self.messages)
+        self.rewritten |= self.codec.template.rewrites(
+            messages, quoted, self.prompt.tools, self.prompt.thinking
+        )
         self.messages += quoted
         return quoted
 
@@ -379,6 +391,8 @@ class _Conversation:
             verdict=verdict,
             status=self.status,
             error=self.error,
+            unclosed=self.unclosed,
+            rewritten=self.rewritten,
         )
 
     def _truncate_at_sequence(self) -> None:

@@ -80,6 +80,11 @@ class JudgeConfig(Config):
     timeout_s: float = Field(
         1800.0, gt=0, description="seconds that one request to an endpoint may take"
     )
+    template: Literal["own", "nemotron"] | None = Field(
+        None,
+        description="the judge's chat template, as the recipe's `template`; default: the run's for "
+        "a stage of the run, else as the folder needs it",
+    )
     key_env: str | None = Field(
         None, description="environment variable that holds the endpoint's API key"
     )
@@ -133,6 +138,11 @@ class DomainConfig(Config):
         description="count rows that cannot be used by reason and skip them; "
         "false: the first is an error",
     )
+    thinking: bool | None = Field(
+        None,
+        description="whether replies open with a thought; default: as each row says "
+        "(`enable_thinking`), else as the domain asks",
+    )
     judge: JudgeConfig | None = Field(
         None, description="the model that judges, in domains that can be judged by one"
     )
@@ -163,6 +173,8 @@ class DomainConfig(Config):
         for key in ("test", "validation"):
             if getattr(self, key) is not None:
                 arguments[key] = getattr(self, key)
+        if self.thinking is not None:
+            arguments["thinking"] = self.thinking
         if self.judge:
             arguments["judged"] = True
         return arguments
@@ -242,6 +254,11 @@ class Recipe(Config):
         "tiny",
         description="`tiny[-SEED]` (the base kept with linn), a Hugging Face folder, "
         "or {vocab, seed} for a new one",
+    )
+    template: Literal["own", "nemotron"] | None = Field(
+        None,
+        description="how conversations are written: `own`, by the chat template of the model's "
+        "folder; `nemotron`, in linn's protocol; default: own for a chat model, else nemotron",
     )
     seed: int = Field(0, description="seed of everything random")
     domains: dict[str, DomainConfig] = Field(

@@ -177,6 +177,12 @@ class SftConfig(StageConfig):
         description="a sequence of n tokens weighs n**-power per token: "
         "0 token mean, 1 sequence mean",
     )
+    every_turn: bool = Field(
+        True,
+        description="rows of `data` whose earlier thoughts the template cuts: a sample for each "
+        "stretch of turns, so that every turn is trained as it would be sampled; false: one sample "
+        "a row, in which turns that lost their thought are not trained",
+    )
     max_length: int = Field(4096, ge=8, description="longer sequences are skipped and counted")
 
     @field_validator("data")

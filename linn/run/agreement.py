@@ -39,6 +39,7 @@ EFFECTS: dict[str, Effect] = {
     "model.vocab": Effect.MADE,
     "model.seed": Effect.MADE,
     "seed": Effect.MADE,
+    "template": Effect.MADE,
     # Another domain may come or go; what a stage trains on is the stage's own key.
     "domains": Effect.SCORES,
     "domains.NAME.level": Effect.MADE,
@@ -48,9 +49,11 @@ EFFECTS: dict[str, Effect] = {
     "domains.NAME.validation": Effect.MADE,
     # The first bad row stops a run, so up to where it stopped there was none.
     "domains.NAME.skip_bad": Effect.NOTHING,
+    "domains.NAME.thinking": Effect.ASKED,
     "domains.NAME.judge": Effect.MADE,
     # Where a judge is served is no matter; which model it is decides every verdict.
     "domains.NAME.judge.model": Effect.MADE,
+    "domains.NAME.judge.template": Effect.ASKED,
     "domains.NAME.judge.temperature": Effect.ASKED,
     "domains.NAME.judge.top_p": Effect.ASKED,
     "domains.NAME.judge.max_tokens": Effect.ASKED,
@@ -100,6 +103,8 @@ EFFECTS: dict[str, Effect] = {
     "STAGE.batch": Effect.ASKED,
     "STAGE.packed": Effect.ASKED,
     "STAGE.length_power": Effect.ASKED,
+    # Another answer would cut the row that a stage stands in otherwise.
+    "STAGE.every_turn": Effect.MADE,
     "STAGE.max_length": Effect.ASKED,
     # Stages that sample.
     "STAGE.prompts": Effect.ASKED,

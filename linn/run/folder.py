@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from linn import files
+from linn.chat.folder import template_name
+from linn.chat.template import TemplateName
 from linn.checkpoints import start_folder
 from linn.errors import UserError
 from linn.ledger import Ledger
 from linn.recipe import load as recipes
-from linn.recipe.schema import Recipe
+from linn.recipe.schema import NewModelConfig, Recipe
 from linn.recipe.stages import AnyStage, SftConfig
 from linn.run.changes import Change, Plan, Request, entry_of, merged, read_changes, reconcile
 from linn.run.machine import machine, versions
@@ -70,6 +72,13 @@ class RunFolder:
     def earlier(self, name: str) -> list[str]:
         """`base` and the stages that come before a stage in the recipe."""
         return self.names[: self.names.index(name)]
+
+    @property
+    def template(self) -> TemplateName:
+        """How the run writes conversations: as the recipe says, else as its model needs it."""
+        if self.recipe.template is not None or isinstance(self.recipe.model, NewModelConfig):
+            return self.recipe.template or "nemotron"
+        return template_name(self.checkpoint("base"))
 
     # ------------------------------------------------------------ what is done
 
@@ -155,6 +164,7 @@ class RunFolder:
         content = {
             "name": self.recipe.name,
             "seed": self.recipe.seed,
+            "template": self.template,
             "versions": versions(),
             "machine": machine(),
             "stages": stages,
@@ -260,6 +270,19 @@ class RunFolder:
         self.write_recipe()
         return gone
 
+    def check_template(self, redo: str | None = None) -> None:
+        """Refuse to go on under another chat template than what is there was made with."""
+        path = self.path / "run.json"
+        if not path.exists() or redo == "base" or not self._standings():
+            return
+        # Runs of earlier versions knew one template and do not name it.
+        made = _about(path)["template"] or "nemotron"
+        if made != self.template:
+            raise UserError(
+                f"run folder {self.path}: it was made under template: {made}, and this would go on "
+                f"under {self.template}; set template: {made}, or give --out another folder"
+            )
+
     def write_recipe(self) -> None:
         """Write the resolved recipe."""
         files.write_text(self.path / "recipe.yaml", recipes.resolved(self.recipe))
@@ -326,16 +349,16 @@ def _kept_changes(changes: Sequence[Change], stages: Sequence[str], redo: str) -
 
 
 def _about(path: Path) -> dict[str, Any]:
-    """What a run.json says of stages and changes; nothing where there is none."""
+    """What a run.json says of stages, changes and template; nothing where there is none."""
     if not path.exists():
-        return {"stages": [], "changes": []}
+        return {"stages": [], "changes": [], "template": None}
     try:
         content = json.loads(path.read_text())
         stages = content["stages"]
         assert isinstance(stages, list) and all(isinstance(stage["name"], str) for stage in stages)
         changes = content.get("changes", [])
         read_changes(changes)
-        return {"stages": stages, "changes": changes}
+        return {"stages": stages, "changes": changes, "template": content.get("template")}
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AssertionError):
         raise UserError(
             f"{path}: not what linn wrote there; put it back, or delete it to have it written anew "

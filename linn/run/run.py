@@ -123,6 +123,7 @@ class Run:
     def _prepare(self, redo: str | None, from_here: bool) -> None:
         """Check the folder against the recipe, then write down what will be made in it."""
         folder = self.folder
+        folder.check_template(redo)
         plan = folder.check_recipe(redo, from_here)
         folder.check_ledger(plan.remeasured)
         # What goes is named before it goes.
@@ -168,6 +169,9 @@ class Run:
             evaluation = Evaluation(domains, self.recipe.evaluate, say=self.progress.say)
             self._tools = _Tools(engine, domains, evaluation)
             prepare_start(self.recipe, self.folder.path, domains)
+            codec = self._codec("base")
+            self.progress.say(codec.described())
+            self._tools.evaluation.check(codec)
         return self._tools
 
     # ------------------------------------------------------------ one stage
@@ -182,7 +186,7 @@ class Run:
                 "and makes it again"
             )
         # Where the stage only has to be measured, its own tokenizer is the one that it was given.
-        codec = Codec.load(own if own.exists() else start)
+        codec = self._codec(config.name if own.exists() else parent)
         weights = self.recipe.weights_of(config)
 
         # Within a stage, the judges are those that were there before it.
@@ -264,7 +268,7 @@ class Run:
             return
         start = self.folder.checkpoint("base")
         tools.engine.load(start, Optim())
-        evaluator = self._evaluator_after("base", Codec.load(start), tools)
+        evaluator = self._evaluator_after("base", self._codec("base"), tools)
         evaluator.evaluate_whole(0, self.folder.stage_folder("base") / "evals")
         self.folder.mark_done("base")
 
@@ -295,7 +299,12 @@ class Run:
     def _judges(self, stage: str, tools: _Tools) -> Judges:
         """The judges that are there once `stage` has its checkpoint."""
         configs = self.recipe.judged_by(stage)
-        return judges_of(configs, judge_folders(configs, self.folder.checkpoint), tools.engine)
+        folders = judge_folders(configs, self.folder.checkpoint)
+        return judges_of(configs, folders, tools.engine, self.folder.template)
+
+    def _codec(self, stage: str) -> Codec:
+        """Tokenizer and template of the checkpoint that a stage ended with."""
+        return Codec.load(self.folder.checkpoint(stage), self.folder.template)
 
     def _show_regressions(self, stage: str) -> None:
         """A line for each domain that the stage cost something."""

@@ -82,6 +82,8 @@ class Evaluator:
                 f"{self.stage}:{step} judges: {metrics['judge_questions']:.0f} questions, "
                 f"{metrics['judge_unreadable']:.1%} unreadable, {metrics['judge_s']:.1f} s"
             )
+        for line in self.evaluation.warnings:
+            self.progress.say(f"{self.stage}:{step} {line}")
         # One number per domain is enough to watch; the rest is in the ledger.
         splits = {score.split for score in scores}
         shown = "test" if "test" in splits else "validation"

@@ -27,6 +27,10 @@ class Position:
     """Prompts taken so far per domain, or lines taken so far per file of an SFT stage."""
     skipped: dict[str, int] = field(default_factory=dict)
     """How many of those were not trained: bad rows, and sequences over `max_length`."""
+    inside: dict[str, int] = field(default_factory=dict)
+    """Training texts passed of the line taken last of a file; 0 where it has no more."""
+    further: dict[str, int] = field(default_factory=dict)
+    """Samples beyond the first that lines of a file gave."""
     tally: Tally = field(default_factory=Tally)
     """What became of the rows of an SFT stage's files."""
     lengths: Lengths = field(default_factory=Lengths)
@@ -37,6 +41,8 @@ class Position:
         return {
             "taken": dict(self.taken),
             "skipped": dict(self.skipped),
+            "inside": dict(self.inside),
+            "further": dict(self.further),
             "rows": self.tally.record(),
             "lengths": self.lengths.record(),
         }
@@ -45,6 +51,8 @@ class Position:
         """Go to the position that `record` gave; states of older runs hold no skips."""
         self.taken = dict(record["taken"])
         self.skipped = dict(record.get("skipped", {}))
+        self.inside = dict(record.get("inside", {}))
+        self.further = dict(record.get("further", {}))
         self.tally.restore(record["rows"])
         self.lengths.restore(record.get("lengths", {}))
 
@@ -57,7 +65,10 @@ class Position:
 
         Shares are of what is trained, so that a name of which much is skipped gives no less.
         """
-        used = {name: self.taken.get(name, 0) - self.skipped.get(name, 0) for name in weights}
+        used = {}
+        for name in weights:
+            lines = self.taken.get(name, 0) - self.skipped.get(name, 0)
+            used[name] = lines + self.further.get(name, 0)
         total = sum(used.values()) + 1
         return max(weights, key=lambda name: weights[name] * total - used[name])
 
@@ -141,7 +152,7 @@ class PromptStream:
         # Each epoch has its own order, a function of the stage's seed.
         domain = self.domains[name]
         order = seed_of(self.seed, "train", epoch)
-        prompts = iter(domain.prompts("train", order))
+        prompts = map(domain.in_mode, domain.prompts("train", order))
         self._epochs[name] = (epoch + 1, prompts)
         prompt = next(prompts, None)
         if prompt is None:

@@ -20,11 +20,12 @@ from pathlib import Path
 
 from linn.play.credit import grouped, informative, samples_of
 from linn.play.rollout import Job, play
+from linn.play.thoughts import rewritten_share, unclosed_share
 from linn.recipe.stages import RlConfig, RolloutConfig
 from linn.stages.curriculum import check_rates
 from linn.stages.records import sampled_length
 from linn.stages.stage_run import StageRun
-from linn.types import Group, Loss, Prompt, Sample, Sampling, seed_of
+from linn.types import Group, Loss, Prompt, Rollout, Sample, Sampling, seed_of
 
 
 def rl(stage: StageRun) -> None:
@@ -166,15 +167,17 @@ def with_other(
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """What a person watches: lengths, truncated and failed shares, and means per domain.
+    """What a person watches: lengths, shares of replies that failed somehow, and means per domain.
 
     The means are of rewards and of the verdicts' own metrics.
     """
     statuses = []
+    rollouts: list[Rollout] = []
     values_by_name: dict[str, list[float]] = defaultdict(list)
     for group in groups:
         for rollout, reward in zip(group.rollouts, group.rewards, strict=True):
             statuses.append(rollout.status)
+            rollouts.append(rollout)
             domain = rollout.prompt.domain
             values_by_name[f"reward/{domain}"].append(reward)
             for name, value in rollout.verdict.metrics.items():
@@ -185,6 +188,8 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "length": sampled_tokens(groups) / n,
         "truncated": statuses.count("truncated") / n,
         "failed": statuses.count("failed") / n,
+        "unclosed": unclosed_share(rollouts),
+        "rewritten": rewritten_share(rollouts),
     }
 
     # Which domain came first differs from step to step: in alphabetical order it does not show.

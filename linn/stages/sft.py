@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def demonstration_spans(stage: StageRun, config: SftConfig, prompt: Prompt) -> S
     faulty = rng.random() < config.faulty_share(prompt.domain)
     turns = stage.domains[prompt.domain].demonstrate(prompt, rng, faulty)
     messages = (*prompt.messages, *turns)
-    return stage.codec.template.spans(messages, prompt.tools, prompt.thinking, keep_thinking=True)
+    return stage.codec.spans(messages, prompt.tools, prompt.thinking, keep_thinking=True)
 
 
 def sample_of_spans(
@@ -254,7 +255,9 @@ def _samples_of_file(
     # Only a fresh generator skips: what it takes later it counts itself.
     path = located(name)
     limit = LengthLimit(config, codec, position)
-    skip = position.taken.get(key, 0)
+    # A line of which some texts are still to come is taken up again.
+    begun = position.inside.get(key, 0)
+    skip = position.taken.get(key, 0) - (1 if begun else 0)
     for epoch in itertools.count():
         fruitless = True
         for line, raw in shuffled(path, seed_of(seed, key, epoch)):
@@ -265,25 +268,32 @@ def _samples_of_file(
 
             # Rows are counted in the first epoch alone: later ones read the same rows again.
             tally = position.tally if epoch == 0 else None
-            position.taken[key] = position.taken.get(key, 0) + 1
+            if not begun:
+                position.taken[key] = position.taken.get(key, 0) + 1
             where = f"{path} line {line}"
-            row = _conversation_of(raw, where, config, path, tally)
-            if row is None:
+            texts = _texts_of(raw, where, config, path, codec, tally)
+            if texts is None:
                 position.skip(key)
                 continue
 
             # A row may be several training texts; it is used where at least one is short enough.
-            used = False
-            for spans in codec.template.samples(row.messages, row.tools, row.thinking):
-                sample = sample_of_spans(codec, spans, row.domain, str(line), config.max_length)
+            used = begun > 0
+            for number, spans in enumerate(texts.spans):
+                if number < begun:
+                    continue
+                position.inside[key] = number + 1 if number + 1 < len(texts.spans) else 0
+                sample = sample_of_spans(codec, spans, texts.domain, str(line), config.max_length)
                 if not limit.holds(sample, spans):
                     continue
                 # Before the sample goes: a state that is saved with it counts its row.
-                if tally is not None and not used:
+                if used:
+                    position.further[key] = position.further.get(key, 0) + 1
+                elif tally is not None:
                     tally.good += 1
                 used = True
                 fruitless = False
                 yield sample
+            begun = 0
             if not used:
                 position.skip(key)
                 if tally is not None:
@@ -296,12 +306,23 @@ def _samples_of_file(
             )
 
 
-def _conversation_of(
-    raw: bytes, where: str, config: SftConfig, path: Path, tally: Tally | None
-) -> Conversation | None:
-    """A line as a conversation, counted in `tally`; None for a bad one that is skipped."""
+@dataclass(frozen=True)
+class _Texts:
+    """A line as training texts."""
+
+    spans: list[Spans]
+    """The texts, each with what is trained in it."""
+    domain: str
+    """The row's domain, for metrics."""
+
+
+def _texts_of(
+    raw: bytes, where: str, config: SftConfig, path: Path, codec: Codec, tally: Tally | None
+) -> _Texts | None:
+    """A line as training texts; None for a bad one that is skipped, counted in `tally`."""
     try:
         row = conversation(object_of(raw))
+        return _Texts(_spans_of(row, config, codec), row.domain)
     except BadRow as error:
         message = f"{where}: {error}"
         if not config.skip_bad:
@@ -312,4 +333,13 @@ def _conversation_of(
         if tally is not None:
             tally.add_bad(error.reason, message)
         return None
-    return row
+
+
+def _spans_of(row: Conversation, config: SftConfig, codec: Codec) -> list[Spans]:
+    """The training texts of a row; BadRow where the chat template refuses it."""
+    try:
+        if config.every_turn:
+            return codec.samples(row.messages, row.tools, row.thinking)
+        return [codec.spans(row.messages, row.tools, row.thinking)]
+    except UserError as error:
+        raise BadRow(str(error), "refused by the chat template") from None

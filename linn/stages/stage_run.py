@@ -15,6 +15,7 @@ from linn.domains.base import Domain
 from linn.engine.protocol import Engine
 from linn.errors import RunFailed, UserError
 from linn.judges.panel import Judges
+from linn.play.thoughts import warnings
 from linn.progress import Progress
 from linn.recipe.stages import MISMATCH, RolloutConfig, StageConfig
 from linn.stages.evaluator import Evaluator
@@ -65,6 +66,8 @@ class StageRun:
         self.records = Records(self.folder)
         self.steps_made = 0
         """Steps that this process knows to be made, for messages."""
+        self._warned = False
+        self._broken_told = False
 
     @property
     def _rollouts_kept(self) -> int | None:
@@ -259,6 +262,26 @@ class StageRun:
         self.records.add_step(row, groups, self._rollouts_kept)
         self.progress.step(self.config.name, step + 1, self.config.steps, row)
         self.steps_made = step + 1
+        self._warn(groups)
+        self._warn_of_marks()
+
+    def _warn(self, groups: Sequence[Group]) -> None:
+        """After the first step that sampled: what its replies say about template and mode."""
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        if self._warned or not rollouts:
+            return
+        self._warned = True
+        for line in warnings(rollouts, self.codec.template):
+            self.progress.say(f"{self.config.name}: {line}")
+
+    def _warn_of_marks(self) -> None:
+        """Once: rows hold marks of the template, which lost their meaning by a space."""
+        if self.codec.broken and not self._broken_told:
+            self._broken_told = True
+            self.progress.say(
+                f"{self.config.name}: texts of rows hold marks of the chat template; each is "
+                f"broken by a space, so that it forges no turn ({self.codec.broken} so far)"
+            )
 
     def evaluate_if_due(self, step: int) -> None:
         """Evaluate every `curve_every` steps; what follows the last step is not a curve's."""

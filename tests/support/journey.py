@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from linn.chat.jinja import TODAY
 from rich.console import Console
 
 from linn.chat.codec import Codec
+from linn.chat.jinja import TODAY
 from linn.chat.template import text_of
 from linn.domains.base import Domain
 from linn.engine.protocol import Engine

@@ -228,7 +228,10 @@ class TransformersLM(nn.Module):
         from transformers.modeling_layers import GradientCheckpointingLayer
 
         modules = self._decoder.modules()
-        layers = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+        layers: list[nn.Module] = []
+        for module in modules:
+            if isinstance(module, GradientCheckpointingLayer):
+                layers.append(module)
         if self.recompute and not layers:
             raise UserError(
                 f"model type {self.inner.config.model_type}: its layers can't be computed again "
