@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -55,6 +56,24 @@ class Config(BaseModel):
                 if isinstance(tree.get(key), bool) and field.annotation in (int, float):
                     raise ValueError(f"{key}: must be a number, found {tree[key]}")
         return tree
+
+
+SHARE = 0.1
+"""Of a domain's rows that are test prompts, and that are validation prompts, by default."""
+
+
+def splits_fault(splits: Mapping[str, str | float | None]) -> str:
+    """What is wrong with test and validation of a domain; empty where nothing is."""
+    total = 0.0
+    for name, value in splits.items():
+        if isinstance(value, str):
+            continue
+        if value is not None and not 0 < value < 1:
+            return (
+                f"{name}: must be a file of rows, or a share above 0 and below 1; found {value:g}"
+            )
+        total += SHARE if value is None else value
+    return "test and validation: together they leave nothing to train on" if total >= 1 else ""
 
 
 # ---------------------------------------------------------------- one value, or keys

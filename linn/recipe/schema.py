@@ -5,14 +5,14 @@ Unknown keys are refused. A recipe holds values, never logic; `linn.recipe.load`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
 
 from linn.errors import UserError, nearest
-from linn.recipe.base import KEYS, VALUE, Config, PlainName, ValueOrKeys, short
+from linn.recipe.base import KEYS, VALUE, Config, PlainName, ValueOrKeys, short, splits_fault
 from linn.recipe.stages import (
     MISMATCH,
     AnyStage,
@@ -22,23 +22,6 @@ from linn.recipe.stages import (
     SftConfig,
     StageConfig,
 )
-
-SHARE = 0.1
-"""Of a domain's rows that are test prompts, and that are validation prompts, by default."""
-
-
-def splits_fault(splits: Mapping[str, str | float | None]) -> str:
-    """What is wrong with test and validation of a domain; empty where nothing is."""
-    total = 0.0
-    for name, value in splits.items():
-        if isinstance(value, str):
-            continue
-        if value is not None and not 0 < value < 1:
-            return (
-                f"{name}: must be a file of rows, or a share above 0 and below 1; found {value:g}"
-            )
-        total += SHARE if value is None else value
-    return "test and validation: together they leave nothing to train on" if total >= 1 else ""
 
 
 def endpoint_of(model: str) -> tuple[str, str] | None:
