@@ -262,7 +262,7 @@ def evaluate(
     start = resolve(checkpoint)
     # A run's checkpoints are of a model that was checked when the run began.
     if not (at or is_kept(start)):
-        refuse_unfit(start, None, _say)
+        refuse_unfit(start, None, _say, parsed.template)
     scores = asyncio.run(
         evaluate_once(start, parsed, checkpoint, judges, folders, splits, say=_say)
     )

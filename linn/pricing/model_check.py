@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from linn.chat.codec import Codec
-from linn.chat.template import text_of
+from linn.chat.template import TemplateName, text_of
 from linn.checkpoints import BASES, start_folder
 from linn.domains.load import load
 from linn.engine.local.device import device_line, gpus
@@ -31,8 +31,12 @@ _THOUGHT, _ANSWER = "Two and three are five.", "It is 5."
 _NEXT = Message("user", "And 4 + 4?")
 
 
-def check_folder(folder: Path, recipe: Recipe | None = None) -> list[Finding]:
+def check_folder(
+    folder: Path, recipe: Recipe | None = None, template: TemplateName | None = None
+) -> list[Finding]:
     """Everything that is tried of a folder; with `recipe`, also what it asks of the model.
+
+    `template`: the chat template, where there is no recipe to say it.
 
     Opens an engine of one process for it. Raises nothing for a bad folder: that is a finding.
     """
@@ -44,7 +48,7 @@ def check_folder(folder: Path, recipe: Recipe | None = None) -> list[Finding]:
 
     findings = list(checked.findings)
     try:
-        codec = Codec.load(folder)
+        codec = Codec.load(folder, template if recipe is None else recipe.template)
     except UserError as error:
         findings.append(Finding("tokenizer", False, str(error)))
     else:
@@ -74,10 +78,18 @@ def check_start(recipe: Recipe, run_folder: Path, say: Callable[[str], None]) ->
         refuse_unfit(folder, recipe, say)
 
 
-def refuse_unfit(folder: Path, recipe: Recipe | None, say: Callable[[str], None]) -> None:
-    """Raise UserError for a folder that would go wrong, under a recipe or anyhow."""
+def refuse_unfit(
+    folder: Path,
+    recipe: Recipe | None,
+    say: Callable[[str], None],
+    template: TemplateName | None = None,
+) -> None:
+    """Raise UserError for a folder that would go wrong, under a recipe or anyhow.
+
+    `template`: the chat template, where there is no recipe to say it.
+    """
     say(f"checking {folder} (linn check {folder} tells more)")
-    wrong = [finding for finding in check_folder(folder, recipe) if not finding.ok]
+    wrong = [finding for finding in check_folder(folder, recipe, template) if not finding.ok]
     if wrong:
         found = "; ".join(f"{finding.what}: {finding.detail}" for finding in wrong)
         raise UserError(f"model {folder}: {found}")
