@@ -10,7 +10,7 @@ from support.codec import END, Letters
 from support.scripted import Scripted
 
 from linn.domains.base import Domain
-from linn.errors import InfrastructureError, RunFailed, UserError
+from linn.errors import InfrastructureError, RunFailed
 from linn.evals.evaluate import Evaluation
 from linn.play.credit import grouped, samples_of
 from linn.play.rollout import Job, play
@@ -332,23 +332,3 @@ def test_what_a_tool_says_opens_no_turn():
         and shown.count("<|im_start|>") == 2
         and shown.count("</tool_response>") == 1
     ), shown
-
-
-def test_an_environment_that_speaks_as_the_user_after_a_thought_is_refused():
-    class Speaker(Env):
-        def step(self, message):
-            return (Message("user", "go on"),)
-
-    class Spoken(Talk):
-        def env(self, prompt):
-            return Speaker(prompt, self.closed)
-
-    def talk(thinking: bool, reply: str):
-        prompt = Prompt("talk", "p", (Message("user", "0"),), thinking=thinking)
-        sampler = Scripted(Letters(), lambda text, seed: reply + END)
-        return held([Job(prompt, 0, Sampling(30), 0, 2)], {"talk": Spoken()}, sampler, Letters())
-
-    (rollout,) = talk(False, "hi")
-    assert len(rollout.reply.messages) > 2, "without a thought nothing is cut"
-    with pytest.raises(UserError, match=r"domain talk: its env answers as `user`"):
-        talk(True, "why</think>hi")

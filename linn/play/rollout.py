@@ -22,7 +22,7 @@ from typing import Any, Literal
 from linn.chat.codec import Codec
 from linn.domains.base import Domain, Env
 from linn.engine.protocol import Sampler
-from linn.errors import InfrastructureError, UserError, task_group
+from linn.errors import InfrastructureError, task_group
 from linn.types import (
     Completion,
     Message,
@@ -315,7 +315,6 @@ class _Conversation:
             return None
         if answers is None:
             return None
-        self._check_speakers(answers)
 
         # A tool's output must not open a turn: marks of the template are broken up.
         quoted = []
@@ -328,20 +327,6 @@ class _Conversation:
         )
         self.messages += quoted
         return quoted
-
-    def _check_speakers(self, answers: Sequence[Message]) -> None:
-        """Refuse a user turn behind a thought.
-
-        A template cuts thoughts before the last user turn, but a conversation only grows: what is
-        trained would not be what the model reads later.
-        """
-        speaks = any(answer.role == "user" for answer in answers)
-        if speaks and any(message.reasoning for message in self.messages):
-            raise UserError(
-                f"domain {self.domain.name}: its env answers as `user` after a turn with a "
-                "thought, which the chat template cuts; answer as `tool`, or make its prompts "
-                "with thinking=False"
-            )
 
     def _append_env_turn(self, answers: Sequence[Message]) -> None:
         """The answers as tokens, with the opening of the next assistant turn."""
