@@ -44,7 +44,7 @@ def check_folder(folder: Path, recipe: Recipe | None = None) -> list[Finding]:
 
     findings = list(checked.findings)
     try:
-        codec = Codec.load(folder)
+        codec = Codec.load(folder, recipe.template if recipe else None)
     except UserError as error:
         findings.append(Finding("tokenizer", False, str(error)))
     else:
@@ -160,7 +160,7 @@ def _vocabulary(codec: Codec, vocab: int) -> Finding:
 
 
 def _stops(codec: Codec, folder: Path) -> Finding:
-    """What ends a sampled turn, beside what the folder's own generation stops at."""
+    """What ends a sampled turn. What the folder's own generation stops at should be among it."""
     names = [f"{codec.tokenizer.id_to_token(stop)} ({stop})" for stop in codec.stops]
     text = f"a turn ends at {', '.join(names)}"
     others = [stop for stop in _generation_stops(folder) if stop not in codec.stops]
