@@ -120,10 +120,10 @@ def test_a_tokenizer_that_changes_text_fails(finds: Any, folder: Path) -> None:
     assert not by_name(model_check.check_folder(folder))["tokenizer"].ok
 
 
-def test_stops_of_the_folders_own_generation_are_told(finds: Any, folder: Path) -> None:
+def test_stops_of_the_folders_own_generation_end_a_turn_too(finds: Any, folder: Path) -> None:
     (folder / "generation_config.json").write_text('{"eos_token_id": [2, 0]}')
     stops = by_name(model_check.check_folder(folder))["stop tokens"]
-    assert stops.ok and "also stops at" in stops.detail
+    assert stops.ok and "<|im_end|> (2), <|endoftext|> (0)" in stops.detail
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def _vocabulary(codec: Codec, vocab: int) -> Finding:
 
 
 def _stops(codec: Codec, folder: Path) -> Finding:
-    """What ends a sampled turn, beside what the folder's own generation stops at."""
+    """What ends a sampled turn. What the folder's own generation stops at should be among it."""
     names = [f"{codec.tokenizer.id_to_token(stop)} ({stop})" for stop in codec.stops]
     text = f"a turn ends at {', '.join(names)}"
     others = [stop for stop in _generation_stops(folder) if stop not in codec.stops]
