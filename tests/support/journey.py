@@ -199,8 +199,8 @@ def _inspect(
     sequences = [ids[0][:40], ids[-1][:60]]
     ours = engine.score(checkpoint, sequences)
     rounded = engine.score(out, sequences)
-    theirs = [_log_probs(exact, sequence) for sequence in sequences]
-    theirs_rounded = [_log_probs(out, sequence) for sequence in sequences]
+    theirs = [_log_probs(exact, codec, sequence) for sequence in sequences]
+    theirs_rounded = [_log_probs(out, codec, sequence) for sequence in sequences]
     stops, missed = _stops(out, codec)
     return Arrival(
         family=family,
@@ -291,14 +291,23 @@ def _stops(folder: Path, codec: Codec) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(ends), tuple(misses)
 
 
-def _log_probs(folder: Path, sequence: Sequence[int]) -> list[float]:
-    """Of every token but the first, by stock transformers in float32."""
+def _log_probs(folder: Path, codec: Codec, sequence: Sequence[int]) -> list[float]:
+    """Of every token but the first, by stock transformers in float32.
+
+    Among the tokenizer's ids: linn neither samples nor trains those that pad the vocabulary.
+    """
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    # The stock class of Nemotron-H floors dt, which Mamba-2 does not.
+    for module in model.modules():
+        if hasattr(module, "time_step_limit"):
+            module.time_step_limit = tuple(model.config.time_step_limit)
     ids = torch.tensor([list(sequence)])
     with torch.no_grad():
-        logprobs = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)[0]
+        logits = model(input_ids=ids, use_cache=False).logits[0].float()
+        logits[:, codec.tokenizer.get_vocab_size() :] = -torch.inf
+        logprobs = logits.log_softmax(-1)
     own = logprobs[:-1].gather(1, ids[0, 1:, None]).flatten().tolist()
     return [0.0, *own]
 
