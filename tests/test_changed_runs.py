@@ -64,7 +64,7 @@ def test_a_killed_fast_run_ends_with_the_same_bytes(reference, tmp_path, patch):
 
 
 SAFE = settings(
-    max_examples=8,
+    max_examples=6,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
