@@ -104,7 +104,7 @@ def _of_run(name: str) -> Path:
         there = f"; there are {', '.join(map(str, checkpoints))}" if checkpoints else ""
         if (stages[stage] / "DONE").exists() and not checkpoints:
             which = "any more, though it is finished: they were deleted"
-            there = f"; put them back, or make them again with --redo {stage}"
+            there = f"; put them back; linn run tells what --redo {stage} would remove"
         raise UserError(f"checkpoint {name!r}: {stages[stage]} holds none {which}{there}")
     return checkpoints[at]
 

@@ -49,6 +49,16 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[LimitedWorker]:
     made.close()
 
 
+def test_what_asks_a_run_to_end_costs_no_answer(worker):
+    """SLURM sends SIGTERM to every process of a job, a terminal SIGINT to its group."""
+    assert worker.call(["value", 1], 5.0) == 1
+    pid = worker.pid
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(pid, number)
+    assert worker.call(["value", 2], 5.0) == 2 and worker.pid == pid
+    assert os.getsid(pid) == pid
+
+
 def test_it_answers_with_json_values(worker: LimitedWorker) -> None:
     assert worker.pid is None, "it starts with the first call"
     for value in (1, "\ud800\n", [None, {"a": 1.5}], "x" * 1_000_000):

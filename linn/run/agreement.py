@@ -202,25 +202,28 @@ def differences_of_run(old: Recipe, new: Recipe) -> list[Difference]:
 def differences_of_stage(old: Recipe, new: Recipe, index: int) -> list[Difference]:
     """The keys of the stage at a place (from 0) that have other values. Both recipes have one."""
     before, after = old.stages[index], new.stages[index]
-    if before.name != after.name or before.kind != after.kind:
-        was, now = (f"{stage.name} ({stage.kind})" for stage in (before, after))
+    if (before.name, before.kind) != (after.name, after.kind):
+        was = f"{before.name} ({before.kind})"
+        now = f"{after.name} ({after.kind})"
         return [Difference(before.name, "name", was, now, Effect.MADE)]
 
-    # Of these the recipe may say nothing and mean the same, or the same and mean another.
-    left, right = _dumped(before), _dumped(after)
-    left["from"], right["from"] = old.parent(before.name), new.parent(after.name)
-    left["domains"] = list(old.weights_of(before).items())
-    right["domains"] = list(new.weights_of(after).items())
-    if "max_mismatch" in left:
-        left["max_mismatch"] = old.max_mismatch_of(before)
-        right["max_mismatch"] = new.max_mismatch_of(after)
-    if not _trains_on_domains(before) and not _trains_on_domains(after):
-        left["domains"] = right["domains"] = []
-    return list(_keys(before.name, "", "STAGE.", left, right))
+    values_before = _meant(old, before)
+    values_after = _meant(new, after)
+    return list(_keys(before.name, "", "STAGE.", values_before, values_after))
 
 
-def _trains_on_domains(stage: AnyStage) -> bool:
-    return not getattr(stage, "data", None)
+def _meant(recipe: Recipe, stage: AnyStage) -> dict[str, Any]:
+    """A stage's values, with what stands for those of which the recipe may say nothing."""
+    values = _dumped(stage)
+    values["from"] = recipe.parent(stage.name)
+    values["domains"] = None
+    if not getattr(stage, "data", None):  # rows of files need no domain
+        # As text, since their order counts: ties in a batch go by it.
+        weights = recipe.weights_of(stage).items()
+        values["domains"] = ", ".join(f"{name} {weight}" for name, weight in weights)
+    if "max_mismatch" in values:
+        values["max_mismatch"] = recipe.max_mismatch_of(stage)
+    return values
 
 
 def _model(old: Recipe, new: Recipe) -> Iterator[Difference]:
@@ -233,20 +236,18 @@ def _model(old: Recipe, new: Recipe) -> Iterator[Difference]:
 
 
 def _domains(old: Recipe, new: Recipe) -> Iterator[Difference]:
-    files_before = {short(name): name for name in old.domains}
-    for full in new.domains:
-        if short(full) in files_before and full.endswith(".py"):
-            yield from _one(
-                None, f"domains.{short(full)}", "model", files_before[short(full)], full
-            )
-    before = {short(name): config for name, config in old.domains.items()}
-    after = {short(name): config for name, config in new.domains.items()}
-    for name in [*before, *(name for name in after if name not in before)]:
-        if name not in before or name not in after:
-            was, now = ("there" if name in names else None for names in (before, after))
-            yield Difference(None, f"domains.{name}", was, now, effect_of("domains"))
+    before = {short(name): (name, config) for name, config in old.domains.items()}
+    after = {short(name): (name, config) for name, config in new.domains.items()}
+    for name in dict.fromkeys([*before, *after]):
+        place = f"domains.{name}"
+        if name not in after:
+            yield Difference(None, place, "there", None, effect_of("domains"))
+        elif name not in before:
+            yield Difference(None, place, None, "there", effect_of("domains"))
         else:
-            yield from _domain(name, before[name], after[name])
+            # A domain of one's own is its file.
+            yield from _one(None, place, "model", before[name][0], after[name][0])
+            yield from _domain(name, before[name][1], after[name][1])
 
 
 def _domain(name: str, old: DomainConfig, new: DomainConfig) -> Iterator[Difference]:
@@ -276,14 +277,17 @@ def _keys(
     stage: str | None, place: str, table: str, old: dict[str, Any], new: dict[str, Any]
 ) -> Iterator[Difference]:
     """The keys of one block; `table`: how the table's names of its keys begin."""
-    for key in [*old, *(key for key in new if key not in old)]:
+    for key in dict.fromkeys([*old, *new]):
         before, after = old.get(key), new.get(key)
-        # Values of other keys that are mappings are values as a whole.
+        name = table + key
+        if name not in EFFECTS and table == "domains.NAME.":
+            name = f"{table}OPTION"
+
+        # Other mappings are values as a whole.
         if key == "curriculum" and before and after:
-            yield from _keys(stage, f"{place}{key}.", f"{table}{key}.", before, after)
+            yield from _keys(stage, f"{place}{key}.", f"{name}.", before, after)
         else:
-            known = f"{table}{key}" in EFFECTS or table != "domains.NAME."
-            yield from _one(stage, place + key, table + (key if known else "OPTION"), before, after)
+            yield from _one(stage, place + key, name, before, after)
 
 
 _FILES = ("model", "rows", "test", "validation", "data")

@@ -180,7 +180,7 @@ def _add_stage(request: Request, plan: Plan, number: int, standing: Standing) ->
     if standing.steps == 0 and all(one.key != "name" for one in fixed):
         return
     if fixed:
-        raise _refusal(request, f"stage {standing.name!r}", fixed, redo=number)
+        raise _fixed(request, standing, fixed, number)
 
     longer = new.steps > old.steps
     ahead = [one for one in found if one.effect in (Effect.ONWARD, Effect.ASKED)]
@@ -258,7 +258,9 @@ def _add_run(request: Request, plan: Plan, found: Sequence[Difference]) -> None:
     asked = [one for one in found if one.effect is Effect.ASKED]
     judged = any(one.key.startswith("domains.") for one in asked)
     if asked and (step or judged) and not request.from_here:
-        raise _asked_of_run(request, asked, stage, step)
+        # What was measured by another judge is made anew from the start, else the stage at hand.
+        redo = 0 if judged else request.new.stage_names().index(stage)
+        raise _asked_of_run(request, asked, stage, step, redo)
 
     promises = {
         Effect.NOTHING: "bytes",
@@ -342,27 +344,39 @@ def _asked(
 
 
 def _asked_of_run(
-    request: Request, found: Sequence[Difference], stage: str, step: int
+    request: Request, found: Sequence[Difference], stage: str, step: int, redo: int
 ) -> UserError:
     way = (
         f"--from-here takes the new values from {stage} step {step + 1} on; what is made and "
         "measured stays as it is, and run.json records it"
     )
     keys = ", ".join(repr(one.key) for one in found[:SHOWN])
-    return _refusal(request, f"{keys} of its stages", found, 0, [way])
+    return _refusal(request, f"{keys} of its stages", found, redo, [way])
+
+
+def _fixed(
+    request: Request, standing: Standing, found: Sequence[Difference], number: int
+) -> UserError:
+    """Values that no further step of a stage could take."""
+    ways = []
+    if not any(one.key in ("name", "from") for one in found):
+        way = f"a further stage with from: {standing.name} and the new values"
+        if not standing.finished:
+            way = f"--set {standing.name}.steps={standing.steps} ends it here; then {way}"
+        ways.append(way)
+    return _refusal(request, f"stage {standing.name!r}", found, number, ways)
 
 
 def _finished(
     request: Request, standing: Standing, found: Sequence[Difference], number: int
 ) -> UserError:
-    shorter = [one for one in found if one.key == "steps"]
-    if shorter:
+    """Values for further steps of a stage that is to make none."""
+    if any(one.key == "steps" for one in found):
         return _too_short(request, standing, request.new.stages[number - 1], number)
-    ways = [
-        f"more steps as well ({standing.name}.steps above {standing.steps}): they take the new "
-        "values",
-        f"a further stage with from: {standing.name} and the new values",
-    ]
+    ways = [f"a further stage with from: {standing.name} and the new values"]
+    if not _users(request, standing.name, number):
+        more = f"more steps as well ({standing.name}.steps above {standing.steps})"
+        ways.insert(0, f"{more}: they take the new values")
     fault = "was made under another recipe, and no step is left that could take the new values"
     return _refusal(request, f"stage {standing.name!r}", found, number, ways, fault)
 
@@ -377,14 +391,18 @@ def _too_short(request: Request, standing: Standing, new: AnyStage, number: int)
 
 def _check_end(request: Request, standing: Standing, number: int) -> None:
     """Refuse more steps of a finished stage that others were built on, or that cannot go on."""
-    parents = {config.name: request.new.parent(config.name) for config in request.new.stages}
-    kept = {stage.name: place for place, stage in request.kept.items() if place > number}
-    users = built_on(standing.name, parents, request.teachers, kept)
+    what = f"stage {standing.name!r}"
     ways = [f"a further stage with from: {standing.name} takes the added steps"]
-    if users:
+    if users := _users(request, standing.name, number):
         fault = f"is finished, and {', '.join(users)} started from what it ended with"
-        first = min(kept[user] for user in users)
-        raise _refusal(request, f"stage {standing.name!r}", (), first, ways, fault)
+        raise _refusal(request, what, (), min(users.values()), ways, fault)
     if not standing.resumable:
         fault = "is finished, and the state from which it could go on is gone"
-        raise _refusal(request, f"stage {standing.name!r}", (), number, ways, fault)
+        raise _refusal(request, what, (), number, ways, fault)
+
+
+def _users(request: Request, name: str, number: int) -> dict[str, int]:
+    """The stages that have begun and were built on a stage, with their numbers."""
+    parents = {config.name: request.new.parent(config.name) for config in request.new.stages}
+    later = {stage.name: place for place, stage in request.kept.items() if place > number}
+    return {user: later[user] for user in built_on(name, parents, request.teachers, later)}

@@ -134,6 +134,7 @@ class LimitedWorker:
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": search_path},
                 bufsize=0,
+                start_new_session=True,  # the terminal's Ctrl-C is not for it
             )
         except OSError as error:
             raise InfrastructureError(f"the {self._name} cannot be started: {error}") from error
@@ -201,6 +202,10 @@ def _serve(target: str) -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # What asks a run to end lets the step come to its end: a grader that died of it would count
+    # as one that the reply broke. This process ends with its standard input.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     # The default action of SIGPROF ends the process, even inside C code.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
