@@ -6,7 +6,7 @@ import ctypes
 
 _M_MMAP_THRESHOLD = -3
 """Of mallopt: from how many bytes on a block is a mapping of its own."""
-_OWN_MAPPING = 4 << 20
+_OWN_MAPPING = 2 << 20
 
 
 def keep_little() -> None:
