@@ -96,6 +96,8 @@ class Verdict:
     """Why, in one line a person can use."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Named parts of the judgement, averaged in the step's metrics."""
+    undecided: bool = False
+    """No judge's answer could be read: the reward means nothing and leaves all statistics."""
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,8 @@ class Score:
     """Lower end of the 95 % interval."""
     high: float
     """Upper end of the 95 % interval."""
+    failed: int = 0
+    """Prompts that are not behind it: a rollout of theirs failed, or nobody could judge it."""
 
 
 def seed_of(*parts: int | str) -> int:

@@ -124,14 +124,14 @@ def test_unreadable_answers_alone_are_asked_again_with_other_seeds_then_they_are
     questions = [
         Question((Message("user", t),), str.isdecimal, (0,)) for t in ("good", "late", "never")
     ]
-    assert asyncio.run(ask(judge, questions, [1, 2, 3])) == (["7", "7", ""], 1)
+    assert asyncio.run(ask(judge, questions, [1, 2, 3])) == (["7", "7", ""], ["hm"])
     assert [len(b) for b in judge.batches] == [3, 2, 2, 1]
     assert len({s for batch in judge.seeds for s in batch}) == 8
     assert asyncio.run(ask(Said(lambda *_: "hm", retries=0), questions, [1, 2, 3])) == (
         ["", "", ""],
-        3,
+        ["hm", "hm", "hm"],
     )
-    assert asyncio.run(ask(Said(lambda *_: ""), [], [])) == ([], 0)
+    assert asyncio.run(ask(Said(lambda *_: ""), [], [])) == ([], [])
 
 
 def test_a_judged_domain_without_a_judge_is_refused_and_distillation_asks_nobody():

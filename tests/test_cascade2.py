@@ -158,3 +158,10 @@ def test_every_domain_names_its_data():
     rows = [config.rows or "" for config in CASCADE.domains.values()]
     assert all(place.startswith("hf://datasets/nvidia/") for place in rows)
     assert sum("Nemotron-Cascade-2-RL-data" in place for place in rows) == 6
+
+
+def test_evaluation_samples_as_the_stages_do_and_alignment_as_the_paper_says() -> None:
+    sampling = CASCADE.evaluation_sampling()
+    assert sampling["math"] == (1.0, 1.0) == sampling["instruct"]
+    assert sampling["code"] == (1.0, 0.95) and sampling["swe_agentic"] == (0.8, 1.0)
+    assert sampling["preference"] == (0.6, 0.95)

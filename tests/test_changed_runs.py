@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,8 +187,10 @@ def test_kept_checkpoints_are_measured_named_and_made_again(tmp_path, patch):
     names = sorted(path.name for path in tmp_path.glob("stages/01-sft/checkpoints/*"))
     assert names == ["step-0002", "step-0004", "step-0006"]
     rows = Ledger(tmp_path / "ledger.jsonl").read()
+    # Teachers are chosen on validation; what they are ahead by is told on test.
     assert {(row.split, row.metric) for row in rows if row.step == 2} == {
-        ("validation", "accuracy")
+        ("validation", "accuracy"),
+        ("test", "accuracy"),
     }
     assert resolve(f"{tmp_path}@sft:2").name == "step-0002"
     with pytest.raises(UserError, match="at step 3; there are 2, 4, 6"):
@@ -205,6 +208,24 @@ def test_a_kept_checkpoint_teaches(tmp_path, patch):
     mopd["teachers"] = {"arithmetic": "sft:3", "mcqa": "rl"}
     with pytest.raises(UserError, match="keeps no checkpoint of step 3"):
         go(tmp_path, patch, recipe)
+
+
+def test_the_best_checkpoint_teaches_also_one_that_was_kept_within_a_stage(tmp_path, patch):
+    recipe = tree(sft__keep_every=2)
+    go(tmp_path, patch, recipe)
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    (row,) = [
+        row
+        for row in ledger.read()
+        if (row.step, row.domain, row.split) == (2, "mcqa", "validation")
+    ]
+    ledger.upsert([replace(row, value=1.0, low=0.9, high=1.0)])
+    mopd = {"name": "mopd", "kind": "distill", "steps": 1, "prompts": 1, "max_tokens": 4}
+    recipe["stages"].append(mopd | {"warmup": 0})
+    go(tmp_path, patch, recipe)
+    stages = json.loads((tmp_path / "run.json").read_text())["stages"]
+    # Everything else scores 0, so the student's own start teaches the other domain.
+    assert stages[-1]["teachers"] == {"arithmetic": "rl", "mcqa": "sft:2"}
 
 
 def test_rollouts_of_the_last_steps_alone(tmp_path, patch):
@@ -339,7 +360,11 @@ def test_what_decided_steps_already_made_needs_from_here(tmp_path, patch):
     assert said.index("--from-here") < said.index("--redo rl removes rl (3 steps, 0.0 h)")
     assert (tmp_path / "run.json").read_bytes() == before, "a refusal changes nothing"
     go(tmp_path, patch, other, from_here=True)
-    assert changes_of(tmp_path) == [("rl", 2, "rl.temperature", "changed from step 3")]
+    # Evaluation samples a domain as its last rl stage does, so every score is another one.
+    assert sorted(changes_of(tmp_path)) == [
+        ("rl", 2, "evaluate.temperature", "scores"),
+        ("rl", 2, "rl.temperature", "changed from step 3"),
+    ]
 
 
 def test_what_was_made_is_refused_and_every_loss_is_named(reference, tmp_path, patch):

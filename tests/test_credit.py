@@ -1,6 +1,7 @@
 """Verdicts -> signal: advantages, overlong rules, group mask, tool tokens."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linn.domains.base import Domain
-from linn.play.credit import advantages, grouped, informative, samples_of
+from linn.play.credit import advantages, grouped, informative, judged_rewards, samples_of
 from linn.types import Group, Prompt, Reply, Rollout, Turn, Verdict
 
 finite = st.floats(-10, 10).map(lambda x: round(x, 3))
@@ -57,6 +58,14 @@ def test_advantages_match_numpy(rewards):
     assert np.allclose(advantages(rewards, std="none"), r - r.mean())
     others = np.array([r[np.arange(len(r)) != i].mean() for i in range(len(r))])
     assert np.allclose(advantages(rewards, "leave_one_out", "none"), r - others)
+    for std, ddof in (("population", 0), ("sample", 1)):
+        # Baseline and deviation are of the same set; without any deviation nothing is divided.
+        expected = []
+        for i, mean in enumerate(others):
+            rest = r[np.arange(len(r)) != i]
+            same = rest.max() - rest.min() <= 1e-9
+            expected.append((r[i] - mean) / (1 if same else rest.std(ddof=ddof) + 1e-6))
+        assert np.allclose(advantages(rewards, "leave_one_out", std), expected)
 
 
 @given(st.lists(st.integers(-9, 9), min_size=2, max_size=8), st.floats(0.5, 20), st.floats(-50, 50))
@@ -118,3 +127,35 @@ def test_a_judge_decides_over_the_group():
         and informative(group)
         and group.rollouts[1].verdict.metrics["quality"] == 1
     )
+
+
+def undecided(reward: float) -> Rollout:
+    return replace(rollout(reward), verdict=Verdict(reward, undecided=True))
+
+
+@pytest.mark.parametrize("unjudged", [rollout(0, "failed"), undecided(3)])
+def test_what_nobody_judged_leaves_the_groups_statistics(unjudged):
+    rollouts = (rollout(1), rollout(1), rollout(0), unjudged)
+    group = Group(rollouts, tuple(r.verdict.reward for r in rollouts))
+    alone = samples_of([Group(rollouts[:3], (1.0, 1.0, 0.0))])
+    samples = samples_of([group])
+    assert [s.advantage for s in samples[:3]] == [s.advantage for s in alone]
+    assert not any(samples[3].mask) and not any(samples[3].advantage)
+
+    # Three equal rewards and a crash say nothing: they are no group of unequal rewards.
+    equal = Group((rollout(1), rollout(1), rollout(1), unjudged), (1.0, 1.0, 1.0, 0.0))
+    assert not informative(equal) and not any(any(s.advantage) for s in samples_of([equal]))
+
+
+def test_a_group_that_nobody_judged_is_masked():
+    group = Group((undecided(3), undecided(3.5)), (3.0, 3.5))
+    assert not informative(group) and judged_rewards(group) == []
+    assert not any(any(s.mask) for s in samples_of([group]))
+    assert not any(any(s.mask) for s in samples_of([group], group_mask=0.5))
+
+
+def test_a_crashed_sibling_is_compared_with_nobody():
+    (group,) = groups_of([rollout(1), rollout(0, "failed"), rollout(1)], 3, {"plain": Ranked()})
+    assert group.rewards == (0.0, 0.0, 1.0), "two were ranked, the crashed one was not shown"
+    (group,) = groups_of([rollout(0, "failed")] * 2, 2, {"plain": Ranked()})
+    assert group.rewards == (0.0, 0.0) and not informative(group)

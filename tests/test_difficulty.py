@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from linn.cli.main import app
 from linn.domains.base import Domain
-from linn.errors import InfrastructureError, UserError
+from linn.errors import InfrastructureError, RunFailed, UserError
 from linn.judges.endpoint import EndpointJudge
 from linn.offline import difficulty
 from linn.offline.difficulty import (
@@ -101,6 +101,41 @@ def test_rates_are_how_often_rows_were_solved(tmp_path):
     by_difficulty = [[rates[line].share for line in rates if (line - 1) % 7 == d] for d in range(7)]
     means = [sum(s) / len(s) for s in by_difficulty]
     assert means[0] == 1.0 and means[6] == 0.0 and means == sorted(means, reverse=True)
+
+
+class Breaking(Thrower):
+    """Its grader breaks at the first rollouts of each row: at `often` of them."""
+
+    often = 1
+
+    async def rollouts(self, jobs, domain):
+        made = await super().rollouts(jobs, domain)
+        return [
+            replace(one, status="failed", error="grader: boom", verdict=Verdict(0.0))
+            if one.sibling < self.often
+            else one
+            for one in made
+        ]
+
+
+def test_failed_rollouts_leave_the_rates_and_too_many_stop_the_measurement(tmp_path):
+    path = rows_file(tmp_path, 20)
+    whole, kept = run(path, tmp_path / "whole", Thrower()), tmp_path / "kept"
+    rates = run(path, kept, Breaking())
+    assert all(rate.total == 15 and rate.share == rate.passed / 15 for rate in rates.values())
+    assert all(0 <= whole[line].passed - rate.passed <= 1 for line, rate in rates.items())
+    assert run(path, kept, Thrower(0)) == rates, "the file keeps how many were judged"
+
+    often = Breaking()
+    often.often = 8
+    with pytest.raises(RunFailed, match=r"rows from line 1: 160 of 320 rollouts of dice.*boom"):
+        run(path, tmp_path / "often", often)
+
+
+def test_a_row_of_which_nothing_was_judged_has_no_rate_and_goes(tmp_path):
+    rates = {1: Rate(0, 0, 0.0), 2: Rate(0, 4, 0.0), 3: Rate(2, 4, 0.5)}
+    assert chosen(rates, 0.0, 1.0, 0) == {2, 3}
+    assert "n = 2" in histogram(rates) and "no rollout" in histogram({1: Rate(0, 0, 0.0)})
 
 
 @pytest.mark.parametrize("dies_after", [0, 1, 2])

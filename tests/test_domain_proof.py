@@ -265,6 +265,7 @@ def test_without_a_readable_answer_nothing_is_earned_or_trained() -> None:
         verdicts is not None
         and verdicts[0].reward == 0.0
         and verdicts[0].metrics["unreliable"] == 1.0
+        and verdicts[0].undecided
     )
     assert domain.judge(prompt, [said("2 = 2 * 1")]) is None
     alone = domain.verify(prompt, said("2 = 2 * 1"))

@@ -470,6 +470,7 @@ def test_a_judge_scores_what_applies_and_is_not_asked_about_the_rest() -> None:
     assert verdicts[2].metrics == {"applied": 1.0, "unreliable": 1.0} and verdicts[1].metrics == {
         "applied": 0.0
     }
+    assert [v.undecided for v in verdicts] == [False, False, True, False, False]
     assert domain.judge(prompt, replies) is None, "nobody was asked"
     assert domain.verify(prompt, replies[0]).reward == 0.0
     assert (

@@ -4,12 +4,13 @@ import asyncio
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from support.injections import INJECTIONS
 
 from linn.domains.preference import Preference, RowExtras
-from linn.errors import UserError
+from linn.errors import RunFailed, UserError
 from linn.judges.pairwise import (
     Comparison,
     Shaping,
@@ -84,7 +85,8 @@ class Saying(Fair):
 def judged(domain: Preference, judge: Fair, *texts: str, prompt: Prompt = PROMPT):
     replies = [Reply(t, "my secret thought") for t in texts]
     siblings = Siblings(domain, prompt, replies)
-    (verdicts,) = asyncio.run(Judges({"preference": judge}).verdicts([siblings], 0))
+    judges = Judges({"preference": judge}, max_unreadable={"preference": 1.0})
+    (verdicts,) = asyncio.run(judges.verdicts([siblings], 0))
     return verdicts
 
 
@@ -176,7 +178,8 @@ def test_a_reply_alone_is_scored_or_compared_with_the_reference_both_ways():
         ].reward
         == 0.5
     ), "a judge of places"
-    assert judged(PLAIN, Saying("?"), GOOD, prompt=weak)[0].reward == 0.5
+    unread = judged(PLAIN, Saying("?"), GOOD, prompt=weak)[0]
+    assert unread.reward == 0.5 and unread.undecided
     genrm = Preference(judged=True, layout="genrm")
     assert judged(genrm, Fair(), GOOD, prompt=weak)[0].reward == 1.0
     assert judged(genrm, Fair(), GOOD) is None, (
@@ -243,9 +246,42 @@ def test_hostile_replies_stay_within_their_marks_and_earn_the_least(text, layout
 )
 def test_a_judge_of_rubbish_moves_nobody(text):
     judge = Saying(text)
-    assert [v.reward for v in judged(PLAIN, judge, GOOD, "no", "x")] == [3.0, 3.0, 3.0]
+    # Long thoughts and short ones: no length term either where the judge decided nothing.
+    assert all(v.undecided for v in judged(PLAIN, judge, GOOD, "no", "x"))
     assert len(judge.asked) == 3 * 4, "asked again three times"
-    assert judged(PLAIN, judge, "x")[0].reward == 0.5
+    assert judged(PLAIN, judge, "x")[0].undecided
+    siblings = Siblings(PLAIN, PROMPT, [Reply(GOOD), Reply("no"), Reply("x")])
+    with pytest.raises(RunFailed, match=r"preference: 3 of 3 .*max_unreadable 0.2.*the first: "):
+        asyncio.run(Judges({"preference": judge}).verdicts([siblings], 0))
+
+
+class HalfReadable(Fair):
+    """Says nothing about comparisons in which `mute` takes part."""
+
+    def verdict(self, conversation) -> str:
+        text = "".join(message.content for message in conversation)
+        return "I cannot tell" if "mute" in text else super().verdict(conversation)
+
+
+def test_comparisons_without_a_verdict_leave_the_mean():
+    readable = judged(PLAIN, Fair(), GOOD, "no", "they sing")
+    partly = judged(PLAIN, HalfReadable(), GOOD, "no", "they sing", "a mute answer, far longer")
+    assert [v.reward for v in partly[:3]] == [v.reward for v in readable]
+    assert partly[3].undecided
+
+
+def test_one_unreadable_place_leaves_the_other_to_decide():
+    weak = replace(PROMPT, hidden=RowExtras(reference="they sing"))
+
+    class Once(Fair):
+        def verdict(self, conversation) -> str:
+            text = conversation[-1].content
+            first = text.index(GOOD) < text.index("they sing")
+            return "?" if first else super().verdict(conversation)
+
+    (verdict,) = judged(PLAIN, Once(), GOOD, prompt=weak)
+    assert verdict.reward == 1.0 and not verdict.undecided
+    assert verdict.note == "won 1 shown second, against the reference"
 
 
 @pytest.mark.parametrize(

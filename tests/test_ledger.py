@@ -1,12 +1,11 @@
-"""The ledger: intervals against known values and repetition, rows against crashes.
+"""The ledger: intervals against published values, rows against crashes.
 
-And the rules that read the rows.
+And the rules that read the rows. How well they do in repetition: test_statistics.py.
 """
 
 from __future__ import annotations
 
 import math
-import random
 import sys
 from pathlib import Path
 
@@ -19,18 +18,24 @@ from linn.ledger import (
     Interval,
     Ledger,
     best,
-    bootstrap,
     changes,
     difference,
+    discoveries,
     gains,
+    gap_share,
     latest,
+    loss_line,
     mean,
-    recovery,
+    paired,
     regressions,
+    row_at,
     score,
-    teachers,
+    taught_domain,
     wilson,
 )
+from linn.ledger.intervals import normal, student
+from linn.ledger.rewards import RewardFiles, write_rewards
+from linn.ledger.teachers import teacher_of
 from linn.types import Score
 
 
@@ -51,52 +56,28 @@ def test_wilson_matches_published_values() -> None:
         (0, 20, 0.0, 0.1611),
         (1, 29, 0.0061, 0.1718),
     ]:
-        got = wilson(right, n)
+        got = wilson(right / n, n)
         assert abs(got[0] - low) < 6e-5 and abs(got[1] - high) < 6e-5, (right, n, got)
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_share_within_zero_and_one(case: tuple[int, int]) -> None:
     right, n = case
-    low, high = wilson(right, n)
+    low, high = wilson(right / n, n)
     assert 0 <= low <= right / n <= high <= 1 and low < high
-    mirrored = wilson(n - right, n)
+    mirrored = wilson((n - right) / n, n)
     assert math.isclose(mirrored[0], 1 - high, abs_tol=1e-12) and math.isclose(
         mirrored[1], 1 - low, abs_tol=1e-12
     )
 
 
-@pytest.mark.slow
-def test_intervals_cover_as_often_as_they_say() -> None:
-    rng = random.Random(5)
-    hits = sum(
-        low <= 0.3 <= high
-        for low, high in (
-            wilson(sum(rng.random() < 0.3 for _ in range(100)), 100) for _ in range(1000)
-        )
-    )
-    assert 925 <= hits <= 975
-    hits = sum(
-        low <= 0.5 <= high
-        for low, high in (bootstrap([rng.random() for _ in range(40)], i) for i in range(100))
-    )
-    assert 86 <= hits <= 100
-
-
-def test_bootstrap_is_the_same_for_the_same_seed_and_holds_the_mean() -> None:
-    values = [0.1, 0.5, 0.9, 0.25, -1.5, 3.0]
-    assert bootstrap(values, 7) == bootstrap(values, 7) != bootstrap(values, 8)
-    low, high = bootstrap(values, 7)
-    assert low <= math.fsum(values) / 6 <= high and bootstrap([0.3], 1) == (0.3, 0.3)
-
-
 def test_score_chooses_the_interval_by_the_rewards() -> None:
-    assert (share("a", 60).low, share("a", 60).high) == wilson(60, 200)
+    assert (share("a", 60).low, share("a", 60).high) == wilson(0.3, 200)
     graded = score("a", 1, "d", "test", "accuracy", [0.25, 0.5, 1.0] * 30)
     assert (
         graded.n == 90
         and graded.low < graded.value < graded.high
-        and (graded.low, graded.high) != wilson(52.5, 90)
+        and wilson(52.5 / 90, 90)[0] < graded.low  # graded rewards vary less than 0 and 1
     )
     constant = score("a", 1, "d", "test", "accuracy", [0.5] * 50)
     assert constant.low < 0.4 and constant.high > 0.6  # equal rewards are not certainty
@@ -160,6 +141,15 @@ GOOD = (
 )
 
 
+def test_a_row_of_linn_0_1_has_no_column_of_failures(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(GOOD)
+    (row,) = Ledger(path).read()
+    assert row.failed == 0
+    Ledger(path).upsert([row])
+    assert b'"failed": 0}' in path.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
@@ -209,84 +199,68 @@ def test_a_leftover_of_a_crashed_write_is_no_harm(tmp_path: Path) -> None:
     assert Ledger(path).read() == [share("a", 1)]
 
 
-# ---------------------------------------------------------------- best and teachers
+# ---------------------------------------------------------------- two evaluations
 
 
-def validation(levels: dict[str, int], n: int = 200) -> list[Score]:
-    return [share(stage, right, n, split="validation") for stage, right in levels.items()]
+def prompts(rewards: list[float], first: int = 0) -> dict[str, float]:
+    return {f"p{first + i}": reward for i, reward in enumerate(rewards)}
 
 
-def test_best_takes_the_earliest_inside_the_interval_of_the_highest() -> None:
-    stages = ["a", "b", "c", "d"]
-    rows = validation({"a": 100, "b": 150, "c": 155, "d": 120})
-    got = best(rows, "math", stages)
-    assert got is not None and got.stage == "b"  # c is higher by 0.025, inside its own interval
-    got = best(validation({"a": 100, "b": 130, "c": 155, "d": 120}), "math", stages)
-    assert got is not None and got.stage == "c"  # 0.125 higher: truly better
-    got = best(rows, "math", ["d", "c", "a"])
-    assert got is not None and got.stage == "c"  # only the stages that were asked for
+def test_paired_difference_by_hand() -> None:
+    # Agresti and Min 2005: half a pair in each cell, then Wald. Of 100 prompts 20 were lost and 8
+    # gained: centre -12/102, variance (29/102 - centre²)/102.
+    before = prompts([1.0] * 20 + [0.0] * 8 + [1.0] * 72)
+    after = prompts([0.0] * 20 + [1.0] * 8 + [1.0] * 72)
+    got = paired(before, after)
+    assert got is not None and got.pairs == 100 and math.isclose(got.value, -0.12)
+    centre = -12 / 102
+    half = 1.984217 * math.sqrt((29 / 102 - centre**2) / 102)  # Student's quantile at 99
+    assert abs(got.low - (centre - half)) < 1e-5 and abs(got.high - (centre + half)) < 1e-5
+    assert got.p < 0.05 and got.high < 0
+    back = paired(after, before)
+    assert back is not None and math.isclose(back.low, -got.high) and math.isclose(back.p, got.p)
+
+
+def test_students_quantiles_are_the_tables() -> None:
+    for freedom, quantile in ((10, 2.2281), (30, 2.0423), (299, 1.9679)):
+        assert abs(student(1.959964, freedom) - quantile) < 2e-3
+        assert math.isclose(normal(student(1.7, freedom), freedom), 1.7)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
+def test_an_interval_and_its_test_agree(pairs: list[tuple[int, int]]) -> None:
+    before = prompts([a / 4 for a, _ in pairs])
+    after = prompts([b / 4 for _, b in pairs])
+    got = paired(before, after)
+    assert got is not None and got.low <= got.value <= got.high and got.low < got.high
+    if abs(got.p - 0.05) > 1e-9:
+        assert (got.p < 0.05) == (got.low > 0 or got.high < 0)
+
+
+def test_nothing_moved_is_not_certainty() -> None:
+    same = prompts([1.0, 0.0] * 100)
+    got = paired(same, same)
+    assert got is not None and got.value == 0 and got.p == 1 and 0.005 < got.high < 0.02
+
+
+def test_only_shared_prompts_are_compared_and_few_of_them_are_too_few() -> None:
+    before, after = prompts([1.0] * 100), prompts([0.0] * 100, first=40)
+    got = paired(before, after)
+    assert got is not None and got.pairs == 60 and got.value == -1
+    assert paired(before, prompts([0.0] * 100, first=60)) is None  # 40 of 100
+    assert paired(before, prompts([0.0] * 500)) is not None  # the test set grew
+    assert paired({}, after) is None
+
+
+def test_discoveries_by_benjamini_and_hochbergs_example() -> None:
+    # Benjamini and Hochberg 1995, section 3.2: 15 p-values, at 0.05 the first four.
+    p_values = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459]
+    p_values += [0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0]
+    assert discoveries(p_values) == [True] * 4 + [False] * 11
+    assert discoveries(p_values[::-1]) == [False] * 11 + [True] * 4
     assert (
-        best(rows, "math", []) is None
-        and best(rows, "code", stages) is None
-        and best(rows, "math", stages, "test") is None
+        discoveries([]) == [] and discoveries([0.05]) == [True] and discoveries([0.06]) == [False]
     )
-
-
-def test_best_uses_the_boundary_itself_and_run_order_not_file_order() -> None:
-    top = share("late", 150, split="validation")
-    edge = Score("early", 1, "math", "validation", "accuracy", top.low, 200, 0.0, 1.0)
-    below = Score(
-        "first", 1, "math", "validation", "accuracy", math.nextafter(top.low, 0), 200, 0.0, 1.0
-    )
-    got = best([top, edge, below], "math", ["first", "early", "late"])
-    assert got is not None and got.stage == "early"
-
-
-def test_a_stage_is_judged_by_its_last_step() -> None:
-    rows = [
-        share("a", 190, split="validation", step=5),
-        share("a", 50, split="validation", step=10),
-        share("b", 100, split="validation"),
-    ]
-    got = best(rows, "math", ["a", "b"])
-    assert got is not None and got.stage == "b"
-    assert latest(rows, "validation", "accuracy")["a", "math"].step == 10
-
-
-def test_noise_does_not_move_the_teacher_and_a_better_one_wins() -> None:
-    rng = random.Random(3)
-
-    def run(levels: list[float]) -> str:
-        # Half of the noise is the prompt's own, as on a fixed validation split.
-        prompts = [rng.random() for _ in range(250)]
-        stages = [f"s{i}" for i in range(len(levels))]
-        rows = []
-        for stage, level in zip(stages, levels, strict=True):
-            right = sum(
-                (prompt if rng.random() < 0.7 else rng.random()) < level for prompt in prompts
-            )
-            rows.append(share(stage, right, 250, split="validation"))
-        got = best(rows, "math", stages)
-        assert got is not None
-        return got.stage
-
-    same = [run([0.3, 0.6, 0.6, 0.6, 0.6, 0.6]) for _ in range(200)]
-    better = [run([0.3, 0.6, 0.6, 0.6, 0.72, 0.6]) for _ in range(200)]
-    assert same.count("s1") > 160 and same.count("s0") == 0
-    assert better.count("s4") > 180
-
-
-def test_teachers_names_one_stage_a_domain_and_skips_the_unmeasured() -> None:
-    rows = [
-        *validation({"a": 100, "b": 180}),
-        share("a", 150, domain="code", split="validation"),
-        share("b", 20, domain="code", split="validation"),
-    ]
-    rows.append(share("b", 200, domain="code", split="test"))  # the test split has no say
-    assert teachers(rows, ["math", "code", "proof"], ["a", "b"]) == {"math": "b", "code": "a"}
-
-
-# ---------------------------------------------------------------- changes and recovery
 
 
 def test_difference_matches_newcombes_example() -> None:
@@ -295,6 +269,11 @@ def test_difference_matches_newcombes_example() -> None:
     assert (
         abs(by.value - 0.2) < 1e-12 and abs(by.low - 0.0524) < 6e-5 and abs(by.high - 0.3339) < 6e-5
     )
+    assert by.p < 0.05 and not by.paired
+    assert difference(share("b", 48, 80), share("a", 48, 80)).p == 1
+
+
+# ---------------------------------------------------------------- changes
 
 
 def test_regressions_and_gains_are_against_the_parent() -> None:
@@ -310,50 +289,182 @@ def test_regressions_and_gains_are_against_the_parent() -> None:
     assert [change.stage for change in changes(rows, parents)] == ["sft", "rl", "branch", "late"]
     lost = regressions(rows, parents)[0]
     assert lost.before.stage == "sft" and lost.after.value == 0.4 and lost.by.high < 0
+    assert "not prompt by prompt" in loss_line(lost)
     assert (
         regressions(rows, parents, "validation") == []
         and changes(rows, {"rl": "nowhere", "sft": None}) == []
     )
 
 
-def test_unchanged_domains_are_rarely_flagged() -> None:
-    rng = random.Random(11)
-    flags = 0
-    for _ in range(400):
-        rows = [share(stage, sum(rng.random() < 0.5 for _ in range(200))) for stage in "ab"]
-        flags += len(regressions(rows, {"a": None, "b": "a"}))
-    assert flags <= 20  # 2.5 % of 400 is 10
+def kept(tmp_path: Path, rewards: dict[str, list[float]], split: str = "test") -> list[Score]:
+    """Rows of stages, and their rewards on disk as a run leaves them."""
+    rows = []
+    for stage, values in rewards.items():
+        row = score(stage, 10, "math", split, "accuracy", values)  # type: ignore[arg-type]
+        write_rewards(tmp_path / stage, 10, {("math", split, "accuracy"): prompts(values)})
+        rows.append(row)
+    return rows
 
 
-def test_recovery_by_hand() -> None:
-    start, teacher = share("start", 60), share("teacher", 160)
-    exact = recovery(start, share("mopd", 110), teacher)
+def test_pairs_show_a_loss_that_two_rows_alone_hide(tmp_path: Path) -> None:
+    before = [1.0] * 150 + [0.0] * 150
+    after = [0.0] * 20 + [1.0] * 130 + [0.0] * 148 + [1.0] * 2  # 6 points, most prompts as before
+    rows = kept(tmp_path, {"a": before, "b": after})
+    files = RewardFiles({"a": tmp_path / "a", "b": tmp_path / "b"})
+    parents = {"a": None, "b": "a"}
+    assert regressions(rows, parents) == []
+    (lost,) = regressions(rows, parents, rewards=files)
+    assert lost.by.pairs == 300 and math.isclose(lost.by.value, -0.06)
+    assert loss_line(lost).endswith("n 300)")
+
+
+def test_rewards_of_another_measurement_are_not_taken(tmp_path: Path) -> None:
+    (row,) = kept(tmp_path, {"a": [1.0, 0.0, 1.0]})
+    folders = {"a": tmp_path / "a"}
+    assert RewardFiles(folders)(row) == {"p0": 1.0, "p1": 0.0, "p2": 1.0}
+    path = tmp_path / "a/rewards/step-0010.jsonl"
+    text = path.read_text()
+    for other in (text.replace('"p1": 0.0', '"p1": 1.0'), text.replace('"p1": 0.0, ', ""), "{", ""):
+        path.write_text(other)
+        assert RewardFiles(folders)(row) == {}
+    path.unlink()
+    assert RewardFiles(folders)(row) == {} == RewardFiles({})(row)
+
+
+def test_rewards_of_linn_0_1_are_read_from_the_replies(tmp_path: Path) -> None:
+    folder = tmp_path / "a/evals"
+    folder.mkdir(parents=True)
+    lines = [
+        f'{{"prompt_id": "p{i}", "domain": "math", "reward": {i % 2}.0, "text": "x"}}\n'
+        for i in range(200)
+    ]
+    (folder / "test-accuracy.jsonl").write_text("".join(lines) + "{cut sh")
+    rewards = RewardFiles({"a": tmp_path / "a"})(share("a", 100))
+    assert len(rewards) == 200 and rewards["p1"] == 1.0
+
+
+def test_measuring_another_cell_at_the_same_step_keeps_the_first(tmp_path: Path) -> None:
+    write_rewards(tmp_path, 3, {("math", "test", "accuracy"): {"p": 1.0}})
+    write_rewards(tmp_path, 3, {("math", "validation", "accuracy"): {"q": 0.5}})
+    files = RewardFiles({"a": tmp_path})
+    assert files(score("a", 3, "math", "test", "accuracy", [1.0])) == {"p": 1.0}
+    assert files(score("a", 3, "math", "validation", "accuracy", [0.5])) == {"q": 0.5}
+
+
+# ---------------------------------------------------------------- best and teachers
+
+
+def validation(levels: dict[str, int], n: int = 200) -> list[Score]:
+    return [share(stage, right, n, split="validation") for stage, right in levels.items()]
+
+
+def test_best_is_the_highest_at_its_last_step_and_the_earliest_of_equals() -> None:
+    rows = validation({"a": 100, "b": 155, "c": 155, "d": 120})
+    rows.append(share("d", 190, split="validation", step=5))
+    got = best(rows, "math", ["a", "b", "c", "d"])
+    assert got is not None and got.stage == "b"
+    got = best(rows, "math", ["d", "c", "a"])
+    assert got is not None and got.stage == "c"
+    assert best(rows, "math", []) is None and best(rows, "math", ["a"], "test") is None
+    assert latest(rows, "validation", "accuracy")["d", "math"].step == 10
+
+
+LINE = ("rl", "sft", "base")
+"""The student starts from `rl`, which came from `sft`; `branch` came from `sft` too."""
+
+
+def teacher(levels: dict[str, int], n: int = 200) -> tuple[str, str]:
+    choice = teacher_of(validation(levels, n), "math", LINE, lambda row: True)
+    assert choice is not None
+    return choice.row.stage, choice.why
+
+
+def test_the_highest_teaches_where_it_is_ahead() -> None:
+    assert teacher({"base": 20, "sft": 80, "rl": 100, "branch": 160}) == ("branch", "best")
+    assert teacher({"base": 20, "sft": 160, "rl": 100, "branch": 80}) == ("sft", "best")
+
+
+def test_a_teacher_that_is_not_ahead_of_the_student_gives_way_to_it() -> None:
+    assert teacher({"base": 20, "sft": 101, "rl": 100, "branch": 102}) == ("rl", "student")
+    # Everything at 0 %: nobody is ahead of the student, least of all the base.
+    assert teacher({"base": 0, "sft": 0, "rl": 0, "branch": 0}) == ("rl", "student")
+    assert teacher({"base": 50, "sft": 60, "rl": 100, "branch": 60}) == ("rl", "student")
+
+
+def test_a_tie_goes_to_the_students_own_line() -> None:
+    assert teacher({"base": 20, "sft": 158, "rl": 100, "branch": 160}) == ("sft", "tie")
+    # `sft` ties with the highest, but the student has it already.
+    assert teacher({"base": 20, "sft": 108, "rl": 100, "branch": 112})[0] == "branch"
+
+
+def test_checkpoints_kept_within_a_stage_compete() -> None:
+    rows = [
+        *validation({"base": 20, "sft": 80, "rl": 100}),
+        share("sft", 170, split="validation", step=4),
+    ]
+    choice = teacher_of(rows, "math", LINE, lambda row: True)
+    assert choice is not None and (choice.row.stage, choice.row.step) == ("sft", 4)
+    # Its weights are gone, so it teaches nobody.
+    choice = teacher_of(rows, "math", LINE, lambda row: row.step == 10)
+    assert choice is not None and choice.row.stage == "rl"
+    assert row_at(rows, "sft:4", "math", "validation", "accuracy") == rows[-1]
+    assert row_at(rows, "sft", "math", "validation", "accuracy") == rows[1]
+    assert row_at(rows, "sft:5", "math", "validation", "accuracy") is None
+
+
+def test_the_test_split_has_no_say_and_an_unmeasured_domain_no_teacher() -> None:
+    rows = [*validation({"sft": 100, "rl": 90}), share("rl", 200)]
+    choice = teacher_of(rows, "math", LINE, lambda row: True)
+    assert choice is not None and choice.row.split == "validation"
+    assert teacher_of(rows, "code", LINE, lambda row: True) is None
+    # A student that was never measured cannot be compared: the highest teaches.
+    choice = teacher_of(validation({"sft": 100, "branch": 90}), "math", LINE, lambda row: True)
+    assert choice is not None and (choice.row.stage, choice.why) == ("sft", "best")
+
+
+# ---------------------------------------------------------------- recovery
+
+
+def closed(start: int, after: int, top: int) -> Interval | None:
+    """The share of the gap, of rows in 200 without their prompts."""
+    rows = share("start", start), share("mopd", after), share("teacher", top)
+    return gap_share([taught_domain("teacher", *rows)]).share
+
+
+def test_the_share_of_the_gap_by_hand() -> None:
+    exact = closed(60, 110, 160)
     assert exact is not None and math.isclose(exact.value, 0.5) and exact.low < 0.5 < exact.high
-    full = recovery(start, teacher, teacher)
+    full, worse, beyond = closed(60, 160, 160), closed(60, 40, 160), closed(60, 180, 160)
     assert full is not None and full.value == 1.0
-    worse = recovery(start, share("mopd", 40), teacher)
     assert worse is not None and math.isclose(worse.value, -0.2) and worse.low < -0.2 < worse.high
-    beyond = recovery(start, share("mopd", 180), teacher)
     assert beyond is not None and math.isclose(beyond.value, 1.2)
-    assert recovery(start, start, share("t", 65)) is None  # inside the start's interval
-    assert recovery(start, start, share("t", 20)) is None  # worse than the start
-    edge = Score("t", 1, "math", "test", "accuracy", start.high, 200, 0, 1)
-    assert recovery(start, start, edge) is None
+    assert closed(60, 60, 65) is None  # a gap that cannot be told from 0 is not divided by
+    assert closed(60, 60, 20) is None  # the teacher stands below
 
 
-def test_recovery_interval_covers() -> None:
-    rng = random.Random(2)
-    hits = trials = 0
-    for _ in range(400):
-        rows = [
-            share(name, sum(rng.random() < level for _ in range(250)), 250)
-            for name, level in (("s", 0.3), ("m", 0.54), ("t", 0.6))
-        ]
-        got = recovery(*rows)
-        if got is not None:
-            trials += 1
-            hits += got.low <= 0.8 <= got.high
-    assert trials == 400 and 0.92 <= hits / trials <= 0.99
+def test_the_share_is_pooled_over_every_domain_also_where_the_start_itself_teaches() -> None:
+    start, after = share("start", 60), share("mopd", 110)
+    gained = taught_domain("teacher", start, after, share("teacher", 160))
+    anchor = taught_domain("start", start, share("mopd", 50), start)
+    assert anchor.is_anchor and anchor.gap.value == 0 and anchor.gap_variance == 0
+    pooled = gap_share([gained, anchor])
+    assert pooled.share is not None and math.isclose(pooled.share.value, (50 - 10) / 100)
+    assert gap_share([anchor]).share is None
+
+
+def test_the_share_is_taken_prompt_by_prompt(tmp_path: Path) -> None:
+    start = [1.0] * 60 + [0.0] * 140
+    rewards = {
+        "start": start,
+        "mopd": [1.0] * 80 + [0.0] * 120,
+        "teacher": [1.0] * 90 + [0.0] * 110,
+    }
+    rows = kept(tmp_path, rewards)
+    files = RewardFiles({stage: tmp_path / stage for stage in rewards})
+    near = gap_share([taught_domain("teacher", *rows, rewards=files)]).share
+    far = gap_share([taught_domain("teacher", *rows)]).share
+    assert near is not None and far is not None and math.isclose(near.value, far.value)
+    assert near.high - near.low < (far.high - far.low) / 2
 
 
 def test_mean_of_intervals() -> None:

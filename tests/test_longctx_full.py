@@ -17,7 +17,7 @@ from linn.domains.longctx.needles import NEEDLES, tokens_in
 from linn.errors import UserError
 from linn.judges.equivalence import DIFFERENT, EQUAL, read_equivalence
 from linn.judges.panel import Judges, Siblings
-from linn.types import Reply
+from linn.types import Reply, Verdict
 
 
 def domain(task: str | None = None, tokens: int = 1_000, **options) -> LongContext:
@@ -232,11 +232,16 @@ class Saying(Fair):
 
 
 def rewards(judge: Fair, *texts: str, by: LongContext = JUDGED) -> list[float]:
+    return [verdict.reward for verdict in verdicts_of(judge, *texts, by=by)]
+
+
+def verdicts_of(judge: Fair, *texts: str, by: LongContext = JUDGED) -> list[Verdict]:
     prompt = by.from_row(ROW, 0)
     siblings = Siblings(by, prompt, [Reply(t, "Jones") for t in texts])
-    (verdicts,) = asyncio.run(Judges({"longctx": judge}).verdicts([siblings], 0))
+    judges = Judges({"longctx": judge}, max_unreadable={"longctx": 1.0})
+    (verdicts,) = asyncio.run(judges.verdicts([siblings], 0))
     assert verdicts is not None
-    return [v.reward for v in verdicts]
+    return verdicts
 
 
 def test_what_is_not_exact_is_asked():
@@ -366,7 +371,9 @@ def test_hostile_replies_earn_nothing(text):
     ],
 )
 def test_a_judge_of_rubbish_finds_no_equivalence(text):
-    assert rewards(Saying(text), "Mrs Smith", "anna smith") == [0.0, 1.0]
+    asked, exact = verdicts_of(Saying(text), "Mrs Smith", "anna smith")
+    assert asked.undecided and asked.reward == 0.0, "neither equivalent nor not"
+    assert not exact.undecided and exact.reward == 1.0
 
 
 def test_the_last_label_counts():

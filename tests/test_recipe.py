@@ -9,6 +9,7 @@ from linn.errors import UserError
 from linn.recipe import load as recipes
 from linn.recipe.explain import every_key
 from linn.recipe.stages import DistillConfig, RlConfig, SftConfig
+from linn.run.agreement import Effect, differences_of_run
 
 TREE = {
     "name": "x",
@@ -136,9 +137,8 @@ def test_learning_rate_warms_up_and_falls():
         and rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
     )
     mopd = parsed().stages[3]
-    assert mopd.lr_at(0) == pytest.approx(2e-7 + 1.8e-6 / 30) and mopd.lr_at(29) == pytest.approx(
-        2e-6
-    ) == mopd.lr_at(50)
+    # Paper §4.4: the first step is taken at 2e-7 itself, the thirtieth at the peak.
+    assert mopd.lr_at(0) == 2e-7 and mopd.lr_at(29) == pytest.approx(2e-6) == mopd.lr_at(50)
 
 
 def test_a_stage_may_stop_before_its_schedule_does():
@@ -422,3 +422,48 @@ def test_the_gate_of_the_mismatch_follows_the_precision():
 
     assert gate("float32") == 1e-4 and gate("bfloat16") == 2.0
     assert gate("bfloat16", max_mismatch=0.5) == 0.5
+
+
+def sampled(evaluate: dict, **stage) -> dict[str, tuple[float, float]]:
+    stages = [
+        {"name": "one", "kind": "rl", "domains": {"math": 1}, "temperature": 0.7},
+        {"name": "two", "kind": "rl", "domains": {"math": 1, "mcqa": 1}, "top_p": 0.9, **stage},
+        {"name": "last", "kind": "distill", "temperature": 0.5},
+    ]
+    tree = {"name": "t", "domains": {"math": {}, "mcqa": {}, "code": {}}, "stages": stages}
+    return recipes.parse({**tree, "evaluate": evaluate}, "t").evaluation_sampling()
+
+
+def test_evaluation_samples_a_domain_as_its_last_rl_stage_does() -> None:
+    assert sampled({}) == {"math": (1.0, 0.9), "mcqa": (1.0, 0.9), "code": (1.0, 1.0)}
+    assert sampled({"temperature": 0.3}) == dict.fromkeys(("math", "mcqa"), (0.3, 0.9)) | {
+        "code": (0.3, 1.0)
+    }
+    by_domain = sampled({"temperature": {"code": 0.6}, "top_p": {"math": 0.5}}, temperature=2)
+    assert by_domain == {"math": (2.0, 0.5), "mcqa": (2.0, 0.9), "code": (0.6, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "says"),
+    [
+        ({"temperature": 0}, "temperature.*must be above 0"),
+        ({"top_p": {"math": 1.5}}, "top_p.*must be above 0 and at most 1"),
+        ({"temperature": {"maths": 1}}, "evaluate.temperature: domain 'maths' is not among"),
+    ],
+)
+def test_sampling_of_evaluation_that_cannot_be(evaluate, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        sampled(evaluate)
+
+
+def test_only_a_change_of_how_a_domain_is_sampled_changes_the_scores() -> None:
+    def recipe(evaluate: dict, **stage):
+        stages = [{"name": "s", "kind": "rl", "top_p": 0.9, **stage}]
+        tree = {"name": "t", "domains": {"math": {}}, "evaluate": evaluate, "stages": stages}
+        return recipes.parse(tree, "t")
+
+    said = recipe({"temperature": 1.0, "top_p": 0.9, "max_failed": 0.5})
+    (only,) = differences_of_run(recipe({}), said)
+    assert only.key == "evaluate.max_failed" and only.effect is Effect.NOTHING
+    (other,) = differences_of_run(recipe({}), recipe({}, temperature=0.5))
+    assert other.key == "evaluate.temperature" and other.effect is Effect.SCORES

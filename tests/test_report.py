@@ -17,7 +17,7 @@ import pytest
 from linn.data.tally import Tally
 from linn.errors import UserError
 from linn.ledger import Interval, Ledger, score
-from linn.report import build, recovery_table, table
+from linn.report import build, recovery, table
 from linn.report.files import read_run
 from linn.report.numbers import format_score, format_tick
 from linn.report.page import bar
@@ -121,8 +121,10 @@ def test_page_shows_every_stage_domain_and_curve(run_folder: Path) -> None:
     ):
         assert heading in seen
     assert seen.count("★") > len(DOMAINS) and "▼" in seen and "▲" in seen
-    sentence = r"mopd began below its teacher in \d+ of 11 domains and on average gave back \d+ %"
+    sentence = r"mopd closed \d+ % of the gap to its teachers, pooled over 11 taught domains"
     assert re.search(sentence, seen)
+    assert "Every change is taken prompt by prompt." in seen
+    assert "at most one in twenty is false" in seen
 
 
 def test_same_folder_same_bytes(run_folder: Path) -> None:
@@ -435,9 +437,12 @@ def test_table_marks_losses_gains_teachers_and_best() -> None:
     cells = table(rows, {"a": None, "b": "a"}, teachers={"math": ["b"]}).text()
     assert cells[2] == ["b", "0.80 ★ ▲0.30"]
 
-    lines, mean = recovery_table(rows, "c", "d", {"math": "b", "unmeasured": "b"})
-    assert [line.domain for line in lines] == ["math"]
-    assert mean is not None and math.isclose(mean.value, 6 / 70)
+    found = recovery(rows, "c", "d", {"math": "b", "unmeasured": "b"})
+    assert found is not None
+    assert [taught.domain for taught, _ in found.domains] == ["math"]
+    share = found.pooled.share
+    assert share is not None and math.isclose(share.value, 6 / 70)
+    assert recovery(rows, "c", "d", {"unmeasured": "b"}) is None
 
 
 def test_rows_that_a_stage_passed_over_are_on_the_page(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from linn.checkpoints import resolve
 from linn.errors import RunFailed, UserError
 from linn.recipe import load as recipes
 from linn.run.run import Run
-from linn.run.teachers import choose_teachers
+from linn.run.teachers import Candidates, choose_teachers
 
 pytestmark = pytest.mark.slow
 
@@ -233,8 +233,12 @@ def test_a_teacher_that_is_not_there_yet():
         choose_teachers(
             mopd,  # type: ignore[arg-type]
             domains=["arithmetic", "mcqa"],
-            earlier=["base", "sft", "rl"],
-            is_done=lambda stage: False,
+            candidates=Candidates(
+                earlier=["base", "sft", "rl"],
+                line=["rl", "sft", "base"],
+                last_step=lambda stage: 2,
+                is_there=lambda stage, step: False,
+            ),
             rows=[],
         )
 

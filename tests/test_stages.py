@@ -236,7 +236,14 @@ def test_arms_that_were_never_measured_cannot_be_compared(tmp_path):
 
 def test_the_table_of_a_comparison_fits_into_80_columns(tmp_path):
     def point(seed: int, step: int, value: float) -> dict:
-        return {"seed": seed, "step": step, "cpu_s": 12_345.6 * step, "value": value}
+        lead = value - (0.75, 0.9)[seed]  # of the seed's teachers
+        return {
+            "seed": seed,
+            "step": step,
+            "cpu_s": 12_345.6 * step,
+            "value": value,
+            "lead": {"value": lead, "low": lead - 0.06, "high": lead + 0.06, "paired": True},
+        }
 
     arms = {
         "mopd": [point(0, 0, 0.5), point(1, 0, 0.55), point(0, 10, 0.8), point(1, 10, 1.0)],
@@ -251,8 +258,15 @@ def test_the_table_of_a_comparison_fits_into_80_columns(tmp_path):
     assert rows[1] == ["10", "90.0%", "80.0%", "to", "100.0%", "123456"]
     table = lines[: lines.index(next(line for line in lines if line.startswith("teachers'")))]
     assert max(map(len, table)) <= 80
+    assert lines[-2].startswith("mopd is no longer below the teachers (prompt by prompt): seed 0")
     assert lines[-2].endswith("seed 0 step 10 (123456 CPU-s), seed 1 step 10 (123456 CPU-s)")
     assert lines[-1].endswith("seed 0 step 20 (246912 CPU-s), seed 1 never")
+
+    for points in arms.values():
+        for old in points:
+            del old["lead"]
+    (tmp_path / "compare.json").write_text(json.dumps(content))
+    assert table_of(tmp_path).splitlines()[-1].startswith("teachers' mean")
 
 
 def test_packed_batches_fill_rows_lose_no_sequence_and_resume_alike():

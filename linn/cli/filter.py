@@ -51,6 +51,14 @@ Reuse = Annotated[bool, typer.Option("--reuse", help="rows that have a pass_rate
 Resume = Annotated[
     bool, typer.Option(help="go on where an earlier measurement stood, or begin anew")
 ]
+MaxFailed = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="share of rollouts that may fail, environment or grader broken; above it, stop",
+    ),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="count and skip broken rows")]
 Judge = Annotated[
     str | None,
@@ -95,6 +103,7 @@ def filter_rows(
     temperature: Annotated[float, typer.Option(min=0, help="sampling temperature")] = 1.0,
     seed: Annotated[int, typer.Option(help="seed of sampling and of the shares")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="worker processes, for a checkpoint")] = 2,
+    max_failed: MaxFailed = 0.1,
     reuse: Reuse = False,
     resume: Resume = True,
     skip_bad: SkipBad = False,
@@ -134,6 +143,7 @@ def filter_rows(
         kept=Path(f"{out}.rates.jsonl"),
         settings=settings,
         reuse=reuse,
+        max_failed=max_failed,
     )
     if not resume:
         measurement.kept.unlink(missing_ok=True)
@@ -149,6 +159,13 @@ def filter_rows(
     if loaded.tally.bad or loaded.tally.others:
         summary += f" (rows: {loaded.tally})"
     echo(summary)
+    failed = sum(rollouts - (rate.total or 0) for rate in rates.values() if rate.total is not None)
+    if failed > 0 and not reuse:
+        unknown = sum(not rate.is_known for rate in rates.values())
+        echo(
+            f"{failed:,} rollouts failed and count for nothing; {unknown:,} rows have no other, "
+            "so no rate: they do not stay"
+        )
 
 
 def _rates(

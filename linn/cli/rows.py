@@ -74,10 +74,14 @@ def grade(
     loaded = load(domain, config.options)
     broken = Tally()
     rewards: list[float] = []
+    undecided: list[dict[str, Any]] = []
 
     def counted(verdicts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for verdict in verdicts:
-            rewards.append(verdict["reward"])
+            if "undecided" in verdict:
+                undecided.append(verdict)
+            else:
+                rewards.append(verdict["reward"])
             yield verdict
 
     with ExitStack() as stack:
@@ -92,15 +96,17 @@ def grade(
             tally = broken if skip_bad else None
             verdicts = asyncio.run(graded(loaded, located(rows), replies, tally, judges, progress))
             write_rows(out, counted(verdicts))
-    _print_grades(rewards, out, judges)
+    _print_grades(rewards, len(undecided), out, judges)
     for line in broken.told():
         echo(f"skipped: {line}", err=True)
 
 
-def _print_grades(rewards: list[float], out: Path, judges: Judges | None) -> None:
-    summary = f"{len(rewards)} verdicts"
+def _print_grades(rewards: list[float], undecided: int, out: Path, judges: Judges | None) -> None:
+    summary = f"{len(rewards) + undecided} verdicts"
     if rewards:
         summary += f", mean reward {sum(rewards) / len(rewards):.4f}"
+    if undecided:
+        summary += f", {undecided} undecided and left out"
     echo(f"{summary}: {out}")
     metrics = judges.metrics() if judges is not None else {}
     if metrics:

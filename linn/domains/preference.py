@@ -22,7 +22,6 @@ from linn.domains.common.why_questions import (
 )
 from linn.errors import UserError
 from linn.judges.pairwise import (
-    UNREADABLE,
     Comparison,
     Order,
     Pairs,
@@ -184,18 +183,24 @@ class Preference(Domain):
                     self._program.compare(prompt, replies[first].text, replies[second].text)
                 )
 
-        # Without an answer (all replies are empty) nobody was compared: 3 for each.
+        # Without a question (all replies are empty) nobody was compared: 3 for each.
         base = base_rewards(len(replies), pairs, comparisons)
+        decided = list(range(len(replies)))
+        if answers:
+            decided = sorted({place for pair in pairs for place in pair})
+
+        # Lengths are weighed among those alone whose answers the judge compared: otherwise a judge
+        # that says nothing readable would train brevity.
         rewards = group_rewards(
-            base,
-            thoughts=[reply.reasoning for reply in replies],
-            answers=[reply.text for reply in replies],
+            [base[place] for place in decided],
+            thoughts=[replies[place].reasoning for place in decided],
+            answers=[replies[place].text for place in decided],
             shaping=self.shaping,
         )
-        return [
-            _verdict(reply, reward, score)
-            for reply, reward, score in zip(replies, rewards, base, strict=True)
-        ]
+        verdicts = [_undecided(3.0)] * len(replies)
+        for place, reward in zip(decided, rewards, strict=True):
+            verdicts[place] = _verdict(replies[place], reward, base[place])
+        return verdicts
 
     def _alone(self, reply: Reply, answers: Sequence[tuple[Question, str]]) -> list[Verdict] | None:
         if not reply.text.strip():
@@ -204,7 +209,9 @@ class Preference(Domain):
             return None
         by_label = {question.label: answer for question, answer in answers}
         if _SCORE in by_label:
-            score = read_score(by_label[_SCORE]) or 3.0
+            score = read_score(by_label[_SCORE])
+            if score is None:
+                return [_undecided(0.5)]
             return [Verdict((score - 1) / 4, f"score {score:g} of 5")]
         return [_against_reference(by_label[_SHOWN_FIRST], by_label[_SHOWN_SECOND])]
 
@@ -277,13 +284,20 @@ def _holds_score(answer: str) -> bool:
 def _compared(
     answers: Sequence[tuple[Question, str]],
 ) -> tuple[list[tuple[int, int]], list[Comparison]]:
-    """Which replies a judge compared, and what it said of each pair."""
+    """Which replies a judge compared readably, and what it said of each pair."""
     pairs, comparisons = [], []
     for question, answer in answers:
-        first, second = question.replies
-        pairs.append((first, second))
-        comparisons.append(read_comparison(answer) or UNREADABLE)
+        comparison = read_comparison(answer)
+        if comparison is not None:
+            first, second = question.replies
+            pairs.append((first, second))
+            comparisons.append(comparison)
     return pairs, comparisons
+
+
+def _undecided(reward: float) -> Verdict:
+    """Of a reply about which the judge said nothing readable; the reward stands in the middle."""
+    return Verdict(reward, "no answer of the judge is readable", undecided=True)
 
 
 def _verdict(reply: Reply, reward: float, score: float) -> Verdict:
@@ -298,16 +312,29 @@ def _verdict(reply: Reply, reward: float, score: float) -> Verdict:
 
 
 def _against_reference(shown_first: str, shown_second: str) -> Verdict:
-    """The verdict on a reply that was shown in both places: going by the place gives half."""
-    first = _share_won(shown_first)
-    second = 1 - _share_won(shown_second)
-    note = f"won {first:g} shown first and {second:g} shown second, against the reference"
-    return Verdict((first + second) / 2, note)
+    """The verdict on a reply that was shown in both places: going by the place gives half.
+
+    A comparison that could not be read leaves the mean.
+    """
+    first, second = _share_won(shown_first), _share_won(shown_second)
+    shares, parts = [], []
+    if first is not None:
+        shares.append(first)
+        parts.append(f"{first:g} shown first")
+    if second is not None:
+        shares.append(1 - second)
+        parts.append(f"{1 - second:g} shown second")
+    if not shares:
+        return _undecided(0.5)
+    note = f"won {' and '.join(parts)}, against the reference"
+    return Verdict(sum(shares) / len(shares), note)
 
 
-def _share_won(answer: str) -> float:
+def _share_won(answer: str) -> float | None:
     """1 if the first is better, 0 if the second is, 0.5 for a tie in scores and ranking."""
-    comparison = read_comparison(answer) or UNREADABLE
+    comparison = read_comparison(answer)
+    if comparison is None:
+        return None
     first, second = base_rewards(2, [(0, 1)], [comparison])
     if first == second:
         return 0.5

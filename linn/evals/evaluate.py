@@ -1,6 +1,6 @@
 """Every domain on held-out prompts, sampled and greedy: scores with intervals and n.
 
-The replies behind the scores are kept beside them.
+The rewards and the replies behind the scores are kept beside them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from linn.domains.base import Domain
 from linn.engine.protocol import Sampler
 from linn.errors import UserError
 from linn.judges.panel import Judges, Siblings
-from linn.ledger import score
+from linn.ledger import Cell, score, write_rewards
+from linn.play.failures import check_failures, is_judged
 from linn.play.rollout import Job, play, transcript
 from linn.play.thoughts import warnings
-from linn.recipe.schema import EvaluateConfig
+from linn.recipe.evaluation import EvaluateConfig
 from linn.types import Message, Prompt, Rollout, Sampling, Score, Split, seed_of
 
 _ANSWER, _FURTHER = Message("assistant", "Done."), Message("user", "Go on.")
@@ -41,6 +42,8 @@ class Probe:
     """Its name in the ledger."""
     sampling: Sampling
     """How replies are sampled; `stop` is filled in with the end-of-turn token."""
+    as_trained: bool = False
+    """Temperature and nucleus are each domain's own, as it is sampled in training."""
     siblings: int = 1
     """Rollouts per prompt."""
     thinking: bool | None = None
@@ -68,10 +71,15 @@ class Evaluation:
         config: EvaluateConfig,
         splits: Sequence[Split] = ("test", "validation"),
         say: Callable[[str], None] = lambda line: None,
+        as_trained: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        """`splits`: which are measured. `say` hears how much of each file is."""
+        """`splits`: which are measured. `say` hears how much of each file is.
+
+        `as_trained`: temperature and nucleus mass of each domain; default: 1 and 1.
+        """
         self.domains = domains
         self.config = config
+        self.as_trained = as_trained or {}
         counts: dict[Split, int] = {"test": config.test, "validation": config.validation}
         self.prompts = self._draw({split: counts[split] for split in splits}, say)
         self.warnings: list[str] = []
@@ -84,12 +92,12 @@ class Evaluation:
         `accuracy` on both splits, `greedy` on test, `pass@k` on validation where the recipe has it.
         """
         config = self.config
-        sampled = Sampling(config.max_tokens, config.temperature)
+        sampled = Sampling(config.max_tokens)
         greedy = Sampling(config.max_tokens, temperature=0.0)
         probes = [
-            Probe(split="test", metric="accuracy", sampling=sampled),
+            Probe(split="test", metric="accuracy", sampling=sampled, as_trained=True),
             Probe(split="test", metric="greedy", sampling=greedy),
-            Probe(split="validation", metric="accuracy", sampling=sampled),
+            Probe(split="validation", metric="accuracy", sampling=sampled, as_trained=True),
         ]
         if config.pass_at:
             probes.append(
@@ -97,6 +105,7 @@ class Evaluation:
                     split="validation",
                     metric=f"pass@{config.pass_at}",
                     sampling=sampled,
+                    as_trained=True,
                     siblings=config.pass_at,
                 )
             )
@@ -109,8 +118,8 @@ class Evaluation:
 
     @property
     def kept(self) -> list[Probe]:
-        """What is evaluated of a checkpoint kept within a stage (`keep_every`)."""
-        return [p for p in self.whole if (p.split, p.metric) == ("validation", "accuracy")]
+        """What a checkpoint kept within a stage needs to compete as a teacher: both splits."""
+        return [probe for probe in self.whole if probe.metric == "accuracy"]
 
     async def measure(
         self,
@@ -122,15 +131,20 @@ class Evaluation:
         probes: Sequence[Probe],
         names: Sequence[str] = (),
         folder: Path | None = None,
+        rewards_in: Path | None = None,
         on_done: Callable[[int, int], None] = lambda done, total: None,
+        on_unjudged: Callable[[str], None] = lambda line: None,
         judges: Judges | None = None,
     ) -> list[Score]:
         """Scores of the sampler's model, for every probe and each domain in `names` (empty: all).
 
         All conversations are held at once. With `folder`, the graded replies are kept there as
-        `SPLIT-METRIC.jsonl`. `on_done` is called with how many conversations are over, of how many.
-        A judge model decides on each reply alone in the domains that have one, in place of
-        `verify`.
+        `SPLIT-METRIC.jsonl`; with `rewards_in`, a stage's folder, every prompt's reward.
+        Prompts with a failed rollout leave the score and are counted in it. Raises RunFailed where
+        more than `max_failed` of a domain's rollouts failed. `on_done` is called with how many
+        conversations are over, of how many; `on_unjudged` with a line for each score that is
+        missing, since nobody judged any prompt. A judge model decides on each reply alone in the
+        domains that have one, in place of `verify`.
         """
         domains = list(names or self.domains)
         jobs_by_probe = [self._jobs(probe, domains, seed) for probe in probes]
@@ -151,16 +165,30 @@ class Evaluation:
 
         # Rollouts come in the order of the jobs, so each probe takes its own share.
         scores = []
+        rewards_by_cell: dict[Cell, dict[str, float]] = {}
         rest = iter(rollouts)
         for probe, probe_jobs in zip(probes, jobs_by_probe, strict=True):
             of_probe = list(itertools.islice(rest, len(probe_jobs)))
-            for name in probe.domains_among(domains):
-                rewards = [r.verdict.reward for r in of_probe if r.prompt.domain == name]
-                shares = solved_shares(rewards, probe.siblings)
-                scores.append(score(stage, step, name, probe.split, probe.metric, shares))
+            # Kept first: where a broken grader stops the run, its notes are at hand.
             if folder is not None:
                 path = folder / f"{probe.split}-{probe.metric}.jsonl"
                 files.write_jsonl(path, map(_row, of_probe))
+            where = f"evaluation of {stage}:{step}, {probe.split} {probe.metric}"
+            check_failures(of_probe, self.config.max_failed, where)
+
+            for name in probe.domains_among(domains):
+                own = [rollout for rollout in of_probe if rollout.prompt.domain == name]
+                rewards = prompt_rewards(own, probe.siblings)
+                failed = len(own) // probe.siblings - len(rewards)
+                if not rewards:
+                    on_unjudged(f"{where}: nobody judged any of the {failed} prompts of {name}")
+                    continue
+                scores.append(
+                    score(stage, step, name, probe.split, probe.metric, [*rewards.values()], failed)
+                )
+                rewards_by_cell[name, probe.split, probe.metric] = rewards
+        if rewards_in is not None:
+            write_rewards(rewards_in, step, rewards_by_cell)
         return scores
 
     def check(self, codec: Codec) -> None:
@@ -200,6 +228,12 @@ class Evaluation:
                 prompts[split] += map(domain.in_mode, found[: counts[split]])
         return prompts
 
+    def _how(self, probe: Probe, domain: str) -> Sampling:
+        if not probe.as_trained:
+            return probe.sampling
+        temperature, top_p = self.as_trained.get(domain, (1.0, 1.0))
+        return replace(probe.sampling, temperature=temperature, top_p=top_p)
+
     def _jobs(self, probe: Probe, names: Sequence[str], seed: int) -> list[Job]:
         """The conversations of a probe. Their seeds depend on neither stage nor step."""
         domains = probe.domains_among(names)
@@ -207,7 +241,7 @@ class Evaluation:
             Job(
                 prompt=probe.prompt(prompt),
                 sibling=sibling,
-                how=probe.sampling,
+                how=self._how(probe, prompt.domain),
                 seed=seed_of(
                     "evaluate", seed, probe.split, probe.metric, prompt.domain, prompt.id, sibling
                 ),
@@ -263,15 +297,23 @@ async def judged_alone(
     return results
 
 
-def solved_shares(rewards: Sequence[float], siblings: int) -> list[float]:
-    """One number per prompt: its reward, or with several siblings the estimate of pass@siblings."""
-    if siblings == 1:
-        return list(rewards)
-    solved = [reward >= 1.0 - 1e-9 for reward in rewards]
-    return [
-        pass_at_k(siblings, sum(solved[first : first + siblings]), siblings)
-        for first in range(0, len(solved), siblings)
-    ]
+def prompt_rewards(rollouts: Sequence[Rollout], siblings: int) -> dict[str, float]:
+    """Prompt id -> its reward, or with several siblings the estimate of pass@siblings.
+
+    `rollouts`: every `siblings` consecutive ones are of one prompt. A prompt with a rollout that
+    nobody judged is left out: pass@k needs all k.
+    """
+    rewards = {}
+    for first in range(0, len(rollouts), siblings):
+        own = rollouts[first : first + siblings]
+        if not all(map(is_judged, own)):
+            continue
+        reward = own[0].verdict.reward
+        if siblings > 1:
+            solved = sum(rollout.verdict.reward >= 1.0 - 1e-9 for rollout in own)
+            reward = pass_at_k(siblings, solved, siblings)
+        rewards[own[0].prompt.id] = reward
+    return rewards
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -289,6 +331,7 @@ def _row(rollout: Rollout) -> dict[str, object]:
         "sibling": rollout.sibling,
         "reward": rollout.verdict.reward,
         "status": rollout.status,
+        "error": rollout.error,
         "note": rollout.verdict.note,
         "text": transcript(rollout),
     }

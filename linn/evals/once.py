@@ -65,14 +65,15 @@ async def evaluate_once(
     """Scores of `checkpoint`, as stage `name` at step 0.
 
     `judges`: by domain; `folders`: the checkpoint of each judge that is no endpoint. `say` hears
-    how much of each file is measured, which template it is, and what the replies say about that.
+    how much of each file is measured, which template it is, what the replies say about that, and
+    of each score that is missing, since nobody judged any prompt.
     """
     domains = load_all(recipe.domain_options())
     engine = open_engine(recipe.scale)
     try:
         codec = Codec.load(checkpoint, recipe.template)
         say(codec.described())
-        evaluation = Evaluation(domains, recipe.evaluate, splits, say)
+        evaluation = Evaluation(domains, recipe.evaluate, splits, say, recipe.evaluation_sampling())
         evaluation.check(codec)
         engine.load(checkpoint, Optim())
         scores = await evaluation.measure(
@@ -83,6 +84,7 @@ async def evaluate_once(
             seed=recipe.seed,
             probes=evaluation.whole,
             judges=judges_of(judges, folders, engine, codec.template.name),
+            on_unjudged=say,
         )
         for line in evaluation.warnings:
             say(line)

@@ -76,14 +76,15 @@ class SamplerJudge:
 
 async def ask(
     judge: Judge, questions: Sequence[Question], seeds: Sequence[int]
-) -> tuple[list[str], int]:
-    """(answers, how many stayed unreadable).
+) -> tuple[list[str], list[str]]:
+    """(answers, the last texts of those that stayed unreadable).
 
     An unreadable answer is asked for again up to `retries` times, each time with another seed;
     if it stays unreadable it is empty.
     """
     conversations = [_quoted(question.messages) for question in questions]
     answers = [""] * len(questions)
+    last_texts = [""] * len(questions)
     open_questions = list(range(len(questions)))
 
     for attempt in range(judge.retries + 1):
@@ -101,8 +102,9 @@ async def ask(
                 answers[i] = text
             else:
                 unreadable.append(i)
+                last_texts[i] = text
         open_questions = unreadable
-    return answers, len(open_questions)
+    return answers, [last_texts[i] for i in open_questions]
 
 
 def _quoted(messages: Sequence[Message]) -> list[Message]:

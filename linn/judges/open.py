@@ -31,7 +31,10 @@ def judges_of(
     """
     # One judge per config and not per domain: its questions then go out in one batch.
     by_config = {config: _judge(config, folders, engine, template) for config in named.values()}
-    return Judges({domain: by_config[config] for domain, config in named.items()})
+    return Judges(
+        {domain: by_config[config] for domain, config in named.items()},
+        max_unreadable={domain: config.max_unreadable for domain, config in named.items()},
+    )
 
 
 def _judge(

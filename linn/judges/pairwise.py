@@ -25,16 +25,12 @@ _MOST_OBJECTS = 200
 class Comparison:
     """What a judge said of two replies shown as `response_1` and `response_2`."""
 
-    score_1: float = 3.0
+    score_1: float
     """How good the first is, 1 to 5."""
-    score_2: float = 3.0
+    score_2: float
     """How good the second is, 1 to 5."""
-    ranking: float = 3.5
+    ranking: float
     """1: the first is far better … 6: the second is far better."""
-
-
-UNREADABLE = Comparison()
-"""Stands for a verdict that could not be read: equal scores and no ranking, so nobody gains."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from linn.errors import UserError
+from linn.errors import RunFailed, UserError
 from linn.judges.model import Judge, ask
 from linn.judges.text import Question
 from linn.types import Prompt, Reply, Verdict, seed_of
+
+MAX_UNREADABLE = 0.2
+"""Share of a judge's questions that may stay without a readable answer, where nobody says."""
 
 
 class Judged(Protocol):
@@ -62,6 +65,8 @@ class _Batch:
     """One per question."""
     places: list[int] = field(default_factory=list)
     """Which group each question belongs to."""
+    domains: set[str] = field(default_factory=set)
+    """Whose questions they are."""
 
     def with_answers(self, texts: Sequence[str]) -> Iterator[tuple[int, Question, str]]:
         """(group, question, answer) of every question; a group's stay in their order."""
@@ -80,12 +85,15 @@ class Judges:
     """Those of them that never got a readable answer."""
     seconds: float = 0.0
     """Time spent waiting for judges."""
+    max_unreadable: Mapping[str, float] = field(default_factory=dict)
+    """By domain: the share of questions that may stay without a readable answer; default 0.2."""
 
     async def verdicts(self, groups: Sequence[Siblings], seed: int) -> list[list[Verdict] | None]:
         """One verdict per reply of every group, or None where the domain leaves each to `verify`.
 
         All questions for one judge are asked in one go; their seeds follow from (seed, place of
-        the group, place of the question). Raises UserError if a judged domain has no judge.
+        the group, place of the question). Raises UserError if a judged domain has no judge, and
+        RunFailed where more than `max_unreadable` of the questions stay unreadable.
         """
         batches = self._batches(groups, seed)
         answers: list[list[tuple[Question, str]]] = [[] for _ in groups]
@@ -95,7 +103,8 @@ class Judges:
         for batch in batches:
             texts, unreadable = await ask(batch.judge, batch.questions, batch.seeds)
             self.questions += len(texts)
-            self.unreadable += unreadable
+            self.unreadable += len(unreadable)
+            self._check_unreadable(batch, unreadable)
             for place, question, text in batch.with_answers(texts):
                 answers[place].append((question, text))
         self.seconds += time.monotonic() - began
@@ -118,6 +127,7 @@ class Judges:
             if id(judge) not in batches:
                 batches[id(judge)] = _Batch(judge)
             batch = batches[id(judge)]
+            batch.domains.add(group.domain.name)
 
             for number, question in enumerate(questions):
                 own_seed = seed_of(seed, "judge", place, number)
@@ -125,6 +135,22 @@ class Judges:
                 batch.seeds.append(own_seed)
                 batch.places.append(place)
         return list(batches.values())
+
+    def _check_unreadable(self, batch: _Batch, unreadable: Sequence[str]) -> None:
+        """A judge that cannot be read decides nothing: better no training than training on that.
+
+        A single unreadable answer never stops a run: where few are asked it is a large share.
+        """
+        domains = sorted(batch.domains)
+        most = min(self.max_unreadable.get(domain, MAX_UNREADABLE) for domain in domains)
+        count, asked = len(unreadable), len(batch.questions)
+        if count <= max(1, most * asked):
+            return
+        raise RunFailed(
+            f"judge of {', '.join(domains)}: {count} of {asked} questions have no readable answer "
+            f"(max_unreadable {most:g}); the first: {_excerpt(unreadable[0])}; "
+            "take another judge, more of its max_tokens, or a higher max_unreadable"
+        )
 
     def _judge_of(self, domain: Judged) -> Judge:
         if domain.name not in self.by_domain:
@@ -156,3 +182,11 @@ def _judged(group: Siblings, answers: Sequence[tuple[Question, str]]) -> list[Ve
     for verdict in verdicts or ():
         assert math.isfinite(verdict.reward), (group.domain.name, verdict)
     return verdicts
+
+
+def _excerpt(answer: str) -> str:
+    """The beginning of a judge's answer in one printable line."""
+    if not answer.strip():
+        return "an empty answer, or one cut off by its limit of tokens"
+    line = " ".join(answer.split())[:120]
+    return repr("".join(char if char.isprintable() else "�" for char in line))

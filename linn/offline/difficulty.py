@@ -29,7 +29,8 @@ from linn.errors import InfrastructureError, UserError
 from linn.files import json_line, write_jsonl
 from linn.judges.endpoint import EndpointJudge
 from linn.judges.panel import Judges
-from linn.play.credit import grouped
+from linn.play.credit import grouped, judged_rewards
+from linn.play.failures import check_failures
 from linn.play.rollout import Job, play
 from linn.types import Prompt, Reply, Rollout, Sampling, Verdict, seed_of
 
@@ -46,9 +47,14 @@ class Rate:
     passed: int | None
     """Rollouts that passed; None where a row of earlier making says its rate alone."""
     total: int | None
-    """Rollouts made; None likewise."""
+    """Rollouts judged; None likewise."""
     share: float
-    """`passed / total`."""
+    """`passed / total`; 0 where none was judged."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any rollout was judged: environment, grader and judge did not break on all."""
+        return self.total != 0
 
     def fields(self) -> dict[str, Any]:
         """As the released rows have it."""
@@ -58,6 +64,10 @@ class Rate:
         if self.passed is not None:
             fields["pass_rate_passed"] = self.passed
         return fields
+
+
+Counts = tuple[int, int]
+"""Rollouts of a row that passed, and those that were judged."""
 
 
 class Solver(Protocol):
@@ -147,6 +157,8 @@ class Measurement:
     """What the rates depend on besides the rows; a file made under others is refused."""
     reuse: bool = False
     """Rows with a rate keep it."""
+    max_failed: float = 0.1
+    """Share of a chunk's rollouts that may fail; above it the measurement stops."""
 
     @property
     def rows_per_chunk(self) -> int:
@@ -219,17 +231,16 @@ async def measured(
 
     while chunk := list(islice(left, measurement.rows_per_chunk)):
         rows = [(line, prompt) for line, _, prompt in chunk]
-        passed = await _chunk(rows, measurement, solver, judges)
-        _append(measurement.kept, passed)
-        done |= passed
+        counts = await _chunk(rows, measurement, solver, judges)
+        _append(measurement, counts)
+        done |= counts
         on_rows(len(done), len(missing))
 
-    n = measurement.rollouts
-    for line, count in done.items():
+    for line, (passed, judged) in done.items():
         rates[line] = Rate(
-            passed=count,
-            total=n,
-            share=count / n,
+            passed=passed,
+            total=judged,
+            share=passed / judged if judged else 0.0,
         )
 
     return rates
@@ -262,8 +273,8 @@ async def _chunk(
     measurement: Measurement,
     solver: Solver,
     judges: Judges | None,
-) -> dict[int, int]:
-    """How many of its rollouts each row passed, by line."""
+) -> dict[int, Counts]:
+    """How many rollouts of each row passed, of how many that were judged, by line."""
     domain, seed = measurement.domain, measurement.seed
     jobs = []
 
@@ -272,8 +283,10 @@ async def _chunk(
             jobs.append(Job(prompt, k, measurement.how, seed_of("filter", seed, line, k)))
 
     first_line, _ = rows[0]
+    rollouts = await solver.rollouts(jobs, domain)
+    check_failures(rollouts, measurement.max_failed, f"rows from line {first_line}")
     groups = await grouped(
-        await solver.rollouts(jobs, domain),
+        rollouts,
         measurement.rollouts,
         {domain.name: domain},
         "keep",
@@ -281,42 +294,50 @@ async def _chunk(
         seed_of("filter", seed, first_line),
     )
 
-    passed = {}
+    counts = {}
 
     for (line, _), group in zip(rows, groups, strict=True):
-        for reward in group.rewards:
+        rewards = judged_rewards(group)
+        for reward in rewards:
             if not -1e-9 <= reward <= 1 + 1e-9:
                 raise UserError(
                     f"domain {domain.name}: a reward of {reward:.3g} passes nothing: "
                     "its rewards compare siblings; filter another domain"
                 )
 
-        passed[line] = sum(reward >= SOLVED for reward in group.rewards)
+        counts[line] = (sum(reward >= SOLVED for reward in rewards), len(rewards))
 
-    return passed
+    return counts
 
 
 # ---------------------------------------------------------------- the rates that are kept
 
 
-def _append(path: Path, passed: Mapping[int, int]) -> None:
+def _append(measurement: Measurement, counts: Mapping[int, Counts]) -> None:
     """Add a chunk's rates to the file, on disk before anything goes on."""
-    text = "".join(_kept_line(line, count) for line, count in passed.items())
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(text)
+    entries = _entries(measurement, counts)
+    with open(measurement.kept, "a", encoding="utf-8") as file:
+        file.write("".join(map(json_line, entries)))
         file.flush()
         os.fsync(file.fileno())
 
 
-def _kept_line(line: int, passed: int) -> str:
-    return json_line({"line": line, "passed": passed})
+def _entries(measurement: Measurement, counts: Mapping[int, Counts]) -> list[dict[str, int]]:
+    """A line per row; `judged` stands there where rollouts failed."""
+    entries = []
+    for line, (passed, judged) in counts.items():
+        entry = {"line": line, "passed": passed}
+        if judged != measurement.rollouts:
+            entry["judged"] = judged
+        entries.append(entry)
+    return entries
 
 
-def _read_kept(measurement: Measurement, digest: str, rows: int) -> dict[int, int]:
-    """Passed rollouts by line, of whole chunks that the file holds; it is cut back to them.
+def _read_kept(measurement: Measurement, digest: str, rows: int) -> dict[int, Counts]:
+    """Passed and judged rollouts by line, of whole chunks that the file holds.
 
-    A new file where there is none. UserError where it was made under other settings. `digest`: of
-    the rows; `rows`: how many are measured in all.
+    It is cut back to them. A new file where there is none. UserError where it was made under
+    other settings. `digest`: of the rows; `rows`: how many are measured in all.
     """
     path = measurement.kept
     settings = {
@@ -337,7 +358,10 @@ def _read_kept(measurement: Measurement, digest: str, rows: int) -> dict[int, in
     try:
         before = dict(json.loads(lines[0]))
         entries = [json.loads(line) for line in lines[1:-1]]
-        done = {int(entry["line"]): int(entry["passed"]) for entry in entries}
+        done: dict[int, Counts] = {}
+        for entry in entries:
+            judged = int(entry.get("judged", measurement.rollouts))
+            done[int(entry["line"])] = (int(entry["passed"]), judged)
     except (ValueError, LookupError, TypeError):
         raise UserError(
             f"{path}: not what linn filter wrote there; "
@@ -352,8 +376,7 @@ def _read_kept(measurement: Measurement, digest: str, rows: int) -> dict[int, in
         whole -= whole % measurement.rows_per_chunk
     kept = dict(islice(done.items(), whole))
     if len(kept) != len(done) or rest:
-        entries = [{"line": line, "passed": passed} for line, passed in kept.items()]
-        write_jsonl(path, [settings, *entries])
+        write_jsonl(path, [settings, *_entries(measurement, kept)])
 
     return kept
 
@@ -382,8 +405,9 @@ def chosen(
     """Lines that stay: all rows between never and always solved, and shares of those two.
 
     Which of the rows always solved (`keep_solved`) or never solved (`keep_unsolved`) stay is drawn
-    by `seed`.
+    by `seed`. Rows of which no rollout was judged go.
     """
+    rates = {line: rate for line, rate in rates.items() if rate.is_known}
     stay = {line for line, rate in rates.items() if 0 < rate.share < 1}
     for share, exact in ((keep_solved, 1.0), (keep_unsolved, 0.0)):
         lines = sorted(line for line, rate in rates.items() if rate.share == exact)
@@ -415,6 +439,9 @@ def write_kept(
 
 def histogram(rates: Mapping[int, Rate], width: int = 40) -> str:
     """Rows by pass rate: never, tenths, always; with n."""
+    rates = {line: rate for line, rate in rates.items() if rate.is_known}
+    if not rates:
+        return "pass rate: no rollout of any row was judged"
     names = ["0", *(f"to {tenth / 10:.1f}" for tenth in range(1, 11)), "1"]
     counts = [0] * len(names)
     for rate in rates.values():

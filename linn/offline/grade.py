@@ -32,6 +32,8 @@ async def grade(
 ) -> Iterator[dict[str, Any]]:
     """One verdict per reply, in order: {"row", "reply", "reward", "note"}.
 
+    With `"undecided": true` where no answer of the judge could be read: the reward means nothing.
+
     Replies are read and verified as the result is iterated; a model that judges is asked before.
 
     A broken line raises UserError naming file and line. With a tally `broken`, broken lines keep
@@ -72,12 +74,15 @@ def _graded(domain: Domain, entry: _Entry, verdicts: Sequence[Verdict] | None) -
     else:
         verdict = verdicts[0]
 
-    return {
+    graded = {
         "row": entry.row,
         "reply": entry.line,
         "reward": verdict.reward,
         "note": verdict.note,
     }
+    if verdict.undecided:
+        graded["undecided"] = True
+    return graded
 
 
 def _entries(

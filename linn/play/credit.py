@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Literal
 
 from linn.domains.base import Domain
 from linn.judges.panel import Judges, Siblings
+from linn.play.failures import is_judged
 from linn.types import Group, Rollout, Sample, Verdict
 
 EPSILON = 1e-6
@@ -27,7 +29,8 @@ async def grouped(
 
     Where a domain compares siblings or a model judges it, the rewards come from there, else from
     `verify`. Without `judges` no model is asked: such a domain then keeps `verify`'s rewards.
-    `overlong` = `penalty`: a truncated rollout's reward is 0, whatever its verdict.
+    A failed rollout is compared with nobody. `overlong` = `penalty`: a truncated rollout's reward
+    is 0, whatever its verdict.
     """
     assert len(rollouts) % size == 0, (len(rollouts), size)
     groups = [rollouts[first : first + size] for first in range(0, len(rollouts), size)]
@@ -39,8 +42,8 @@ async def grouped(
     for place, members in enumerate(groups):
         prompt = members[0].prompt
         domain = domains[prompt.domain]
-        if judges is not None or not domain.judged:
-            replies = [rollout.reply for rollout in members]
+        replies = [rollout.reply for rollout in members if rollout.status != "failed"]
+        if replies and (judges is not None or not domain.judged):
             places.append(place)
             compared.append(Siblings(domain, prompt, replies))
 
@@ -59,7 +62,8 @@ def _with_rewards(
     # The tokens were sampled once and stay; only what they earned is replaced.
     rollouts = list(siblings)
     if verdicts is not None:
-        for place, verdict in enumerate(verdicts):
+        places = [place for place, rollout in enumerate(rollouts) if rollout.status != "failed"]
+        for place, verdict in zip(places, verdicts, strict=True):
             both = _both(rollouts[place].verdict, verdict)
             rollouts[place] = replace(rollouts[place], verdict=both)
 
@@ -75,12 +79,29 @@ def _with_rewards(
 def _both(alone: Verdict, among: Verdict) -> Verdict:
     """The judge's reward, with the reply's own quality kept as a metric."""
     metrics = {**alone.metrics, **among.metrics, "quality": alone.reward}
-    return Verdict(among.reward, among.note or alone.note, metrics)
+    return Verdict(among.reward, among.note or alone.note, metrics, among.undecided)
+
+
+def judged_rewards(group: Group) -> list[float]:
+    """The rewards that are judgements: all statistics of a group are theirs alone."""
+    pairs = zip(group.rollouts, group.rewards, strict=True)
+    return [reward for rollout, reward in pairs if is_judged(rollout)]
 
 
 def informative(group: Group) -> bool:
-    """Whether a group's rewards differ; if they do not, its advantages are all 0."""
-    return max(group.rewards) - min(group.rewards) > 1e-9
+    """Whether a group's judged rewards differ; if they do not, its advantages are all 0."""
+    rewards = judged_rewards(group)
+    return bool(rewards) and max(rewards) - min(rewards) > 1e-9
+
+
+def group_advantages(
+    group: Group,
+    baseline: str = "mean",
+    std: str = "population",
+) -> list[float]:
+    """One advantage per sibling, among those that were judged; 0 for the others."""
+    of_judged = iter(advantages(judged_rewards(group), baseline, std))
+    return [next(of_judged) if is_judged(rollout) else 0.0 for rollout in group.rollouts]
 
 
 def advantages(
@@ -90,26 +111,28 @@ def advantages(
 ) -> list[float]:
     """Group-normalised advantage, one per sibling (Eq. 1): (r - baseline) / std.
 
-    `leave_one_out`: the baseline of r_i is the mean of the others. Equal rewards give exactly 0.
+    `leave_one_out`: baseline and deviation of r_i are those of the others, as NVIDIA's trainer has
+    it; where the others are equal, the difference is left undivided. Equal rewards give exactly 0.
     """
     # Equal rewards say nothing about any sibling; dividing by their deviation would say much.
     n = len(rewards)
     if n < 2 or max(rewards) - min(rewards) <= 1e-9:
         return [0.0] * n
-
-    mean = sum(rewards) / n
-    centred = [r - mean for r in rewards]
     if baseline == "leave_one_out":
-        # r_i minus the mean of the others is (r_i - mean) n / (n - 1).
-        centred = [c * n / (n - 1) for c in centred]
+        return [
+            _normalised(reward, [*rewards[:i], *rewards[i + 1 :]], std)
+            for i, reward in enumerate(rewards)
+        ]
+    return [_normalised(reward, rewards, std) for reward in rewards]
 
-    if std == "none":
+
+def _normalised(reward: float, among: Sequence[float], std: str) -> float:
+    """How many deviations of `among` a reward is above their mean."""
+    centred = reward - sum(among) / len(among)
+    if std == "none" or max(among) - min(among) <= 1e-9:
         return centred
-    if std == "population":
-        spread = statistics.pstdev(rewards)
-    else:
-        spread = statistics.stdev(rewards)
-    return [c / (spread + EPSILON) for c in centred]
+    spread = statistics.pstdev(among) if std == "population" else statistics.stdev(among)
+    return centred / (spread + EPSILON)
 
 
 def samples_of(
@@ -121,16 +144,19 @@ def samples_of(
 ) -> list[Sample]:
     """One sample per rollout, in order: every sampled token carries its rollout's advantage.
 
-    Masked out of the loss (their rewards still count in the group):
+    Masked out of the loss, their rewards still counting in the group:
     - truncated rollouts if `overlong` is `mask`;
-    - failed ones (environment or grader broke: nobody judged them);
     - rollouts whose verdict says `unreliable`;
     - whole groups whose best reward is not above `group_mask`.
+
+    Masked, and out of the group's statistics too: rollouts that nobody judged, since environment
+    or grader broke, or no answer of the judge could be read.
     """
     samples = []
     for number, group in enumerate(groups):
-        group_masked = group_mask is not None and max(group.rewards) <= group_mask
-        per_rollout = advantages(group.rewards, baseline, std)
+        best = max(judged_rewards(group), default=-math.inf)
+        group_masked = group_mask is not None and best <= group_mask
+        per_rollout = group_advantages(group, baseline, std)
         for rollout, advantage in zip(group.rollouts, per_rollout, strict=True):
             masked = group_masked or _masked(rollout, overlong)
             samples.append(sample_of(rollout, advantage, trained=not masked, group=number))
@@ -138,7 +164,7 @@ def samples_of(
 
 
 def _masked(rollout: Rollout, overlong: str) -> bool:
-    if rollout.status == "failed":
+    if not is_judged(rollout):
         return True
     if rollout.status == "truncated" and overlong == "mask":
         return True

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 
 from linn.recipe.base import alternatives, block_in
+from linn.recipe.evaluation import EvaluateConfig
 from linn.recipe.schema import (
     DomainConfig,
-    EvaluateConfig,
     JudgeConfig,
     NewModelConfig,
     Recipe,

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
 
 from linn.errors import UserError, nearest
 from linn.recipe.base import KEYS, VALUE, Config, PlainName, ValueOrKeys, short, splits_fault
+from linn.recipe.evaluation import EvaluateConfig
 from linn.recipe.stages import (
     MISMATCH,
     AnyStage,
@@ -57,7 +58,14 @@ class JudgeConfig(Config):
         3,
         ge=0,
         description="how often an unreadable answer is asked for again; "
-        "then the domain's default stands",
+        "then it leaves all statistics",
+    )
+    max_unreadable: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the judge's questions that may stay without a readable answer; "
+        "above it the run stops",
     )
     concurrency: int = Field(64, ge=1, description="requests under way at once, at an endpoint")
     timeout_s: float = Field(
@@ -163,31 +171,6 @@ class DomainConfig(Config):
         return arguments
 
 
-class EvaluateConfig(Config):
-    """What is measured after every stage."""
-
-    test: int = Field(
-        300, ge=1, description="test prompts per domain; results are reported on them"
-    )
-    validation: int = Field(
-        200, ge=1, description="validation prompts per domain; teachers are chosen on them"
-    )
-    max_tokens: int = Field(96, ge=1, description="sampled tokens per turn at most, in evaluation")
-    max_sequence: int | None = Field(
-        None,
-        ge=1,
-        description="tokens of a whole held-out conversation at most, prompt and environment turns "
-        "included; default: no limit",
-    )
-    temperature: float = Field(
-        1.0, gt=0, description="sampling temperature of the metric `accuracy`"
-    )
-    pass_at: int = Field(
-        0, ge=0, description="also measure pass@k over k rollouts of each validation prompt; 0: no"
-    )
-    start: bool = Field(False, description="measure the start checkpoint too, as stage `base`")
-
-
 class ScaleConfig(Config):
     """The whole difference between a laptop and a cluster."""
 
@@ -272,6 +255,7 @@ class Recipe(Config):
             self._check_stage(stage, earlier)
             earlier.append(stage.name)
 
+        self.evaluate.check_domains(domains)
         # A judge may be any stage that comes before the first that asks it.
         for name, config in self.domains.items():
             if config.judge is not None and config.judge.stage is not None:
@@ -358,7 +342,8 @@ class Recipe(Config):
             stage, _, step = teacher.partition(":")
             if teacher != "best" and stage not in earlier:
                 raise ValueError(
-                    f"{where}: teacher {teacher!r} of {domain} is no earlier stage; "
+                    f"{where}: teacher {teacher!r} of {domain} is no earlier stage "
+                    f"(STAGE, or STAGE:STEP of one kept on the way); "
                     f"allowed: {', '.join(earlier)}"
                 )
             self._check_kept(stage, step, f"{where}: teacher {teacher!r} of {domain}")
@@ -438,6 +423,20 @@ class Recipe(Config):
         if isinstance(stage, RolloutConfig) and stage.max_mismatch is not None:
             return stage.max_mismatch
         return MISMATCH[self.scale.precision]
+
+    def evaluation_sampling(self) -> dict[str, tuple[float, float]]:
+        """Temperature and nucleus mass at which each domain is evaluated, after every stage alike.
+
+        Where `evaluate` does not say: those of the last rl stage that trains the domain.
+        """
+        sampling = {}
+        for domain in self.domain_names():
+            temperature, top_p = 1.0, 1.0
+            for stage in self.stages:
+                if isinstance(stage, RlConfig) and self.weights_of(stage).get(domain):
+                    temperature, top_p = stage.temperature, stage.top_p
+            sampling[domain] = self.evaluate.sampling(domain, (temperature, top_p))
+        return sampling
 
     def domain_options(self) -> dict[str, dict[str, Any]]:
         """Constructor arguments of every domain, by its name or file."""

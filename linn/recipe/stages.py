@@ -48,7 +48,11 @@ class StageConfig(Config):
         description="learning rate at the end of a cosine or linear schedule, which needs it",
     )
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    warmup_from: float = Field(0.0, ge=0, description="learning rate before the first warm-up step")
+    warmup_from: float = Field(
+        0.0,
+        ge=0,
+        description="learning rate of the first warm-up step; 0: an equal part of the rise",
+    )
     schedule: Literal["constant", "cosine", "linear"] = Field(
         "constant", description="shape from the peak to min_lr"
     )
@@ -125,9 +129,11 @@ class StageConfig(Config):
         Linear warm-up, then the schedule down to `min_lr` at the last step (of the `horizon`),
         and `min_lr` after it.
         """
-        if step < self.warmup:
+        if step < self.warmup and self.warmup_from:
             rise = self.lr - self.warmup_from
-            return self.warmup_from + rise * (step + 1) / self.warmup
+            return self.warmup_from + rise * step / max(1, self.warmup - 1)
+        if step < self.warmup:  # a first step at rate 0 would be none
+            return self.lr * (step + 1) / self.warmup
         if self.min_lr is None:
             return self.lr
 
@@ -251,6 +257,13 @@ class RolloutConfig(StageConfig):
         description="largest |sampler - trainer log-prob| a token may show before the run stops; "
         "default: 1e-4 where scale.precision is float32, 2 where it is bfloat16",
     )
+    max_failed: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of a domain's rollouts in a step that may fail, its environment or "
+        "grader broken; above it the run stops",
+    )
     curve_every: int = Field(
         0,
         ge=0,
@@ -323,14 +336,14 @@ class DistillConfig(RolloutConfig):
     kind: Literal["distill"] = Field(description="`distill`: multi-domain on-policy distillation")
     teachers: BestOrNames = Field(
         "best",
-        description="`best`: the ledger's best checkpoint per domain; or domain: STAGE[:STEP], "
-        "where a stage may be `best` too",
+        description="`best`: the ledger's best checkpoint per domain, kept ones included; or "
+        "domain: STAGE, STAGE:STEP or `best`",
     )
     rollouts: int = Field(4, ge=1, description="rollouts per prompt (paper: 4)")
     lr: float = Field(2e-6, gt=0, description="peak learning rate (paper §4.4)")
     warmup: int = Field(30, ge=0, description="steps of linear warm-up (paper §4.4)")
     warmup_from: float = Field(
-        2e-7, ge=0, description="learning rate before the first warm-up step (paper §4.4)"
+        2e-7, ge=0, description="learning rate of the first warm-up step (paper §4.4)"
     )
     band: tuple[float, float] = Field(
         (0.5, 2.0), description="importance weights outside are zeroed, not clamped (Eq. 3)"

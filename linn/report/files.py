@@ -14,7 +14,7 @@ from typing import Any
 
 from linn.data.tally import Tally
 from linn.errors import UserError
-from linn.ledger import Ledger
+from linn.ledger import Ledger, RewardFiles
 from linn.types import Score
 
 Row = dict[str, Any]
@@ -33,7 +33,7 @@ class StageFiles:
     domains: tuple[str, ...]
     """What it trained on."""
     teachers: dict[str, str]
-    """domain -> stage; distillation only."""
+    """domain -> checkpoint, `sft` or `sft:40`; distillation only."""
     folder: Path
     """Its folder, which may not exist yet."""
 
@@ -124,8 +124,13 @@ class RunFiles:
         return lines
 
     @property
+    def rewards(self) -> RewardFiles:
+        """Every prompt's reward behind the ledger's rows, as far as they are there."""
+        return RewardFiles({stage.name: stage.folder for stage in self.stages})
+
+    @property
     def taught(self) -> dict[str, set[str]]:
-        """domain -> every stage that taught it."""
+        """domain -> every stage whose final checkpoint taught it."""
         taught: dict[str, set[str]] = {}
         for stage in self.stages:
             for domain, teacher in stage.teachers.items():

@@ -12,9 +12,9 @@ from linn.ledger import Interval
 from linn.report.comparison import comparison
 from linn.report.curves import Panel, curves
 from linn.report.files import RunFiles, StageFiles, read_run, text
-from linn.report.numbers import format_percent, format_range, format_score, format_tick
+from linn.report.numbers import count_of, format_percent, format_range, format_score, format_tick
 from linn.report.summary import greedy_moves, summary
-from linn.report.tables import Cell, Recovery, Table, recovery_table, table
+from linn.report.tables import Cell, recovery, table
 from linn.report.transcripts import EACH, Sort, clean, label, transcripts
 
 if TYPE_CHECKING:
@@ -51,20 +51,28 @@ def build(run_folder: Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """The page as text."""
-    cascade, greedy = _table(run, "accuracy"), _table(run, "greedy")
-    recoveries = [
-        (stage, *_recovery(run, stage)) for stage in run.stages if stage.teachers and stage.parent
-    ]
+    rewards = run.rewards
+    cascade, greedy = (
+        table(run.scores, run.parents, "test", metric, run.taught, rewards)
+        for metric in ("accuracy", "greedy")
+    )
+    recoveries = []
+    for stage in run.stages:
+        if not stage.teachers or not stage.parent:
+            continue
+        found = recovery(run.scores, stage.parent, stage.name, stage.teachers, rewards=rewards)
+        if found is not None:
+            recoveries.append((stage, found))
     chapters = _chapters(run)
     return _template().render(
         run=run,
         name=text(run.about, "name") or run.folder.resolve().name,
         summary=[*summary(run, cascade, recoveries), *greedy_moves(run, greedy)],
         tables=[
-            ("Sampled", "Mean reward at the stage's own sampling.", cascade),
+            ("Sampled", "Mean reward, each domain sampled as it is trained.", cascade),
             ("Greedy", "At temperature 0.", greedy),
         ],
-        recoveries=[entry for entry in recoveries if entry[1]],
+        recoveries=recoveries,
         comparison=comparison(run.compare),
         chapters=chapters,
         losses=loss_links(chapters),
@@ -73,6 +81,7 @@ def render(run: RunFiles) -> str:
         shade=shade,
         bar=bar,
         counts=counts,
+        count_of=count_of,
     )
 
 
@@ -103,15 +112,6 @@ def _template() -> Template:
     )
 
     return environment.get_template("page.html.jinja")
-
-
-def _table(run: RunFiles, metric: str) -> Table:
-    return table(run.scores, run.parents, "test", metric, run.taught)
-
-
-def _recovery(run: RunFiles, stage: StageFiles) -> tuple[list[Recovery], Interval | None]:
-    assert stage.parent is not None, stage
-    return recovery_table(run.scores, stage.parent, stage.name, stage.teachers)
 
 
 def _chapters(run: RunFiles) -> list[Chapter]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import fsum
 from typing import NamedTuple
 
-from linn.ledger import Interval, latest
+from linn.ledger import latest
 from linn.report.files import RunFiles, StageFiles
 from linn.report.numbers import count_of, format_percent, format_score
 from linn.report.tables import Cell, Recovery, Table
@@ -21,7 +21,7 @@ NAMED = 3
 def summary(
     run: RunFiles,
     table: Table,
-    recoveries: Sequence[tuple[StageFiles, list[Recovery], Interval | None]],
+    recoveries: Sequence[tuple[StageFiles, Recovery]],
 ) -> list[str]:
     """Sentences, in order."""
     if run.compare and not run.stages:
@@ -29,8 +29,9 @@ def summary(
     if not table.rows:
         return ["Nothing has been measured on the test split yet."]
     sentences = [*_course(run), *_moves(run, table)]
-    for stage, lines, total in recoveries:
-        sentences += _given_back(stage, lines, total)
+    for stage, recovery in recoveries:
+        sentences.append(_given_back(stage, recovery))
+    sentences += _failures(table)
 
     return sentences
 
@@ -70,12 +71,11 @@ class _Move(NamedTuple):
 
 
 def _moves(run: RunFiles, table: Table) -> list[str]:
-    """How many cells moved beyond their interval, and the largest losses by name."""
+    """How many changes stand out in the table, and the largest losses by name."""
     moves = []
-    for stage, cells in table.rows:
-        for cell in cells:
-            if cell is not None and cell.change is not None:
-                moves.append(_Move(stage, cell, cell.change.value))
+    for stage, cell in table.cells:
+        if cell.change is not None:
+            moves.append(_Move(stage, cell, cell.change.by.value))
 
     gains = [move for move in moves if move.cell.gained]
     losses = [move for move in moves if move.cell.lost]
@@ -85,16 +85,16 @@ def _moves(run: RunFiles, table: Table) -> list[str]:
     if losses:
         sentences.append(_loss_sentence(losses, _lineage(run, table.rows[-1][0])))
     elif moves:
-        sentences.append("No stage cost a domain more than the interval.")
+        sentences.append("No stage's loss stands out in the table.")
 
     return sentences
 
 
 def _gain_sentence(gains: list[_Move], measured: int) -> str:
     largest = max(gains, key=lambda move: move.by)
-    were = "was a gain" if len(gains) == 1 else "were gains"
+    were = "is a gain that stands" if len(gains) == 1 else "are gains that stand"
     return (
-        f"Of {measured} measured changes {len(gains)} {were} beyond the interval, the largest "
+        f"Of {measured} measured changes {len(gains)} {were} out, the largest "
         f"{largest.cell.score.domain} in {largest.stage}, by {format_score(largest.by)}."
     )
 
@@ -107,11 +107,12 @@ def _loss_sentence(losses: list[_Move], lineage: set[str]) -> str:
         for move in ordered[:NAMED]
     )
     aside = sum(move.stage not in lineage for move in losses)
-    were = "was a loss" if len(losses) == 1 else "were losses"
+    were = "is a loss" if len(losses) == 1 else "are losses"
+    stand = "stands" if len(losses) == 1 else "stand"
     branch = f" ({aside} on side branches)" if aside else ""
     end = ", …" if len(losses) > NAMED else "."
 
-    return f"{len(losses)} {were} beyond the interval{branch}: {named}{end}"
+    return f"{len(losses)} {were} that {stand} out{branch}: {named}{end}"
 
 
 def _lineage(run: RunFiles, stage: str) -> set[str]:
@@ -124,23 +125,30 @@ def _lineage(run: RunFiles, stage: str) -> set[str]:
     return lineage
 
 
-def _given_back(stage: StageFiles, lines: list[Recovery], total: Interval | None) -> list[str]:
-    if not lines:
+def _given_back(stage: StageFiles, recovery: Recovery) -> str:
+    """The share of the gap to the teachers, pooled over every taught domain."""
+    pooled = recovery.pooled
+    domains = count_of(len(recovery.domains), "taught domain")
+    if pooled.share is None:
+        return (
+            f"{stage.name} had no gap to its teachers that can be told from 0 over {domains} "
+            f"({format_score(pooled.gap.value)}, 95 % interval {format_score(pooled.gap.low)} to "
+            f"{format_score(pooled.gap.high)}), so there is no share to give."
+        )
+    low, high = format_percent(pooled.share.low), format_percent(pooled.share.high)
+    return (
+        f"{stage.name} closed {format_percent(pooled.share.value)} of the gap to its teachers, "
+        f"pooled over {domains} (95 % interval {low} to {high})."
+    )
+
+
+def _failures(table: Table) -> list[str]:
+    """What failed is no wrong answer, and no secret."""
+    if not table.failed:
         return []
-    if total is None:
-        return [
-            f"{stage.name} had nothing to recover: "
-            f"no teacher was beyond the interval of {stage.parent}."
-        ]
-
-    behind = sum(line.share is not None for line in lines)
-    low, high = format_percent(total.low), format_percent(total.high)
-
-    return [
-        f"{stage.name} began below its teacher in {behind} of {count_of(len(lines), 'domain')} "
-        f"and on average gave back {format_percent(total.value)} of the gap "
-        f"(95 % interval {low} to {high})."
-    ]
+    prompts = sum(score.failed for _, score in table.failed)
+    names = ", ".join(sorted({score.domain for _, score in table.failed}))
+    return [f"{count_of(prompts, 'test prompt')} of {names} left the scores: rollouts failed."]
 
 
 def greedy_moves(run: RunFiles, table: Table) -> list[str]:

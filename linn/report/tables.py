@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from linn.ledger import Interval, best, changes, latest, mean, recovery
+from linn.ledger import (
+    Change,
+    GapShare,
+    RewardsOf,
+    Taught,
+    best,
+    changes,
+    gap_share,
+    latest,
+    no_rewards,
+    row_at,
+    taught_domain,
+)
 from linn.report.numbers import format_score
 from linn.types import Score, Split
 
@@ -19,7 +31,7 @@ class Cell:
 
     score: Score
     """The ledger row."""
-    change: Interval | None
+    change: Change | None
     """Against the checkpoint the stage started from; None where that was not measured."""
     teacher: bool
     """A distillation stage of this run took it as its teacher for the domain."""
@@ -28,13 +40,13 @@ class Cell:
 
     @property
     def lost(self) -> bool:
-        """The stage cost the domain more than the interval of the change."""
-        return self.change is not None and self.change.high < 0
+        """The stage cost the domain something, by the table's own standard."""
+        return self.change is not None and self.change.lost
 
     @property
     def gained(self) -> bool:
-        """The stage gained more than the interval of the change."""
-        return self.change is not None and self.change.low > 0
+        """The stage gained the domain something, by the table's own standard."""
+        return self.change is not None and self.change.gained
 
     @property
     def star(self) -> str:
@@ -45,10 +57,10 @@ class Cell:
 
     @property
     def flag(self) -> str:
-        """`▼0.11` or `▲0.11`: the change, where it lies beyond its interval; or nothing."""
-        if self.change is None or not (self.lost or self.gained):
+        """`▼0.11` or `▲0.11`: the change, where it stands out in the table; or nothing."""
+        if self.change is None or not self.change.flagged:
             return ""
-        return f"{LOSS if self.lost else GAIN}{format_score(abs(self.change.value))}"
+        return f"{LOSS if self.lost else GAIN}{format_score(abs(self.change.by.value))}"
 
     def __str__(self) -> str:
         parts = (format_score(self.score.value), self.star, self.flag)
@@ -64,6 +76,34 @@ class Table:
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
     """(stage, one cell per domain) in run order; None where nothing was measured."""
 
+    @property
+    def cells(self) -> list[tuple[str, Cell]]:
+        """(stage, cell) of everything that was measured."""
+        return [(stage, cell) for stage, row in self.rows for cell in row if cell is not None]
+
+    @property
+    def changes(self) -> list[Change]:
+        """The family of changes within which flags are controlled."""
+        return [cell.change for _, cell in self.cells if cell.change is not None]
+
+    @property
+    def method(self) -> str:
+        """How its changes were compared, in a sentence."""
+        by_pairs = sum(change.by.paired for change in self.changes)
+        if by_pairs == len(self.changes):
+            return "Every change is taken prompt by prompt."
+        unpaired = len(self.changes) - by_pairs
+        return (
+            f"{unpaired} of {len(self.changes)} changes could not be taken prompt by prompt (the "
+            "rewards are not in the run folder, or the prompts are others), so real changes may "
+            "carry no flag."
+        )
+
+    @property
+    def failed(self) -> list[tuple[str, Score]]:
+        """(stage, score) where failed rollouts left the score."""
+        return [(stage, cell.score) for stage, cell in self.cells if cell.score.failed]
+
     def text(self) -> list[list[str]]:
         """Header and rows as strings: `0.84 ★ ▲0.12`; empty where nothing was measured."""
         lines = [["stage", *self.domains]]
@@ -78,6 +118,7 @@ def table(
     split: Split = "test",
     metric: str = "accuracy",
     teachers: Mapping[str, Collection[str]] | None = None,
+    rewards: RewardsOf = no_rewards,
 ) -> Table:
     """The cascade table.
 
@@ -87,9 +128,9 @@ def table(
     """
     scores = latest((row for row in rows if row.stage in parents), split, metric)
     domains = tuple(dict.fromkeys(domain for _, domain in scores))
-    moves = {
-        (change.stage, change.domain): change.by for change in changes(rows, parents, split, metric)
-    }
+    moves = {}
+    for change in changes(rows, parents, split, metric, rewards):
+        moves[change.stage, change.domain] = change
     tops = {domain: best(rows, domain, list(parents)) for domain in domains}
     taught = teachers or {}
 
@@ -111,42 +152,41 @@ def table(
 
 @dataclass(frozen=True)
 class Recovery:
-    """What distillation gave back in one domain."""
+    """What a distillation gave back."""
 
-    domain: str
-    """The domain."""
-    start: Score
-    """Before distillation."""
-    after: Score
-    """After it."""
-    teacher: Score
-    """The checkpoint that taught the domain."""
-    share: Interval | None
-    """(after − start)/(teacher − start); None where the teacher is within the start's interval."""
+    domains: tuple[tuple[Taught, GapShare], ...]
+    """Every taught domain that was measured at all three places, with its own share."""
+    pooled: GapShare
+    """Over all of them."""
+
+    @property
+    def paired(self) -> bool:
+        """Whether everything was taken prompt by prompt."""
+        return all(taught.gain.paired for taught, _ in self.domains)
 
 
-def recovery_table(
+def recovery(
     rows: Sequence[Score],
     start: str,
     mopd: str,
     teachers: Mapping[str, str],
     split: Split = "test",
     metric: str = "accuracy",
-) -> tuple[list[Recovery], Interval | None]:
-    """One row per taught domain measured at all three places, and the mean share.
+    rewards: RewardsOf = no_rewards,
+) -> Recovery | None:
+    """The recovery of a distillation; None where no taught domain was measured at all places.
 
-    The mean is over the domains that had something to recover; None where none had.
+    `teachers`: domain -> checkpoint, chosen on validation.
     """
-    scores = latest(rows, split, metric)
-    lines = []
-
+    taught = []
     for domain, teacher in teachers.items():
-        before = scores.get((start, domain))
-        after = scores.get((mopd, domain))
-        top = scores.get((teacher, domain))
-
+        before = row_at(rows, start, domain, split, metric)
+        after = row_at(rows, mopd, domain, split, metric)
+        top = row_at(rows, teacher, domain, split, metric)
         if before is not None and after is not None and top is not None:
-            share = recovery(before, after, top)
-            lines.append(Recovery(domain, before, after, top, share))
+            taught.append(taught_domain(teacher, before, after, top, rewards))
 
-    return lines, mean([line.share for line in lines if line.share is not None])
+    if not taught:
+        return None
+    domains = tuple((one, gap_share([one])) for one in taught)
+    return Recovery(domains, pooled=gap_share(taught))

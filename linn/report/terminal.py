@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from linn import terminal
-from linn.ledger import regressions
-from linn.report.files import RunFiles, read_run
-from linn.report.numbers import format_range
-from linn.report.tables import BEST, GAIN, LOSS, TEACHER, Cell, Recovery, recovery_table, table
+from linn.ledger import GapShare, Interval, RewardsOf, Taught, loss_line
+from linn.report.files import RunFiles, StageFiles, read_run
+from linn.report.numbers import count_of, format_range
+from linn.report.tables import BEST, GAIN, LOSS, TEACHER, Cell, Table, recovery, table
 
 
 def print_tables(folder: Path) -> None:
@@ -24,31 +24,34 @@ def print_tables(folder: Path) -> None:
     console = terminal.console()
     for trouble in run.troubles:
         console.print(f"⚠ {trouble}", markup=False, highlight=False, soft_wrap=True)
-    for metric, meaning in (("accuracy", "sampled as trained"), ("greedy", "greedy")):
-        _cascade(console, run, metric, meaning)
-    _losses(console, run)
+    rewards = run.rewards
+    cascades = []
+    for metric, meaning in (("accuracy", "sampled"), ("greedy", "greedy")):
+        cascade = table(
+            run.scores, run.parents, metric=metric, teachers=run.taught, rewards=rewards
+        )
+        if cascade.rows:
+            cascades.append((meaning, cascade))
+            _cascade(console, run, cascade, meaning)
+    if cascades:
+        console.print(LEGEND, style="dim")
+    for meaning, cascade in cascades:
+        _below(console, cascade, meaning)
     for change in run.changes:
         console.print(f"changed: {change}", markup=False, highlight=False, soft_wrap=True)
     for stage in run.stages:
         if stage.teachers and stage.parent:
-            _recovery(console, run, stage.name, stage.parent, stage.teachers)
+            _recovery(console, run, stage, stage.parent, rewards)
 
 
-def _cascade(
-    console: Console,
-    run: RunFiles,
-    metric: str,
-    meaning: str,
-) -> None:
-    cascade = table(
-        run.scores,
-        run.parents,
-        metric=metric,
-        teachers=run.taught,
-    )
-    if not cascade.rows:
-        return
-    cells = [cell for _, row in cascade.rows for cell in row if cell is not None]
+LEGEND = (
+    f"{TEACHER} teacher  {BEST} best on validation  {GAIN}{LOSS} gained or lost against the stage "
+    "it started from; of a table's flags at most one in twenty is false"
+)
+
+
+def _cascade(console: Console, run: RunFiles, cascade: Table, meaning: str) -> None:
+    cells = [cell for _, cell in cascade.cells]
     counts = format_range([cell.score.n for cell in cells])
     widest = max(_half_width(cell) for cell in cells)
     title = (
@@ -71,11 +74,6 @@ def _cascade(
     for stage, row in cascade.rows:
         grid.add_row(stage, *(_cell_text(cell) for cell in row))
     console.print(grid)
-    legend = (
-        f"{TEACHER} teacher  {BEST} best  {GAIN}{LOSS} gained or lost beyond the interval "
-        "against the stage it started from"
-    )
-    console.print(legend, style="dim")
 
 
 def _half_width(cell: Cell) -> float:
@@ -94,14 +92,21 @@ def _cell_text(cell: Cell | None) -> str:
     return f"{100 * cell.score.value:.0f}{cell.star}{mark}"
 
 
-def _losses(console: Console, run: RunFiles) -> None:
-    for change in regressions(run.scores, run.parents):
-        before, after, by = change.before, change.after, change.by
+def _below(console: Console, cascade: Table, meaning: str) -> None:
+    """What a table's cells have no room for: its losses, what failed, how it was compared."""
+    losses = [change for change in cascade.changes if change.lost]
+    if losses:
+        console.print(f"losses, {meaning}, prompt by prompt:", style="bold", highlight=False)
+    for change in losses:
+        console.print(f"{LOSS} {loss_line(change)}", highlight=False)
+    for stage, score in cascade.failed:
         console.print(
-            f"{LOSS} {change.stage} cost {change.domain} {before.value:.1%} → {after.value:.1%} "
-            f"({by.value:+.1%} [{by.low:+.1%}, {by.high:+.1%}], n {after.n})",
+            f"{meaning}: {stage} left out {score.failed} of {score.n + score.failed} prompts of "
+            f"{score.domain}: rollouts failed",
             highlight=False,
         )
+    if not all(change.by.paired for change in cascade.changes):
+        console.print(f"{meaning}: {cascade.method}", highlight=False)
 
 
 _RECOVERY_COLUMNS = {
@@ -110,39 +115,52 @@ _RECOVERY_COLUMNS = {
     "start": "right",
     "after": "right",
     "teacher's": "right",
-    "recovery": "right",
-    "95 % interval": "right",
+    "of the gap [95 %]": "right",
 }
 """Heading -> alignment."""
 
 
 def _recovery(
-    console: Console, run: RunFiles, name: str, parent: str, teachers: dict[str, str]
+    console: Console, run: RunFiles, stage: StageFiles, parent: str, rewards: RewardsOf
 ) -> None:
     for metric in ("accuracy", "greedy"):
-        lines, total = recovery_table(run.scores, parent, name, teachers, metric=metric)
-        if not lines:
+        found = recovery(
+            run.scores, parent, stage.name, stage.teachers, metric=metric, rewards=rewards
+        )
+        if found is None:
             continue
-        title = f"{name}: recovery, (after − start)/(teacher − start), test split, {metric}"
+        title = f"{stage.name}: of the gap to the teacher, test split, {metric}"
         console.print(title, style="bold", highlight=False)
         grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1))
         for heading, side in _RECOVERY_COLUMNS.items():
             grid.add_column(heading, justify="left" if side == "left" else "right")
-        for line in lines:
-            grid.add_row(*_recovery_row(line))
+        for taught, share in found.domains:
+            grid.add_row(*_recovery_row(taught, share))
         console.print(grid)
-        if total is not None:
-            console.print(
-                "– nothing was lost; mean recovery of what was lost: "
-                f"{total.value:.0%} [{total.low:.0%}, {total.high:.0%}]",
-                highlight=False,
-            )
+        console.print(_pooled_line(found.pooled, len(found.domains)), highlight=False)
+        if not found.paired:
+            console.print("not all of it prompt by prompt: their rewards are not at hand")
 
 
-def _recovery_row(line: Recovery) -> list[str]:
-    scores = [f"{score.value:.1%}" for score in (line.start, line.after, line.teacher)]
-    share, interval = "–", "–"
-    if line.share is not None:
-        share = f"{line.share.value:.0%}"
-        interval = f"[{line.share.low:.0%}, {line.share.high:.0%}]"
-    return [line.domain, line.teacher.stage, *scores, share, interval]
+def _pooled_line(pooled: GapShare, count: int) -> str:
+    domains = count_of(count, "taught domain")
+    if pooled.share is None:
+        gap = pooled.gap
+        return (
+            f"– pooled over {domains}, the gap to the teachers cannot be told from 0: "
+            f"{gap.value:+.1%} [{gap.low:+.1%}, {gap.high:+.1%}]"
+        )
+    return f"– pooled over {domains}: {_percent(pooled.share)} of the gap to the teachers"
+
+
+def _percent(share: Interval) -> str:
+    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
+
+
+def _recovery_row(taught: Taught, own: GapShare) -> list[str]:
+    rows = (taught.start, taught.after, taught.top)
+    scores = [f"{score.value:.1%}" for score in rows]
+    share = "own start" if taught.is_anchor else "no gap"
+    if own.share is not None:
+        share = _percent(own.share)
+    return [taught.domain, taught.teacher, *scores, share]

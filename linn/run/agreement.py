@@ -58,6 +58,7 @@ EFFECTS: dict[str, Effect] = {
     "domains.NAME.judge.top_p": Effect.ASKED,
     "domains.NAME.judge.max_tokens": Effect.ASKED,
     "domains.NAME.judge.retries": Effect.ASKED,
+    "domains.NAME.judge.max_unreadable": Effect.NOTHING,
     "domains.NAME.judge.concurrency": Effect.NOTHING,
     "domains.NAME.judge.timeout_s": Effect.NOTHING,
     "domains.NAME.judge.key_env": Effect.NOTHING,
@@ -68,6 +69,8 @@ EFFECTS: dict[str, Effect] = {
     "evaluate.max_tokens": Effect.SCORES,
     "evaluate.max_sequence": Effect.SCORES,
     "evaluate.temperature": Effect.SCORES,
+    "evaluate.top_p": Effect.SCORES,
+    "evaluate.max_failed": Effect.NOTHING,
     "evaluate.pass_at": Effect.SCORES,
     "evaluate.start": Effect.SCORES,
     "scale": Effect.ASKED,
@@ -115,6 +118,7 @@ EFFECTS: dict[str, Effect] = {
     "STAGE.max_turns": Effect.ASKED,
     "STAGE.max_sequence": Effect.ASKED,
     "STAGE.max_mismatch": Effect.NOTHING,
+    "STAGE.max_failed": Effect.NOTHING,
     "STAGE.curve_every": Effect.SCORES,
     "STAGE.dynamic_filter": Effect.ASKED,
     "STAGE.refill": Effect.ASKED,
@@ -195,8 +199,22 @@ def differences_of_run(old: Recipe, new: Recipe) -> list[Difference]:
         found += _one(None, key, key, getattr(old, key), getattr(new, key))
     for block in ("evaluate", "scale"):
         before, after = _dumped(getattr(old, block)), _dumped(getattr(new, block))
+        if block == "evaluate":
+            before, after = before | _sampling(old, new), after | _sampling(new, old)
         found += _keys(None, f"{block}.", f"{block}.", before, after)
     return [*found, *_domains(old, new)]
+
+
+def _sampling(recipe: Recipe, other: Recipe) -> dict[str, dict[str, float]]:
+    """How each domain of both recipes is sampled in evaluation, where that differs at all."""
+    own, others = recipe.evaluation_sampling(), other.evaluation_sampling()
+    shared = [name for name in own if name in others]
+    found = {}
+    for place, key in enumerate(("temperature", "top_p")):
+        found[key] = {
+            name: own[name][place] for name in shared if own[name][place] != others[name][place]
+        }
+    return found
 
 
 def differences_of_stage(old: Recipe, new: Recipe, index: int) -> list[Difference]:

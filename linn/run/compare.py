@@ -51,10 +51,15 @@ def compare_arms(
         of_seed = recipes.load(path, [*changes, f"seed={seed}", f"model=tiny-{seed}"])
         run = Run(of_seed, folder / f"seed-{seed}")
         run.go()
-        for arm in arms:
-            branch = _Arm(run, arm, seed)
-            points[arm] += branch.points()
-            teachers += branch.teachers()
+        branches = [_Arm(run, arm, seed) for arm in arms]
+        rows: list[Score] = []
+        for branch in branches:
+            taught, chosen = branch.teachers()
+            if taught:
+                teachers.append({"seed": seed, **_point(taught), "chosen": chosen})
+                rows = rows or taught
+        for branch in branches:
+            points[branch.name] += branch.points(rows)
 
     teacher_mean = None
     if teachers:
@@ -105,8 +110,11 @@ class _Arm:
     name: str
     seed: int
 
-    def points(self) -> list[dict[str, Any]]:
-        """Where it started, and every step at which it was evaluated."""
+    def points(self, teachers: Sequence[Score]) -> list[dict[str, Any]]:
+        """Where it started, and every step at which it was evaluated.
+
+        Each with its lead over the teachers of the same run, if there are any.
+        """
         recipe = self.run.recipe
         domains = recipe.weights_of(recipe.stage(self.name))
         rows = [row for row in self._rows() if row.domain in domains]
@@ -114,7 +122,7 @@ class _Arm:
         # Step 0 is the parent's checkpoint: it has cost this arm nothing.
         parent = recipe.parent(self.name)
         start = [row for row in rows if row.stage == parent]
-        points = [self._at(0, 0.0, start)]
+        points = [self._at(0, 0.0, start, teachers)]
 
         folder = self.run.folder.stage_folder(self.name)
         cpu = _cpu_by_step(folder / "metrics.jsonl")
@@ -123,31 +131,45 @@ class _Arm:
             if row.stage == self.name:
                 rows_by_step[row.step].append(row)
         for step in sorted(rows_by_step):
-            points.append(self._at(step, cpu[step], rows_by_step[step]))
+            points.append(self._at(step, cpu[step], rows_by_step[step], teachers))
         return points
 
-    def teachers(self) -> list[dict[str, Any]]:
-        """What the teachers of a distillation arm score together; empty for another arm."""
+    def teachers(self) -> tuple[list[Score], dict[str, str]]:
+        """The test rows of a distillation's teachers, and who they are; empty for another arm."""
         recipe = self.run.recipe
         stage = recipe.stage(self.name)
-
         if not isinstance(stage, DistillConfig):
-            return []
+            return [], {}
 
-        # A teacher is the checkpoint that its stage ended with.
-        stages = self.run.folder.teachers_of(self.name)
-        places = []
+        # Without a step, a teacher is the checkpoint that its stage ended with.
+        places = self.run.folder.teachers_of(self.name)
+        rows = []
         for domain in recipe.weights_of(stage):
-            teacher = stages[domain]
-            last = 0 if teacher == "base" else recipe.stage(teacher).steps
-            places.append((domain, teacher, last))
+            row = ledgers.row_at(self._rows(), places[domain], domain, "test", "accuracy")
+            if row is not None:
+                rows.append(row)
+        return rows, places
 
-        by_place = {(row.domain, row.stage, row.step): row for row in self._rows()}
-        rows = [by_place[place] for place in places if place in by_place]
-        return [{"seed": self.seed, **_point(rows), "chosen": stages}]
+    def _at(
+        self, step: int, cpu_s: float, rows: Sequence[Score], teachers: Sequence[Score]
+    ) -> dict[str, Any]:
+        point = {"seed": self.seed, "step": step, "cpu_s": round(cpu_s, 1), **_point(rows)}
+        if lead := self._lead(rows, teachers):
+            point["lead"] = lead
+        return point
 
-    def _at(self, step: int, cpu_s: float, rows: Sequence[Score]) -> dict[str, Any]:
-        return {"seed": self.seed, "step": step, "cpu_s": round(cpu_s, 1), **_point(rows)}
+    def _lead(self, rows: Sequence[Score], teachers: Sequence[Score]) -> dict[str, Any]:
+        """The mean over domains of this point minus the teacher; empty without teachers."""
+        top = {row.domain: row for row in teachers}
+        rewards = self.run.folder.rewards()
+        leads = [
+            ledgers.compared(top[row.domain], row, rewards) for row in rows if row.domain in top
+        ]
+        lead = ledgers.mean(leads)
+        if lead is None:
+            return {}
+        paired = all(one.paired for one in leads)
+        return {"value": lead.value, "low": lead.low, "high": lead.high, "paired": paired}
 
     def _rows(self) -> list[Score]:
         rows = self.run.folder.ledger.read()
@@ -201,7 +223,9 @@ def table_of(folder: Path) -> str:
     if mean is not None:
         lines.append(f"teachers' mean on the same prompts: {mean:.1%} over seeds {seeds}")
         for arm, points in arms.items():
-            lines.append(_reached(arm, points, content["teachers"]))
+            # Points of linn 0.1 do not tell it.
+            if points and all("lead" in point for point in points):
+                lines.append(_reached(arm, points))
     return "\n".join(lines)
 
 
@@ -244,17 +268,20 @@ def _cells(points: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
     )
 
 
-def _reached(arm: str, points: Sequence[dict[str, Any]], teachers: Sequence[dict[str, Any]]) -> str:
-    """At which evaluated step an arm first came within the interval of the teachers' mean."""
-    parts = []
-    for teacher in teachers:
-        seed = teacher["seed"]
-        when = "never"
+def _reached(arm: str, points: Sequence[dict[str, Any]]) -> str:
+    """At which evaluated step an arm was first not below its seed's teachers.
+
+    That is, where the 95 % interval of the paired difference first holds 0 or lies above it. With
+    fewer prompts that comes sooner: it is where a gap could no longer be seen.
+    """
+    when = {point["seed"]: "never" for point in points}
+    paired = True
+    for point in points:
+        lead = point["lead"]
+        paired = paired and lead["paired"]
         # Points come in the order of their steps: the first that is there is the earliest.
-        for point in points:
-            if point["seed"] != seed or point["value"] < teacher["low"]:
-                continue
-            when = f"step {point['step']} ({point['cpu_s']:.0f} CPU-s)"
-            break
-        parts.append(f"seed {seed} {when}")
-    return f"{arm} comes within the teachers' interval: " + ", ".join(parts)
+        if lead["high"] >= 0 and when[point["seed"]] == "never":
+            when[point["seed"]] = f"step {point['step']} ({point['cpu_s']:.0f} CPU-s)"
+    parts = ", ".join(f"seed {seed} {place}" for seed, place in when.items())
+    how = "prompt by prompt" if paired else "not all prompt by prompt"
+    return f"{arm} is no longer below the teachers ({how}): {parts}"

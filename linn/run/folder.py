@@ -5,7 +5,7 @@ runs/NAME/
   run.json        versions, machine, seed; stages with their parents and teachers; what changed
   ledger.jsonl    one row per checkpoint, domain, split and metric
   stages/02-if-rl/
-    metrics.jsonl rollouts/ evals/ checkpoints/ log-N.txt
+    metrics.jsonl rollouts/ evals/ rewards/ checkpoints/ log-N.txt
     state/        until a stage that was built on it is done
     position.json from then on: its place in the data
     DONE          once it is evaluated
@@ -27,7 +27,7 @@ from linn.chat.folder import template_name
 from linn.chat.template import TemplateName
 from linn.checkpoints import start_folder
 from linn.errors import UserError
-from linn.ledger import Ledger
+from linn.ledger import Ledger, RewardFiles
 from linn.recipe import load as recipes
 from linn.recipe.schema import NewModelConfig, Recipe
 from linn.recipe.stages import AnyStage, SftConfig
@@ -58,16 +58,39 @@ class RunFolder:
         """`stages/02-if-rl` of a stage."""
         return self.path / "stages" / f"{self.names.index(name):02d}-{name}"
 
-    def checkpoint(self, name: str) -> Path:
-        """The weights of `STAGE`, as it ended, or of `STAGE:STEP`, kept within it.
+    def checkpoint(self, place: str) -> Path:
+        """The weights that a stage ended with, or with `STAGE:STEP` those it kept on its way.
 
         `base`: what the run starts from.
         """
-        stage, _, step = name.partition(":")
-        if stage == "base":
+        name, _, step = place.partition(":")
+        if name == "base":
             return start_folder(self.recipe, self.path)
-        steps = int(step) if step else self.recipe.stage(stage).steps
-        return self.stage_folder(stage) / "checkpoints" / f"step-{steps:04d}"
+        number = int(step) if step else self.last_step(name)
+        return self.stage_folder(name) / "checkpoints" / f"step-{number:04d}"
+
+    def last_step(self, name: str) -> int:
+        """The step that a stage ends with; 0 of `base`."""
+        return 0 if name == "base" else self.recipe.stage(name).steps
+
+    def has_checkpoint(self, name: str, step: int) -> bool:
+        """Whether the weights of a stage at a step are there; the last ones once it is done."""
+        if step == self.last_step(name):
+            return name == "base" or self.is_there(name)
+        return name != "base" and self.is_there(f"{name}:{step}")
+
+    def line(self, name: str) -> list[str]:
+        """A stage, where it started, and so on to `base`."""
+        line = []
+        ancestor: str | None = name
+        while ancestor is not None:
+            line.append(ancestor)
+            ancestor = self.parents[ancestor]
+        return line
+
+    def rewards(self) -> RewardFiles:
+        """Every prompt's reward behind the ledger's rows."""
+        return RewardFiles({name: self.stage_folder(name) for name in self.names})
 
     def earlier(self, name: str) -> list[str]:
         """`base` and the stages that come before a stage in the recipe."""
@@ -98,7 +121,8 @@ class RunFolder:
         Its state stays, so that it can be given more steps, until a stage that was built on it is
         done: then only its place in the data stays, and its weights as its checkpoint.
         """
-        used = {self.parents[name], *self._teachers.get(name, {}).values()}
+        teachers = self._teachers.get(name, {}).values()
+        used = {self.parents[name], *(place.partition(":")[0] for place in teachers)}
         for stage in self.names:
             if stage in used:
                 _shed_state(self.stage_folder(stage))
@@ -135,16 +159,16 @@ class RunFolder:
     # ------------------------------------------------------------ run.json
 
     def set_teachers(self, stage: str, teachers: Mapping[str, str]) -> None:
-        """Put on record which stage teaches each domain in a distillation stage."""
+        """Put on record which checkpoint teaches each domain in a distillation stage."""
         self._teachers[stage] = dict(teachers)
         self.write_run_json()
 
     def teachers_of(self, stage: str) -> dict[str, str]:
-        """Which stage teaches each domain in a distillation stage that is done."""
+        """Which checkpoint teaches each domain in a distillation stage that is done."""
         return self._recorded_teachers()[stage]
 
     def chosen_teachers(self, stage: str) -> dict[str, str]:
-        """Which stage teaches each domain, once a distillation has made steps; else empty.
+        """Which checkpoint teaches each domain, once a distillation has made steps; else empty.
 
         Later measurements must not exchange a teacher in the middle of its stage.
         """

@@ -17,12 +17,12 @@ from linn.errors import InfrastructureError, UserError, nearest
 from linn.evals.evaluate import Evaluation
 from linn.judges.open import judge_folders, judges_of
 from linn.judges.panel import Judges
-from linn.ledger import regressions
+from linn.ledger import RewardsOf, loss_line, regressions
 from linn.progress import Progress
 from linn.recipe.schema import Recipe
 from linn.recipe.stages import AnyStage, DistillConfig, RlConfig, SftConfig
 from linn.run.folder import RunFolder
-from linn.run.teachers import choose_teachers
+from linn.run.teachers import Candidates, choose_teachers
 from linn.stages.distill import distill
 from linn.stages.evaluator import Evaluator
 from linn.stages.preflight import preflight
@@ -166,7 +166,12 @@ class Run:
             # Held-out prompts are drawn first: a file without any is an error before training.
             engine = open_engine(self.recipe.scale)
             domains = load_all(self.recipe.domain_options())
-            evaluation = Evaluation(domains, self.recipe.evaluate, say=self.progress.say)
+            evaluation = Evaluation(
+                domains,
+                self.recipe.evaluate,
+                say=self.progress.say,
+                as_trained=self.recipe.evaluation_sampling(),
+            )
             self._tools = _Tools(engine, domains, evaluation)
             prepare_start(self.recipe, self.folder.path, domains)
             codec = self._codec("base")
@@ -228,37 +233,50 @@ class Run:
         """The checkpoint that teaches each domain, fit for the student that starts at `parent`."""
         folder = self.folder
         rows = folder.ledger.read()
-        stages = self._chosen_teachers(config, rows)
+        rewards = folder.rewards()
+        places, notes = self._chosen_teachers(config, parent, rows, rewards)
         teachers = {}
-        for domain, stage in stages.items():
-            teachers[domain] = (stage, folder.checkpoint(stage))
+        for domain, place in places.items():
+            teachers[domain] = (place, folder.checkpoint(place))
 
         student = (parent, folder.checkpoint(parent))
-        for warning in preflight(config, student, teachers, rows):
-            self.progress.say(f"  {warning}")
-        names = ", ".join(f"{domain} ← {stage}" for domain, stage in stages.items())
+        for line in [*notes, *preflight(config, student, teachers, rows, rewards)]:
+            self.progress.say(f"  {line}")
+        names = ", ".join(f"{domain} ← {place}" for domain, place in places.items())
         self.progress.say(f"  teachers: {names}")
 
         # On record before the first step, for the report of a stage that is under way.
-        folder.set_teachers(config.name, stages)
+        folder.set_teachers(config.name, places)
         return {domain: path for domain, (_, path) in teachers.items()}
 
-    def _chosen_teachers(self, config: DistillConfig, rows: Sequence[Score]) -> dict[str, str]:
-        """The stage that teaches each domain: of a stage under way, as it began."""
+    def _chosen_teachers(
+        self,
+        config: DistillConfig,
+        parent: str,
+        rows: Sequence[Score],
+        rewards: RewardsOf,
+    ) -> tuple[dict[str, str], list[str]]:
+        """The checkpoint that teaches each domain, and why: of a stage under way, as it began."""
         folder = self.folder
-        stages = choose_teachers(
+        places, notes = choose_teachers(
             config,
             domains=list(self.recipe.weights_of(config)),
-            earlier=folder.earlier(config.name),
-            is_done=folder.is_there,
+            candidates=Candidates(
+                earlier=folder.earlier(config.name),
+                line=folder.line(parent),
+                last_step=folder.last_step,
+                is_there=folder.has_checkpoint,
+            ),
             rows=rows,
+            rewards=rewards,
         )
         # Scores that came since, or were measured anew, must not exchange a teacher.
         words = config.teachers if isinstance(config.teachers, dict) else {}
-        for domain, stage in folder.chosen_teachers(config.name).items():
-            if domain in stages and words.get(domain, "best") == "best":
-                stages[domain] = stage
-        return stages
+        recorded = folder.chosen_teachers(config.name)
+        for domain, place in recorded.items():
+            if domain in places and words.get(domain, "best") == "best":
+                places[domain] = place
+        return places, [] if recorded else notes
 
     # ------------------------------------------------------------ evaluation
 
@@ -286,6 +304,7 @@ class Run:
     ) -> Evaluator:
         return Evaluator(
             stage=stage,
+            folder=self.folder.stage_folder(stage),
             evaluation=tools.evaluation,
             domains=domains,
             judges=judges,
@@ -307,10 +326,8 @@ class Run:
         return Codec.load(self.folder.checkpoint(stage), self.folder.template)
 
     def _show_regressions(self, stage: str) -> None:
-        """A line for each domain that the stage cost something."""
-        for change in regressions(self.folder.ledger.read(), self.folder.parents):
+        """A line for each domain that the stage cost something, by the table so far."""
+        rows, parents = self.folder.ledger.read(), self.folder.parents
+        for change in regressions(rows, parents, rewards=self.folder.rewards()):
             if change.stage == stage:
-                self.progress.say(
-                    f"⚑ {stage} cost {change.domain} {change.before.value:.1%} → "
-                    f"{change.after.value:.1%} (n {change.after.n}), beyond its interval"
-                )
+                self.progress.say(f"⚑ {loss_line(change)}")

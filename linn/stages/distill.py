@@ -14,7 +14,7 @@ from pathlib import Path
 from linn.play.credit import sample_of
 from linn.recipe.stages import DistillConfig
 from linn.stages.rl import (
-    mean_reward,
+    mean_rewards,
     rollout_metrics,
     sample_groups,
     sampled_tokens,
@@ -42,7 +42,8 @@ def distill(stage: StageRun, teachers: Mapping[str, Path]) -> None:
 
         metrics = stage.train(step, samples, loss)
         metrics |= rollout_metrics(groups)
-        metrics["reward"] = sum(mean_reward(group) for group in groups) / len(groups)
+        if means := mean_rewards(groups):
+            metrics["reward"] = sum(means) / len(means)
         metrics["sampled_tokens"] = float(sampled_tokens(groups))
 
         stage.record(step, metrics, before, groups)

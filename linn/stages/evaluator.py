@@ -24,6 +24,8 @@ class Evaluator:
 
     stage: str
     """The stage's name in the ledger."""
+    folder: Path
+    """The stage's folder; every prompt's reward is kept there."""
     evaluation: Evaluation
     """The held-out prompts."""
     domains: Sequence[str]
@@ -46,7 +48,7 @@ class Evaluator:
         self._evaluate(step, self.evaluation.curve, folder=None)
 
     def evaluate_kept(self, step: int) -> None:
-        """A checkpoint that is kept within a stage: the probe by which teachers are chosen."""
+        """A checkpoint kept within the stage: what it needs to compete as a teacher."""
         self._evaluate(step, self.evaluation.kept, folder=None)
 
     def forget_after(self, step: int) -> None:
@@ -69,7 +71,9 @@ class Evaluator:
             probes=probes,
             names=self.domains,
             folder=folder,
+            rewards_in=self.folder,
             on_done=self._note,
+            on_unjudged=self.progress.say,
             judges=self.judges,
         )
 
@@ -94,6 +98,11 @@ class Evaluator:
         ]
         of_split = "" if shown == "test" else f"{shown} "
         self.progress.say(f"{self.stage}:{step} {of_split}" + " ".join(accuracies))
+        if failures := [f"{score.domain} {score.failed}" for score in scores if score.failed]:
+            self.progress.say(
+                f"{self.stage}:{step} prompts left out, since rollouts failed: "
+                + ", ".join(failures)
+            )
 
     def _note(self, done: int, total: int) -> None:
         if done % NOTE_EVERY == 0:

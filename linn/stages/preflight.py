@@ -6,11 +6,11 @@ Refuses what would train on nonsense; warns of what merely wastes time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from linn.errors import UserError
-from linn.ledger import difference, latest
+from linn.ledger import Difference, RewardsOf, compared, no_rewards, row_at
 from linn.recipe.stages import DistillConfig
 from linn.types import Score
 
@@ -19,30 +19,31 @@ def preflight(
     config: DistillConfig,
     student: tuple[str, Path],
     teachers: Mapping[str, tuple[str, Path]],
-    rows: Iterable[Score],
+    rows: Sequence[Score],
+    rewards: RewardsOf = no_rewards,
 ) -> list[str]:
     """Warnings, one line each; raises UserError where a teacher cannot serve.
 
-    student: (stage, folder); teachers: domain -> (stage, folder); rows: the ledger's.
+    student: (stage, folder); teachers: domain -> (checkpoint, folder), a checkpoint being `sft` or
+    `sft:40`; rows: the ledger's; rewards: what is behind them.
     """
     for domain, teacher in teachers.items():
         _check_tokenizer(config, domain, student, teacher)
 
     # Teachers are chosen on validation, so their fitness is read there too.
-    scores = latest(rows, "validation", "accuracy")
     warnings = []
-    for domain, (stage, _) in teachers.items():
-        before = scores.get((student[0], domain))
-        after = scores.get((stage, domain))
+    for domain, (place, _) in teachers.items():
+        before = row_at(rows, student[0], domain, "validation", "accuracy")
+        after = row_at(rows, place, domain, "validation", "accuracy")
 
-        if stage == student[0]:
+        if place == student[0]:
             warnings.append(
                 f"{domain}: the student's own start teaches: an anchor, nothing to gain"
             )
         elif before is None or after is None:
-            warnings.append(f"{domain}: teacher {stage} or student {student[0]} was never measured")
-        elif difference(before, after).low <= 0:
-            warnings.append(_weakness(config, domain, before, after))
+            warnings.append(f"{domain}: teacher {place} or student {student[0]} was never measured")
+        elif (by := compared(before, after, rewards)).low <= 0:
+            warnings.append(_weakness(config, domain, place, by))
     return warnings
 
 
@@ -62,11 +63,11 @@ def _check_tokenizer(
         )
 
 
-def _weakness(config: DistillConfig, domain: str, before: Score, after: Score) -> str:
+def _weakness(config: DistillConfig, domain: str, place: str, by: Difference) -> str:
     """The warning of a teacher that is not better; UserError where the recipe forbids one."""
     warning = (
-        f"{domain}: teacher {after.stage} ({after.value:.1%}) is not beyond the student's interval "
-        f"({before.value:.1%})"
+        f"{domain}: teacher {place} cannot be told from the student on validation "
+        f"({by.value:+.1%} [{by.low:+.1%}, {by.high:+.1%}])"
     )
     if not config.allow_weak_teachers:
         raise UserError(

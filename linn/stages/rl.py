@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from linn.play.credit import grouped, informative, samples_of
+from linn.play.credit import grouped, informative, judged_rewards, samples_of
+from linn.play.failures import check_failures, is_judged
 from linn.play.rollout import Job, play
 from linn.play.thoughts import rewritten_share, unclosed_share
 from linn.recipe.stages import RlConfig, RolloutConfig
@@ -65,14 +66,15 @@ async def batch_of_groups(
     `surplus_groups` counts informative ones beyond the batch, which are dropped too.
     """
     batch: list[Group] = []
-    sampled, tokens, rewards = 0, 0, 0.0
+    sampled, tokens = 0, 0
+    means: list[float] = []
     for _ in range(config.refill if config.dynamic_filter else 1):
         count = _prompts_to_ask(config, len(batch), sampled)
         prompts = stage.prompts.take(count, step)
         groups = await sample_groups(stage, config, step, prompts, first=sampled)
 
         # These count what the filter drops, too: its price is part of the step.
-        rewards += sum(mean_reward(group) for group in groups)
+        means += mean_rewards(groups)
         tokens += sampled_tokens(groups)
         sampled += len(groups)
         if config.dynamic_filter:
@@ -88,9 +90,10 @@ async def batch_of_groups(
         "groups": float(sampled),
         "kept_groups": float(sum(map(informative, batch))),
         "surplus_groups": float(surplus),
-        "reward": rewards / sampled,
         "sampled_tokens": float(tokens),
     }
+    if means:
+        metrics["reward"] = sum(means) / len(means)
     # Without any informative group the last round stands for the step, so that it is on record.
     return batch or groups, metrics
 
@@ -112,8 +115,8 @@ async def sample_groups(
 ) -> list[Group]:
     """`config.rollouts` graded rollouts of every prompt.
 
-    Seeds follow from (stage, step, place in the step, prompt, sibling); `first`: the place of the
-    first prompt.
+    Raises RunFailed where more than `max_failed` of a domain's rollouts failed. Seeds follow from
+    (stage, step, place in the step, prompt, sibling); `first`: the place of the first prompt.
     """
     sampling = Sampling(config.max_tokens, config.temperature, config.top_p)
     jobs = [
@@ -129,6 +132,7 @@ async def sample_groups(
         for sibling in range(config.rollouts)
     ]
     rollouts = await play(jobs, stage.domains, stage.engine.sampler, stage.codec)
+    check_failures(rollouts, config.max_failed, f"stage {config.name} step {step + 1}")
 
     # No reward enters the loss of distillation, so no judge is asked there.
     if not isinstance(config, RlConfig):
@@ -169,15 +173,19 @@ def with_other(
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """What a person watches: lengths, shares of replies that failed somehow, and means per domain.
 
-    The means are of rewards and of the verdicts' own metrics.
+    The means are of rewards and of the verdicts' own metrics, over the rollouts that were judged.
     """
     statuses = []
     rollouts: list[Rollout] = []
+    undecided = 0
     values_by_name: dict[str, list[float]] = defaultdict(list)
     for group in groups:
         for rollout, reward in zip(group.rollouts, group.rewards, strict=True):
             statuses.append(rollout.status)
             rollouts.append(rollout)
+            undecided += rollout.verdict.undecided
+            if not is_judged(rollout):
+                continue
             domain = rollout.prompt.domain
             values_by_name[f"reward/{domain}"].append(reward)
             for name, value in rollout.verdict.metrics.items():
@@ -191,6 +199,8 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "unclosed": unclosed_share(rollouts),
         "rewritten": rewritten_share(rollouts),
     }
+    if undecided:
+        metrics["undecided"] = undecided / n
 
     # Which domain came first differs from step to step: in alphabetical order it does not show.
     for name in sorted(values_by_name):
@@ -204,6 +214,11 @@ def sampled_tokens(groups: Sequence[Group]) -> int:
     return sum(sampled_length(rollout.turns) for group in groups for rollout in group.rollouts)
 
 
-def mean_reward(group: Group) -> float:
-    """The mean over a group's siblings."""
-    return sum(group.rewards) / len(group.rewards)
+def mean_rewards(groups: Sequence[Group]) -> list[float]:
+    """The mean over each group's judged siblings; groups without any are left out."""
+    means = []
+    for group in groups:
+        rewards = judged_rewards(group)
+        if rewards:
+            means.append(sum(rewards) / len(rewards))
+    return means

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from linn.ledger import Ledger, score, teachers
+from linn.ledger import Ledger, best, score, write_rewards
 from linn.types import Score
 
 Row = dict[str, Any]
@@ -68,11 +68,14 @@ def make_run(folder: Path, steps: int = 40, prompts: int = 60, seed: int = 0) ->
     for index, stage in enumerate(STAGES):
         levels[stage.name] = levels_after(rng, stage, levels)
         greedy: dict[str, list[float]] = {}
+        behind: dict[tuple[str, str, str], dict[str, float]] = {}
         for split, metric, domain in cells():
             level = levels[stage.name][domain]
             draw = random.Random(f"{split}{metric}{domain}{seed}")
             rewards = [draw_reward(draw, domain, level) for _ in range(prompts * 2)]
             ledger.append(score(stage.name, steps, domain, split, metric, rewards))
+            ids = (f"{domain}-{number}" for number in range(len(rewards)))
+            behind[domain, split, metric] = dict(zip(ids, rewards, strict=True))
             if (split, metric) == ("test", "greedy"):
                 greedy[domain] = rewards[:prompts]
 
@@ -85,9 +88,11 @@ def make_run(folder: Path, steps: int = 40, prompts: int = 60, seed: int = 0) ->
             "domains": dict.fromkeys(stage.domains, 1.0),
         }
         if stage.kind == "distill":
-            entry["teachers"] = teachers(ledger, DOMAINS, list(levels)[:-1])
+            tops = {domain: best(ledger, domain, list(levels)[:-1]) for domain in DOMAINS}
+            entry["teachers"] = {domain: top.stage for domain, top in tops.items() if top}
         entries.append(entry)
         write_stage(folder / entry["folder"], rng, stage, steps, greedy)
+        write_rewards(folder / entry["folder"], steps, behind)
 
     Ledger(folder / "ledger.jsonl").upsert(ledger)
     write_about(folder, seed, entries)

@@ -258,20 +258,25 @@ class LongContext(Domain):
     ) -> list[Verdict] | None:
         """Each reply by itself: 1 if it is exact or equivalent, else `partial` or 0.
 
-        An unreadable answer counts as "not equivalent".
+        A reply about which no answer could be read is undecided.
         """
         if not self.judged or not isinstance(prompt.hidden, Accepted):
             return None
         # By reply, and by part of it: whether the judge called it equivalent, both ways if `swap`.
         equivalent: dict[int, dict[str, bool]] = {}
+        unread: set[int] = set()
         for question, answer in answers:
             parts = equivalent.setdefault(question.replies[0], {})
-            says_equal = read_equivalence(answer) is True
-            parts[question.label] = parts.get(question.label, True) and says_equal
+            says = read_equivalence(answer)
+            if says is None:
+                unread.add(question.replies[0])
+            parts[question.label] = parts.get(question.label, True) and says is True
 
         verdicts = []
         for index, reply in enumerate(replies):
-            if index in equivalent:
+            if index in unread:
+                verdicts.append(Verdict(0.0, "the judge's answer is unreadable", undecided=True))
+            elif index in equivalent:
                 verdicts.append(self._by_equivalence(equivalent[index]))
             else:
                 verdicts.append(self.verify(prompt, reply))

@@ -244,7 +244,8 @@ class Proof(Domain):
         read = [score_of(answer) for answer in answers]
         scores = [score for score in read if score is not None]
         if not scores:
-            return Verdict(0.0, "none of the judge's answers is readable", {"unreliable": 1.0})
+            note = "none of the judge's answers is readable"
+            return Verdict(0.0, note, {"unreliable": 1.0}, undecided=True)
         mean = sum(scores) / len(scores)
         if self.any_zero and 0.0 in scores:
             mean = 0.0

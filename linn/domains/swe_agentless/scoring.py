@@ -44,10 +44,11 @@ def question(
 
 
 def verdict_of(answer: str) -> Verdict:
-    """The verdict of a judge's answer; a score that nobody could read is not trained."""
+    """The verdict of a judge's answer; one that nobody could read decides nothing."""
     score = score_of(answer)
     if score is None:
-        return Verdict(0.0, "the judge gave no score", {"applied": 1.0, "unreliable": 1.0})
+        metrics = {"applied": 1.0, "unreliable": 1.0}
+        return Verdict(0.0, "the judge gave no score", metrics, undecided=True)
     return Verdict(score, f"the judge's score: {score:g}", {"applied": 1.0})
 
 
