@@ -62,7 +62,8 @@ def export_checkpoint(
             dtype = convert(source, target, dtype, shard_bytes, note)
             copy_assets(source, target)
             if is_old:
-                write_chat(target, Codec.load(target, "nemotron"))
+                # Without a BOS, and ended by one token alone.
+                write_chat(target, Codec(Codec.load(target, "nemotron").tokenizer))
             files.write_text(target / "README.md", _card(name, source, dtype))
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
