@@ -402,6 +402,14 @@ def test_with_the_loss_named_a_built_on_stage_goes_on_from_its_end(
     assert changes_of(folder) == [("sft", 6, "sft.steps", "changed from step 7")]
 
 
+def test_a_redo_names_its_loss_and_makes_the_same_bytes(reference, tmp_path, patch, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(reference, folder)
+    assert go(folder, patch, redo="rl").steps == 6
+    assert "--redo rl: removing rl (6 steps, 0.0 h)" in capsys.readouterr().err
+    assert results(folder) == results(reference) and changes_of(folder) == []
+
+
 def test_other_processes_keep_the_state(tmp_path, patch):
     go(tmp_path, patch, tree(scale__processes=2), kill_at=9)
     go(tmp_path, patch, tree(scale__processes=1))
