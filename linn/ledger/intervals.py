@@ -15,7 +15,7 @@ Z = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
 
 FALSE_DISCOVERIES = 0.05
-"""Share of a table's flags that may be false, in expectation (Benjamini and Hochberg 1995)."""
+"""Share of a run's flags that may be false, in expectation (Benjamini and Hochberg 1995)."""
 
 LEAST_SHARED = 0.5
 """Two evaluations are compared prompt by prompt where they share this much of the smaller."""

@@ -46,7 +46,7 @@ def print_tables(folder: Path) -> None:
 
 LEGEND = (
     f"{TEACHER} teacher  {BEST} best on validation  {GAIN}{LOSS} gained or lost against the stage "
-    "it started from; of a table's flags at most one in twenty is false"
+    "it started from; of a run's flags at most one in twenty is false"
 )
 
 
