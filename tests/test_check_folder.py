@@ -156,7 +156,7 @@ def test_memory_is_compared_with_the_machine(
 ) -> None:
     parsed = load(recipe(tmp_path, folder))
     assert by_name(model_check.check_folder(folder, parsed))["memory"].ok
-    monkeypatch.setattr(model_check.os, "sysconf", lambda name: 1000)
+    monkeypatch.setattr(model_check, "machine_bytes", lambda: 0.5e9)
     memory = by_name(model_check.check_folder(folder, parsed))["memory"]
     assert not memory.ok and "scale.processes" in memory.detail
 

@@ -1,19 +1,24 @@
 """Prices against numbers computed by hand, real models' parameters, and the paper's own run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from linn.chat.codec import Codec
 from linn.cli.main import app
 from linn.domains.load import load, load_all
 from linn.engine.models.nemotron_h.model import NemotronH
+from linn.engine.models.transformers_lm import TransformersLM
 from linn.errors import UserError
 from linn.pricing.amounts import Amount, as_dict
 from linn.pricing.assumptions import DEVICES, DOMAINS, Assumptions
+from linn.pricing.memory import memory_of
 from linn.pricing.price import price
+from linn.pricing.prompt_lengths import prompt_lengths
 from linn.pricing.shape import Shape, read_shape, shape_of
 from linn.pricing.table import _si, table
 from linn.recipe import load as recipes
@@ -35,6 +40,11 @@ TOY = Shape(
     routed=800,
     experts=8,
     top=2,
+)
+
+
+TOY_LARGE = replace(
+    TOY, total=10**8, vocab=1000, hidden=1000, layers=40, kept=40 * 20_000, widest=20_000
 )
 
 
@@ -102,23 +112,30 @@ DENSE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "keys"), DENSE)
-def test_parameters_of_dense_families(name, keys):
-    import transformers  # here: a process that runs other tests alone never loads it
+def small_config(name, keys, layers):
+    import transformers
 
     config = getattr(transformers, name)(**keys)
     small = {
         "hidden_size": 96,
         "intermediate_size": 200,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "vocab_size": 500,
         "head_dim": 24,
-        "layer_types": ["full_attention"] * 3,
+        "layer_types": ["full_attention"] * layers,
     }
     for key, value in small.items():
         setattr(config, key, value)
+    return config
+
+
+@pytest.mark.parametrize(("name", "keys"), DENSE)
+def test_parameters_of_dense_families(name, keys):
+    import transformers  # here: a process that runs other tests alone never loads it
+
+    config = small_config(name, keys, layers=3)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     assert shape_of(config.to_dict(), "c").total == parameters_of(model)
@@ -299,10 +316,83 @@ def test_the_whole_is_the_sum_of_its_parts(cascade):
 def test_memory_of_the_papers_base(cascade):
     memory, n = cascade.memory, 31_577_937_344
     assert (memory.weights, memory.gradients, memory.optimiser) == (4 * n, 4 * n, 8 * n)
-    assert memory.activations == 262_144 * 2688 * 52 * 2
-    sharded = 16 * n / 256 + memory.activations + memory.caches
+    inputs = 262_144 * 2688 * 52 * 4  # of every layer, in float32
+    assert memory.activations == memory.recomputed
+    assert inputs < memory.activations < 2.5 * inputs, "one layer more, and the head"
+    sharded = 16 * n / 256 + memory.activations
     assert memory.sharded(256) == pytest.approx(sharded) and memory.whole > 500e9
-    assert memory.caches == 8 * cascade.shape.cache_bytes(262_144)
+    assert memory.caches == 8 * cascade.shape.state_bytes(262_144)
+
+
+def numbers_kept(model, tokens: int = 256) -> float:
+    """Numbers per token that the layers keep for the backward pass, weights left out."""
+    kept = {}
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    ids = torch.arange(tokens)[None] % 60 + 1
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = model.hidden(ids, torch.zeros_like(ids))
+    own = [tensor for place, tensor in kept.items() if place not in weights]
+    size = sum(tensor.untyped_storage().nbytes() for tensor in own)
+    del hidden
+    return size / 4 / tokens
+
+
+@pytest.mark.parametrize("pattern", ["MMMM", "****", "EEEE", "----", "MEM*EM*E"])
+def test_what_a_hybrids_layers_keep_is_what_the_plan_counts(pattern):
+    raw = json.loads((BASES / "tiny-0" / "config.json").read_text())
+    raw |= {"hybrid_override_pattern": pattern, "num_hidden_layers": len(pattern)}
+    raw |= {"layers_block_type": None, "layer_types": None}
+    model = NemotronH(raw, Path("c"))
+    model.initialise(0)
+    assert shape_of(raw, "c").kept == pytest.approx(numbers_kept(model), rel=0.15)
+
+
+@pytest.mark.parametrize(("name", "keys"), DENSE)
+def test_what_a_dense_familys_layers_keep_is_what_the_plan_counts(name, keys):
+    import transformers
+
+    config = small_config(name, keys, layers=8)
+    model = TransformersLM(transformers.AutoModelForCausalLM.from_config(config))
+    assert shape_of(config.to_dict(), "c").kept == pytest.approx(numbers_kept(model), rel=0.15)
+
+
+def test_the_plan_says_which_key_makes_a_run_fit():
+    memory = memory_of(TOY_LARGE, 2048, tokens=4096, cached=1e9)
+    needed, with_recompute = memory.whole, memory.smallest
+    assert with_recompute < needed
+    assert memory.remedy(2, 2 * needed) == ""
+    assert memory.remedy(2, 2 * needed - 1) == "set scale.recompute: true"
+    assert "scale.processes: 1" in memory.remedy(2, with_recompute)
+    assert "no key" in memory.remedy(2, with_recompute - 1)
+    crowded = memory_of(TOY_LARGE, 2048, tokens=4096, cached=50e9)
+    assert "scale.capacity" in crowded.remedy(1, 40e9)
+
+
+def test_prompts_are_as_long_as_the_rows_at_hand(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"problem": "What is 2 + 3? " * n, "answer": "5"} for n in range(1, 200)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tree = {"domains": {"math": {"rows": str(rows)}}, "name": "t", "model": "tiny-0"}
+    tree["stages"] = [{"name": "s", "kind": "rl", "steps": 1, "prompts": 4, "rollouts": 5}]
+    recipe = recipes.parse(tree, "t")
+    domains = load_all(recipe.domain_options())
+    counted = prompt_lengths(recipe, domains, Codec.load(BASES / "tiny-0"))["math"]
+    assert counted.rows == 64 and 59 < counted.median < counted.long
+
+    known = price(recipe, TOY, domains, None, {"math": counted})
+    guessed = price(recipe, TOY, domains)
+    replies = known.stages[0].most.sampled
+    assert known.stages[0].most.trained == replies + 20 * counted.long
+    assert guessed.stages[0].most.trained == replies + 20 * 1000
+    assert f"math {counted.median:,}-{counted.long:,}" in table(known).replace("\n", " ")
+
+    in_bytes = prompt_lengths(recipe, domains, None)["math"]
+    assert in_bytes.rows == 64 and 0.2 < in_bytes.median / counted.median < 2
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)

@@ -148,8 +148,9 @@ def _print_plan(
     """What `--dry-run` prints: the resolved recipe, what it would do, what it would cost."""
     from linn.pricing.amounts import as_dict
     from linn.pricing.assumptions import Assumptions
-    from linn.pricing.plan import model_shape, plan
+    from linn.pricing.plan import model_shape, plan, tokenizer_of
     from linn.pricing.price import price
+    from linn.pricing.prompt_lengths import prompt_lengths
     from linn.pricing.table import table
     from linn.recipe.load import resolved
 
@@ -163,7 +164,8 @@ def _print_plan(
             raise
         echo(f"\nno price: {error}")
         return
-    priced = price(recipe, shape, domains, Assumptions(device, mean_length))
+    prompts = prompt_lengths(recipe, domains, tokenizer_of(recipe, folder))
+    priced = price(recipe, shape, domains, Assumptions(device, mean_length), prompts)
     if as_json:
         echo_json(json.dumps(as_dict(priced), indent=2))
     else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from linn.pricing.assumptions import DOMAINS, Assumptions
+from linn.pricing.memory import Memory
+from linn.pricing.prompt_lengths import Lengths
 from linn.pricing.shape import Shape
 
 
@@ -65,32 +68,6 @@ class StagePrice:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes on one device."""
-
-    weights: float
-    """float32, as the trainer keeps them."""
-    gradients: float
-    """float32."""
-    optimiser: float
-    """AdamW's two moments, float32."""
-    activations: float
-    """One packed row: the layers' inputs alone, the rest recomputed; a lower bound."""
-    caches: float
-    """Keys, values and states of `scale.capacity` conversations of the longest stage."""
-
-    @property
-    def whole(self) -> float:
-        """Every device holds the whole model, as `linn run` does."""
-        return self.weights + self.gradients + self.optimiser + self.activations + self.caches
-
-    def sharded(self, devices: int) -> float:
-        """Weights, gradients and moments spread evenly over the devices."""
-        spread = (self.weights + self.gradients + self.optimiser) / devices
-        return spread + self.activations + self.caches
-
-
-@dataclass(frozen=True)
 class Price:
     """A whole recipe."""
 
@@ -106,6 +83,8 @@ class Price:
     """The recipe's `scale.processes`."""
     assumed: Assumptions
     """What the values rest on."""
+    prompts: Mapping[str, Lengths] = field(default_factory=dict)
+    """Lengths of prompts, by domain, where its rows are at hand."""
     total: StagePrice = field(init=False)
     """All stages and the evaluation."""
 
@@ -128,6 +107,7 @@ def as_dict(priced: Price) -> dict[str, Any]:
     assumptions: dict[str, Any] = vars(priced.assumed) | {
         "devices": priced.devices,
         "domains": {name: vars(cost) for name, cost in DOMAINS.items()},
+        "prompts": {name: vars(lengths) for name, lengths in priced.prompts.items()},
     }
     return {
         "model": vars(priced.shape),
@@ -135,7 +115,14 @@ def as_dict(priced: Price) -> dict[str, Any]:
         "stages": [_stage_as_dict(stage) for stage in priced.stages],
         "evaluation": _stage_as_dict(priced.evaluation),
         "total": _stage_as_dict(priced.total),
-        "memory": vars(memory) | {"whole": memory.whole, "sharded": memory.sharded(priced.devices)},
+        "memory": vars(memory)
+        | {
+            "training": memory.training,
+            "sampling": memory.sampling,
+            "evaluating": memory.evaluating,
+            "whole": memory.whole,
+            "sharded": memory.sharded(priced.devices),
+        },
     }
 
 

@@ -7,7 +7,6 @@ what a recipe asks of the model.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +18,9 @@ from linn.engine.local.device import device_line, gpus
 from linn.engine.open import open_engine
 from linn.engine.protocol import ModelCheck
 from linn.errors import UserError
+from linn.pricing.memory import machine_bytes
 from linn.pricing.price import price
+from linn.pricing.prompt_lengths import prompt_lengths
 from linn.pricing.shape import read_shape
 from linn.recipe.base import short
 from linn.recipe.schema import NewModelConfig, Recipe, ScaleConfig
@@ -244,17 +245,19 @@ def _memory(recipe: Recipe, folder: Path) -> Finding:
         domains[short(name)] = domain
         domain.close()
     try:
-        priced = price(recipe, read_shape(folder), domains)
+        prompts = prompt_lengths(recipe, domains, None)
+        priced = price(recipe, read_shape(folder), domains, None, prompts)
     except UserError as error:  # a family without a formula can be trained all the same
         return Finding("memory", True, f"not known: {error}")
 
     processes = recipe.scale.processes
     needed = priced.memory.whole * processes
-    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    has = machine_bytes()
     text = f"about {_gb(needed)} in {processes} processes; this machine has {_gb(has)}"
-    if needed <= has:
+    remedy = priced.memory.remedy(processes, has)
+    if not remedy:
         return Finding("memory", True, text)
-    return Finding("memory", False, f"{text}: lower scale.processes, scale.capacity or scale.width")
+    return Finding("memory", False, f"{text}: {remedy}")
 
 
 def _gb(size: float) -> str:

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 from linn.bases.make import tiny_config
+from linn.chat.codec import Codec
 from linn.checkpoints import known_config, start_folder
 from linn.data.names import is_remote
 from linn.data.rows import Lines
@@ -77,6 +78,16 @@ def model_shape(recipe: Recipe, folder: Path) -> Shape:
     if isinstance(recipe.model, NewModelConfig):
         return shape_of(tiny_config(recipe.model.vocab), "model")
     return read_shape(known_config(recipe) or start_folder(recipe, folder))
+
+
+def tokenizer_of(recipe: Recipe, folder: Path) -> Codec | None:
+    """The codec of the model that the recipe starts from; None where it is not there yet."""
+    if isinstance(recipe.model, NewModelConfig):
+        return None
+    try:
+        return Codec.load(start_folder(recipe, folder), recipe.template)
+    except UserError:
+        return None
 
 
 def plan(recipe: Recipe, folder: Path) -> str:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 from linn.domains.base import Domain
 from linn.errors import UserError, nearest
-from linn.pricing.amounts import Amount, Memory, Price, StagePrice
+from linn.pricing.amounts import Amount, Price, StagePrice
 from linn.pricing.assumptions import DEVICES, DOMAINS, GENERATED, Assumptions, DomainCost
+from linn.pricing.memory import Memory, memory_of
+from linn.pricing.prompt_lengths import Lengths
 from linn.pricing.shape import Shape
 from linn.recipe.base import short
 from linn.recipe.schema import DomainConfig, Recipe
@@ -22,9 +24,16 @@ from linn.recipe.stages import DistillConfig, RlConfig, RolloutConfig, SftConfig
 
 
 def price(
-    recipe: Recipe, shape: Shape, domains: Mapping[str, Domain], assumed: Assumptions | None = None
+    recipe: Recipe,
+    shape: Shape,
+    domains: Mapping[str, Domain],
+    assumed: Assumptions | None = None,
+    prompts: Mapping[str, Lengths] | None = None,
 ) -> Price:
-    """The price of a recipe. `domains`: each of its domains, by its short name."""
+    """The price of a recipe. `domains`: each of its domains, by its short name.
+
+    prompts: by domain, where its rows are at hand; others are taken as `assumptions` says.
+    """
     assumed = assumed or Assumptions()
     if assumed.device not in DEVICES:
         raise UserError(f"--device {assumed.device!r}: unknown{nearest(assumed.device, DEVICES)}")
@@ -34,7 +43,8 @@ def price(
             "a share of the longest reply"
         )
 
-    pricer = _Pricer(recipe, shape, domains, assumed)
+    prompts = prompts or {}
+    pricer = _Pricer(recipe, shape, domains, assumed, prompts)
 
     return Price(
         shape=shape,
@@ -43,6 +53,7 @@ def price(
         memory=pricer.memory(),
         devices=recipe.scale.processes,
         assumed=assumed,
+        prompts=prompts,
     )
 
 
@@ -72,12 +83,18 @@ class _Pricer:
     """Arithmetic over one recipe, shape and set of assumptions."""
 
     def __init__(
-        self, recipe: Recipe, shape: Shape, domains: Mapping[str, Domain], assumed: Assumptions
+        self,
+        recipe: Recipe,
+        shape: Shape,
+        domains: Mapping[str, Domain],
+        assumed: Assumptions,
+        prompts: Mapping[str, Lengths],
     ) -> None:
         self.recipe = recipe
         self.shape = shape
         self.domains = domains
         self.assumed = assumed
+        self.prompts = prompts
         self.device = DEVICES[assumed.device]
         self.costs = {
             short(name): _cost_of(short(name), config) for name, config in recipe.domains.items()
@@ -119,23 +136,44 @@ class _Pricer:
         return StagePrice("evaluation", "", 0, expected, most_of_it)
 
     def memory(self) -> Memory:
-        """At the recipe's scale; see `Memory`."""
-        shape, scale = self.shape, self.recipe.scale
-        longest = max(map(self._longest, self.recipe.stages), default=0.0)
-        bytes_per_number = 2 if scale.precision == "bfloat16" else 4
+        """Of a process, in the stage that needs most of each; see `Memory`."""
+        scale = self.recipe.scale
+        stages = self.recipe.stages
+        tokens = max(self._tokens_of(stage) for stage in stages)
+        cached = max(self._cached(stage) for stage in stages)
+        return memory_of(self.shape, scale.width, tokens, cached, scale.recompute)
 
-        return Memory(
-            weights=4.0 * shape.total,
-            gradients=4.0 * shape.total,
-            optimiser=8.0 * shape.total,
-            activations=float(scale.width * shape.hidden * shape.layers * bytes_per_number),
-            caches=scale.capacity * shape.cache_bytes(longest) if longest else 0.0,
-        )
+    def _tokens_of(self, config: StageConfig) -> float:
+        """Tokens of a process's share of a step, at most."""
+        processes = self.recipe.scale.processes
+        if isinstance(config, SftConfig):
+            width = self.recipe.scale.width if config.packed else config.max_length
+            return max(width, config.batch * width / processes)
+        assert isinstance(config, RolloutConfig)
+        longest = self._longest(config)
+        return max(longest, config.prompts * config.rollouts * longest / processes)
 
-    def _longest(self, config: StageConfig) -> float:
-        """Tokens of a stage's longest conversation; 0 for SFT, which holds none."""
-        if not isinstance(config, RolloutConfig):
-            return 0.0
+    def _cached(self, config: StageConfig) -> float:
+        """Caches of what a process decodes together, every conversation at its longest.
+
+        The evaluation that follows counts too.
+        """
+        scale, evaluate = self.recipe.scale, self.recipe.evaluate
+        cached = 0.0
+        if isinstance(config, RolloutConfig):
+            rows = min(scale.capacity, -(-config.prompts * config.rollouts // scale.processes))
+            cached = rows * self.shape.state_bytes(self._longest(config))
+        if config.evaluate and self.recipe.domains:
+            held_out = len(self.recipe.domains) * max(evaluate.test, evaluate.validation)
+            rows = min(scale.capacity, -(-held_out // scale.processes))
+            limits = (evaluate.max_tokens, None, evaluate.max_sequence)
+            talks = [self._talk(short(name), *limits, most=True) for name in self.recipe.domains]
+            longest = max(talk.total for talk in talks)
+            cached = max(cached, rows * self.shape.state_bytes(longest))
+        return cached
+
+    def _longest(self, config: RolloutConfig) -> float:
+        """Tokens of a stage's longest conversation."""
         limits = (config.max_tokens, config.max_turns, config.max_sequence)
         talks = [self._talk(name, *limits, most=True) for name in self.recipe.weights_of(config)]
         return max(talk.total for talk in talks)
@@ -207,7 +245,7 @@ class _Pricer:
         most: bool,
     ) -> _Talk:
         """A conversation of a domain: as long as its limits allow, or the assumed share of that."""
-        prompt = float(self.costs[name].prompt)
+        prompt = float(self._prompt(name, most))
         turns = self.domains[name].max_turns
         if turns > 1 and max_turns:
             turns = max_turns
@@ -221,6 +259,12 @@ class _Pricer:
         sampled = length if turns == 1 or most else length * self.assumed.sampled
 
         return _Talk(prompt, length, sampled)
+
+    def _prompt(self, name: str, most: bool) -> int:
+        """Tokens of a domain's prompt: of its rows where they are at hand."""
+        if lengths := self.prompts.get(name):
+            return lengths.long if most else lengths.median
+        return self.costs[name].prompt
 
     def _sampling(
         self,
@@ -272,7 +316,7 @@ class _Pricer:
         cost = self.costs[name]
         calls = rollouts / siblings * self.domains[name].question_count(siblings) if asked else 0.0
         answers = 2 if cost.pairs and siblings > 1 else 1
-        read = cost.prompt + cost.answer * answers
+        read = self._prompt(name, most=False) + cost.answer * answers
 
         return Amount(
             core_s=rollouts * cost.core_s,

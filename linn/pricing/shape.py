@@ -56,6 +56,12 @@ class Shape:
     """Routed experts of a layer; 0 in a dense model."""
     top: int
     """Routed experts that a token passes."""
+    own: bool = False
+    """Whether linn's own class computes it, so that `transformers` need not be loaded."""
+    kept: int = 0
+    """Numbers per token that the layers keep for the backward pass."""
+    widest: int = 0
+    """Of these, the most that one layer keeps."""
 
     def forward_flops(self, tokens: float, attended: float) -> float:
         """FLOPs of a forward pass.
@@ -74,6 +80,11 @@ class Shape:
         """
         keys_and_values = 2 * 2 * self.key * self.attention * tokens
         return keys_and_values + 4 * self.scan + 2 * self.conv
+
+    def state_bytes(self, tokens: float) -> float:
+        """What the local engine keeps of a conversation: `cache_bytes`, all of it in float32."""
+        keys_and_values = 2 * 4 * self.key * self.attention * tokens
+        return keys_and_values + 4 * self.scan + 4 * self.conv
 
     def weights_read(self, rows: float) -> float:
         """Parameters that one decoding step of `rows` conversations touches.
@@ -140,6 +151,15 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
         "E": around_experts + experts * expert,
         "-": _mlp(raw, "intermediate_size", 21504),
     }
+    # Counted by torch's saved tensors: `tests/test_price.py` compares.
+    shared = raw.get("moe_shared_expert_intermediate_size", 7688)
+    routed_width = 2 * (latent or hidden) + 2 * raw.get("moe_intermediate_size", 7688) + 4
+    kept = {
+        "M": 3 * hidden + mamba.kept,
+        "*": 4 * hidden + 3 * query + 3 * key,
+        "E": 3 * hidden + 2 * shared + top * routed_width + experts,
+        "-": 3 * hidden + 2 * raw.get("intermediate_size", 21504),
+    }
     embedding, tied = vocab * hidden, bool(raw.get("tie_word_embeddings"))
     norms = (len(pattern) + 1) * hidden
     body = sum(count[letter] * per_layer[letter] for letter in per_layer) + norms
@@ -161,6 +181,9 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
         routed=routed,
         experts=experts if count["E"] else 0,
         top=top,
+        own=True,
+        kept=sum(count[letter] * kept[letter] for letter in kept),
+        widest=max(kept[letter] for letter in kept if count[letter]),
     )
 
 
@@ -185,6 +208,12 @@ class _Mamba:
         inner = heads * raw.get("mamba_head_dim", 64)
         convolved = inner + 2 * raw.get("n_groups", 8) * state
         return cls(heads, inner, state, raw.get("conv_kernel", 4), convolved)
+
+    @property
+    def kept(self) -> int:
+        """Numbers per token that the mixer keeps for the backward pass (chunks of 32 tokens)."""
+        states = self.inner * self.state * 14 // (10 * 32)
+        return 11 * (self.inner + self.convolved) // 2 + states
 
     def parameters(self, raw: Mapping[str, Any]) -> int:
         """Of one layer: in and out projection, convolution, A, D and dt bias, gated norm."""
@@ -225,6 +254,9 @@ def _dense(raw: Mapping[str, Any]) -> Shape:
         layer += query + 2 * key + hidden
     if raw.get("mlp_bias"):
         layer += 2 * wide + hidden
+    # Counted by torch's saved tensors: `tests/test_price.py` compares.
+    normed_heads = 2 if family == "qwen3" else 0
+    kept = 6 * hidden + 4 * wide + (2 + normed_heads) * (query + key) + 2 * heads
     embedding, tied = vocab * hidden, bool(raw.get("tie_word_embeddings"))
     body = layers * layer + hidden
 
@@ -243,4 +275,6 @@ def _dense(raw: Mapping[str, Any]) -> Shape:
         routed=0,
         experts=0,
         top=0,
+        kept=layers * kept,
+        widest=kept,
     )

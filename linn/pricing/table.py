@@ -11,6 +11,7 @@ from rich.table import Table
 
 from linn.pricing.amounts import Amount, Price, StagePrice
 from linn.pricing.assumptions import DEVICES, DOMAINS
+from linn.pricing.memory import machine_bytes
 
 _UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -63,14 +64,31 @@ def _memory(priced: Price) -> str:
         "caches": memory.caches,
     }
     listed = ", ".join(f"{name} {_gb(value)}" for name, value in parts.items())
+    listed += f"; recomputed, activations are {_gb(memory.recomputed)}"
     whole, sharded = _fits(memory.whole, priced), _fits(memory.sharded(devices), priced)
 
     return "\n".join(
         [
-            *textwrap.wrap(f"memory, GB: {listed}", 79, subsequent_indent="  "),
+            *textwrap.wrap(f"memory of a process, GB: {listed}", 79, subsequent_indent="  "),
+            *textwrap.wrap(_here(priced), 79, initial_indent="  ", subsequent_indent="  "),
             f"  all on every device, as linn run does: {whole}",
             f"  weights, gradients, AdamW spread over {devices}: {sharded}",
         ]
+    )
+
+
+def _here(priced: Price) -> str:
+    """The run on this machine: what it needs at its peak, and what would make it fit."""
+    memory, processes = priced.memory, priced.devices
+    has = machine_bytes()
+    training, sampling = _gb(memory.training * processes), _gb(memory.sampling * processes)
+    if memory.smallest > has:
+        need = _gb(memory.smallest)
+        return f"on this machine ({_gb(has)}): a process needs {need} with scale.recompute: over"
+    verdict = memory.remedy(processes, has) or "fits"
+    return (
+        f"on this machine ({_gb(has)}): training {training}, sampling {sampling}, "
+        f"evaluation alone {_gb(memory.evaluating * processes)}: {verdict}"
     )
 
 
@@ -92,10 +110,21 @@ def _assumptions(priced: Price) -> str:
         {a.decoding:.0%} of memory bandwidth in decoding with bf16 weights. Core-hours: verifiers of
         real rows, code 80 core-seconds per run (paper 4.7), agentic SWE
         {DOMAINS["swe_agentic"].core_s:.0f}, others below 1. FLOP: 2 per parameter and token
-        forward, 6 trained, and attention. Activations: the layers' inputs of one packed row alone.
+        forward, 6 trained, and attention. Activations: of one micro-batch (docs/memory.md).
+        {_prompts(priced)}
         All assumptions: --json.
     """
     return textwrap.fill(" ".join(text.split()), 79)
+
+
+def _prompts(priced: Price) -> str:
+    """What is known of the prompts' lengths."""
+    read = []
+    for name, lengths in priced.prompts.items():
+        read.append(f"{name} {lengths.median:,}-{lengths.long:,}")
+    if not read:
+        return "Lengths of prompts are assumed."
+    return f"Tokens of a prompt (median-95th percentile of its rows): {', '.join(read)}."
 
 
 def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
