@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from linn.chat.template import Nemotron
 from linn.domains.code import Code
 from linn.domains.code.unit_tests import Budget, PrintedTests
 from linn.play.rollout import Job, play
@@ -16,12 +17,18 @@ class Bytes:
     """A codec whose tokens are bytes, 0 the end."""
 
     eos = 0
+    stops = (0,)
+    broken = 0
+    template = Nemotron()
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i).decode("utf-8", "replace")
+
+    def reply(self, ids: Sequence[int]) -> str:
+        return self.decode(ids)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         return self.encode(prompt.messages[0].content)
