@@ -70,6 +70,7 @@ SAFE = settings(
 )
 
 
+@pytest.mark.slow
 @SAFE
 @given(
     kill_at=st.integers(1, 6),
@@ -134,6 +135,7 @@ def test_another_rate_from_the_next_step_on(tmp_path, patch, capsys):
     assert "sft.lr 5e-05 → 0.001 from sft step 5 on: a run of two parts" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_changed_twice_and_changed_back(reference, tmp_path, patch):
     """A value that was taken back before any step was saved under it never was."""
     go(tmp_path, patch, kill_at=3)
@@ -154,6 +156,7 @@ def test_changed_twice_and_changed_back(reference, tmp_path, patch):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

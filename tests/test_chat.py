@@ -534,6 +534,7 @@ HANG = 20
 megabyte."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(len(HOSTILE)))
 def test_a_megabyte_of_hostile_text_neither_raises_nor_lasts(case: int) -> None:
     start = time.process_time()

@@ -60,6 +60,7 @@ def test_drawn_rates_follow_the_moving_gaussian(size):
         assert statistics.stdev(rates) == pytest.approx(0.1, abs=0.04)
 
 
+@pytest.mark.slow
 def test_skewed_rows_do_not_clog_the_pool():
     """Nine of ten rows were never solved: they fill a bounded pool at once.
 

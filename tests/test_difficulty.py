@@ -138,6 +138,7 @@ def test_a_row_of_which_nothing_was_judged_has_no_rate_and_goes(tmp_path):
     assert "n = 2" in histogram(rates) and "no rollout" in histogram({1: Rate(0, 0, 0.0)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies_after", [0, 1, 2])
 @pytest.mark.parametrize("cut", ["", '{"line": 9', '{"line": 9, "passed": 3}\n', "\n"])
 def test_a_killed_measurement_ends_with_the_same_bytes(tmp_path, dies_after, cut):

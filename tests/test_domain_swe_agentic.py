@@ -63,6 +63,7 @@ def test_clean_earns_one_and_faulty_nothing(domain: SweAgentic, prompts: list[Pr
             assert replay(domain, prompt, turns) == [turn for turn in turns if turn.role == "tool"]
 
 
+@pytest.mark.slow
 def test_visible_tests_show_the_fault(domain: SweAgentic, prompts: list[Prompt]) -> None:
     for prompt in prompts[:30]:
         (answer,) = (

@@ -40,6 +40,7 @@ def prompts(domain: SweAgentless) -> list[Prompt]:
     return list(itertools.islice(domain.prompts("test"), 450))
 
 
+@pytest.mark.slow
 def test_clean_earns_one_and_faulty_nothing(domain: SweAgentless, prompts: list[Prompt]) -> None:
     assert len({p.messages[0].content for p in prompts}) == 450
     for index, prompt in enumerate(prompts[:120]):
@@ -415,6 +416,7 @@ def test_patches_are_read_applied_and_turned_into_edits() -> None:
             diffs.apply(FILES, wrong)
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_edits_between_any_two_states_lead_from_one_to_the_other(data: st.DataObject) -> None:

@@ -84,6 +84,7 @@ def trained(start: Path, folder: Path, shard_bytes: int = 10**9) -> Path:
 # ---------------------------------------------------------------- dtype and size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16], ids=str)
 def test_an_export_has_the_dtype_and_the_size_of_its_base(tmp_path: Path, dtype) -> None:
     """A checkpoint holds float32; what was not trained leaves with its base's very bits."""

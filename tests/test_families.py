@@ -91,6 +91,7 @@ def model(request: pytest.FixtureRequest) -> TransformersLM:
     return model
 
 
+@pytest.mark.slow
 def test_packed_is_alone(model: TransformersLM) -> None:
     rows = [[tokens(3, 0), tokens(1, 1), tokens(11, 2)], [tokens(14, 10)]]
     ids, segments = packed_rows(rows, width=16)

@@ -42,6 +42,8 @@ from linn.judges.text import answer_of, inert
 from linn.offline.grade import reply_from
 from linn.types import Prompt
 
+pytestmark = pytest.mark.slow
+
 INPUT = {
     "responses_create_params": {
         "input": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}],

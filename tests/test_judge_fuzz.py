@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from linn.judges.equivalence import equivalence_question, read_equivalence
 from linn.judges.pairwise import read_comparison, read_score
 from linn.judges.text import answer_of, fenced, inert, shown
 from linn.types import Reply
+
+pytestmark = pytest.mark.slow
 
 VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -17,6 +17,8 @@ from linn.domains.common.limited_worker import LimitedWorker, WorkerEnded
 from linn.domains.math.equality import Comparer
 from linn.errors import InfrastructureError
 
+pytestmark = pytest.mark.slow
+
 MATH = "linn.domains.math.equality:load_comparison"
 DOCUMENTS = "linn.domains.structured.documents:load_check"
 

@@ -97,6 +97,7 @@ def test_the_domain_proves_itself_at_full_level():
     assert all(finding.ok for finding in findings), findings
 
 
+@pytest.mark.slow
 def test_held_out_prompts_are_drawn_without_throwing_any_away():
     class Counting(LongContext):
         made = 0

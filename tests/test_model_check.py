@@ -22,6 +22,8 @@ from linn.engine.training.pack import micro_batches
 from linn.errors import UserError
 from linn.types import Loss, Sample, Sampling
 
+pytestmark = pytest.mark.slow
+
 VOCAB = 64
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB,

@@ -11,6 +11,8 @@ from support.model_families import MODELS
 
 from linn.engine.local.controller import LocalEngine
 
+pytestmark = pytest.mark.slow
+
 TABLE = (Path(__file__).parents[1] / "docs/models.md").read_text()
 FAST = ("llama2", "qwen3", "gpt-oss")
 """SentencePiece with a BOS; modes and tied heads; experts, channels and several stops."""

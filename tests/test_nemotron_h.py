@@ -181,6 +181,7 @@ def test_a_segment_never_sees_its_neighbours(folder: Path) -> None:
     assert not torch.allclose(before[0, :20], after[0, :20])
 
 
+@pytest.mark.slow
 def test_decoding_select_and_join_follow_training(folder: Path) -> None:
     """Rows of different lengths, siblings, finished rows, newcomers, caches that grow."""
     model = load(folder)

@@ -95,6 +95,7 @@ def brute(train: list[list[str]], held: list[list[str]], n: int) -> tuple[int, i
     return len(kept), len(counts) - len(kept), met
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_counts_are_those_of_brute_force(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
