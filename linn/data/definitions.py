@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from linn.chat.tools import allows_null, tools_of
-from linn.chat.values import decoded
+from linn.chat.values import decoded, properties_of
 from linn.data.rows import BadRow
 from linn.errors import UserError
 from linn.types import ToolCall
@@ -151,12 +151,10 @@ def _signature(tool: Mapping[str, Any]) -> tuple[str, dict[str, bool]]:
     parameters = function.get("parameters")
     if not isinstance(parameters, Mapping):
         return function["name"], {}
-    schemas = parameters.get("properties")
-    if not isinstance(schemas, Mapping):
-        schemas = {}
+    schemas = properties_of(parameters, parameters)
     required = {}
     for key in _texts(parameters.get("required")):
-        required[key] = key in schemas and allows_null(schemas[key])
+        required[key] = key in schemas and allows_null(schemas[key], parameters)
     return function["name"], required
 
 
