@@ -55,7 +55,7 @@ def definitions_of(value: object, where: str = "tools") -> tuple[Mapping[str, An
             f"found {short(value)}"
         )
 
-    definitions = []
+    definitions: list[Mapping[str, Any]] = []
     for i, tool in enumerate(tools):
         definition = decoded(tool) if isinstance(tool, str) else tool
         if not isinstance(definition, Mapping):
@@ -113,6 +113,8 @@ def _definition(tool: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if isinstance(kept.get("function"), Mapping):
         kept["function"] = _definition(kept["function"], where)
         return kept
+    if not isinstance(kept.get("name"), str) or not kept["name"]:
+        raise UserError(f"{where}: a definition without a name; linn knows functions only")
     for other in _OTHER_SCHEMAS:
         if other in kept and "parameters" not in kept:
             kept = {"parameters" if key == other else key: kept[key] for key in kept}
