@@ -13,6 +13,7 @@ from linn.data.conversations import conversation
 from linn.data.layouts import layout_of
 from linn.data.rows import BadRow
 from linn.data.unused import unused
+from linn.domains.load import reader
 from linn.errors import UserError
 
 ASKS = [says("user", "q")]
@@ -73,9 +74,9 @@ def test_images_beside_the_text_are_refused_as_those_within_it(key: str) -> None
         with pytest.raises(BadRow, match=f"{key}: the protocol knows text only"):
             conversation(each)
         asks = {**each, "messages": each["messages"][:1]}
-        for reader in (request_of, render_row):
+        for read in (request_of, render_row):
             with pytest.raises(UserError, match=f"{key}: the protocol knows text only"):
-                reader(asks)  # type: ignore[operator]
+                read(asks)  # type: ignore[operator]
     assert conversation({"messages": TALK, key: []}).messages
 
 
@@ -164,12 +165,57 @@ def test_a_turn_that_is_not_to_be_trained_is_not_trained(key: str) -> None:
     "tool", [{"type": "web_search"}, {"name": 5}, {"type": "function", "function": "f"}]
 )
 def test_a_definition_without_a_name_is_refused(tool: dict[str, Any]) -> None:
-    for reader in (request_of, render_row):
+    for read in (request_of, render_row):
         with pytest.raises(UserError, match=r"tools\[0\]: a definition without a name"):
-            reader({"messages": ASKS, "tools": [tool]})  # type: ignore[operator]
+            read({"messages": ASKS, "tools": [tool]})  # type: ignore[operator]
 
 
 def test_the_places_of_a_conversation_that_are_not_read_are_told() -> None:
     assert unused({"messages": ASKS, "prompt": "p", "context": ASKS}) == ["prompt", "context"]
     assert unused({"prompt": "p", "context": ASKS}) == ["context"]
     assert unused({"context": ASKS}) == []
+
+
+# ---------------------------------------------------------------- published layouts
+
+
+def asked(domain: str, row: dict[str, Any]) -> str:
+    """What a domain's prompt says first; the layout names the same domain."""
+    assert layout_of(row).domain == domain
+    return reader(domain).from_row(row, 0).messages[0].content
+
+
+def test_options_may_be_columns_and_the_answer_must_be_one_of_them() -> None:
+    columns = {"question": "q", "A": "x", "B": "y", "answer": "B"}
+    listed = {"question": "q", "choices": ["x", "y"], "answer": "B"}
+    assert asked("mcqa", columns) == asked("mcqa", listed)
+    for bad in (
+        {**listed, "answer": "C"},
+        {**columns, "answer": "C"},
+        {"question": "q", "answer": "A"},
+        {"question": "q", "choices": [], "answer": "A"},
+    ):
+        with pytest.raises(UserError, match="answer is '.'; allowed: a letter"):
+            reader("mcqa").from_row(bad, 0)
+    with pytest.raises(UserError, match="answer means B, but answer_index means A"):
+        reader("mcqa").from_row({**listed, "answer_index": 0}, 0)
+    assert reader("mcqa").from_row({**listed, "answer_index": 1}, 0)
+    # A row that writes its own prompt may name only some of its options.
+    own = row(ASKS) | {"options": [{"A": "x"}], "expected_answer": "C"}
+    assert reader("mcqa").from_row(own, 0)
+
+
+def test_a_pair_may_keep_its_conversation_three_times_but_not_another_prompt() -> None:
+    chosen, rejected = TALK, [*ASKS, says("assistant", "b")]
+    pair = {"prompt": "q", "messages": chosen, "chosen": chosen, "rejected": rejected}
+    for prompt in ("q", ASKS, chosen, None):
+        read = reader("preference").from_row({**pair, "prompt": prompt}, 0)
+        assert [turn.content for turn in read.messages] == ["q"]
+        assert reader("genrm").from_row({**pair, "prompt": prompt}, 0).messages[0].content == "q"
+    for prompt in ("other", [says("user", "other")]):
+        with pytest.raises(UserError, match="prompt is another than the turns that chosen answers"):
+            reader("preference").from_row({**pair, "prompt": prompt}, 0)
+
+
+def test_rulers_rows_ask_by_their_input() -> None:
+    assert asked("longctx", {"index": 0, "input": "where?", "outputs": ["here"]}) == "where?"

@@ -211,7 +211,8 @@ def _questions(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Rows of a question and its answer."""
     fields = row.keys()
     has_answer = bool({"answer", "answerKey", "expected_answer", "answer_index"} & fields)
-    if {"options", "choices"} & fields and has_answer:
+    has_options = bool({"options", "choices"} & fields) or {"question", "A", "B"} <= fields
+    if has_options and has_answer:
         yield "multiple choice", "mcqa"
     if {"formal_statement"} <= fields:
         yield "Lean 4", "proof"
@@ -228,7 +229,7 @@ def _questions(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if asks and {"answer", "expected_answer", "Answer"} & fields:
         yield "question and answer", "math"
     solution = row.get("solution")
-    if "problem" in fields and isinstance(solution, str) and "\\boxed" in solution:
+    if asks and isinstance(solution, str) and "\\boxed" in solution:
         yield "MATH", "math"
 
 
