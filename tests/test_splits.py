@@ -60,6 +60,17 @@ def test_a_test_file_is_measured_whole_and_in_order_and_never_trained_on(
     assert domain.measured_tallies["test"].good == 41
 
 
+def test_rows_that_share_an_id_are_measured_one_by_one(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{**problem(i), "uuid": "same"} for i in range(100)])
+    for split in ("test", "validation"):
+        drawn = math(tmp_path).measured_prompts({split: 1000})[split]  # type: ignore[dict-item]
+        names = {prompt.id for prompt in drawn}
+        assert len(names) == len(drawn) > 3, "rewards are kept by the id"
+        assert len(set(ids(math(tmp_path), split))) == len(drawn)
+        few = math(tmp_path).measured_prompts({split: 2})[split]  # type: ignore[dict-item]
+        assert [prompt.id for prompt in few] == [prompt.id for prompt in drawn[:3]]
+
+
 def test_prompts_near_a_test_file_are_trained_and_counted(tmp_path: Path) -> None:
     long = "One of the thirteen words in a row is that here they are all alike, says"
     write_rows(tmp_path / "rows.jsonl", [problem(1), *(problem(i, long) for i in range(2, 9))])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.chats import call, row, says
 
 from linn.chat import render as chat
+from linn.chat.calls import bare, by_name, channels, deepseek, in_lists, kimi
 from linn.chat.request import render_row, request_of
 from linn.chat.tool_calls import ARGUMENT_KEYS
 from linn.data.conversations import conversation
@@ -69,6 +70,10 @@ def test_arguments_are_read_under_every_name_they_have(key: str) -> None:
         {"name": "f", "arguments": {"a": "x"}, "input": {"a": "y"}},
         {"name": "f", "arguments": ["x"]},
         {"name": "f", "arguments": "x"},
+        {"name": "f", "arguments": {}, "a": "x"},
+        {"name": "f", "arguments": '{"a": "x", "a": "y"}'},
+        {"name": "f", "arguments": '{"a": 1e999}'},
+        {"name": "f", "function": "g", "arguments": {"a": "x"}},
     ],
 )
 def test_a_call_that_could_lose_its_arguments_is_refused(fields: dict[str, Any]) -> None:
@@ -79,7 +84,7 @@ def test_a_call_that_could_lose_its_arguments_is_refused(fields: dict[str, Any])
         conversation({"messages": turns, "tools": [TOOL]})
     assert caught.value.reason == "unreadable call"
     if "arguments" not in fields or len(fields) > 2:
-        with pytest.raises(UserError, match="arguments"):
+        with pytest.raises(UserError, match="arguments|two names"):
             render_row(row([*turns, says("tool", "ok")]))
 
 
@@ -94,6 +99,13 @@ def test_json_ends_where_json_says() -> None:
         assert calls_of(text) == expected
         assert calls_of(f"thought\n</think>\n{text}") == expected
         assert calls_of(f"<think>\n<tool_call>{two}</tool_call>\n</think>\n{text}") == expected
+
+
+@pytest.mark.parametrize("value", ['{"a": "x", "a": "y"}', '{"b": 1e999}', '{"b": NaN}'])
+def test_what_json_cannot_say_once_is_no_value(value: str) -> None:
+    assert calls_of(f'<tool_call>{{"name": "f", "arguments": {value}}}</tool_call>') == []
+    typed = {"name": "f", "parameters": {"properties": {"o": {"type": "object"}}}}
+    assert calls_of(f"{OPEN}<parameter=o>\n{value}\n</parameter>\n{END}", typed) == [{"o": value}]
 
 
 # ---------------------------------------------------------------- XML
@@ -193,7 +205,123 @@ def test_marks_without_end_take_linear_time(case: int) -> None:
     assert time.process_time() - start < 10
 
 
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"$ref": "#/$defs/Count"}, "3", 3),
+        ({"$ref": "#/definitions/Point"}, '{"x": 1}', {"x": 1}),
+        ({"anyOf": [{"$ref": "#/$defs/Count"}, {"type": "null"}]}, "null", None),
+        ({"allOf": [{"$ref": "#/$defs/Count"}, {"minimum": 1}]}, "3", 3),
+        ({"$ref": "#/$defs/Loop"}, "3", "3"),
+        ({"$ref": "#/$defs/Nowhere"}, "3", "3"),
+        ({"enum": [1, 2, 3]}, "2", 2),
+        ({"enum": ["1", "2"]}, "2", "2"),
+        ({"enum": [True, None]}, "true", True),
+        ({"const": 5}, "5", 5),
+        ({"type": "integer", "nullable": True}, "null", None),
+        ({"type": "dict"}, '{"x": 1}', {"x": 1}),
+        ({"type": "float"}, "1.5", 1.5),
+        ({"type": "INTEGER"}, "3", 3),
+        ({"type": "list"}, "[1]", [1]),
+        ({"type": "str"}, "1", "1"),
+    ],
+)
+def test_values_have_the_types_that_a_schema_names_in_any_way(
+    schema: dict[str, Any], text: str, value: Any
+) -> None:
+    parameters = {
+        "properties": {"v": schema},
+        "$defs": {"Count": {"type": "integer"}, "Loop": {"$ref": "#/$defs/Loop"}},
+        "definitions": {"Point": {"type": "object", "properties": {"x": {"type": "integer"}}}},
+    }
+    written = f"{OPEN}<parameter=v>\n{text}\n</parameter>\n{END}"
+    for tool in (
+        {"name": "f", "parameters": parameters},
+        {"type": "function", "function": {"name": "f", "parameters": parameters}},
+    ):
+        assert calls_of(written, tool) == [{"v": value}]
+        offline = reply_from({"text": written}, [tool]).messages[0].tool_calls
+        assert offline == (ToolCall("f", {"v": value}),)
+
+
+# ---------------------------------------------------------------- families' own marks
+
+
+@pytest.mark.parametrize("key", ARGUMENT_KEYS)
+def test_families_calls_keep_their_arguments_under_every_name(key: str) -> None:
+    for value in ({"a": "x"}, '{"a": "x"}'):
+        one = json.dumps({"name": "f", key: value})
+        assert in_lists(f"[TOOL_CALLS] [{one}]") == ("", (ToolCall("f", {"a": "x"}),))
+        assert bare(one, [TOOL]) == ("", (ToolCall("f", {"a": "x"}),))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "f", "a": "x"},
+        {"name": "f", "arguments": {"a": "x"}, "parameters": {"a": "y"}},
+        {"name": "f", "arguments": '{"a": "x"} and more'},
+        {"name": "f", "arguments": '{"a": NaN}'},
+        {"name": "f", "arguments": []},
+    ],
+)
+def test_families_calls_that_could_lose_their_arguments_are_refused(fields: dict[str, Any]) -> None:
+    beside, (read,) = in_lists(f"[TOOL_CALLS] [{json.dumps(fields)}] more")
+    assert beside == "more" and read.name == "f"
+    assert isinstance(read.arguments, str) and read.arguments
+    for body in ('{"a": "x"} and more', '{"a": NaN}', '{"a": 1, "a": 2}', '{"a": ', ""):
+        text = f"<|channel|>commentary to=functions.f<|message|>{body}<|call|>"
+        assert channels(text)[2] == (ToolCall("f", body),)
+
+
+def test_a_call_that_cannot_be_read_does_not_leave_without_a_word() -> None:
+    good, bad = '{"a": "x"}', '{"a": '
+    marks = {
+        by_name: ("[TOOL_CALLS]{}[ARGS]", ""),
+        deepseek: ("<｜tool▁call▁begin｜>function<｜tool▁sep｜>{}\n```json\n", "\n```"),
+        kimi: (
+            "<|tool_call_begin|>functions.{}:0<|tool_call_argument_begin|>",
+            "<|tool_call_end|>",
+        ),
+    }
+    for reader, (opening, closing) in marks.items():
+        first = opening.format("f") + good + closing
+        second = opening.format("g") + bad
+        beside, calls = reader(f"So: {first}{second}")
+        assert [call.name for call in calls] == ["f", "g"]
+        assert calls[0].arguments == {"a": "x"} and calls[1].arguments == bad.strip()
+        assert beside == "So:"
+        assert reader(first)[0] == "", "the closing marks are no answer"
+        assert reader(first + "\nand more")[0] == "and more"
+
+
+def test_an_answer_in_json_is_no_call() -> None:
+    for answer in ('{"name": "Bob", "type": "cat"}', '{"name": "Bob"}'):
+        assert bare(answer, [TOOL]) == (answer, ())
+
+
+def test_a_call_to_a_tool_of_another_kind_is_no_answer() -> None:
+    text = '<|channel|>commentary to=browser.search<|message|>{"q": "x"}<|call|>'
+    assert channels(text) == (None, "", (ToolCall("browser.search", {"q": "x"}),))
+
+
 # ---------------------------------------------------------------- nulls
+
+
+def test_nulls_of_parts_that_a_schema_refers_to_are_its_own() -> None:
+    part = {"type": "object", "properties": {"n": {"$ref": "#/$defs/Maybe"}}}
+    schema = {
+        "properties": {
+            "o": {"anyOf": [{"$ref": "#/$defs/Part"}, {"type": "null"}]},
+            "l": {"type": "array", "items": {"$ref": "#/$defs/Part"}},
+        },
+        "$defs": {"Part": part, "Maybe": {"type": ["integer", "null"]}},
+    }
+    tool = {"name": "f", "parameters": schema}
+    written = {"o": {"n": None, "z": None}, "l": [{"n": None, "z": None}]}
+    turns = [says("user", "q"), says("assistant", None, tool_calls=[call("f", **written)])]
+    (trained,) = conversation({"messages": turns, "tools": [tool]}).messages[1].tool_calls
+    assert trained.arguments == {"o": {"n": None}, "l": [{"n": None}]}
 
 
 def test_nulls_that_a_table_filled_in_are_dropped_and_a_required_one_refused() -> None:
@@ -236,6 +364,19 @@ def test_definitions_are_read_wherever_a_row_keeps_them(key: str) -> None:
     )
     with pytest.raises(UserError, match="define other functions"):
         render_row({"messages": turns, "tools": [{"name": "g"}], "tool_definitions": [TOOL]})
+
+
+@pytest.mark.parametrize("key", ["parameters", "input_schema", "inputSchema"])
+def test_a_schema_is_read_wherever_a_definition_keeps_it(key: str) -> None:
+    turns = [says("user", "q")]
+    shown = render_row(row(turns, [TOOL]))
+    for schema in (TOOL["parameters"], json.dumps(TOOL["parameters"])):
+        tool = {"name": "f", key: schema}
+        assert render_row(row(turns, [tool])) == shown
+        assert render_row(row(turns, [{"type": "function", "function": tool}])) == shown
+    for bad in ("no schema", ["a"]):
+        with pytest.raises(UserError, match=r"tools\[0\].parameters: expected an object"):
+            render_row(row(turns, [{"name": "f", key: bad}]))
 
 
 def test_a_system_text_beside_the_turns_is_shown_and_trained() -> None:

@@ -11,14 +11,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from linn.chat.tool_calls import read_calls
+from linn.chat.tool_calls import (
+    ARGUMENT_KEYS,
+    UnreadableCall,
+    arguments_of,
+    call_of,
+    read_calls,
+)
+from linn.chat.values import decoded_at
 from linn.types import ToolCall
 
 Found = tuple[str, tuple[ToolCall, ...]]
 """The text beside the calls, and the calls."""
 Reader = Callable[[str, Sequence[Mapping[str, Any]]], Found]
-
-_DECODER = json.JSONDecoder()
 
 
 def in_lists(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Found:
@@ -27,53 +32,60 @@ def in_lists(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Found:
         before, found, after = text.partition(mark)
         if not found:
             continue
-        entries = _json_at(after, _skipped(after, 0))[0]
+        entries, end = decoded_at(after, 0)
         if isinstance(entries, Mapping):
             entries = [entries]
         if not isinstance(entries, list):
             continue
         calls = [_call_of(entry) for entry in entries]
         if calls and None not in calls:
-            return before.strip(), tuple(call for call in calls if call is not None)
+            beside = _joined([before, after[end:]])
+            return beside, tuple(call for call in calls if call is not None)
     return text, ()
 
 
 _NAMED = re.compile(r"\[TOOL_CALLS\]\s*([\w.:-]{1,256})(?:\[CALL_ID\](\w+))?(?:\[ARGS\])?(?=\s*\{)")
 
+_NO_END = re.compile("")
+
 
 def by_name(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Found:
     """`[TOOL_CALLS]name[ARGS]{…}`, one after the other (newer Mistral)."""
-    return _each(text, _NAMED)
+    return _each(text, _NAMED, _NO_END)
 
 
 _DEEPSEEK = re.compile(
     r"(?:<｜tool▁calls▁begin｜>\s*)?<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?"
     r"(?P<name>[\w.:-]{1,256})(?:<｜tool▁sep｜>)?\s*(?:```json\s*)?(?=\{)"
 )
+_DEEPSEEK_END = re.compile(r"\s*(?:```\s*)?(?:<｜tool▁call▁end｜>\s*)?(?:<｜tool▁calls▁end｜>)?")
 _KIMI = re.compile(
     r"(?:<\|tool_calls_section_begin\|>)?<\|tool_call_begin\|>\s*(?P<id>(?:functions\.)?"
     r"(?P<name>[\w.-]{1,256}):\d+)\s*<\|tool_call_argument_begin\|>\s*(?=\{)"
 )
+_KIMI_END = re.compile(r"\s*(?:<\|tool_call_end\|>\s*)?(?:<\|tool_calls_section_end\|>)?")
 
 
 def deepseek(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Found:
     """Calls between DeepSeek's marks."""
-    return _each(text, _DEEPSEEK)
+    return _each(text, _DEEPSEEK, _DEEPSEEK_END)
 
 
 def kimi(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Found:
     """Calls between Kimi's marks."""
-    return _each(text, _KIMI)
+    return _each(text, _KIMI, _KIMI_END)
 
 
 def bare(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Found:
     """The whole text is `{"name", "parameters"}` (Llama 3), perhaps behind `<|python_tag|>`."""
     inside = text.strip().removeprefix("<|python_tag|>")
-    value, end = _json_at(inside, _skipped(inside, 0))
+    value, end = decoded_at(inside, 0)
     # An answer in JSON is no call: it has a name of a function, arguments and nothing else.
     if not isinstance(value, Mapping) or inside[end:].strip():
         return text, ()
-    if not value.keys() <= {"name", "parameters", "arguments", "type"} or len(value) < 2:
+    if not value.keys() <= {"name", "type", *ARGUMENT_KEYS}:
+        return text, ()
+    if value.keys().isdisjoint(ARGUMENT_KEYS):
         return text, ()
     call = _call_of(value)
     if call is None or not tools:
@@ -93,7 +105,7 @@ _CHANNEL = re.compile(
     r"<\|message\|>"
 )
 _ENDS = re.compile(r"<\|(?:end|return|call)\|>")
-_TO = re.compile(r"to=functions\.([\w.-]{1,256})")
+_TO = re.compile(r"to=(?:functions\.)?([\w.-]{1,256})")
 
 
 def channels(text: str) -> tuple[str | None, str, tuple[ToolCall, ...]]:
@@ -116,8 +128,8 @@ def channels(text: str) -> tuple[str | None, str, tuple[ToolCall, ...]]:
         opening = head.group()
         name = _TO.search(opening)
         if name is not None:
-            value = _json_at(body, _skipped(body, 0))[0]
-            arguments = value if isinstance(value, dict) else body
+            # A call that was cut off before its arguments is no call without any.
+            arguments = arguments_of(body) if body.strip() else body
             calls.append(ToolCall(name[1], arguments))
         elif (head["channel"] or "").startswith("analysis"):
             thoughts.append(body)
@@ -130,50 +142,47 @@ def channels(text: str) -> tuple[str | None, str, tuple[ToolCall, ...]]:
 # ---------------------------------------------------------------- shared parts
 
 
-def _each(text: str, opening: re.Pattern[str]) -> Found:
-    """Calls that each begin with `opening` and go on with JSON arguments."""
+def _each(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> Found:
+    """Calls that each begin with `opening`, go on with JSON arguments and end with `closing`.
+
+    Arguments that cannot be read are kept as text, which no function takes.
+    """
     calls: list[ToolCall] = []
-    first = len(text)
+    beside: list[str] = []
     position = 0
     while (match := opening.search(text, position)) is not None:
-        arguments, position = _json_at(text, _skipped(text, match.end()))
+        beside.append(text[position : match.start()])
+        arguments, position = decoded_at(text, match.end())
         if not isinstance(arguments, Mapping):
-            position = max(position, match.end())
-            continue
+            # What follows is this call's up to the next one.
+            following = opening.search(text, match.end())
+            position = following.start() if following else len(text)
+            arguments = text[match.end() : position].strip()
         groups = match.groupdict() or {"name": match[1], "id": match[2]}
-        calls.append(ToolCall(groups["name"], dict(arguments), groups.get("id")))
-        first = min(first, match.start())
-    return text[:first].strip() if calls else text, tuple(calls)
+        calls.append(ToolCall(groups["name"], arguments, groups.get("id")))
+        end = closing.match(text, position)
+        position = end.end() if end else position
+    if not calls:
+        return text, ()
+    return _joined([*beside, text[position:]]), tuple(calls)
+
+
+def _joined(pieces: Sequence[str]) -> str:
+    """What stands beside calls, without the white space around it."""
+    return "\n".join(piece.strip() for piece in pieces if piece.strip())
 
 
 def _call_of(entry: object) -> ToolCall | None:
-    """A JSON object as a call; None where it is none."""
+    """A JSON object as a call; None where not even a name is there.
+
+    One whose arguments cannot be told has its own text as arguments.
+    """
     if not isinstance(entry, Mapping):
         return None
-    function = entry.get("function", entry)
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if not isinstance(name, str) or not name:
-        return None
-    arguments = function.get("arguments", function.get("parameters", {}))
-    if isinstance(arguments, str):
-        value = _json_at(arguments, 0)[0]
-        arguments = value if isinstance(value, Mapping) else arguments
-    if not isinstance(arguments, (Mapping, str)):
-        return None
-    identity = entry.get("id")
-    return ToolCall(name, arguments, identity if isinstance(identity, str) else None)
-
-
-def _json_at(text: str, start: int) -> tuple[Any, int]:
-    """(the JSON value that begins there, the place behind it); (None, start) without one."""
     try:
-        value, end = _DECODER.raw_decode(text, start)
-    except (ValueError, RecursionError):
-        return None, start
-    return value, end
-
-
-def _skipped(text: str, start: int) -> int:
-    while start < len(text) and text[start].isspace():
-        start += 1
-    return start
+        return call_of(entry)
+    except UnreadableCall:
+        name = entry.get("name")
+        if not isinstance(name, str) or not name:
+            return None
+        return ToolCall(name, json.dumps(entry, ensure_ascii=False))

@@ -13,7 +13,7 @@ from typing import Any
 
 from linn.chat.render import ChatTurn, generation, text_of
 from linn.chat.tools import short, tools_of
-from linn.chat.turns import OTHER_NAMES, ROLES, turns_of
+from linn.chat.turns import OTHER_NAMES, ROLES, check_text_alone, turns_of
 from linn.chat.values import decoded
 from linn.errors import UserError
 from linn.types import Message, Prompt
@@ -22,6 +22,8 @@ _INPUT = "responses_create_params.input"
 
 _SWITCHES = ("enable_thinking", "truncate_history_thinking", "add_generation_prompt")
 """Template options that are on or off."""
+_MODE_KEYS = ("enable_thinking", "thinking")
+"""What templates call their mode."""
 _INSTRUCTION_KEYS = ("instructions", "system", "system_prompt")
 """Where rows keep a system text apart from their turns."""
 
@@ -58,7 +60,7 @@ def request_of(row: Mapping[str, Any], index: int | None = None, thinking: bool 
     """The request of a row of a released layout; UserError names the field that is wrong.
 
     `index`: the row's number, for the error. `thinking`: the mode where the row's
-    `chat_template_kwargs.enable_thinking` does not set one. `render(messages, tools, thinking)` of
+    `enable_thinking` does not set one. `render(messages, tools, thinking)` of
     the result is `render_row(row)`. A row that cannot be trained as it is shown is refused.
     """
     try:
@@ -80,6 +82,8 @@ def _request_of(row: Mapping[str, Any], thinking: bool) -> Request:
     messages = []
     for i, turn in enumerate(turns):
         messages.append(_prompt_message(turn, f"{where}[{i - first}]"))
+    if not any(message.content.strip() or message.tool_calls for message in messages):
+        raise UserError(f"{where} holds no text; a prompt must ask for something")
     if messages[-1].role == "assistant":
         raise UserError(f"{where} ends with an assistant turn; the last turn must be the user's")
     _check_template_options(conversation)
@@ -134,6 +138,8 @@ def _conversation_of(row: Mapping[str, Any]) -> _Conversation:
     if not isinstance(params, Mapping):
         raise UserError(f"responses_create_params: expected an object, found {short(params)}")
 
+    for place in (params, row):
+        check_text_alone(place)
     tools = tools_of(params, row)
     where, items = _input_of(row, params)
     turns = turns_of(items, where, tools)
@@ -178,10 +184,8 @@ def _input_of(row: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[str, o
     for name in ("messages", "prompt", "context"):
         places.append((name, row.get(name)))
     for name, items in places:
-        if items and name in ("messages", "context") and isinstance(items, str):
-            # Tables of plain columns keep turns as their JSON text.
-            turns = decoded(items) if items.lstrip().startswith("[") else None
-            items = turns if isinstance(turns, list) else items
+        if isinstance(items, str):
+            items = _turns_in(items)
         if items:
             return name, items
 
@@ -193,6 +197,15 @@ def _input_of(row: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[str, o
     return _INPUT, None
 
 
+def _turns_in(text: str) -> object:
+    """The turns whose JSON text this is, as tables of plain columns keep them; else the text."""
+    turns = decoded(text) if text.lstrip().startswith("[") else None
+    if not isinstance(turns, list) or not turns:
+        return text
+    are_turns = all(isinstance(turn, Mapping) and {"role", "type"} & turn.keys() for turn in turns)
+    return turns if are_turns else text
+
+
 def _options(row: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """Template options, the more specific place winning: metadata, parameters, row."""
     options: dict[str, Any] = {}
@@ -200,20 +213,37 @@ def _options(row: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any
     if not isinstance(metadata, Mapping):
         metadata = {}
     for place in (metadata, params, row):
-        kwargs = place.get("chat_template_kwargs") or {}
-        if isinstance(kwargs, str):
-            kwargs = decoded(kwargs)
-        if not isinstance(kwargs, Mapping):
-            value = short(place["chat_template_kwargs"])
-            raise UserError(f"chat_template_kwargs: expected an object, found {value}")
-        # A null stands for a key that only other rows of a table have.
-        options |= {key: value for key, value in kwargs.items() if value is not None}
-        if place.get("add_generation_prompt") is not None:
-            options["add_generation_prompt"] = place["add_generation_prompt"]
+        # Requests of OpenAI's client have what is a server's own in `extra_body`.
+        body = place.get("extra_body")
+        for holder in (body, place) if isinstance(body, Mapping) else (place,):
+            options |= _options_in(holder)
 
     for key in _SWITCHES:
         if key in options:
             options[key] = truth_of(options[key], f"chat_template_kwargs.{key}")
+    return options
+
+
+def _options_in(place: Mapping[str, Any]) -> dict[str, Any]:
+    """The template options of one place: its `chat_template_kwargs`, and those beside them."""
+    kwargs = place.get("chat_template_kwargs") or {}
+    if isinstance(kwargs, str):
+        kwargs = decoded(kwargs)
+    if not isinstance(kwargs, Mapping):
+        value = short(place["chat_template_kwargs"])
+        raise UserError(f"chat_template_kwargs: expected an object, found {value}")
+    # A null stands for a key that only other rows of a table have.
+    options = {key: value for key, value in kwargs.items() if value is not None}
+    modes = [options.pop(key) for key in _MODE_KEYS if key in options]
+    if place.get("enable_thinking") is not None:
+        modes.append(place["enable_thinking"])
+    if modes:
+        modes = [truth_of(mode, "chat_template_kwargs.enable_thinking") for mode in modes]
+        if len(set(modes)) > 1:
+            raise UserError("enable_thinking is both true and false; give it once")
+        options["enable_thinking"] = modes[0]
+    if place.get("add_generation_prompt") is not None:
+        options["add_generation_prompt"] = place["add_generation_prompt"]
     return options
 
 

@@ -99,7 +99,9 @@ def call_of(fields: Mapping[str, Any]) -> ToolCall:
     function = fields.get("function")
     inner = function if isinstance(function, Mapping) else fields
     name = inner.get("name")
-    if name is None and isinstance(function, str):
+    if isinstance(function, str):
+        if name not in (None, function):
+            raise UnreadableCall(f"two names, {str(name)[:60]!r} and {function[:60]!r}")
         name = function
     if not isinstance(name, str) or not name:
         raise UnreadableCall("function.name: expected the name of a function")
@@ -110,7 +112,8 @@ def call_of(fields: Mapping[str, Any]) -> ToolCall:
         raise UnreadableCall(f"arguments under {' and '.join(keys)}")
     known = _ABOUT_CALLS.union(ARGUMENT_KEYS)
     rest = [key for key in inner if key not in known and inner[key] is not None]
-    if not given and rest:
+    # An empty object beside other keys is no sign that the function takes nothing.
+    if not any(given) and rest:
         raise UnreadableCall(f"no arguments, but {', '.join(map(str, rest))[:80]}; expected them")
     identity = fields.get("call_id") or fields.get("id") or inner.get("id")
     return ToolCall(

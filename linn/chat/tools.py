@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from linn.chat.values import decoded, types_of
+from linn.chat.values import decoded, items_of, properties_of, types_of
 from linn.errors import UserError
 
 TOOL_KEYS = ("tools", "tool_defs", "tool_definitions", "functions")
 """Fields in which rows keep function definitions; linn's own name comes first."""
+
+_OTHER_SCHEMAS = ("input_schema", "inputSchema")
+"""What other protocols (Anthropic, MCP) call `parameters`."""
 
 
 def tools_of(*places: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
@@ -52,12 +55,12 @@ def definitions_of(value: object, where: str = "tools") -> tuple[Mapping[str, An
             f"found {short(value)}"
         )
 
-    definitions = []
+    definitions: list[Mapping[str, Any]] = []
     for i, tool in enumerate(tools):
         definition = decoded(tool) if isinstance(tool, str) else tool
         if not isinstance(definition, Mapping):
             raise UserError(f"{where}[{i}]: expected a function definition, found {short(tool)}")
-        definitions.append(_definition(definition))
+        definitions.append(_definition(definition, f"{where}[{i}]"))
     return tuple(definitions)
 
 
@@ -65,7 +68,7 @@ def untyped(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The functions' and parameters' names alone, under which every XML value stays text."""
     names: list[Mapping[str, Any]] = []
     for name, schema in schemas_of(tools).items():
-        properties: dict[str, Any] = {key: {} for key in _mapping(schema.get("properties"))}
+        properties: dict[str, Any] = {key: {} for key in properties_of(schema, schema)}
         names.append({"name": name, "parameters": {"properties": properties}})
     return names
 
@@ -81,33 +84,47 @@ def schemas_of(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any
     return schemas
 
 
-def without_nulls(value: Any, schema: object = None) -> Any:
+def without_nulls(value: Any, schema: object = None, root: object = None) -> Any:
     """A call's arguments, or a part of them, without the nulls that `schema` does not allow.
 
     Keys that no schema names have no null of their own: they are dropped at any depth. Elements of
-    lists stay, since a table fills in keys alone.
+    lists stay, since a table fills in keys alone. `root`: where references of the schema are looked
+    up; None: in `schema` itself.
     """
+    root = schema if root is None else root
     if isinstance(value, Mapping):
-        properties = _mapping(_mapping(schema).get("properties"))
+        properties = properties_of(schema, root)
         kept = {}
         for key, item in value.items():
-            if item is None and (key not in properties or not allows_null(properties[key])):
+            own = properties.get(key)
+            if item is None and (key not in properties or not allows_null(own, root)):
                 continue
-            kept[key] = without_nulls(item, properties.get(key))
+            kept[key] = without_nulls(item, own, root)
         return kept
     if isinstance(value, list):
-        items = _mapping(schema).get("items")
-        return [without_nulls(item, items) for item in value]
+        items = items_of(schema, root)
+        return [without_nulls(item, items, root) for item in value]
     return value
 
 
-def _definition(tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A definition, and the function within it, without nulls."""
+def _definition(tool: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A definition, and the function within it, without nulls and with an object of parameters."""
     kept = {key: value for key, value in tool.items() if value is not None}
     if isinstance(kept.get("function"), Mapping):
-        kept["function"] = _definition(kept["function"])
-    if isinstance(kept.get("parameters"), Mapping):
-        kept["parameters"] = _schema(kept["parameters"])
+        kept["function"] = _definition(kept["function"], where)
+        return kept
+    if not isinstance(kept.get("name"), str) or not kept["name"]:
+        raise UserError(f"{where}: a definition without a name; linn knows functions only")
+    for other in _OTHER_SCHEMAS:
+        if other in kept and "parameters" not in kept:
+            kept = {"parameters" if key == other else key: kept[key] for key in kept}
+    if "parameters" in kept:
+        # Tables of plain columns keep a schema as its JSON text.
+        value = kept["parameters"]
+        parameters = decoded(value) if isinstance(value, str) else value
+        if not isinstance(parameters, Mapping):
+            raise UserError(f"{where}.parameters: expected an object, found {short(value)}")
+        kept["parameters"] = _schema(parameters)
     return kept
 
 
@@ -130,14 +147,13 @@ def _schema(schema: Any) -> Any:
     return kept
 
 
-def allows_null(schema: object) -> bool:
-    """Whether null is a value under a schema; one without types allows everything."""
-    types = types_of(schema)
+def allows_null(schema: object, root: object = None) -> bool:
+    """Whether null is a value under a schema; one without types allows everything.
+
+    `root`: where references of the schema are looked up.
+    """
+    types = types_of(schema, root)
     return not types or "null" in types
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def short(value: object) -> str:

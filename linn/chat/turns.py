@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,12 @@ ROLES: dict[str, Role] = {
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """Where chat turns keep a thought apart from their content."""
+
+
+_MEDIA = ("images", "videos", "audios")
+"""Fields of rows and turns that hold what is not text."""
+_MEDIA_PARTS = re.compile("image|video|audio|file")
+"""Types of content parts that are not text."""
 
 
 class BadCall(UserError):
@@ -69,6 +76,9 @@ def content_text(content: object, where: str, skip_other_parts: bool = False) ->
     texts = []
     for part in content:
         text = part if isinstance(part, str) else part.get("text", part.get("refusal"))
+        # A table fills an image's text in, be it with null or with nothing.
+        if not isinstance(part, str) and _MEDIA_PARTS.search(str(part.get("type"))):
+            text = None
         if not isinstance(text, str) and skip_other_parts:
             continue
         if not isinstance(text, str):
@@ -78,6 +88,13 @@ def content_text(content: object, where: str, skip_other_parts: bool = False) ->
             )
         texts.append(text)
     return "".join(texts)
+
+
+def check_text_alone(place: Mapping[str, Any], where: str = "") -> None:
+    """UserError where a row or a turn holds images and the like beside its text."""
+    for key in _MEDIA:
+        if place.get(key):
+            raise UserError(f"{where}{key}: the protocol knows text only; leave such rows out")
 
 
 # ---------------------------------------------------------------- turns and items
@@ -165,6 +182,7 @@ def _chat_turn(
     item: Mapping[str, Any], schemas: Mapping[str, Mapping[str, Any]], where: str
 ) -> ChatTurn:
     """An OpenAI-style chat message."""
+    check_text_alone(item, f"{where}.")
     entries = _objects(item.get("tool_calls") or ())
     if entries is None:
         found = short(item["tool_calls"])

@@ -13,7 +13,7 @@ from typing import Any
 from linn.chat import render as chat
 from linn.chat.request import instructions_of, mode_of
 from linn.chat.tool_calls import CALL, CALL_END, outside_calls, read_calls
-from linn.chat.turns import REASONING_KEYS, BadCall, content_text, to_messages
+from linn.chat.turns import REASONING_KEYS, BadCall, check_text_alone, content_text, to_messages
 from linn.chat.values import decoded
 from linn.data.definitions import Signatures, of_row
 from linn.data.layouts import as_messages
@@ -28,6 +28,10 @@ _RESULTS = re.compile(
 )
 """Nothing but results, none within another."""
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+
+_WEIGHTS = ("weight", "train", "loss")
+"""Keys by which rows say that a turn is not trained."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
     as well.
     """
     row = as_messages(row)
+    try:
+        check_text_alone(row)
+    except UserError as error:
+        raise BadRow(str(error), "not text alone") from None
     turns = _turns(row)
     tools = of_row(row)
     for i, turn in enumerate(turns):
@@ -171,6 +179,15 @@ def _check_turn(turn: Mapping[str, Any], where: str) -> None:
             f"{where}.tool_calls: only the assistant calls, found role {role!r}",
             "call by another than the assistant",
         )
+
+    for key in _WEIGHTS:
+        # 0 and False ask for the same; linn trains every turn of the assistant.
+        if role == "assistant" and turn.get(key) in (0, 0.0):
+            raise BadRow(
+                f"{where}.{key} is {turn[key]}: linn trains every assistant turn; "
+                "end the row before it, or leave the row out",
+                "turn that is not to be trained",
+            )
 
     content = _checked_content(turn, where)
     if role == "user" and not content.strip():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from linn.chat.tools import allows_null, tools_of
-from linn.chat.values import decoded
+from linn.chat.values import decoded, properties_of
 from linn.data.rows import BadRow
 from linn.errors import UserError
 from linn.types import ToolCall
@@ -80,23 +80,9 @@ def of_row(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     A list, its JSON text, or a list of JSON texts. BadRow where it is something else.
     """
     try:
-        tools = tools_of(row)
+        return tools_of(row)
     except UserError as error:
         raise BadRow(str(error), "unreadable tools") from None
-    for i, tool in enumerate(tools):
-        _check_definition(tool, f"tools[{i}]")
-    return tools
-
-
-def _check_definition(tool: Mapping[str, Any], where: str) -> None:
-    function = tool.get("function", tool)
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if not isinstance(name, str) or not name:
-        raise BadRow(f"{where}: a definition without a name", "unreadable tools")
-    parameters = function.get("parameters")
-    if parameters is not None and not isinstance(parameters, Mapping):
-        kind = type(parameters).__name__
-        raise BadRow(f"{where}.parameters: expected an object, found {kind}", "unreadable tools")
 
 
 def of_text(system: str) -> Iterator[tuple[str, dict[str, bool]]]:
@@ -151,12 +137,10 @@ def _signature(tool: Mapping[str, Any]) -> tuple[str, dict[str, bool]]:
     parameters = function.get("parameters")
     if not isinstance(parameters, Mapping):
         return function["name"], {}
-    schemas = parameters.get("properties")
-    if not isinstance(schemas, Mapping):
-        schemas = {}
+    schemas = properties_of(parameters, parameters)
     required = {}
     for key in _texts(parameters.get("required")):
-        required[key] = key in schemas and allows_null(schemas[key])
+        required[key] = key in schemas and allows_null(schemas[key], parameters)
     return function["name"], required
 
 

@@ -24,9 +24,14 @@ _SPEAKERS = {
     "system": "system",
     "tool": "tool",
     "observation": "tool",
+    "tool_response": "tool",
     "function_response": "tool",
 }
 """Who speaks in ShareGPT's turns, as chat turns have it."""
+_CALLS = ("function_call", "tool_call")
+"""Speakers of ShareGPT's turns whose text is a call."""
+_TURNS = ("messages", "conversations", "conversation")
+"""Where rows keep their turns."""
 _ANSWERS = ("completion", "response", "output")
 """Where rows of one question and one answer keep the answer."""
 
@@ -84,7 +89,7 @@ def _is_demonstration(row: Mapping[str, Any]) -> bool:
         asks = isinstance(last, Mapping) and last.get("role") == "user"
         # A conversation that somebody is to answer, with what a grader needs.
         return not (asks and next(_by_fields(row), None) is not None)
-    if "conversations" in row:
+    if "conversations" in row or "conversation" in row:
         return True
     return _question_and_answer(row) is not None
 
@@ -92,7 +97,7 @@ def _is_demonstration(row: Mapping[str, Any]) -> bool:
 def _demonstration_name(row: Mapping[str, Any]) -> str:
     if "messages" in row:
         return "messages"
-    if "conversations" in row:
+    if "conversations" in row or "conversation" in row:
         return "ShareGPT"
     return "Alpaca" if "instruction" in row else "prompt and completion"
 
@@ -115,16 +120,27 @@ def as_messages(row: Mapping[str, Any]) -> Mapping[str, Any]:
     BadRow where ShareGPT's turns cannot be read.
     """
     row = present(row)
-    if "messages" in row:
-        return row
-    if "conversations" in row:
-        return row | {"messages": _turns_of(row["conversations"])}
+    for key in _TURNS:
+        if key in row:
+            return row | {"messages": _turns_of(row[key], key)}
     pair = _question_and_answer(row)
     if pair is None:
         return row
     question, answer = pair
-    turns = [*_listed(question, "user"), *_listed(answer, "assistant")]
+    turns = [*_history(row), *_listed(question, "user"), *_listed(answer, "assistant")]
     return row | {"messages": turns}
+
+
+def _history(row: Mapping[str, Any]) -> list[Any]:
+    """The earlier questions and answers of an Alpaca row."""
+    pairs = row.get("history") or []
+    turns = []
+    for i, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise BadRow(f"history[{i}]: expected a question and its answer", "unreadable history")
+        question, answer = pair
+        turns += [*_listed(question, "user"), *_listed(answer, "assistant")]
+    return turns
 
 
 def _listed(turns: Any, role: str) -> list[Any]:
@@ -132,27 +148,33 @@ def _listed(turns: Any, role: str) -> list[Any]:
     return list(turns) if isinstance(turns, list) else [{"role": role, "content": turns}]
 
 
-def _turns_of(turns: Any) -> Any:
+def _turns_of(turns: Any, where: str) -> Any:
     """ShareGPT's turns as chat turns; what is no list of objects is left to who reads them."""
     if isinstance(turns, str):
         turns = decoded(turns)
     if not isinstance(turns, list):
         return turns
-    return [_turn(turn, f"conversations[{i}]") for i, turn in enumerate(turns)]
+    return [_turn(turn, f"{where}[{i}]") for i, turn in enumerate(turns)]
 
 
 def _turn(turn: Any, where: str) -> Any:
-    if not isinstance(turn, Mapping) or turn.get("role") is not None:
+    if not isinstance(turn, Mapping):
         return turn
-    speaker, text = turn.get("from"), turn.get("value")
-    if speaker == "function_call":
+    is_chat = turn.get("from") is None and turn.get("value") is None
+    speaker = turn["from"] if turn.get("from") is not None else turn.get("role")
+    text = turn["value"] if turn.get("value") is not None else turn.get("content")
+    known = isinstance(speaker, str) and (speaker in _SPEAKERS or speaker in _CALLS)
+    # What is wrong with a chat turn is said by who reads those.
+    if is_chat and (where.startswith("messages") or not known or speaker in _SPEAKERS.values()):
+        return turn
+    if speaker in _CALLS:
         call = decoded(text) if isinstance(text, str) else text
         calls = call if isinstance(call, list) else [call]
         return {"role": "assistant", "content": "", "tool_calls": calls}
-    if speaker not in _SPEAKERS:
-        allowed = ", ".join([*_SPEAKERS, "function_call"])
+    if not known:
+        allowed = ", ".join([*_SPEAKERS, *_CALLS])
         raise BadRow(f"{where}.from is {str(speaker)[:40]!r}; allowed: {allowed}", "unknown role")
-    rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
+    rest = {key: value for key, value in turn.items() if key not in ("from", "value", "role")}
     return rest | {"role": _SPEAKERS[speaker], "content": text}
 
 
@@ -189,7 +211,8 @@ def _questions(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Rows of a question and its answer."""
     fields = row.keys()
     has_answer = bool({"answer", "answerKey", "expected_answer", "answer_index"} & fields)
-    if {"options", "choices"} & fields and has_answer:
+    has_options = bool({"options", "choices"} & fields) or {"question", "A", "B"} <= fields
+    if has_options and has_answer:
         yield "multiple choice", "mcqa"
     if {"formal_statement"} <= fields:
         yield "Lean 4", "proof"
@@ -206,7 +229,7 @@ def _questions(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if asks and {"answer", "expected_answer", "Answer"} & fields:
         yield "question and answer", "math"
     solution = row.get("solution")
-    if "problem" in fields and isinstance(solution, str) and "\\boxed" in solution:
+    if asks and isinstance(solution, str) and "\\boxed" in solution:
         yield "MATH", "math"
 
 

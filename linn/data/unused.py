@@ -16,6 +16,8 @@ _PARAMETERS = {
     "metadata",
     "chat_template_kwargs",
     "add_generation_prompt",
+    "enable_thinking",
+    "extra_body",
     *TOOL_KEYS,
 }
 """What is read of `responses_create_params`."""
@@ -33,7 +35,7 @@ _TURN = {
     *REASONING_KEYS,
 }
 """What is read of a chat turn, and what says nothing."""
-_OPTIONS = {"enable_thinking", "truncate_history_thinking", "add_generation_prompt"}
+_OPTIONS = {"enable_thinking", "thinking", "truncate_history_thinking", "add_generation_prompt"}
 _SAID: tuple[Any, ...] = (None, "", [], {}, False)
 """Values that ask for nothing."""
 
@@ -49,8 +51,13 @@ def _unused(row: Mapping[str, Any]) -> Iterator[str]:
         for key, value in params.items():
             if key not in _PARAMETERS and value not in _SAID:
                 yield f"responses_create_params.{key}"
-        if params.get("input"):
-            yield from (key for key in ("messages", "context") if row.get(key))
+
+    # The first of these places is the conversation.
+    asks = isinstance(params, Mapping) and params.get("input")
+    for key in ("messages", "prompt", "context"):
+        if asks and row.get(key):
+            yield key
+        asks = asks or row.get(key)
 
     for place in (row, params):
         kwargs = place.get("chat_template_kwargs") if isinstance(place, Mapping) else None

@@ -255,6 +255,7 @@ class Domain:
 
         # Training may repeat a prompt that the file repeats; a held-out score may not.
         seen: set[str] = set()
+        ids: set[str] = set()
         for line, raw in lines:
             prompt = self._of_line(path, line, raw)
             if prompt is None:
@@ -264,6 +265,7 @@ class Domain:
                 continue
             if held_out:
                 seen.add(key)
+                prompt = _apart(prompt, ids)
             yield prompt
 
     def measured_prompts(self, counts: Mapping[Split, int]) -> dict[Split, list[Prompt]]:
@@ -307,7 +309,9 @@ class Domain:
             draw = draws.get(self.splits.of(key))
             if draw is not None:
                 draw.add(key, prompt)
-        self._drawn = {split: draw.prompts() for split, draw in draws.items()}
+        for split, draw in draws.items():
+            ids: set[str] = set()
+            self._drawn[split] = [_apart(prompt, ids) for prompt in draw.prompts()]
 
     def _whole_file(self, split: Split, file: str) -> Iterator[Prompt]:
         """Every row of a file of its own, in order; equal ids are told apart by their lines."""
@@ -393,6 +397,17 @@ class Domain:
             return None
         tally.good += fresh
         return prompt
+
+
+def _apart(prompt: Prompt, ids: set[str]) -> Prompt:
+    """The prompt with an id that is not among `ids`, which it joins.
+
+    Rewards are kept and compared by the id, and rows may share one.
+    """
+    if prompt.id in ids:
+        prompt = replace(prompt, id=f"{prompt.id}.{content_key(prompt)}")
+    ids.add(prompt.id)
+    return prompt
 
 
 def _pass_rate(row: Mapping[str, Any]) -> float | None:

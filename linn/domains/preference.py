@@ -270,7 +270,7 @@ def _with_reference(row: Mapping[str, Any], index: int) -> Mapping[str, Any]:
     if row.get("chosen") is None or row.get("reference") is not None:
         return row
     pair = Pair.of_row(row, f"row {index}")
-    return {**row, "messages": row.get("messages") or pair.prompt, "reference": pair.chosen}
+    return {**row, "messages": pair.prompt, "reference": pair.chosen}
 
 
 def _holds_comparison(answer: str) -> bool:

@@ -16,22 +16,35 @@ _ASK = "Put the letter of the right option, and nothing else, in \\boxed{}."
 
 def read_choices(row: Mapping[str, Any], where: str) -> tuple[dict[str, str], str]:
     """(the words of the options by letter, the right letter); UserError names what is wrong."""
-    name = next((key for key in _ANSWERS if row.get(key) is not None), _ANSWERS[0])
-    answer = row.get(name)
+    names = [key for key in _ANSWERS if row.get(key) is not None] or [_ANSWERS[0]]
     options, labels = _options_of(row, where)
-    letter = _letter_of(answer, options, labels)
-    if letter is None:
+    letters = {name: _letter_of(row.get(name), options, labels) for name in names}
+    name, letter = next(iter(letters.items()))
+    # NeMo-Gym's rows may name only some of the options; where linn lists them, they are all.
+    is_listed = letter in options or not _asks_by_options(row)
+    if letter is None or not is_listed:
         allowed = "a letter"
         if options and "choices" in row:
             allowed = "a letter, the words of an option, or its place from 0 on"
-        raise UserError(f"{where}: {name} is {answer!r}; allowed: {allowed}")
+        if not options:
+            allowed = "a letter, with options or choices beside it"
+        raise UserError(f"{where}: {name} is {row.get(name)!r}; allowed: {allowed}")
+    for other, second in letters.items():
+        if second not in (None, letter):
+            raise UserError(f"{where}: {name} means {letter}, but {other} means {second}")
     return options, letter
+
+
+def _asks_by_options(row: Mapping[str, Any]) -> bool:
+    """Whether linn writes the prompt, of the row's question and its options."""
+    has_turns = any(row.get(key) for key in ("responses_create_params", "messages", "prompt"))
+    return isinstance(row.get("question"), str) and not has_turns
 
 
 def _options_of(row: Mapping[str, Any], where: str) -> tuple[dict[str, str], Sequence[str]]:
     """(the words of the options by letter, their labels where the row has its own)."""
     name = "options" if row.get("options") is not None else "choices"
-    value = row.get(name) or []
+    value = row.get(name) or _columns(row)
     labels: Sequence[str] = ()
     if isinstance(value, Mapping) and isinstance(value.get("text"), list):
         labels = [str(label) for label in value.get("label") or ()]
@@ -62,6 +75,16 @@ def _options_of(row: Mapping[str, Any], where: str) -> tuple[dict[str, str], Seq
     return options, labels
 
 
+def _columns(row: Mapping[str, Any]) -> dict[str, str]:
+    """The options of a table that has a column of each, as MMLU's has."""
+    columns = {}
+    for letter in string.ascii_uppercase:
+        if row.get(letter) is None:
+            break
+        columns[letter] = str(row[letter])
+    return columns
+
+
 def _letter_of(answer: object, options: Mapping[str, str], labels: Sequence[str]) -> str | None:
     """The letter that a row's answer means; None where it means none."""
     letters = list(options)
@@ -72,7 +95,6 @@ def _letter_of(answer: object, options: Mapping[str, str], labels: Sequence[str]
     text = answer.strip()
     if text in labels and len(labels) == len(letters):
         return letters[labels.index(text)]
-    # NeMo-Gym's rows may name only some of the options.
     if len(text) == 1 and text.isalpha():
         return text.upper()
     same = [letter for letter, words in options.items() if words.strip() == text]
@@ -81,10 +103,8 @@ def _letter_of(answer: object, options: Mapping[str, str], labels: Sequence[str]
 
 def request_of_question(row: Mapping[str, Any], options: Mapping[str, str], index: int) -> Request:
     """What a row shows the model: its turns, or its question with the options below."""
-    question = row.get("question")
-    if not isinstance(question, str) or any(
-        row.get(key) for key in ("responses_create_params", "messages", "prompt")
-    ):
+    if not _asks_by_options(row):
         return request_of(row, index)
+    question = row["question"]
     listing = "\n".join(f"{letter}: {words}" for letter, words in options.items())
     return request_of({**row, "messages": f"{question}\n{listing}\n\n{_ASK}"}, index)

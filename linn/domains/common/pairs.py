@@ -36,7 +36,21 @@ class Pair:
             raise UserError(f"{where}: chosen and rejected answer different conversations")
         if not prompt and not before:
             raise UserError(f"{where}: prompt is missing; allowed: text or turns")
+        if before and prompt and not _is_asked(prompt, before):
+            raise UserError(f"{where}: prompt is another than the turns that chosen answers")
         return cls(before or prompt, chosen, rejected)
+
+
+def _is_asked(prompt: Any, turns: list[Any]) -> bool:
+    """Whether a row's prompt is what the turns before its answers say."""
+    if isinstance(prompt, str):
+        return any(isinstance(turn, Mapping) and turn.get("content") == prompt for turn in turns)
+    # Some tables keep the chosen conversation once more, with its answer.
+    said = [(turn.get("role"), turn.get("content")) for turn in turns]
+    asked = [
+        (turn.get("role"), turn.get("content")) for turn in prompt if isinstance(turn, Mapping)
+    ]
+    return said in (asked, asked[:-1])
 
 
 def _answer_of(value: Any, where: str) -> tuple[list[Any], str]:

@@ -332,11 +332,13 @@ class LongContext(Domain):
         """`responses_create_params.input` and `expected_answer`: a text, or a list of them.
 
         Optional: `question`, for the judge. Or, as RULER writes them, `outputs` (texts that the
-        answer must hold) and `subset` (`qa_…`: any of them).
+        answer must hold), `subset` (`qa_…`: any of them), and `input`, the prompt.
         """
         hidden: Accepted | Outputs
         # A row with both is of the released layout: `outputs` is then its own business.
         if row.get("outputs") is not None and row.get("expected_answer") is None:
+            if isinstance(row.get("input"), str):
+                row = {"prompt": row["input"], **row}
             request = request_of(row, index)
             hidden = outputs_of(row, index)
         else:
