@@ -15,6 +15,7 @@ from typing import Any
 
 from linn import files
 from linn.chat.codec import Codec
+from linn.chat.folder import TEMPLATES
 from linn.errors import UserError
 
 _ASSETS = (
@@ -44,9 +45,6 @@ _NOT_ASSETS = (
     "requirements*.txt",
 )
 """Files of these kinds that tell about weights which the checkpoint does not have."""
-
-TEMPLATES = "additional_chat_templates"
-"""The folder of a tokenizer's named templates, as transformers writes it."""
 
 
 _PADS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")

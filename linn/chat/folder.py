@@ -22,6 +22,8 @@ from linn.types import Message, ToolCall
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+TEMPLATES = "additional_chat_templates"
+"""The folder of further templates; `tool_use` is the one for conversations with tools."""
 _BOS = re.compile(r"\A\{\{-? ?'([^']*)' ?-?\}\}")
 """linn's protocol behind a BOS: what `Nemotron.jinja` writes first."""
 
@@ -92,15 +94,37 @@ def linns_protocol(source: str, names: dict[str, str]) -> Nemotron | None:
 
 
 def chat_template(folder: Path) -> str | None:
-    """The Jinja of a folder: its own file's, else its tokenizer config's; None where none is."""
+    """The Jinja of a folder: its own file's, else its tokenizer config's; None where none is.
+
+    Where the folder has another one for conversations with tools, which transformers takes by
+    itself, the two are one Jinja.
+    """
     path = folder / "chat_template.jinja"
+    named: dict[str, Any] = {}
     if path.is_file():
-        return path.read_text(encoding="utf-8")
-    found = _json(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(found, list):
-        named = {str(entry.get("name")): entry.get("template") for entry in found}
-        found = named.get("default")
-    return found if isinstance(found, str) and found.strip() else None
+        named["default"] = path.read_text(encoding="utf-8")
+        with_tools = folder / TEMPLATES / "tool_use.jinja"
+        if with_tools.is_file():
+            named["tool_use"] = with_tools.read_text(encoding="utf-8")
+    else:
+        inline = _json(folder / "tokenizer_config.json").get("chat_template")
+        entries = inline if isinstance(inline, list) else [{"name": "default", "template": inline}]
+        named = {str(entry.get("name")): entry.get("template") for entry in entries}
+
+    source, with_tools_source = named.get("default"), named.get("tool_use")
+    if not isinstance(source, str) or not source.strip():
+        return None
+    if not isinstance(with_tools_source, str) or with_tools_source == source:
+        return source
+    return _joined(with_tools_source, source)
+
+
+def _joined(with_tools: str, without: str) -> str:
+    """One Jinja of two: the first where there are tools."""
+    # Blocks eat the white space next to them, which the empty texts keep.
+    empty = "{{ '' }}"
+    first, second = (text.removesuffix("\n") for text in (with_tools, without))
+    return f"{{% if tools %}}{empty}{first}{empty}{{% else %}}{empty}{second}{empty}{{% endif %}}"
 
 
 def special_names(folder: Path) -> dict[str, str]:

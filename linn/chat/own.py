@@ -131,6 +131,8 @@ class Own:
             sentences.append("no tools: calls cannot be written and read")
         if not form.many_turns:
             sentences.append("single-turn: no turn may follow an answer")
+        if self._asks_for_nothing():
+            sentences.append("no generation prompt: the model writes the opening of its own turn")
         if not form.has_system:
             sentences.append("no system turn: its text opens the first user turn")
         if form.calls_alone:
@@ -309,8 +311,11 @@ class Own:
     ) -> bool:
         """See `Template`."""
         try:
-            turn = self._turn(messages, tools, thinking)
+            prompt = self._text(messages[:-1], tools, thinking, ask=True)
             later = self._text([*messages, *answers], tools, thinking, ask=True)
+            if not later.startswith(prompt.removesuffix(self.form.opened[thinking])):
+                return True
+            turn = self._turn(messages, tools, thinking)
         except UserError:
             # A reply that the template could not have written has no other form.
             return False
@@ -376,6 +381,12 @@ class Own:
         answer = self._divided(reply, True)[1]
         before, _, after = answer.partition(_ELSEWHERE)
         return before.strip(), after.strip()
+
+    def _asks_for_nothing(self) -> bool:
+        """Whether the template writes no generation prompt, so that a reply opens its own turn."""
+        turns = [Message("user", "Hi")]
+        same = self._text(turns, (), True, ask=True) == self._text(turns, (), True)
+        return same and bool(self._around[0])
 
     def _opens_thought(self, mode: bool) -> bool:
         if self.form.marks is None:

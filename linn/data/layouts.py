@@ -161,9 +161,9 @@ def _turn(turn: Any, where: str) -> Any:
     if not isinstance(turn, Mapping):
         return turn
     is_chat = turn.get("from") is None and turn.get("value") is None
-    speaker = turn["from"] if turn.get("from") is not None else turn.get("role")
+    speaker = str(turn["from"] if turn.get("from") is not None else turn.get("role"))
     text = turn["value"] if turn.get("value") is not None else turn.get("content")
-    known = isinstance(speaker, str) and (speaker in _SPEAKERS or speaker in _CALLS)
+    known = speaker in _SPEAKERS or speaker in _CALLS
     # What is wrong with a chat turn is said by who reads those.
     if is_chat and (where.startswith("messages") or not known or speaker in _SPEAKERS.values()):
         return turn
@@ -173,7 +173,7 @@ def _turn(turn: Any, where: str) -> Any:
         return {"role": "assistant", "content": "", "tool_calls": calls}
     if not known:
         allowed = ", ".join([*_SPEAKERS, *_CALLS])
-        raise BadRow(f"{where}.from is {str(speaker)[:40]!r}; allowed: {allowed}", "unknown role")
+        raise BadRow(f"{where}.from is {speaker[:40]!r}; allowed: {allowed}", "unknown role")
     rest = {key: value for key, value in turn.items() if key not in ("from", "value", "role")}
     return rest | {"role": _SPEAKERS[speaker], "content": text}
 
