@@ -109,7 +109,7 @@ def _tell_small_numbers_apart() -> None:
 
 def _are_apart(a: Any, b: Any) -> bool:
     """Whether two expressions are small numbers of which one is not near the other."""
-    from sympy import Float
+    from sympy import Float  # type: ignore[import-untyped]
 
     try:
         left, right = a.doit().evalf(30), b.doit().evalf(30)

@@ -43,7 +43,8 @@ class Typist:
 
     def csv(self, rows: list[dict[str, Any]], schema: Any) -> list[dict[str, Any]]:
         """The rows of a table, typed."""
-        items = next((each["items"] for each in self._alternatives(schema) if "items" in each), {})
+        tables = [each["items"] for each in self._alternatives(schema) if "items" in each]
+        items: Any = tables[0] if tables else {}
         return [self._first_valid(self._csv_readings(row, items)) for row in rows]
 
     def _first_valid(self, readings: Iterator[tuple[Any, Any]]) -> Any:
