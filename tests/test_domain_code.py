@@ -260,7 +260,7 @@ def test_the_program_is_the_block_of_the_wanted_language() -> None:
     assert program_of("```python\na\n```python\nb\n```")[1] == "a\n```python\nb\n", (
         "a marked fence closes nothing"
     )
-    assert program_of("  ```py\n  a\n  ```  ")[1] == "  a\n"
+    assert program_of("  ```py\n  a\n  ```  ")[1] == "a\n"
     assert program_of("```python```") == ("python", "```python```"), (
         "no fence at all: the answer itself"
     )
@@ -421,3 +421,12 @@ _CHECK = {"test": "def check(candidate):\n    assert candidate(1)\n", "entry_poi
 def test_broken_rows_are_named(meta: Any, domain: Code) -> None:
     with pytest.raises(UserError, match="code row 3"):
         domain.from_row(row(meta), 3)
+
+
+def test_programs_and_rows_may_hold_integers_of_any_length(domain: Code) -> None:
+    long = "7" * 5000
+    printed = {"inputs": [f"{long}\n"], "outputs": [f"{long[:-1]}8\n"]}
+    called = {"inputs": [long], "outputs": [f"{long[:-1]}8"], "fn_name": "f"}
+    for tests, text in ((printed, "print(int(input()) + 1)"), (called, "def f(x): return x + 1")):
+        row = {"messages": "add one", "verifier_metadata": {"unit_tests": tests}}
+        assert domain.verify(domain.from_row(row, 0), Reply(text)).reward == 1.0

@@ -27,6 +27,13 @@ def domain() -> Iterator[Math]:
     domain.close()
 
 
+@pytest.fixture(scope="module")
+def like_reference() -> Iterator[Math]:
+    domain = Math(reference=True)
+    yield domain
+    domain.close()
+
+
 def row(domain: Math, expected: str, mode: str | None = None) -> Prompt:
     return domain.from_row(
         {"question": "how many?", "expected_answer": expected, "grading_mode": mode}, 0
@@ -63,9 +70,10 @@ def test_gold_and_clean_demonstrations_earn_all_and_faulty_ones_nothing(domain: 
     ],
 )
 def test_released_rows_are_compared_as_the_reference_does(
-    domain: Math, expected: str, text: str, reward: int
+    like_reference: Math, expected: str, text: str, reward: int
 ) -> None:
-    assert domain.verify(row(domain, expected), Reply(text)).reward == reward
+    prompt = row(like_reference, expected)
+    assert like_reference.verify(prompt, Reply(text)).reward == reward
 
 
 @pytest.mark.parametrize(
@@ -127,8 +135,9 @@ def test_hostile_replies_earn_nothing(domain: Math, text: str) -> None:
 
 
 def test_a_sentence_on_the_final_answer_goes_before_a_box_in_rows_as_for_math_verify(
-    domain: Math,
+    like_reference: Math,
 ) -> None:
+    domain = like_reference
     text = r"\boxed{15} so the final answer is $14$. I hope it is correct."
     assert [
         domain.verify(row(domain, "14", mode), Reply(text)).reward for mode in ("any", "boxed")

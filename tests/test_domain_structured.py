@@ -41,7 +41,7 @@ def reward(domain: Structured, text: str, schema: Any = PERSON, kind: str = "jso
 # ---------------------------------------------------------------- validity
 
 
-def test_the_schema_is_closed_through_objects_but_not_through_lists() -> None:
+def test_the_reference_closes_through_objects_but_not_through_lists() -> None:
     inner = {"type": "object", "properties": {"k": {"type": "string"}}}
     closed = closed_schema(
         json.dumps(
@@ -49,7 +49,8 @@ def test_the_schema_is_closed_through_objects_but_not_through_lists() -> None:
                 "properties": {"a": inner, "b": {"anyOf": [inner]}, "c": {"items": inner}},
                 "required": [],
             }
-        )
+        ),
+        reference=True,
     )
     assert closed["required"] == ["a", "b", "c"] and closed["additionalProperties"] is False
     assert (
@@ -81,7 +82,8 @@ def test_json_must_be_the_whole_answer(domain: Structured, text: str, wanted: fl
     assert reward(domain, text) == wanted
 
 
-def test_alternatives_stay_open_and_formats_unchecked(domain: Structured) -> None:
+def test_in_the_reference_alternatives_stay_open_and_formats_unchecked() -> None:
+    domain = Structured(reference=True)
     inner = {"type": "object", "properties": {"k": {"type": "string"}}}
     schema = {
         "type": "object",
@@ -94,6 +96,7 @@ def test_alternatives_stay_open_and_formats_unchecked(domain: Structured) -> Non
     assert reward(domain, '{"x":{},"d":""}', schema) == 1
     assert reward(domain, '{"x":null}', schema) == 0
     assert reward(domain, '{"x":5,"d":""}', schema) == 0
+    domain.close()
 
 
 TABLE = {

@@ -8,9 +8,11 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from linn.domains.base import Domain
+from linn.domains.common import letters
 from linn.domains.common.boxes import last_box
 from linn.domains.common.choices import read_choices, request_of_question
 from linn.errors import UserError
@@ -76,6 +78,8 @@ class Choice:
     """The row's own regular expressions, tried before the mode."""
     prefix: str = ""
     """The row's own words for `Answer:`, in the mode `lenient_answer_colon_md`."""
+    reference: bool = False
+    """Whether a letter is read as nemo-gym reads it."""
 
 
 class MultipleChoice(Domain):
@@ -85,6 +89,13 @@ class MultipleChoice(Domain):
     """
 
     name: ClassVar[str] = "mcqa"
+
+    def __init__(
+        self, level: str = "tiny", rows: str | Path | None = None, reference: bool = False
+    ) -> None:
+        """`reference`: letters are read as nemo-gym does, which takes `I think it is C` for I."""
+        super().__init__(level, rows)
+        self.reference = reference
 
     # -------------------------------------------------- prompts
 
@@ -126,6 +137,7 @@ class MultipleChoice(Domain):
             mode=mode,
             patterns=patterns,
             prefix=prefix,
+            reference=self.reference,
         )
         request = request_of_question(row, options, index)
         return request.prompt(self.name, str(row.get("uuid") or index), choice)
@@ -222,20 +234,19 @@ def _read_template(template: Any, where: str) -> tuple[list[str], str]:
 
 def by_mode(text: str, choice: Choice) -> str | None:
     """The letter that the prompt's mode reads from an answer."""
-    options = choice.options
     match choice.mode:
         case "lenient_answer_colon":
-            return _after_colon(text, options)
+            return _after_colon(text, choice)
         case "lenient_answer_colon_md":
-            letter = _after_last_colon(text, options, choice.prefix)
+            letter = _after_last_colon(text, choice)
             # A row with its own prefix may ask for a box after it.
             if letter is None and choice.prefix:
-                return _boxed_letter(_boxed(text), options)
-            return letter
+                return _boxed_letter(_boxed(text), choice)
+            return letter or None
         case "strict_single_letter_boxed":
-            return _boxed_letter(_boxed(text), options)
+            return _boxed_letter(_boxed(text), choice)
         case "lenient_boxed":
-            return _boxed_letter(_boxed(text), options) or _boxed_words(_boxed(text), options)
+            return _boxed_letter(_boxed(text), choice) or _boxed_words(_boxed(text), choice)
 
 
 def _boxed(text: str) -> str:
@@ -244,21 +255,31 @@ def _boxed(text: str) -> str:
     return "" if box is None else box.inner.strip()
 
 
-def _boxed_letter(inner: str, options: Mapping[str, str]) -> str | None:
+def _boxed_letter(inner: str, choice: Choice) -> str | None:
     """A capital alone among signs, or one before a colon, bracket, point or dash (`E: words`)."""
+    options = choice.options
+    if not choice.reference:
+        return letters.boxed_letter(inner, options)
     inner = _unwrapped(inner)
     match = _ALONE.fullmatch(inner) or _LABELLED.match(inner)
     return match[1] if match is not None and match[1] in options else None
 
 
-def _boxed_words(inner: str, options: Mapping[str, str]) -> str | None:
+def _boxed_words(inner: str, choice: Choice) -> str | None:
     """The one option whose words stand in a box; None where several do."""
+    options = choice.options
     inner = _plain(inner)
-    letters = []
+    found = []
     for letter, words in options.items():
-        if _plain(words) and _plain(words) in inner:
-            letters.append(letter)
-    return letters[0] if len(letters) == 1 else None
+        # As whole words: `lead` does not stand in `leading`.
+        begin, end = (r"", r"") if choice.reference else (r"(?<!\w)", r"(?!\w)")
+        pattern = begin + re.escape(_plain(words)) + end
+        if _plain(words) and re.search(pattern, inner):
+            found.append(letter)
+    same = [letter for letter in found if _plain(options[letter]) == inner]
+    if len(same) == 1 and not choice.reference:
+        return same[0]
+    return found[0] if len(found) == 1 else None
 
 
 def _unwrapped(text: str) -> str:
@@ -268,19 +289,23 @@ def _unwrapped(text: str) -> str:
     return text
 
 
-def _after_colon(text: str, options: Mapping[str, str]) -> str | None:
+def _after_colon(text: str, choice: Choice) -> str | None:
     """The first `Answer:` line, all of which is a letter or the words of an option."""
+    options = choice.options
     line = _COLON.search(text)
     if line is None:
         return None
+    if not choice.reference:
+        return letters.lone_letter(line[1], options) or _letter_of(line[1], options)
     candidate = _unwrapped(line[1]).strip()
     if len(candidate) == 1 and candidate.upper() in options:
         return candidate.upper()
     return _letter_of(candidate, options)
 
 
-def _after_last_colon(text: str, options: Mapping[str, str], prefix: str) -> str | None:
+def _after_last_colon(text: str, choice: Choice) -> str | None:
     """The letter of the last line after `Answer:`, or the row's own prefix, that holds one."""
+    prefix, options = choice.prefix, choice.options
     text = unicodedata.normalize("NFKC", text)
     matches = list(_COLON_MD.finditer(text))
     if prefix:
@@ -292,7 +317,10 @@ def _after_last_colon(text: str, options: Mapping[str, str], prefix: str) -> str
 
     # A last line without a letter ("Answer: unsure") leaves it to the line before.
     for match in reversed(matches):
-        letter = _letter_in(match[1], options)
+        if choice.reference:
+            letter = _letter_in(match[1], options)
+        else:
+            letter = letters.prose_letter(match[1].translate(_FOREIGN), options)
         if letter is not None:
             return letter
     return None

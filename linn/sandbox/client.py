@@ -125,11 +125,17 @@ class Sandbox:
         judge = {"test": test, "entry_point": entry_point}
         return self._check({"program": program}, judge, limits)
 
-    def check_files(self, files: Mapping[str, str], test: str) -> Outcome:
+    def check_files(
+        self, files: Mapping[str, str], test: str, library: Sequence[str] | None = None
+    ) -> Outcome:
         """Run every `test…` function of a test text against a folder of files.
 
         The text may import the folder's modules. Their functions answer from another process by
         plain data; tests that need its classes or objects cannot pass.
+
+        `library`: the modules that a text of unknown origin may use besides. Such a text must not
+        tell the files by how they are written: their modules are loaded from memory, what they
+        raise names no line, and the text runs where no file can be opened.
         """
         # Stand-ins for these modules are what the test text imports.
         modules = []
@@ -137,7 +143,9 @@ class Sandbox:
             if path.endswith(".py"):
                 module = path.removesuffix(".py").replace("/", ".")
                 modules.append(module.removesuffix(".__init__"))
-        return self._check({"files": dict(files)}, {"test": test, "modules": modules}, None)
+        program = {"files": dict(files), "unseen": library is not None}
+        judge = {"test": test, "modules": modules, "library": library}
+        return self._check(program, judge, None)
 
     def totals(self) -> dict[str, float]:
         """Sums so far: the pool's, and `remembered`: requests that were answered from memory."""

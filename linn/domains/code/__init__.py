@@ -11,7 +11,7 @@ from typing import Any
 
 from linn.chat.request import Request, request_of
 from linn.domains.base import Domain, content_key
-from linn.domains.code.outputs import same_output
+from linn.domains.code.outputs import NEAR, same_output
 from linn.domains.code.programs import Language, program_of
 from linn.domains.code.unit_tests import (
     Budget,
@@ -53,7 +53,8 @@ class Code(Domain):
         memory: int = 1024,
         tests: int | None = None,
         language: str = "python",
-        tolerance: float = 0.0,
+        tolerance: float = NEAR,
+        reference: bool = False,
     ) -> None:
         """All options but `servers` are about rows.
 
@@ -61,7 +62,8 @@ class Code(Domain):
         row has no `time_limit`; Python programs get `python_times` as many (contest limits are made
         for C++). `memory`: MiB, where a row has no `memory_limit`. `tests`: at most so many of a
         row's tests, spread evenly; None: all. `language`: `python`, `cpp`, or `any`: the fence
-        decides. `tolerance`: how much numbers may differ, absolutely or relatively.
+        decides. `tolerance`: how much decimals may differ, absolutely or relatively. `reference`:
+        printed decimals and verdicts (`Yes`) must be equal, as in nemo-gym 0.4.0.
         """
         super().__init__(level, rows)
         options = (
@@ -80,6 +82,7 @@ class Code(Domain):
         self.python_times = python_times
         self.tests = tests
         self.tolerance = tolerance
+        self.reference = reference
         self.language = language
 
         self.sandbox = Sandbox(Limits(), servers)
@@ -253,7 +256,7 @@ class Code(Domain):
 
             if outcome.status != "ok":
                 return Verdict(0.0, f"test {index}: {outcome.error}")
-            if not same_output(outcome.stdout, expected, self.tolerance):
+            if not same_output(outcome.stdout, expected, self.tolerance, exact=self.reference):
                 return Verdict(0.0, f"test {index}: wrong output")
 
         count = len(tests.inputs)

@@ -38,7 +38,7 @@ def program_of(text: str, language: str = "python") -> tuple[Language, str]:
     else the whole of an answer without fences.
     """
     default: Language = "cpp" if language == "cpp" else "python"
-    fenced = list(blocks(text))
+    fenced = list(blocks(text, is_whole=_is_whole))
     if not fenced:
         return default, text
 
@@ -58,6 +58,11 @@ def program_of(text: str, language: str = "python") -> tuple[Language, str]:
     # Blocks in other languages alone: the answer holds no program.
     candidates = marked or unmarked or [(default, "")]
     return candidates[-1]
+
+
+def _is_whole(block: Block) -> bool:
+    """Whether a block can be all of a program: Python must parse, if it is marked as Python."""
+    return _first_word(block) not in _PYTHON_MARKS or _parsed(block.text) is not None
 
 
 def _first_word(block: Block) -> str:

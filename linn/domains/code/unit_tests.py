@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from linn.domains.code.programs import LANGUAGES, Language, check_text
@@ -15,6 +16,8 @@ from linn.types import Message
 
 _MOST_SECONDS = 3600
 _MOST_MEMORY = 1 << 16
+_LONG_INTEGER = 4_000
+"""Digits."""
 _LISTS = "unit_tests.inputs and .outputs must be lists of the same length, at least 1"
 
 
@@ -134,7 +137,7 @@ def _unit_tests(tests: Mapping[str, Any], where: str, most: int | None) -> Tests
     # A malformed row is refused here: its tests could never pass.
     try:
         arguments = [_json_lines(text) for text in inputs]
-        values = [json.loads(text) for text in outputs]
+        values = [_json(text) for text in outputs]
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{where}: with fn_name, unit_tests.inputs need one JSON value a line, "
@@ -162,7 +165,17 @@ def _spread(items: list[Any], most: int | None) -> list[Any]:
 
 
 def _json_lines(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+    return [_json(line) for line in text.split("\n") if line.strip()]
+
+
+def _json(text: str) -> Any:
+    """A JSON value, whose integers may be of any length."""
+    return json.loads(text, parse_int=_integer)
+
+
+def _integer(digits: str) -> int:
+    """Python's own reading stops at 4,300 digits; a decimal holds as many as there are."""
+    return int(digits) if len(digits) <= _LONG_INTEGER else int(Decimal(digits))
 
 
 def read_budget(meta: Mapping[str, Any], default: Budget, where: str) -> Budget:

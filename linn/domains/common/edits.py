@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ _MOST_EDITS = 200
 _LONGEST_ANSWER = 1 << 20
 _MOST_BLANK = 100
 """Lines that are looked through for the search mark, or for the fence that closes an edit."""
+_MOST_CUTS = 20
+"""Lines of an edit that are tried as its dividing line; of more, the first one divides."""
 
 
 class BadEdit(ValueError):
@@ -43,14 +45,18 @@ def block(edit: Edit) -> str:
 # ---------------------------------------------------------------- reading
 
 
-def parse(text: str, strict: bool = False) -> list[Edit]:
+def parse(text: str, strict: bool = False, files: Mapping[str, str] | None = None) -> list[Edit]:
     """The edits after the first `<solution>`, up to the next mark of its kind; raises BadEdit.
 
     Each stands in a fenced block of its own: `### path`, the search mark, old lines, the dividing
     line, new lines, the replace mark. As in the reference (nemo-gym's `swerl_gen`), there must be
-    lines, if only a blank one, on both sides of the first dividing line, and a block that is not an
-    edit is passed over. `strict`: no new lines are a deletion, and every mark must belong to an
-    edit. A block that is repeated counts once.
+    lines, if only a blank one, on both sides of the dividing line, and a block that is not an edit
+    is passed over. `strict`: no new lines are a deletion, and every mark must belong to an edit.
+    A block that is repeated counts once.
+
+    Old and new lines may hold lines of seven `=` (headings are underlined so). Then the dividing
+    line is the last one before which the old lines are found in `files`. Without `files` it is the
+    first one, as in the reference.
     """
     if len(text) > _LONGEST_ANSWER:
         raise BadEdit("the answer is too long")
@@ -59,12 +65,14 @@ def parse(text: str, strict: bool = False) -> list[Edit]:
     solution = text.split(_OPEN)[1].split(_CLOSE)[0]
     lines = solution.replace("\r\n", "\n").split("\n")
 
-    reader = _Reader(lines, least=0 if strict else 1)
+    reader = _Reader(lines, files or {}, least=0 if strict else 1)
     edits: list[Edit] = []
+    outside: list[str] = []
     at = 0
     while at < len(lines):
         read = reader.edit_at(at)
         if read is None:
+            outside.append(lines[at])
             at += 1
             continue
         edit, at = read
@@ -75,17 +83,24 @@ def parse(text: str, strict: bool = False) -> list[Edit]:
     if not edits:
         raise BadEdit("no edits")
     if strict:
-        _check_marks(lines, len(edits))
+        _check_marks(outside, edits)
     return list(dict.fromkeys(edits))
 
 
-def _check_marks(lines: list[str], edits: int) -> None:
-    """Raises BadEdit unless each mark stands once per edit."""
-    for mark in (_SEARCH, _MIDDLE, _REPLACE):
-        if sum(line.strip() == mark for line in lines) != edits:
-            raise BadEdit(
-                "there are marks that belong to no edit, or an edit holds marks of another"
-            )
+def _check_marks(outside: Sequence[str], edits: Sequence[Edit]) -> None:
+    """Raises BadEdit where a mark stands outside the edits, or one edit holds another's.
+
+    A file may hold such lines itself: then they stand among the old lines, and may among the new.
+    """
+    stray = any(line.strip() in (_SEARCH, _MIDDLE, _REPLACE) for line in outside)
+    for edit in edits:
+        old, new = edit.old.split("\n"), (edit.new or "").split("\n")
+        for mark in (_SEARCH, _REPLACE):
+            stray = stray or new.count(mark) > old.count(mark)
+        # A dividing line that is there twice is none of the text, unless it replaces an underline.
+        stray = stray or (new[0] == _MIDDLE and any(map(str.isalnum, old[-1])))
+    if stray:
+        raise BadEdit("there are marks that belong to no edit, or an edit holds marks of another")
 
 
 class _Reader:
@@ -94,9 +109,12 @@ class _Reader:
     The places of the marks are noted once: a hostile answer may open a block on each of its lines.
     """
 
-    def __init__(self, lines: list[str], least: int) -> None:
-        """`least`: how many lines each side of an edit has at least."""
+    def __init__(self, lines: list[str], files: Mapping[str, str], least: int) -> None:
+        """`files`: where old lines are looked for to find the dividing line; empty: the first one
+        divides. `least`: how many lines each side of an edit has at least.
+        """
         self.lines = lines
+        self.files = files
         self.least = least
         self.middles = [at for at, line in enumerate(lines) if line == _MIDDLE]
         self.ends = [
@@ -127,7 +145,7 @@ class _Reader:
         if marks is None:
             return None
         search, middle, end = marks
-        old = "\n".join(lines[search + 1 : middle])
+        middle = self._dividing(path, search, middle, end)
 
         # No new lines are a deletion, one blank new line is not.
         new = None
@@ -138,10 +156,32 @@ class _Reader:
         closing = end
         while "```" not in lines[closing]:
             closing += 1
-        return Edit(path, old, new), closing + 1
+        return Edit(path, self._old(search, middle), new), closing + 1
+
+    def _old(self, search: int, middle: int) -> str:
+        """The old lines of an edit that is divided at `middle`."""
+        return "\n".join(self.lines[search + 1 : middle])
+
+    def _dividing(self, path: str, search: int, first: int, end: int) -> int:
+        """Which line divides the edit: the last of those before which the old lines are found.
+
+        Old lines that go over a line of `=` and yet stand in the file just so are no chance. Where
+        none is found, and for a file that is not there, `first` divides.
+        """
+        begin = bisect.bisect_left(self.middles, first)
+        stop = bisect.bisect_right(self.middles, end - 1 - self.least)
+        cuts = self.middles[begin:stop]
+        if path not in self.files or not 1 < len(cuts) <= _MOST_CUTS:
+            return first
+
+        text = _text(self.files[path])
+        for middle in reversed(cuts):
+            if places(text, self._old(search, middle)):
+                return middle
+        return first
 
     def _marks_from(self, start: int) -> tuple[int, int, int] | None:
-        """Where the search, middle and replace marks of an edit stand."""
+        """Where the search mark, the first possible dividing line and the replace mark stand."""
         search = self._first_filled(start)
         if search is None or self.lines[search].lstrip() != _SEARCH:
             return None

@@ -29,8 +29,8 @@ def grade_values(
 def same_value(value: Any, expected: Any, tolerance: float = 0.0) -> bool:
     """Whether two values are equal as JSON has them, at any depth.
 
-    Tuples count as lists and keys as texts, since JSON has only those. Numbers may be near:
-    floats as in the reference, any numbers by `tolerance`, absolutely or relatively.
+    Tuples count as lists and keys as texts, since JSON has only those. Floats may be near: as in
+    the reference, or by `tolerance`, absolutely or relatively. Whole numbers may not.
     """
     if isinstance(value, (list, tuple)) and isinstance(expected, (list, tuple)):
         return _same_items(value, expected, tolerance)
@@ -71,10 +71,11 @@ def _near(value: Any, expected: Any, tolerance: float) -> bool:
     except OverflowError:  # an integer beyond the floats
         return False
 
+    # A whole number that is expected is not met by another, even where that is a float.
+    if isinstance(expected, int) and left.is_integer():
+        return False
     if tolerance and math.isclose(left, right, rel_tol=tolerance, abs_tol=tolerance):
         return True
-    if isinstance(value, int) and isinstance(expected, int):
-        return False
     if math.isnan(left) and math.isnan(right):
         return True
 

@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from linn.chat.request import request_of
@@ -64,6 +65,15 @@ class Instruct(Domain):
 
     name: ClassVar[str] = "instruct"
 
+    def __init__(
+        self, level: str = "tiny", rows: str | Path | None = None, reference: bool = False
+    ) -> None:
+        """`reference`: instructions are checked as by the graders of the released rows, IFBench's
+        of 2025, where linn reads them as the project's head does or as they are meant.
+        """
+        super().__init__(level, rows)
+        self.reference = reference
+
     def make(self, rng: random.Random) -> Prompt:
         """`write about the river. use no commas. end with good day.`: one or two constraints."""
         topic = rng.choice(_TOPICS)
@@ -93,7 +103,7 @@ class Instruct(Domain):
         """
         task = _instructions(prompt)
         results = [
-            follows(id_, kwargs, reply.text, task.detect_language)
+            follows(id_, kwargs, reply.text, task.detect_language, self.reference)
             for id_, kwargs in zip(task.ids, task.kwargs, strict=True)
         ]
         share = sum(result.followed for result in results) / len(results)

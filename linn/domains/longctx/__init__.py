@@ -106,6 +106,7 @@ class LongContext(Domain):
         swap: bool = False,
         partial: float = 0.0,
         judged: bool = False,
+        reference: bool = False,
     ) -> None:
         """`lines`: boxes of a tiny prompt (default: 5 to 8).
 
@@ -113,7 +114,8 @@ class LongContext(Domain):
         a full prompt, by `needles.tokens_in`; `task`: one of `TASKS`, default: any. With a judge:
         `swap` asks with the answers exchanged too, and both must hold; `partial`: what an answer
         is worth of which only the whole reply, not its last line (or box), is equivalent; 0: the
-        whole reply decides.
+        whole reply decides. `reference`: RULER's outputs count inside longer words and numbers too,
+        as in nemo-gym.
         """
         super().__init__(level, rows)
         if lines is not None and lines < 2:
@@ -130,6 +132,7 @@ class LongContext(Domain):
         self.swap = swap
         self.partial = partial
         self.judged = judged
+        self.reference = reference
         self.questions_per_reply = (2 if swap else 1) * (2 if partial else 1)
 
     # -------------------------------------------------- prompts
@@ -190,11 +193,7 @@ class LongContext(Domain):
         """A text of `tokens` tokens and a question about it."""
         name = self.task or rng.choice(list(TASKS))
         task = TASKS[name](rng, self.tokens)
-        if task.wrong:
-            wrong = rng.choice(task.wrong)
-        else:  # a lone needle: no other code stands in the text
-            wrong = str(int(task.items[0]) + 1)
-        hidden = Items(name, task.items, task.evidence, wrong)
+        hidden = Items(name, task.items, task.evidence, rng.choice(task.wrong))
         return Prompt(self.name, "", (Message("user", task.text),), hidden=hidden)
 
     # -------------------------------------------------- grading
@@ -214,9 +213,24 @@ class LongContext(Domain):
             case Items():
                 return _verdict_of_items(hidden, reply.text)
             case Outputs():
-                return _verdict_of_outputs(hidden, reply.text)
+                return self._verdict_of_outputs(hidden, reply.text)
             case Box() | Accepted():
                 return _verdict_of_answer(hidden.answers, reply.text)
+
+    def _verdict_of_outputs(self, hidden: Outputs, text: str) -> Verdict:
+        """The outputs that stand in an answer: what else it says is no matter."""
+        lower = text.lower()
+        holds = str.__contains__ if self.reference else _holds_whole
+        count = len(hidden.outputs)
+        present = sum(holds(lower, output.lower()) for output in hidden.outputs)
+        reward = present / count
+        if hidden.any_counts:
+            reward = float(present > 0)
+
+        if reward == 1:
+            return Verdict(reward)
+        excerpt = text.strip()[:60]
+        return Verdict(reward, f"{present} of {count} outputs in {excerpt!r}")
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
         """Whether it is equivalent to the expected answer, for every reply that is inexact."""
@@ -373,19 +387,17 @@ def _verdict_of_items(hidden: Items, text: str) -> Verdict:
     return Verdict(0.0, note, {metric: 0.0})
 
 
-def _verdict_of_outputs(hidden: Outputs, text: str) -> Verdict:
-    """Substrings, as nemo-gym's `ruler` counts them: what else the answer says is no matter."""
-    lower = text.lower()
-    count = len(hidden.outputs)
-    present = sum(output.lower() in lower for output in hidden.outputs)
-    reward = present / count
-    if hidden.any_counts:
-        reward = float(present > 0)
+def _holds_whole(text: str, part: str) -> bool:
+    """Whether a part stands in a text by itself: not inside a longer word or number.
 
-    if reward == 1:
-        return Verdict(reward)
-    excerpt = text.strip()[:60]
-    return Verdict(reward, f"{present} of {count} outputs in {excerpt!r}")
+    `10` stands in neither `100` nor `10.5`, nor in `-10`.
+    """
+    before = after = ""
+    if part[:1].isascii() and part[:1].isalnum():
+        before = r"(?<!\w)" if part[0].isalpha() else r"(?<![\w])(?<!\d[.,])(?<!(?<!\w)[-−])"
+    if part[-1:].isascii() and part[-1:].isalnum():
+        after = r"(?!\w)" if part[-1].isalpha() else r"(?!\w)(?![.,]\d)"
+    return re.search(before + re.escape(part) + after, text) is not None
 
 
 def _has_label(answer: str) -> bool:

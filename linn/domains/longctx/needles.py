@@ -124,8 +124,22 @@ def _codes(rng: random.Random, count: int) -> list[str]:
     return [str(number) for number in rng.sample(range(1_000_000, 10_000_000), count)]
 
 
-def _needles(rng: random.Random, tokens: int, count: int, values: int, asked: int) -> Task:
-    """`count` names with `values` codes each; the question is for all codes of `asked` names."""
+_OTHER_NUMBERS = (
+    "The {} was sold for {}.",
+    "The {} has the weight {}.",
+    "Somebody counted the {} as number {}.",
+    "The {} was listed on page {}.",
+)
+"""Numbers that are no codes, of as many digits."""
+
+
+def _needles(
+    rng: random.Random, tokens: int, count: int, values: int, asked: int, others: int = 0
+) -> Task:
+    """`count` names with `values` codes each; the question is for all codes of `asked` names.
+
+    `others`: numbers that are no codes, the first of them about a name that is asked for.
+    """
     names = _names(rng, count)
     codes = _codes(rng, len(names) * values)
 
@@ -138,6 +152,11 @@ def _needles(rng: random.Random, tokens: int, count: int, values: int, asked: in
     # The first names are asked for, so the evidence is taken before the lines are mixed.
     needed = asked * values
     evidence = "\n".join(lines[:needed])
+    decoys = [number for number in _codes(rng, len(codes) + others) if number not in codes]
+    decoys = decoys[:others]
+    for number, (decoy, owner) in enumerate(zip(decoys, _owners(rng, names, others), strict=True)):
+        sentence = _OTHER_NUMBERS[number % len(_OTHER_NUMBERS)]
+        lines.append(sentence.format(owner, decoy))
     rng.shuffle(lines)
 
     question = _code_question(names[:asked], needed)
@@ -146,8 +165,14 @@ def _needles(rng: random.Random, tokens: int, count: int, values: int, asked: in
         text=f"{context}\n\n{question}",
         items=tuple(codes[:needed]),
         evidence=evidence,
-        wrong=tuple(codes[needed:]),
+        wrong=(*codes[needed:], *decoys),
     )
+
+
+def _owners(rng: random.Random, names: Sequence[str], count: int) -> list[str]:
+    """Whom the other numbers are about: the first name, then any but the names."""
+    strangers = [name for name in _names(rng, len(names) + count) if name not in names]
+    return [*names[:1], *strangers][:count]
 
 
 def _code_question(names: Sequence[str], codes: int) -> str:
@@ -170,8 +195,8 @@ def _distractors(tokens: int) -> int:
 
 
 def needle(rng: random.Random, tokens: int) -> Task:
-    """One code among filler."""
-    return _needles(rng, tokens, count=1, values=1, asked=1)
+    """One code among filler that holds other numbers: the only number would be the answer."""
+    return _needles(rng, tokens, count=1, values=1, asked=1, others=_distractors(tokens))
 
 
 def multikey(rng: random.Random, tokens: int) -> Task:

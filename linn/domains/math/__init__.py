@@ -44,6 +44,8 @@ _USE_TOOL = (
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _WORD = re.compile(r"(?:\\(?:text|textbf|mathrm)\{)?\s*([A-Za-z][A-Za-z' -]*[A-Za-z])\s*\}?")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
+_CHAIN = re.compile(r"=|→|\\(?:to|rightarrow|Rightarrow|implies)(?![A-Za-z])")
+"""What links the numbers of a chain."""
 _QUOTES = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 """What rows put around an answer, tried in this order."""
 
@@ -66,9 +68,10 @@ class Math(Domain):
     """`tom has 4 apples, gets 7, gives 5. how many?` -> `\\boxed{6}`.
 
     Reward 1 iff the answer equals the expected one. Grading modes: `boxed` (the generator's): the
-    last box, which must hold one finished answer; `any` (default of released rows, as in the
-    reference): a sentence such as `the final answer is $6$`, else the boxes, else what
-    `math-verify` finds in the text.
+    last box, which must hold one finished answer; `any` (default of released rows): the boxes, in
+    any form that `math-verify` reads; several are a list. An answer without a box earns nothing,
+    as in nemo-gym 0.7.0. `reference`: `any` is as in nemo-gym 0.4.0, a sentence
+    such as `the final answer is $6$`, else the boxes, else what `math-verify` finds in the text.
 
     With `tools: python` the model may call a stateful Python (paper §5.4). What calls give back is
     text; only the last turn's answer earns.
@@ -84,11 +87,12 @@ class Math(Domain):
         calls: int = 100,
         seconds: float = 120.0,
         readable: Sequence[str] = (),
+        reference: bool = False,
     ) -> None:
         """`tools`: `python` for tool-integrated reasoning.
 
         It allows `calls` per conversation and `seconds` per call; `readable` are folders of
-        packages that the code may import from.
+        packages that the code may import from. `reference`: see the class.
         """
         super().__init__(level, rows)
         calls_fit = is_whole(calls) and 1 <= calls <= 100
@@ -110,6 +114,7 @@ class Math(Domain):
         self._readable = tuple(Path(folder) for folder in readable)
         if tools:
             self.max_turns = calls + 1  # the option's, not the class's
+        self.reference = reference
         self._worker = Comparer()
 
     # -------------------------------------------------- prompts
@@ -206,6 +211,11 @@ class Math(Domain):
                 return Verdict(0.0, "the answer is not boxed")
             return self._verify_box(boxes[-1], answer)
 
+        if not self.reference:
+            if not boxes or not boxes[-1]:
+                return Verdict(0.0, "the answer is not boxed")
+            return self._verify_boxes(boxes, answer)
+
         # The reference takes a sentence on the final answer before any box, and several boxes as
         # one answer: then the text is read as a whole.
         has_sentence = "final answer" in text.lower()
@@ -214,6 +224,14 @@ class Math(Domain):
 
         equal = self._equal(answer, text[-_TAIL:])
         return _verdict(equal, text[-40:], answer)
+
+    def _verify_boxes(self, boxes: Sequence[str], answer: KnownAnswer) -> Verdict:
+        """The verdict on an answer's boxes: several different ones are one answer, a list."""
+        parts = list(dict.fromkeys(boxes))
+        if len(parts) == 1:
+            return self._verify_box(boxes[0], answer)
+        text = " and ".join(f"\\boxed{{{part}}}" for part in parts)
+        return _verdict(self._equal(answer, text[-_TAIL:]), text[-40:], answer)
 
     def _verify_box(self, box: str, answer: KnownAnswer) -> Verdict:
         """The verdict on what a box holds."""
@@ -236,7 +254,11 @@ class Math(Domain):
             if word is not None:
                 return _verdict(_word_in(box) == word, box, answer)
 
-        equal = self._equal(answer, f"\\boxed{{{box}}}")
+        # Of a chain of numbers, math-verify takes the end: `4 = 6` would be 6.
+        sides = _CHAIN.split(box)
+        if self.reference or any(map(str.isalpha, "".join(sides))):
+            sides = [box]
+        equal = all(self._equal(answer, f"\\boxed{{{side}}}") for side in sides)
         return _verdict(equal, box, answer)
 
     def _equal(self, answer: KnownAnswer, text: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from linn.domains.common.limited_worker import LimitedWorker, WorkerEnded
 from linn.errors import InfrastructureError
@@ -12,6 +13,10 @@ from linn.errors import InfrastructureError
 _WALL_SECONDS = 120.0
 """A worker that neither answers nor uses up its processor time in this long: a machine's fault."""
 _TRIES = 2
+_SMALL = 1e-4
+"""Numbers below this are compared by their ratio."""
+_NEAR_DECIMAL, _NEAR_EXACT = 1e-4, 1e-12
+"""How far from 1 the ratio may be, where a decimal is among the numbers and where none is."""
 
 
 class Comparer:
@@ -61,6 +66,7 @@ def load_comparison() -> Callable[[str, str], bool]:
 
     from linn.sandbox.inside import kernel
 
+    _tell_small_numbers_apart()
     latex_only = [LatexExtractionConfig()]
     any_form = [ExprExtractionConfig(), LatexExtractionConfig()]
 
@@ -82,3 +88,38 @@ def load_comparison() -> Callable[[str, str], bool]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     kernel.install_filter(kernel.program_filter())
     return equal
+
+
+def _tell_small_numbers_apart() -> None:
+    """In the worker: make the library compare small numbers by their ratio.
+
+    It rounds decimals to six places and takes a difference below 1e-16 for none, so that any two
+    small numbers are equal (math-verify 0.8). What is refused here it still compares as symbols,
+    so that two ways to write one number stay equal.
+    """
+    from math_verify import grader
+
+    numeric_eq = grader.sympy_numeric_eq
+
+    def near_and_not_apart(a: Any, b: Any, rounding: int, precision: int) -> bool:
+        return bool(numeric_eq(a, b, rounding, precision)) and not _are_apart(a, b)
+
+    grader.sympy_numeric_eq = near_and_not_apart
+
+
+def _are_apart(a: Any, b: Any) -> bool:
+    """Whether two expressions are small numbers of which one is not near the other."""
+    from sympy import Float  # type: ignore[import-untyped]
+
+    try:
+        left, right = a.doit().evalf(30), b.doit().evalf(30)
+        if not (left.is_number and right.is_number):
+            # `x - 1e-18` and `x - 2e-18` differ by next to nothing: only symbols can tell.
+            return bool(a.free_symbols or b.free_symbols) and not (a.has(Float) or b.has(Float))
+        larger = max(abs(left), abs(right))
+        if not 0 < larger < _SMALL:
+            return False
+        near = _NEAR_DECIMAL if a.has(Float) or b.has(Float) else _NEAR_EXACT
+        return bool(abs(left - right) > near * larger)
+    except (AttributeError, TypeError, ValueError):
+        return False  # no numbers: sets, equations, matrices

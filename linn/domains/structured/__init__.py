@@ -60,9 +60,15 @@ class Structured(Domain):
 
     name: ClassVar[str] = "structured"
 
-    def __init__(self, level: str = "tiny", rows: str | Path | None = None) -> None:
-        """As `Domain`; a worker process starts with the first check that could run long."""
+    def __init__(
+        self, level: str = "tiny", rows: str | Path | None = None, reference: bool = False
+    ) -> None:
+        """As `Domain`; a worker process starts with the first check that could run long.
+
+        `reference`: schemas are closed and XML's and CSV's text is typed as nemo-gym does.
+        """
         super().__init__(level, rows)
+        self.reference = reference
         self._worker = LimitedWorker(
             f"{documents.__name__}:load_check", "schema checker", _WALL_SECONDS
         )
@@ -116,9 +122,10 @@ class Structured(Domain):
     def _check(self, kind: str, text: str, schema: str) -> str:
         """As `documents.check`; one that ran out of processor time or memory is a failed reply."""
         if is_quick(kind, text, schema):
-            return documents.check(kind, text, schema)
+            return documents.check(kind, text, schema, self.reference)
+        request = (kind, text, schema, self.reference)
         try:
-            return str(self._worker.call((kind, text, schema), documents.CPU_SECONDS))
+            return str(self._worker.call(request, documents.CPU_SECONDS))
         except WorkerEnded as ended:
             if ended.silent:
                 raise InfrastructureError(
@@ -155,7 +162,9 @@ class Structured(Domain):
 
         # Closing it reads it: a schema that cannot be closed is refused here, not in each verdict.
         try:
-            closed = closed_schema(schema) if isinstance(schema, str) else None
+            closed = None
+            if isinstance(schema, str):
+                closed = closed_schema(schema, self.reference)
         except (ValueError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{where}: schema_str is not the JSON text of a schema: {error}"

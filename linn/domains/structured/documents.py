@@ -9,9 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
+
+from linn.domains.structured.closing import closed
+from linn.domains.structured.typist import Typist
 
 KINDS = ("json", "yaml", "xml", "toml", "csv")
 """The kinds of document that are read."""
@@ -21,6 +25,8 @@ _QUICK_CHARS = 20_000
 _LONGEST_OWN_YAML = 50_000
 """Characters of YAML that PyYAML's own, slow parser reads within the limit."""
 _LONGEST_NOTE = 200
+_DEEPEST = 400
+"""Nesting of a document."""
 _PLAIN_KEYS = frozenset(
     (
         "$schema $id title description default examples format type properties required"
@@ -32,25 +38,25 @@ _PLAIN_KEYS = frozenset(
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def check(kind: str, text: str, schema_text: str) -> str:
+def check(kind: str, text: str, schema_text: str, reference: bool = False) -> str:
     """Why a document of this kind breaks the closed schema; empty where it keeps it.
 
-    May run long or kill the interpreter; never raises.
+    `reference`: closed and typed as nemo-gym does, which leaves alternatives open and types no
+    text behind a reference. May run long or kill the interpreter; never raises.
     """
     if not text.strip():
         return "empty reply"
     try:
-        value = parse(kind, text)
+        value = parse(kind, text, reference)
     except Exception as error:
         # Parsers raise many kinds; whatever they raise, the text is not such a document.
         return f"not {kind}: {type(error).__name__}: {error}"[:_LONGEST_NOTE]
 
     try:
-        if kind == "xml":
-            value = _xml_typed(value, closed_schema(schema_text))
-        if kind == "csv":
-            value = _csv_typed(value, closed_schema(schema_text))
-        fault = next(_validator(schema_text).iter_errors(value), None)
+        validator = _validator(schema_text, reference)
+        if kind in ("xml", "csv"):
+            value = _typed(kind, value, validator, reference)
+        fault = next(validator.iter_errors(value), None)
     except Exception as failure:
         # An unusable schema or value: invalid, as in the reference.
         return f"cannot be validated: {type(failure).__name__}: {failure}"[:_LONGEST_NOTE]
@@ -61,7 +67,17 @@ def check(kind: str, text: str, schema_text: str) -> str:
     return f"{place}: {fault.message}"[:_LONGEST_NOTE]
 
 
-def load_check() -> Callable[[str, str, str], str]:
+def _typed(kind: str, value: Any, validator: Any, reference: bool) -> Any:
+    """XML's or CSV's text as the types of the validator's schema."""
+    schema = validator.schema
+    if reference:
+        return _xml_typed(value, schema) if kind == "xml" else _csv_typed(value, schema)
+
+    typist = Typist(schema, lambda part, each: bool(validator.evolve(schema=each).is_valid(part)))
+    return typist.xml(value, schema) if kind == "xml" else typist.csv(value, schema)
+
+
+def load_check() -> Callable[[str, str, str, bool], str]:
     """In the worker: import what checks need, so that none is charged for it; return `check`."""
     import jsonschema  # noqa: F401
 
@@ -100,11 +116,13 @@ def _is_plain(schema: Any) -> bool:
 # ---------------------------------------------------------------- the schema
 
 
-def closed_schema(schema_text: str) -> Any:
-    """The schema with every property required and no others allowed.
+def closed_schema(schema_text: str, reference: bool = False) -> Any:
+    """The schema with every property required and no others allowed (see `closing.closed`).
 
-    So at every object reached through object values, not through lists.
+    `reference`: at every object reached through object values, not through lists.
     """
+    if not reference:
+        return closed(schema_text)
     schema = json.loads(schema_text)
     _close(schema)
     return schema
@@ -122,7 +140,7 @@ def _close(schema: Any) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _validator(schema_text: str) -> Any:
+def _validator(schema_text: str, reference: bool) -> Any:
     """A validator (draft 2020-12, formats unchecked).
 
     It knows the published meta-schemas and fetches nothing.
@@ -130,7 +148,7 @@ def _validator(schema_text: str) -> Any:
     from jsonschema import Draft202012Validator
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 
-    schema = closed_schema(schema_text)
+    schema = closed_schema(schema_text, reference)
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema, registry=REGISTRY)
 
@@ -138,10 +156,39 @@ def _validator(schema_text: str) -> Any:
 # ---------------------------------------------------------------- the five kinds
 
 
-def parse(kind: str, text: str) -> Any:
-    """The value a document stands for; raises whatever its parser raises."""
+def parse(kind: str, text: str, reference: bool = False) -> Any:
+    """The value a document stands for; raises whatever its parser raises.
+
+    JSON has no NaN and no Infinity, which Python's parser takes; nor can a schema speak of them in
+    YAML and TOML. `reference`: they pass.
+    """
     if kind == "json":
-        return json.loads(text)
+        return json.loads(text, parse_constant=None if reference else _no_number)
+    value = _parse_other(kind, text)
+    if not reference:
+        _check_finite(value, 0)
+    return value
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _check_finite(value: Any, depth: int) -> None:
+    """Raises ValueError where a value holds NaN or an infinity."""
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
+    if isinstance(value, float) and not math.isfinite(value):
+        _no_number(str(value))
+    if isinstance(value, dict):
+        value = value.values()
+    if isinstance(value, list | type({}.values())):
+        for part in value:
+            _check_finite(part, depth + 1)
+
+
+def _parse_other(kind: str, text: str) -> Any:
+    """As `parse`, for the other kinds."""
     if kind == "yaml":
         return _parse_yaml(text)
     if kind == "toml":

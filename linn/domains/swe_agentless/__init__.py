@@ -60,6 +60,7 @@ class SweAgentless(Domain):
         top: int = 5,
         file_tokens: int = 60_000,
         strict: bool = False,
+        reference: bool = False,
     ) -> None:
         """`task`: of rows that name none. `grading_mode`: of repairs whose row names none.
 
@@ -67,7 +68,8 @@ class SweAgentless(Domain):
         `variants`: the row's own files, the `top` retrieved ones, or a prompt of each.
         `file_tokens`: whole files are shown while they fit into so many. `strict`: edits that could
         be read or applied in two ways are refused, as `patch` always does, where the reference
-        takes the first.
+        takes the first. `reference`: an edit is divided at its first line of seven `=`, as
+        nemo-gym does.
         """
         super().__init__(level, rows)
         where = f"domain {self.name}"
@@ -83,6 +85,7 @@ class SweAgentless(Domain):
         self.top = top
         self.file_tokens = file_tokens
         self.strict = strict
+        self.reference = reference
         self._alone: set[str] = set()
         """Rows counted because `variants: both` finds nothing to retrieve from."""
 
@@ -232,7 +235,8 @@ class SweAgentless(Domain):
         """The files after a reply's edits, or why they do not apply."""
         strict = self.strict or task.mode == "patch"
         try:
-            return edits.apply(task.files, edits.parse(reply.text, strict), strict)
+            files = None if self.reference else task.files
+            return edits.apply(task.files, edits.parse(reply.text, strict, files), strict)
         except edits.BadEdit as error:
             return str(error)
 

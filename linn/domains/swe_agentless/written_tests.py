@@ -39,7 +39,8 @@ LIBRARY = (
 )
 """Modules of the standard library that a test may import.
 
-None of them reads files, clocks, chance or other objects' insides.
+None of them is for files, clocks, chance or other objects' insides. What they themselves import
+could be: the test runs where no file can be opened, and the files' text is on no disk.
 """
 _BUILTINS = frozenset(
     "open exec eval compile __import__ globals locals vars dir getattr setattr delattr input "
@@ -165,7 +166,7 @@ def _modules(files: Mapping[str, str]) -> set[str]:
 def _run(sandbox: Sandbox, test: str, files: Mapping[str, str], number: int) -> Outcome:
     """Run a test on the files under one of their disguises."""
     worn = {path: disguised(text, path, number) for path, text in files.items()}
-    return sandbox.check_files(worn, test)
+    return sandbox.check_files(worn, test, LIBRARY)
 
 
 def disguised(text: str, path: str, number: int) -> str:

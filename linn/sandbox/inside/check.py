@@ -14,9 +14,10 @@ import importlib
 import json
 import linecache
 import os
+import resource
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from .plain import NotPlain, decode, encode
@@ -29,6 +30,8 @@ _STDLIB_IN_TESTS = (
     "collections copy functools itertools json math operator random re string sys".split()
 )
 """Modules a test text may name without importing them, because the program does."""
+_IMPORTED_LATE = ("_strptime", "collections.abc", "encodings.idna", "locale", "typing", "weakref")
+"""Modules that those of the library import when they are first needed."""
 _TEST = "<test>"
 """File name of a test text."""
 _SIZE_BYTES = 4
@@ -75,7 +78,7 @@ def _exactly(fd: int, count: int) -> bytes | None:
 def serve_program(job: Job, calls: int, answers: int, cap: int) -> None:
     """The program's side of a check: load it, then answer calls until the other side closes."""
     try:
-        program = Loaded(job.get("program"), job.get("files"))
+        program = Loaded(job.get("program"), job.get("files"), unseen=job.get("unseen", False))
         _send(answers, "loaded")
     except BaseException as error:
         _send(answers, describe(error, {PROGRAM: ""}))
@@ -169,13 +172,17 @@ def run_check(job: Job, out: int, calls: int, answers: int, cap: int) -> None:
             _stand_in_module(path, link)
 
         # What the text names without defining it is the program's.
+        library = job.get("library")
+        known = _STDLIB_IN_TESTS if library is None else library
         scope: dict[str, Any] = {"__name__": "test"}
         for name in _free_names(tree):
-            if name in _STDLIB_IN_TESTS:
+            if name in known:
                 scope[name] = importlib.import_module(name)
             else:
                 scope[name] = link.stand_in(name)
 
+        if library is not None:
+            _shut(library)
         exec(compile(tree, _TEST, "exec", dont_inherit=True), scope)
 
         # HumanEval's convention, or that of pytest.
@@ -189,6 +196,13 @@ def run_check(job: Job, out: int, calls: int, answers: int, cap: int) -> None:
         say(out, '{"value": true}')
     except BaseException as error:
         say(out, failure(error, {_TEST: "test "}))
+
+
+def _shut(library: Sequence[str]) -> None:
+    """Let this process open no file from here on: what a text may import is imported before."""
+    for name in (*library, *_IMPORTED_LATE):
+        importlib.import_module(name)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
 
 def _free_names(tree: ast.Module) -> list[str]:

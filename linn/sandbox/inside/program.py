@@ -13,6 +13,8 @@ import os
 import sys
 import types
 from collections.abc import Mapping
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 from .plain import decode, encode
@@ -49,6 +51,15 @@ def load_prelude() -> None:
         if name not in ("builtins", "typing"):
             _prelude[name] = module
     _prelude.update(vars(builtins))
+
+
+def allow_long_integers() -> None:
+    """Let programs read and write integers of any length; their time limit bounds the work.
+
+    Python refuses more than 4,300 digits unless told otherwise, to protect servers. A contest's
+    program may print factorials.
+    """
+    sys.set_int_max_str_digits(0)
 
 
 def _begin(module: types.ModuleType, prelude: bool) -> None:
@@ -102,10 +113,18 @@ class Loaded:
     """A program in this process: one text, or a folder of files whose modules are imported."""
 
     def __init__(
-        self, program: str | None, files: Mapping[str, str] | None, prelude: bool = False
+        self,
+        program: str | None,
+        files: Mapping[str, str] | None,
+        prelude: bool = False,
+        unseen: bool = False,
     ) -> None:
+        """`unseen`: the files' modules are loaded from memory, and their text is nowhere."""
         self.names = dict(_NAMES)
         self.module: types.ModuleType | None = None
+        if files is not None and unseen:
+            sys.meta_path.insert(0, FromMemory(files))
+            files = {path: text for path, text in files.items() if not path.endswith(".py")}
         if files is not None:
             self._write_files(files)
 
@@ -126,7 +145,8 @@ class Loaded:
             os.makedirs(os.path.dirname(full), exist_ok=True)
             with open(full, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 file.write(text)
-            self.names[full] = f"{path} "
+            if path.endswith(".py"):
+                self.names[full] = f"{path} "
         sys.path.insert(0, root)
 
     def find(self, target: str) -> Any:
@@ -141,11 +161,51 @@ class Loaded:
         return value
 
 
+class FromMemory(MetaPathFinder, Loader):
+    """Imports modules whose code was compiled from texts that are on no disk."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._codes: dict[str, types.CodeType | SyntaxError | ValueError] = {}
+        self._packages = {""}
+        for path, text in files.items():
+            if not path.endswith(".py"):
+                continue
+            name = path.removesuffix(".py").replace("/", ".")
+            if name == "__init__" or name.endswith(".__init__"):
+                name = name.removesuffix("__init__").rstrip(".")
+                self._packages.add(name)
+            parents = name.split(".")[:-1]
+            self._packages |= {".".join(parents[: at + 1]) for at in range(len(parents))}
+
+            # A file that is broken fails where it is imported, as it would on disk.
+            try:
+                self._codes[name] = compile(text, "<module>", "exec", dont_inherit=True)
+            except (SyntaxError, ValueError) as error:
+                self._codes[name] = error
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        is_package = name in self._packages
+        if name not in self._codes and not is_package:
+            return None
+        return ModuleSpec(name, self, is_package=is_package)
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """The usual module."""
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        code = self._codes.get(module.__name__)
+        if isinstance(code, Exception):
+            raise code
+        if code is not None:
+            exec(code, module.__dict__)
+
+
 def run_calls(job: Job, out: int) -> None:
     """Answer a list of calls, a line each.
 
     A program that does not load answers with one line of error for all.
     """
+    allow_long_integers()
     try:
         program = Loaded(job.get("program"), job.get("files"), job.get("prelude", False))
     except BaseException as error:
@@ -164,6 +224,7 @@ def run_calls(job: Job, out: int) -> None:
 
 def run_script(text: str, out: int, prelude: bool) -> None:
     """Run the program as `__main__` on the three standard streams; what it prints is its answer."""
+    allow_long_integers()
     # Bytes that are not UTF-8 go through unchanged.
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]

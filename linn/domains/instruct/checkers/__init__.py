@@ -12,7 +12,13 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from linn.domains.instruct.checkers import ifbench_custom, ifbench_test, ifbench_train, ifeval
+from linn.domains.instruct.checkers import (
+    as_released,
+    ifbench_custom,
+    ifbench_test,
+    ifbench_train,
+    ifeval,
+)
 from linn.errors import InfrastructureError
 
 CHECKERS: Mapping[str, Callable[..., bool]] = {
@@ -38,16 +44,23 @@ class Outcome(NamedTuple):
 
 
 def follows(
-    instruction_id: str, kwargs: Mapping[str, Any] | None, text: str, detect_language: bool = True
+    instruction_id: str,
+    kwargs: Mapping[str, Any] | None,
+    text: str,
+    detect_language: bool = True,
+    reference: bool = False,
 ) -> Outcome:
     """Whether `text` follows one instruction; nulls in `kwargs` are dropped.
 
     An empty reply follows nothing (as in IFEval's and IFBench's own evaluation), although it holds
     no comma. `detect_language` False checks the letter case of `change_case:english_*` and leaves
-    out the language, for texts too short to tell. Raises InfrastructureError when a library that
-    the checker needs is absent.
+    out the language, for texts too short to tell. `reference`: as the graders of the released rows
+    check it, where linn reads the instruction otherwise (see `as_released`). Raises
+    InfrastructureError when a library that the checker needs is absent.
     """
     checker = CHECKERS.get(instruction_id)
+    if reference:
+        checker = as_released.AS_RELEASED.get(instruction_id, checker)
     if not detect_language:
         checker = ifeval.CASE_ONLY.get(instruction_id, checker)
     if checker is None:

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
-from linn.domains.instruct.checkers.text import sentences, trimmed, without_punctuation
+from linn.domains.instruct.checkers.text import punkt_sentences, trimmed, without_punctuation
 
 _CAPITALS = (
     "Reykjavik Helsinki Oslo Tallinn Stockholm Riga Moscow Copenhagen Vilnius Minsk Dublin Berlin "
@@ -75,7 +75,7 @@ def _character_reverse(text: str) -> bool:
 
 
 def _sentence_alphabet(text: str) -> bool:
-    return [sentence[:1].lower()[:1] for sentence in sentences(text)] == list(
+    return [sentence[:1].lower()[:1] for sentence in punkt_sentences(text)] == list(
         string.ascii_lowercase
     )
 

@@ -63,15 +63,15 @@ def _nth_paragraph_first_word(
 ) -> bool:
     if not 1 <= nth_paragraph <= num_paragraphs:
         raise ValueError(f"paragraph {nth_paragraph} of {num_paragraphs}")
-    parts = text.split("\n\n")
-    filled = sum(bool(part.strip()) for part in parts)
-    words = parts[nth_paragraph - 1].split(maxsplit=1) if nth_paragraph <= filled else []
-    if not words or filled != num_paragraphs:
-        return False
-    bare = words[0].lstrip("'").lstrip('"')
-    first = re.split(r"[.,?!'\"]", bare, maxsplit=1)[0]
+    parts = [part for part in re.split(r"\n[^\S\n]*\n", text) if part.strip()]
+    return len(parts) == num_paragraphs and begins_with(parts[nth_paragraph - 1], first_word)
 
-    return first.lower() == first_word.lower()
+
+def begins_with(paragraph: str, word: str) -> bool:
+    """Whether a paragraph's first word, less quotation marks and what follows a mark, is `word`."""
+    first, *_ = paragraph.split(maxsplit=1)
+    bare = first.lstrip("'").lstrip('"')
+    return re.split(r"[.,?!'\"]", bare, maxsplit=1)[0].lower() == word.lower()
 
 
 def _number_placeholders(text: str, *, num_placeholders: int) -> bool:
@@ -131,12 +131,16 @@ def _multiple_sections(text: str, *, section_spliter: str, num_sections: int) ->
     )
 
 
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _json_format(text: str) -> bool:
     body = text.strip()
     for fence in ("```json", "```Json", "```JSON", "```"):
         body = body.removeprefix(fence)
     try:
-        json.loads(body.removesuffix("```").strip())
+        json.loads(body.removesuffix("```").strip(), parse_constant=_no_number)
     except (ValueError, RecursionError):
         return False
     return True

@@ -68,6 +68,11 @@ def without_punctuation(text: str) -> str:
     return text.translate(_WITHOUT_PUNCTUATION)
 
 
+def plain_words(text: str) -> list[str]:
+    """Words in small letters, punctuation off."""
+    return without_punctuation(text).lower().split()
+
+
 def trimmed(text: str) -> str:
     """`text` less ASCII punctuation and spaces at both ends."""
     return text.strip(string.punctuation + " ")
@@ -187,6 +192,11 @@ def tokens(text: str) -> tuple[str, ...]:
     if len(cut) > _TOKEN_SENTENCES:
         raise ValueError(f"a reply of {len(cut)} sentences is too long to be cut into tokens")
     return tuple(token for sentence in cut for token in tokenizer.tokenize(sentence))
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The tokens that hold a letter or a digit: punctuation marks are no words."""
+    return tuple(token for token in tokens(text) if any(map(str.isalnum, token)))
 
 
 def language(text: str) -> str | None:
