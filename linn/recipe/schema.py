@@ -190,7 +190,7 @@ class ScaleConfig(Config):
         False,
         description="layer checkpointing: of each layer's activations only its inputs are kept, "
         "the rest is computed again in the backward pass; the same numbers in less memory, and "
-        "about a fifth more time",
+        "about a fifth more time (docs/memory.md)",
     )
     capacity: int = Field(256, ge=1, description="conversations that one process decodes at once")
 
