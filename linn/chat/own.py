@@ -172,6 +172,7 @@ class Own:
         """
         modes = self._modes(messages, thinking)
         left = {i for i, message in enumerate(messages) if message.role == "assistant"}
+        # From the end: the last turn stands in the longest text, and takes most others along.
         samples = []
         while left:
             last = max(left)
@@ -206,6 +207,7 @@ class Own:
                 trained.add(i)
 
         spans: Spans = []
+        # What lies between two trained replies is text that the model reads.
         position = 0
         for start, end in sorted(ends):
             spans += [(text[position:start], False), (text[start:end], True)]
@@ -223,6 +225,7 @@ class Own:
             body = whole[len(prompt) :]
         else:
             opened = form.opened[thinking]
+            # The prompt opened a thought that the template does not write again.
             head = prompt.removesuffix(opened)
             if not whole.startswith(head):
                 raise UserError(
@@ -244,6 +247,7 @@ class Own:
 
     def _check_reads_back(self, message: Message, reply: str, thinking: bool, tools: Tools) -> None:
         """UserError where the reply would not be read as the message that it was written for."""
+        # Training on a reply that graders would read otherwise teaches something else.
         read = self.parse(reply, thinking, tools)
         parts: list[tuple[str, object, object]] = [
             ("calls", _outline(message.tool_calls), _outline(read.tool_calls))
@@ -271,6 +275,7 @@ class Own:
 
         In the last stretch it is `thinking`, unless it holds a thought all the same.
         """
+        # Turns of one stretch were sampled in one mode: calls do not change it.
         bounds = [i for i, message in enumerate(messages) if message.role == "user"]
         modes = [thinking] * len(messages)
         for start, end in zip([0, *bounds], [*bounds, len(messages)], strict=True):
@@ -297,6 +302,7 @@ class Own:
         other = self._text([*history, first, *answers[1:]], tools, thinking, ask=True)
         before = other.partition(_ELSEWHERE)[0]
         ends = {self.form.turn_end, self.form.history_end, self.form.call_end} - {""}
+        # Behind the end of the sampled turn; that token is there already.
         cut = max((before.rfind(end) + len(end) for end in ends if end in before), default=0)
         if not cut or told[:cut] != other[:cut]:
             raise UserError(f"the chat template rewrites what came before an answer; {REMEDY}")
@@ -356,6 +362,7 @@ class Own:
     def _divided(self, text: str, thinking: bool) -> tuple[str, str]:
         """(thought, what follows it), the thought stripped of white space."""
         opening, closing = self.form.marks or ("<think>", "</think>")
+        # Where the prompt left the thought open, the reply begins inside it.
         inside = text.lstrip()
         opened = inside.startswith(opening)
         if not opened and not self.opens[thinking]:
@@ -373,6 +380,7 @@ class Own:
         """What stands around the answer of an ordinary turn."""
         messages = [Message("user", "Hi"), Message("assistant", _ELSEWHERE)]
         whole = self._text(messages, (), True)
+        # What the template writes around any answer belongs to the form, not to the answer.
         prompt = self._text(messages[:1], (), True, ask=True)
         reply = whole[len(prompt) :].rpartition(self.form.turn_end)[0]
         if not whole.startswith(prompt):

@@ -103,6 +103,7 @@ def probe(write: Write, specials: Collection[str], eos: Collection[str], source:
         raise UserError("the chat template leaves out what the user says")
 
     ends = _Ends(specials, eos)
+    # An answer at the end may be closed otherwise than one that a turn follows.
     last_tail = _behind(write([user, answer]), _ANSWER)
     try:
         later = write([user, answer, {"role": "user", "content": _NEXT}], ask=True)
@@ -122,6 +123,7 @@ def probe(write: Write, specials: Collection[str], eos: Collection[str], source:
         many_turns=middle_tail is not None,
         channels="<|channel|>" in source and "<|message|>" in source,
     )
+    # Thoughts and calls are tried in the light of what is known so far.
     form = replace(form, opened=_opened(write, form, user, answer))
     form = _with_thoughts(write, form, user, source)
     return _with_calls(write, form, user, ends)
@@ -160,6 +162,7 @@ class _Ends:
 
     def first(self, text: str) -> str:
         """The first special token of a text."""
+        # Of tokens that begin at one place, the longest.
         places = [(text.find(name), -len(name), name) for name in self.specials if name in text]
         return min(places)[2] if places else ""
 
@@ -217,6 +220,7 @@ def _with_thoughts(write: Write, form: Form, user: Turn, source: str) -> Form:
             marks = pair
             break
 
+    # Under both names that families use for the thought's own field.
     field: Turn = {"role": "assistant", "content": _ANSWER}
     field |= {"reasoning_content": _THOUGHT, "thinking": _THOUGHT}
     text = _written(write, [user, field], values)
@@ -230,6 +234,7 @@ def _with_thoughts(write: Write, form: Form, user: Turn, source: str) -> Form:
         opening, closing = marks or ("<think>", "</think>")
         content = f"{opening}\n{_THOUGHT}\n{closing}\n\n{_ANSWER}"
         thinker = {"role": "assistant", "content": content}
+        # R1 cuts thoughts out of every answer: then linn writes what the model would.
         kept = _THOUGHT in _written(write, [user, thinker], values)
         form = replace(form, marks=marks, thought="inline" if kept else "written")
         if not kept:
@@ -281,6 +286,7 @@ def _with_calls(write: Write, form: Form, user: Turn, ends: _Ends) -> Form:
     if asked is None or _NAME not in asked:
         return form
 
+    # Most templates take an object; some concatenate text and fail on anything else.
     for text_arguments in (False, True):
         found = _calls_as(write, form, user, ends, text_arguments, asked)
         if found is not None:
@@ -301,6 +307,7 @@ def _calls_as(
     if text is None or answered is None or _RESULT not in answered:
         return None
 
+    # Behind the last argument comes whatever closes the call, then the turn's end.
     call_end = ends.of_call(text.rpartition(_VALUE)[2], form.turn_end)
     if not call_end:
         return None
@@ -308,6 +315,7 @@ def _calls_as(
     reader = _reader_of(form, reply)
     if reader is None:
         return None
+    # Mistral's templates refuse ids that are not nine letters long.
     loose = [user, _caller(text_arguments, "x"), _result("x")]
     form = replace(
         form,
@@ -323,6 +331,7 @@ def _calls_as(
 
 def _reader_of(form: Form, text: str) -> Reader | None:
     """Who reads the call out of the template's own text."""
+    # The first that reads the call back as it was written.
     readers: tuple[Reader, ...] = (_of_channels,) if form.channels else READERS
     for reader in readers:
         calls = reader(text, [TOOL])[1]

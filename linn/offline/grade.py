@@ -45,6 +45,7 @@ async def grade(
     if not domain.judged:
         return (_graded(domain, entry, None) for entry in entries)
 
+    # The judge is asked once for all, so the replies have to be there first.
     waiting = list(entries)
     siblings = [Siblings(domain, entry.prompt, [entry.reply]) for entry in waiting]
     judged = await (judges or Judges()).verdicts(siblings, 0)
@@ -102,6 +103,7 @@ def _entries(
             if not 0 <= index < len(prompts):
                 raise UserError(f"row is {index}, but {rows} has {len(prompts)} rows")
             prompt = prompts[index]
+            # A broken row hurts only those who answer it.
             if isinstance(prompt, str):
                 raise UserError(f"row {index} cannot be graded: {prompt}")
             reply = reply_from(fields, prompt.tools)
@@ -130,6 +132,7 @@ def _prompts(domain: Domain, rows: Path, broken: Tally | None) -> list[Prompt | 
         except UserError as error:
             message, _ = fault(error)
             prompts.append(f"{where}: {message}")
+            # Released blends hold rows of several domains in one file.
             if not _is_anothers(row, domain):
                 _count_or_raise(where, error, broken)
 
@@ -179,6 +182,7 @@ def _count_or_raise(where: str, error: UserError, broken: Tally | None) -> None:
 def row_of(entry: Mapping[str, Any]) -> int:
     """Which row a line of a replies file answers; UserError where it does not say."""
     index = entry.get("row")
+    # True is an int in Python, and would be row 1.
     if not isinstance(index, int) or isinstance(index, bool):
         raise UserError(f"row must be the 0-based index of a row, found {index!r}")
     return index

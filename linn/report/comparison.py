@@ -60,6 +60,7 @@ def comparison(data: Row) -> Comparison | None:
         seeds = _by_seed(rows)
         if not seeds:
             continue
+        # Four classes of the style sheet; a fifth arm takes the first again.
         mark = "abcd"[len(arms) % 4]
         for axis, lines in thin.items():
             for rows_of_seed in seeds.values():
@@ -84,6 +85,7 @@ def comparison(data: Row) -> Comparison | None:
 
 def _plot(axis: str, arms: list[Arm], thin: list[Line], teacher: float | None) -> Plot | None:
     """The arms' medians over their seeds, thin, and over the teachers' mean, dashed."""
+    # Thick lines come last, so that they are drawn over the thin ones.
     thick = []
     for arm in arms:
         points = arm.by_step if axis == "step" else arm.by_cpu
@@ -114,6 +116,7 @@ def _arm(name: str, mark: str, seeds: dict[str, list[Row]]) -> Arm:
             rows_at[_step(row)].append(row)
 
     by_step, by_cpu = [], []
+    # Seeds may have been measured at different steps: each step has its own median.
     for step in sorted(rows_at):
         value = median(_value(row) for row in rows_at[step])
         by_step.append((step, value))
@@ -122,6 +125,7 @@ def _arm(name: str, mark: str, seeds: dict[str, list[Row]]) -> Arm:
         if spent:
             by_cpu.append((median(spent), value))
 
+    # A seed that is behind counts with where it stands.
     last_rows = [rows[-1] for rows in seeds.values()]
     values = [_value(row) for row in last_rows]
     final = f"{format_tick(median(values))} after {format_tick(max(rows_at))} steps"

@@ -126,11 +126,13 @@ def table(
     Stages without a row in this split and metric are left out. The best mark comes from validation
     accuracy, whatever is shown.
     """
+    # Rows of stages that the recipe no longer has stay in the ledger, and out of the table.
     scores = latest((row for row in rows if row.stage in parents), split, metric)
     domains = tuple(dict.fromkeys(domain for _, domain in scores))
     moves = {}
     for change in changes(rows, parents, split, metric, rewards):
         moves[change.stage, change.domain] = change
+    # From validation alone: what is shown here is measured on other prompts.
     tops = {domain: best(rows, domain, list(parents)) for domain in domains}
     taught = teachers or {}
 
@@ -178,6 +180,7 @@ def recovery(
 
     `teachers`: domain -> checkpoint, chosen on validation.
     """
+    # Every taught domain counts, also one in which nothing was to be gained.
     taught = []
     for domain, teacher in teachers.items():
         before = row_at(rows, start, domain, split, metric)

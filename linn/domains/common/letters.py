@@ -21,7 +21,9 @@ _LABEL = re.compile(
 )
 _WORD = re.compile(r"(?<![A-Za-z0-9_^\\'’=+])([A-Za-z])(?![A-Za-z0-9_^'’=+])")
 _BETWEEN = re.compile(
-    r"[\s*_`$()\[\]]*(?:[/|&,;]|\b(?:or|and)\b(?:\s+(?:maybe|perhaps|possibly|else|even))?|\s)[\s*_`$()\[\]]*",
+    r"[\s*_`$()\[\]]*"
+    r"(?:[/|&,;]|\b(?:or|and)\b(?:\s+(?:maybe|perhaps|possibly|else|even))?|\s)"
+    r"[\s*_`$()\[\]]*",
     re.IGNORECASE,
 )
 """What stands between two letters that are named side by side."""
