@@ -129,6 +129,7 @@ def _print_changes(recipe: Recipe, folder: Path, redo: str | None, from_here: bo
 
     existing = RunFolder(recipe, folder)
     plan = existing.check_recipe(redo, from_here)
+    existing.check_data(plan, redo, from_here)
     for change in plan.changes:
         echo(f"would change: {change}")
     if plan.remeasured:

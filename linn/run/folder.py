@@ -32,6 +32,7 @@ from linn.recipe import load as recipes
 from linn.recipe.schema import NewModelConfig, Recipe
 from linn.recipe.stages import AnyStage, SftConfig
 from linn.run.changes import Change, Plan, Request, entry_of, merged, read_changes, reconcile
+from linn.run.data_files import Marks, changed, check_unchanged, marks_of
 from linn.run.machine import machine, versions
 from linn.run.standing import Standing, loss, standings
 
@@ -51,6 +52,7 @@ class RunFolder:
             self.parents[stage.name] = recipe.parent(stage.name)
         self._teachers: dict[str, dict[str, str]] = {}
         self._changes: list[Change] = []
+        self._marks: Marks = {}
 
     # ------------------------------------------------------------ places
 
@@ -192,6 +194,7 @@ class RunFolder:
             "versions": versions(),
             "machine": machine(),
             "stages": stages,
+            "data": self._marks,
             "changes": [entry_of(change) for change in self._changes],
         }
         files.write_json(path, content)
@@ -274,6 +277,46 @@ class RunFolder:
             from_here=from_here,
         )
         return reconcile(request)
+
+    def check_data(self, plan: Plan, redo: str | None = None, from_here: bool = False) -> None:
+        """Refuse to go on with other rows under the same names, unless that is asked for.
+
+        What changes then is added to the plan.
+        """
+        old: Marks = _about(self.path / "run.json")["data"]
+        # A file that is away for now is not forgotten.
+        self._marks = {**old, **marks_of(self.recipe)}
+        begun = self._standings()
+        if redo is not None:
+            begun = {number: begun[number] for number in begun if number < self.names.index(redo)}
+        if not any(standing.steps or standing.finished for standing in begun.values()):
+            return
+        done = {one.name for one in begun.values() if one.finished} - {*plan.reopened}
+        ahead = [stage for stage in self.recipe.stages if stage.name not in done]
+        keys = changed(old, self._marks, done)
+        if not keys or not (ahead or plan.remeasured):
+            self._marks |= {key: old[key] for key in keys}
+            return
+
+        stage = (ahead or self.recipe.stages)[0].name
+        standing = begun.get(self.names.index(stage))
+        step = 0 if standing is None else standing.steps
+        if not from_here:
+            where = str(self.path)
+            check_unchanged(where, keys, old, self._marks, f"{stage} step {step + 1}")
+        for key in keys:
+            promise = f"changed from step {step + 1}"
+            plan.changes.append(Change(stage, step, key, old[key], self._marks[key], promise))
+        # Scores of other rows would stand beside those to come.
+        if any(key.startswith("domains.") for key in keys):
+            for name in self.names:
+                if name in done and name not in plan.remeasured and self._is_measured(name):
+                    plan.remeasured.append(name)
+
+    def _is_measured(self, name: str) -> bool:
+        if name == "base":
+            return self.recipe.evaluate.start
+        return self.recipe.stage(name).evaluate
 
     def take_up(self, plan: Plan) -> list[str]:
         """Put the changes on record, and reopen what they concern.
@@ -375,14 +418,17 @@ def _kept_changes(changes: Sequence[Change], stages: Sequence[str], redo: str) -
 def _about(path: Path) -> dict[str, Any]:
     """What a run.json says of stages, changes and template; nothing where there is none."""
     if not path.exists():
-        return {"stages": [], "changes": [], "template": None}
+        return {"stages": [], "changes": [], "template": None, "data": {}}
     try:
         content = json.loads(path.read_text())
         stages = content["stages"]
         assert isinstance(stages, list) and all(isinstance(stage["name"], str) for stage in stages)
         changes = content.get("changes", [])
         read_changes(changes)
-        return {"stages": stages, "changes": changes, "template": content.get("template")}
+        # Runs of earlier versions say nothing of their rows.
+        data = dict(content.get("data", {}))
+        template = content.get("template")
+        return {"stages": stages, "changes": changes, "template": template, "data": data}
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AssertionError):
         raise UserError(
             f"{path}: not what linn wrote there; put it back, or delete it to have it written anew "

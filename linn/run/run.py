@@ -125,6 +125,7 @@ class Run:
         folder = self.folder
         folder.check_template(redo)
         plan = folder.check_recipe(redo, from_here)
+        folder.check_data(plan, redo, from_here)
         folder.check_ledger(plan.remeasured)
         # What goes is named before it goes.
         if redo is not None:
