@@ -228,3 +228,13 @@ def test_a_file_that_a_domain_would_not_read_is_refused(tmp_path: Path, rows: Pa
     domain = load("longctx", {"level": "full", "test": str(tmp_path / "long.jsonl")})
     (prompt,) = domain.measured_prompts({"test": 3})["test"]
     assert prompt.messages[0].content == "q"
+
+
+def test_a_split_without_prompts_names_its_file_and_the_key(tmp_path: Path, rows: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    file = str(tmp_path / "empty.jsonl")
+    with pytest.raises(UserError, match="no test prompts .of .*empty.jsonl: .*domains.math.test"):
+        Evaluation({"math": math(tmp_path, test=file)}, EvaluateConfig(test=3, validation=3))
+    write_rows(tmp_path / "rows.jsonl", [problem(1)])
+    with pytest.raises(UserError, match="1 good.*or name a file of its own as domains.math.test"):
+        Evaluation({"math": math(tmp_path)}, EvaluateConfig(test=3, validation=3))

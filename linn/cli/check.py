@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from linn.errors import UserError
+from linn.errors import UserError, nearest
 from linn.terminal import echo, echo_json
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ def _model_folder(name: str) -> Path | None:
     if name in NAMES or name.endswith(".py"):
         return None
     if not (Path(name).is_dir() or "/" in name or "@" in name or name.startswith("tiny")):
-        return None
+        raise UserError(
+            f"{name!r} is neither a folder nor a domain{nearest(name, NAMES)}; "
+            "a domain of your own: ./FILE.py"
+        )
     from linn.checkpoints import resolve
 
     return resolve(name)

@@ -216,11 +216,7 @@ class Evaluation:
                 tally = domain.measured_tallies.get(split, domain.tally)
                 file = domain.splits.file(split)
                 if not found:
-                    has_rows = file is not None or domain.rows is not None
-                    rows = f" (of its rows: {tally})" if has_rows else ""
-                    raise UserError(
-                        f"domain {name} has no {split} prompts{rows}; give it more rows"
-                    )
+                    raise UserError(_without_prompts(name, split, domain.rows, file, tally))
                 if file is not None:
                     say(
                         _file_in_words(f"{split} of {name}", file, len(found), counts[split], tally)
@@ -257,6 +253,19 @@ def _is_long(name: str | Path) -> bool:
     """Whether reading a local file of rows takes seconds."""
     path = Path(name)
     return path.is_file() and path.stat().st_size > LONG_FILE
+
+
+def _without_prompts(
+    name: str, split: Split, rows: str | Path | None, file: str | None, tally: Tally
+) -> str:
+    """That a domain has nothing to be measured on, and what to do."""
+    text = f"domain {name} has no {split} prompts"
+    if file is not None:
+        return f"{text} (of {file}: {tally}); name another file as domains.{name}.{split}"
+    if rows is None:
+        return text
+    remedy = f"give it more rows, or name a file of its own as domains.{name}.{split}"
+    return f"{text} (of its rows: {tally}); {remedy}"
 
 
 def _file_in_words(what: str, file: str, found: int, most: int, tally: Tally) -> str:
