@@ -164,9 +164,10 @@ schemas = st.fixed_dictionaries(
     {"properties": st.dictionaries(keys, values, max_size=3)},
     optional={"required": values, "type": values, "$defs": values},
 )
+objects = st.none() | st.dictionaries(keys, values, max_size=3)
 functions = st.fixed_dictionaries(
-    {"name": texts},
-    optional={"description": texts | st.none(), "parameters": schemas | values, "strict": values},
+    {"name": texts.filter(bool)},
+    optional={"description": texts | st.none(), "parameters": schemas | objects, "strict": values},
 )
 tool_lists = st.lists(
     functions | functions.map(lambda f: {"type": "function", "function": f}), max_size=2

@@ -194,7 +194,7 @@ def test_models_and_domains_are_told_apart(
     assert _model_folder("math") is None
     assert _model_folder("./math") == Path("math")
     assert "neither" in refused("check", "./nothere")
-    assert "unknown" in refused("check", "nothere")
+    assert "neither a folder nor a domain" in refused("check", "nothere")
     assert "--recipe" in refused("check", "math", "--recipe", "r.yaml")
     assert "--option" in refused("check", "./math", "--option", "a=b")
 

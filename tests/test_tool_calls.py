@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.chats import call, row, says
 
@@ -176,6 +176,8 @@ MARKS = [
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(MARKS), max_size=12), st.booleans())
+@example(["</think>", "\n"], False)
+@example(["<think>", "</think>", "\n"], False)
 def test_a_text_is_read_offline_as_in_a_rollout(parts: list[str], thinking: bool) -> None:
     text = "".join(parts)
     # A thought that the prompt opens and nobody closes is all thought in a rollout; offline, the

@@ -424,7 +424,8 @@ def parse(text: str, thinking: bool = True, tools: Sequence[Mapping[str, Any]] =
     if opened:
         thought = thought.lstrip().removeprefix(THINK).removeprefix("\n")
     thought = thought.removesuffix("\n")
-    if not thought.strip():
+    # Marks alone are no thought: a model that was not to think may close one all the same.
+    if not thought.replace(THINK, "").replace(THINK_END, "").strip():
         return _answer(answer, None, tools)
     return _answer(answer.removeprefix("\n"), thought, tools)
 
