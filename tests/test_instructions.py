@@ -28,13 +28,13 @@ ARGUMENTS = {id_: kwargs for id_, kwargs, _, _ in CASES}
 
 
 @pytest.mark.parametrize(("id_", "kwargs", "good", "bad"), CASES)
-def test_checker_accepts_and_refuses(
+def test_the_references_reading_accepts_and_refuses(
     id_: str, kwargs: dict[str, Any], good: list[str], bad: list[str]
 ) -> None:
     for text in good:
-        assert follows(id_, kwargs, text) == (True, "", False), text
+        assert follows(id_, kwargs, text, reference=True) == (True, "", False), text
     for text in bad:
-        outcome = follows(id_, kwargs, text)
+        outcome = follows(id_, kwargs, text, reference=True)
         assert not outcome.followed and not outcome.error, text
 
 
@@ -164,8 +164,8 @@ def test_a_following_reply_broken_in_the_named_respect_fails(id_: str) -> None:
     rng = random.Random(id_)
     for _ in range(12):
         kwargs, good, bad = MAKERS[id_](rng)
-        assert follows(id_, kwargs, good).followed, (kwargs, good)
-        assert not follows(id_, kwargs, bad).followed, (kwargs, bad)
+        assert follows(id_, kwargs, good, reference=True).followed, (kwargs, good)
+        assert not follows(id_, kwargs, bad, reference=True).followed, (kwargs, bad)
 
 
 def test_language_without_its_package_is_no_reward_but_an_error(

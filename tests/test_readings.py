@@ -3,7 +3,9 @@
 A line of a table: the answer, its right reward, and what `reference: true` gives.
 """
 
+import itertools
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,11 +14,16 @@ from linn.domains.code.outputs import same_output
 from linn.domains.code.programs import program_of
 from linn.domains.common import edits
 from linn.domains.common.values import same_value
+from linn.domains.instruct.checkers import follows
 from linn.domains.longctx import LongContext
 from linn.domains.math import Math
 from linn.domains.mcqa import MultipleChoice
+from linn.domains.proof import derivations
 from linn.domains.structured import documents
-from linn.types import Prompt, Reply
+from linn.domains.swe_agentless import SweAgentless, written_tests
+from linn.domains.swe_agentless.tasks import WriteTestTask
+from linn.domains.workplace import Workplace
+from linn.types import Message, Prompt, Reply, ToolCall
 
 METALS = ("iron", "copper", "neon", "zinc", "lead", "tin", "gold", "silver", "nickel", "chrome")
 
@@ -355,3 +362,173 @@ def test_the_reference_divides_an_edit_at_its_first_such_line() -> None:
     assert edited(old, "x", strict=False, reference=True) == GUIDE.replace(
         "Install", "\nRun setup.\n=======\nx", 1
     )
+
+
+# ---------------------------------------------------------------- instruct
+
+PHRASE = {"phrase": "the slow river bends south", "small_n": 2}
+SLOW = "the {} river bends south"
+
+
+@pytest.mark.parametrize(
+    ("id_", "kwargs", "text", "right"),
+    [
+        ("copy:repeat_phrase", PHRASE, f"{SLOW.format('old')}\n{SLOW.format('big')}", True),
+        ("copy:repeat_phrase", PHRASE, f"{SLOW.format('slow')}\n{SLOW.format('big')}", False),
+        ("words:words_position", {"keyword": "sea"}, "The sea, it is, the Sea bank.", True),
+        ("words:words_position", {"keyword": "sea"}, "The sea is the old sea.", False),
+        ("words:keywords_specific_position", {"keyword": "sea", "n": 1, "m": 2}, "So, Sea.", True),
+        ("sentence:keyword", {"word": "art", "N": 1}, "It starts here.", False),
+        ("sentence:keyword", {"word": "art", "N": 1}, "Art is long.", True),
+        ("count:pronouns", {"N": 3}, "This is what those do.", True),
+        (
+            "repeat:repeat_span",
+            {"prompt_to_repeat": "a red house", "n_start": 2, "n_end": 4},
+            "red",
+            True,
+        ),
+        (
+            "repeat:repeat_span",
+            {"prompt_to_repeat": "a red house", "n_start": 1, "n_end": 2},
+            "red",
+            False,
+        ),
+        ("repeat:repeat_change", {"prompt_to_repeat": "Say  hi"}, "Say hi", False),
+        ("repeat:repeat_change", {"prompt_to_repeat": "Say hi"}, "Shout hi", True),
+        ("ratio:sentence_type", {}, "What a river!", False),
+        ("ratio:sentence_balance", {}, "no marks at all", False),
+        ("ratio:sentence_words", {}, "We go on. We go in. We go up.", False),
+        ("ratio:sentence_words", {}, "We go on. She rans. It fells.", True),
+        ("format:sub-bullets", {}, "* **A** x\n- y\n* b\n  - z", True),
+        ("format:sub-bullets", {}, "* a-b\n* c-d", False),
+        ("format:sub-bullets", {}, "no bullets", False),
+        ("words:no_consecutive", {}, "Rivers bend.\n\nBoats drift.", True),
+        ("words:no_consecutive", {}, "Big boats drift.", False),
+        ("format:line_indent", {}, "a\n\n\n b\n  c", True),
+        ("format:line_indent", {}, "a", False),
+        ("format:thesis", {}, "<em></em> and more", False),
+        ("format:title_case", {}, "Don't Go There", True),
+        ("format:title_case", {}, "This is a House", False),
+        ("count:conjunctions", {"small_n": 2}, "And we go, and, we come.", False),
+        ("words:last_first", {}, "One sentence alone.", False),
+        ("sentence:increment", {"small_n": 1}, "One sentence alone.", False),
+        ("words:odd_even_syllables", {}, "water", False),
+        ("words:prime_lengths", {}, "!!!", False),
+        ("keywords:palindrome", {}, "I saw a dog", False),
+        ("keywords:palindrome", {}, "It was Noon.", True),
+        ("keywords:exclude_word_harder", {"keyword": "sea"}, "The Sea.", False),
+        ("keywords:exclude_word_harder", {"keyword": "sea"}, "A season", True),
+        ("count:count_unique", {}, "We go. I am.", True),
+        ("count:count_unique", {}, "The end of the day", False),
+        (
+            "count:counting_composition",
+            {"n_sent": 1, "n_words": 2},
+            "We go. *** I am. *** She is.",
+            True,
+        ),
+        (
+            "length_constraints:nth_paragraph_first_word",
+            {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "later"},
+            "Early.\n\n\n\nLater it roars.",
+            True,
+        ),
+        ("detectable_format:bigram_wrapping", {}, "alone", False),
+        ("detectable_format:json_format", {}, '{"a": NaN}', False),
+    ],
+)
+def test_instructions_are_checked_as_they_are_meant(
+    id_: str, kwargs: dict[str, Any], text: str, right: bool
+) -> None:
+    outcome = follows(id_, kwargs, text)
+    assert (outcome.followed, outcome.error) == (right, False), outcome.note
+
+
+# ---------------------------------------------------------------- rewards without the work
+
+
+@pytest.mark.parametrize(
+    ("chain", "score"),
+    [
+        ("x = y + 3 = 2 * z + 3 = 2 * 4 + 3 = 8 + 3 = 11", 1),
+        ("x = y + 3 = 2 * z + 3 = 8 + 3 = 11", 0.5),
+        ("x = y + 3 = 11", 0),
+        ("x = y + 3 = 2 * z + 3 = 11", 0),
+        ("x = 8 + 3 = 11", 0),
+        ("x = 11", 0),
+    ],
+)
+def test_a_proof_earns_half_for_one_step_left_out_and_nothing_for_a_copy(
+    chain: str, score: float
+) -> None:
+    given = {"x": "y + 3", "y": "2 * z", "z": "4"}
+    assert derivations.grade(chain, given, ("x", "11"))[0] == score
+
+
+def test_a_proof_of_a_short_problem_earns_nothing_for_what_the_problem_says() -> None:
+    given = {"x": "y + 3", "y": "4"}
+    assert derivations.grade("x = y + 3 = 7", given, ("x", "7"))[0] == 0
+    assert derivations.grade("x = 4 + 3 = 7", given, ("x", "7"))[0] == 0.5
+
+
+def test_the_only_number_of_a_needles_text_is_not_the_answer() -> None:
+    for prompt in itertools.islice(
+        LongContext(level="full", tokens=900, task="needle").prompts("test"), 8
+    ):
+        numbers = re.findall(r"\d{7}", prompt.messages[0].content)
+        assert len(set(numbers)) == len(numbers) >= 4
+        assert len({len(number) for number in numbers}) == 1
+
+
+def test_a_number_in_an_empty_cell_of_the_office_is_a_change() -> None:
+    domain = Workplace(level="full")
+    for prompt in itertools.islice(domain.prompts("test"), 200):
+        gold = domain.gold(prompt)
+        customers = [
+            row
+            for row in domain.env(prompt).office.customers.records()
+            if row["customer_phone"] is None
+        ]
+        if "customer" in str(gold.messages) or not customers:
+            continue
+        arguments = {
+            "customer_id": customers[0]["customer_id"],
+            "field": "customer_phone",
+            "new_value": 5,
+        }
+        extra = ToolCall("customer_relationship_manager_update_customer", arguments)
+        more = Message("assistant", "", tool_calls=(extra,))
+        reply = Reply(gold.text, messages=(more, *gold.messages))
+        assert domain.verify(prompt, gold).reward == 1.0
+        assert domain.verify(prompt, reply).reward == 0.0
+        return
+    raise AssertionError("no office with an empty cell")
+
+
+READS_SOURCE = (
+    "import json\nimport {module}\ndef test_x():\n    seen = {open}({path!r}).read()\n"
+    "    assert {bug!r} not in seen\n"
+)
+
+
+@pytest.mark.parametrize(
+    "opener",
+    [
+        "json.codecs.open",
+        "json.codecs.builtins.open",
+        "__import__('operator').attrgetter('__globals__')(json.loads)['codecs'].open",
+    ],
+)
+def test_a_written_test_cannot_reach_the_source(opener: str) -> None:
+    domain = SweAgentless(task="test")
+    prompt = next(iter(domain.prompts("test")))
+    task = prompt.hidden
+    assert isinstance(task, WriteTestTask) and task.toy is not None
+    path = task.toy.path
+    test = READS_SOURCE.format(
+        module=path.removesuffix(".py"), open=opener, path=path, bug=f"return {task.toy.bug}"
+    )
+    # Without the reader's list of names too: the text is nowhere.
+    verdict = written_tests.grade(domain.sandbox, test, task.repository, task.after)
+    assert verdict.reward == 0.0, verdict
+    assert domain.verify(prompt, domain.gold(prompt)).reward == 1.0
+    domain.close()

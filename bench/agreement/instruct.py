@@ -264,7 +264,9 @@ def _edited(rng: random.Random, text: str, kwargs: Mapping[str, Any]) -> str:
 
 def agree(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> bool:
     """Whether linn and the reference give one verdict."""
-    return follows(id_, kwargs, text).followed is (judged(checker, id_, kwargs, text) is True)
+    return follows(id_, kwargs, text, reference=True).followed is (
+        judged(checker, id_, kwargs, text) is True
+    )
 
 
 def why(checker: type, id_: str, kwargs: Mapping[str, Any], text: str) -> str | None:
@@ -324,7 +326,7 @@ def compared(what: str, classes: Mapping[str, type], cases: Iterable[Case]) -> T
         theirs = judged(classes[id_], id_, kwargs, text)
         agreed = None if theirs == "draws" else theirs is True
         tally.add(
-            follows(id_, kwargs, text).followed,
+            follows(id_, kwargs, text, reference=True).followed,
             agreed,
             partial(why, classes[id_], id_, kwargs, text),
             (id_, kwargs, text, theirs),
@@ -365,7 +367,7 @@ def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
             rollout["follow_instruction_list"],
             strict=True,
         ):
-            ours = follows(id_, kwargs, reply.text).followed
+            ours = follows(id_, kwargs, reply.text, reference=True).followed
             tally.add(ours, theirs, case=(id_, kwargs, reply.text))
             ids.add(id_)
     return tally, ids

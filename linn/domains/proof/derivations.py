@@ -12,6 +12,7 @@ from linn.domains.proof.terms import (
     NotATerm,
     Term,
     is_one_step,
+    is_two_steps,
     letters,
     next_step,
     parse,
@@ -104,8 +105,9 @@ def grade(text: str, given: Mapping[str, str], goal: tuple[str, str]) -> tuple[f
     """(score, why) of a derivation written as one chain of `=`.
 
     1: it leads from the goal's left to its right, every step replaces one letter by its definition
-    (or back) or works out one operation, and nothing comes twice. 0.5: one step of several is
-    missing, though all that is stated is true. 0: everything else.
+    (or back) or works out one operation, and nothing comes twice. 0.5: one such step is left out,
+    all that is stated is true, and something is stated that the problem does not say. 0:
+    everything else.
     """
     if len(text) > _LONGEST:
         return 0.0, f"the derivation is longer than {_LONGEST} characters"
@@ -120,17 +122,19 @@ def grade(text: str, given: Mapping[str, str], goal: tuple[str, str]) -> tuple[f
         return 0.0, fault
 
     # True throughout and without a circle: what is left to ask is whether the steps are small.
-    jumps = []
+    jumps: list[tuple[Term, Term]] = []
     for before, after in itertools.pairwise(chain):
         if not is_one_step(before, after, definitions):
-            jumps.append(f"{show(before)} = {show(after)}")
+            jumps.append((before, after))
     if not jumps:
         return 1.0, ""
 
-    # A single jump from left to right is no derivation.
-    is_almost_right = len(jumps) == 1 and len(chain) > 2
-    score = 0.5 if is_almost_right else 0.0
-    return score, f"{jumps[0]} is more than one replacement"
+    # A jump over several steps is no derivation, nor is a copy of what the problem says.
+    before, after = jumps[0]
+    is_small = len(jumps) == 1 and is_two_steps(before, after, definitions)
+    said = {*definitions, *definitions.values(), *map(parse, goal)}
+    score = 0.5 if is_small and not said.issuperset(chain) else 0.0
+    return score, f"{show(before)} = {show(after)} is more than one replacement"
 
 
 def _fault(chain: list[Term], definitions: Mapping[str, Term], goal: tuple[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 _MOST_TOKENS = 100
 _DEEPEST = 30
@@ -173,6 +173,31 @@ def is_one_step(before: Term, after: Term, definitions: Mapping[str, Term]) -> b
     if left == left_after:
         return is_one_step(right, right_after, definitions)
     return right == right_after and is_one_step(left, left_after, definitions)
+
+
+def is_two_steps(before: Term, after: Term, definitions: Mapping[str, Term]) -> bool:
+    """Whether one replacement and another lead from one expression to the other."""
+    for between in _replaced_once(before, definitions):
+        if is_one_step(between, after, definitions):
+            return True
+    # A definition may also be put back into its letter: then the way is found from the end.
+    backwards = _replaced_once(after, definitions)
+    return any(is_one_step(before, between, definitions) for between in backwards)
+
+
+def _replaced_once(term: Term, definitions: Mapping[str, Term]) -> Iterator[Term]:
+    """What one replacement makes of an expression; none puts a letter for its definition."""
+    if isinstance(term, str) and term in definitions:
+        yield definitions[term]
+    if not isinstance(term, tuple):
+        return
+    operator, left, right = term
+    if isinstance(left, int) and isinstance(right, int):
+        yield _calculated(operator, left, right)
+    for part in _replaced_once(left, definitions):
+        yield operator, part, right
+    for part in _replaced_once(right, definitions):
+        yield operator, left, part
 
 
 def next_step(term: Term, definitions: Mapping[str, Term]) -> Term:

@@ -23,7 +23,7 @@ from linn.domains.swe_agentic.package import Package
 from linn.domains.swe_agentic.rows import RepairTask
 from linn.domains.swe_agentic.run_tests import Report
 from linn.domains.swe_agentic.tools import TOOLS, RepairTools
-from linn.errors import UserError
+from linn.errors import InfrastructureError, UserError
 from linn.types import Message, Prompt, Reply, ToolCall, Verdict, seed_of
 
 CALLS_PER_TURN = 8
@@ -31,6 +31,8 @@ WALL_SECONDS = 2700.0
 """What the tools and the thinking of one conversation may take together (paper §4.8.2: 45
 minutes)."""
 _MOST_ENDINGS = 2048
+_MOST_ORDERS = 512
+"""Tasks of which it is kept what their passing tests compute."""
 _LONGEST_SOURCE = 1 << 20
 _PROMPT = """{statement}
 
@@ -224,7 +226,8 @@ def _key(task: RepairTask, turns: Sequence[Message]) -> str:
 def verdict(task: RepairTask, reply: Reply, endings: Endings) -> Verdict:
     """1 when every failing test now passes and every passing test still does.
 
-    A failing test passes when it computes every value that was taken out of it. `unreliable`
+    Either kind must compute every value that was taken out of it: how a test ended is what the
+    process says in which the tested code runs. `unreliable`
     (rewarded or not, never trained; paper §4.8.2): it passed, but the conversation ended at a limit
     of turns or tokens; its time ran out; or the tests ended at a limit.
     """
@@ -315,7 +318,50 @@ def test_sources(task: RepairTask, files: Mapping[str, str]) -> TestResult:
         return TestResult(f"{still_failing} of {failing} failing tests still fail", fixed)
     if newly_failing:
         return TestResult(f"{newly_failing} of {passing} passing tests fail now", fixed)
+
+    # A run that forges a pass must leave out the wrong values: so none may be missing.
+    released = orders_as_released(task)
+    silent = sum(sorted(report.order(test)) != released[test] for test in task.passing)
+    if silent:
+        return TestResult(f"{silent} of {passing} passing tests leave out values", fixed)
     return TestResult("", fixed)
+
+
+class _Orders:
+    """What each passing test computes on the released sources, by task; the latest are kept."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_task: OrderedDict[str, dict[str, list[tuple[int, int]]]] = OrderedDict()
+
+    def of(self, task: RepairTask) -> dict[str, list[tuple[int, int]]]:
+        """(site, row) of the values of each passing test, sorted; the tests run once a task."""
+        key = json.dumps([task.requirement, task.instance, task.passing])
+        with self._lock:
+            known = self._by_task.get(key)
+        if known is not None:
+            return known
+
+        report = _run(task, source_of(task).own_files())
+        if report.ran.status != "ok" or report.doubt:
+            raise InfrastructureError(
+                f"{task.instance}: the tests of {task.requirement} as released did not end as they "
+                f"must ({report.doubt or report.ran.status}); prove the tasks: linn tasks --check"
+            )
+        orders = {test: sorted(report.order(test)) for test in task.passing}
+        with self._lock:
+            self._by_task[key] = orders
+            if len(self._by_task) > _MOST_ORDERS:
+                self._by_task.popitem(last=False)
+        return orders
+
+
+_orders = _Orders()
+
+
+def orders_as_released(task: RepairTask) -> dict[str, list[tuple[int, int]]]:
+    """(site, row) of the values that each passing test computes on the released sources."""
+    return _orders.of(task)
 
 
 def _run(task: RepairTask, files: Mapping[str, str]) -> Report:

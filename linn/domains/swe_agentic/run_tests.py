@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,12 @@ LIMITS = WorkspaceLimits(
 """What one run of the hidden tests may use."""
 _RUNNER = Path(__file__).with_name("runner.py")
 _RUNNER_FOLDER = ".linn"
+_WORD = re.compile(r"[a-z]{3,}")
+_OWN_WORDS = (
+    "empty single nested default order types values errors keys items simple basic large small "
+    "invalid missing unicode none zero copy equal merge update repr".split()
+)
+"""Words of which names of tests are made."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ def run(
     for path in tests:
         own_spared = frozenset(spared.get(path, ()))
         modules[path] = stripped(source.files[path], own_spared)
-    sentinel = _Sentinel(tests[0], random.Random(seed))
+    names = sorted({name for module in modules.values() for name in module.tests})
+    sentinel = _Sentinel(tests[0], names, source.files, random.Random(seed))
     nonce = secrets.token_hex(16)
 
     tools = package.tools()
@@ -157,12 +165,22 @@ def _tree(
 class _Sentinel:
     """Tests of our own among the others, to tell a run that was tampered with.
 
-    Some must fail, some must pass, whatever is tested. Names and numbers differ by seed.
+    Some must fail, some must pass, whatever is tested. Names and numbers differ by seed; the names
+    are made of words of the package's own tests, so that nobody can tell ours by theirs.
     """
 
-    def __init__(self, beside: str, rng: random.Random) -> None:
-        """`beside`: the path of a test module, in whose folder this one stands."""
-        names = [_test_name(rng) for _ in range(6)]
+    def __init__(
+        self, beside: str, known: Sequence[str], taken: Collection[str], rng: random.Random
+    ) -> None:
+        """`beside`: the path of a test module, in whose folder this one stands. `known`: the
+        package's tests. `taken`: paths that its files have.
+        """
+        words = sorted({word for name in known for word in _WORD.findall(name)} - {"test"})
+        names: list[str] = []
+        while len(names) < 6:
+            name = _test_name(words, rng)
+            if name not in known and name not in names:
+                names.append(name)
         a = rng.randrange(100, 999)
         b = rng.randrange(100, 999)
         bodies = [
@@ -183,7 +201,9 @@ class _Sentinel:
         self.text = "import unittest\n\nimport pytest\n\n\n" + "\n\n".join(functions)
 
         folder, slash, _ = beside.rpartition("/")
-        self.path = f"{folder}{slash}{_test_name(rng)}.py"
+        self.path = ""
+        while not self.path or self.path in taken:
+            self.path = f"{folder}{slash}{_test_name(words, rng)}.py"
         self.ids = [f"{self.path}::{name}" for name in names]
 
         # Split as the bodies are, not as the functions stand in the file.
@@ -191,8 +211,10 @@ class _Sentinel:
         self.passing = self.ids[4:]
 
 
-def _test_name(rng: random.Random) -> str:
-    return f"test_{rng.randrange(1 << 40):010x}"
+def _test_name(words: Sequence[str], rng: random.Random) -> str:
+    """A test's name; where the package's tests share few words, of words of our own as well."""
+    known = [*words, *_OWN_WORDS] if len(words) < len(_OWN_WORDS) else words
+    return "_".join(["test", *rng.sample(known, rng.randint(2, 3))])
 
 
 def _report(

@@ -168,10 +168,12 @@ class Workplace(Domain):
         expected, actual = _office(task), _office(task)
         _replay(expected, task.calls)
         _replay(actual, calls)
+        # Released rows were graded by the reference, to which a number in a text's place is empty.
+        exact = task.seed is not None or task.office is not None
         different = [
             name
             for name in ("emails", "events", "tasks", "customers", "plots")
-            if not getattr(actual, name).same(getattr(expected, name))
+            if not getattr(actual, name).same(getattr(expected, name), exact)
         ]
         if different:
             return Verdict(0.0, f"other than wanted: {', '.join(different)}", metrics)

@@ -75,25 +75,30 @@ class Table:
         self.labels = [label for row, label in pairs if row[0] != key]
         self.rows = [row for row, _ in pairs if row[0] != key]
 
-    def same(self, other: Table) -> bool:
-        """Equal labels and cells; case counts in `status`, `list_name` and `board` alone."""
+    def same(self, other: Table, exact: bool = False) -> bool:
+        """Equal labels and cells; case counts in `status`, `list_name` and `board` alone.
+
+        `exact`: a number where a text belongs is no empty cell, as it is for the reference.
+        """
         if self.labels != other.labels or len(self.rows) != len(other.rows):
             return False
-        exact = [column in _CASE_COUNTS for column in self.columns]
+        kept = [column in _CASE_COUNTS for column in self.columns]
         return all(
-            a is b or _folded(a, exact) == _folded(b, exact)
+            a is b or _folded(a, kept, exact) == _folded(b, kept, exact)
             for a, b in zip(self.rows, other.rows, strict=True)
         )
 
 
-def _folded(row: Row, exact: Sequence[bool]) -> Row:
-    """Cells as they are compared: `exact` ones as they are, text in small letters, others blank."""
+def _folded(row: Row, kept: Sequence[bool], exact: bool) -> Row:
+    """Cells as they are compared: `kept` ones as they are, text in small letters, others blank."""
     cells: list[Any] = []
-    for cell, keep in zip(row, exact, strict=True):
+    for cell, keep in zip(row, kept, strict=True):
         if keep or cell is None:
             cells.append(cell)
         elif isinstance(cell, str):
             cells.append(cell.lower())
+        elif exact:
+            cells.append(cell)
         else:
             # The reference compares text columns alone; a number in one counts as empty.
             cells.append(BLANK)
