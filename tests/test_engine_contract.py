@@ -172,6 +172,7 @@ def test_scores_are_the_trainers_log_probs(computing: Setting) -> None:
     metrics = engine.trainer.step(itself, MOPD, LR)
     assert metrics["teacher_gap"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["mismatch_max"] <= 1e-4 and metrics["mismatch_mean"] <= 1e-5
+    assert 0 <= metrics["mismatch_p95"] <= metrics["mismatch_max"]
 
 
 @pytest.mark.slow

@@ -83,7 +83,8 @@ class Trainer(Protocol):
 
         Returns the step's metrics: `loss`, `grad_norm` (before the clip), `lr`, `tokens` and
         `sequences` (counts of what was trained), `entropy`, and per objective `nll`, or
-        `mismatch_mean` and `mismatch_max` (|log-prob of the trainer - `Sample.behaviour`|),
+        `mismatch_mean`, `mismatch_p95` and `mismatch_max` (|log-prob of the trainer -
+        `Sample.behaviour`|; 95 % of the tokens are at or below the second),
         `ratio`, `kl`, `teacher_gap`, `out_of_band`. Means run over trained tokens.
 
         Raises RunFailed and changes nothing where a signal, the loss or a gradient is not finite,

@@ -255,7 +255,8 @@ class RolloutConfig(StageConfig):
         None,
         gt=0,
         description="largest |sampler - trainer log-prob| a token may show before the run stops; "
-        "default: 1e-4 where scale.precision is float32, 2 where it is bfloat16",
+        "default: 1e-4 where scale.precision is float32, 2 where it is bfloat16. Of a mixture of "
+        "experts, a twentieth of a step's tokens may show more, which is told",
     )
     max_failed: float = Field(
         0.1,

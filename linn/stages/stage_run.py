@@ -19,6 +19,7 @@ from linn.play.thoughts import warnings
 from linn.progress import Progress
 from linn.recipe.stages import MISMATCH, RolloutConfig, StageConfig
 from linn.stages.evaluator import Evaluator
+from linn.stages.mismatch import check_mismatch, routes_tokens
 from linn.stages.prompts import Position, PromptStream
 from linn.stages.records import Records
 from linn.stages.step_costs import Costs, costs_between, read_costs
@@ -239,10 +240,10 @@ class StageRun:
             self._check_mismatch(metrics)
         except RunFailed as failure:
             batch = self.records.write_failed_batch(step + 1, samples)
-            raise RunFailed(
-                f"stage {self.config.name} step {step + 1}: {failure}; batch kept in {batch}, "
-                f"the last good state in {self.state}"
-            ) from None
+            words = f"stage {self.config.name} step {step + 1}: {failure}; batch kept in {batch}"
+            if self.state.exists():
+                words += f", the last good state in {self.state}"
+            raise RunFailed(words) from None
         return metrics
 
     def record(
@@ -298,10 +299,6 @@ class StageRun:
             return
 
         # Strictly on-policy means that the sampler's log-probs are the trainer's.
-        mismatch = metrics.get("mismatch_max", 0.0)
-        most = self.max_mismatch
-        if mismatch > most:
-            raise RunFailed(
-                f"sampler and trainer disagree by {mismatch:.3g} in log-prob "
-                f"(max_mismatch {most:g}); raise it only where the precision explains that"
-            )
+        routed = routes_tokens(self.start)
+        if line := check_mismatch(metrics, self.max_mismatch, routed):
+            self.progress.say(f"{self.config.name}: {line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class StepMetrics:
 
     def __init__(self) -> None:
         self.means: dict[str, Mean] = defaultdict(Mean)
-        self.largest_mismatch = 0.0
+        self.mismatches: list[Tensor] = []
         self.tokens = 0
         self.sequences = 0
 
@@ -51,8 +52,7 @@ class StepMetrics:
             self._add_values(name, values)
 
         if "mismatch" in metrics:
-            largest = float(metrics["mismatch"].max())
-            self.largest_mismatch = max(self.largest_mismatch, largest)
+            self.mismatches.append(metrics["mismatch"].detach().float().cpu())
 
         for name in BY_DOMAIN:
             if name in metrics:
@@ -80,7 +80,7 @@ class StepMetrics:
         self.sequences += sum(count > 0 for count in counts)
 
     def reduced(self) -> dict[str, float]:
-        """Means over the tokens of all processes, and the largest mismatch.
+        """Means over the tokens of all processes, and the mismatch's largest and 95th percentile.
 
         Every process calls it and gets the same.
         """
@@ -103,7 +103,11 @@ class StepMetrics:
         # The worst token says more than the mean: one that the sampler saw otherwise.
         if "mismatch" in metrics:
             metrics["mismatch_mean"] = metrics.pop("mismatch")
-            metrics["mismatch_max"] = max(part.largest_mismatch for part in parts)
+            every = torch.cat([values for part in parts for values in part.mismatches])
+            ordered = every.sort().values
+            metrics["mismatch_max"] = float(ordered[-1])
+            # At most a twentieth of the tokens lie above it.
+            metrics["mismatch_p95"] = float(ordered[math.ceil(0.95 * len(ordered)) - 1])
         return metrics
 
 
