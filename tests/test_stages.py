@@ -123,7 +123,7 @@ def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run(tmp_path):
 
 
 def test_experts_that_are_all_but_equal_do_not_stop_a_run(tmp_path):
-    """Rounding may choose another expert for a few tokens; most tokens show that nothing is wrong."""
+    """Rounding may choose another expert for a few tokens; most tokens show nothing wrong."""
     cases = [
         ({"n_routed_experts": 8}, 1e-6, True),
         ({"num_local_experts": 8}, 1e-6, True),
