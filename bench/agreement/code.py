@@ -123,7 +123,7 @@ def _printed(module: Any, tally: Tally, rng: random.Random) -> None:
     why = None
     if theirs and same_output(output.replace("\r\n", "\n").lower(), expected.lower(), 1e-6):
         why = "0.7.0: decimals may differ by 1e-6, yes and no may be written in any case"
-    tally.add(same_output(output, expected), theirs, lambda: why, (output, expected))
+    tally.add(same_output(output, expected, exact=True), theirs, lambda: why, (output, expected))
 
 
 def _returned(module: Any, tally: Tally, rng: random.Random) -> None:

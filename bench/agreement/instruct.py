@@ -355,7 +355,7 @@ def graded(folder: Path, server: str) -> tuple[Tally, set[str]]:
     """Rollouts with the verdicts and the reward that nemo-gym's own server gave them, and their
     ids.
     """
-    tally, ids, domain = Tally(f"rollouts of nemo-gym's {server}"), set(), Instruct()
+    tally, ids, domain = Tally(f"rollouts of nemo-gym's {server}"), set(), Instruct(reference=True)
     for rollout in examples(folder, server, "example_rollouts"):
         text = "".join(part["text"] for part in rollout["response"]["output"][-1]["content"])
         reply = reply_from({"row": 0, "text": text})

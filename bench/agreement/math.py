@@ -120,7 +120,7 @@ def main() -> int:
     metric = module.math_metric(
         gold_extraction_target=(latex,), pred_extraction_target=(plain, latex)
     )
-    domain = Math(rows="rows")
+    domain = Math(rows="rows", reference=True)
     tally = Tally("math")
     for index in range(cases):
         expected, text = _case(rng)

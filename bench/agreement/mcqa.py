@@ -162,7 +162,7 @@ def main() -> int:
     folder, cases, rng = arguments(__doc__, 20_000)
     module = load(folder, "mcqa")
     grader = server(module, "MCQAResourcesServer", grading_mode=None)
-    domain = MultipleChoice()
+    domain = MultipleChoice(reference=True)
     is_0_4_0 = hasattr(module, "BOXED_CONTENT_PATTERN")
 
     tallies = {mode: Tally(f"mcqa, {mode}") for mode in _MODES}

@@ -285,7 +285,7 @@ def main() -> int:
     folder, cases, rng = arguments(__doc__, 10_000)
     module = load(folder, "structured_outputs")
     grader = server(module, "StructuredOutputsResourcesServer", xml_coerce_types=True)
-    domain = Structured()
+    domain = Structured(reference=True)
     tallies = {kind: Tally(f"structured, {kind}") for kind in _KINDS}
     rows = examples(folder, "structured_outputs", "structured_outputs_v3_example")
     rows += examples(folder, "structured_outputs", "structured_outputs_v4_example")

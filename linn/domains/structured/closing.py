@@ -72,7 +72,9 @@ class _Closer:
             return
         self._seen.add(id(schema))
 
-        if isinstance(schema.get("properties"), dict):
+        if not isinstance(schema.get("properties", {}), dict):
+            raise TypeError("properties must be an object")
+        if "properties" in schema:
             schema["required"] = list(schema["properties"])
             schema.pop("additionalProperties", None)
         for part in self._inside(schema):

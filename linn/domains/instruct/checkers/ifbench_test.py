@@ -317,9 +317,7 @@ def _newline(text: str) -> bool:
 
 
 def _emoji(text: str) -> bool:
-    """An emoji is among the last two characters of each sentence, punctuation off, or opens the
-    next sentence.
-    """
+    """An emoji is among a sentence's last two characters, punctuation off, or opens the next."""
     bare = [without_punctuation(sentence).strip() for sentence in punkt_sentences(text)]
     found = [sentence for sentence in bare if sentence]
     for index, sentence in enumerate(found):
