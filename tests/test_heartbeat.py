@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -56,6 +57,8 @@ def test_a_silent_process_is_named_and_ended_within_a_minute(workers, monkeypatc
     workers.look({0, 1})
     workers.watch.begin("step")
     workers.handles[1].send_signal(signal.SIGSTOP)
+    # The kernel takes a moment on a busy machine, and a process that starts may be at a file.
+    os.waitid(os.P_PID, workers.handles[1].pid, os.WSTOPPED | os.WNOWAIT)
     for _ in range(heartbeat.SILENT_LOOKS):
         assert workers.watch.verdict is None
         workers.look({0})
