@@ -45,6 +45,26 @@ def json_text(value: Any, indent: int | None = None) -> str:
     return text
 
 
+def json_objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a JSONL file; nothing where it is not there.
+
+    Other lines are passed over, such as the last one of a run in progress.
+    """
+    try:
+        file = path.open(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+
+    with file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write; it appears as `path` only when the block ends well."""

@@ -7,7 +7,7 @@ the numbers mean and how well they do.
 
 from __future__ import annotations
 
-from linn.ledger.changes import Change, changes, compared, gains, loss_line, regressions
+from linn.ledger.changes import Change, changes, compared, loss_line, regressions
 from linn.ledger.file import Ledger, latest, score
 from linn.ledger.intervals import (
     Difference,
@@ -41,7 +41,6 @@ __all__ = [
     "compared",
     "difference",
     "discoveries",
-    "gains",
     "gap_share",
     "latest",
     "loss_line",

@@ -102,17 +102,6 @@ def regressions(
     return [change for change in changes(rows, parents, split, metric, rewards) if change.lost]
 
 
-def gains(
-    rows: Iterable[Score],
-    parents: Mapping[str, str | None],
-    split: Split = "test",
-    metric: str = "accuracy",
-    rewards: RewardsOf = no_rewards,
-) -> list[Change]:
-    """The flagged gains of the table."""
-    return [change for change in changes(rows, parents, split, metric, rewards) if change.gained]
-
-
 def loss_line(change: Change) -> str:
     """A flagged loss in one line: `if-rl cost math 41.0% → 35.0% (-6.0% [-11.0%, -1.0%], n 300)`.
 

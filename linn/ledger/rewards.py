@@ -6,8 +6,7 @@ step. A thousandth of the replies' size, so every measurement keeps them, a curv
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ def _line(cell: Cell, rewards: Rewards) -> dict[str, Any]:
 def _read(path: Path) -> dict[Cell, dict[str, float]]:
     """A file of rewards; empty where it is not there, without its lines that cannot be read."""
     cells = {}
-    for row in _objects(path):
+    for row in files.json_objects(path):
         rewards = row.get("rewards")
         if not isinstance(rewards, dict) or not all(map(_is_number, rewards.values())):
             continue
@@ -102,27 +101,11 @@ def _of_replies(path: Path) -> dict[Cell, dict[str, float]]:
     if metric.startswith("pass@"):
         return {}
     cells: dict[Cell, dict[str, float]] = {}
-    for row in _objects(path):
+    for row in files.json_objects(path):
         if _is_number(row.get("reward")):
             cell = (str(row.get("domain")), split, metric)
             cells.setdefault(cell, {})[str(row.get("prompt_id"))] = float(row["reward"])
     return cells
-
-
-def _objects(path: Path) -> Iterable[dict[str, Any]]:
-    """The JSON objects of a file; a report of half a run must not fail for a line cut short."""
-    try:
-        file = path.open(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    with file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                yield row
 
 
 def _is_number(value: object) -> bool:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from linn.data.tally import Tally
 from linn.errors import UserError
+from linn.files import json_objects
 from linn.ledger import Ledger, RewardFiles
 from linn.types import Score
 
@@ -44,7 +44,7 @@ class StageFiles:
 
     def metrics(self) -> list[Row]:
         """One object per step."""
-        return list(objects(self.folder / "metrics.jsonl"))
+        return list(json_objects(self.folder / "metrics.jsonl"))
 
     def skipped_rows(self) -> list[str]:
         """Of each reader of rows that passed some over: its name and its counts."""
@@ -65,14 +65,14 @@ class StageFiles:
         # Step numbers have leading zeros, but those of a long run may outgrow them.
         paths = sorted(self.folder.glob("rollouts/*.jsonl"), key=lambda p: (len(p.name), p.name))
         for path in reversed(paths):
-            rows = list(objects(path))
+            rows = list(json_objects(path))
             if rows:
                 return path.stem, rows
         return "", []
 
     def evals(self, name: str) -> dict[tuple[str, str], Row]:
         """(domain, prompt id) -> row of one evaluation file, e.g. `test-greedy`."""
-        rows = objects(self.folder / "evals" / f"{name}.jsonl")
+        rows = json_objects(self.folder / "evals" / f"{name}.jsonl")
         return {(text(row, "domain"), text(row, "prompt_id")): row for row in rows}
 
     def eval_names(self) -> list[str]:
@@ -234,27 +234,6 @@ def _json(path: Path, troubles: list[str]) -> Row:
         troubles.append(f"{path.name} is not what linn wrote there: it holds no keys")
         return {}
     return data
-
-
-def objects(path: Path) -> Iterator[Row]:
-    """The JSON objects of a JSONL file.
-
-    Other lines are passed over, such as the last one of a run in progress.
-    """
-    try:
-        file = path.open(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-
-    with file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-
-            if isinstance(row, dict):
-                yield row
 
 
 def number(row: Row, key: str) -> float | None:

@@ -15,16 +15,16 @@ from pathlib import Path
 from linn.errors import RunFailed
 
 
-def check_mismatch(metrics: Mapping[str, float], most: float, routed: bool) -> str:
+def check_mismatch(metrics: Mapping[str, float], most: float, model: Path) -> str:
     """What is to be said of a step's log-probs; empty where they agree.
 
-    most: the stage's `max_mismatch`. routed: whether the model routes tokens to experts; then a
-    twentieth of the step's tokens may differ by more than `most`. Raises RunFailed beyond.
+    most: the stage's `max_mismatch`. model: a folder of the model; if it routes tokens to experts,
+    a twentieth of the step's tokens may differ by more than `most`. Raises RunFailed beyond.
     """
     largest = metrics.get("mismatch_max", 0.0)
     if largest <= most:
         return ""
-    if routed and metrics.get("mismatch_p95", largest) <= most:
+    if metrics.get("mismatch_p95", largest) <= most and _routes_tokens(model):
         return (
             f"⚑ a few tokens differ by up to {largest:.3g} in log-prob between sampler and trainer "
             f"(max_mismatch {most:g}): rounding decided between two experts; 95 % of the tokens "
@@ -36,7 +36,7 @@ def check_mismatch(metrics: Mapping[str, float], most: float, routed: bool) -> s
     )
 
 
-def routes_tokens(folder: Path) -> bool:
+def _routes_tokens(folder: Path) -> bool:
     """Whether the model of a folder is a mixture of experts, by its config.json."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

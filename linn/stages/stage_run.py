@@ -19,7 +19,7 @@ from linn.play.thoughts import warnings
 from linn.progress import Progress
 from linn.recipe.stages import MISMATCH, RolloutConfig, StageConfig
 from linn.stages.evaluator import Evaluator
-from linn.stages.mismatch import check_mismatch, routes_tokens
+from linn.stages.mismatch import check_mismatch
 from linn.stages.prompts import Position, PromptStream
 from linn.stages.records import Records
 from linn.stages.step_costs import Costs, costs_between, read_costs
@@ -299,6 +299,5 @@ class StageRun:
             return
 
         # Strictly on-policy means that the sampler's log-probs are the trainer's.
-        routed = routes_tokens(self.start)
-        if line := check_mismatch(metrics, self.max_mismatch, routed):
+        if line := check_mismatch(metrics, self.max_mismatch, self.start):
             self.progress.say(f"{self.config.name}: {line}")
