@@ -28,7 +28,7 @@ from linn.engine.protocol import SHARD_BYTES
 from linn.errors import UserError
 
 _CACHE_LAYERS = {
-    "DynamicLayer",
+    "GrowingLayer",
     "LinearAttentionLayer",
     "LinearAttentionAndFullAttentionLayer",
     "DummyLayer",
@@ -329,11 +329,13 @@ class TransformersLM(nn.Module):
         """
         from transformers import cache_utils
 
-        full_layer: Any = cache_utils.DynamicLayer
+        from linn.engine.models.growing_layer import GrowingLayer
+
+        full_attention = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer)
         cache = cache_utils.DynamicCache(config=self.inner.config)
         for number, layer in enumerate(cache.layers):
-            if type(layer) is cache_utils.DynamicSlidingWindowLayer:
-                cache.layers[number] = full_layer()
+            if type(layer) in full_attention:
+                cache.layers[number] = GrowingLayer()
             elif type(layer).__name__ not in _CACHE_LAYERS:
                 raise UserError(
                     f"model type {self.inner.config.model_type}: "

@@ -1,0 +1,63 @@
+"""Keys and values of one attention layer, written in place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+_SPARE = 32
+"""Columns that a buffer has beyond those it is made for: tokens until it is copied again."""
+
+
+class GrowingLayer(DynamicLayer):
+    """A `DynamicLayer` that does not copy all keys and values for every new token.
+
+    `keys` and `values` [B, heads, columns, d] are views of the front of two buffers that have spare
+    columns. Whoever sets other tensors there (a batch whose rows were selected or joined) gives
+    the layer a new start.
+    """
+
+    _buffers: tuple[Tensor, Tensor] | None = None
+    _views: tuple[Tensor, Tensor] | None = None
+    """`keys` and `values` as they were last returned."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append [B, heads, new columns, d]; returns all keys and values."""
+        if self.keys is None or not self.keys.numel():
+            # A prompt needs no spare columns: it may be copied before anything is sampled.
+            keys, values = super().update(key_states, value_states, *args, **kwargs)
+            return keys, values
+
+        start = self.keys.shape[2]
+        end = start + key_states.shape[2]
+        keys, values = self._room(end)
+        keys[:, :, start:end] = key_states
+        values[:, :, start:end] = value_states
+        self.keys, self.values = self._views = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+    def _room(self, columns: int) -> tuple[Tensor, Tensor]:
+        """Buffers of at least `columns` columns that begin with the keys and the values."""
+        if self._buffers is not None and self._views is not None:
+            is_own = self.keys is self._views[0] and self.values is self._views[1]
+            if is_own and columns <= self._buffers[0].shape[2]:
+                return self._buffers
+
+        assert self.keys is not None and self.values is not None
+        self._buffers = (_longer(self.keys, columns), _longer(self.values, columns))
+        return self._buffers
+
+
+def _longer(tensor: Tensor, columns: int) -> Tensor:
+    """A buffer with room for `columns` columns and some more; the tensor's own come first."""
+    rows, heads, used, size = tensor.shape
+    buffer = torch.empty(
+        (rows, heads, columns + _SPARE, size), dtype=tensor.dtype, device=tensor.device
+    )
+    buffer[:, :, :used] = tensor
+    # What stands in columns not yet written is never read; zeros cost nothing and are no NaN.
+    buffer[:, :, used:] = 0
+    return buffer
