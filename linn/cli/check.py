@@ -74,8 +74,8 @@ def _model_folder(name: str) -> Path | None:
         return None
     if not (Path(name).is_dir() or "/" in name or "@" in name or name.startswith("tiny")):
         raise UserError(
-            f"{name!r} is neither a folder nor a domain{nearest(name, NAMES)}; "
-            "a domain of your own: ./FILE.py"
+            f"{name!r} is neither a folder nor a domain of linn (your own: ./FILE.py)"
+            f"{nearest(name, NAMES)}"
         )
     from linn.checkpoints import resolve
 
