@@ -1,4 +1,5 @@
 # make demo: the whole cascade on this machine.  make test: the tests.  make check: lint, types, and how the code reads.
+# make real: a small cascade on a real pretrained model, under an hour on 2 cores.
 # Each sets up .venv from nothing but Python 3.11+.
 
 PYTHON ?= python3
@@ -9,6 +10,11 @@ export TOKENIZERS_PARALLELISM = false
 
 demo: .venv/ready
 	$(BIN)/linn run recipes/tiny.yaml
+
+real: .venv/ready
+	$(BIN)/python recipes/smollm2/model.py real/model
+	$(BIN)/python recipes/smollm2/rows.py real/rows
+	$(BIN)/linn run recipes/smollm2.yaml
 
 # Four workers on two cores: tests that kill and restart runs mostly wait. The order of files is
 # that of tests/conftest.py; xdist's own puts the longest last, since they hold the fewest tests.
@@ -29,4 +35,4 @@ check: .venv/ready
 clean:
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: demo test check clean
+.PHONY: demo real test check clean
