@@ -49,6 +49,11 @@ LEGEND = (
     "it started from; of a run's flags at most one in twenty is false"
 )
 
+_COLUMN = 6
+"""Width of a cell with its marks, and of a name that is folded."""
+_WHOLE_NAMES = 78
+"""Width up to which a table shows its names whole."""
+
 
 def _cascade(console: Console, run: RunFiles, cascade: Table, meaning: str) -> None:
     cells = [cell for _, cell in cascade.cells]
@@ -62,13 +67,17 @@ def _cascade(console: Console, run: RunFiles, cascade: Table, meaning: str) -> N
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0))
     grid.add_column("stage", no_wrap=True)
 
-    for domain in cascade.domains:
-        # A folded name keeps eleven domains within 80 columns.
+    # Names are folded where they would not fit whole: eleven domains stand within 80 columns.
+    names = [domain.replace("_", " ") for domain in cascade.domains]
+    stages = max(len(stage) for stage, _ in cascade.rows)
+    fits = stages + sum(max(len(name), _COLUMN) + 2 for name in names) <= _WHOLE_NAMES
+    for name in names:
         grid.add_column(
-            domain.replace("_", " "),
+            name,
             justify="right",
             overflow="fold",
-            max_width=6,
+            min_width=len(name) + 2 if fits else None,
+            max_width=None if fits else _COLUMN,
         )
 
     for stage, row in cascade.rows:
