@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from hypothesis import settings
+from support.served import serve  # noqa: F401 - a fixture
 
 # Tests start `linn` and its workers some hundred times, and each xdist worker imports every test.
 # Whatever the machine's setting is, a module is compiled once and not at every start.

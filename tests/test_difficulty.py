@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from linn.cli.main import app
 from linn.domains.base import Domain
+from linn.endpoint.client import Endpoint
 from linn.errors import InfrastructureError, RunFailed, UserError
-from linn.judges.endpoint import EndpointJudge
 from linn.offline import difficulty
 from linn.offline.difficulty import (
     CHUNK,
@@ -271,7 +271,7 @@ def endpoint():
 
 
 def test_an_endpoint_answers_single_turn_rows(tmp_path, endpoint):
-    solver = EndpointSolver(EndpointJudge(endpoint, "m", HOW))
+    solver = EndpointSolver(Endpoint(endpoint, "m"))
     rates = run(rows_file(tmp_path, 7), tmp_path / "kept", solver, rollouts=2)
     assert [rate.share for rate in rates.values()] == [1, 1, 1, 1, 0, 0, 0]
 

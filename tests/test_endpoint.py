@@ -1,145 +1,155 @@
-"""A judge behind an endpoint, over the loopback: slow, busy, broken, hanging up, refusing, gone."""
+"""The client of endpoints, over the loopback: slow, busy, broken, hanging, refusing, gone."""
 
 import asyncio
 import json
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from contextlib import aclosing
 
 import pytest
-from support.cli import refused, said
+from support.served import Server, completion, echo, event, streamed
 
-from linn.errors import InfrastructureError
-from linn.judges.endpoint import EndpointJudge
-from linn.types import Message, Sampling
+from linn.endpoint.address import parse_endpoint
+from linn.endpoint.answer import Answer, Delta, TokenLogprob, whole
+from linn.endpoint.client import BadRequest, Endpoint
+from linn.endpoint.waiting import Waits
+from linn.errors import InfrastructureError, UserError
+from linn.types import Message, Sampling, ToolCall
 
 HOW = Sampling(50, 0.6, 0.95)
-ASKED = [[Message("user", f"q{i}")] for i in range(12)]
-SEEDS = list(range(12))
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
-def completion(content: Any, finish: str = "stop", **message: Any) -> str:
-    return json.dumps(
-        {
-            "choices": [
-                {
-                    "message": {"role": "assistant", "content": content, **message},
-                    "finish_reason": finish,
-                }
+def client(server: Server | str, **options) -> Endpoint:
+    url = server if isinstance(server, str) else server.url
+    return Endpoint(url, "m", **{"pause_s": 0.01, "timeout_s": 5.0, **options})
+
+
+def asked(endpoint: Endpoint, count: int = 1, **options) -> list[Answer]:
+    async def all_answers() -> list[Answer]:
+        async with endpoint:
+            requests = [
+                endpoint.complete([Message("user", f"q{i}")], HOW, i, **options)
+                for i in range(count)
             ]
-        }
+            return await asyncio.gather(*requests)
+
+    return asyncio.run(all_answers())
+
+
+def refusal(endpoint: Endpoint, kind: type[Exception] = InfrastructureError) -> str:
+    """The one line that a request ends with."""
+    with pytest.raises(kind) as caught:
+        asked(endpoint)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def stream_of(endpoint: Endpoint, **options):
+    return endpoint.stream([Message("user", "q0")], HOW, 0, **options)
+
+
+def pieces(endpoint: Endpoint, **options) -> list[Delta]:
+    async def all_pieces() -> list[Delta]:
+        async with endpoint:
+            return [piece async for piece in stream_of(endpoint, **options)]
+
+    return asyncio.run(all_pieces())
+
+
+def put_together(endpoint: Endpoint) -> Answer:
+    async def answer() -> Answer:
+        async with endpoint:
+            return await whole(stream_of(endpoint))
+
+    return asyncio.run(answer())
+
+
+# ---------------------------------------------------------------- requests and answers
+
+
+def test_an_answer_holds_what_the_server_tells(serve):
+    call = {"id": "c1", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    response = {
+        "model": "m",
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+        "choices": [
+            {
+                "message": {
+                    "content": [{"type": "text", "text": "4"}],
+                    "reasoning_content": "2 + 2",
+                    "tool_calls": [call],
+                },
+                "finish_reason": "tool_calls",
+                "logprobs": {"content": [{"token": "4", "logprob": -0.5}]},
+            }
+        ],
+    }
+    server = serve(lambda body, before: (200, json.dumps(response)))
+    (answer,) = asked(client(server), tools=[TOOL], extra={"logprobs": True, "seed": None})
+    assert answer == Answer(
+        content="4",
+        reasoning="2 + 2",
+        tool_calls=(ToolCall("add", {"a": 1}, "c1"),),
+        finish_reason="tool_calls",
+        model="m",
+        prompt_tokens=7,
+        completion_tokens=3,
+        logprobs=(TokenLogprob("4", -0.5),),
     )
+    assert answer.message == Message("assistant", "4", "2 + 2", answer.tool_calls)
+    (body,) = server.seen
+    assert body["tools"] == [TOOL] and body["logprobs"] is True and "seed" not in body
+    assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.6, 0.95, 50)
 
 
-class Server:
-    """Answers by `reply(request, before) -> (status, body[, headers])`; None hangs up.
+def test_a_conversation_with_calls_is_sent_as_the_protocol_writes_it(serve):
+    server = serve(echo)
+    calls = (ToolCall("add", {"a": "\ud800"}), ToolCall("add", "no json"))
+    talk = [
+        Message("user", "a\ud800b"),
+        Message("assistant", "", "let me add", calls),
+        Message("tool", "1"),
+        Message("tool", "2"),
+    ]
 
-    `before`: how often this text was asked already.
-    """
+    async def ask(endpoint: Endpoint) -> None:
+        async with endpoint:
+            await endpoint.complete(talk, HOW, 2**63 - 1)
 
-    def __init__(self, reply: Callable[[dict[str, Any], int], Any]) -> None:
-        self.seen: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.times: Counter[str] = Counter()
-        self.busy = self.busiest = 0
-        lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with lock:
-                    outer.seen.append({**body, "path": self.path})
-                    outer.headers.append({k.lower(): v for k, v in self.headers.items()})
-                    before = outer.times[body["messages"][-1]["content"]]
-                    outer.times[body["messages"][-1]["content"]] += 1
-                    outer.busy += 1
-                    outer.busiest = max(outer.busiest, outer.busy)
-                try:
-                    said = reply(body, before)
-                finally:
-                    with lock:
-                        outer.busy -= 1
-                if said is None:
-                    self.close_connection = True
-                    self.connection.close()
-                    return
-                status, text, *more = said
-                data = text.encode()
-                self.send_response(status)
-                for key, value in (more[0] if more else {}).items():
-                    self.send_header(key, value)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            def handle_error(self, *_: Any) -> None:
-                pass
-
-        self.http = Quiet(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def judge(self, **options: Any) -> EndpointJudge:
-        return EndpointJudge(self.url, "m", HOW, **{"pause_s": 0.01, "timeout_s": 5.0, **options})
+    asyncio.run(ask(client(server)))
+    asyncio.run(ask(client(server, reasoning_key=None)))
+    with_thought, without = (body["messages"] for body in server.seen)
+    assert with_thought[0]["content"] == "a?b" and server.seen[0]["seed"] < 2**31
+    assert with_thought[1]["reasoning_content"] == "let me add"
+    assert "reasoning_content" not in without[1]
+    first, second = with_thought[1]["tool_calls"]
+    assert json.loads(first["function"]["arguments"]) == {"a": "?"}
+    assert second["function"]["arguments"] == "no json"
+    assert [turn["tool_call_id"] for turn in with_thought[2:]] == [first["id"], second["id"]]
 
 
-def answers(judge: EndpointJudge, *arguments: Any) -> list[str]:
-    return asyncio.run(judge.answer(*arguments))
+def test_an_endpoint_serves_one_event_loop_after_another(serve):
+    server = serve(echo)
+    endpoint = client(server)
+    for _ in range(2):
+        (answer,) = asked(endpoint)
+        assert answer.content.endswith("re q0")
 
 
-@pytest.fixture
-def serve(monkeypatch) -> Iterator[Callable[..., Server]]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    servers: list[Server] = []
+def test_nested_use_shares_the_connections(serve):
+    endpoint = client(serve(echo))
 
-    def start(reply: Callable[[dict[str, Any], int], Any]) -> Server:
-        servers.append(Server(reply))
-        return servers[-1]
+    async def nested() -> None:
+        async with endpoint:
+            async with endpoint:
+                await endpoint.complete([Message("user", "a")], HOW, 0)
+            await endpoint.complete([Message("user", "b")], HOW, 0)
 
-    yield start
-    for server in servers:
-        server.http.shutdown()
-        server.http.server_close()
+    asyncio.run(nested())
 
 
-def echo(body: dict[str, Any], before: int) -> tuple[int, str]:
-    return 200, completion(f"<think>no</think>re {body['messages'][-1]['content']}")
-
-
-def test_answers_come_in_order_with_the_judges_sampling(serve):
-    server = serve(
-        lambda body, before: (
-            time.sleep(0.02 * (int(body["messages"][-1]["content"][1:]) % 3)) or echo(body, before)
-        )
-    )
-    judge = server.judge(concurrency=4, key="secret")
-    assert answers(judge, ASKED, SEEDS) == [f"re q{i}" for i in range(12)]
-    assert 1 < server.busiest <= 4
-    first = next(b for b in server.seen if b["messages"] == [{"role": "user", "content": "q3"}])
-    assert (
-        first["model"],
-        first["temperature"],
-        first["top_p"],
-        first["max_tokens"],
-        first["seed"],
-    ) == ("m", 0.6, 0.95, 50, 3)
-    assert (
-        first["path"] == "/v1/chat/completions"
-        and server.headers[0]["authorization"] == "Bearer secret"
-    )
-    assert "secret" not in repr(judge)
-    assert answers(judge, [], []) == []
+# ---------------------------------------------------------------- patience
 
 
 def test_a_busy_server_is_waited_for(serve):
@@ -151,7 +161,7 @@ def test_a_busy_server_is_waited_for(serve):
         4: (200, '{"choices": []}'),
     }
     server = serve(lambda body, before: busy[before] if before in busy else echo(body, before))
-    assert answers(server.judge(), ASKED[:3], SEEDS[:3]) == ["re q0", "re q1", "re q2"]
+    assert len(asked(client(server), 3)) == 3
     assert set(server.times.values()) == {6}
 
 
@@ -163,6 +173,10 @@ def test_a_busy_server_is_waited_for(serve):
         ((200, "<html>"), "no chat completion, but '<html>'"),
         ((200, "[" * 100_000), "no chat completion"),
         ((200, '{"choices": [{"message": {"content": 7}}]}'), "no chat completion"),
+        ((200, completion("4", tool_calls=[{"function": {}}])), "no chat completion"),
+        ((200, completion("4", tool_calls=7)), "no chat completion"),
+        ((200, '{"choices": [[]]}'), "no chat completion"),
+        ((200, "hm", {"content-encoding": "gzip"}), "DecodingError"),
         pytest.param(
             (200, completion("4")[:-1] + " " * (17 << 20) + "}"),
             "no chat completion",
@@ -170,122 +184,312 @@ def test_a_busy_server_is_waited_for(serve):
         ),
         (None, "Protocol"),
     ],
-    ids=["500", "429", "no JSON", "deep JSON", "no text", "endless", "hangs up"],
+    ids=[
+        "500",
+        "429",
+        "no JSON",
+        "deep JSON",
+        "no text",
+        "a call of nothing",
+        "a number of calls",
+        "a list of lists",
+        "wrong encoding",
+        "endless",
+        "hangs up",
+    ],
 )
 def test_a_server_that_stays_broken_is_infrastructure(serve, reply, cause):
     server = serve(lambda body, before: reply)
-    with pytest.raises(InfrastructureError) as caught:
-        answers(server.judge(), ASKED[:2], SEEDS[:2])
-    assert (
-        server.url in str(caught.value)
-        and cause in str(caught.value)
-        and "\n" not in str(caught.value)
-    )
-
-
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [(401, "bad key"), (404, "no such model"), (400, "context too long"), (302, "")],
-)
-def test_a_refusal_is_final(serve, status, body):
-    server = serve(lambda _body, before: (status, body))
-    with pytest.raises(
-        InfrastructureError, match=f"refused with status {status}: {body or 'nothing more'}"
-    ):
-        answers(server.judge(), ASKED[:1], SEEDS[:1])
-    assert len(server.seen) == 1
-
-
-def test_one_failure_stops_the_others(serve):
-    server = serve(
-        lambda body, before: (
-            (401, "no")
-            if body["messages"][-1]["content"] == "q0"
-            else time.sleep(0.5) or echo(body, before)
-        )
-    )
-    with pytest.raises(InfrastructureError):
-        answers(server.judge(concurrency=2), ASKED, SEEDS)
-    assert len(server.seen) <= 4, "questions were asked after the first was refused"
+    line = refusal(client(server))
+    assert server.url in line and cause in line and "6 tries" in line
 
 
 def test_slow_is_no_answer(serve):
-    server = serve(
-        lambda body, before: (
-            time.sleep(0.6) or echo(body, before) if before == 0 else echo(body, before)
-        )
-    )
-    assert answers(server.judge(timeout_s=0.2), ASKED[:2], SEEDS[:2]) == ["re q0", "re q1"]
+    def slow_at_first(body, before):
+        if before == 0:
+            time.sleep(0.6)
+        return echo(body, before)
+
+    assert len(asked(client(serve(slow_at_first), timeout_s=0.2, deadline_s=9), 2)) == 2
     slow = serve(lambda body, before: time.sleep(0.3) or echo(body, before))
-    with pytest.raises(InfrastructureError, match=r"no answer within 0\.05 s"):
-        answers(slow.judge(timeout_s=0.05), ASKED[:1], SEEDS[:1])
+    assert "no answer within 0.05 s (2" in refusal(client(slow, timeout_s=0.05, tries=2))
+    line = refusal(client(slow, timeout_s=0.25, deadline_s=0.1))
+    assert "no answer within 0.1 s in all (1 try" in line
+
+
+def test_a_deadline_ends_all_tries(serve):
+    server = serve(lambda body, before: (503, "busy"))
+    line = refusal(client(server, deadline_s=0.2, pause_s=0.15, tries=100))
+    assert "status 503: busy (2 tries" in line
+
+
+@pytest.mark.parametrize("text", ["drip", "never"])
+def test_an_answer_that_never_comes_or_drips_ends_at_the_deadline(serve, text):
+    over = threading.Event()
+
+    def drip():
+        for _ in range(1000):
+            yield " "
+            if over.wait(0.02):
+                return
+
+    def reply(body, before):
+        if text == "drip":
+            return 200, drip()
+        over.wait(20)
+        return None
+
+    line = refusal(client(serve(reply), timeout_s=0.15, deadline_s=0.2))
+    over.set()
+    assert "no answer within" in line
+
+
+def test_silence_amid_an_answer_is_seen(serve):
+    over = threading.Event()
+
+    def stalls():
+        yield "{"
+        over.wait(20)
+
+    server = serve(lambda body, before: (200, stalls()) if before == 0 else echo(body, before))
+    (answer,) = asked(client(server, silence_s=0.1))
+    over.set()
+    assert answer.content.endswith("re q0")
+    hung = serve(lambda body, before: (200, stalls()))
+    over.clear()
+    line = refusal(client(hung, silence_s=0.05, tries=2))
+    over.set()
+    assert "silent for 0.05 s amid its answer" in line
 
 
 def test_nobody_there():
-    judge = EndpointJudge("http://127.0.0.1:9/v1", "m", HOW, pause_s=0.001)
-    with pytest.raises(InfrastructureError, match="http://127.0.0.1:9/v1: ConnectError"):
-        answers(judge, ASKED[:1], SEEDS[:1])
-    with pytest.raises(InfrastructureError, match="no usable address"):
-        answers(EndpointJudge("http://[::1", "m", HOW, pause_s=0.001), ASKED[:1], SEEDS[:1])
+    assert "endpoint http://127.0.0.1:9/v1: ConnectError" in refusal(
+        client("http://127.0.0.1:9/v1")
+    )
+    assert "no usable address" in refusal(client("http://[::1"))
+    assert "no usable address" in refusal(client(f"http://{'a' * 70}.b/v1"))
+    secret = "http://me:secret@127.0.0.1:9/v1"
+    assert "secret" not in refusal(client(secret))
+    assert "set it anew" in refusal(client("http://127.0.0.1:9/v1", key="a\nb"))
+
+
+# ---------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
-    ("body", "answer"),
+    ("reply", "line"),
     [
-        (completion("<think>5</think> 4"), "4"),
-        (completion("4", reasoning_content="5"), "4"),
-        (completion(None, reasoning_content="5"), ""),
-        (completion("<think>never ends"), ""),
-        (completion("4", finish="length"), ""),
-        (completion([{"type": "text", "text": "4"}]), "4"),
-        (completion(""), ""),
-        (completion("\ud800 4"), "\ud800 4"),
+        ((401, "bad key"), "status 401: bad key; the key that MY_KEY gives is not the one"),
+        ((403, ""), "status 403: nothing more; the key that MY_KEY"),
+        ((418, "tea"), "refused with status 418: tea"),
+        ((302, "", {"location": "http://b/v1"}), "elsewhere, at 'http://b/v1'; name that address"),
     ],
 )
-def test_reasoning_is_removed(serve, body, answer):
-    assert answers(serve(lambda _body, before: (200, body)).judge(), ASKED[:1], [2**63 - 1]) == [
-        answer
-    ]
+def test_a_refusal_is_final(serve, reply, line):
+    server = serve(lambda body, before: reply)
+    assert line in refusal(client(server, key="k", key_name="MY_KEY"))
+    assert len(server.seen) == 1
 
 
-def test_half_a_surrogate_pair_is_sent_as_a_question_mark(serve):
+def test_a_missing_key_is_asked_for(serve):
+    server = serve(lambda body, before: (401, "who are you?"))
+    assert "it wants a key: give one by --key-env" in refusal(client(server, key_name="--key-env"))
+
+
+@pytest.mark.parametrize(
+    ("models", "line"),
+    [
+        (("a", "b"), "it serves a, b, not 'm'"),
+        (tuple("abcdefghij"), "it serves a, b, c, d, e, f, g, h and 2 more, not 'm'"),
+        (("m",), "it lists 'm', but not for chat completions"),
+        ((), "with /v1 at the end?"),
+    ],
+)
+def test_an_unknown_model_is_answered_with_those_that_are_known(serve, models, line):
+    server = serve(lambda body, before: (404, "no such model"), models)
+    assert line in refusal(client(server))
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_request_may_be_refused_alone(serve, status):
+    server = serve(lambda body, before: (status, "context\ntoo long"))
+    line = refusal(client(server), BadRequest)
+    assert f"refused a request with status {status}: context too long" in line
+    assert len(server.seen) == 1
+
+
+def test_what_waiting_cannot_change_is_not_waited_for(serve, tmp_path):
     server = serve(echo)
-    assert answers(server.judge(), [[Message("user", "a\ud800b")]], [0]) == ["re a?b"]
+    plain = server.url.replace("http:", "https:")
+    assert "does not speak TLS" in refusal(client(plain))
+    assert not server.seen
 
 
-def test_offline_grading_by_an_endpoint(serve, tmp_path, monkeypatch):
-    server = serve(
-        lambda body, before: (
-            200,
-            completion('{"score": 4}' if "because" in body["messages"][-1]["content"] else "hm"),
+def test_another_model_than_was_asked_for_is_told_once(serve):
+    lines = []
+
+    def named(name):
+        answer = json.dumps({**json.loads(completion("4")), "model": name})
+        return client(serve(lambda body, before: (200, answer)), say=lines.append)
+
+    other = named("other")
+    asked(other, 3)
+    asked(other, 3)
+    asked(named("m-2024-08-06"))
+    asked(named("m"))
+    assert len(lines) == 1 and "asked for m, it says that other answers" in lines[0]
+
+
+# ---------------------------------------------------------------- streams
+
+
+def test_a_stream_is_the_answer_in_pieces(serve):
+    def reply(body, before):
+        parts = streamed(
+            {"role": "assistant", "content": ""},
+            {"reasoning_content": "2 +"},
+            {"reasoning_content": " 2"},
+            {"content": "fo"},
+            {"content": "ur"},
+            {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "add", "arguments": ""}}]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": '{"a"'}}]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]},
         )
+        usage = {"prompt_tokens": 5, "completion_tokens": 9}
+        return 200, [": hello\n\n", *list(parts)[:-1], event({"choices": [], "usage": usage})]
+
+    server = serve(reply)
+    deltas = pieces(client(server))
+    assert [delta.content for delta in deltas if delta.content] == ["fo", "ur"]
+    assert server.seen[0]["stream"] is True
+    assert put_together(client(server)) == Answer(
+        content="four",
+        reasoning="2 + 2",
+        tool_calls=(ToolCall("add", {"a": 1}, "c"),),
+        finish_reason="stop",
+        prompt_tokens=5,
+        completion_tokens=9,
     )
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "why?"}\n')
-    (tmp_path / "replies.jsonl").write_text(
-        "".join(json.dumps({"row": 0, "text": t}) + "\n" for t in ("because", "", "no"))
-    )
-    words = [
-        "--rows",
-        tmp_path / "rows.jsonl",
-        "--replies",
-        tmp_path / "replies.jsonl",
-        "--out",
-        tmp_path / "out.jsonl",
-    ]
-    monkeypatch.setenv("LINN_TEST_KEY", "secret")
-    options = [
-        "--judge",
-        f"{server.url}#m",
-        "--option",
-        "judge.key_env=LINN_TEST_KEY",
-        "--option",
-        "judge.retries=1",
-    ]
-    code, out, err = said("grade", "preference", *words, *options)
-    assert code == 0 and "judge: 2 questions, 50.0% unreadable" in out, err
-    assert [
-        json.loads(line)["reward"] for line in (tmp_path / "out.jsonl").read_text().splitlines()
-    ] == [0.75, 0.0, 0.5]
-    assert server.headers[0]["authorization"] == "Bearer secret" and len(server.seen) == 3
-    monkeypatch.delenv("LINN_TEST_KEY")
-    assert "LINN_TEST_KEY" in refused("grade", "preference", *words, *options)
+
+
+def test_a_server_that_does_not_stream_gives_one_piece(serve):
+    call = {"id": "c", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    body = completion("four", tool_calls=[call])
+    server = serve(lambda _body, before: (200, body, {"content-type": "application/json"}))
+    answer = put_together(client(server))
+    assert answer.content == "four" and answer.tool_calls == (ToolCall("add", {"a": 1}, "c"),)
+
+
+def test_a_stream_is_tried_again_until_it_begins(serve):
+    begin = {0: (503, "busy"), 1: None, 2: (200, []), 3: (200, ["data: <html>\n\n"])}
+
+    def reply(body, before):
+        return begin[before] if before in begin else (200, streamed({"content": "four"}))
+
+    assert put_together(client(serve(reply))).content == "four"
+
+
+@pytest.mark.parametrize(
+    ("parts", "line"),
+    [
+        ([], "the stream ended before the answer"),
+        ([event({"error": {"message": "out of memory"}})], "no piece of an answer, but"),
+        (["data: [[[[\n\n"], "no piece of an answer"),
+        (["x" * (1 << 20), "x"], "a stream without an end"),
+    ],
+)
+def test_a_stream_that_breaks_off_is_no_answer(serve, parts, line):
+    begun = list(streamed({"content": "fo"}, finish=None))
+    server = serve(lambda body, before: (200, [*begun, *parts]))
+    with pytest.raises(InfrastructureError, match="broke off: ") as caught:
+        pieces(client(server))
+    assert line in str(caught.value) and len(server.seen) == 1
+
+
+def test_an_infinite_stream_ends_at_its_limit(serve):
+    def for_ever():
+        while True:
+            yield event({"choices": [{"delta": {"content": "a"}}]})
+            time.sleep(0.001)
+
+    with pytest.raises(InfrastructureError, match=r"not done within 0\.2 s"):
+        pieces(client(serve(lambda body, before: (200, for_ever())), timeout_s=0.2))
+
+
+def test_a_stream_that_is_closed_ends_the_servers_work(serve):
+    ended = threading.Event()
+
+    def for_ever():
+        try:
+            while True:
+                yield event({"choices": [{"delta": {"content": "a"}}]})
+                time.sleep(0.001)
+        finally:
+            ended.set()
+
+    server = serve(lambda body, before: (200, for_ever()))
+
+    async def first_piece() -> None:
+        async with client(server) as endpoint, aclosing(stream_of(endpoint)) as stream:
+            async for _ in stream:
+                break
+
+    asyncio.run(first_piece())
+    assert ended.wait(20)
+
+
+# ---------------------------------------------------------------- words while waiting
+
+
+def test_a_line_is_said_while_the_server_is_silent(serve):
+    lines = []
+    quick = {"q0", "q1"}
+    go_on = threading.Event()
+
+    def say(line):
+        lines.append(line)
+        go_on.set()
+
+    def reply(body, before):
+        if body["messages"][-1]["content"] not in quick:
+            go_on.wait(20)
+        return echo(body, before)
+
+    asked(client(serve(reply), name="judge", heartbeat_s=0.1, say=say, concurrency=4), 7)
+    assert "judge http://127.0.0.1:" in lines[0]
+    assert ": 2 of 7 answers, the oldest waits 0 s" in lines[0]
+
+
+def test_a_line_says_what_the_last_try_failed_of(serve):
+    lines = []
+    server = serve(lambda body, before: (503, "lo\x1b[2Jading"))
+    with pytest.raises(InfrastructureError):
+        asked(client(server, heartbeat_s=0.05, pause_s=0.04, tries=4, say=lines.append))
+    assert "(try 1: status 503: lo" in lines[0] or "(try 2: status 503: lo" in lines[0]
+
+
+def test_an_answered_server_is_not_spoken_of():
+    waits = Waits("judge", lambda line: None)
+    with waits.asked(), waits.sent():
+        assert "0 of 1 answers" in waits.line() and waits.line(least_s=60) == ""
+    assert waits.line() == ""
+    with waits.asked():
+        assert waits.line() == ""  # in the queue of a full endpoint
+
+
+# ---------------------------------------------------------------- addresses
+
+
+def test_addresses():
+    assert parse_endpoint("http://h:1/v1/#a/b") == ("http://h:1/v1", "a/b")
+    assert str(parse_endpoint("https://me:pass@h/v1#m")) == "https://h/v1#m"
+    assert parse_endpoint("runs/a@sft") is None
+    for half in (
+        "http://h:1/v1",
+        "http://#m",
+        "http://h:port/v1#m",
+        "http://h:1/v1# ",
+        "http://[#m",
+    ):
+        with pytest.raises(UserError, match="http://HOST|HOST:PORT"):
+            parse_endpoint(half)

@@ -14,7 +14,9 @@ HEAVY_ROOMS = ("engine", "scale")
 LAYERS = (
     "types errors files terminal",
     "progress stopping",
-    "recipe chat sandbox",
+    "chat sandbox",
+    "endpoint",
+    "recipe",
     "ledger checkpoints assets data engine",
     "judges",
     "domains",

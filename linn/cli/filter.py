@@ -213,10 +213,10 @@ def _template_of(source: str | None, choice: str | None) -> TemplateName | None:
     """The template of the checkpoint that is measured; None where it is no checkpoint."""
     from linn.chat.folder import template_name
     from linn.checkpoints import resolve
-    from linn.recipe.schema import endpoint_of
+    from linn.endpoint.address import parse_endpoint
 
     chosen = template_choice(choice)
-    if source is None or endpoint_of(source) is not None:
+    if source is None or parse_endpoint(source) is not None:
         if chosen is not None:
             raise UserError("--template: only a checkpoint (--from) has one")
         return None
@@ -229,18 +229,18 @@ def _solver(
     """Who answers the prompts: a checkpoint over `engine`, or an endpoint."""
     from linn.chat.codec import Codec
     from linn.checkpoints import resolve
-    from linn.judges.endpoint import EndpointJudge
+    from linn.endpoint.address import parse_endpoint
+    from linn.endpoint.client import Endpoint
     from linn.offline.difficulty import CheckpointSolver, EndpointSolver
-    from linn.recipe.schema import endpoint_of
     from linn.types import Optim
 
-    endpoint = endpoint_of(source)
+    endpoint = parse_endpoint(source)
     if endpoint is not None:
         if turns > 1:
             raise UserError(
                 f"--from {source}: an endpoint answers single-turn domains alone; give a checkpoint"
             )
-        return EndpointSolver(EndpointJudge(*endpoint, how))
+        return EndpointSolver(Endpoint(*endpoint))
     folder = resolve(source)
     codec = Codec.load(folder, template)
     engine.load(folder, Optim())

@@ -9,6 +9,7 @@ from pathlib import Path
 from linn.chat.codec import Codec
 from linn.chat.template import TemplateName
 from linn.checkpoints import resolve
+from linn.endpoint.client import Endpoint
 from linn.engine.protocol import Engine
 from linn.errors import UserError
 from linn.judges.endpoint import EndpointJudge
@@ -52,16 +53,15 @@ def _judge(
             how=how,
             retries=config.retries,
         )
-    url, model = config.endpoint
-    return EndpointJudge(
-        url,
-        model,
-        how=how,
-        retries=config.retries,
+    endpoint = Endpoint(
+        *config.endpoint,
+        key=api_key_of(config),
+        name="judge",
+        key_name=config.key_env or "key_env",
         concurrency=config.concurrency,
         timeout_s=config.timeout_s,
-        key=api_key_of(config),
     )
+    return EndpointJudge(endpoint, how, config.retries)
 
 
 def api_key_of(config: JudgeConfig) -> str | None:

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from linn.chat.codec import Codec
+from linn.chat.render import answer_of
 from linn.data.names import located
 from linn.data.rows import Lines, object_of, write_lines
 from linn.domains.base import Domain
+from linn.endpoint.client import BadRequest, Endpoint
 from linn.engine.protocol import Sampler
-from linn.errors import InfrastructureError, UserError
+from linn.errors import InfrastructureError, UserError, task_group
 from linn.files import json_line, write_jsonl
-from linn.judges.endpoint import EndpointJudge
 from linn.judges.panel import Judges
 from linn.play.credit import grouped, judged_rewards
 from linn.play.failures import check_failures
@@ -99,37 +100,44 @@ class EndpointSolver:
     It thinks as the server lets it.
     """
 
-    model: EndpointJudge
-    """Asks it, with the sampling of the measurement."""
+    model: Endpoint
+    """Answers."""
 
     async def rollouts(self, jobs: Sequence[Job], domain: Domain) -> list[Rollout]:
         """See `Solver`. Seeds are asked for; whether the server keeps to them is its own affair."""
-        conversations = [job.prompt.messages for job in jobs]
-        texts = await self.model.answer(conversations, [job.seed for job in jobs])
+        tasks = []
+        async with self.model, task_group() as group:
+            for job in jobs:
+                tasks.append(group.create_task(self._rollout(job)))
+        rollouts = [task.result() for task in tasks]
+
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(domain.workers) as pool:
             graded = [
-                loop.run_in_executor(pool, self._graded, job, text, domain)
-                for job, text in zip(jobs, texts, strict=True)
+                loop.run_in_executor(pool, self._graded, rollout, domain) for rollout in rollouts
             ]
             return await asyncio.gather(*graded)
 
-    def _graded(
-        self,
-        job: Job,
-        text: str,
-        domain: Domain,
-    ) -> Rollout:
-        rollout = Rollout(
-            prompt=job.prompt,
-            sibling=job.sibling,
-            turns=(),
-            reply=Reply(text, finished=bool(text)),
-            verdict=Verdict(0.0),
-            status="ok" if text else "truncated",
-        )
+    async def _rollout(self, job: Job) -> Rollout:
+        """One answer, not graded yet; a request that the server refuses is no wrong answer."""
+        rollout = Rollout(job.prompt, job.sibling, (), Reply(""), Verdict(0.0))
         try:
-            verdict = domain.verify(job.prompt, rollout.reply)
+            answer = await self.model.complete(
+                job.prompt.messages, job.how, job.seed, job.prompt.tools
+            )
+        except BadRequest as error:
+            return replace(rollout, status="failed", error=str(error))
+
+        if answer.is_cut_off:
+            return replace(rollout, reply=Reply("", finished=False), status="truncated")
+        message = replace(answer.message, content=answer_of(answer.content))
+        return replace(rollout, reply=Reply(message.content, messages=(message,)))
+
+    def _graded(self, rollout: Rollout, domain: Domain) -> Rollout:
+        if rollout.status == "failed":
+            return rollout
+        try:
+            verdict = domain.verify(rollout.prompt, rollout.reply)
         except InfrastructureError:
             raise
         except Exception as error:  # a bad reply is data

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
 
+from linn.endpoint.address import Address, parse_endpoint
 from linn.errors import UserError, nearest
 from linn.recipe.base import KEYS, VALUE, Config, PlainName, ValueOrKeys, short, splits_fault
 from linn.recipe.evaluation import EvaluateConfig
@@ -23,19 +23,6 @@ from linn.recipe.stages import (
     SftConfig,
     StageConfig,
 )
-
-
-def endpoint_of(model: str) -> tuple[str, str] | None:
-    """(URL, the model's name there) of `http(s)://HOST:PORT/v1#MODEL`; None for a checkpoint.
-
-    Raises UserError for half an endpoint.
-    """
-    if not model.startswith(("http://", "https://")):
-        return None
-    url, _, served = model.partition("#")
-    if not served or not urlsplit(url).hostname:
-        raise UserError(f"an endpoint is written http://HOST:PORT/v1#MODEL, found {model!r}")
-    return url, served
 
 
 class JudgeConfig(Config):
@@ -84,15 +71,15 @@ class JudgeConfig(Config):
     @classmethod
     def _check_endpoint(cls, model: str) -> str:
         try:
-            endpoint_of(model)
+            parse_endpoint(model)
         except UserError as error:
             raise ValueError(str(error)) from None
         return model
 
     @property
-    def endpoint(self) -> tuple[str, str] | None:
-        """(URL, the model's name there), or None for a checkpoint."""
-        return endpoint_of(self.model)
+    def endpoint(self) -> Address | None:
+        """Where it is served; None for a checkpoint."""
+        return parse_endpoint(self.model)
 
     @property
     def stage(self) -> str | None:
