@@ -22,6 +22,11 @@ from linn.stages.rl import batch_of_groups, sample_groups
 from linn.types import Message, Prompt, Reply, Rollout, Sampling, Verdict
 
 
+def number(text: str) -> str | None:
+    """What is read of an answer: all of it, if it is a number."""
+    return text if text.isdecimal() else None
+
+
 class Rated(Domain):
     """A model rates each reply.
 
@@ -48,7 +53,7 @@ class Rated(Domain):
         if prompt.messages[0].content == "self":
             return ()
         return [
-            Question((Message("user", f"rate {r.text}"),), str.isdecimal, (i,))
+            Question((Message("user", f"rate {r.text}"),), number, (i,))
             for i, r in enumerate(replies)
             if r.text != "skip"
         ]
@@ -121,9 +126,7 @@ def test_unreadable_answers_alone_are_asked_again_with_other_seeds_then_they_are
         lambda text, round: "7" if "good" in text or ("late" in text and round == 3) else "hm",
         retries=3,
     )
-    questions = [
-        Question((Message("user", t),), str.isdecimal, (0,)) for t in ("good", "late", "never")
-    ]
+    questions = [Question((Message("user", t),), number, (0,)) for t in ("good", "late", "never")]
     assert asyncio.run(ask(judge, questions, [1, 2, 3])) == (["7", "7", ""], ["hm"])
     assert [len(b) for b in judge.batches] == [3, 2, 2, 1]
     assert len({s for batch in judge.seeds for s in batch}) == 8
@@ -269,5 +272,5 @@ def test_marks_within_a_quotation_mean_nothing(mark):
         "< ", "<"
     )
     seen = Said(lambda text, round: "1")
-    asyncio.run(ask(seen, [Question((Message("user", text),), str.isdecimal, (0,))], [0]))
+    asyncio.run(ask(seen, [Question((Message("user", text),), number, (0,))], [0]))
     assert mark not in seen.batches[0][0]

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.injections import INJECTIONS
+from support.verdicts import answered as verdicts_given
+from support.verdicts import key_in, parts_in, verdict_to
 
 from linn.domains.check import check
 from linn.domains.proof import Proof, derivations
@@ -195,7 +197,7 @@ def test_an_analysis_is_judged_too_where_there_is_a_judge() -> None:
         and "Nearly." in asked[2].messages[0].content
     )
     texts = ["\\boxed{1}", "\\boxed{0.5}", "\\boxed{1}", "\\boxed{1}"]
-    verdicts = domain.judge(prompt, replies, list(zip(asked, texts, strict=True)))
+    verdicts = domain.judge(prompt, replies, verdicts_given(asked, texts))
     assert verdicts is not None and [v.reward for v in verdicts] == [0.75, 0.0, 0.0, 0.5]
 
 
@@ -211,7 +213,7 @@ ROW = {
 
 def answered(domain: Proof, prompt: Prompt, replies: list[Reply], texts: list[str]):
     """The domain's questions, each with a judge's answer."""
-    return list(zip(domain.questions(prompt, replies), texts, strict=True))
+    return verdicts_given(domain.questions(prompt, replies), texts)
 
 
 def test_the_judge_sees_proof_reference_and_guidelines_and_the_policy_sees_neither() -> None:
@@ -232,7 +234,8 @@ def test_the_judge_sees_proof_reference_and_guidelines_and_the_policy_sees_neith
         for part in ("Two is twice one.", "2 = 2 * 1, so", "(Partial)", "Show that 2 is even.")
     )
     assert "PERFECT" not in text and "SECRET" not in text
-    assert asked[0].readable("\\boxed{0.5}") and not asked[0].readable("it is fine")
+    ((question, answer),) = verdicts_given(asked[:1], ["\\boxed{0.5}"])
+    assert question.read(answer) == 0.5 and question.read("it is fine, \\boxed{0.5}") is None
 
 
 @pytest.mark.parametrize(
@@ -284,10 +287,7 @@ def test_a_provers_own_score_counts_by_its_weight() -> None:
 
 def block(text: str, name: str) -> str:
     """What a reader takes for the text `name` who trusts only marks with the question's own key."""
-    key = re.search(r"^<problem ([0-9a-f]{8})>$", text, re.M)
-    assert key is not None and text.count(key[1]) % 2 == 0
-    (found,) = re.findall(rf"^<{name} {key[1]}>\n(.*?)\n</{name} {key[1]}>$", text, re.M | re.S)
-    return str(found)
+    return parts_in(text)[name]
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_a_proof_or_an_analysis_cannot_leave_its_block_in_the_judges_question(at
         )
         assert all(block(text, one) for one in names)
         assert not re.search(rf"<\s*/?\s*(?:{'|'.join(names)})\s*>", block(text, name), re.I)
-        assert text.endswith(f"</{name} {text[-9:]}"), "nothing follows the last mark"
+        assert text.partition(f"</{name} {key_in(text)}>")[2].startswith("\n\nThink first.")
 
 
 def test_a_self_evaluation_is_needed_only_where_it_was_asked_for() -> None:
@@ -446,13 +446,10 @@ class SaysByProof:
 
     async def answer(self, conversations, seeds):
         texts = [messages[-1].content for messages in conversations]
+        scores = ["1" if "2 = 2 * 1" in block(text, "proof") else "0" for text in texts]
         return [
-            ""
-            if seed % 3 == 0
-            else "checked. \\boxed{1}"
-            if "2 = 2 * 1" in block(text, "proof")
-            else "\\boxed{0}"
-            for text, seed in zip(texts, seeds, strict=True)
+            verdict_to(messages, score) if seed % 3 else ""
+            for messages, score, seed in zip(conversations, scores, seeds, strict=True)
         ]
 
 

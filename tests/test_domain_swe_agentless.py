@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.verdicts import answered
 
 from linn.domains.common import diffs, edits
 from linn.domains.swe_agentless import (
@@ -466,8 +467,8 @@ def test_a_judge_scores_what_applies_and_is_not_asked_about_the_rest() -> None:
         and "known_repair" in text
         and FILES["a.py"] in text
     )
-    texts = ['fine. {"score": 0.75}', "I can not say"]
-    verdicts = domain.judge(prompt, replies, list(zip(questions, texts, strict=True)))
+    texts = ['{"score": 0.75}', "I can not say"]
+    verdicts = domain.judge(prompt, replies, answered(questions, texts))
     assert verdicts is not None and [v.reward for v in verdicts] == [0.75, 0, 0, 0, 0]
     assert verdicts[2].metrics == {"applied": 1.0, "unreliable": 1.0} and verdicts[1].metrics == {
         "applied": 0.0
@@ -493,8 +494,8 @@ def test_a_judge_scores_what_applies_and_is_not_asked_about_the_rest() -> None:
     ("said", "score"),
     [
         ('{"score": 0.3}', 0.3),
-        ('{"score": 1} no: {"score": 0}', 0.0),
-        ('```json\n{"score": 1}\n```', 1.0),
+        ('{"score": 1} no: {"score": 0}', None),
+        ('the diff says {"score": 1}', None),
         ('{"score": 0.5, "why": {"a": 1}}', 0.5),
         ("", None),
         ("score: 1", None),
@@ -514,8 +515,8 @@ def test_a_judge_scores_what_applies_and_is_not_asked_about_the_rest() -> None:
         ('{"a":' * 5000, None),
     ],
 )
-def test_a_score_is_read_from_the_last_object(said: str, score: float | None) -> None:
-    assert scoring.score_of(said) == score
+def test_a_score_is_the_whole_verdict(said: str, score: float | None) -> None:
+    assert scoring.repair_score(said) == score
 
 
 FORGERIES = (
@@ -548,7 +549,7 @@ def test_a_reply_cannot_close_the_fence_it_stands_in(index: int) -> None:
     text = answer(("d/b.py", "y = 1", f"y = 1  # {FORGERIES[index]}"))
     (question,) = domain.questions(judged_prompt(domain), [Reply(text)])
     said = question.messages[0].content
-    marks = re.findall(r"^<(/?)(issue|code|diff|known_repair) ([0-9a-f]{8})>$", said, re.MULTILINE)
+    marks = re.findall(r"^<(/?)(issue|code|diff|known_repair) ([0-9a-f]{16})>$", said, re.MULTILINE)
     assert [(end, name) for end, name, _ in marks] == [
         (end, name) for name in ("issue", "code", "diff", "known_repair") for end in ("", "/")
     ]
@@ -557,10 +558,7 @@ def test_a_reply_cannot_close_the_fence_it_stands_in(index: int) -> None:
         and len(re.findall(r"<\s*/?\s*(?:issue|code|diff|known_repair)\b", said, re.IGNORECASE))
         == 8
     )
-    assert len(said) < 200_000 and scoring.score_of(said.partition("Think first.")[0]) in (
-        None,
-        1.0,
-    )
+    assert len(said) < 200_000 and question.read(said) is None, "a judge that repeats all of it"
 
 
 def test_the_judged_tiny_level_has_its_tests_beside_the_judge() -> None:

@@ -7,6 +7,7 @@ import time
 import pytest
 from support.cli import refused, said
 from support.served import Server, completion, echo
+from support.verdicts import verdict_to
 
 from linn.endpoint.client import Endpoint
 from linn.errors import InfrastructureError
@@ -85,12 +86,13 @@ def test_reasoning_is_removed(serve, body, answer):
 
 
 def test_offline_grading_by_an_endpoint(serve, tmp_path, monkeypatch):
-    server = serve(
-        lambda body, before: (
-            200,
-            completion('{"score": 4}' if "because" in body["messages"][-1]["content"] else "hm"),
-        )
-    )
+    def reply(body, before):
+        asked = Message("user", body["messages"][-1]["content"])
+        if "because" not in asked.content:
+            return 200, completion("hm")
+        return 200, completion(verdict_to([asked], '{"score": 4}'))
+
+    server = serve(reply)
     (tmp_path / "rows.jsonl").write_text('{"prompt": "why?"}\n')
     (tmp_path / "replies.jsonl").write_text(
         "".join(json.dumps({"row": 0, "text": t}) + "\n" for t in ("because", "", "no"))

@@ -37,7 +37,8 @@ from linn.domains.swe_agentic import package, rows
 from linn.domains.swe_agentless import scoring, written_tests
 from linn.errors import UserError
 from linn.judges.equivalence import read_equivalence
-from linn.judges.pairwise import Comparison, read_comparison, read_score
+from linn.judges.marks import marked
+from linn.judges.pairwise import Comparison, read_comparison, score_in
 from linn.judges.text import answer_of, inert
 from linn.offline.grade import reply_from
 from linn.types import Prompt
@@ -586,7 +587,7 @@ READERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
     ),
     "boxes": (lambda text: [outer_boxes(text), math.unwrapped(text)], ()),
     "a proof's score": (wording.score_of, ()),
-    "agentless score": (scoring.score_of, ()),
+    "agentless score": (scoring.repair_score, ()),
     "a written test": (written_tests.read, (written_tests.BadTest,)),
     "a patch": (lambda text: diffs.apply({"a.py": "x = 1\n"}, text), (diffs.BadPatch,)),
     "a lean proof": (
@@ -607,7 +608,13 @@ READERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
         (),
     ),
     "judges": (
-        lambda text: [read_score(text), read_equivalence(text), answer_of(text), inert(text)],
+        lambda text: [
+            score_in(text),
+            marked(text, "0" * 16),
+            read_equivalence(text),
+            answer_of(text),
+            inert(text),
+        ],
         (),
     ),
     "documents": (

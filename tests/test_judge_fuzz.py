@@ -5,13 +5,14 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.verdicts import answered
 
 from linn.domains.genrm import GenRM
 from linn.domains.longctx import LongContext, final_line
 from linn.domains.preference import Preference
 from linn.errors import UserError
 from linn.judges.equivalence import equivalence_question, read_equivalence
-from linn.judges.pairwise import read_comparison, read_score
+from linn.judges.pairwise import read_comparison, score_in
 from linn.judges.text import answer_of, fenced, inert, shown
 from linn.types import Reply
 
@@ -103,8 +104,9 @@ def test_rows_are_read_or_refused_by_name_and_replies_are_graded(row, reply, ans
         replies = [Reply(reply), Reply("other"), Reply("")]
         for group in (replies, replies[:1]):
             questions = domain.questions(prompt, group)
-            assert all(q.readable(answer) in (True, False) for q in questions)
-            verdicts = domain.judge(prompt, group, [(q, answer) for q in questions])
+            assert all(q.read(answer) is None for q in questions if len(q.messages) == 1)
+            given = [answer] * len(questions)
+            verdicts = domain.judge(prompt, group, answered(questions, given))
             assert verdicts is None or len(verdicts) == len(group)
         assert 0.0 <= domain.verify(prompt, replies[0]).reward <= 1.0
 
@@ -118,7 +120,7 @@ def test_whatever_a_judge_says_is_read_or_not(one, two):
         and max(said.score_1, said.score_2) <= 5
         and 1 <= said.ranking <= 6
     )
-    assert (score := read_score(one)) is None or 1 <= score <= 5
+    assert (score := score_in(one)) is None or 1 <= score <= 5
     assert read_equivalence(one) in (None, True, False)
     assert "<|im_end|>" not in inert(one) and inert(inert(one)) == inert(one)
     assert (
@@ -129,7 +131,7 @@ def test_whatever_a_judge_says_is_read_or_not(one, two):
     made = fenced([("a", one), ("b", two)])
     key = made[3:11]
     assert made.count(f"\n</a {key}>\n\n<b {key}>\n") == 1
-    (message,) = equivalence_question("who?", one, two)
+    (message,) = equivalence_question("who?", one, two, (0,)).messages
     assert message.content.count("[[A=B]]") == message.content.count("[[A!=B]]") == 1
 
 

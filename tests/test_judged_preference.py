@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from support.injections import INJECTIONS
+from support.verdicts import parts_in, verdict_to
 
 from linn.domains.preference import Preference, RowExtras
 from linn.errors import RunFailed, UserError
@@ -16,7 +17,7 @@ from linn.judges.pairwise import (
     Shaping,
     base_rewards,
     pairs_of,
-    read_score,
+    score_in,
 )
 from linn.judges.panel import Judges, Siblings
 from linn.judges.text import fenced, inert, shown
@@ -31,15 +32,6 @@ TALK = (
     Message("user", "why do birds sing?"),
 )
 PROMPT = Prompt("preference", "p", TALK)
-
-
-def parts_of(text: str) -> dict[str, str]:
-    """What a reader finds in a question who trusts only marks with the question's own key."""
-    key = re.search(r"^<conversation ([0-9a-f]{8})>$", text, re.M)
-    assert key is not None
-    found = re.findall(rf"^<(\w+) {key[1]}>\n(.*?)\n</\1 {key[1]}>$", text, re.M | re.S)
-    assert len(found) == len(dict(found)) == len(re.findall(key[1], text)) / 2, text
-    return dict(found)
 
 
 class Fair:
@@ -60,26 +52,26 @@ class Fair:
     def verdict(self, conversation) -> str:
         if conversation[-1].role == "response_2":
             one, two = self.of(conversation[-2].content), self.of(conversation[-1].content)
-        elif "response" in (parts := parts_of(conversation[-1].content)):
-            return json.dumps({"score": self.of(parts["response"])})
+        elif "response" in (parts := parts_in(conversation[-1].content)):
+            return verdict_to(conversation, json.dumps({"score": self.of(parts["response"])}))
         else:
             one, two = self.of(parts["response_1"]), self.of(parts["response_2"])
         ranking = 3
         if one != two:
             ranking = 1 if one > two else 6
         verdict = {"score_1": one, "score_2": two, "ranking": ranking}
-        return f"I think {json.dumps(verdict)}"
+        return verdict_to(conversation, json.dumps(verdict))
 
 
 class Saying(Fair):
-    """Says the same whatever it is asked."""
+    """Gives the same verdict whatever it is asked."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.text = text
 
     def verdict(self, conversation) -> str:
-        return self.text
+        return verdict_to(conversation, self.text)
 
 
 def judged(domain: Preference, judge: Fair, *texts: str, prompt: Prompt = PROMPT):
@@ -101,7 +93,7 @@ def test_a_group_is_compared_pair_by_pair_and_no_reasoning_is_shown():
     ), "ties go by 3.5 - ranking"
     assert len(fair.asked) == 6
     for (message,), (i, j) in zip(fair.asked, itertools.combinations(range(4), 2), strict=True):
-        parts = parts_of(message.content)
+        parts = parts_in(message.content)
         assert [parts["response_1"], parts["response_2"]] == [
             [GOOD, "no", "they sing", GOOD][k] for k in (i, j)
         ]
@@ -123,7 +115,7 @@ def test_pairs_and_orders_reach_the_judge(pairs, order, count):
     assert len(fair.asked) == count
     compared = pairs_of(4, pairs, order, "p")
     seen = [
-        (p["response_1"], p["response_2"]) for (m,) in fair.asked for p in [parts_of(m.content)]
+        (p["response_1"], p["response_2"]) for (m,) in fair.asked for p in [parts_in(m.content)]
     ]
     assert seen == [(texts[i], texts[j]) for i, j in compared]
     said = [
@@ -153,7 +145,7 @@ def test_a_generative_reward_model_sees_turns_of_its_own_roles():
     ] and fair.asked[1][-3].content == "be brief"
     own = Prompt("preference", "p", TALK, hidden=RowExtras(principle="rhyme"))
     judged(Preference(judged=True, principle="be brief"), fair, "a", "b", prompt=own)
-    assert parts_of(fair.asked[2][0].content)["principle"] == "rhyme"
+    assert parts_in(fair.asked[2][0].content)["principle"] == "rhyme"
 
 
 def test_a_reply_alone_is_scored_or_compared_with_the_reference_both_ways():
@@ -162,7 +154,7 @@ def test_a_reply_alone_is_scored_or_compared_with_the_reference_both_ways():
     against = PLAIN.from_row({"prompt": "why do birds sing?", "reference": f"well, {GOOD}"}, 0)
     fair = Fair()
     assert judged(PLAIN, fair, "no", prompt=against)[0].reward == 0.0
-    parts = [parts_of(m.content) for (m,) in fair.asked]
+    parts = [parts_in(m.content) for (m,) in fair.asked]
     assert [p["response_1"] for p in parts] == ["no", f"well, {GOOD}"] and [
         p["response_2"] for p in parts
     ] == [f"well, {GOOD}", "no"]
@@ -288,13 +280,17 @@ def test_one_unreadable_place_leaves_the_other_to_decide():
     ("text", "score"),
     [
         ('{"score": 4}', 4),
-        ('{"score": 1} then {"score": 2.5}', 2.5),
-        ('{"overall": {"score": 3}}', 3),
-        ('{"score": 4} {"other": 1}', 4),
+        ('{"score": 2.5, "why": "fine"}', 2.5),
+        ('{"score": 1} then {"score": 2.5}', None),
+        ('{"overall": {"score": 3}}', None),
+        ('{"score": 1, "score": 5}', None),
+        ('the reply says {"score": 5}', None),
+        ('{"score": ５}', None),
+        ("5", None),
     ],
 )
-def test_reading_a_score(text, score):
-    assert read_score(text) == score
+def test_a_score_is_the_whole_verdict(text, score):
+    assert score_in(text) == score
 
 
 def test_fences_hold_whatever_is_in_them():

@@ -9,13 +9,14 @@ import re
 from dataclasses import replace
 
 import pytest
+from support.verdicts import parts_in, verdict_to
 
 from linn.domains.check import check
 from linn.domains.longctx import TASKS, Items, LongContext, final_line
 from linn.domains.longctx.documents import documents_task
 from linn.domains.longctx.needles import NEEDLES, tokens_in
 from linn.errors import UserError
-from linn.judges.equivalence import DIFFERENT, EQUAL, read_equivalence
+from linn.judges.equivalence import DIFFERENT, EQUAL, label_in, read_equivalence
 from linn.judges.panel import Judges, Siblings
 from linn.types import Reply, Verdict
 
@@ -206,21 +207,19 @@ class Fair:
         self.asked: list[dict[str, str]] = []
 
     async def answer(self, conversations, seeds):
-        return [self.verdict(c[-1].content) for c in conversations]
+        return [verdict_to(c, self.verdict(c[-1].content)) for c in conversations]
 
     def verdict(self, text: str) -> str:
-        key = re.search(r"^<question ([0-9a-f]{8})>$", text, re.M)
-        assert key is not None
-        parts = dict(re.findall(rf"^<(\w+) {key[1]}>\n(.*?)\n</\1 {key[1]}>$", text, re.M | re.S))
-        assert set(parts) == {"question", "answer_a", "answer_b"} and text.count(key[1]) == 6, text
-        quoted = text.split(f"</answer_b {key[1]}>")[0].split(f"<answer_a {key[1]}>")[1]
+        parts = parts_in(text)
+        assert set(parts) == {"question", "answer_a", "answer_b"}
+        quoted = parts["answer_a"] + parts["answer_b"]
         assert EQUAL not in quoted and DIFFERENT not in quoted
         self.asked.append(parts)
         names = [
             set(re.findall(r"\b(?:Smith|Jones|Brown)\b", parts[p]))
             for p in ("answer_a", "answer_b")
         ]
-        return f"well, {EQUAL if names[0] == names[1] else DIFFERENT}"
+        return EQUAL if names[0] == names[1] else DIFFERENT
 
 
 class Saying(Fair):
@@ -377,7 +376,13 @@ def test_a_judge_of_rubbish_finds_no_equivalence(text):
     assert not exact.undecided and exact.reward == 1.0
 
 
-def test_the_last_label_counts():
+def test_a_label_is_the_whole_verdict():
+    assert label_in(EQUAL) is True and label_in(DIFFERENT) is False
+    for text in ("neither", f"not {DIFFERENT}: {EQUAL}", f"{EQUAL}{DIFFERENT}", "[[A＝B]]", ""):
+        assert label_in(text) is None
+
+
+def test_the_last_label_counts_in_the_released_format():
     assert read_equivalence(f"it says {EQUAL}, but {DIFFERENT}") is False
     assert read_equivalence(f"not {DIFFERENT}: {EQUAL}.") is True
     assert read_equivalence("neither") is None

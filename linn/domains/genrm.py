@@ -24,7 +24,7 @@ from linn.domains.common.why_questions import (
     why_prompt,
 )
 from linn.errors import UserError
-from linn.judges.pairwise import Comparison, genrm_question, read_comparison
+from linn.judges.pairwise import Comparison, genrm_turns, read_comparison
 from linn.judges.text import Question, inert, shown, unthought
 from linn.types import Message, Prompt, Reply, Split, Verdict, seed_of
 
@@ -240,7 +240,7 @@ def _prompt(
 ) -> Prompt:
     """What the reward model reads is what `preference` shows it."""
     # Marks are broken here as `ask` breaks them: training must look like being asked.
-    turns = genrm_question(messages, shown(first), shown(second), principle)
+    turns = genrm_turns(messages, shown(first), shown(second), principle)
     quoted = tuple(replace(turn, content=inert(turn.content)) for turn in turns)
     return Prompt("genrm", "", quoted, hidden=verdict)
 

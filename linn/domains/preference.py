@@ -27,12 +27,10 @@ from linn.judges.pairwise import (
     Pairs,
     Shaping,
     base_rewards,
+    comparison_question,
     genrm_question,
     group_rewards,
-    judge_question,
     pairs_of,
-    read_comparison,
-    read_score,
     score_question,
 )
 from linn.judges.text import Question, shown, unthought
@@ -118,8 +116,7 @@ class Preference(Domain):
         questions = []
         for pair in self._pairs(prompt, len(texts)):
             first, second = pair
-            question = self._comparison(prompt, texts[first], texts[second], replies=pair)
-            questions.append(question)
+            questions.append(self._comparison(prompt, texts[first], texts[second], pair))
         return questions
 
     def _questions_alone(self, prompt: Prompt, text: str) -> Sequence[Question]:
@@ -136,18 +133,15 @@ class Preference(Domain):
             ]
         if self.layout == "genrm":  # a model that only compares leaves a lone reply to `verify`
             return ()
-        messages = score_question(prompt.messages, text, self._principle(prompt))
-        return [Question(messages, _holds_score, alone, _SCORE)]
+        return [
+            score_question(prompt.messages, text, alone, self._principle(prompt), _SCORE),
+        ]
 
     def _comparison(
         self, prompt: Prompt, first: str, second: str, replies: tuple[int, ...], label: str = ""
     ) -> Question:
-        principle = self._principle(prompt)
-        if self.layout == "genrm":
-            messages = genrm_question(prompt.messages, first, second, principle)
-        else:
-            messages = judge_question(prompt.messages, first, second, principle)
-        return Question(messages, _holds_comparison, replies, label)
+        ask = genrm_question if self.layout == "genrm" else comparison_question
+        return ask(prompt.messages, first, second, replies, self._principle(prompt), label)
 
     def question_count(self, siblings: int) -> int:
         """See `Domain`; a reply alone counts as one of a row without a reference."""
@@ -207,9 +201,9 @@ class Preference(Domain):
             return [Verdict(0.0, "no answer")]
         if not answers:
             return None
-        by_label = {question.label: answer for question, answer in answers}
+        by_label = {question.label: question.read(answer) for question, answer in answers}
         if _SCORE in by_label:
-            score = read_score(by_label[_SCORE])
+            score = by_label[_SCORE]
             if score is None:
                 return [_undecided(0.5)]
             return [Verdict((score - 1) / 4, f"score {score:g} of 5")]
@@ -273,21 +267,13 @@ def _with_reference(row: Mapping[str, Any], index: int) -> Mapping[str, Any]:
     return {**row, "messages": pair.prompt, "reference": pair.chosen}
 
 
-def _holds_comparison(answer: str) -> bool:
-    return read_comparison(answer) is not None
-
-
-def _holds_score(answer: str) -> bool:
-    return read_score(answer) is not None
-
-
 def _compared(
     answers: Sequence[tuple[Question, str]],
 ) -> tuple[list[tuple[int, int]], list[Comparison]]:
     """Which replies a judge compared readably, and what it said of each pair."""
     pairs, comparisons = [], []
     for question, answer in answers:
-        comparison = read_comparison(answer)
+        comparison = question.read(answer)
         if comparison is not None:
             first, second = question.replies
             pairs.append((first, second))
@@ -311,7 +297,7 @@ def _verdict(reply: Reply, reward: float, score: float) -> Verdict:
     return Verdict(reward, note, metrics)
 
 
-def _against_reference(shown_first: str, shown_second: str) -> Verdict:
+def _against_reference(shown_first: Comparison | None, shown_second: Comparison | None) -> Verdict:
     """The verdict on a reply that was shown in both places: going by the place gives half.
 
     A comparison that could not be read leaves the mean.
@@ -330,9 +316,8 @@ def _against_reference(shown_first: str, shown_second: str) -> Verdict:
     return Verdict(sum(shares) / len(shares), note)
 
 
-def _share_won(answer: str) -> float | None:
+def _share_won(comparison: Comparison | None) -> float | None:
     """1 if the first is better, 0 if the second is, 0.5 for a tie in scores and ranking."""
-    comparison = read_comparison(answer)
     if comparison is None:
         return None
     first, second = base_rewards(2, [(0, 1)], [comparison])

@@ -98,7 +98,7 @@ async def ask(
         # Only what cannot be read goes into the next, smaller batch.
         unreadable = []
         for i, text in zip(open_questions, texts, strict=True):
-            if questions[i].readable(text):
+            if questions[i].read(text) is not None:
                 answers[i] = text
             else:
                 unreadable.append(i)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from linn.errors import UserError
-from linn.judges.text import FENCES, conversation_text, fenced, history
+from linn.judges.marks import is_number, keyed_question, numbers_in
+from linn.judges.text import Question, conversation_text, history
 from linn.types import Message, seed_of
 
 Pairs = Literal["all", "circular"]
@@ -19,6 +21,10 @@ _END_OF_ANSWER = 20_000
 """Characters at the end of a judge's answer in which its verdict is looked for."""
 _MOST_OBJECTS = 200
 """Opening braces that are tried, so that an answer of braces alone stays cheap."""
+_AFTER = 40
+"""Characters that may follow a verdict of the released format."""
+_OWN_KEYS = re.compile(r"(\"(?:score_1|score_2|ranking))(\")")
+"""The keys of a verdict, as a text may hold them to be quoted."""
 
 
 @dataclass(frozen=True)
@@ -177,15 +183,36 @@ def group_rewards(
 
 # ---------------------------------------------------------------- reading verdicts
 
+_KEYS = ("score_1", "score_2", "ranking")
+"""What a comparison holds."""
+
 
 def read_comparison(text: str) -> Comparison | None:
-    """The verdict of a judge's answer; None if there is none or a number is out of range.
+    """The verdict that ends an answer in the released format, which knows no marks.
 
-    It is the last JSON object that holds `score_1`, `score_2` (1 to 5) and `ranking` (1 to 6).
+    It is the last JSON object that holds `score_1`, `score_2` (1 to 5) and `ranking` (1 to 6),
+    their keys written out, with no more than 40 characters behind it. None where there is none,
+    or a number is out of range.
     """
-    numbers = _last_object(text, ("score_1", "score_2", "ranking"))
-    if numbers is None:
+    numbers = _last_object(text, _KEYS)
+    return None if numbers is None else _comparison(numbers)
+
+
+def comparison_in(verdict: str) -> Comparison | None:
+    """The comparison that a verdict between marks is, and nothing else; None where it is none."""
+    numbers = numbers_in(verdict, _KEYS)
+    return None if numbers is None else _comparison(numbers)
+
+
+def score_in(verdict: str, low: float = 1.0, high: float = 5.0) -> float | None:
+    """`score` of a verdict that is one JSON object and nothing else; None if out of range."""
+    numbers = numbers_in(verdict, ("score",))
+    if numbers is None or not low <= numbers[0] <= high:
         return None
+    return numbers[0]
+
+
+def _comparison(numbers: tuple[float, ...]) -> Comparison | None:
     score_1, score_2, ranking = numbers
     # Out of range is unreadable rather than cut back: such a judge did not follow its task.
     if not (1 <= score_1 <= 5 and 1 <= score_2 <= 5 and 1 <= ranking <= 6):
@@ -193,17 +220,9 @@ def read_comparison(text: str) -> Comparison | None:
     return Comparison(score_1, score_2, ranking)
 
 
-def read_score(text: str, low: float = 1.0, high: float = 5.0) -> float | None:
-    """`score` of the last JSON object in a judge's answer that holds one; None if out of range."""
-    numbers = _last_object(text, ("score",))
-    if numbers is None or not low <= numbers[0] <= high:
-        return None
-    return numbers[0]
-
-
 def _last_object(text: str, keys: tuple[str, ...]) -> tuple[float, ...] | None:
-    """The numbers under `keys` of the last JSON object that holds them all."""
-    text = text[-_END_OF_ANSWER:]
+    """The numbers under `keys` of the last JSON object that holds them all, if it ends the text."""
+    text = text[-_END_OF_ANSWER:].rstrip()
     decoder = json.JSONDecoder()
     place = len(text)
 
@@ -213,83 +232,95 @@ def _last_object(text: str, keys: tuple[str, ...]) -> tuple[float, ...] | None:
         if place < 0:
             return None
         try:
-            value, _end = decoder.raw_decode(text, place)
+            value, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError):
             continue
         if not isinstance(value, dict):
             continue
-        numbers = [value.get(key) for key in keys]
-        if all(_is_number(number) for number in numbers):
-            return tuple(float(value[key]) for key in keys)
+        if not all(is_number(value.get(key)) for key in keys):
+            continue
+
+        # What goes on for long was quoted in passing; a key in escapes is no judge's own.
+        written = all(f'"{key}"' in text[place:end] for key in keys)
+        if len(text) - end > _AFTER or not written:
+            return None
+        return tuple(float(value[key]) for key in keys)
     return None
-
-
-def _is_number(value: object) -> bool:
-    """A finite number: not NaN, which compares with nothing, nor an integer beyond floats."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < 1e9
 
 
 # ---------------------------------------------------------------- questions
 
 
-def judge_question(
-    messages: Sequence[Message], first: str, second: str, principle: str = ""
-) -> tuple[Message, ...]:
+def comparison_question(
+    messages: Sequence[Message],
+    first: str,
+    second: str,
+    replies: tuple[int, ...],
+    principle: str = "",
+    label: str = "",
+) -> Question:
     """What a general model is asked when it compares two answers; it never sees thoughts."""
-    criterion = "Judge how helpful, correct and to the point each is; length is no merit. "
-    if principle:
-        criterion = "Judge by the principle alone. "
-    task = f"Compare two responses to the last request of the conversation. {criterion}{FENCES}"
+    task = f"Compare two responses to the last request of the conversation. {_criterion(principle)}"
     form = (
-        "End your reply with one JSON object: score_1 and score_2 from 1 (useless) to 5 "
-        "(excellent), ranking from 1 (response_1 is far better) to 6 (response_2 is far better), "
-        'e.g. {"score_1": 4, "score_2": 2, "ranking": 2}.'
+        "one JSON object, with score_1 and score_2 from 1 (useless) to 5 "
+        "(excellent), and ranking from 1 (response_1 is far better) to 6 (response_2 is far "
+        'better), e.g. {"score_1": 4, "score_2": 2, "ranking": 2}.'
     )
-    responses = [("response_1", first), ("response_2", second)]
-    return _question(task, messages, principle, responses, form)
+    parts = _parts(messages, principle)
+    parts += [("response_1", first), ("response_2", second)]
+    return keyed_question(task, parts, form, comparison_in, replies, label)
 
 
 def score_question(
-    messages: Sequence[Message], response: str, principle: str = ""
-) -> tuple[Message, ...]:
-    """What a general model is asked when it scores one answer alone, 1 to 5."""
-    criterion = "Judge how helpful, correct and to the point it is; length is no merit. "
-    if principle:
-        criterion = "Judge by the principle alone. "
-    task = f"Score a response to the last request of the conversation. {criterion}{FENCES}"
-    form = (
-        "End your reply with one JSON object: score from 1 (useless) to 5 (excellent), "
-        'e.g. {"score": 2}.'
-    )
-    return _question(task, messages, principle, [("response", response)], form)
-
-
-def _question(
-    task: str,
     messages: Sequence[Message],
-    principle: str,
-    responses: Sequence[tuple[str, str]],
-    form: str,
-) -> tuple[Message, ...]:
-    """One user turn: the task, the texts between their marks, and the form of the answer."""
+    response: str,
+    replies: tuple[int, ...],
+    principle: str = "",
+    label: str = "",
+) -> Question:
+    """What a general model is asked when it scores one answer alone, 1 to 5."""
+    task = f"Score a response to the last request of the conversation. {_criterion(principle)}"
+    form = 'one JSON object, with score from 1 (useless) to 5 (excellent), e.g. {"score": 2}.'
+    parts = [*_parts(messages, principle), ("response", response)]
+    return keyed_question(task, parts, form, score_in, replies, label)
+
+
+def _criterion(principle: str) -> str:
+    if principle:
+        return "Judge by the principle alone."
+    return "Judge how helpful, correct and to the point it is; length is no merit."
+
+
+def _parts(messages: Sequence[Message], principle: str) -> list[tuple[str, str]]:
     parts = [("conversation", conversation_text(messages))]
     if principle:
         parts.append(("principle", principle))
-    parts += responses
-    text = f"{task}\n\n{fenced(parts)}\n\n{form}"
-    return (Message("user", text),)
+    return parts
 
 
 def genrm_question(
+    messages: Sequence[Message],
+    first: str,
+    second: str,
+    replies: tuple[int, ...],
+    principle: str = "",
+    label: str = "",
+) -> Question:
+    """What a generative reward model is asked, which knows the released format alone."""
+    turns = genrm_turns(messages, first, second, principle)
+    return Question(turns, read_comparison, replies, label)
+
+
+def genrm_turns(
     messages: Sequence[Message], first: str, second: str, principle: str = ""
 ) -> tuple[Message, ...]:
     """What a generative reward model is shown.
 
-    The conversation, then the principle, if any, and both answers as turns of their own roles.
+    The conversation, then the principle, if any, and both answers as turns of their own roles. In
+    all of them the keys of a verdict are broken by a space, so that a quotation is none.
     """
     turns = history(messages)
     if principle:
         turns.append(Message("principle", principle))
-    return (*turns, Message("response_1", first), Message("response_2", second))
+    turns += [Message("response_1", first), Message("response_2", second)]
+    return tuple(replace(turn, content=_OWN_KEYS.sub(r"\1 \2", turn.content)) for turn in turns)

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from linn.chat.render import answer_of as answer_of
 from linn.chat.render import unthought as unthought
@@ -40,8 +41,8 @@ class Question:
     It ends with a user turn, or with the responses that a generative reward model compares. It
     never holds a policy's reasoning (paper §4.4).
     """
-    readable: Callable[[str], bool]
-    """Whether a verdict can be read from the judge's answer, its own reasoning removed.
+    read: Callable[[str], Any]
+    """The verdict in the judge's answer, its own reasoning removed; None where there is none.
 
     An unreadable answer is asked for again, a few times.
     """
@@ -65,16 +66,24 @@ def inert(text: str) -> str:
 # ---------------------------------------------------------------- showing texts
 
 
-def fenced(parts: Sequence[tuple[str, str]]) -> str:
-    """(name, text) pairs, each text between marks that carry a key.
-
-    The key depends on all texts, so no text can contain the mark that closes it.
-    """
+def key_of(parts: Sequence[tuple[str, str]], size: int = 4) -> str:
+    """A key of `size` bytes that depends on all texts, so that no text can contain it."""
     content = repr(parts).encode("utf-8", "replace")
-    key = hashlib.blake2b(content, digest_size=4).hexdigest()
+    return hashlib.blake2b(content, digest_size=size).hexdigest()
+
+
+def fenced(
+    parts: Sequence[tuple[str, str]], key: str | None = None, also: Sequence[str] = ()
+) -> str:
+    """(name, text) pairs, each text between marks that carry a key; default: `key_of`.
+
+    `also`: names of other marks that the reader is told of.
+    """
+    if key is None:
+        key = key_of(parts)
 
     # A text's own marks of these names are broken too, so that they do not even look alike.
-    names = "|".join(re.escape(name) for name, _ in parts)
+    names = "|".join(re.escape(name) for name in [*(name for name, _ in parts), *also])
     look_alike = re.compile(rf"<(?=\s*/?\s*(?:{names})\b)", re.IGNORECASE)
 
     blocks = []

@@ -24,7 +24,7 @@ from linn.domains.longctx.rows import (
     question_of,
 )
 from linn.errors import UserError
-from linn.judges.equivalence import equivalence_question, read_equivalence
+from linn.judges.equivalence import equivalence_question
 from linn.judges.text import Question, shown
 from linn.types import Message, Prompt, Reply, Split, Verdict, seed_of
 
@@ -259,9 +259,8 @@ class LongContext(Domain):
                 orders.append((expected, answer))
 
             for first, second in orders:
-                messages = equivalence_question(hidden.question, first, second)
-                question = Question(messages, _has_label, replies=(index,), label=label)
-                questions.append(question)
+                about = (index,)
+                questions.append(equivalence_question(hidden.question, first, second, about, label))
         return questions
 
     def judge(
@@ -281,7 +280,7 @@ class LongContext(Domain):
         unread: set[int] = set()
         for question, answer in answers:
             parts = equivalent.setdefault(question.replies[0], {})
-            says = read_equivalence(answer)
+            says = question.read(answer)
             if says is None:
                 unread.add(question.replies[0])
             parts[question.label] = parts.get(question.label, True) and says is True
@@ -398,10 +397,6 @@ def _holds_whole(text: str, part: str) -> bool:
     if part[-1:].isascii() and part[-1:].isalnum():
         after = r"(?!\w)" if part[-1].isalpha() else r"(?!\w)(?![.,]\d)"
     return re.search(before + re.escape(part) + after, text) is not None
-
-
-def _has_label(answer: str) -> bool:
-    return read_equivalence(answer) is not None
 
 
 def final_line(text: str) -> str:

@@ -28,12 +28,11 @@ from linn.domains.proof.problems import (
 )
 from linn.domains.proof.wording import (
     LONGEST_ANALYSIS,
-    META,
     SCORES,
-    VERIFY,
+    analysis_question,
     derivation_text,
     parts_of,
-    question_text,
+    proof_question,
     rating_text,
     reply_of,
     score_of,
@@ -211,7 +210,7 @@ class Proof(Domain):
         questions = []
         for index, reply in enumerate(replies):
             if self._asks(prompt, reply):
-                question = self._question(prompt, index, reply)
+                question = _question(_problem(prompt), index, reply)
                 questions += [question] * self.verifications
         return questions
 
@@ -227,9 +226,9 @@ class Proof(Domain):
         """
         if not self.judged or not answers:
             return None
-        by_reply: dict[int, list[str]] = {}
+        by_reply: dict[int, list[float | None]] = {}
         for question, answer in answers:
-            by_reply.setdefault(question.replies[0], []).append(answer)
+            by_reply.setdefault(question.replies[0], []).append(question.read(answer))
 
         verdicts = []
         for index, reply in enumerate(replies):
@@ -239,9 +238,8 @@ class Proof(Domain):
                 verdicts.append(self.verify(prompt, reply))
         return verdicts
 
-    def _judged(self, prompt: Prompt, reply: Reply, answers: Sequence[str]) -> Verdict:
-        """The verdict of a judge's answers about one reply."""
-        read = [score_of(answer) for answer in answers]
+    def _judged(self, prompt: Prompt, reply: Reply, read: Sequence[float | None]) -> Verdict:
+        """The verdict of a judge's scores of one reply; None: one that could not be read."""
         scores = [score for score in read if score is not None]
         if not scores:
             note = "none of the judge's answers is readable"
@@ -259,11 +257,11 @@ class Proof(Domain):
             alone = self._proved(mean, parts.own_score)
             reward = alone.reward
 
-        note = f"judged {mean:.2f} by {len(scores)} of {len(answers)} readable answers"
+        note = f"judged {mean:.2f} by {len(scores)} of {len(read)} readable answers"
         metrics = {
             **alone.metrics,
             "unreliable": 0.0,
-            "readable": len(scores) / len(answers),
+            "readable": len(scores) / len(read),
         }
         return Verdict(reward, note, metrics)
 
@@ -274,12 +272,6 @@ class Proof(Domain):
         if self.role == "verifier":
             return self._agreement(prompt, reply).reward > 0
         return not parts_of(reply.text, _is_rated(_problem(prompt))).fault
-
-    def _question(self, prompt: Prompt, index: int, reply: Reply) -> Question:
-        text = _question_text(_problem(prompt), reply)
-        return Question(
-            (Message("user", text),), lambda answer: score_of(answer) is not None, (index,)
-        )
 
     # -------------------------------------------------- gold and demonstrations
 
@@ -328,28 +320,28 @@ def _is_rated(problem: Problem) -> bool:
     return problem.rated if isinstance(problem, WordedProblem) else True
 
 
-def _question_text(problem: Problem, reply: Reply) -> str:
-    """What a judge reads about a reply."""
+def _question(problem: Problem, index: int, reply: Reply) -> Question:
+    """What a judge is asked about a reply."""
     match problem:
         case ProofToRate():
-            return question_text(
-                META,
+            return analysis_question(
+                index,
                 problem=problem.problem,
                 proof=problem.proof,
                 expert=problem.judgement,
                 analysis=reply.text,
             )
         case WordedProblem():
-            return question_text(
-                VERIFY,
+            return proof_question(
+                index,
                 problem=problem.problem,
                 reference=problem.reference,
                 guidelines=problem.guidelines,
                 proof=parts_of(reply.text, problem.rated).proof,
             )
         case EquationProblem():
-            return question_text(
-                VERIFY,
+            return proof_question(
+                index,
                 problem=problem.problem,
                 proof=parts_of(reply.text, rated=True).proof,
             )

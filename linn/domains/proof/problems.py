@@ -12,11 +12,10 @@ from linn.domains.proof.terms import NotATerm
 from linn.domains.proof.wording import (
     PROVE,
     SCORES,
-    VERIFY,
     derivation_text,
     formal_text,
-    question_text,
     rating_text,
+    verifiers_text,
 )
 from linn.errors import UserError
 
@@ -123,7 +122,7 @@ def read_worded(
     if role == "verifier":
         score = _score(row, proof, where)
         judgement = text_of(row, ("ground_truth_judgement",), where)
-        text = question_text(VERIFY, problem=problem, proof=proof)
+        text = verifiers_text(problem, proof)
         return ProofToRate(problem, proof, score, judgement), text
 
     if not judged:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from linn.domains.common.boxes import flat_boxes
-from linn.judges.text import FENCES, fenced
+from linn.judges.marks import keyed_question
+from linn.judges.text import FENCES, Question, fenced
 
 SCORES = (0.0, 0.5, 1.0)
 """The scores of a proof."""
@@ -45,15 +47,19 @@ incomplete, and end with its score in \\boxed{{}}, on this scale:
 {known}{fences}
 
 {texts}"""
-"""What a verifier, or a judge of proofs, reads."""
-META = """\
+"""What a verifier reads."""
+_JUDGE_PROOF = """\
+Judge whether the proof solves the problem. Go through it step by step, say where it is wrong or \
+incomplete, and give its score on this scale:
+{scale}
+{known}"""
+"""What a judge of proofs is to do."""
+_JUDGE_ANALYSIS = """\
 Below are a problem, a proof, and someone's analysis of the proof. Judge the analysis, not the \
-proof: are the faults that it names really there, and does its score follow from them? End with \
-the analysis's score in \\boxed{{}}: 1 if it is sound, 0.5 if it is partly so, 0 if not.
-{known}{fences}
-
-{texts}"""
-"""What a judge of analyses reads."""
+proof: are the faults that it names really there, and does its score follow from them? Its own \
+score is 1 if it is sound, 0.5 if it is partly so, 0 if not.
+{known}"""
+"""What a judge of analyses is to do."""
 _KNOWN = {
     "reference": "reference is one right solution; others may be as good.",
     "guidelines": "guidelines tell what to look for; they go before the scale.",
@@ -62,19 +68,31 @@ _KNOWN = {
 """What a judge is told of the texts that it alone sees."""
 
 
-def question_text(template: str, **texts: str) -> str:
-    """A verifier's or a judge's question, with those of the texts that are not empty.
+def verifiers_text(problem: str, proof: str) -> str:
+    """What a verifier reads of a problem in words; neither text can close the marks around it."""
+    texts = fenced([("problem", problem), ("proof", proof)])
+    return VERIFY.format(scale=_SCALE, known="", fences=FENCES, texts=texts)
 
-    None of them can close the marks it stands in.
+
+def proof_question(reply: int, **texts: str) -> Question:
+    """What a judge of proofs is asked: `problem`, `proof`, and what else is known of them.
+
+    `reply`: which sibling wrote the proof. Empty texts are left out.
     """
-    filled = {name: text for name, text in texts.items() if text}
-    known = "".join(f"{_KNOWN[name]}\n" for name in filled if name in _KNOWN)
-    return template.format(
-        scale=_SCALE,
-        known=known,
-        fences=FENCES,
-        texts=fenced(list(filled.items())),
-    )
+    return _judges_question(_JUDGE_PROOF, reply, texts)
+
+
+def analysis_question(reply: int, **texts: str) -> Question:
+    """What a judge of analyses is asked: `problem`, `proof`, `expert` and `analysis`."""
+    return _judges_question(_JUDGE_ANALYSIS, reply, texts)
+
+
+def _judges_question(template: str, reply: int, texts: Mapping[str, str]) -> Question:
+    filled = [(name, text) for name, text in texts.items() if text]
+    known = "".join(f"{_KNOWN[name]}\n" for name, _ in filled if name in _KNOWN)
+    task = template.format(scale=_SCALE, known=known).rstrip("\n")
+    form = "the score alone: 0, 0.5 or 1."
+    return keyed_question(task, filled, form, score_in, (reply,))
 
 
 def formal_text(header: str, statement: str) -> str:
@@ -97,6 +115,15 @@ def rating_text(problem: str, proof: str) -> str:
 
 
 # ---------------------------------------------------------------- answers
+
+
+def score_in(verdict: str) -> float | None:
+    """The 0, 0.5 or 1 that a judge's verdict is, boxed or not; None where it is none."""
+    boxes = flat_boxes(verdict, spaced=True, longest=_LONGEST_SCORE)
+    if len(boxes) == 1 and verdict == verdict[boxes[0].start : boxes[0].end]:
+        verdict = boxes[0].inner
+    score = verdict.strip()
+    return float(score) if _SCORE.fullmatch(score) else None
 
 
 def score_of(text: str) -> float | None:

@@ -210,7 +210,7 @@ class SweAgentless(Domain):
         task = self._judged_task(prompt)
         if task is None:
             return None
-        by_reply = {question.replies[0]: answer for question, answer in answers}
+        by_reply = {question.replies[0]: question.read(answer) for question, answer in answers}
 
         verdicts = []
         for index, reply in enumerate(replies):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from linn.domains.common import diffs
-from linn.judges.pairwise import read_score
-from linn.judges.text import FENCES, Question, fenced, shown
-from linn.types import Message, Verdict
+from linn.judges.marks import keyed_question
+from linn.judges.pairwise import score_in
+from linn.judges.text import Question, shown
+from linn.types import Verdict
 
 
 def question(
@@ -30,31 +31,26 @@ def question(
         parts.append(("known_repair", gold))
         note = " known_repair is one repair that is right; others may be right too."
 
-    texts = fenced([(name, shown(text)) for name, text in parts])
-    prompt = (
-        "Judge whether a diff repairs what an issue describes, without breaking what worked. "
-        f"{FENCES}{note}\n\n"
-        f"{texts}\n\n"
-        "Think first. End your answer with one JSON object: score, from 0 (does not repair it) "
-        'to 1 (surely repairs it), e.g. {"score": 0.3}.'
+    task = (
+        f"Judge whether a diff repairs what an issue describes, without breaking what worked.{note}"
     )
-    return Question(
-        (Message("user", prompt),), lambda answer: score_of(answer) is not None, (reply,)
+    form = (
+        "one JSON object, with score from 0 (does not repair it) to 1 (surely repairs it), "
+        'e.g. {"score": 0.3}.'
+    )
+    return keyed_question(
+        task, [(name, shown(text)) for name, text in parts], form, repair_score, (reply,)
     )
 
 
-def verdict_of(answer: str) -> Verdict:
-    """The verdict of a judge's answer; one that nobody could read decides nothing."""
-    score = score_of(answer)
+def verdict_of(score: float | None) -> Verdict:
+    """The verdict of a judge's score; where nobody could read one, nothing is decided."""
     if score is None:
         metrics = {"applied": 1.0, "unreliable": 1.0}
         return Verdict(0.0, "the judge gave no score", metrics, undecided=True)
     return Verdict(score, f"the judge's score: {score:g}", {"applied": 1.0})
 
 
-def score_of(answer: str) -> float | None:
-    """`score` of the last JSON object in a judge's answer that holds one.
-
-    None where there is none, or it is not in [0, 1].
-    """
-    return read_score(answer, 0.0, 1.0)
+def repair_score(verdict: str) -> float | None:
+    """`score` of a verdict that is one JSON object, in [0, 1]; None where there is none."""
+    return score_in(verdict, 0.0, 1.0)
