@@ -43,6 +43,11 @@ def echo(text: object = "", err: bool = False) -> None:
     print(visible(str(text)), file=stream, flush=True)
 
 
+def aside(text: str) -> None:
+    """A line on standard error, for where nobody shows progress."""
+    echo(text, err=True)
+
+
 def echo_json(text: str) -> None:
     """JSON on standard output, for other programs."""
     print(visible_json(text), flush=True)

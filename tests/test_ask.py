@@ -10,9 +10,9 @@ from support.scripted import Scripted
 from support.stages import stage
 
 from linn.domains.base import Domain
-from linn.errors import InfrastructureError, UserError
+from linn.errors import InfrastructureError, RunFailed, UserError
 from linn.evals.evaluate import judged_alone
-from linn.judges.model import SamplerJudge, ask
+from linn.judges.model import JudgeAnswer, SamplerJudge, ask
 from linn.judges.panel import Judges, Siblings
 from linn.judges.text import Question, answer_of, inert
 from linn.offline.grade import grade
@@ -83,7 +83,8 @@ class Said:
     async def answer(self, conversations, seeds):
         self.batches.append([messages[-1].content for messages in conversations])
         self.seeds.append(list(seeds))
-        return [self.say(messages[-1].content, len(self.batches)) for messages in conversations]
+        said = [self.say(messages[-1].content, len(self.batches)) for messages in conversations]
+        return [JudgeAnswer(text) for text in said]
 
 
 def rollout(text: str, prompt: str = "rate", status: str = "ok") -> Rollout:
@@ -127,14 +128,14 @@ def test_unreadable_answers_alone_are_asked_again_with_other_seeds_then_they_are
         retries=3,
     )
     questions = [Question((Message("user", t),), number, (0,)) for t in ("good", "late", "never")]
-    assert asyncio.run(ask(judge, questions, [1, 2, 3])) == (["7", "7", ""], ["hm"])
+    assert asyncio.run(ask(judge, questions, [1, 2, 3])) == (["7", "7", ""], {2: "'hm'"})
     assert [len(b) for b in judge.batches] == [3, 2, 2, 1]
     assert len({s for batch in judge.seeds for s in batch}) == 8
     assert asyncio.run(ask(Said(lambda *_: "hm", retries=0), questions, [1, 2, 3])) == (
         ["", "", ""],
-        ["hm", "hm", "hm"],
+        dict.fromkeys(range(3), "'hm'"),
     )
-    assert asyncio.run(ask(Said(lambda *_: ""), [], [])) == ([], [])
+    assert asyncio.run(ask(Said(lambda *_: ""), [], [])) == ([], {})
 
 
 def test_a_judged_domain_without_a_judge_is_refused_and_distillation_asks_nobody():
@@ -161,6 +162,39 @@ def test_one_judge_of_two_domains_is_asked_once():
     ]
     asyncio.run(Judges({"rated": judge, "other": judge}).verdicts(siblings, 0))
     assert [len(b) for b in judge.batches] == [2]
+
+
+def asked_one_by_one(judges: Judges, texts: list[str]) -> None:
+    for text in texts:
+        prompt = Prompt("rated", "p", (Message("user", "x"),))
+        siblings = [Siblings(Rated(judged=True), prompt, [Reply(text)])]
+        asyncio.run(judges.verdicts(siblings, 0))
+
+
+def test_a_judge_that_is_never_readable_is_found_however_few_it_is_asked():
+    def judges(most: float = 0.2) -> Judges:
+        judge = Said(lambda text, round: text.split()[-1], retries=0)
+        return Judges({"rated": judge}, max_unreadable={"rated": most})
+
+    asked_one_by_one(judges(), ["hm", "hm", "hm", "hm", "1", "hm", "hm", "hm", "hm"])
+    asked_one_by_one(judges(most=1), ["hm"] * 9)
+    with pytest.raises(RunFailed, match="rated: the last 5 questions, asked one by one.*'hm'"):
+        asked_one_by_one(judges(), ["1", "hm", "hm", "hm", "hm", "hm"])
+
+
+def test_an_unreadable_domain_does_not_hide_behind_a_readable_one_with_the_same_judge():
+    judge = Said(lambda text, round: text.split()[-1], retries=0)
+
+    class Other(Rated):
+        name = "other"
+
+    asked = [(Rated, "1")] * 18 + [(Other, "hm")] * 2
+    siblings = [
+        Siblings(kind(judged=True), Prompt(kind.name, "p", (Message("user", "x"),)), [Reply(text)])
+        for kind, text in asked
+    ]
+    with pytest.raises(RunFailed, match=r"judge of other: 2 of 2 questions"):
+        asyncio.run(Judges({"rated": judge, "other": judge}).verdicts(siblings, 0))
 
 
 def test_evaluation_and_offline_grading_judge_each_reply_alone(tmp_path):
@@ -215,7 +249,11 @@ def test_a_sampler_judge_asks_one_batch_and_its_reasoning_is_removed():
     )
     judge = SamplerJudge(sampler, Letters(), Sampling(20))  # type: ignore[arg-type]
     conversations = [[Message("user", "a")], [Message("user", "b")], [Message("user", "cut")]]
-    assert asyncio.run(judge.answer(conversations, [1, 2, 3])) == ["a", "b", ""]
+    assert asyncio.run(judge.answer(conversations, [1, 2, 3])) == [
+        JudgeAnswer("a"),
+        JudgeAnswer("b"),
+        JudgeAnswer(missing="cut off by its max_tokens of 20"),
+    ]
     assert sampler.batches == [[1, 2, 3]] and asyncio.run(judge.answer([], [])) == []
 
 

@@ -16,6 +16,7 @@ from linn.domains.check import check
 from linn.domains.proof import Proof, derivations
 from linn.domains.proof.wording import parts_of, score_of
 from linn.errors import UserError
+from linn.judges.model import JudgeAnswer
 from linn.judges.panel import Judges, Siblings
 from linn.types import Prompt, Reply
 
@@ -448,7 +449,7 @@ class SaysByProof:
         texts = [messages[-1].content for messages in conversations]
         scores = ["1" if "2 = 2 * 1" in block(text, "proof") else "0" for text in texts]
         return [
-            verdict_to(messages, score) if seed % 3 else ""
+            JudgeAnswer(verdict_to(messages, score) if seed % 3 else "")
             for messages, score, seed in zip(conversations, scores, seeds, strict=True)
         ]
 

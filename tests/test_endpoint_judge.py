@@ -12,8 +12,11 @@ from support.verdicts import verdict_to
 from linn.endpoint.client import Endpoint
 from linn.errors import InfrastructureError
 from linn.judges.endpoint import EndpointJudge
+from linn.judges.model import ask
+from linn.judges.text import Question
 from linn.types import Message, Sampling
 
+CALL = {"id": "c", "function": {"name": "add", "arguments": "{}"}}
 HOW = Sampling(50, 0.6, 0.95)
 ASKED = [[Message("user", f"q{i}")] for i in range(12)]
 SEEDS = list(range(12))
@@ -25,7 +28,7 @@ def judge_of(server: Server, **options) -> EndpointJudge:
 
 
 def answers(judge: EndpointJudge, *arguments) -> list[str]:
-    return asyncio.run(judge.answer(*arguments))
+    return [answer.text for answer in asyncio.run(judge.answer(*arguments))]
 
 
 def test_answers_come_in_order_with_the_judges_sampling(serve):
@@ -83,6 +86,38 @@ def test_reasoning_is_removed(serve, body, answer):
     assert answers(judge_of(serve(lambda _body, before: (200, body))), ASKED[:1], [2**63 - 1]) == [
         answer
     ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "missing"),
+    [
+        ((200, completion(None, reasoning_content="5")), "a thought without an answer"),
+        ((200, completion("<think>never ends")), "a thought without an answer"),
+        ((200, completion("4", finish="length")), "cut off by its max_tokens of 50"),
+        ((200, completion(" ")), "an empty answer"),
+        ((200, completion(None, finish="content_filter")), "withheld by the server's content"),
+        ((200, completion(None, tool_calls=[CALL])), "it calls a tool instead of answering"),
+        ((400, "context too long"), "refused a request with status 400: context too long"),
+    ],
+)
+def test_an_answer_that_is_missing_says_why(serve, reply, missing):
+    judge = judge_of(serve(lambda body, before: reply))
+    (answer,) = asyncio.run(judge.answer(ASKED[:1], SEEDS[:1]))
+    assert answer.text == "" and missing in answer.missing
+    assert answer.final == (reply[0] == 400)
+
+
+def test_a_question_that_the_server_refuses_is_asked_once_and_ends_no_run(serve):
+    def reply(body, before):
+        if body["messages"][-1]["content"] == "q0":
+            return 400, "context too long"
+        return 200, completion("good" if before else "")
+
+    server = serve(reply)
+    questions = [Question(tuple(talk), lambda text: text or None, (0,)) for talk in ASKED[:3]]
+    answers, unread = asyncio.run(ask(judge_of(server), questions, SEEDS[:3]))
+    assert answers == ["", "good", "good"] and "context too long" in unread[0]
+    assert server.times == {"q0": 1, "q1": 2, "q2": 2}
 
 
 def test_offline_grading_by_an_endpoint(serve, tmp_path, monkeypatch):

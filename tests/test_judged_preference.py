@@ -12,6 +12,7 @@ from support.verdicts import parts_in, verdict_to
 
 from linn.domains.preference import Preference, RowExtras
 from linn.errors import RunFailed, UserError
+from linn.judges.model import JudgeAnswer
 from linn.judges.pairwise import (
     Comparison,
     Shaping,
@@ -47,7 +48,7 @@ class Fair:
 
     async def answer(self, conversations, seeds):
         self.asked += [tuple(c) for c in conversations]
-        return [self.verdict(c) for c in conversations]
+        return [JudgeAnswer(self.verdict(c)) for c in conversations]
 
     def verdict(self, conversation) -> str:
         if conversation[-1].role == "response_2":

@@ -17,6 +17,7 @@ from linn.domains.longctx.documents import documents_task
 from linn.domains.longctx.needles import NEEDLES, tokens_in
 from linn.errors import UserError
 from linn.judges.equivalence import DIFFERENT, EQUAL, label_in, read_equivalence
+from linn.judges.model import JudgeAnswer
 from linn.judges.panel import Judges, Siblings
 from linn.types import Reply, Verdict
 
@@ -207,7 +208,8 @@ class Fair:
         self.asked: list[dict[str, str]] = []
 
     async def answer(self, conversations, seeds):
-        return [verdict_to(c, self.verdict(c[-1].content)) for c in conversations]
+        said = [self.verdict(c[-1].content) for c in conversations]
+        return [JudgeAnswer(verdict_to(*pair)) for pair in zip(conversations, said, strict=True)]
 
     def verdict(self, text: str) -> str:
         parts = parts_in(text)

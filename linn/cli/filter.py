@@ -5,13 +5,14 @@ Heavy imports happen inside the verb, so that help starts in a blink.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from linn.errors import UserError
-from linn.terminal import echo
+from linn.terminal import aside, echo
 
 if TYPE_CHECKING:
     from linn.chat.template import TemplateName
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from linn.judges.panel import Judges
     from linn.offline.difficulty import Measurement, Rate, Solver
     from linn.recipe.schema import JudgeConfig
-    from linn.types import Sampling
 
 Rows = Annotated[
     str,
@@ -198,10 +198,10 @@ def _rates(
         stack.callback(show.close)
         engine = open_engine(ScaleConfig(processes=processes))
         stack.callback(engine.close)
-        judges = judges_for(domain, judge, engine) if judge is not None else None
+        judges = judges_for(domain, judge, engine, show.say) if judge is not None else None
         solver = None
         if source:
-            solver = _solver(source, template, measurement.how, engine, domain.max_turns)
+            solver = _solver(source, template, engine, domain.max_turns, show.say)
             if isinstance(solver, difficulty.CheckpointSolver):
                 show.say(solver.codec.described())
         return asyncio.run(
@@ -224,9 +224,16 @@ def _template_of(source: str | None, choice: str | None) -> TemplateName | None:
 
 
 def _solver(
-    source: str, template: TemplateName | None, how: Sampling, engine: Engine, turns: int
+    source: str,
+    template: TemplateName | None,
+    engine: Engine,
+    turns: int,
+    say: Callable[[str], None],
 ) -> Solver:
-    """Who answers the prompts: a checkpoint over `engine`, or an endpoint."""
+    """Who answers the prompts: a checkpoint over `engine`, or an endpoint.
+
+    `say` hears how long an endpoint is waited for.
+    """
     from linn.chat.codec import Codec
     from linn.checkpoints import resolve
     from linn.endpoint.address import parse_endpoint
@@ -240,16 +247,24 @@ def _solver(
             raise UserError(
                 f"--from {source}: an endpoint answers single-turn domains alone; give a checkpoint"
             )
-        return EndpointSolver(Endpoint(*endpoint))
+        return EndpointSolver(Endpoint(*endpoint, name="--from", say=say))
     folder = resolve(source)
     codec = Codec.load(folder, template)
     engine.load(folder, Optim())
     return CheckpointSolver(engine.sampler, codec)
 
 
-def judges_for(domain: Domain, config: JudgeConfig, engine: Engine) -> Judges:
-    """The judge of one domain, over `engine` where it is a checkpoint."""
+def judges_for(
+    domain: Domain,
+    config: JudgeConfig,
+    engine: Engine,
+    say: Callable[[str], None] = aside,
+) -> Judges:
+    """The judge of one domain, over `engine` where it is a checkpoint.
+
+    `say` hears how long an endpoint is waited for.
+    """
     from linn.judges.open import judge_folders, judges_of
 
     configs = {domain.name: config}
-    return judges_of(configs, judge_folders(configs, None), engine)
+    return judges_of(configs, judge_folders(configs, None), engine, say=say)

@@ -23,7 +23,7 @@ from linn.endpoint.refusals import (
 from linn.endpoint.waiting import FIRST_LINE_S, Wait, Waits, duration
 from linn.endpoint.wire import read_answer, read_delta, read_models, request_body
 from linn.errors import InfrastructureError
-from linn.terminal import echo
+from linn.terminal import aside
 from linn.types import Message, Sampling
 
 if TYPE_CHECKING:
@@ -41,10 +41,6 @@ _ASIDE_S = 10.0
 """Seconds that a question about the server may take, such as which models it has."""
 
 _T = TypeVar("_T")
-
-
-def _say(text: str) -> None:
-    echo(text, err=True)
 
 
 class Endpoint:
@@ -72,7 +68,7 @@ class Endpoint:
         pause_s: float = 1.0,
         reasoning_key: str | None = "reasoning_content",
         heartbeat_s: float = FIRST_LINE_S,
-        say: Callable[[str], None] = _say,
+        say: Callable[[str], None] = aside,
     ) -> None:
         """See the attributes; `key` is sent as a bearer token."""
         self.url = url.rstrip("/")

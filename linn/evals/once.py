@@ -83,7 +83,7 @@ async def evaluate_once(
             codec=codec,
             seed=recipe.seed,
             probes=evaluation.whole,
-            judges=judges_of(judges, folders, engine, codec.template.name),
+            judges=judges_of(judges, folders, engine, codec.template.name, say),
             on_unjudged=say,
         )
         for line in evaluation.warnings:

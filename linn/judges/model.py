@@ -17,6 +17,28 @@ JUDGE_SAMPLING = Sampling(16_384, 0.6, 0.95)
 """How the released judges are sampled (paper §4.4)."""
 
 
+@dataclass(frozen=True)
+class JudgeAnswer:
+    """What a judge said to one question."""
+
+    text: str = ""
+    """Its answer, its reasoning removed."""
+    missing: str = ""
+    """Why there is no text: it was cut off, withheld, refused."""
+    final: bool = False
+    """Asked again, it would be missing again."""
+
+    @property
+    def in_words(self) -> str:
+        """Why nobody could read it, in one line."""
+        if self.missing:
+            return self.missing
+        line = " ".join(self.text.split())[:120]
+        if not line:
+            return "an empty answer"
+        return repr("".join(char if char.isprintable() else "\ufffd" for char in line))
+
+
 class Judge(Protocol):
     """A model that judges, wherever it runs."""
 
@@ -27,8 +49,8 @@ class Judge(Protocol):
 
     async def answer(
         self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]
-    ) -> list[str]:
-        """One answer per conversation, in order, its reasoning removed; empty if it was cut off.
+    ) -> list[JudgeAnswer]:
+        """One answer per conversation, in order.
 
         Raises InfrastructureError if the judge does not answer.
         """
@@ -50,7 +72,7 @@ class SamplerJudge:
 
     async def answer(
         self, conversations: Sequence[Sequence[Message]], seeds: Sequence[int]
-    ) -> list[str]:
+    ) -> list[JudgeAnswer]:
         """See `Judge`; the judge thinks first."""
         if not conversations:
             return []
@@ -65,46 +87,53 @@ class SamplerJudge:
 
             await asyncio.sleep(0)  # every request is queued before the sampler runs
             self.sampler.flush()
-        return [self._text(task.result()) for task in tasks]
+        return [self._answer(task.result()) for task in tasks]
 
-    def _text(self, completion: Completion) -> str:
-        if completion.finish == "length":  # cut off: whatever it says is no verdict yet
-            return ""
+    def _answer(self, completion: Completion) -> JudgeAnswer:
+        if completion.finish == "length":  # whatever it says is no verdict yet
+            return cut_off(self.how.max_tokens)
         text = self.codec.decode(completion.ids)
-        return self.codec.template.answer(text, thinking=True)
+        return JudgeAnswer(self.codec.template.answer(text, thinking=True))
+
+
+def cut_off(max_tokens: int) -> JudgeAnswer:
+    """Of a judge that did not come to its verdict."""
+    return JudgeAnswer(missing=f"cut off by its max_tokens of {max_tokens:,}")
 
 
 async def ask(
     judge: Judge, questions: Sequence[Question], seeds: Sequence[int]
-) -> tuple[list[str], list[str]]:
-    """(answers, the last texts of those that stayed unreadable).
+) -> tuple[list[str], dict[int, str]]:
+    """(answers, by question why its last answer could not be read).
 
     An unreadable answer is asked for again up to `retries` times, each time with another seed;
     if it stays unreadable it is empty.
     """
     conversations = [_quoted(question.messages) for question in questions]
     answers = [""] * len(questions)
-    last_texts = [""] * len(questions)
+    unread: dict[int, str] = {}
     open_questions = list(range(len(questions)))
 
     for attempt in range(judge.retries + 1):
         if not open_questions:
             break
-        texts = await judge.answer(
+        said = await judge.answer(
             [conversations[i] for i in open_questions],
             [seed_of(seeds[i], attempt) for i in open_questions],
         )
 
         # Only what cannot be read goes into the next, smaller batch.
-        unreadable = []
-        for i, text in zip(open_questions, texts, strict=True):
-            if questions[i].read(text) is not None:
-                answers[i] = text
-            else:
-                unreadable.append(i)
-                last_texts[i] = text
-        open_questions = unreadable
-    return answers, [last_texts[i] for i in open_questions]
+        again = []
+        for i, answer in zip(open_questions, said, strict=True):
+            if questions[i].read(answer.text) is not None:
+                answers[i] = answer.text
+                unread.pop(i, None)
+                continue
+            unread[i] = answer.in_words
+            if not answer.final:
+                again.append(i)
+        open_questions = again
+    return answers, unread
 
 
 def _quoted(messages: Sequence[Message]) -> list[Message]:

@@ -16,6 +16,7 @@ from linn.judges.endpoint import EndpointJudge
 from linn.judges.model import Judge, SamplerJudge
 from linn.judges.panel import Judges
 from linn.recipe.schema import JudgeConfig
+from linn.terminal import aside
 from linn.types import Sampling
 
 
@@ -24,14 +25,18 @@ def judges_of(
     folders: Mapping[str, Path],
     engine: Engine,
     template: TemplateName | None = None,
+    say: Callable[[str], None] = aside,
 ) -> Judges:
     """A judge for every domain in `named`; domains with equal configs share one.
 
     `folders`: the checkpoint of every model that is not an endpoint. `template`: that of the run,
-    whose own checkpoints judge with it unless their config says otherwise.
+    whose own checkpoints judge with it unless their config says otherwise. `say` hears how long an
+    endpoint is waited for.
     """
     # One judge per config and not per domain: its questions then go out in one batch.
-    by_config = {config: _judge(config, folders, engine, template) for config in named.values()}
+    by_config = {
+        config: _judge(config, folders, engine, template, say) for config in named.values()
+    }
     return Judges(
         {domain: by_config[config] for domain, config in named.items()},
         max_unreadable={domain: config.max_unreadable for domain, config in named.items()},
@@ -43,6 +48,7 @@ def _judge(
     folders: Mapping[str, Path],
     engine: Engine,
     template: TemplateName | None,
+    say: Callable[[str], None],
 ) -> Judge:
     how = Sampling(config.max_tokens, config.temperature, config.top_p)
     if config.endpoint is None:
@@ -60,6 +66,7 @@ def _judge(
         key_name=config.key_env or "key_env",
         concurrency=config.concurrency,
         timeout_s=config.timeout_s,
+        say=say,
     )
     return EndpointJudge(endpoint, how, config.retries)
 

@@ -16,6 +16,9 @@ from linn.types import Prompt, Reply, Verdict, seed_of
 MAX_UNREADABLE = 0.2
 """Share of a judge's questions that may stay without a readable answer, where nobody says."""
 
+_ROW = 5
+"""Questions in a row without a readable answer after which a judge counts as unreadable."""
+
 
 class Judged(Protocol):
     """What `Judges` needs of a domain."""
@@ -65,8 +68,8 @@ class _Batch:
     """One per question."""
     places: list[int] = field(default_factory=list)
     """Which group each question belongs to."""
-    domains: set[str] = field(default_factory=set)
-    """Whose questions they are."""
+    domains: list[str] = field(default_factory=list)
+    """Whose question each is."""
 
     def with_answers(self, texts: Sequence[str]) -> Iterator[tuple[int, Question, str]]:
         """(group, question, answer) of every question; a group's stay in their order."""
@@ -87,6 +90,8 @@ class Judges:
     """Time spent waiting for judges."""
     max_unreadable: Mapping[str, float] = field(default_factory=dict)
     """By domain: the share of questions that may stay without a readable answer; default 0.2."""
+    in_a_row: dict[str, int] = field(default_factory=dict)
+    """By domain: the last questions that all stayed without a readable answer."""
 
     async def verdicts(self, groups: Sequence[Siblings], seed: int) -> list[list[Verdict] | None]:
         """One verdict per reply of every group, or None where the domain leaves each to `verify`.
@@ -101,10 +106,10 @@ class Judges:
         # One judge after the other: checkpoints share the place of one model in the engine.
         began = time.monotonic()
         for batch in batches:
-            texts, unreadable = await ask(batch.judge, batch.questions, batch.seeds)
+            texts, unread = await ask(batch.judge, batch.questions, batch.seeds)
             self.questions += len(texts)
-            self.unreadable += len(unreadable)
-            self._check_unreadable(batch, unreadable)
+            self.unreadable += len(unread)
+            self._check_readable(batch, unread)
             for place, question, text in batch.with_answers(texts):
                 answers[place].append((question, text))
         self.seconds += time.monotonic() - began
@@ -127,30 +132,42 @@ class Judges:
             if id(judge) not in batches:
                 batches[id(judge)] = _Batch(judge)
             batch = batches[id(judge)]
-            batch.domains.add(group.domain.name)
-
             for number, question in enumerate(questions):
                 own_seed = seed_of(seed, "judge", place, number)
                 batch.questions.append(question)
                 batch.seeds.append(own_seed)
                 batch.places.append(place)
+                batch.domains.append(group.domain.name)
         return list(batches.values())
 
-    def _check_unreadable(self, batch: _Batch, unreadable: Sequence[str]) -> None:
+    def _check_readable(self, batch: _Batch, unread: Mapping[int, str]) -> None:
         """A judge that cannot be read decides nothing: better no training than training on that.
 
-        A single unreadable answer never stops a run: where few are asked it is a large share.
+        Domain by domain, since a judge may be readable on the questions of one alone. A single
+        unreadable answer never stops a run, where few are asked: it is a large share. Several in a
+        row do, however few were asked at a time.
         """
-        domains = sorted(batch.domains)
-        most = min(self.max_unreadable.get(domain, MAX_UNREADABLE) for domain in domains)
-        count, asked = len(unreadable), len(batch.questions)
-        if count <= max(1, most * asked):
-            return
-        raise RunFailed(
-            f"judge of {', '.join(domains)}: {count} of {asked} questions have no readable answer "
-            f"(max_unreadable {most:g}); the first: {_excerpt(unreadable[0])}; "
-            "take another judge, more of its max_tokens, or a higher max_unreadable"
-        )
+        for domain in sorted(set(batch.domains)):
+            own = [i for i, name in enumerate(batch.domains) if name == domain]
+            causes = [unread[i] for i in own if i in unread]
+            row = 0
+            if len(causes) == len(own):
+                row = self.in_a_row.get(domain, 0) + len(own)
+            self.in_a_row[domain] = row
+
+            most = self.max_unreadable.get(domain, MAX_UNREADABLE)
+            is_over = len(causes) > max(1, most * len(own))
+            if is_over:
+                found = f"{len(causes)} of {len(own)} questions have"
+            elif row >= _ROW and most < 1:
+                found = f"the last {row} questions, asked one by one, have"
+            else:
+                continue
+            raise RunFailed(
+                f"judge of {domain}: {found} no readable answer "
+                f"(max_unreadable {most:g}); the first: {causes[0]}; "
+                "take another judge, more of its max_tokens, or a higher max_unreadable"
+            )
 
     def _judge_of(self, domain: Judged) -> Judge:
         if domain.name not in self.by_domain:
@@ -182,11 +199,3 @@ def _judged(group: Siblings, answers: Sequence[tuple[Question, str]]) -> list[Ve
     for verdict in verdicts or ():
         assert math.isfinite(verdict.reward), (group.domain.name, verdict)
     return verdicts
-
-
-def _excerpt(answer: str) -> str:
-    """The beginning of a judge's answer in one printable line."""
-    if not answer.strip():
-        return "an empty answer, or one cut off by its limit of tokens"
-    line = " ".join(answer.split())[:120]
-    return repr("".join(char if char.isprintable() else "�" for char in line))

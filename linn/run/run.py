@@ -320,7 +320,7 @@ class Run:
         """The judges that are there once `stage` has its checkpoint."""
         configs = self.recipe.judged_by(stage)
         folders = judge_folders(configs, self.folder.checkpoint)
-        return judges_of(configs, folders, tools.engine, self.folder.template)
+        return judges_of(configs, folders, tools.engine, self.folder.template, self.progress.say)
 
     def _codec(self, stage: str) -> Codec:
         """Tokenizer and template of the checkpoint that a stage ended with."""
