@@ -4,12 +4,15 @@ import itertools
 import json
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from linn.domains.common.why_questions import ProgramJudge, WhyFact
 from linn.domains.preference import Preference, RowExtras
+from linn.domains.splits import Splits
 from linn.errors import UserError
+from linn.evals.evaluate import Evaluation
 from linn.judges.pairwise import (
     Comparison,
     Shaping,
@@ -20,6 +23,7 @@ from linn.judges.pairwise import (
     pairs_of,
     read_comparison,
 )
+from linn.recipe.evaluation import EvaluateConfig
 from linn.types import Message, Prompt, Reply
 
 DOMAIN = Preference()
@@ -251,18 +255,59 @@ def test_hostile_replies_never_earn_all(text: str) -> None:
     assert len(DOMAIN.judge(BIRDS, [Reply(text)] * 8 + [DOMAIN.gold(BIRDS)])) == 9
 
 
-def test_rows_hide_nothing_and_their_gold_has_every_part() -> None:
-    prompt = DOMAIN.from_row(
-        {
-            "responses_create_params": {
-                "input": [{"role": "user", "content": "How do magnets work?"}]
-            },
-            "id": 7,
-        },
-        0,
-    )
+JUDGED = Preference(judged=True, layout="genrm")
+ASKED = {"input": [{"role": "user", "content": "How do magnets work? juggle"}]}
+HELPSTEER = {"context": ASKED["input"], "response1": "one", "response2": "<think>x</think>two"}
+
+
+def test_rows_are_a_judges_alone() -> None:
+    prompt = JUDGED.from_row({"responses_create_params": ASKED, "id": 7}, 0)
     assert prompt.hidden == RowExtras() and prompt.id == "7"
-    assert DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
-    assert DOMAIN.verify(prompt, Reply("no.")).reward == 0.0
+    for text in ("juggle because it is so. for example juggle as asked.", "no.", ""):
+        verdict = JUDGED.verify(prompt, Reply(text))
+        assert verdict.undecided and verdict.reward == 0.0
     with pytest.raises(UserError, match="responses_create_params.input"):
-        DOMAIN.from_row({}, 0)
+        JUDGED.from_row({}, 0)
+    with pytest.raises(UserError, match=r"row 3: only a judge .* domains.preference.judge"):
+        DOMAIN.from_row({"responses_create_params": ASKED}, 3)
+    with pytest.raises(UserError, match="no gold answer"):
+        JUDGED.gold(prompt)
+
+
+@pytest.mark.parametrize(
+    ("row", "reference"),
+    [
+        ({"overall_preference": -2}, "one"),
+        ({"overall_preference": 1}, "two"),
+        ({"overall_preference": 0}, "one"),
+        ({"overall_preference": 3, "reference": "own"}, "own"),
+        ({}, ""),
+    ],
+)
+def test_the_answer_that_people_preferred_is_the_reference(row, reference) -> None:
+    prompt = JUDGED.from_row({**HELPSTEER, **row}, 0)
+    assert prompt.hidden.reference == reference
+    assert bool(JUDGED.unjudged(prompt)) == (not reference)
+    assert not Preference(judged=True).unjudged(prompt), "a general model scores it alone"
+    asked = JUDGED.questions(prompt, [Reply("reply")])
+    shown = [[turn.content for turn in question.messages[-2:]] for question in asked]
+    assert shown == ([["reply", reference], [reference, "reply"]] if reference else [])
+    assert JUDGED.unjudged(next(JUDGED.prompts("test"))) == ""
+
+
+def test_what_nobody_can_judge_is_not_measured_and_told(tmp_path: Path) -> None:
+    rows = [{**HELPSTEER, "id": i, "context": [{"role": "user", "content": str(i)}]} for i in "ab"]
+    rows += [{**row, "id": row["id"] * 2, "reference": "x"} for row in rows]
+    rows[2]["context"] = [{"role": "user", "content": "c"}]
+    rows[3]["context"] = [{"role": "user", "content": "d"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    domain = Preference(judged=True, layout="genrm")
+    domain.splits = Splits(test=str(path))
+    lines: list[str] = []
+    config = EvaluateConfig(test=9, validation=1)
+    evaluation = Evaluation({"preference": domain}, config, ("test",), lines.append)
+    assert [prompt.id for prompt in evaluation.prompts["test"]] == ["aa", "bb"]
+    (line,) = [line for line in lines if "not measured" in line]
+    assert line.startswith("preference: 2 of 4 test prompts are not measured: a reward model")
+    assert domain.question_count(1) == 2 and domain.question_count(3) == 3

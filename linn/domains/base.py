@@ -159,6 +159,18 @@ class Domain:
         """
         return ()
 
+    def unjudged(self, prompt: Prompt) -> str:
+        """Why nobody can judge a reply to this prompt alone; empty where somebody can.
+
+        Such a prompt is not measured, and that is told.
+        """
+        return ""
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether prompts come from rows, be it those of a test file alone."""
+        return self.rows is not None or bool(self.splits.files)
+
     def question_count(self, siblings: int) -> int:
         """Upper bound on judge questions for this many siblings; used to estimate cost."""
         if not self.judged:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +38,6 @@ from linn.types import Message, Prompt, Reply, Verdict
 _THOUGHT = "reason, example."
 _SCORE, _SHOWN_FIRST, _SHOWN_SECOND = "score", "shown first", "shown second"
 """What is asked about a reply alone: its score, or which is better, it or the reference."""
-_WORDS_SEARCHED = 4_000
-"""Characters of a row's request in which `gold` looks for a word to name."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,16 @@ class RowExtras:
     """What a released row gives the judge besides the conversation; the prompt's `hidden`."""
 
     reference: str = ""
-    """An answer that a lone reply is compared with; empty: it is scored instead."""
+    """An answer that a lone reply is compared with, as ArenaHard does; empty: it is scored."""
     principle: str | None = None
     """What alone counts; None: the domain's own principle."""
 
 
 class Preference(Domain):
-    """Why-questions on sixty topics.
+    """Why-questions on sixty topics, judged by a program; or released rows, judged by a model.
 
-    `judge` rewards a group by pairwise comparison; `verify` grades one answer alone.
+    `judge` rewards a group by pairwise comparison. A reply alone is compared with the row's
+    reference reply in both orders, or scored; `verify` scores that of a generated prompt.
     """
 
     name: ClassVar[str] = "preference"
@@ -97,9 +95,24 @@ class Preference(Domain):
     # -------------------------------------------------- grading
 
     def verify(self, prompt: Prompt, reply: Reply) -> Verdict:
-        """Absolute quality by the program judge, in [0, 1]: (score - 1) / 4."""
+        """Absolute quality by the program judge, in [0, 1]: (score - 1) / 4.
+
+        A program knows nothing of the questions of rows: these are a judge's.
+        """
+        if not isinstance(prompt.hidden, WhyFact):
+            return Verdict(0.0, self.unjudged(prompt) or "a judge decides", undecided=True)
         score = self._program.score(prompt, reply.text)
         return Verdict((score - 1) / 4, f"score {score} of 5")
+
+    def unjudged(self, prompt: Prompt) -> str:
+        """See `Domain`."""
+        row = prompt.hidden
+        if not isinstance(row, RowExtras) or row.reference.strip() or self.layout != "genrm":
+            return ""
+        return (
+            "a reward model that only compares (layout: genrm) needs a reference reply in the row "
+            "(reference, chosen, or response1 and response2 with overall_preference)"
+        )
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
         """A group: one comparison per pair.
@@ -131,7 +144,7 @@ class Preference(Domain):
                 self._comparison(prompt, text, reference, alone, _SHOWN_FIRST),
                 self._comparison(prompt, reference, text, alone, _SHOWN_SECOND),
             ]
-        if self.layout == "genrm":  # a model that only compares leaves a lone reply to `verify`
+        if self.layout == "genrm":  # a model that only compares leaves it to `verify`
             return ()
         return [
             score_question(prompt.messages, text, alone, self._principle(prompt), _SCORE),
@@ -144,10 +157,12 @@ class Preference(Domain):
         return ask(prompt.messages, first, second, replies, self._principle(prompt), label)
 
     def question_count(self, siblings: int) -> int:
-        """See `Domain`; a reply alone counts as one of a row without a reference."""
+        """See `Domain`; a reply to a row counts as one with a reference, in both orders."""
         if not self.judged:
             return 0
         if siblings == 1:
+            if self.has_rows:
+                return 2
             return int(self.layout == "plain")
         return len(pairs_of(siblings, self.pairs, self.order))
 
@@ -222,14 +237,11 @@ class Preference(Domain):
     def gold(self, prompt: Prompt) -> Reply:
         """The fact with its reason and its example.
 
-        For a released row, an answer that has every part the program judge looks for.
+        UserError for a row: nothing is known to be the best answer to it.
         """
         if isinstance(prompt.hidden, WhyFact):
             return Reply(full_answer(prompt.hidden), _THOUGHT)
-        # Its longest word is the likeliest to be taken for the topic.
-        request = prompt.messages[-1].content[:_WORDS_SEARCHED].lower()
-        word = max(re.findall(r"\w{4,}", request), key=len, default="")
-        return Reply(f"{word} because it is so. for example {word} as asked.")
+        raise UserError(f"prompt {prompt.id}: a row of preferences holds no gold answer")
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
         """The fault: no example, and a filler said twice in its place."""
@@ -240,11 +252,17 @@ class Preference(Domain):
         return (Message("assistant", answer, reasoning=_THOUGHT),)
 
     def from_row(self, row: Mapping[str, Any], index: int) -> Prompt:
-        """`responses_create_params.input`; the judge decides.
+        """`responses_create_params.input`; the judge decides, and without one it is a UserError.
 
         Optional: `reference` (an answer to compare with) and `principle`. Of rows with `chosen` and
-        `rejected`, the chosen answer is the reference.
+        `rejected`, the chosen answer is the reference; of HelpSteer3's, the one that people
+        preferred, or the first of two equal ones.
         """
+        if not self.judged:
+            raise UserError(
+                f"row {index}: only a judge can compare answers to rows; name a model under "
+                f"domains.{self.name}.judge, or --judge"
+            )
         row = _with_reference(row, index)
         for key in ("reference", "principle"):
             value = row.get(key)
@@ -260,9 +278,15 @@ class Preference(Domain):
 
 
 def _with_reference(row: Mapping[str, Any], index: int) -> Mapping[str, Any]:
-    """The row, its chosen answer as the reference where it has no other."""
-    if row.get("chosen") is None or row.get("reference") is not None:
+    """The row, its better answer as the reference where it has no other."""
+    if row.get("reference") is not None:
         return row
+    if row.get("chosen") is None:
+        preference = row.get("overall_preference")
+        if not isinstance(preference, int | float):
+            return row
+        better = row.get("response2" if preference > 0 else "response1")
+        return {**row, "reference": better}
     pair = Pair.of_row(row, f"row {index}")
     return {**row, "messages": pair.prompt, "reference": pair.chosen}
 
@@ -313,6 +337,8 @@ def _against_reference(shown_first: Comparison | None, shown_second: Comparison 
     if not shares:
         return _undecided(0.5)
     note = f"won {' and '.join(parts)}, against the reference"
+    if len(shares) == 2 and abs(shares[0] - shares[1]) == 1:
+        note += ": its place decided, a tie"
     return Verdict(sum(shares) / len(shares), note)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,6 +179,8 @@ class Evaluation:
 
             for name in probe.domains_among(domains):
                 own = [rollout for rollout in of_probe if rollout.prompt.domain == name]
+                if not own:  # told when the prompts were drawn
+                    continue
                 rewards = prompt_rewards(own, probe.siblings)
                 failed = len(own) // probe.siblings - len(rewards)
                 if not rewards:
@@ -221,7 +224,7 @@ class Evaluation:
                     say(
                         _file_in_words(f"{split} of {name}", file, len(found), counts[split], tally)
                     )
-                prompts[split] += map(domain.in_mode, found[: counts[split]])
+                prompts[split] += _judgeable(domain, split, found[: counts[split]], say)
         return prompts
 
     def _how(self, probe: Probe, domain: str) -> Sampling:
@@ -247,6 +250,23 @@ class Evaluation:
             if prompt.domain in domains
             for sibling in range(probe.siblings)
         ]
+
+
+def _judgeable(
+    domain: Domain, split: Split, prompts: Sequence[Prompt], say: Callable[[str], None]
+) -> list[Prompt]:
+    """The prompts that somebody can judge a reply to, in the domain's mode; the others are told."""
+    kept = []
+    causes: Counter[str] = Counter()
+    for prompt in prompts:
+        cause = domain.unjudged(prompt)
+        if cause:
+            causes[cause] += 1
+        else:
+            kept.append(domain.in_mode(prompt))
+    for cause, count in causes.items():
+        say(f"{domain.name}: {count} of {len(prompts)} {split} prompts are not measured: {cause}")
+    return kept
 
 
 def _is_long(name: str | Path) -> bool:

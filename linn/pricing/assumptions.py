@@ -36,7 +36,7 @@ class DomainCost:
     answer: int = 1_500
     """Tokens of an answer, reasoning removed: what a judge reads."""
     pairs: bool = False
-    """Whether a judge reads two siblings' answers at once."""
+    """Whether a judge reads two answers at once: siblings, or a reply and its reference."""
 
 
 DOMAINS = {

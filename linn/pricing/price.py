@@ -315,7 +315,7 @@ class _Pricer:
         """
         cost = self.costs[name]
         calls = rollouts / siblings * self.domains[name].question_count(siblings) if asked else 0.0
-        answers = 2 if cost.pairs and siblings > 1 else 1
+        answers = 2 if cost.pairs else 1
         read = self._prompt(name, most=False) + cost.answer * answers
 
         return Amount(

@@ -122,8 +122,6 @@ RAMBLE = "that is a good thing to ask."
 """A filler that answers nothing."""
 _BRIEF = 100
 """Characters: a longer answer is not brief (generated prompts)."""
-_BRIEF_ROW = 2_000
-"""The same for the free questions of released rows."""
 _SHOWN = 4_000
 """The program judge reads this many characters of an answer; a longer one is not brief anyway."""
 
@@ -133,32 +131,24 @@ class ProgramJudge:
 
     It likes an answer that (1) names the topic, (2) gives the reason after `because`, (3) gives
     the example after `for example`, and (4) is brief: says no sentence twice and stays under a
-    limit. Score: 1, and one more for each; an answer off the topic gets 1, and brevity counts only
-    beside a reason or an example. Generated prompts: the reason and the example must be the true
-    ones. Ranking: 3.5 less half the difference of the scores, times 5/4 (1 = the first is far
-    better … 6); between equal scores the shorter answer is slightly better.
+    limit. Reason and example must be the true ones. Score: 1, and one more for each; an answer off
+    the topic gets 1, and brevity counts only beside a reason or an example. Ranking: 3.5 less half
+    the difference of the scores, times 5/4 (1 = the first is far better … 6); between equal scores
+    the shorter answer is slightly better.
     """
 
     def score(self, prompt: Prompt, answer: str) -> int:
         """1 to 5."""
         text = _plain(answer[:_SHOWN])
-        if isinstance(prompt.hidden, WhyFact):
-            fact = prompt.hidden
-            named = _has(text, fact.topic)
-            reason = _has(text, f"because {fact.reason}")
-            example = _has(text, f"for example {fact.example}")
-            limit = _BRIEF
-        else:
-            # Nothing is known of a released row's question: its words and the form must do.
-            named = _shares_a_word(text, prompt.messages[-1].content)
-            reason = _follows(text, "because|since|so that")
-            example = _follows(text, "for example|for instance|such as")
-            limit = _BRIEF_ROW
+        fact = why_fact(prompt)
+        named = _has(text, fact.topic)
+        reason = _has(text, f"because {fact.reason}")
+        example = _has(text, f"for example {fact.example}")
         if not named:  # off the topic: nothing else counts
             return 1
 
         score = 2 + reason + example
-        brief = len(answer.strip()) <= limit and not _repeats(answer)
+        brief = len(answer.strip()) <= _BRIEF and not _repeats(answer)
         if brief and (reason or example):  # brevity alone is no merit
             score += 1
         return score
@@ -206,17 +196,6 @@ def _plain(text: str) -> str:
 
 def _has(text: str, phrase: str) -> bool:
     return f" {phrase} " in f" {text} "
-
-
-def _shares_a_word(text: str, question: str) -> bool:
-    """Whether a word of four letters or more stands in both."""
-    words = set(re.findall(r"\w{4,}", question[:_SHOWN].lower()))
-    return bool(words & set(re.findall(r"\w{4,}", text)))
-
-
-def _follows(text: str, openings: str) -> bool:
-    """Whether two words follow one of the openings."""
-    return re.search(rf"\b({openings})\b(?: \w+){{2}}", text) is not None
 
 
 def _repeats(answer: str) -> bool:

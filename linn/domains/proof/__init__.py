@@ -172,7 +172,7 @@ class Proof(Domain):
         if fault:
             return Verdict(0.0, fault)
         if isinstance(problem, WordedProblem):
-            return Verdict(0.0, "a judge decides", {"unreliable": 1.0})
+            return Verdict(0.0, "a judge decides", {"unreliable": 1.0}, undecided=True)
         score, why = derivations.grade(proof, problem.given, problem.goal)
         return self._proved(score, own_score, why)
 

@@ -185,7 +185,7 @@ class SweAgentless(Domain):
         if task.toy is not None:
             outcomes = self.sandbox.call_files(after, task.toy.calls)
             return grade_values(outcomes, task.toy.outputs)
-        return Verdict(0.0, "the edits apply; a judge model decides")
+        return Verdict(0.0, "the edits apply; a judge model decides", undecided=True)
 
     def questions(self, prompt: Prompt, replies: Sequence[Reply]) -> Sequence[Question]:
         """One question per repair that applies; the judge does not see the others."""
