@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+import ssl
 import threading
 import time
 from contextlib import aclosing
 
+import httpx
 import pytest
 from support.served import Server, completion, echo, event, streamed
 
 from linn.endpoint.address import parse_endpoint
 from linn.endpoint.answer import Answer, Delta, TokenLogprob, whole
 from linn.endpoint.client import BadRequest, Endpoint
+from linn.endpoint.refusals import TryAgain, broken_connection
 from linn.endpoint.waiting import Waits
 from linn.errors import InfrastructureError, UserError
 from linn.types import Message, Sampling, ToolCall
@@ -323,6 +326,16 @@ def test_what_waiting_cannot_change_is_not_waited_for(serve, tmp_path):
     plain = server.url.replace("http:", "https:")
     assert "does not speak TLS" in refusal(client(plain))
     assert not server.seen
+
+
+def test_a_certificate_that_nobody_vouches_for_is_final():
+    error = httpx.ConnectError("all attempts failed")
+    error.__cause__ = ssl.SSLCertVerificationError(1, "self-signed certificate")
+    error.__cause__.verify_message = "self-signed certificate"
+    line = str(broken_connection(error, "judge https://h/v1"))
+    assert "judge https://h/v1: its certificate is not trusted (self-signed certificate)" in line
+    assert "SSL_CERT_FILE" in line
+    assert isinstance(broken_connection(httpx.ConnectError("no route"), "judge"), TryAgain)
 
 
 def test_another_model_than_was_asked_for_is_told_once(serve):

@@ -62,14 +62,19 @@ class Waits:
     async def tell(self, first_line_s: float = FIRST_LINE_S) -> None:
         """For ever: say a line while a request waits, again after pauses that double."""
         pause = first_line_s
+        next_line = 0.0
         while True:
-            await asyncio.sleep(min(pause, _LONGEST_PAUSE_S))
+            # Looked at more often than told, so that the first line comes in time.
+            await asyncio.sleep(first_line_s / 5)
             line = self.line(first_line_s)
-            if line:
+            if not line:
+                pause, next_line = first_line_s, 0.0
+                continue
+            now = time.monotonic()
+            if now >= next_line:
                 self._say(line)
-                pause *= 2
-            else:
-                pause = first_line_s
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                next_line = now + pause
 
     def line(self, least_s: float = 0.0) -> str:
         """What is waited for; empty if nothing has been for that long."""
