@@ -274,7 +274,8 @@ def test_the_papers_own_numbers_of_judge_calls(cascade):
     assert stage(cascade, "long-context").expected.judge_calls == 30 * 2048
     assert stage(cascade, "mopd").expected.judge_calls == 0, "distillation asks no judge"
     # A lone reply is one question, and two where it is compared with its row's reference in both
-    # orders: four of the three judged domains. Ten checkpoints, 200 replies of validation, 300 of test in both metrics.
+    # orders: four of the three judged domains. Ten checkpoints, 200 replies of validation, 300 of
+    # test in both metrics.
     assert cascade.evaluation.expected.judge_calls == 4 * 10 * (200 + 2 * 300)
 
 
