@@ -270,6 +270,8 @@ def test_rows_are_a_judges_alone() -> None:
         JUDGED.from_row({}, 0)
     with pytest.raises(UserError, match=r"row 3: only a judge .* domains.preference.judge"):
         DOMAIN.from_row({"responses_create_params": ASKED}, 3)
+    with pytest.raises(UserError, match=r"rows x.jsonl: only a judge .* --judge"):
+        Preference(rows="x.jsonl")
     with pytest.raises(UserError, match="no gold answer"):
         JUDGED.gold(prompt)
 

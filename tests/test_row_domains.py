@@ -70,6 +70,11 @@ def blend(path: Path) -> Path:
     return path
 
 
+def judged_options(name: str) -> dict[str, Any]:
+    """What a domain needs whose rows nobody but a judge can grade."""
+    return {"judged": True} if name == "preference" else {}
+
+
 def everything(domain: Any) -> list[Any]:
     return [
         prompt
@@ -249,7 +254,7 @@ def test_released_layouts_reach_their_domain_and_no_other(tmp_path: Path, name: 
     unnamed = [row for row in own if "agent_ref" not in row]
     path = tmp_path / "blend.jsonl"
     write_rows(path, [*told, *unnamed])
-    domain = load(name, {"rows": path})
+    domain = load(name, {"rows": path, **judged_options(name)})
     everything(domain)
     assert domain.tally.good == len(own) and not domain.tally.bad
     assert domain.tally.others.get("of other domains") == len(told) + len(unnamed) - len(own)
@@ -328,7 +333,7 @@ OWN_WORDS = {"problem"}
 
 @functools.cache
 def reading(name: str) -> Domain:
-    return load(name)
+    return load(name, judged_options(name))
 
 
 @settings(max_examples=400)

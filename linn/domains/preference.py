@@ -36,6 +36,10 @@ from linn.judges.text import Question, shown, unthought
 from linn.types import Message, Prompt, Reply, Verdict
 
 _THOUGHT = "reason, example."
+_NEEDS_A_JUDGE = (
+    "only a judge can compare answers to rows; name a model under domains.preference.judge, "
+    "or --judge"
+)
 _SCORE, _SHOWN_FIRST, _SHOWN_SECOND = "score", "shown first", "shown second"
 """What is asked about a reply alone: its score, or which is better, it or the reference."""
 
@@ -80,6 +84,8 @@ class Preference(Domain):
         pairs_of(2, pairs, order)  # a wrong word is the user's mistake now, not in the first step
         if layout not in ("plain", "genrm"):
             raise UserError(f"domain preference: layout is {layout!r}; allowed: plain, genrm")
+        if rows is not None and not judged:  # now, and not at every row
+            raise UserError(f"domain preference: rows {rows}: {_NEEDS_A_JUDGE}")
         self.judged = judged
         self.pairs = pairs
         self.order = order
@@ -259,10 +265,7 @@ class Preference(Domain):
         preferred, or the first of two equal ones.
         """
         if not self.judged:
-            raise UserError(
-                f"row {index}: only a judge can compare answers to rows; name a model under "
-                f"domains.{self.name}.judge, or --judge"
-            )
+            raise UserError(f"row {index}: {_NEEDS_A_JUDGE}")
         row = _with_reference(row, index)
         for key in ("reference", "principle"):
             value = row.get(key)
