@@ -147,14 +147,22 @@ async def whole(deltas: AsyncIterator[Delta]) -> Answer:
 
 def _calls(parts: list[CallPart]) -> tuple[ToolCall, ...]:
     """The calls that the pieces make, in the order of their indices."""
+    # Pieces of several calls may alternate.
     pieces: dict[int, list[CallPart]] = {}
     for part in parts:
         pieces.setdefault(part.index, []).append(part)
+    return tuple(_call(pieces[index]) for index in sorted(pieces))
 
-    calls = []
-    for index in sorted(pieces):
-        own = pieces[index]
-        arguments = arguments_of("".join(part.arguments for part in own))
-        identity = next((part.id for part in own if part.id is not None), None)
-        calls.append(ToolCall("".join(part.name for part in own), arguments, identity))
-    return tuple(calls)
+
+def _call(parts: list[CallPart]) -> ToolCall:
+    """One call of its pieces, in the order in which they came."""
+    name = "".join(part.name for part in parts)
+    written = "".join(part.arguments for part in parts)
+
+    # Some servers repeat the id with every piece, so it is not put together.
+    identity = None
+    for part in parts:
+        if part.id is not None:
+            identity = part.id
+            break
+    return ToolCall(name, arguments_of(written), identity)

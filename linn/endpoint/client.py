@@ -293,6 +293,7 @@ class Endpoint:
         while True:
             number += 1
             limit_s = min(self.timeout_s, ends - loop.time())
+            # A try may take what is left to the answer, and no more.
             try:
                 async with asyncio.timeout(limit_s):
                     return await once()
@@ -348,6 +349,7 @@ class Endpoint:
         """The names of the models that the server lists; empty if it lists none."""
         import httpx
 
+        # Asked for a refusal's words alone: whatever goes wrong here says nothing more.
         with contextlib.suppress(httpx.HTTPError, TimeoutError, TryAgain):
             async with asyncio.timeout(_ASIDE_S):
                 async with self._client.stream("GET", f"{self.url}/models") as response:

@@ -85,6 +85,7 @@ class Waits:
         if seconds < least_s:
             return ""
 
+        # How far it is, how long it takes, and what is wrong, if something is.
         answers = f"{self._answered} of {self._asked} answers"
         line = f"{self._name}: {answers}, the oldest waits {duration(seconds)}"
         if oldest.trouble:

@@ -42,6 +42,7 @@ def request_body(
         "top_p": how.top_p,
         "max_tokens": how.max_tokens,
     }
+    # Servers refuse an empty list of tools.
     if tools:
         body["tools"] = [dict(tool) for tool in tools]
     for key, value in (extra or {}).items():
@@ -64,13 +65,17 @@ def turns_json(
             turn[reasoning_key] = message.reasoning
 
         if message.tool_calls:
-            calls = [_call_json(call, number, i) for i, call in enumerate(message.tool_calls)]
-            waiting = [call["id"] for call in calls]
+            calls = []
+            for place, call in enumerate(message.tool_calls):
+                calls.append(_call_json(call, number, place))
             turn["tool_calls"] = calls
+            waiting = [call["id"] for call in calls]
 
-        # Results without an id belong to the calls in their order.
         if message.role == "tool":
-            identity = message.tool_call_id or (waiting[0] if waiting else None)
+            # Results without an id belong to the calls in their order.
+            identity = message.tool_call_id
+            if identity is None and waiting:
+                identity = waiting[0]
             if identity in waiting:
                 waiting.remove(identity)
             if identity is not None:
@@ -134,6 +139,7 @@ def read_answer(body: bytes) -> Answer | None:
 
 def read_delta(data: str) -> Delta | None:
     """A piece of a streamed completion; None if `data` is not one."""
+    # Whatever a server sends is read or is no piece: nothing here raises.
     try:
         response = json.loads(data)
         choices = response["choices"]
@@ -212,17 +218,28 @@ def _logprobs(choice: Mapping[str, Any]) -> tuple[TokenLogprob, ...] | None:
     entries = given.get("content") if isinstance(given, Mapping) else None
     if not isinstance(entries, list):
         return None
+
+    # Half of them would be worse than none: sums over an answer would look like others'.
     tokens = []
     for entry in entries:
-        if not isinstance(entry, Mapping):
+        token = _token_logprob(entry)
+        if token is None:
             return None
-        token, logprob = entry.get("token"), entry.get("logprob")
-        if not isinstance(token, str) or not isinstance(logprob, (int, float)):
-            return None
-        if not math.isfinite(logprob):
-            return None
-        tokens.append(TokenLogprob(token, float(logprob)))
+        tokens.append(token)
     return tuple(tokens)
+
+
+def _token_logprob(entry: object) -> TokenLogprob | None:
+    """One token's log-prob; None where the entry holds no finite number."""
+    if not isinstance(entry, Mapping):
+        return None
+    token = entry.get("token")
+    logprob = entry.get("logprob")
+    if not isinstance(token, str) or not isinstance(logprob, (int, float)):
+        return None
+    if not math.isfinite(logprob):
+        return None
+    return TokenLogprob(token, float(logprob))
 
 
 def read_models(body: bytes) -> list[str]:

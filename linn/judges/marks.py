@@ -70,6 +70,7 @@ def marked(answer: str, key: str) -> str | None:
     # A closing mark with another key belongs to somebody else.
     if closing and not re.match(rf"(?: {key})?>", rest[len(inner) + len(closing) :]):
         return None
+    # Whoever argues between the marks has not given a verdict there.
     if len(inner) > _LONGEST_VERDICT:
         return None
     dressed = _DRESS.match(inner)
