@@ -23,7 +23,7 @@ SEEDS = list(range(12))
 
 
 def judge_of(server: Server, **options) -> EndpointJudge:
-    options = {"pause_s": 0.01, "timeout_s": 5.0, **options}
+    options = {"pause_s": 0.01, "timeout_s": 60.0, **options}
     return EndpointJudge(Endpoint(server.url, "m", **options), HOW)
 
 

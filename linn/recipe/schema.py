@@ -56,7 +56,10 @@ class JudgeConfig(Config):
     )
     concurrency: int = Field(64, ge=1, description="requests under way at once, at an endpoint")
     timeout_s: float = Field(
-        1800.0, gt=0, description="seconds that one request to an endpoint may take"
+        1800.0,
+        gt=0,
+        description="seconds that one request to an endpoint may take; all tries for an answer "
+        "may take twice that and a minute",
     )
     template: Literal["own", "nemotron"] | None = Field(
         None,
