@@ -118,6 +118,8 @@ class Sampling:
     The sampler may keep its cache, so that a later request that begins with these tokens continues
     from it.
     """
+    top: int = 0
+    """How many of the most likely tokens a stream tells beside each sampled one."""
 
 
 @dataclass(frozen=True)

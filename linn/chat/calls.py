@@ -11,8 +11,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from linn.chat.stream import may_become, settled
 from linn.chat.tool_calls import (
     ARGUMENT_KEYS,
+    CALL,
     UnreadableCall,
     arguments_of,
     call_of,
@@ -78,7 +80,7 @@ def kimi(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Found:
 
 def bare(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Found:
     """The whole text is `{"name", "parameters"}` (Llama 3), perhaps behind `<|python_tag|>`."""
-    inside = text.strip().removeprefix("<|python_tag|>")
+    inside = text.strip().removeprefix(_PYTHON_TAG)
     value, end = decoded_at(inside, 0)
     # An answer in JSON is no call: it has a name of a function, arguments and nothing else.
     if not isinstance(value, Mapping) or inside[end:].strip():
@@ -95,6 +97,29 @@ def bare(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Found:
 
 READERS: tuple[Reader, ...] = (read_calls, in_lists, by_name, bare, deepseek, kimi)
 """In the order in which they are tried."""
+
+_OPENINGS: dict[Reader, tuple[str, ...]] = {
+    read_calls: (CALL,),
+    in_lists: ("[TOOL_CALLS]", "<|tool_call|>"),
+    by_name: ("[TOOL_CALLS]",),
+    deepseek: ("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"),
+    kimi: ("<|tool_calls_section_begin|>", "<|tool_call_begin|>"),
+}
+"""What the calls of each reader begin with."""
+_PYTHON_TAG = "<|python_tag|>"
+
+
+def before_calls(text: str, reader: Reader | None) -> str:
+    """What of an answer stands beside its calls whatever follows: all up to the first opening."""
+    if reader is bare:
+        # The whole answer is a call or none of it is.
+        start = text.lstrip()
+        is_open = start.startswith(("{", _PYTHON_TAG)) or may_become(start, _PYTHON_TAG)
+        return "" if is_open else text
+    openings = _OPENINGS[reader] if reader in _OPENINGS else ()
+    for opening in openings:
+        text = text.split(opening, 1)[0]
+    return settled(text, openings)
 
 
 # ---------------------------------------------------------------- gpt-oss
@@ -137,6 +162,18 @@ def channels(text: str) -> tuple[str | None, str, tuple[ToolCall, ...]]:
             answers.append(body)
     thought = "\n".join(thoughts).strip()
     return thought or None, "\n".join(answers).strip(), tuple(calls)
+
+
+def channels_so_far(text: str) -> tuple[str, str]:
+    """(thought, answer) of a turn that begins so, whatever follows."""
+    before, started, part = text.rpartition(_START)
+    if _CHANNEL.match(part) is None:
+        # Nobody knows yet which channel this part is of.
+        text = before + started
+    if not text:
+        return "", ""
+    thought, answer, _ = channels(settled(text, (_START, "<|end|>", "<|return|>", "<|call|>")))
+    return thought or "", answer
 
 
 # ---------------------------------------------------------------- shared parts

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from linn.chat import jinja
-from linn.chat.calls import channels
+from linn.chat.calls import before_calls, channels, channels_so_far
 from linn.chat.control import plain
 from linn.chat.own_turns import REMEDY, definition, harmless, turns_of
 from linn.chat.probe import Form, Turn
 from linn.chat.render import RESULT, RESULT_END
+from linn.chat.stream import may_become, settled
 from linn.chat.template import Spans, TemplateName, Tools
 from linn.errors import UserError
 from linn.types import Message, ToolCall
@@ -341,6 +342,32 @@ class Own:
             answer, calls = self.form.reader(answer, tools)
         return Message("assistant", self._unframed(answer), thought or None, calls)
 
+    def read(self, text: str, thinking: bool = True, tools: Tools = ()) -> Message:
+        """See `Template`; `parse` ends a thought at the first mark anyway."""
+        return self.parse(text, thinking, tools)
+
+    def certain(self, text: str, thinking: bool = True) -> tuple[str, str]:
+        """See `Template`."""
+        if self.form.channels:
+            return channels_so_far(text)
+        text = self._without_open_end(text, (*self.stops, self.form.history_end))
+        opening, closing = self.form.marks or ("<think>", "</think>")
+        inside = text.lstrip()
+        if may_become(inside, opening):
+            return "", ""
+        thought, answer = "", text
+        if inside.startswith(opening) or self.opens[thinking]:
+            thought, closed, answer = inside.removeprefix(opening).partition(closing)
+            if not closed:
+                return settled(thought, (closing,)).strip(), ""
+
+        before, after = self._around
+        answer = before_calls(answer, self.form.reader).lstrip()
+        if may_become(answer, before):
+            return thought.strip(), ""
+        answer = self._without_open_end(answer.removeprefix(before), (after,))
+        return thought.strip(), answer.strip()
+
     def answer(self, text: str, thinking: bool = True) -> str:
         """See `Template`."""
         text = self._unended(text)
@@ -357,6 +384,17 @@ class Own:
     def _unended(self, text: str) -> str:
         for end in (*self.stops, self.form.history_end):
             text = text.removesuffix(end)
+        return text
+
+    def _without_open_end(self, text: str, ends: Sequence[str]) -> str:
+        """A text without what may turn out to be its end: `ends`, whole or begun, and space."""
+        text = settled(text, ends).rstrip()
+        length = -1
+        while length != len(text):
+            length = len(text)
+            for end in ends:
+                text = text.removesuffix(end)
+            text = text.rstrip()
         return text
 
     def _divided(self, text: str, thinking: bool) -> tuple[str, str]:

@@ -135,6 +135,18 @@ class Template(Protocol):
         """A sampled turn as a message; never raises, in time linear in the text."""
         ...
 
+    def read(self, text: str, thinking: bool = True, tools: Tools = ()) -> Message:
+        """As `parse`, but as it can be told while the text comes: what was told stays so.
+
+        For whoever streams; graders use `parse`. The two differ in linn's protocol where a thought
+        is closed twice: a stream ends it at the first mark.
+        """
+        ...
+
+    def certain(self, text: str, thinking: bool = True) -> tuple[str, str]:
+        """(thought, content) that `read` begins with for every text that begins with this one."""
+        ...
+
     def answer(self, text: str, thinking: bool = True) -> str:
         """What follows the thought of a sampled turn, calls left in it.
 
@@ -233,6 +245,14 @@ class Nemotron:
     def parse(self, text: str, thinking: bool = True, tools: Tools = ()) -> Message:
         """See `Template`."""
         return render.parse(text, thinking, tools)
+
+    def read(self, text: str, thinking: bool = True, tools: Tools = ()) -> Message:
+        """See `Template`."""
+        return render.read(text, thinking, tools)
+
+    def certain(self, text: str, thinking: bool = True) -> tuple[str, str]:
+        """See `Template`."""
+        return render.certain(text, thinking)
 
     def answer(self, text: str, thinking: bool = True) -> str:
         """See `Template`."""

@@ -12,12 +12,13 @@ What every engine promises:
 - A mistake of the user raises UserError, a refused step or broken weights RunFailed, a dead
   process or a full disk InfrastructureError. After the first two the engine can still be used;
   after the last it can be loaded again.
-- One call at a time, from one thread. Only `Sampler.generate` may be awaited many times at once.
+- One call at a time, from one thread. Only `Sampler.generate` may be awaited many times at once,
+  and all that `Streams` offers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -70,6 +71,57 @@ class Sampler(Protocol):
         It may compute before it returns, and raise the batch's error here as well as to those who
         wait. Engines that batch continuously ignore it.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a stream, or of a text that was scored."""
+
+    id: int
+    """Its id."""
+    logprob: float
+    """Its log-prob, given those before it; 0.0 for the first of a text."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The most likely tokens in its place, with log-probs; as many as were asked for."""
+
+
+class Streams(Protocol):
+    """Samples from one checkpoint as requests come: for servers and for conversations.
+
+    Unlike `Sampler`, it waits for nobody. So the company of a request depends on timing, and with
+    it the rounding of its log-probs; its draws depend on its seed alone.
+    """
+
+    async def open(self) -> int | None:
+        """Read the checkpoint. Returns the tokens of the longest sequence that it computes.
+
+        None: any number. Raises UserError where the folder holds no model.
+        """
+        ...
+
+    def stream(
+        self, ids: Sequence[int], how: Sampling, seed: int
+    ) -> AsyncIterator[Sequence[Token]]:
+        """Continue the prompt `ids`: new tokens as they come, one or more at a time.
+
+        The last one is a stopping token, or the `how.max_tokens`-th. Who leaves (cancelled, or by
+        `aclose`) drops the request, and its row is free. Errors are those of `Sampler.generate`
+        and of this request alone, but for broken weights, which end all requests of the
+        checkpoint. A dead process raises InfrastructureError in its own requests; it is started
+        again, and the others go on.
+        """
+        ...
+
+    async def score(self, ids: Sequence[int], top: int = 0) -> list[Token]:
+        """Every token of a text with its log-prob, given those before it, at temperature 1.
+
+        Raises UserError for a text that the model cannot read.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Forget the checkpoint, and free its memory; it can be opened again."""
         ...
 
 
@@ -148,6 +200,14 @@ class Engine(Protocol):
 
         The policy is not touched. Asking for two such samplers in turn loads each anew. The
         folder is read at the first batch.
+        """
+        ...
+
+    def streams_of(self, folder: Path) -> Streams:
+        """Streams from a checkpoint, a Hugging Face folder, without any policy.
+
+        Several checkpoints may be open at once. They stand beside the policy and what `score`
+        uses, in memory of their own.
         """
         ...
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from linn.engine.protocol import SHARD_BYTES, ModelCheck
+from linn.engine.protocol import SHARD_BYTES, ModelCheck, Token
 from linn.errors import RunFailed, UserError
-from linn.types import Finding, Loss, Optim, Sample
+from linn.types import Finding, Loss, Optim, Sample, Sampling
 
 Scorer = Callable[[Path, Sequence[int]], list[float]]
 """Log-probs of a sequence under the checkpoint in a folder."""
@@ -60,6 +60,9 @@ class FakeEngine:
     def sampler_of(self, folder: Path) -> Any:
         return self.samplers[folder.name]
 
+    def streams_of(self, folder: Path) -> FakeStreams:
+        return FakeStreams(self, folder)
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.export(folder)
@@ -78,6 +81,55 @@ class FakeEngine:
         return 0.0
 
     def close(self) -> None:
+        self.is_open = False
+
+
+class FakeStreams:
+    """Streams what the checkpoint's scripted sampler says, a token at a time."""
+
+    def __init__(self, engine: FakeEngine, folder: Path) -> None:
+        self.engine = engine
+        self.folder = folder
+        self.is_open = False
+        self.live = 0
+        """Requests that are being answered."""
+        self.error: Exception | None = None
+        """Raised behind the first token, if anything is."""
+        self.pause: Callable[[], Any] | None = None
+        """Awaited before every token, if anything is."""
+
+    async def open(self) -> int | None:
+        if not (self.folder / "config.json").is_file():
+            raise UserError(f"{self.folder}: no such model")
+        self.is_open = True
+        return None
+
+    async def stream(
+        self, ids: Sequence[int], how: Sampling, seed: int
+    ) -> AsyncIterator[Sequence[Token]]:
+        if not self.is_open:
+            raise UserError(f"{self.folder}: this checkpoint is not open")
+        scripted = self.engine.samplers[self.folder.name]
+        said = scripted.codec.encode(scripted.reply(scripted.codec.decode(ids), seed))
+        self.live += 1
+        try:
+            for token in said[: how.max_tokens]:
+                if self.pause is not None:
+                    await self.pause()
+                top = tuple((token, -1.0) for _ in range(how.top))
+                yield [Token(token, -1.0, top)]
+                if self.error is not None:
+                    raise self.error
+                if token in how.stop:
+                    return
+        finally:
+            self.live -= 1
+
+    async def score(self, ids: Sequence[int], top: int = 0) -> list[Token]:
+        logprobs = self.engine.scorer(self.folder, ids)
+        return [Token(token, value) for token, value in zip(ids, logprobs, strict=True)]
+
+    async def close(self) -> None:
         self.is_open = False
 
 

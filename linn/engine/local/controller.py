@@ -13,6 +13,7 @@ from typing import Self
 from linn.engine.local.dealing import deal, undeal
 from linn.engine.local.processes import Workers
 from linn.engine.local.sampler import LocalSampler
+from linn.engine.local.streams import LiveWorkers, LocalStreams
 from linn.engine.protocol import SHARD_BYTES, ModelCheck
 from linn.engine.training.token_weights import StepFailed, moves, token_weights
 from linn.types import Loss, Optim, Sample
@@ -41,6 +42,7 @@ class LocalEngine:
         """
         self.width = width
         self.workers = Workers(processes, dtype, width, capacity, autocast, recompute)
+        self.live = LiveWorkers(processes, dtype, width, capacity)
         self.sampler = LocalSampler(self.workers)
         self.trainer = LocalTrainer(self.workers, self.sampler)
 
@@ -69,6 +71,10 @@ class LocalEngine:
         """A sampler over another checkpoint (a judge, a teacher), in the place `score` uses."""
         return LocalSampler(self.workers, Path(folder))
 
+    def streams_of(self, folder: Path) -> LocalStreams:
+        """Streams from a checkpoint, in processes of their own."""
+        return LocalStreams(self.live, Path(folder))
+
     def save(self, folder: Path) -> None:
         """Write policy and optimiser; complete or absent at any instant."""
         self.workers.call("save", Path(folder))
@@ -96,6 +102,7 @@ class LocalEngine:
         """End the workers; the engine can be loaded again afterwards."""
         self.sampler.forget()
         self.workers.close()
+        self.live.close()
 
     def __enter__(self) -> Self:
         return self

@@ -50,10 +50,39 @@ class WorkerOptions:
 
 
 @dataclass(frozen=True)
-class _Process:
+class Process:
+    """One worker, the pipe to it, and what it writes."""
+
     handle: subprocess.Popen[bytes]
+    """The process; it ends when its standard input is closed."""
     pipe: Connection
+    """Messages to it, and its answers."""
     log: IO[bytes]
+    """Its output."""
+
+    def last_words(self, rank: int) -> str | None:
+        """Of what it died, for a person; None where it lives."""
+        # Its pipe is closed before the kernel reports its exit code: wait for that.
+        try:
+            code = self.handle.wait(5)
+        except subprocess.TimeoutExpired:
+            return None
+        self.log.seek(0)
+        log = self.log.read()[-2000:].decode(errors="replace").strip()
+        cause = " (killed: out of memory?)" if code == -9 else ""
+        return (
+            f"engine process {rank} ended with exit code {code}{cause}; "
+            f"its last words: {log or 'it wrote nothing'}"
+        )
+
+    def end(self) -> None:
+        """Wait until it has ended, 5 s at most; then it is killed."""
+        try:
+            self.handle.wait(5)
+        except subprocess.TimeoutExpired:
+            self.handle.kill()
+            self.handle.wait()
+        self.log.close()
 
 
 class Workers:
@@ -75,7 +104,7 @@ class Workers:
         self._capacity = capacity
         self._autocast = autocast
         self._recompute = recompute
-        self._processes: list[_Process] = []
+        self._processes: list[Process] = []
         self._folder = ""
         self._watch: Watch | None = None
 
@@ -91,8 +120,8 @@ class Workers:
     def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Have each worker run its method `name` (`Worker`) once; replies in order of rank.
 
-        Lock-step: it returns when all workers have answered, and one call runs at a time. A server
-        that keeps a live batch in each of N workers needs a reader per pipe instead.
+        Lock-step: it returns when all workers have answered, and one call runs at a time. Streams
+        have processes of their own, with a reader per pipe (`streams.py`).
 
         A worker's error is raised here and the workers stay. A dead worker ends them all, and so
         does one that gives no sign of life (`heartbeat.py`), and an interrupt: replies still under
@@ -128,12 +157,7 @@ class Workers:
             assert process.handle.stdin is not None
             process.handle.stdin.close()
         for process in processes:
-            try:
-                process.handle.wait(5)
-            except subprocess.TimeoutExpired:
-                process.handle.kill()
-                process.handle.wait()
-            process.log.close()
+            process.end()
 
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -142,7 +166,7 @@ class Workers:
     # ------------------------------------------------------------ processes
 
     def _start(self) -> None:
-        _remove_leftovers()
+        remove_leftovers()
         self._folder = tempfile.mkdtemp(prefix=f"linn-engine-{os.getpid()}-")
         # Linux sends its signal when the *thread* that started a process ends.
         in_main_thread = threading.current_thread() is threading.main_thread()
@@ -162,7 +186,7 @@ class Workers:
             log = Path(self._folder) / f"{rank}.log"
             try:
                 heartbeat.prepare(Path(options.heartbeat))
-                self._processes.append(_start_worker(options, log))
+                self._processes.append(start_worker(options, log))
             except OSError as error:
                 raise InfrastructureError(f"engine process {rank} cannot start: {error}") from None
         beats = [Path(f"{self._folder}/{rank}.beat") for rank in range(self.count)]
@@ -207,23 +231,14 @@ class Workers:
         if self._watch is not None and self._watch.verdict is not None:
             raise InfrastructureError(self._watch.verdict[1])
         for rank, process in enumerate(self._processes):
-            # Its pipe is closed before the kernel reports its exit code: wait for that.
-            try:
-                code = process.handle.wait(5)
-            except subprocess.TimeoutExpired:
-                continue
-            process.log.seek(0)
-            log = process.log.read()[-2000:].decode(errors="replace").strip()
-            last_words = log or "it wrote nothing"
-            cause = " (killed: out of memory?)" if code == -9 else ""
-            raise InfrastructureError(
-                f"engine process {rank} ended with exit code {code}{cause}; "
-                f"its last words: {last_words}"
-            )
+            words = process.last_words(rank)
+            if words is not None:
+                raise InfrastructureError(words)
         raise InfrastructureError("an engine process closed its pipe without ending")
 
 
-def _start_worker(options: WorkerOptions, log_path: Path) -> _Process:
+def start_worker(options: WorkerOptions, log_path: Path, module: str = "worker") -> Process:
+    """Start a process of `linn.engine.local.MODULE`; its output goes to `log_path`."""
     here, there = Pipe()
     # Before the worker exists: the pipe holds the message, and no death can come between.
     here.send(options)
@@ -235,7 +250,7 @@ def _start_worker(options: WorkerOptions, log_path: Path) -> _Process:
     inherited = os.environ.get("PYTHONPATH")
     python_path = os.pathsep.join([root, inherited] if inherited else [root])
     handle = subprocess.Popen(
-        [sys.executable, "-m", "linn.engine.local.worker", str(there.fileno())],
+        [sys.executable, "-m", f"linn.engine.local.{module}", str(there.fileno())],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -244,10 +259,10 @@ def _start_worker(options: WorkerOptions, log_path: Path) -> _Process:
     )
     # Only the worker holds its end now, so that its death closes the pipe.
     there.close()
-    return _Process(handle, here, log)
+    return Process(handle, here, log)
 
 
-def _remove_leftovers() -> None:
+def remove_leftovers() -> None:
     """Remove the temporary folders of engines whose process was killed."""
     if not Path("/proc").exists():
         return

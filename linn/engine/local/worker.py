@@ -230,7 +230,7 @@ def _answer(worker: Worker, name: str, arguments: tuple[Any, ...]) -> tuple[bool
         return False, RuntimeError(f"{where}{about}:\n{traceback.format_exc()}")
 
 
-def _die_with_parent(by_kernel: bool) -> None:
+def die_with_parent(by_kernel: bool) -> None:
     """End when the parent ends, however it was killed, even in the middle of a computation.
 
     The parent holds our standard input open. `by_kernel` also asks Linux for a signal; only where
@@ -254,7 +254,7 @@ def main(arguments: Sequence[str]) -> None:
         signal.signal(number, signal.SIG_IGN)
     options: WorkerOptions = pipe.recv()
     heartbeat.beat(Path(options.heartbeat))
-    _die_with_parent(options.die_by_kernel)
+    die_with_parent(options.die_by_kernel)
     if options.recompute:  # who asks for little memory pays for it in time
         heap.keep_little()
     torch.set_num_threads(1)

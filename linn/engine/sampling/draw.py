@@ -94,6 +94,25 @@ def draw(logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     return token, logprob.float()
 
 
+def most_likely(
+    logits: Tensor, draws: Draws, asked: Sequence[tuple[int, int]]
+) -> list[list[tuple[int, float]]]:
+    """The most likely tokens of some rows of `logits` [B, V], with their log-probs.
+
+    asked: (row, how many) each. The log-probs are of the distribution that `draw` reports.
+    """
+    rows = torch.tensor([row for row, _ in asked], device=logits.device)
+    temperature = draws.temperature.index_select(0, rows).unsqueeze(1)
+    scaled = logits.index_select(0, rows).float() / temperature
+    most = min(max(count for _, count in asked), logits.shape[1])
+    values, ids = scaled.log_softmax(-1).topk(most, dim=-1)
+
+    found = []
+    for (_, count), row_ids, row_values in zip(asked, ids.tolist(), values.tolist(), strict=True):
+        found.append(list(zip(row_ids[:count], row_values[:count], strict=True)))
+    return found
+
+
 def uniform(key: Tensor, position: Tensor) -> Tensor:
     """float64 in [0, 1): a function of (hashed seed, position) alone.
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from linn.engine.models.interface import CausalLM, State
 from linn.engine.models.vocabulary import check_tokens
-from linn.engine.sampling.draw import draw
+from linn.engine.sampling.draw import draw, most_likely
 from linn.engine.sampling.kept_states import KeptStates, gather
 from linn.engine.sampling.rows import Live, Rows, by_prompt
 from linn.errors import RunFailed
@@ -33,6 +33,8 @@ class Advance:
     """By request: the new token and its log-prob, the last token of a finished request included."""
     completions: dict[int, Completion]
     """By request: those that finished in this step."""
+    tops: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    """By request with `Sampling.top`: the most likely tokens of this step, with log-probs."""
 
 
 class LiveBatch:
@@ -135,7 +137,12 @@ class LiveBatch:
         rows.token = token
 
         sampled = [(row, live) for row, live in rows.live() if row not in forced]
-        return self._record(rows, sampled, token.tolist(), logprob.tolist())
+        asked = {live.id: (row, live.how.top) for row, live in sampled if live.how.top}
+        step = self._record(rows, sampled, token.tolist(), logprob.tolist())
+        if asked:
+            told = most_likely(logits, rows.draws, list(asked.values()))
+            step.tops.update(zip(asked, told, strict=True))
+        return step
 
     def drop(self, ids: Collection[int]) -> None:
         """Forget these requests, waiting, live or finished. Ids of no request are ignored.

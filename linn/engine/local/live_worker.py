@@ -1,0 +1,219 @@
+"""A process that samples for ever: live batches of some checkpoints, advanced while any has rows.
+
+Started by `streams.py`: `python -m linn.engine.local.live_worker FD`. Messages are taken between
+two steps, so a request joins and leaves at any time. What came of a step goes back as one message.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from linn.engine.local import heartbeat
+from linn.engine.local.processes import WorkerOptions
+from linn.engine.local.worker import die_with_parent
+from linn.engine.models.load import load
+from linn.engine.protocol import Token
+from linn.engine.sampling.live_batch import LiveBatch
+from linn.engine.sampling.text_logprobs import text_logprobs
+from linn.errors import InfrastructureError, LinnError, UserError
+from linn.types import Sampling
+
+Event = tuple[int, str, Any]
+"""(request, `tokens` | `end` | `value` | `error`, what came)."""
+
+_GATHER_S = 0.02
+"""Tokens are told this many seconds after the last ones at the soonest: a message per step would
+cost the other side more than a small model takes for the step."""
+
+
+class _Checkpoint:
+    """A model with its batch, and the requests in it."""
+
+    def __init__(self, batch: LiveBatch) -> None:
+        self.batch = batch
+        self.waiting: list[tuple[int, Sequence[int], Sampling, int]] = []
+        """Came since the last step: admitted together, equal prompts share a prefill."""
+        self.numbers: dict[int, int] = {}
+        """By id in the batch: the request's number."""
+
+
+class LiveWorker:
+    """What the process holds. Each public method but `run` is a message."""
+
+    def __init__(self, options: WorkerOptions, pipe: Connection) -> None:
+        self.options = options
+        self.pipe = pipe
+        self.checkpoints: dict[str, _Checkpoint] = {}
+        self._events: list[Event] = []
+        self._tokens: dict[int, list[Token]] = {}
+        """By request: what is not told yet."""
+        self._told = 0.0
+
+    def run(self) -> None:
+        """Answer messages until the engine closes the pipe."""
+        while True:
+            busy = any(one.waiting or not one.batch.idle for one in self.checkpoints.values())
+            try:
+                # Who computes only looks whether something came; who is idle waits for it.
+                while self.pipe.poll(0 if busy else None):
+                    name, number, arguments = self.pipe.recv()
+                    self._take(name, number, arguments)
+                    busy = True
+            except EOFError:
+                return
+            for one in self.checkpoints.values():
+                self._advance(one)
+            self._tell()
+
+    # ------------------------------------------------------------ messages
+
+    def open(self, number: int, folder: Path) -> None:
+        """Read a checkpoint."""
+        key = str(folder)
+        if key not in self.checkpoints:
+            model = load(folder, getattr(torch, self.options.dtype))
+            self.checkpoints[key] = _Checkpoint(LiveBatch(model, self.options.capacity))
+        self._events.append((number, "value", self.checkpoints[key].batch.model.positions))
+
+    def close(self, number: int, folder: Path) -> None:
+        """Forget a checkpoint; its requests end."""
+        one = self.checkpoints.pop(str(folder), None)
+        if one is not None:
+            numbers = [*one.numbers.values(), *(waiting[0] for waiting in one.waiting)]
+            self._fail(numbers, UserError(f"{folder}: the checkpoint was closed"))
+        self._events.append((number, "value", None))
+
+    def admit(
+        self, number: int, folder: Path, ids: Sequence[int], how: Sampling, seed: int
+    ) -> None:
+        """Begin a request."""
+        one = self._checkpoint(folder)
+        positions = one.batch.model.positions
+        # Found out in the model, it would end the other requests too.
+        if positions is not None and len(ids) + how.max_tokens > positions:
+            raise UserError(
+                f"{len(ids)} tokens of the prompt and {how.max_tokens} more are over the "
+                f"{positions} that the model computes"
+            )
+        one.waiting.append((number, ids, how, seed))
+
+    def drop(self, number: int) -> None:
+        """Forget a request, wherever it is."""
+        self._tokens.pop(number, None)
+        for one in self.checkpoints.values():
+            one.waiting = [request for request in one.waiting if request[0] != number]
+            gone = [place for place, own in one.numbers.items() if own == number]
+            one.batch.drop(gone)
+            for place in gone:
+                del one.numbers[place]
+
+    def score(self, number: int, folder: Path, ids: Sequence[int], top: int) -> None:
+        """Log-probs of a text."""
+        model = self._checkpoint(folder).batch.model
+        self._events.append((number, "value", text_logprobs(model, ids, top)))
+
+    def _checkpoint(self, folder: Path) -> _Checkpoint:
+        try:
+            return self.checkpoints[str(folder)]
+        except KeyError:
+            raise UserError(f"{folder}: this checkpoint is not open") from None
+
+    def _take(self, name: str, number: int, arguments: tuple[Any, ...]) -> None:
+        try:
+            getattr(self, name)(number, *arguments)
+        except Exception as error:
+            self._events.append((number, "error", self._sendable(error)))
+
+    # ------------------------------------------------------------ steps
+
+    def _advance(self, one: _Checkpoint) -> None:
+        """Admit what waits, and decode one token of every request."""
+        try:
+            self._admit(one)
+            if one.batch.idle:
+                return
+            step = one.batch.advance()
+        except Exception as error:
+            # The batch has dropped them all.
+            self._fail(one.numbers.values(), error)
+            one.numbers.clear()
+            return
+
+        for place, (token, logprob) in step.tokens.items():
+            top = tuple(step.tops.get(place, ()))
+            self._tokens.setdefault(one.numbers[place], []).append(Token(token, logprob, top))
+        for place in step.completions:
+            number = one.numbers.pop(place)
+            self._events.append((number, "tokens", self._tokens.pop(number)))
+            self._events.append((number, "end", None))
+
+    def _admit(self, one: _Checkpoint) -> None:
+        waiting, one.waiting = one.waiting, []
+        if not waiting:
+            return
+        try:
+            places = one.batch.admit([request[1:] for request in waiting])
+        except (ValueError, UserError) as error:
+            # One that cannot be sampled must not take the others along.
+            if len(waiting) == 1:
+                self._fail([waiting[0][0]], error)
+                return
+            for request in waiting:
+                one.waiting = [request]
+                self._admit(one)
+            return
+        one.numbers |= zip(places, (request[0] for request in waiting), strict=True)
+
+    # ------------------------------------------------------------ what is told
+
+    def _fail(self, numbers: Any, error: Exception) -> None:
+        for number in numbers:
+            self._tokens.pop(number, None)
+            self._events.append((number, "error", self._sendable(error)))
+
+    def _sendable(self, error: Exception) -> Exception:
+        """An error as the other side can raise it."""
+        if isinstance(error, (LinnError, ValueError)):
+            return error
+        where = f"engine process {self.options.rank}"
+        if isinstance(error, (OSError, MemoryError)):
+            return InfrastructureError(f"{where}: {type(error).__name__}: {error}")
+        return RuntimeError(f"{where}:\n{traceback.format_exc()}")
+
+    def _tell(self) -> None:
+        """Send what came, unless it is tokens alone and the last ones were told just now."""
+        now = time.monotonic()
+        if not self._events and (not self._tokens or now - self._told < _GATHER_S):
+            return
+        tokens, self._tokens = self._tokens, {}
+        events, self._events = self._events, []
+        events += [(number, "tokens", new) for number, new in tokens.items()]
+        self._told = now
+        self.pipe.send(events)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve the pipe whose descriptor is the one argument."""
+    pipe = Connection(int(arguments[0]))
+    # The parent decides when a signal ends it, and what becomes of the requests.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    options: WorkerOptions = pipe.recv()
+    heartbeat.beat(Path(options.heartbeat))
+    die_with_parent(options.die_by_kernel)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    LiveWorker(options, pipe).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
