@@ -116,7 +116,7 @@ def before_calls(text: str, reader: Reader | None) -> str:
         start = text.lstrip()
         is_open = start.startswith(("{", _PYTHON_TAG)) or may_become(start, _PYTHON_TAG)
         return "" if is_open else text
-    openings = _OPENINGS[reader] if reader in _OPENINGS else ()
+    openings = _OPENINGS.get(reader, ()) if reader is not None else ()
     for opening in openings:
         text = text.split(opening, 1)[0]
     return settled(text, openings)

@@ -122,12 +122,14 @@ class Codec:
 
     # ------------------------------------------------------------ conversations
 
-    def prompt_ids(self, prompt: Prompt, keep_thinking: bool = False) -> list[int]:
-        """What the model reads before its first turn."""
+    def prompt_ids(
+        self, prompt: Prompt, keep_thinking: bool = False, most: int | None = None
+    ) -> list[int]:
+        """What the model reads before its first turn; `most`: see `encode_spans`."""
         messages = [self._guard.message(message) for message in prompt.messages]
         tools = self._guard.value(prompt.tools)
         pieces = self.template.prompt(messages, tools, prompt.thinking, keep_thinking=keep_thinking)
-        return self.encode_spans(pieces)[0]
+        return self.encode_spans(pieces, most)[0]
 
     def prompt_text(self, prompt: Prompt) -> str:
         """The text of `prompt_ids`."""

@@ -173,7 +173,8 @@ def _thought(item: Mapping[str, Any], where: str) -> str:
     texts = []
     for key in ("content", "summary"):
         text = content_text(item.get(key) or [], where)
-        if text:
+        # Some servers say the same in both.
+        if text and str(text) not in texts:
             texts.append(str(text))
     return "\n".join(texts)
 

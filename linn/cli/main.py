@@ -20,6 +20,7 @@ from linn import stopping
 from linn.cli import rows
 from linn.cli.check import check
 from linn.cli.filter import Template, template_choice
+from linn.cli.serve import serve
 from linn.errors import LinnError, UserError
 from linn.terminal import echo, echo_json
 
@@ -212,6 +213,7 @@ app.command("tasks")(rows.tasks)
 app.command("grade")(rows.grade)
 app.command("check")(check)
 app.command("render")(rows.render)
+app.command("serve")(serve)
 
 
 @app.command("eval")

@@ -18,7 +18,7 @@ What every engine promises:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -102,7 +102,7 @@ class Streams(Protocol):
 
     def stream(
         self, ids: Sequence[int], how: Sampling, seed: int
-    ) -> AsyncIterator[Sequence[Token]]:
+    ) -> AsyncGenerator[Sequence[Token], None]:
         """Continue the prompt `ids`: new tokens as they come, one or more at a time.
 
         The last one is a stopping token, or the `how.max_tokens`-th. Who leaves (cancelled, or by

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ class FakeStreams:
 
     async def stream(
         self, ids: Sequence[int], how: Sampling, seed: int
-    ) -> AsyncIterator[Sequence[Token]]:
+    ) -> AsyncGenerator[Sequence[Token], None]:
         if not self.is_open:
             raise UserError(f"{self.folder}: this checkpoint is not open")
         scripted = self.engine.samplers[self.folder.name]

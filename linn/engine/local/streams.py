@@ -12,7 +12,7 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -215,7 +215,7 @@ class LiveWorkers:
 
     async def stream(
         self, folder: Path, ids: Sequence[int], how: Sampling, seed: int
-    ) -> AsyncIterator[Sequence[Token]]:
+    ) -> AsyncGenerator[Sequence[Token], None]:
         """See `Streams.stream`; the process with the fewest requests takes it."""
         process = self._least()
         number = self._next
@@ -316,7 +316,7 @@ class LocalStreams:
 
     def stream(
         self, ids: Sequence[int], how: Sampling, seed: int
-    ) -> AsyncIterator[Sequence[Token]]:
+    ) -> AsyncGenerator[Sequence[Token], None]:
         """New tokens as they come."""
         return self._workers.stream(self._folder, ids, how, seed)
 

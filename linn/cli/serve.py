@@ -1,0 +1,91 @@
+"""The verb `linn serve`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Annotated
+
+import typer
+
+from linn.cli.filter import Template, template_choice
+from linn.errors import UserError
+from linn.terminal import echo
+
+_NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+
+
+def serve(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN@STAGE|RUN|FOLDER …",
+            help="what is served: checkpoints, all stages of a run, Hugging Face folders",
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="address; 0.0.0.0 opens it to the network")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="0: any free one")] = 8000,
+    processes: Annotated[int, typer.Option(min=1, help="processes that sample")] = 2,
+    capacity: Annotated[
+        int, typer.Option(min=1, help="replies that a process writes at once, per checkpoint")
+    ] = 64,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="GB of weights in memory; others are read when asked for"),
+    ] = None,
+    context: Annotated[
+        int, typer.Option(min=2, help="tokens of a prompt and its reply, at most")
+    ] = 32768,
+    no_think: Annotated[
+        bool, typer.Option("--no-think", help="no thoughts where a request names no mode")
+    ] = False,
+    key_env: Annotated[
+        str, typer.Option(metavar="VARIABLE", help="holds the key that clients must send, if any")
+    ] = "LINN_API_KEY",
+    grace: Annotated[
+        float, typer.Option(min=0, help="seconds that replies may go on after SIGTERM")
+    ] = 20.0,
+    queue: Annotated[int, typer.Option(min=1, help="replies under way or waiting, at most")] = 1024,
+    engine: Annotated[str, typer.Option(help="linn, or vllm: vLLM's own server")] = "linn",
+    template: Template = None,
+) -> None:
+    """Serve checkpoints by the protocol of OpenAI's servers."""
+    from linn.serve.limits import Limits
+    from linn.serve.models import named_folders
+
+    folders = named_folders(checkpoints)
+    key = os.environ.get(key_env) or None
+    chosen = template_choice(template)
+    if host not in ("127.0.0.1", "::1", "localhost") and key is None:
+        echo(f"⚠ {host}: whoever reaches it can use it; {key_env} sets a key", err=True)
+    if engine == "vllm":
+        from linn.serve.vllm import start_vllm, vllm_command
+
+        if len(folders) > 1:
+            raise UserError("--engine vllm: it serves one checkpoint; name one")
+        ((name, folder),) = folders.items()
+        start_vllm(vllm_command(folder, name, host, port, chosen, context), key)
+        return
+    if engine != "linn":
+        raise UserError(f"--engine {engine!r}: allowed: linn, vllm")
+
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"linn serve needs {', '.join(missing)}: pip install 'linn[serve]'")
+    from linn.serve.server import serve as run
+
+    run(
+        folders,
+        host,
+        port,
+        processes=processes,
+        capacity=capacity,
+        key=key,
+        template=chosen,
+        memory=None if memory is None else int(memory * 1e9),
+        context=context,
+        thinking=not no_think,
+        limits=Limits(grace_s=grace, queue=queue),
+    )

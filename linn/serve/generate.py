@@ -1,0 +1,162 @@
+"""One reply, piece by piece: tokens to text, text to thought, content and calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from linn.chat.codec import Codec
+from linn.chat.stream import Delta, ReplyStream, StopStrings, TextStream
+from linn.chat.template import Tools
+from linn.engine.protocol import Streams, Token
+from linn.types import Sampling, ToolCall
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One reply that is asked for."""
+
+    ids: tuple[int, ...]
+    """The prompt."""
+    how: Sampling
+    """How it is sampled; its stops are ids."""
+    seed: int
+    """Decides its draws."""
+    stops: tuple[str, ...] = ()
+    """Strings that end it, and are no part of it."""
+    chat: bool = True
+    """Whether thought and calls are read out of its text."""
+    thinking: bool = True
+    """The mode in which it was asked for."""
+    tools: Tools = ()
+    """What it may call."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What came at once of a reply."""
+
+    tokens: tuple[Token, ...]
+    """Tokens, the one that ended the turn included."""
+    text: str
+    """Their text, as far as it is certain."""
+    delta: Delta
+    """What of the text is thought, content and calls."""
+    finish: str | None = None
+    """In the last piece: `stop`, `length` or `tool_calls`."""
+
+
+async def reply(streams: Streams, codec: Codec, ask: Ask) -> AsyncGenerator[Piece, None]:
+    """The pieces of a reply. Who closes this generator drops the request."""
+    text = TextStream(codec.tokenizer)
+    stops = StopStrings(ask.stops)
+    reading = ReplyStream(codec.template, ask.thinking, ask.tools)
+    finish = "length"
+    async with aclosing(streams.stream(ask.ids, ask.how, ask.seed)) as stream:
+        async for new in stream:
+            told = ""
+            used: list[Token] = []
+            for token in new:
+                used.append(token)
+                if token.id in ask.how.stop:
+                    finish = "stop"
+                    break
+                told += stops.feed(text.feed([token.id]))
+                if stops.found:
+                    break
+            yield Piece(tuple(used), told, reading.feed(told) if ask.chat else Delta())
+            if stops.found:
+                break
+
+    told = stops.feed(text.finish())
+    told += stops.finish()
+    if stops.found:
+        finish = "stop"
+    delta = Delta()
+    if ask.chat:
+        first, last = reading.feed(told), reading.finish()
+        delta = Delta(first.thought + last.thought, first.content + last.content, last.calls)
+    if delta.calls and finish == "stop":
+        finish = "tool_calls"
+    yield Piece((), told, delta, finish)
+
+
+@dataclass
+class Whole:
+    """A reply, all pieces together."""
+
+    tokens: list[Token] = field(default_factory=list)
+    """Its tokens."""
+    text: str = ""
+    """Their text."""
+    thought: str = ""
+    """Its thought."""
+    content: str = ""
+    """Its content."""
+    calls: tuple[ToolCall, ...] = ()
+    """Its calls."""
+    finish: str = ""
+    """Why it ended."""
+
+    def add(self, piece: Piece) -> None:
+        """The next piece."""
+        self.tokens += piece.tokens
+        self.text += piece.text
+        self.thought += piece.delta.thought
+        self.content += piece.delta.content
+        self.calls += piece.delta.calls
+        self.finish = piece.finish or self.finish
+
+
+async def whole(streams: Streams, codec: Codec, ask: Ask) -> Whole:
+    """A reply at once."""
+    gathered = Whole()
+    async with aclosing(reply(streams, codec, ask)) as pieces:
+        async for piece in pieces:
+            gathered.add(piece)
+    return gathered
+
+
+async def wholes(streams: Streams, codec: Codec, asks: Sequence[Ask]) -> list[Whole]:
+    """Several replies at once; the first error ends them all."""
+    tasks = [asyncio.create_task(whole(streams, codec, ask)) for ask in asks]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        await _end(tasks)
+
+
+async def side_by_side(
+    streams: Streams, codec: Codec, asks: Sequence[Ask]
+) -> AsyncGenerator[tuple[int, Piece], None]:
+    """Pieces of several replies as they come, each with the number of its reply."""
+    # Bounded: a client that reads slowly must not fill the memory.
+    came: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue(64)
+
+    async def pump(index: int, ask: Ask) -> None:
+        try:
+            async with aclosing(reply(streams, codec, ask)) as pieces:
+                async for piece in pieces:
+                    await came.put((index, piece))
+        except Exception as error:
+            await came.put(error)
+
+    tasks = [asyncio.create_task(pump(index, ask)) for index, ask in enumerate(asks)]
+    left = len(tasks)
+    try:
+        while left:
+            next_one = await came.get()
+            if isinstance(next_one, Exception):
+                raise next_one
+            left -= next_one[1].finish is not None
+            yield next_one
+    finally:
+        await _end(tasks)
+
+
+async def _end(tasks: Sequence[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
