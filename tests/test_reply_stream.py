@@ -17,9 +17,12 @@ from linn.chat.stream import Delta, ReplyStream, StopStrings, TextStream, settle
 from linn.chat.template import Nemotron, Template
 from linn.types import Message, ToolCall
 
-XML = "<tool_call>\n<function=weather>\n<parameter=town>\nRome\n</parameter>\n</function>\n</tool_call>"
+XML = (
+    "<tool_call>\n<function=weather>\n<parameter=town>\nRome\n</parameter>\n"
+    "</function>\n</tool_call>"
+)
 JSON = '<tool_call>\n{"name": "weather", "arguments": {"town": "Rome"}}\n</tool_call>'
-HIDING = "<tool_call>\n<function=weather>\n<parameter=town>\n</think>\n</parameter>\n</function>\n</tool_call>"
+HIDING = XML.replace("Rome", "</think>")
 PIECES = (
     "<think>",
     "</think>",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.codec import Letters
 from support.fake_engine import FakeEngine
-from support.sampling import sample_all
+from support.sampling import Request
 from support.scripted import Scripted
 
 from linn.engine.local.controller import LocalEngine
@@ -28,7 +28,12 @@ def fake_engine() -> Engine:
     return FakeEngine(scripted, samplers={"base": scripted, "other": scripted})
 
 
-ENGINES = {"fake": fake_engine, "local": lambda: LocalEngine(processes=2)}
+def alone(folder: Path, requests: list[Request]) -> list[Completion]:
+    """What the bare sampler says."""
+    from linn.engine.models.load import load
+    from linn.engine.sampling.live_batch import BatchSampler
+
+    return BatchSampler(load(folder)).generate(requests)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +48,16 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    made = ENGINES[request.param]()
+@pytest.fixture(scope="module")
+def local() -> Iterator[LocalEngine]:
+    made = LocalEngine(processes=2)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module", params=["fake", "local"])
+def engine(request: pytest.FixtureRequest, local: LocalEngine) -> Engine:
+    return local if request.param == "local" else fake_engine()
 
 
 async def gathered(streams: Streams, ids: tuple[int, ...], how: Sampling, seed: int) -> list[Token]:
@@ -73,8 +83,7 @@ def test_a_stream_is_the_samplers_completion(engine: Engine, bases: Path) -> Non
         expected[8] = 1  # it says the stopping token
         assert [len(tokens) for tokens in found] == expected
         return
-    closed: list[Completion] = sample_all(engine.sampler_of(bases / "base"), requests)
-    for tokens, completion in zip(found, closed, strict=True):
+    for tokens, completion in zip(found, alone(bases / "base", requests), strict=True):
         assert tuple(token.id for token in tokens) == completion.ids
         logprobs = [token.logprob for token in tokens]
         assert logprobs == pytest.approx(completion.logprobs, abs=1e-4)
@@ -111,24 +120,17 @@ def test_no_model_is_the_users_mistake(engine: Engine, bases: Path) -> None:
     asyncio.run(part())
 
 
-@pytest.fixture(scope="module")
-def local() -> Iterator[LocalEngine]:
-    made = LocalEngine(processes=2)
-    yield made
-    made.close()
-
-
 @pytest.mark.slow
 def test_two_checkpoints_at_once_say_what_each_says_alone(local: LocalEngine, bases: Path) -> None:
     request = ((1, 2, 3), Sampling(12, 0.0), 1)
-    alone = [sample_all(local.sampler_of(bases / name), [request]) for name in ("base", "other")]
+    expected = [alone(bases / name, [request]) for name in ("base", "other")]
 
     async def part() -> None:
         both = [local.streams_of(bases / name) for name in ("base", "other")]
         for streams in both:
             await streams.open()
         first, second = await asyncio.gather(*(gathered(one, *request) for one in both))
-        for (whole,), tokens in zip(alone, (first, second), strict=True):
+        for (whole,), tokens in zip(expected, (first, second), strict=True):
             assert tuple(token.id for token in tokens) == whole.ids
         assert first != second
 

@@ -18,6 +18,7 @@ import typer
 
 from linn import stopping
 from linn.cli import rows
+from linn.cli.chat import chat
 from linn.cli.check import check
 from linn.cli.filter import Template, template_choice
 from linn.cli.serve import serve
@@ -214,6 +215,7 @@ app.command("grade")(rows.grade)
 app.command("check")(check)
 app.command("render")(rows.render)
 app.command("serve")(serve)
+app.command("chat")(chat)
 
 
 @app.command("eval")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncGenerator, Sequence
@@ -157,7 +158,7 @@ class Session:
             if not calls or self._functions is None or not self._functions.runs:
                 return
             for call in calls:
-                result = self._functions.call(call)
+                result = await asyncio.to_thread(self._functions.call, call)
                 self.messages.append(Message("tool", result, tool_call_id=call.id))
                 yield Step("result", result, call)
         yield Step("cut", f"{MOST_STEPS} rounds of calls")
