@@ -64,6 +64,24 @@ def clear_line() -> None:
     print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
 
 
+_STYLES = {"dim": "\x1b[2m", "bold": "\x1b[1m"}
+_PLAIN = "\x1b[0m"
+
+
+def say(text: str, style: str = "") -> None:
+    """A piece of text on standard output, where the cursor stands; `style`: `dim` or `bold`."""
+    shown = visible(text)
+    if style and shown:
+        shown = f"{_STYLES[style]}{shown}{_PLAIN}"
+    print(shown, end="", flush=True)
+
+
+def take_back(rows: int) -> None:
+    """Take away the line that the cursor is in, and the `rows` above it, of standard output."""
+    up = f"\x1b[{rows}A" if rows else ""
+    print(f"\r{up}\x1b[J", end="", flush=True)
+
+
 def console(**options: Any) -> Console:
     """A rich console that shows text as `visible` does. Its own colours and bars stay."""
     return _console_class()(**options)

@@ -13,14 +13,18 @@ pytest.importorskip("fastapi", reason="linn[serve] is not installed")
 pytest.importorskip("prometheus_client", reason="linn[serve] is not installed")
 
 from support.chats import WEATHER
+from support.families import FAMILIES as ALL_FAMILIES
+from support.families import write
 from support.serving import TINY, Server, asks, events_in
 
 from linn.chat.codec import Codec
 from linn.chat.request import render_row
 from linn.errors import InfrastructureError, UserError
+from linn.offline.shown import Shown
 from linn.serve.limits import Limits
 from linn.types import Message
 
+FAMILIES = sorted(name for name, family in ALL_FAMILIES.items() if family.template is not None)
 CALL = (
     "<tool_call>\n<function=weather>\n<parameter=town>\nRome\n</parameter>\n"
     "</function>\n</tool_call>"
@@ -116,6 +120,21 @@ def test_what_is_sampled_from_is_what_linn_render_shows(body: dict[str, Any]) ->
     options = {"chat_template_kwargs": body.get("chat_template_kwargs", {})}
     server.post("/responses", {"model": "tiny", **items, **options})
     assert seen[1] == seen[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_template_is_written_as_linn_render_writes_it(family: str, tmp_path: Path) -> None:
+    write(family, tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    server = Server(lambda text, seed: "x", folders={"own": tmp_path})
+    codec = server.models.find("own").codec
+    for body in CONVERSATIONS[:2]:
+        # A template cannot always write what another can.
+        row = {key: value for key, value in body.items() if key != "model"}
+        asked = {"model": "own", **row, "return_token_ids": True, "max_tokens": 3}
+        (choice,) = server.post("/chat/completions", asked).json()["choices"]
+        entry = Shown(None, codec).entry(row, 0)
+        assert choice["message"]["prompt_token_ids"] == entry["tokens"]
 
 
 def test_thinking_is_switched_by_every_name_clients_use() -> None:
@@ -303,7 +322,7 @@ def test_beyond_the_queue_clients_are_told_to_come_again() -> None:
 
 
 def connection(server: Server, body: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, list[Any]]:
-    """A connection as ASGI has it: scope, receive, send; what was sent; receive waits at the end."""
+    """A connection as ASGI has it: scope, what comes, send, and what was sent."""
     content = json.dumps(body).encode()
     scope = {
         "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"",
@@ -420,6 +439,42 @@ def test_models_are_read_when_asked_for_within_the_memory(two: dict[str, Path]) 
 
     with pytest.raises(UserError, match="--memory"):
         Server(folders=two, memory=size // 2)
+
+
+def test_names_are_those_of_the_command_line(tmp_path: Path) -> None:
+    from linn.serve.models import named_folders
+
+    for stage in ("01-sft", "02-if-rl", "03-empty"):
+        folder = tmp_path / "run" / "stages" / stage
+        folder.mkdir(parents=True)
+        if "empty" not in stage:
+            (folder / "checkpoints").mkdir()
+            (folder / "checkpoints" / "step-0004").symlink_to(TINY)
+    run = str(tmp_path / "run")
+    assert list(named_folders([run])) == [f"{run}@sft", f"{run}@if-rl"]
+    assert list(named_folders([f"{run}@sft", "tiny"])) == [f"{run}@sft", "tiny"]
+    with pytest.raises(UserError, match="nowhere"):
+        named_folders([f"{run}@nowhere"])
+
+
+def test_vllm_is_started_with_the_checkpoints_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    from linn.serve.vllm import start_vllm, vllm_command
+
+    command = vllm_command(TINY, "tiny", "127.0.0.1", 9, context=512)
+    template = Path(command[command.index("--chat-template") + 1])
+    assert template.read_text() == Codec.load(TINY).template.jinja
+    assert command[command.index("--max-model-len") + 1] == "512"
+    assert "--tool-call-parser" in command and "--reasoning-parser" in command
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="not installed"):
+        start_vllm(command, None)
+
+
+def test_all_requests_together_are_bounded_too() -> None:
+    server = Server(limits=Limits(held_bytes=3000))
+    assert refused(server, asks("x" * 4000), 429)["code"] == "queue_full"
+    assert server.chat()["message"]["content"] == "Hi."
+    assert server.service.held == 0
 
 
 def test_metrics_are_prometheus_text() -> None:

@@ -11,6 +11,8 @@ class Limits:
 
     body_bytes: int = 4 * 2**20
     """Bytes of a request."""
+    held_bytes: int = 256 * 2**20
+    """Bytes of all requests that are being answered; 429 beyond."""
     depth: int = 64
     """Lists and objects within each other."""
     choices: int = 128

@@ -104,9 +104,8 @@ async def _ask(
         raise ApiError(400, f"n: allowed are {limits.choices} replies", "n")
     stops = request.stop_strings(limits)
     try:
-        asked = request_of(row, thinking=thinking)
-        # A template may take long over a megabyte, and the tokenizer too.
-        ids = await asyncio.to_thread(_prompt_ids, served.codec, asked, served.context)
+        # A megabyte takes a while to read, to write and to cut into tokens.
+        asked, ids = await asyncio.to_thread(_read, row, served.codec, served.context, thinking)
     except UserError as error:
         raise ApiError(400, str(error), param) from None
     room = served.context - len(ids)
@@ -121,9 +120,12 @@ async def _ask(
     )
 
 
-def _prompt_ids(codec: Codec, asked: Request, most: int) -> list[int]:
-    """What the model reads; a prompt that is longer than `most` is cut into tokens only so far."""
-    return codec.prompt_ids(asked.prompt("serve", ""), most=most)
+def _read(
+    row: dict[str, Any], codec: Codec, most: int, thinking: bool
+) -> tuple[Request, list[int]]:
+    """(what a row asks, what the model reads); a longer prompt than `most` is cut only so far."""
+    asked = request_of(row, thinking=thinking)
+    return asked, codec.prompt_ids(asked.prompt("serve", ""), most=most)
 
 
 def _text_ids(codec: Codec, text: str, most: int) -> list[int]:

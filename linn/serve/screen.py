@@ -12,10 +12,9 @@ import sys
 import unicodedata
 
 from linn.serve.session import Step
-from linn.terminal import visible
+from linn.terminal import say, take_back, visible
 from linn.types import ToolCall
 
-_DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _LONGEST = 400
 """Characters of a result that are shown; the model reads all of it."""
 
@@ -52,19 +51,19 @@ class Screen:
             case "content":
                 self._write(step.text)
             case "call" if step.call is not None:
-                self._line(f"→ {_call_text(step.call)}", _BOLD)
+                self._line(f"→ {_call_text(step.call)}", "bold")
             case "result" if step.call is not None:
-                self._line(f"← {_cut(step.text)}", _DIM)
+                self._line(f"← {_cut(step.text)}", "dim")
             case "end" if step.text == "length":
-                self._line("[cut off: the limit of tokens]", _DIM)
+                self._line("[cut off: the limit of tokens]", "dim")
             case "cut":
-                self._line(f"[stopped: {step.text}]", _DIM)
+                self._line(f"[stopped: {step.text}]", "dim")
 
     def end(self, note: str = "") -> None:
         """The end of an answer, or of what came of it."""
         self._end_thought()
         if note:
-            self._line(f"[{note}]", _DIM)
+            self._line(f"[{note}]", "dim")
         self._new_line()
         self._tokens = 0
 
@@ -78,9 +77,8 @@ class Screen:
             if not self.live:
                 self._write("[thought] ")
         self.thought += text
-        shown = visible(text)
-        self._shown += shown
-        self._raw(f"{_DIM}{shown}{_PLAIN}" if self.live else shown)
+        self._shown += visible(text)
+        self._write(text, "dim")
 
     def _end_thought(self) -> None:
         if not self._in_thought:
@@ -92,33 +90,26 @@ class Screen:
         # What has left the upper edge of the screen cannot be taken back: it stays above.
         size = shutil.get_terminal_size()
         rows = min(_rows(self._shown, size.columns), size.lines) - 1
-        up = f"\x1b[{rows}A" if rows else ""
-        self._raw(f"\r{up}\x1b[J")
+        take_back(rows)
         self._at_start = True
         words = len(self.thought.split())
-        self._line(f"▸ thought, {words:,} words (/thought shows it)", _DIM)
+        self._line(f"▸ thought, {words:,} words (/thought shows it)", "dim")
 
     # ------------------------------------------------------------ writing
 
     def _line(self, text: str, style: str) -> None:
         self._new_line()
-        shown = visible(text)
-        self._raw(f"{style}{shown}{_PLAIN}\n" if self.live else f"{shown}\n")
+        self._write(text, style)
+        self._new_line()
 
-    def _write(self, text: str) -> None:
-        self._raw(visible(text))
+    def _write(self, text: str, style: str = "") -> None:
+        if text:
+            say(text, style if self.live else "")
+            self._at_start = text.endswith("\n")
 
     def _new_line(self) -> None:
         if not self._at_start:
-            self._raw("\n")
-
-    def _raw(self, text: str) -> None:
-        """Text that is visible already, and moves of our own."""
-        if text:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            plain = text.removesuffix(_PLAIN)
-            self._at_start = plain.endswith("\n")
+            self._write("\n")
 
 
 def _rows(text: str, columns: int) -> int:

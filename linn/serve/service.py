@@ -57,6 +57,8 @@ class Service:
         self.metrics = Metrics()
         self.open = 0
         """Replies that are being written or wait."""
+        self.held = 0
+        """Bytes of the requests that are being answered."""
         self.closing = False
         """Whether the server takes no new requests."""
         self.aborting = False
@@ -75,13 +77,19 @@ class Service:
     async def answer(self, scope: Scope, receive: Receive, send: Send, begin: Begin) -> None:
         """Answer one request. Who leaves is noticed, and its answer is given up."""
         exchange = _Exchange(scope, send, self.limits)
+        body = bytearray()
         try:
-            body = await self._admitted(scope, receive)
+            await self._admit(scope, receive, body)
+            await self._answer_or_leave(receive, exchange, begin, body)
         except ApiError as error:
             await exchange.refuse(error)
-            self._count(scope, exchange)
-            return
+        finally:
+            self.held -= len(body)
+        self._count(scope, exchange)
 
+    async def _answer_or_leave(
+        self, receive: Receive, exchange: _Exchange, begin: Begin, body: bytearray
+    ) -> None:
         work = asyncio.create_task(self._work(exchange, begin, body))
         gone = asyncio.create_task(_gone(receive))
         self._tasks.add(work)
@@ -94,12 +102,11 @@ class Service:
             for task in (work, gone):
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
-        self._count(scope, exchange)
 
     def _count(self, scope: Scope, exchange: _Exchange) -> None:
         self.metrics.requests.labels(scope["path"], str(exchange.status or 499)).inc()
 
-    async def _work(self, exchange: _Exchange, begin: Begin, body: bytes) -> None:
+    async def _work(self, exchange: _Exchange, begin: Begin, body: bytearray) -> None:
         """Answer or refuse; whatever happens, the client is told."""
         try:
             await self._make(exchange, begin, body)
@@ -114,9 +121,9 @@ class Service:
                 echo(f"linn serve: {''.join(traceback.format_exception(error))}", err=True)
             await exchange.refuse(api_error(error))
 
-    async def _make(self, exchange: _Exchange, begin: Begin, body: bytes) -> None:
+    async def _make(self, exchange: _Exchange, begin: Begin, body: bytearray) -> None:
         since = time.monotonic()
-        answer, served, count, read, is_stream = await begin(body)
+        answer, served, count, read, is_stream = await begin(bytes(body))
         with self._queued(count):
             async with self.models.use(served):
                 self.metrics.loaded.set(len(self.models.loaded))
@@ -149,8 +156,8 @@ class Service:
 
     # ------------------------------------------------------------ before it
 
-    async def _admitted(self, scope: Scope, receive: Receive) -> bytes:
-        """The body of a request that may be answered; raises ApiError."""
+    async def _admit(self, scope: Scope, receive: Receive, body: bytearray) -> None:
+        """Read the body of a request that may be answered; raises ApiError."""
         headers = {name.lower(): value for name, value in scope["headers"]}
         self.check_key(headers)
         if self.closing:
@@ -164,7 +171,7 @@ class Service:
             raise self._too_long()
         try:
             async with asyncio.timeout(self.limits.body_s):
-                return await self._body(receive)
+                await self._read(receive, body)
         except TimeoutError:
             raise ApiError(
                 408, f"the request did not come within {self.limits.body_s:g} s"
@@ -180,17 +187,21 @@ class Service:
         if not same or word.lower() != b"bearer":
             raise ApiError(401, "no such API key: send Authorization: Bearer KEY", None, "bad_key")
 
-    async def _body(self, receive: Receive) -> bytes:
-        content = bytearray()
+    async def _read(self, receive: Receive, body: bytearray) -> None:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ApiError(400, "the connection ended within the request")
-            content += message.get("body", b"")
-            if len(content) > self.limits.body_bytes:
+            part = message.get("body", b"")
+            body += part
+            self.held += len(part)
+            if len(body) > self.limits.body_bytes:
                 raise self._too_long()
+            # Each is small, and together they would fill the memory.
+            if self.held > self.limits.held_bytes:
+                raise ApiError(429, "too much is asked at once; try again later", code="queue_full")
             if not message.get("more_body"):
-                return bytes(content)
+                return
 
     def _too_long(self) -> ApiError:
         most = self.limits.body_bytes

@@ -33,9 +33,9 @@ class Server:
         key: str | None = None,
         **options: Any,
     ) -> None:
-        self.codec = Codec.load(TINY)
-        scripted = Scripted(self.codec, reply)
         folders = folders or {"tiny": TINY}
+        self.codec = Codec.load(next(iter(folders.values())))
+        scripted = Scripted(self.codec, reply)
         names = {folder.name: scripted for folder in folders.values()}
         self.engine = FakeEngine(scripted, samplers=names)
         self.models = Models(folders, self.engine, **options)
