@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from linn.chat import render
+from linn.chat import certain, render
 from linn.types import Message
 
 Tools = Sequence[Mapping[str, Any]]
@@ -248,11 +248,11 @@ class Nemotron:
 
     def read(self, text: str, thinking: bool = True, tools: Tools = ()) -> Message:
         """See `Template`."""
-        return render.read(text, thinking, tools)
+        return certain.read(text, thinking, tools)
 
     def certain(self, text: str, thinking: bool = True) -> tuple[str, str]:
         """See `Template`."""
-        return render.certain(text, thinking)
+        return certain.certain(text, thinking)
 
     def answer(self, text: str, thinking: bool = True) -> str:
         """See `Template`."""
