@@ -97,6 +97,7 @@ class StopStrings:
         if self.found:
             return ""
         text = self._held + text
+        # Of several, the one that begins first: it would have come first letter by letter.
         places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
         if places:
             self.found, self._held = True, ""
@@ -170,6 +171,7 @@ class ReplyStream:
 
 def settled(text: str, marks: Iterable[str]) -> str:
     """A text without its end where that may be the beginning of one of `marks`."""
+    # Shorter than a mark: a whole one is no beginning of itself.
     longest = 0
     for mark in marks:
         for size in range(min(len(mark) - 1, len(text)), longest, -1):

@@ -111,6 +111,7 @@ async def _with_checkpoint(
     from linn.serve.models import Models
     from linn.serve.session import Checkpoint
 
+    # One conversation has one row, and takes one process.
     engine = open_engine(ScaleConfig(processes=1, capacity=1))
     try:
         models = Models({name: resolve(name)}, engine, template=template, context=context)
@@ -155,6 +156,7 @@ async def _shown(steps: AsyncGenerator[Step, None], screen: Screen) -> None:
     """An answer as it comes; Ctrl-C ends it, and not the program."""
     task = asyncio.ensure_future(_show_all(steps, screen))
     loop = asyncio.get_running_loop()
+    # Meanwhile Ctrl-C means the reply; at the prompt it means the line.
     loop.add_signal_handler(signal.SIGINT, task.cancel)
     try:
         await task

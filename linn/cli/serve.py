@@ -71,6 +71,7 @@ def serve(
     if engine != "linn":
         raise UserError(f"--engine {engine!r}: allowed: linn, vllm")
 
+    # Named one by one: an environment may have some of them.
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"linn serve needs {', '.join(missing)}: pip install 'linn[serve]'")

@@ -22,6 +22,7 @@ _Begun = tuple[Answer, Any, int, int, bool]
 def app_of(service: Service) -> FastAPI:
     """The application; nothing of it is kept outside of `service`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    # Plain routes: FastAPI's own would read a body before its length is looked at.
     for path, begin in _begins(service).items():
         app.add_route(path, _posted(service, begin), methods=["POST"])
 
@@ -43,6 +44,7 @@ def app_of(service: Service) -> FastAPI:
     app.add_route("/v1/models/{name:path}", model, methods=["GET"])
     app.add_route("/health", health, methods=["GET"])
     app.add_route("/metrics", metrics, methods=["GET"])
+    # Clients expect an object of the protocol for every refusal.
     for status in (404, 405):
         app.add_exception_handler(status, _no_such_path)
     return app

@@ -61,6 +61,7 @@ class ChatAnswer:
         """(what is sent, tokens made since the last)."""
         calls = [0] * len(self.asks)
         made = 0
+        # Clients take the role from the first piece, and only from there.
         for index in range(len(self.asks)):
             yield self._chunk(index, {"role": "assistant", "content": ""}), 0
         pieces = side_by_side(self.served.streams, self.served.codec, self.asks)

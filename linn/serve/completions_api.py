@@ -39,6 +39,7 @@ class CompletionAnswer:
         replies = [Whole(finish="length") for _ in self.asks]
         if self.request.max_tokens:
             replies = await wholes(self.served.streams, self.served.codec, self.asks)
+        # Scored one after the other: each takes a forward over the whole text.
         prompts = [await self._prompt(ask) for ask in self.asks]
         choices = []
         for index, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):

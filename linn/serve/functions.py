@@ -77,6 +77,7 @@ class Functions:
         names = [one["function"]["name"] for one in self.definitions]
         if call.name not in names:
             return f"error: no function {call.name!r}; there are {', '.join(names)}"
+        # Started with the first call: most conversations have none.
         if self._sandbox is None:
             self._sandbox = Sandbox(servers=1)
         # A call by name with the model's own values: they are data, never part of the program.
@@ -131,6 +132,7 @@ def _definition(node: ast.FunctionDef, path: Path) -> dict[str, Any]:
     about, meanings = _docstring(ast.get_docstring(node) or "")
     defaults: list[ast.expr | None] = [*arguments.defaults]
     missing: list[ast.expr | None] = [None] * (len(arguments.args) - len(defaults))
+    # Defaults belong to the last of the arguments, and each keyword has one or None.
     named = [*arguments.args, *arguments.kwonlyargs]
     values = [*missing, *defaults, *arguments.kw_defaults]
 
@@ -176,6 +178,7 @@ def _schema(hint: ast.expr | None) -> Mapping[str, Any]:
         return _TYPES["None"]
     if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
         return _schema(ast.parse(hint.value, mode="eval").body)
+    # `int | None`; no other operator stands in a hint.
     if isinstance(hint, ast.BinOp):
         return {"anyOf": [_schema(hint.left), _schema(hint.right)]}
     name = ast.unparse(hint.value if isinstance(hint, ast.Subscript) else hint).split(".")[-1]

@@ -60,6 +60,7 @@ async def reply(streams: Streams, codec: Codec, ask: Ask) -> AsyncGenerator[Piec
             used: list[Token] = []
             for token in new:
                 used.append(token)
+                # The token that ends a turn is counted, and is no part of its text.
                 if token.id in ask.how.stop:
                     finish = "stop"
                     break
@@ -70,6 +71,7 @@ async def reply(streams: Streams, codec: Codec, ask: Ask) -> AsyncGenerator[Piec
             if stops.found:
                 break
 
+    # At the end nothing more can come: what was held back is text.
     told = stops.feed(text.finish())
     told += stops.finish()
     if stops.found:
@@ -143,6 +145,7 @@ async def side_by_side(
         except Exception as error:
             await came.put(error)
 
+    # Side by side, so that siblings share a prefill.
     tasks = [asyncio.create_task(pump(index, ask)) for index, ask in enumerate(asks)]
     left = len(tasks)
     try:

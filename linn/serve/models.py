@@ -77,8 +77,8 @@ class Models:
             needed = self.served[name].size * processes
             if memory is not None and needed > memory:
                 raise UserError(
-                    f"--memory: {name} takes {needed / 1e9:.2f} GB in {processes} processes, and "
-                    f"the limit is {memory / 1e9:.2f} GB"
+                    f"--memory: {name} takes {needed / 1e6:,.0f} MB in {processes} processes, and "
+                    f"the limit is {memory / 1e6:,.0f} MB"
                 )
 
     @property
@@ -136,6 +136,7 @@ class Models:
                     "no_memory",
                 )
             oldest = min(idle, key=lambda one: one.last)
+            # First the word, then the memory: nobody may start on what is going away.
             oldest.loaded = False
             await oldest.streams.close()
 
@@ -158,6 +159,7 @@ def named_folders(names: list[str]) -> dict[str, Path]:
 
 
 def _named(said: str) -> list[tuple[str, Path]]:
+    # A run by its path or its name; only stages that have got as far as a checkpoint.
     for run in (Path(said), Path("runs") / said):
         stages = sorted(run.glob("stages/[0-9]*-*"))
         names = [f"{said.rstrip('/')}@{stage.name.split('-', 1)[1]}" for stage in stages]
@@ -181,6 +183,7 @@ def _trained_length(folder: Path) -> int | None:
     """Tokens of the longest sequences that a model was trained on; None where it does not say."""
     config = _config(folder)
     text = config.get("text_config")
+    # Models of text and images say it one level below.
     for place in (config, text if isinstance(text, dict) else {}):
         for key in _LENGTHS:
             value = place.get(key)

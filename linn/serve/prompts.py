@@ -34,6 +34,7 @@ async def chat_asks(
         "tools": tools_shown(request, limits),
         "chat_template_kwargs": options,
     }
+    # The older of two names for the same.
     most = request.max_completion_tokens or request.max_tokens
     top = _top(request.top_logprobs, limits) if request.logprobs else 0
     first = await _ask(row, "messages", request, served, limits, thinking, most, top)
@@ -74,6 +75,7 @@ async def completion_asks(request: CompletionRequest, served: Served, limits: Li
             ids = await asyncio.to_thread(_text_ids, served.codec, prompt, served.context)
         if not ids:
             raise ApiError(400, "an empty prompt", "prompt")
+        # With 0 the prompt is scored and nothing is sampled.
         longest = request.max_tokens or 1
         _check_length(len(ids), longest if request.max_tokens else 0, served, "prompt")
         ask = Ask(
@@ -130,6 +132,7 @@ def _read(
 
 def _text_ids(codec: Codec, text: str, most: int) -> list[int]:
     """A text as a model reads it: behind the token that its texts begin with."""
+    # Clients that rendered a conversation themselves have written it already.
     bos = codec.template.bos
     if bos and not text.startswith(bos):
         text = bos + text

@@ -45,6 +45,7 @@ class Remote:
 
 def _calls_of(parts: Sequence[CallPart]) -> tuple[ToolCall, ...]:
     """Calls of their pieces."""
+    # Pieces of several calls may come in turn; their index tells them apart.
     found: dict[int, list[CallPart]] = {}
     for part in parts:
         found.setdefault(part.index, []).append(part)

@@ -194,6 +194,7 @@ def _check_depth(value: Any, limit: int) -> None:
 
 
 def _api_error(error: ValidationError, kind: type[Common]) -> ApiError:
+    # One is enough for a person to go on with.
     first = error.errors(include_url=False, include_context=False)[0]
     place = [str(part) for part in first["loc"]]
     param = place[0] if place else None
@@ -210,6 +211,7 @@ def tools_shown(request: ChatRequest | ResponsesRequest, limits: Limits) -> list
     tools = request.tools or []
     if len(tools) > limits.tools:
         raise ApiError(400, f"{len(tools)} tools; allowed: {limits.tools}", "tools")
+    # Anything else would need a grammar that sampling is held to.
     choice = request.tool_choice
     if choice is None or choice == "auto":
         return tools

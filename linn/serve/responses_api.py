@@ -92,6 +92,7 @@ class ResponseAnswer:
     async def events(self) -> AsyncGenerator[tuple[bytes, int], None]:
         """(what is sent, tokens made since the last)."""
         told = _Events(self)
+        # Clients build the response from events; each carries the whole item once more at its end.
         begun = {**self._head, "status": "in_progress", "output": [], "usage": None}
         yield told.of("response.created", response=begun), 0
         yield told.of("response.in_progress", response=begun), 0
@@ -103,6 +104,7 @@ class ResponseAnswer:
                 sent += told.text("message", piece.delta.content, made)
                 yield sent, len(piece.tokens)
 
+        # Calls are known only now, when the reply has ended.
         sent = told.close(made)
         for call in made.calls:
             sent += told.call(call)

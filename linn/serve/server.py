@@ -39,6 +39,7 @@ def serve(
     """
     limits = limits or Limits()
     engine = open_engine(ScaleConfig(processes=processes, capacity=capacity))
+    # Before anything is read: a model takes a while, a taken port is told at once.
     listening = _socket(host, port)
     try:
         models = Models(folders, engine, processes, template, memory, context)
@@ -93,6 +94,7 @@ def _stop(service: Service, server: Any) -> None:
     grace = service.limits.grace_s
     if service.open:
         echo(f"stopping: {service.open} replies have {grace:g} s to end", err=True)
+    # uvicorn waits for them; it would cut off what is left without a word.
     loop.call_later(grace, service.abort)
 
 

@@ -90,6 +90,7 @@ class Service:
     async def _answer_or_leave(
         self, receive: Receive, exchange: _Exchange, begin: Begin, body: bytearray
     ) -> None:
+        # Two tasks: whoever ends first ends the other.
         work = asyncio.create_task(self._work(exchange, begin, body))
         gone = asyncio.create_task(_gone(receive))
         self._tasks.add(work)
@@ -111,6 +112,7 @@ class Service:
         try:
             await self._make(exchange, begin, body)
         except asyncio.CancelledError:
+            # Cancelled because the client left, or because the server ends?
             if not self.aborting:
                 raise
             await exchange.refuse(CLOSING)
@@ -183,6 +185,7 @@ class Service:
             return
         word, _, sent = headers.get(b"authorization", b"").partition(b" ")
         # In a time that does not depend on where the two differ.
+        # `compare_digest` of bytes: a header may hold anything.
         same = hmac.compare_digest(sent.strip(), self._key)
         if not same or word.lower() != b"bearer":
             raise ApiError(401, "no such API key: send Authorization: Bearer KEY", None, "bad_key")
@@ -261,6 +264,7 @@ class _Exchange:
 
     async def refuse(self, error: ApiError) -> None:
         """An error, within the stream where one has begun."""
+        # Behind a whole answer nothing can be told any more.
         if self._ended:
             return
         if not self.status:

@@ -155,6 +155,7 @@ class Session:
                 async for step in steps:
                     yield step
             calls = self.messages[-1].tool_calls
+            # Definitions alone: whoever reads this answers the call.
             if not calls or self._functions is None or not self._functions.runs:
                 return
             for call in calls:
@@ -165,6 +166,7 @@ class Session:
 
     async def _turn(self) -> AsyncGenerator[Step, None]:
         """One turn of the model, which is in the history at its end, however it ends."""
+        # Another seed for every turn, so that a retry says something else.
         self._count += 1
         thought, content = "", ""
         calls: tuple[ToolCall, ...] = ()
@@ -189,6 +191,7 @@ class Session:
                     if part.finish is not None:
                         yield Step("end", part.finish)
         finally:
+            # Also where the user stopped it: the model goes on from what was seen.
             said = Message("assistant", content, thought or None, calls)
             if content or thought or calls:
                 self.messages.append(said)

@@ -56,6 +56,7 @@ def _parsers(codec: Codec) -> list[str]:
         calls = ["--enable-auto-tool-choice", "--tool-call-parser", "qwen3_coder"]
         return [*calls, "--reasoning-parser", "deepseek_r1"]
     flags: list[str] = []
+    # gpt-oss: one parser for thoughts, answers and calls.
     if template.form.channels:
         return ["--enable-auto-tool-choice", "--tool-call-parser", "openai"]
     if template.form.reader in _PARSERS:
@@ -75,6 +76,7 @@ def start_vllm(command: Sequence[str], key: str | None) -> None:
             "--engine vllm: vLLM is not installed in this environment; install linn[vllm], or "
             "leave the flag out for linn's own engine"
         )
+    # By the environment: a command line is everybody's to read.
     environment = dict(os.environ)
     if key is not None:
         environment["VLLM_API_KEY"] = key

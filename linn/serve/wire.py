@@ -48,6 +48,7 @@ def chat_call(call: ToolCall, index: int | None = None) -> dict[str, Any]:
 
 def usage(asks: Sequence[Ask], made: int) -> dict[str, int]:
     """Counts of tokens: `made` by the model, and those it read. A prompt counts once."""
+    # Siblings share their prompt, and its prefill.
     read = sum(len(ids) for ids in {ask.ids for ask in asks})
     return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
 

@@ -70,6 +70,7 @@ class LiveWorker:
                     busy = True
             except EOFError:
                 return
+            # In turn: checkpoints share the processor step by step.
             for one in self.checkpoints.values():
                 self._advance(one)
             self._tell()
@@ -111,6 +112,7 @@ class LiveWorker:
         self._tokens.pop(number, None)
         for one in self.checkpoints.values():
             one.waiting = [request for request in one.waiting if request[0] != number]
+            # The batch has numbers of its own.
             gone = [place for place, own in one.numbers.items() if own == number]
             one.batch.drop(gone)
             for place in gone:

@@ -200,6 +200,7 @@ class LiveWorkers:
             for known in self._folders:
                 for one in self._processes:
                     self._ask(one, "open", known)
+        # All at once: each reads the same files, from the same cache of the system.
         asked = [self._ask(one, "open", folder) for one in self._processes]
         positions: list[int | None] = [await request.value() for request in asked]
         if folder not in self._folders:
@@ -237,6 +238,7 @@ class LiveWorkers:
     def close(self) -> None:
         """End the processes."""
         processes, self._processes, self._folders = self._processes, [], []
+        # First tell all, then wait: they end at the same time.
         for one in processes:
             one.close()
         for one in processes:
@@ -252,6 +254,7 @@ class LiveWorkers:
         dead.process.end()
         if dead not in self._processes:
             return  # it was told to end
+        # Not before here: requests that come meanwhile must find a living one.
         self._processes.remove(dead)
         self._last_words = words
         rank = dead.rank
