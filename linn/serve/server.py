@@ -69,7 +69,7 @@ async def _serve(service: Service, listening: socket.socket, host: str) -> None:
         timeout_graceful_shutdown=int(service.limits.grace_s) + 10,
         http=_protocol(service.limits),
     )
-    server = uvicorn.Server(config)
+    server: Any = uvicorn.Server(config)
     # Its own handlers would raise the signal once more at the end.
     server.capture_signals = nullcontext
     loop = asyncio.get_running_loop()

@@ -254,7 +254,6 @@ class LiveWorkers:
         dead.process.end()
         if dead not in self._processes:
             return  # it was told to end
-        # Not before here: requests that come meanwhile must find a living one.
         self._processes.remove(dead)
         self._last_words = words
         rank = dead.rank
