@@ -11,7 +11,7 @@ import hmac
 import time
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
 from linn.serve.errors import CLOSING, ApiError, api_error
@@ -82,6 +82,8 @@ class Service:
             await self._admit(scope, receive, body)
             await self._answer_or_leave(receive, exchange, begin, body)
         except ApiError as error:
+            if error.status == 413:
+                await self._discard(receive)
             await exchange.refuse(error)
         finally:
             self.held -= len(body)
@@ -205,6 +207,17 @@ class Service:
                 raise ApiError(429, "too much is asked at once; try again later", code="queue_full")
             if not message.get("more_body"):
                 return
+
+    async def _discard(self, receive: Receive) -> None:
+        """Read on for a while: who is still sending would see the connection break, not why."""
+        left = 8 * self.limits.body_bytes
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.body_s):
+                while left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b"")) + 1
+                    if not message.get("more_body"):
+                        return
 
     def _too_long(self) -> ApiError:
         most = self.limits.body_bytes
