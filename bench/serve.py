@@ -38,10 +38,10 @@ def question(number: int) -> str:
     return f"Request {number}: what is {number} + {number % 7}?"
 
 
-def expected(folder: Path, count: int) -> tuple[list[str], float]:
-    """(the replies by the bare sampler, its CPU seconds per token)."""
+def expected(folder: Path, count: int, rows: int) -> tuple[list[str], float]:
+    """(the replies by the bare sampler, its CPU seconds per token with so many rows)."""
     codec = Codec.load(folder)
-    engine = open_engine(ScaleConfig(processes=1, capacity=64))
+    engine = open_engine(ScaleConfig(processes=1, capacity=rows))
     sampler = engine.sampler_of(folder)
     how = Sampling(TOKENS, stop=codec.stops)
 
@@ -205,7 +205,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kill", action="store_true", help="kill a process at half time")
     options = parser.parse_args()
-    texts, per_token = expected(resolve(options.checkpoint), 200)
+    # As many rows as each process of the server will have: a row is cheaper among more.
+    rows = max(1, options.clients // options.processes)
+    texts, per_token = expected(resolve(options.checkpoint), 200, rows)
     print(f"bare sampler: {per_token * 1e6:.0f} us of CPU per token")
     server = Server(options.checkpoint, options.processes)
     try:
