@@ -199,3 +199,23 @@ def test_a_killed_process_takes_its_own_requests_along_and_comes_back(
         assert len(local.live.pids) == 2 and local.live.pids != before
 
     asyncio.run(part())
+
+
+@pytest.mark.slow
+def test_who_waits_when_the_engine_is_closed_is_told(local: LocalEngine, bases: Path) -> None:
+    async def part() -> list[str]:
+        troubles: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: troubles.append(str(context)))
+        streams = local.streams_of(bases / "base")
+        await streams.open()
+        waiting = asyncio.create_task(gathered(streams, (1, 2), Sampling(10**6), 1))
+        await asyncio.sleep(0.05)
+        local.close()
+        with pytest.raises(InfrastructureError, match="closed"):
+            await waiting
+        # The reader of the pipe has seen its end by now, and says nothing of it.
+        await asyncio.sleep(0.05)
+        return troubles
+
+    assert asyncio.run(part()) == []

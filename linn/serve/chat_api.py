@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from linn.serve.generate import Ask, Piece, Whole, side_by_side, wholes
@@ -59,28 +60,22 @@ class ChatAnswer:
 
     async def events(self) -> AsyncGenerator[tuple[bytes, int], None]:
         """(what is sent, tokens made since the last)."""
-        calls = [0] * len(self.asks)
-        made = 0
         # Clients take the role from the first piece, and only from there.
         for index in range(len(self.asks)):
-            yield self._chunk(index, {"role": "assistant", "content": ""}), 0
+            yield self._first_chunk(index), 0
+
+        made = 0
+        calls = [0] * len(self.asks)
         pieces = side_by_side(self.served.streams, self.served.codec, self.asks)
-        try:
+        async with aclosing(pieces):
             async for index, piece in pieces:
                 made += len(piece.tokens)
-                delta = self._delta(piece, calls[index])
+                yield self._chunk(index, piece, calls[index]), len(piece.tokens)
                 calls[index] += len(piece.delta.calls)
-                # Log-probs belong to tokens, whose text may still be held back.
-                if delta or piece.finish or (piece.tokens and self._tells_tokens):
-                    yield self._chunk(index, delta, piece), len(piece.tokens)
-                else:
-                    yield b"", len(piece.tokens)
-        finally:
-            await pieces.aclose()
+
         options = self.request.stream_options
         if options is not None and options.include_usage:
-            chunk = {**self._head, "object": "chat.completion.chunk", "choices": []}
-            yield event({**chunk, "usage": usage(self.asks, made)}), 0
+            yield event({**self._chunk_of([]), "usage": usage(self.asks, made)}), 0
         yield DONE, 0
 
     @property
@@ -98,18 +93,31 @@ class ChatAnswer:
             delta["tool_calls"] = [chat_call(call, index) for index, call in numbered]
         return delta
 
-    def _chunk(self, index: int, delta: dict[str, Any], piece: Piece | None = None) -> bytes:
-        choice: dict[str, Any] = {
-            "index": index,
-            "delta": delta,
-            "logprobs": None,
-            "finish_reason": piece.finish if piece else None,
-        }
-        if piece is not None and self.request.logprobs and piece.tokens:
-            choice["logprobs"] = {"content": self._texts.entries(piece.tokens), "refusal": None}
-        if piece is not None and self.request.return_token_ids:
-            choice["token_ids"] = [token.id for token in piece.tokens]
-        chunk = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
-        if piece is None and self.request.return_token_ids:
+    def _first_chunk(self, index: int) -> bytes:
+        delta = {"role": "assistant", "content": ""}
+        chunk = self._chunk_of([_choice_of(index, delta)])
+        if self.request.return_token_ids:
             chunk["prompt_token_ids"] = list(self.asks[index].ids)
         return event(chunk)
+
+    def _chunk(self, index: int, piece: Piece, calls: int) -> bytes:
+        """A piece as it is sent, if it says anything; `calls`: how many came before."""
+        delta = self._delta(piece, calls)
+        # Log-probs belong to tokens, whose text may still be held back.
+        tells_tokens = bool(piece.tokens) and self._tells_tokens
+        if not (delta or piece.finish or tells_tokens):
+            return b""
+        choice = _choice_of(index, delta, piece.finish)
+        if self.request.logprobs and piece.tokens:
+            entries = self._texts.entries(piece.tokens)
+            choice["logprobs"] = {"content": entries, "refusal": None}
+        if self.request.return_token_ids:
+            choice["token_ids"] = [token.id for token in piece.tokens]
+        return event(self._chunk_of([choice]))
+
+    def _chunk_of(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**self._head, "object": "chat.completion.chunk", "choices": choices}
+
+
+def _choice_of(index: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}

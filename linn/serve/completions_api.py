@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from linn.engine.protocol import Token
@@ -100,21 +101,20 @@ class CompletionAnswer:
         made = 0
         offsets = [0] * len(self.asks)
         pieces = side_by_side(self.served.streams, self.served.codec, self.asks)
-        try:
+        async with aclosing(pieces):
             async for index, piece in pieces:
                 made += len(piece.tokens)
-                says = piece.text or piece.finish or self.request.logprobs is not None
-                sent = self._chunk(index, piece, offsets[index]) if says else b""
+                yield self._chunk(index, piece, offsets[index]), len(piece.tokens)
                 offsets[index] += len(piece.text)
-                yield sent, len(piece.tokens)
-        finally:
-            await pieces.aclose()
         options = self.request.stream_options
         if options is not None and options.include_usage:
             yield event({**self._head, "choices": [], "usage": usage(self.asks, made)}), 0
         yield DONE, 0
 
     def _chunk(self, index: int, piece: Piece, offset: int) -> bytes:
+        """A piece as it is sent, if it says anything; `offset`: where its text begins."""
+        if not (piece.text or piece.finish or self.request.logprobs is not None):
+            return b""
         choice: dict[str, Any] = {
             "index": index,
             "text": piece.text,

@@ -128,26 +128,35 @@ class Service:
     async def _make(self, exchange: _Exchange, begin: Begin, body: bytearray) -> None:
         since = time.monotonic()
         answer, served, count, read, is_stream = await begin(bytes(body))
+        send = self._stream if is_stream else self._send_whole
+        # In this order: who waits for a model to be read stands in the queue too.
         with self._queued(count):
             async with self.models.use(served):
                 self.metrics.loaded.set(len(self.models.loaded))
                 self.metrics.read.labels(served.name).inc(read)
-                made = self.metrics.made.labels(served.name)
-                if not is_stream:
-                    content, tokens = await answer.whole()
-                    made.inc(tokens)
-                    await exchange.json(200, content)
-                else:
-                    first = True
-                    async with aclosing(answer.events()) as events:
-                        async for sent, tokens in events:
-                            made.inc(tokens)
-                            if tokens and first:
-                                self.metrics.first.observe(time.monotonic() - since)
-                                first = False
-                            await exchange.stream(sent)
-                    await exchange.end()
+                await send(exchange, answer, served, since)
         self.metrics.whole.observe(time.monotonic() - since)
+
+    async def _send_whole(
+        self, exchange: _Exchange, answer: Answer, served: Served, since: float
+    ) -> None:
+        content, tokens = await answer.whole()
+        self.metrics.made.labels(served.name).inc(tokens)
+        await exchange.json(200, content)
+
+    async def _stream(
+        self, exchange: _Exchange, answer: Answer, served: Served, since: float
+    ) -> None:
+        made = self.metrics.made.labels(served.name)
+        is_first = True
+        async with aclosing(answer.events()) as events:
+            async for sent, tokens in events:
+                made.inc(tokens)
+                if tokens and is_first:
+                    is_first = False
+                    self.metrics.first.observe(time.monotonic() - since)
+                await exchange.stream(sent)
+        await exchange.end()
 
     def _queued(self, count: int) -> _Queued:
         if self.open + count > self.limits.queue:

@@ -110,9 +110,13 @@ class _LiveProcess:
             self._watch.end()
 
     def close(self) -> None:
-        """Ask it to end."""
+        """Ask it to end; whoever waits for it is told."""
+        self._over = True
         self._watch.close()
         self._outbox.put(None)
+        # Behind the last event loop nobody waits any more.
+        with suppress(RuntimeError):
+            self._fail("the engine was closed")
 
     def _read(self) -> None:
         while True:
@@ -160,6 +164,9 @@ class _LiveProcess:
         words = words or self.process.last_words(self.rank) or "an engine process closed its pipe"
         self._outbox.put(None)
         self.onto.replace(self, words)
+        self._fail(words)
+
+    def _fail(self, words: str) -> None:
         requests, self.requests = self.requests, {}
         for request in requests.values():
             request.take("error", InfrastructureError(words))
