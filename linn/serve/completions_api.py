@@ -73,7 +73,9 @@ class CompletionAnswer:
 
     def _logprobs(self, tokens: Sequence[Token], offset: int, is_start: bool) -> dict[str, Any]:
         """As the protocol has them: `offset` is where in the text they begin."""
-        texts, values, offsets = [], [], []
+        texts: list[str] = []
+        offsets: list[int] = []
+        values: list[float | None] = []
         tops: list[dict[str, float] | None] = []
         for place, token in enumerate(tokens):
             text = self._texts.text(token.id)

@@ -109,6 +109,12 @@ class _LiveProcess:
         if self.requests.pop(number, None) is not None and not self.requests:
             self._watch.end()
 
+    def abandon(self) -> None:
+        """Nobody waits for anything any more: the event loop in which they did is gone."""
+        for number in list(self.requests):
+            self.send("drop", number)
+            self.remove(number)
+
     def close(self) -> None:
         """Ask it to end; whoever waits for it is told."""
         self._over = True
@@ -141,8 +147,9 @@ class _LiveProcess:
     def _call(self, function: Any, *arguments: Any) -> None:
         """Run a function in the event loop that was used last."""
         # Where it is closed, nobody waits for an answer any more.
-        with suppress(RuntimeError):
-            self.onto.loop.call_soon_threadsafe(function, *arguments)
+        if self.onto.loop is not None:
+            with suppress(RuntimeError):
+                self.onto.loop.call_soon_threadsafe(function, *arguments)
 
     def _deliver(self, events: Sequence[tuple[int, str, Any]]) -> None:
         self.answered = True
@@ -186,7 +193,7 @@ class LiveWorkers:
         self._next = 0
         self._folder: Path | None = None
         self._last_words = ""
-        self.loop: asyncio.AbstractEventLoop
+        self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which the last request was made."""
 
     @property
@@ -199,7 +206,7 @@ class LiveWorkers:
         if self._folder is None:
             remove_leftovers()
             self._folder = Path(tempfile.mkdtemp(prefix=f"linn-engine-{os.getpid()}-"))
-        self._mend()
+        self._enter()
         if not self._processes:
             self._stillborn = [0] * self.count
             self._processes = [self._start(rank) for rank in range(self.count)]
@@ -216,6 +223,7 @@ class LiveWorkers:
 
     async def forget(self, folder: Path) -> None:
         """Have every process forget a checkpoint."""
+        self._enter()
         if folder in self._folders:
             self._folders.remove(folder)
         for request in [self._ask(one, "close", folder) for one in self._processes]:
@@ -273,7 +281,13 @@ class LiveWorkers:
         for folder in self._folders:
             self._ask(fresh, "open", folder)
 
-    def _mend(self) -> None:
+    def _enter(self) -> None:
+        """Work in the event loop that runs, which may be another one than last time."""
+        loop = asyncio.get_running_loop()
+        if self.loop is not loop:
+            self.loop = loop
+            for one in self._processes:
+                one.abandon()
         # A death between two event loops was told to nobody.
         for one in list(self._processes):
             one.mend()
@@ -297,7 +311,6 @@ class LiveWorkers:
         return _LiveProcess(options, self._folder, self)
 
     def _ask(self, process: _LiveProcess, name: str, *arguments: Any) -> _Request:
-        self.loop = asyncio.get_running_loop()
         request = _Request()
         number, self._next = self._next, self._next + 1
         process.add(number, request)
@@ -306,7 +319,7 @@ class LiveWorkers:
 
     def _least(self) -> _LiveProcess:
         """The process with the fewest open requests."""
-        self._mend()
+        self._enter()
         if not self._processes:
             raise InfrastructureError(self._last_words or "no engine process was started")
         return min(self._processes, key=lambda one: len(one.requests))
