@@ -100,6 +100,12 @@ class Server:
             total += pages * os.sysconf("SC_PAGE_SIZE")
         return total
 
+    async def tokens(self) -> float:
+        """Tokens that it has made, those for clients that left included."""
+        async with httpx.AsyncClient(timeout=300) as http:
+            text = (await http.get(self.url.removesuffix("/v1") + "/metrics")).text
+        return sum(float(n) for n in re.findall(r"generation_tokens_total\{.*\} (\S+)", text))
+
     def cpu(self) -> tuple[float, float]:
         """CPU seconds of (the server, its processes)."""
         used = []
@@ -121,10 +127,7 @@ async def client(number: int, server: Server, texts: list[str], until: float, co
                 "seed": asked,
                 "max_tokens": TOKENS,
                 "stream": leaver or rng.random() < 0.5,
-                "stream_options": {"include_usage": True},
             }
-            if not body["stream"]:
-                del body["stream_options"]
             try:
                 text = await answer(http, server.url, body, counts, leaver)
             except httpx.HTTPError:
@@ -150,7 +153,6 @@ async def answer(
         if "error" in whole:
             counts["errors"] += 1
             return None
-        counts["tokens"] += whole["usage"]["completion_tokens"]
         message = whole["choices"][0]["message"]
         return f"{message.get('reasoning_content', '')}|{message['content']}"
 
@@ -163,7 +165,6 @@ async def answer(
             if "error" in chunk:
                 counts["errors"] += 1
                 return None
-            counts["tokens"] += (chunk.get("usage") or {}).get("completion_tokens", 0)
             for choice in chunk["choices"]:
                 thought += choice["delta"].get("reasoning_content", "")
                 content += choice["delta"].get("content", "")
@@ -182,13 +183,13 @@ async def run(options: argparse.Namespace, server: Server, texts: list[str]) -> 
         for number in range(options.clients)
     ]
     await asyncio.sleep(options.seconds * 0.2)
-    early, cpu, tokens = server.rss(), server.cpu(), counts["tokens"]
+    early, cpu, tokens = server.rss(), server.cpu(), await server.tokens()
     if options.kill:
         await asyncio.sleep(options.seconds * 0.3)
         os.kill(server.children()[0], signal.SIGKILL)
     await asyncio.gather(*tasks)
     late, after = server.rss(), server.cpu()
-    made = max(1, counts["tokens"] - tokens)
+    made = await server.tokens() - tokens
     print(dict(counts))
     print(f"memory: {early / 1e6:.0f} MB early, {late / 1e6:.0f} MB at the end")
     own, workers = (b - a for a, b in zip(cpu, after, strict=True))
