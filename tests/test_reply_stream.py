@@ -121,7 +121,7 @@ def joined(deltas: list[Delta]) -> Message:
     return Message("assistant", content, thought or None, calls)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @example(f"I could {XML} so</think>{XML}", [3], True, 0)
 @example(f"hm {HIDING} so</think>\nHi.", [1], True, 0)
 @example("a<tool_call> is a mark</think>Hi<tool_call>", [1], True, 0)
@@ -136,7 +136,7 @@ def test_a_stream_says_what_the_whole_says(
     assert joined(streamed(template, text, cuts, thinking)) == whole
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(TEXTS, st.booleans(), st.integers(0, len(NAMES)))
 def test_a_stream_reads_as_graders_do(text: str, thinking: bool, which: int) -> None:
     """But for thoughts that are closed twice, or without having begun."""
@@ -180,7 +180,7 @@ def test_a_call_is_told_at_the_end_and_nothing_of_it_before() -> None:
 TEXT = st.text(alphabet=st.sampled_from("ab  \n<é😀👩‍🚀漢�ü"), max_size=20)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(TEXT, CUTS, st.integers(0, len(NAMES) - 1), st.randoms(use_true_random=False))
 def test_pieces_of_ids_are_the_text_of_all_ids(text, cuts, which, rng) -> None:
     own = codec(NAMES[which])

@@ -8,16 +8,16 @@ read. A reply that is read whole goes through here too, so that both are the sam
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from linn.types import Message, ToolCall
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from linn.chat.template import Template, Tools
+_Tools = Sequence[Mapping[str, Any]]
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 """A token that is one byte: how SentencePiece writes what it has no token for."""
@@ -128,9 +128,9 @@ class Delta:
 
 
 class _Reads(Protocol):
-    """The part of a template that a stream needs."""
+    """The part of `linn.chat.template.Template` that a stream needs."""
 
-    def read(self, text: str, thinking: bool = True, tools: Tools = ()) -> Message: ...
+    def read(self, text: str, thinking: bool = True, tools: _Tools = ()) -> Message: ...
 
     def certain(self, text: str, thinking: bool = True) -> tuple[str, str]: ...
 
@@ -138,9 +138,7 @@ class _Reads(Protocol):
 class ReplyStream:
     """Reads one reply as it comes; all deltas together are `template.read` of the whole text."""
 
-    def __init__(
-        self, template: Template | _Reads, thinking: bool = True, tools: Tools = ()
-    ) -> None:
+    def __init__(self, template: _Reads, thinking: bool = True, tools: _Tools = ()) -> None:
         """`thinking`: the mode in which the reply was asked for. `tools`: what it may call."""
         self._template = template
         self._thinking = thinking
