@@ -24,6 +24,7 @@ LONGEST = (
     "test_difficulty.py",
     "test_swe_agentic_hostile.py",
     "test_engine_contract.py",
+    "test_streams.py",
     "test_hostile.py",
     "test_local_engine.py",
     "test_live_batch.py",
