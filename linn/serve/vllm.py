@@ -73,7 +73,7 @@ def start_vllm(command: Sequence[str], key: str | None) -> None:
     """Become vLLM's server; UserError where it is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
-            "--engine vllm: vLLM is not installed in this environment; install linn[vllm], or "
+            "--engine vllm: vLLM is not installed in this environment; pip install vllm, or "
             "leave the flag out for linn's own engine"
         )
     # By the environment: a command line is everybody's to read.
