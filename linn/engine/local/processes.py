@@ -235,7 +235,7 @@ def _start_worker(options: WorkerOptions, log_path: Path) -> _Process:
     inherited = os.environ.get("PYTHONPATH")
     python_path = os.pathsep.join([root, inherited] if inherited else [root])
     handle = subprocess.Popen(
-        [sys.executable, "-m", "linn.engine.local.worker", str(there.fileno())],
+        [sys.executable, "-m", "linn.engine.local.start", str(there.fileno())],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,

@@ -1,7 +1,7 @@
 """One process of the local engine: holds a policy, its optimiser and one other model.
 
-Started by `processes.py`: `python -m linn.engine.local.worker FD`. Its options and all further
-messages come through the pipe FD.
+Started by `processes.py` through `start.py`. Its options and all further messages come through a
+pipe.
 """
 
 from __future__ import annotations
@@ -270,7 +270,3 @@ def main(arguments: Sequence[str]) -> None:
         )
     _serve(Worker(options), pipe)
     os._exit(0)  # no interpreter shutdown: the watching thread holds standard input's lock
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
