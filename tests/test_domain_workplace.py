@@ -170,7 +170,7 @@ def test_tiny_prompts_are_many_and_addresses_differ() -> None:
 @pytest.fixture(scope="module")
 def full() -> list[Prompt]:
     domain = Workplace("full")
-    return [domain.make(random.Random(index)) for index in range(120)]
+    return [domain.make(random.Random(index)) for index in range(250)]
 
 
 def as_reply(turns: tuple[Message, ...]) -> Reply:
