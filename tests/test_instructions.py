@@ -266,7 +266,7 @@ HOSTILE = [
     "\ud800",
     "```json\n",
 ]
-HANG = 5
+HANG = 8
 """CPU-seconds. A linear checker takes well under one; a quadratic one, or a pattern that tries
 every way, takes many on such a text."""
 
