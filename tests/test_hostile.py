@@ -167,7 +167,7 @@ def test_compiled_programs(box: Sandbox, binaries: dict[str, bytes]) -> None:
 def test_compile_bombs() -> None:
     before, users_before = left(), users()
     box = Sandbox(servers=2)
-    box.compiler.limits = replace(box.compiler.limits, cpu=0.6, wall=3.0, memory=1 << 28)
+    box.compiler.limits = replace(box.compiler.limits, cpu=1.0, wall=4.0, memory=1 << 28)
 
     def compile_(source: str) -> Outcome:
         result = box.compile(source)
