@@ -66,12 +66,32 @@ def json_objects(path: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an error of the block that names none.
+
+    The kernel's word on a full disk comes with a write, which knows no path.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a file, which is made where it is not there."""
+    with naming(path), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write; it appears as `path` only when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with open(temporary, "wb") as file:
+        with naming(path), open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

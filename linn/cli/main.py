@@ -236,8 +236,6 @@ def evaluate(
     template: Template = None,
 ) -> None:
     """Measure one checkpoint on a recipe's domains, or on files."""
-    import asyncio
-
     from linn.checkpoints import resolve
     from linn.evals.once import evaluate_once, on_files
     from linn.judges.open import judge_folders
@@ -266,7 +264,7 @@ def evaluate(
     # A run's checkpoints are of a model that was checked when the run began.
     if not (at or is_kept(start)):
         refuse_unfit(start, None, _say, parsed.template)
-    scores = asyncio.run(
+    scores = stopping.run(
         evaluate_once(start, parsed, checkpoint, judges, folders, splits, say=_say)
     )
     if out is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any
 
+from linn import stopping
 from linn.engine.local import heartbeat
 from linn.engine.local.heartbeat import Watch
 from linn.engine.training.token_weights import StepFailed
@@ -234,14 +236,20 @@ def _start_worker(options: WorkerOptions, log_path: Path) -> _Process:
     root = str(Path(__file__).resolve().parents[3])
     inherited = os.environ.get("PYTHONPATH")
     python_path = os.pathsep.join([root, inherited] if inherited else [root])
-    handle = subprocess.Popen(
-        [sys.executable, "-m", "linn.engine.local.worker", str(there.fileno())],
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
-        pass_fds=[there.fileno()],
-        env=os.environ | _ONE_THREAD | {"PYTHONPATH": python_path},
-    )
+    # A signal to all processes (Ctrl-C, a scheduler) must not end one that is still importing: it
+    # begins with these blocked, and ignores them as soon as it can.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
+    try:
+        handle = subprocess.Popen(
+            [sys.executable, "-m", "linn.engine.local.worker", str(there.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[there.fileno()],
+            env=os.environ | _ONE_THREAD | {"PYTHONPATH": python_path},
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     # Only the worker holds its end now, so that its death closes the pipe.
     there.close()
     return _Process(handle, here, log)
