@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -149,6 +150,8 @@ def damage(options: argparse.Namespace) -> int:
             for name, count in sorted(counts.items()):
                 print(f"lane {lane}: {name:<30}{count:>8}", flush=True)
             code = int(any("finding" in name for name in counts))
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]

@@ -18,7 +18,7 @@ from bench.chaos.places import Disk, standing
 from bench.chaos.processes import Process, cpu_seconds, left_of, tree_of
 
 _HOOK = Path(__file__).parent / "hook"
-_LOOK_S = 0.03
+_LOOK_S = 0.05
 """Seconds between two looks at a run."""
 _LONGEST_S = 1200.0
 """Seconds after which a run that is left alone is taken to hang."""
@@ -134,7 +134,7 @@ class Attempt:
         time.sleep(_LOOK_S)
         if self._process.poll() is not None:
             return False
-        if time.monotonic() - self._looked > 0.2:
+        if time.monotonic() - self._looked > 0.5:
             self._refresh()
         self.cpu_s = max(self.cpu_s, cpu_seconds(self._of("command", "worker")))
         return True

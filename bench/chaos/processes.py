@@ -58,7 +58,7 @@ def cpu_seconds(processes: Iterable[Process]) -> float:
     return ticks / _TICKS
 
 
-def left_of(processes: Iterable[Process], patience_s: float = 20.0) -> list[Process]:
+def left_of(processes: Iterable[Process], patience_s: float = 120.0) -> list[Process]:
     """Those that still run after some time."""
     left = list(processes)
     deadline = time.monotonic() + patience_s
