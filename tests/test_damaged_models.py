@@ -1,0 +1,58 @@
+"""A model folder whose config.json is damaged is refused in one line, whatever the damage."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from linn.checkpoints import BASES
+from linn.engine.models.check import check_model
+from linn.engine.models.load import load
+from linn.errors import UserError
+
+DAMAGED = [
+    ("moe_intermediate_size", [64], "expected a whole number"),
+    ("hidden_size", True, "expected a whole number"),
+    ("head_dim", -32, "expected a whole number"),
+    ("n_groups", 0, "not a multiple"),
+    ("num_key_value_heads", 0, "not a multiple"),
+    ("layer_norm_epsilon", "small", "expected a number"),
+    ("routed_scaling_factor", float("nan"), "expected a number"),
+    ("norm_topk_prob", "yes", "true or false"),
+    ("conv_kernel", 2**40, "expected a whole number"),
+    ("hybrid_override_pattern", {"M": 1, "*": None}, "for every layer"),
+    ("hybrid_override_pattern", [["M"], "M"], "for every layer"),
+]
+
+
+def damaged(folder: Path, **changes) -> Path:
+    shutil.copytree(BASES / "tiny-0", folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+@pytest.mark.parametrize(("key", "value", "said"), DAMAGED)
+def test_a_config_of_our_own_family_with_an_impossible_value(tmp_path, key, value, said):
+    folder = damaged(tmp_path / "model", **{key: value})
+    with pytest.raises(UserError, match=said) as refused:
+        load(folder)
+    assert key in str(refused.value) and str(folder) in str(refused.value)
+
+
+def test_a_size_that_no_machine_has_and_json_without_an_end(tmp_path):
+    with pytest.raises(UserError, match="model"):
+        load(damaged(tmp_path / "model", conv_kernel=2**31 - 1, mamba_num_heads=2**31 - 1))
+    deep = damaged(tmp_path / "deep")
+    (deep / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="not JSON"):
+        load(deep)
+
+
+@pytest.mark.slow
+def test_what_its_own_code_cannot_take_is_a_finding(tmp_path):
+    """`layers_block_type` of the right length for us, and a field that only transformers reads."""
+    folder = damaged(tmp_path / "model", chunk_size="many", num_hidden_layers="many")
+    wrong = [finding for finding in check_model(folder).findings if not finding.ok]
+    assert wrong and "\n" not in wrong[0].detail
