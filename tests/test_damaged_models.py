@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from linn.assets import write_chat
+from linn.chat.codec import Codec
 from linn.checkpoints import BASES
 from linn.engine.models.check import check_model
 from linn.engine.models.load import load
 from linn.errors import UserError
+from linn.pricing import model_check
 
 DAMAGED = [
     ("moe_intermediate_size", [64], "expected a whole number"),
@@ -48,6 +51,19 @@ def test_a_size_that_no_machine_has_and_json_without_an_end(tmp_path):
     (deep / "config.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="not JSON"):
         load(deep)
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_ids_that_no_token_can_have_and_files_that_are_no_objects(tmp_path, file):
+    folder = damaged(tmp_path / "model")
+    for eos in (10**30, -1, [2, 2**32], True, "2"):
+        (folder / file).write_text(json.dumps({"eos_token_id": eos}))
+        assert Codec.load(folder).described()
+        assert model_check._generation_stops(folder) in ([], [2])
+    for content, said in (("[1]", "holds no keys"), ("[" * 100_000, "not JSON")):
+        (folder / file).write_text(content)
+        with pytest.raises(UserError, match=said):
+            write_chat(folder, Codec.load(BASES / "tiny-0"))
 
 
 @pytest.mark.slow

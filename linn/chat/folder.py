@@ -141,12 +141,16 @@ def special_names(folder: Path) -> dict[str, str]:
 def eos_ids(folder: Path) -> list[int]:
     """The ids that end a reply: the generation config's, else the model config's."""
     for file in ("generation_config.json", "config.json"):
-        value = _json(folder / file).get("eos_token_id")
-        ids = value if isinstance(value, list) else [value]
-        found = [i for i in ids if isinstance(i, int) and not isinstance(i, bool)]
-        if found:
+        if found := token_ids(_json(folder / file).get("eos_token_id")):
             return found
     return []
+
+
+def token_ids(value: Any) -> list[int]:
+    """The ids in an `eos_token_id`, which is one or a list; what no token can have is none."""
+    ids = value if isinstance(value, list) else [value]
+    whole = [i for i in ids if isinstance(i, int) and not isinstance(i, bool)]
+    return [i for i in whole if 0 <= i < 2**32]
 
 
 def special_texts(tokenizer: Tokenizer) -> list[str]:
@@ -169,7 +173,7 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); put the file back") from None
     return content if isinstance(content, dict) else {}
 
