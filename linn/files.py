@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -138,6 +139,24 @@ def recover(path: Path) -> None:
     old = path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():
         os.replace(old, path)
+
+
+_LEFT = re.compile(r"\..+\.(part|old|gone|mode)")
+"""Names under which something is written, replaced or deleted here."""
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writes, replacements and deletions left in a folder and below it.
+
+    What `recover` can still give back its name has to be recovered before.
+    """
+    for path in sorted(folder.rglob(".*")):
+        if not _LEFT.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def remove_folder(path: Path) -> None:

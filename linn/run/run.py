@@ -128,6 +128,7 @@ class Run:
         plan = folder.check_recipe(redo, from_here)
         folder.check_data(plan, redo, from_here)
         folder.check_ledger(plan.remeasured)
+        folder.sweep()
         # What goes is named before it goes.
         if redo is not None:
             self.progress.say(f"--redo {redo}: removing {folder.losses(redo)}")
