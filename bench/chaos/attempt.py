@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM
 
 from bench.chaos.endpoint import MODES, Endpoint
-from bench.chaos.kinds import Kind
+from bench.chaos.kinds import INTERRUPTED, Kind
 from bench.chaos.places import Disk, standing
 from bench.chaos.processes import Process, cpu_seconds, left_of, tree_of
 
@@ -244,6 +244,9 @@ class Attempt:
         lines = self.lines()
         own = [line for line in lines if line.startswith("linn: ") and "stopping after" not in line]
         code = self.code
+        if self._was_too_early(lines):
+            self.events[-1].said = "(ended by the signal while Python was still importing)"
+            return
         if any("Traceback (most recent call last)" in line for line in lines):
             self.blame("a traceback")
         if self.events:
@@ -266,3 +269,12 @@ class Attempt:
             self.blame("its line names another cause")
         if code not in (1,):
             self.blame(f"exit code {code}, not 1")
+
+    def _was_too_early(self, lines: list[str]) -> bool:
+        """Whether a signal came before linn's own code ran: then it is Python that ends."""
+        if not self.events or self.events[-1].kind.says != INTERRUPTED:
+            return False
+        if self.code in (-SIGTERM, -SIGHUP, -SIGINT) and not lines:
+            return True
+        imports = any("<frozen importlib" in line or "runpy" in line for line in lines)
+        return imports and not any(line.startswith("linn") for line in lines)

@@ -44,11 +44,15 @@ class Disk:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (left, left))
             return
-        status = os.statvfs(self.path)
-        size = status.f_bavail * status.f_frsize - left
-        if size > 0:
-            with open(self._ballast, "wb") as file, contextlib.suppress(OSError):
-                os.posix_fallocate(file.fileno(), 0, size)
+        with open(self._ballast, "wb") as file:
+            # The run writes meanwhile, so what is free may be less than it was just now.
+            for _ in range(100):
+                status = os.statvfs(self.path)
+                size = status.f_bavail * status.f_frsize - left
+                if size <= 0:
+                    return
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), size)
 
     def free(self) -> None:
         """Take the ballast away."""
