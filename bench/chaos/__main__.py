@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -89,6 +90,7 @@ def table_of(lanes: list[Lane]) -> str:
 
 def disturb(options: argparse.Namespace) -> int:
     """Run the lanes and print the table."""
+    _give_signals_back()
     watched = Watched(options.hours, options.kills)
     scratch = Path(options.scratch or tempfile.mkdtemp(prefix="chaos-"))
     only = tuple(options.only.split(",")) if options.only else ()
@@ -128,6 +130,16 @@ def disturb(options: argparse.Namespace) -> int:
     if not is_clean:
         print(f"what runs with findings said is kept in {scratch}/lane-*/findings")
     return 0 if is_clean else 1
+
+
+def _give_signals_back() -> None:
+    """Let the runs hear signals that this process was started to ignore (nohup, a script's &).
+
+    What is ignored stays so in what a process starts; what has a handler does not.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
 
 
 def damage(options: argparse.Namespace) -> int:

@@ -252,6 +252,7 @@ class Attempt:
         if self.events:
             self.events[-1].said = own[-1] if own else ""
         if code == 0:
+            self._check_heeded()
             return
         # What lets a run go on is no reason for its end, so what came before it may be.
         ending = [event.kind for event in self.events if not event.kind.survives]
@@ -269,6 +270,14 @@ class Attempt:
             self.blame("its line names another cause")
         if code not in (1,):
             self.blame(f"exit code {code}, not 1")
+
+    def _check_heeded(self) -> None:
+        """A run that had work left must not end well after what was to end it."""
+        last = self.events[-1] if self.events else None
+        if last is None or last.place.startswith("after "):
+            return
+        if last.kind.says == INTERRUPTED or last.kind.name == "disk-full":
+            self.blame("it went on to its end as if nothing had been")
 
     def _was_too_early(self, lines: list[str]) -> bool:
         """Whether a signal came before linn's own code ran: then it is Python that ends."""
