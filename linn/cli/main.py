@@ -58,6 +58,8 @@ def _options(
 _state = {"debug": False, "resumes": False}
 """`debug`: errors show their traceback. `resumes`: the verb goes on where it was stopped."""
 
+_LONGEST_NAME = 120
+"""Characters of a name that a message shows; of a longer one, its beginning and its end."""
 _SPACE = "; free some space, then run the same command again to resume"
 
 
@@ -375,9 +377,7 @@ def main() -> None:
             advice = "; run the same command again to resume"
         _fail(error, f"interrupted{advice}", 1)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        where = error.filename or "file system"
-        _fail(error, f"{where}: {error.strerror or error}{_SPACE if full else ''}", 1)
+        _fail(error, *_of_system(error))
     except Exception as error:
         # A wrong word on the command line: typer's class for it has moved between versions.
         if hasattr(error, "format_message"):
@@ -397,6 +397,19 @@ def _usage(error: Any) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{message}; see {context.command_path} --help" if context else message
+
+
+def _of_system(error: OSError) -> tuple[str, int]:
+    """What the system refused, in one line, and the exit code."""
+    where = str(error.filename or "file system")
+    # Nothing of ours has such a name: it is one that a recipe or the command line gives.
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        if len(where) > _LONGEST_NAME:
+            half = _LONGEST_NAME // 2
+            where = f"{where[:half]}…{where[-half:]}"
+        return f"{where}: {error.strerror}; give the name of a file or folder that is there", 2
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{where}: {error.strerror or error}{_SPACE if full else ''}", 1
 
 
 def _last_place(error: Exception) -> str:
