@@ -16,10 +16,9 @@ from bench.chaos.endpoint import answer_to
 from bench.chaos.fuzz import Outcome
 from bench.chaos.recipes import SMALL
 from linn.domains.load import load
-from linn.judges.pairwise import judge_question, read_comparison, read_score, score_question
 from linn.pricing.plan import check_inputs
 from linn.recipe import load as recipes
-from linn.types import Message
+from linn.types import Reply
 
 HOOK = Path(__file__).parents[1] / "bench" / "chaos" / "hook"
 
@@ -57,17 +56,20 @@ def test_a_prompt_that_is_missing_or_failed_is_lost(tmp_path):
 
 
 def test_the_judge_answers_by_its_question_in_the_form_that_is_asked_for():
-    asked = (Message("user", "why is the sky blue?"),)
+    domain = load("preference", {"judged": True})
+    prompt = domain.make(random.Random(0))
 
-    def answer(messages) -> str:
-        return answer_to({"messages": [{"role": m.role, "content": m.content} for m in messages]})
+    def answers(*texts: str) -> list[object]:
+        found: list[object] = []
+        for question in domain.questions(prompt, [Reply(text) for text in texts]):
+            turns = [{"role": turn.role, "content": turn.content} for turn in question.messages]
+            read = [question.read(answer_to({"messages": turns})) for _ in range(2)]
+            assert read[0] is not None and read[0] == read[1]
+            found.append(read[0])
+        return found
 
-    for number in range(20):
-        compared = judge_question(asked, f"answer {number}", "another")
-        assert read_comparison(answer(compared)) == read_comparison(answer(compared)) is not None
-        assert read_score(answer(score_question(asked, f"answer {number}"))) is not None
-    scores = {read_score(answer(score_question(asked, f"answer {n}"))) for n in range(20)}
-    assert len(scores) > 2, "a judge that always says the same trains nothing"
+    assert len(answers("one", "two", "three")) == 3
+    assert len({str(answers(f"answer {number}")) for number in range(20)}) > 2
 
 
 @pytest.mark.parametrize("small", SMALL, ids=lambda small: small.name)

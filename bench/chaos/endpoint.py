@@ -44,14 +44,19 @@ class Endpoint:
 def answer_to(body: dict[str, Any]) -> str:
     """The form that the question asks for, its numbers drawn from the question.
 
-    A question ends with an example of the answer that it wants (`e.g. {"score": 2}.`).
+    A question ends with an example of the answer that it wants (`e.g. {"score": 2}`), and names the
+    marks between which that has to stand.
     """
     question = body["messages"][-1]["content"]
-    example = question.rpartition("e.g. ")[2].rstrip(". \n")
+    example = re.findall(r"e\.g\. (\{[^{}]*\})", question)[-1]
     digest = iter(hashlib.sha256(question.encode()).digest() * 8)
 
     # From 1 to 5: within the range of scores, and of rankings too.
-    return re.sub(r"(?<=: )\d", lambda _: str(1 + next(digest) % 5), example)
+    verdict = re.sub(r"(?<=: )\d", lambda _: str(1 + next(digest) % 5), example)
+    marks = re.findall(r"<verdict \w+>", question)
+    if marks:
+        verdict = f"{marks[-1]}{verdict}{marks[-1].replace('<', '</')}"
+    return verdict
 
 
 def _handler_of(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
