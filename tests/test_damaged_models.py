@@ -8,6 +8,7 @@ import pytest
 
 from linn.assets import write_chat
 from linn.chat.codec import Codec
+from linn.chat.folder import chat_template
 from linn.checkpoints import BASES
 from linn.engine.models.check import check_model
 from linn.engine.models.load import load
@@ -64,6 +65,18 @@ def test_ids_that_no_token_can_have_and_files_that_are_no_objects(tmp_path, file
         (folder / file).write_text(content)
         with pytest.raises(UserError, match=said):
             write_chat(folder, Codec.load(BASES / "tiny-0"))
+
+
+def test_a_template_that_is_no_text_or_no_template(tmp_path):
+    folder = damaged(tmp_path / "model")
+    (folder / "chat_template.jinja").write_bytes(b"{{ messages }}\x98")
+    with pytest.raises(UserError, match="chat_template.jinja: not UTF-8"):
+        Codec.load(folder)
+    (folder / "chat_template.jinja").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["chat_template"] = [1, None, {"name": "default", "template": ["x"]}]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert chat_template(folder) is None
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from linn import stopping
 
 INTERRUPTED = """
@@ -66,3 +68,17 @@ def test_a_worker_that_is_still_importing_outlives_a_signal_to_all(tmp_path):
         assert workers.call("cpu_seconds")[0] > 0
     finally:
         workers.close()
+
+
+def test_a_signal_before_the_command_line_is_read_says_how_to_go_on(monkeypatch, capsys):
+    from linn.cli import main
+
+    def interrupted(**options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "app", interrupted)
+    for verb, advice in (("run", "run the same command again"), ("ls", "nothing was written")):
+        monkeypatch.setattr(sys, "argv", ["linn", verb, "x"])
+        with pytest.raises(SystemExit):
+            main.main()
+        assert advice in capsys.readouterr().err

@@ -102,14 +102,15 @@ def chat_template(folder: Path) -> str | None:
     path = folder / "chat_template.jinja"
     named: dict[str, Any] = {}
     if path.is_file():
-        named["default"] = path.read_text(encoding="utf-8")
+        named["default"] = _text(path)
         with_tools = folder / TEMPLATES / "tool_use.jinja"
         if with_tools.is_file():
-            named["tool_use"] = with_tools.read_text(encoding="utf-8")
+            named["tool_use"] = _text(with_tools)
     else:
         inline = _json(folder / "tokenizer_config.json").get("chat_template")
         entries = inline if isinstance(inline, list) else [{"name": "default", "template": inline}]
-        named = {str(entry.get("name")): entry.get("template") for entry in entries}
+        fit = [entry for entry in entries if isinstance(entry, dict)]
+        named = {str(entry.get("name")): entry.get("template") for entry in fit}
 
     source, with_tools_source = named.get("default"), named.get("tool_use")
     if not isinstance(source, str) or not source.strip():
@@ -166,6 +167,13 @@ def added_bos(tokenizer: Tokenizer) -> str:
     if len(ids) > len(plain) and ids[1 : 1 + len(plain)] == plain:
         return str(tokenizer.id_to_token(ids[0]))
     return ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}); put the file back") from None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -52,8 +52,11 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
 ) -> None:
     """linn: post-train a language model by the Nemotron-Cascade 2 recipe."""
-    _state.update(debug=debug, resumes=ctx.invoked_subcommand in ("run", "filter", "compare"))
+    _state.update(debug=debug, resumes=ctx.invoked_subcommand in _RESUMES)
 
+
+_RESUMES = ("run", "filter", "compare")
+"""Verbs that go on where they were stopped."""
 
 _state = {"debug": False, "resumes": False}
 """`debug`: errors show their traceback. `resumes`: the verb goes on where it was stopped."""
@@ -364,6 +367,8 @@ def _print_tables(folder: Path) -> None:
 def main() -> None:
     """Entry point: errors become one line and an exit code."""
     stopping.listen()
+    # A signal may come before typer has read the command line.
+    _state["resumes"] = any(word in _RESUMES for word in sys.argv[1:3])
     try:
         code = app(prog_name="linn", standalone_mode=False)
         if code == 130:  # typer's word for Ctrl-C
