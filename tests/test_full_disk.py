@@ -64,3 +64,20 @@ def test_a_full_disk_in_a_stage_is_told_with_stage_and_step(tmp_path, monkeypatc
             Run(recipe, tmp_path)._train(stage, "base")  # type: ignore[arg-type]
         expected = f"stage sft step {step}: metrics.jsonl: No space left on device"
         assert str(failed.value) == expected
+
+
+def test_a_worker_that_ends_without_a_word_on_a_full_disk_is_told_with_it(monkeypatch):
+    from linn.engine.local import processes
+
+    usage = SimpleNamespace(free=4096)
+    for free, begins in (
+        (4096, "No space left on device for temporary"),
+        (10**9, "engine process"),
+    ):
+        usage.free = free
+        monkeypatch.setattr(processes.shutil, "disk_usage", lambda folder: usage)
+        workers = processes.Workers(1, "float32", 64, 4, autocast=False, recompute=False)
+        workers._start()
+        os.kill(workers.pids[0], 6)
+        with pytest.raises(InfrastructureError, match=f"^{begins}.* exit code -6"):
+            workers.call("cpu_seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -23,6 +24,10 @@ from linn.engine.training.token_weights import StepFailed
 from linn.errors import InfrastructureError
 
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+
+
+_LEAST_FREE = 1 << 16
+"""Bytes below which the disk of the temporary files counts as full."""
 
 
 @dataclass(frozen=True)
@@ -219,10 +224,20 @@ class Workers:
             last_words = log or "it wrote nothing"
             cause = " (killed: out of memory?)" if code == -9 else ""
             raise InfrastructureError(
-                f"engine process {rank} ended with exit code {code}{cause}; "
+                f"{self._full_disk()}engine process {rank} ended with exit code {code}{cause}; "
                 f"its last words: {last_words}"
             )
         raise InfrastructureError("an engine process closed its pipe without ending")
+
+    def _full_disk(self) -> str:
+        """Where the temporary files' disk is full, that it is: a process may end without a word.
+
+        There it finds its peers, by a file, and there its last words would be.
+        """
+        free = shutil.disk_usage(self._folder).free
+        if free >= _LEAST_FREE:
+            return ""
+        return f"{os.strerror(errno.ENOSPC)} for temporary files in {self._folder}: "
 
 
 def _start_worker(options: WorkerOptions, log_path: Path) -> _Process:
