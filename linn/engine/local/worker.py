@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
+from linn import stopping
 from linn.engine.local import heap, heartbeat
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.models.check import check_model
@@ -250,8 +251,9 @@ def main(arguments: Sequence[str]) -> None:
     """Serve the pipe whose descriptor is the one argument."""
     pipe = Connection(int(arguments[0]))
     # The parent handles what asks a run to end, and lets the step under way come to its end.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in stopping.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
     options: WorkerOptions = pipe.recv()
     heartbeat.beat(Path(options.heartbeat))
     _die_with_parent(options.die_by_kernel)
