@@ -194,6 +194,8 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not JSON ({error}); take it from the model's source") from None
-    return dict(content)
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: holds no keys; take it from the model's source")
+    return content

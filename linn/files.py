@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -66,12 +67,32 @@ def json_objects(path: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an error of the block that names none.
+
+    The kernel's word on a full disk comes with a write, which knows no path.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a file, which is made where it is not there."""
+    with naming(path), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write; it appears as `path` only when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with open(temporary, "wb") as file:
+        with naming(path), open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -118,6 +139,24 @@ def recover(path: Path) -> None:
     old = path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():
         os.replace(old, path)
+
+
+_LEFT = re.compile(r"\..+\.(part|old|gone|mode)")
+"""Names under which something is written, replaced or deleted here."""
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writes, replacements and deletions left in a folder and below it.
+
+    What `recover` can still give back its name has to be recovered before.
+    """
+    for path in sorted(folder.rglob(".*")):
+        if not _LEFT.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def remove_folder(path: Path) -> None:

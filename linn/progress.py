@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
 
-from linn import terminal
+from linn import files, terminal
 
 _WATCHED = (
     ("loss", "loss"),
@@ -39,26 +39,28 @@ class Progress:
         self._bars: Bars | None = None
         self._began: dict[str, tuple[float, int]] = {}
         """Per stage: when the first step that was seen began, and how many were done by then."""
-        self._log: TextIO | None = None
+        self._log: Path | None = None
 
     @contextmanager
     def logging(self, folder: Path) -> Iterator[None]:
         """Meanwhile every line goes to `log-N.txt` in `folder` too, N counting the attempts."""
         attempt = 1 + len(list(folder.glob("log-*.txt")))
-        with open(folder / f"log-{attempt}.txt", "w", encoding="utf-8", buffering=1) as self._log:
-            try:
-                yield
-            except Exception:
-                self._log.write(traceback.format_exc())  # the terminal shows one line of it
-                raise
-            finally:
-                self._log = None
-                self.close()
+        self._log = folder / f"log-{attempt}.txt"
+        files.append_text(self._log, "")
+        try:
+            yield
+        except Exception:
+            # The terminal shows one line of it. On a full disk that line is all there can be.
+            with contextlib.suppress(OSError):
+                self._keep(traceback.format_exc())
+            raise
+        finally:
+            self._log = None
+            self.close()
 
     def say(self, text: str) -> None:
         """One line worth reading, above the bar."""
-        if self._log is not None:
-            self._log.write(terminal.visible(text) + "\n")
+        self._keep(terminal.visible(text) + "\n")
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def step(self, stage: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
@@ -66,8 +68,7 @@ class Progress:
         seconds = metrics.get("wall_s", 0.0)
         left = self._seconds_left(stage, step, steps, seconds)
         text = _watched_text(metrics, seconds)
-        if self._log is not None:
-            self._log.write(f"{step}/{steps} {text}\n")
+        self._keep(f"{step}/{steps} {text}\n")
         self._show(stage, step, steps, f"{text} left {_minutes(left)}")
 
     def note(self, stage: str, done: int, total: int, what: str) -> None:
@@ -80,6 +81,13 @@ class Progress:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
+
+    def _keep(self, text: str) -> None:
+        """Put text into the log, if there is one."""
+        # Opened for each line: an open file would hold what a full disk refused, and refuse to
+        # close in the middle of another error.
+        if self._log is not None:
+            files.append_text(self._log, text)
 
     def _seconds_left(self, stage: str, step: int, steps: int, seconds: float) -> float:
         """An estimate from the mean of the steps seen so far; `seconds`: what this step took."""

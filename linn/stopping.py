@@ -10,9 +10,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends a run in good order."""
@@ -59,6 +65,25 @@ def gentle() -> Iterator[None]:
 def requested() -> bool:
     """Whether a signal asked for the end, and nothing stopped yet."""
     return _state.requested
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """A coroutine to its end, for code that is none; as `asyncio.run`.
+
+    A signal that ends it says so once: asyncio would add a traceback for every task that was under
+    way.
+    """
+    import asyncio
+
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(_tell_of_tasks)
+        return runner.run(coroutine)
+
+
+def _tell_of_tasks(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio says of a task whose error nobody took, but for the interruption itself."""
+    if not isinstance(context.get("exception"), KeyboardInterrupt):
+        loop.default_exception_handler(context)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

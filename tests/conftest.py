@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from collections.abc import Generator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.served import serve  # noqa: F401 - a fixture
 
 # Tests start `linn` and its workers some hundred times, and each xdist worker imports every test.
@@ -14,7 +16,14 @@ from support.served import serve  # noqa: F401 - a fixture
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-settings.register_profile("linn", deadline=None)
+settings.register_profile(
+    "linn",
+    max_examples=int(os.environ.get("LINN_EXAMPLES", "60")),
+    derandomize=False,  # few examples, but other ones each time; in CI as well
+    print_blob=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 settings.load_profile("linn")
 
 LONGEST = (
@@ -38,6 +47,17 @@ LONGEST = (
 
 xdist keeps this order with `--no-loadscope-reorder`, as in `make test`.
 """
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Test modules, torch and thousands of tests stay: no garbage collection looks through them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fast_runs import HashEngine, changes_of, go, results, tree
 
@@ -64,14 +64,8 @@ def test_a_killed_fast_run_ends_with_the_same_bytes(reference, tmp_path, patch):
     assert results(tmp_path) == results(reference) and changes_of(tmp_path) == []
 
 
-SAFE = settings(
-    max_examples=6,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
 @pytest.mark.slow
-@SAFE
+@settings(max_examples=6)
 @given(
     kill_at=st.integers(1, 6),
     steps=st.integers(7, 12),

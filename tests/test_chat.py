@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from support.chats import BARE, FLAT, HISTORY, WEATHER, call, filled_out, row, says
@@ -188,7 +188,6 @@ turns = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
 @given(
     st.lists(turns, min_size=1, max_size=5), tool_lists, st.booleans(), st.booleans(), st.booleans()
 )
@@ -289,7 +288,6 @@ conversations = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
 @given(assistant_turns())
 def test_parse_undoes_render(turn: tuple[Message, list[dict[str, Any]]]) -> None:
     message, tools = turn
@@ -304,7 +302,6 @@ def test_parse_undoes_render(turn: tuple[Message, list[dict[str, Any]]]) -> None
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
 @given(conversations, st.booleans(), st.booleans())
 def test_spans_are_the_rendering_in_pieces(
     messages: list[Message], thinking: bool, keep: bool
@@ -329,7 +326,6 @@ def told_calls(message: Message) -> tuple[ToolCall, ...]:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
 @given(
     conversations,
     assistant_turns(),
@@ -545,7 +541,6 @@ def test_a_megabyte_of_hostile_text_neither_raises_nor_lasts(case: int) -> None:
     assert time.process_time() - start < HANG
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.lists(
         st.sampled_from(

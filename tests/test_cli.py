@@ -279,6 +279,14 @@ def test_export_never_replaces_what_is_not_an_export(tmp_path, folder):
     assert (precious / "thesis.txt").read_text() == "mine" and not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("key", ["model", "domains.arithmetic.rows", "sft.data"])
+def test_a_name_that_no_file_can_have_is_the_users_mistake(tmp_path, key):
+    recipe = changed(tmp_path)
+    name = "t" + "[" * 5000
+    said = refused("run", recipe, "--dry-run", "--set", f"{key}='{name}'")
+    assert "too long" in said
+
+
 @pytest.mark.slow
 def test_a_signal_to_all_processes_is_one_line_leaves_none_and_the_run_goes_on(tmp_path):
     """As SLURM and a terminal send it; exit code 1, and the same command finishes.

@@ -281,7 +281,7 @@ def test_a_measurement_killed_at_any_instant_goes_on_to_the_same_files(tmp_path)
     path, outs = tmp_path / "rows.jsonl", [tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"]
     rows = [
         {"prompt": f"say {i}", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
-        for i in range(80)
+        for i in range(64)  # two chunks
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [
@@ -297,7 +297,7 @@ def test_a_measurement_killed_at_any_instant_goes_on_to_the_same_files(tmp_path)
         "--rollouts",
         "16",
     ]
-    command += ["--max-tokens", "24", "--processes", "1", "--keep-unsolved", "0.5"]
+    command += ["--max-tokens", "12", "--processes", "1", "--keep-unsolved", "0.5"]
     assert (
         subprocess.run(
             [*command, "--out", str(outs[0])], capture_output=True, timeout=1200

@@ -34,7 +34,7 @@ def prompts(domain: Code) -> list[Prompt]:
 
 @pytest.mark.slow
 def test_clean_earns_one_and_faulty_nothing(domain: Code, prompts: list[Prompt]) -> None:
-    for index, prompt in enumerate(prompts[:120]):
+    for index, prompt in enumerate(prompts[:20]):
         clean = domain.demonstrate(prompt, random.Random(index), faulty=False)[-1]
         faulty = domain.demonstrate(prompt, random.Random(index), faulty=True)[-1]
         assert domain.verify(prompt, Reply(clean.content)).reward == 1.0, clean
@@ -130,7 +130,7 @@ HOSTILE = {
     "surrogate": "def {name}(x):\n    return '\ud800'",
     "marks": "<think></think><|im_end|>\n```",
     "megabyte": "#" * (1 << 20),
-    "megabyte of fences": "```\n" * (1 << 18),
+    "fences": "```\n" * (1 << 16),
     "nested": "(" * 5000,
     "kills": "import os\ndef {name}(x):\n    os.kill(-1, 9)",
     "loop": "def {name}(x):\n    while True: pass",

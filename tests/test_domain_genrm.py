@@ -117,7 +117,7 @@ def test_every_pair_stands_both_ways_in_its_split(tmp_path):
 
 
 def test_gold_and_clean_demonstrations_earn_all_and_faulty_ones_never():
-    for prompt in itertools.islice(DOMAIN.prompts("train"), 300):
+    for prompt in itertools.islice(DOMAIN.prompts("train"), 100):
         assert DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
         assert prompt.hidden.ranking != 3.5
         for faulty in (False, True):

@@ -26,7 +26,7 @@ MOPD = Loss("mopd", "sequence")
 
 def requests() -> list[Request]:
     """Groups of four siblings, with limits of every size."""
-    return [(tuple(range(1, 4 + i // 4)), Sampling(5 + i % 7), i) for i in range(24)]
+    return [(tuple(range(1, 4 + i // 4)), Sampling(5 + i % 7), i) for i in range(12)]
 
 
 @dataclass(frozen=True)

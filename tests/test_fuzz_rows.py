@@ -7,7 +7,6 @@ import contextlib
 import copy
 import gzip
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from linn.chat import render as chat
@@ -268,12 +267,6 @@ JSON = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
     max_leaves=8,
 )
-QUICK = settings(
-    max_examples=int(os.environ.get("LINN_FUZZ", "120")),
-    deadline=None,
-    derandomize="LINN_FUZZ" not in os.environ,
-    suppress_health_check=list(HealthCheck),
-)
 HANG = 20
 """CPU-seconds. A linear reader takes well under one for any value of `JSON`; a quadratic one takes
 minutes on a text of half a megabyte."""
@@ -361,7 +354,6 @@ def hold_all(domain: Any, row: dict[str, Any]) -> None:
     an error that `tries` allows."""
     name = domain.name
 
-    @QUICK
     @given(
         st.one_of(
             mutated(row), st.dictionaries(st.sampled_from([*row, "agent_ref", "prompt"]), JSON)
@@ -381,7 +373,6 @@ def hold_all(domain: Any, row: dict[str, Any]) -> None:
     holds()
 
 
-@QUICK
 @given(
     st.one_of(
         mutated(CHAT), st.dictionaries(st.sampled_from(["messages", "tools", "domain", "x"]), JSON)
@@ -395,7 +386,6 @@ def test_sft_rows(row: dict[str, Any]) -> None:
         assert text == chat.render(found.messages, found.tools, generation_prompt=False)
 
 
-@QUICK
 @given(
     st.one_of(
         mutated(INPUT),
@@ -413,7 +403,6 @@ def test_requests(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@QUICK
 @given(st.one_of(TEXTS, st.lists(TEXTS, max_size=12).map("".join)), st.booleans())
 def test_replies(text: str, thinking: bool) -> None:
     message = chat.parse(text, thinking)
@@ -422,26 +411,22 @@ def test_replies(text: str, thinking: bool) -> None:
     words_of(text)
 
 
-@QUICK
 @given(st.dictionaries(st.sampled_from(["row", "text", "messages"]), JSON))
 def test_reply_lines(entry: dict[str, Any]) -> None:
     tries(reply_from, entry)
 
 
-@QUICK
 @given(mutated({"row": 0, "messages": CHAT["messages"]}))
 def test_mutated_reply_lines(entry: dict[str, Any]) -> None:
     tries(reply_from, entry)
 
 
-@QUICK
 @given(JSON)
 def test_lines_of_any_json(value: Any) -> None:
     row = tries(lambda v: object_of(json.dumps(v).encode()), value)
     assert (row is not None) == isinstance(value, dict)
 
 
-@QUICK
 @given(st.binary(max_size=60))
 def test_lines_of_any_bytes(raw: bytes) -> None:
     tries(object_of, raw)
@@ -456,7 +441,6 @@ WHOLE = [
 ]
 
 
-@QUICK
 @given(
     st.sampled_from(WHOLE),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 6), st.binary(max_size=5)), max_size=3),
@@ -497,7 +481,6 @@ MARKS = st.sampled_from(
 )
 
 
-@QUICK
 @given(st.lists(MARKS, max_size=15).map("\n".join))
 def test_replies_of_the_edit_format_are_read_without_a_crash(text: str) -> None:
     try:
@@ -633,7 +616,6 @@ READERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
 def test_whatever_a_reply_holds_is_read_or_refused(what: str) -> None:
     read, refusals = READERS[what]
 
-    @QUICK
     @given(REPLIES)
     def holds(text: str) -> None:
         began = time.process_time()
@@ -644,7 +626,6 @@ def test_whatever_a_reply_holds_is_read_or_refused(what: str) -> None:
     holds()
 
 
-@QUICK
 @given(
     st.one_of(
         TEXTS,
@@ -688,7 +669,6 @@ def test_rows_of_repair_tasks(domains: dict[str, Any]) -> None:
     patch = "--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n-x = 2\n+x = 1\n y = 2\n"
     assert rows.broken(source, patch)["a.py"] == "x = 2\ny = 2\n"
 
-    @QUICK
     @given(
         mutated(ours), mutated({"metadata": gym, "responses_create_params": {"input": []}} | gym)
     )
@@ -696,7 +676,6 @@ def test_rows_of_repair_tasks(domains: dict[str, Any]) -> None:
         tries(lambda row: rows.task(row, "here"), first)
         tries(lambda row: domains["swe_agentic"].from_row(row, 7), second)
 
-    @QUICK
     @given(
         st.lists(
             st.one_of(

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.verdicts import answered
 
@@ -88,7 +88,6 @@ TEXT = st.text(max_size=60) | st.lists(
 FIGURE = st.integers() | st.floats() | st.none() | st.booleans() | st.text(max_size=3)
 
 
-@settings(max_examples=80)
 @given(ROW, TEXT, TEXT)
 def test_rows_are_read_or_refused_by_name_and_replies_are_graded(row, reply, answer):
     for domain in (
@@ -111,7 +110,6 @@ def test_rows_are_read_or_refused_by_name_and_replies_are_graded(row, reply, ans
         assert 0.0 <= domain.verify(prompt, replies[0]).reward <= 1.0
 
 
-@settings(max_examples=150)
 @given(TEXT, TEXT)
 def test_whatever_a_judge_says_is_read_or_not(one, two):
     said = read_comparison(one)
@@ -135,7 +133,6 @@ def test_whatever_a_judge_says_is_read_or_not(one, two):
     assert message.content.count("[[A=B]]") == message.content.count("[[A!=B]]") == 1
 
 
-@settings(max_examples=150)
 @given(FIGURE, FIGURE, FIGURE)
 def test_verdicts_of_any_figures(first, second, ranking):
     text = json.dumps({"score_1": first, "score_2": second, "ranking": ranking})

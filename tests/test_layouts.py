@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from linn.chat import render as chat
@@ -136,7 +136,6 @@ def test_a_published_row_is_read_by_its_domain_and_graded(case: int, tmp_path: P
 EVERY_KEY = sorted({key for _, _, row, _, _ in ROWS for key in row} | {"messages", "conversations"})
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, len(ROWS) - 1), st.sets(st.sampled_from(EVERY_KEY)), st.booleans())
 def test_a_prompt_is_what_render_shows_nulls_of_other_rows_or_not(
     case: int, others: set[str], thinking: bool

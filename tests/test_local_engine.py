@@ -53,7 +53,7 @@ def pair() -> Iterator[LocalEngine]:
 
 
 def requests() -> list[Request]:
-    return [(tuple(range(1, 4 + i // 4)), Sampling(5 + i % 7), i) for i in range(24)]
+    return [(tuple(range(1, 4 + i // 4)), Sampling(5 + i % 7), i) for i in range(12)]
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.toy_lm import ToyLM
 
@@ -23,7 +23,6 @@ def sample(tokens: list[int], prompt: int = 1, **fields: object) -> Sample:
     return Sample(tokens=tokens, **signals)  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(1, 50), max_size=40), width=st.integers(1, 40))
 def test_first_fit_places_every_sample_once_within_the_width(
     lengths: list[int], width: int

@@ -99,6 +99,29 @@ def test_a_removed_folder_is_whole_or_gone_whenever_the_removal_stops(tmp_path, 
     assert not folder.exists()
 
 
+def test_what_killed_writes_and_deletions_left_is_removed_once_nothing_needs_it(tmp_path):
+    """Also a state that is only there under its old name comes back instead."""
+    folder = finished(tmp_path / "run")
+    stage = folder / "stages/02-rl"
+    left = [
+        stage / "checkpoints/.step-0050.gone/model.safetensors",
+        stage / "checkpoints/.step-0100.part/config.json",
+        stage / ".state.part/trainer/model.safetensors",
+        folder / "stages/01-sft/.state.old/stage.json",
+        stage / "evals/.test-greedy.jsonl.part",
+        folder / ".report.html.part",
+        folder / "..recipe.yaml.part.mode",
+    ]
+    kept = [folder / ".lock", stage / "checkpoints/.hidden"]
+    for path in (*left, *kept):
+        files.write_text(path, '{"step": 1}')
+    before = {path: path.read_text() for path in folder.rglob("*") if path.name == "config.json"}
+    run_of(folder).go()
+    assert not [path for path in left if path.exists()] and all(path.exists() for path in kept)
+    assert (folder / "stages/01-sft/state/stage.json").exists()
+    assert all(path.exists() for path in before if ".part" not in str(path))
+
+
 def test_half_a_surrogate_pair_in_a_transcript_is_written(tmp_path):
     files.write_jsonl(tmp_path / "rows.jsonl", [{"note": "expected \ud800, ä"}, {"note": "ä"}])
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()

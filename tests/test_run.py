@@ -6,6 +6,7 @@ Wrong input is one line, and nothing is lost.
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.cli import refused
 from support.runs import RECIPE, fingerprint, linn, steps_done, write
 
 from linn.checkpoints import resolve
@@ -74,6 +76,8 @@ def test_killed_at_random_points_ends_with_the_same_bytes(finished, tmp_path):
     """
     recipe, reference = finished
     out = tmp_path / "run"
+    # The base is there when the first kill comes: making it anew would load torch once more.
+    shutil.copytree(reference / "stages/00-base", out / "stages/00-base")
     command = [sys.executable, "-m", "linn.cli.main", "run", str(recipe), "--out", str(out)]
     rng = random.Random(int(os.environ.get("LINN_KILL_SEED", "0")))
     kills = 0
@@ -108,17 +112,6 @@ def test_another_recipe_is_refused_with_the_difference(finished):
         and "rl.lr 0.001 → 0.0005" in said.stderr
     )
     assert "--redo rl removes rl (4 steps" in said.stderr and "Traceback" not in said.stderr
-
-
-def test_redo_makes_a_stage_and_later_ones_again(finished, tmp_path):
-    import shutil
-
-    recipe, folder = finished
-    copy = tmp_path / "run"
-    shutil.copytree(folder, copy)
-    done = linn("run", recipe, "--out", copy, "--redo", "mopd")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert fingerprint(copy) == fingerprint(folder)
 
 
 def test_processes_from_two_to_one_in_the_middle_keep_the_state(finished, tmp_path, monkeypatch):
@@ -199,19 +192,11 @@ def test_wrong_input_is_one_line_and_exit_2(tmp_path):
             "",
         ),
     ]
-    for arguments, said in cases:
-        done = linn(*arguments)
-        assert done.returncode == 2, (arguments, done.returncode, done.stderr[-500:])
-        assert (
-            said in done.stderr
-            and "Traceback" not in done.stderr
-            and len(done.stderr.strip().splitlines()) == 1
-        ), done.stderr
+    for arguments, words in cases:
+        assert words in refused(*arguments)
 
 
 def test_a_corrupted_ledger_is_refused_and_kept(finished, tmp_path):
-    import shutil
-
     recipe, folder = finished
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
@@ -271,14 +256,16 @@ def test_a_batch_that_is_not_finite_stops_the_run_and_keeps_the_batch(tmp_path):
     assert (tmp_path / "run/stages/01-sft/state/trainer/model.safetensors").exists()
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_later(finished, tmp_path):
-    """A file-size limit stands for a full disk: writes fail in the middle of a stage."""
+def test_a_redo_on_a_full_disk_is_one_line_and_the_run_goes_on_later(finished, tmp_path):
+    """A file-size limit stands for a full disk: the first state of the stage cannot be written."""
     recipe, reference = finished
     out = tmp_path / "run"
-    command = f"{sys.executable} -m linn.cli.main run {recipe} --out {out}"
+    shutil.copytree(reference, out)
+    command = f"{sys.executable} -m linn.cli.main run {recipe} --out {out} --redo mopd"
     limited = f"ulimit -f 3000; trap '' XFSZ; exec {command}"
     full = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=1200)
     assert full.returncode == 1 and "Traceback" not in full.stderr, full.stderr[-1500:]
+    assert "File too large" in full.stderr and not (out / "stages/04-mopd/DONE").exists()
     done = linn("run", recipe, "--out", out)
     assert done.returncode == 0, done.stderr[-2000:]
     assert fingerprint(out) == fingerprint(reference)

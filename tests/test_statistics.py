@@ -57,17 +57,20 @@ def test_a_true_loss_of_six_points_is_mostly_flagged() -> None:
     assert power_unpaired(draws(), 0.06, 0.6, 300, 300) < 0.4, "what linn 0.1 found"
 
 
+@pytest.mark.slow
 def test_where_nothing_changed_tables_are_clean() -> None:
     tables, runs = false_tables(draws(), 5, 6, 0.6, 300, 250)
     assert tables <= 0.05 and runs <= 0.06  # of 250 runs: 0.05 and one standard error
 
 
+@pytest.mark.slow
 def test_few_flags_are_false_and_more_true_changes_are_found_where_there_are_many() -> None:
     few, false_of_few = power_within(draws(), 10, 0.06, 0.6, 300, 30)
     many, false_of_many = power_within(draws(), 60, 0.06, 0.6, 300, 30)
     assert false_of_few < 0.08 and false_of_many < 0.05 and many > few > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECOVERIES)
 def test_the_interval_of_a_recovery_covers_also_that_of_a_distillation_that_did_nothing(
     name: str,

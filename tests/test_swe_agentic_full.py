@@ -123,7 +123,7 @@ def test_a_loop_in_the_tests_is_not_trained(
     domain: SweAgentic, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        run_tests.run, "__defaults__", (replace(run_tests.LIMITS, cpu=3.0, wall=10.0),)
+        run_tests.run, "__defaults__", (replace(run_tests.LIMITS, cpu=2.0, wall=10.0),)
     )
     verdict, _ = held(
         domain,
@@ -189,7 +189,7 @@ def test_rewards_that_cannot_be_relied_on_train_nothing(
         False,
     ), "the conversation's tokens"
     monkeypatch.setattr(
-        run_tests.run, "__defaults__", (replace(run_tests.LIMITS, cpu=3.0, wall=10.0),)
+        run_tests.run, "__defaults__", (replace(run_tests.LIMITS, cpu=2.0, wall=10.0),)
     )
     assert played(looped, done) == (0.0, "ok", False), "the hidden tests ended at a limit"
     monkeypatch.setattr(

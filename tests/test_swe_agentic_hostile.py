@@ -121,9 +121,14 @@ _steal()
     "forks and leaves": BROKEN
     + "\nimport os, time\nif os.fork() == 0:\n    os.setsid(); time.sleep(60)\n",
     "fork bomb": BROKEN
-    + "\nimport os\nfor _ in range(200):\n    try: os.fork()\n    except OSError: pass\n",
+    + (
+        "\nimport os, time\nmine = os.getpid()\nfor _ in range(200):\n    try: os.fork()\n"
+        "    except OSError: pass\nif os.getpid() != mine: time.sleep(600)\n"
+    ),
+    "two that report": BROKEN + "\nimport os\nos.fork()\n",
     "memory bomb": CORE.replace(
-        "    result = start", "    x = [bytearray(64 << 20) for _ in range(99)]"
+        "    result = start",
+        "    x = [bytearray(64 << 20) for _ in range(33 * len(numbers))]\n    result = start",
     ),
     "endless output": CORE.replace(
         "    result = start", "    import os\n    while True: os.write(2, b'x' * 65536)"
@@ -499,17 +504,21 @@ TALKS: dict[str, tuple[Message, ...]] = {
 }
 
 
+HELD_AGAIN = ("claims", "weakened tests", "a plugin", "odd names", "a repair after the end")
+"""Graded from their transcript as well, which holds the same conversation once more."""
+
+
 @pytest.mark.parametrize("what", TALKS)
 def test_hostile_conversations_earn_nothing(
     what: str, domain: SweAgentic, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything is answered in words and in bounds; nothing of the answer is seen or rewarded."""
-    monkeypatch.setattr(tools, "LIMITS", replace(tools.LIMITS, cpu=3.0, wall=6.0))
+    cpu, wall = (1.0, 3.0) if what == "endless work" else (3.0, 6.0)
+    monkeypatch.setattr(tools, "LIMITS", replace(tools.LIMITS, cpu=cpu, wall=wall))
     verdict, answers = held(domain, prompt, *TALKS[what], DONE)
     assert verdict.reward == 0.0 and verdict.note, verdict
-    assert domain.verify(prompt, Reply("done", messages=(*TALKS[what], DONE))).reward == 0.0, (
-        "nor from a transcript"
-    )
+    if what in HELD_AGAIN:
+        assert domain.verify(prompt, Reply("done", messages=(*TALKS[what], DONE))).reward == 0.0
     for answer in answers:
         assert len(answer.encode()) <= 4 * (LONGEST_ANSWER + 100)
         for hidden_text in (

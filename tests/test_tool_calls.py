@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.chats import call, row, says
 
@@ -174,7 +174,6 @@ MARKS = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(MARKS), max_size=12), st.booleans())
 @example(["</think>", "\n"], False)
 @example(["<think>", "</think>", "\n"], False)

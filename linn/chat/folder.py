@@ -102,14 +102,15 @@ def chat_template(folder: Path) -> str | None:
     path = folder / "chat_template.jinja"
     named: dict[str, Any] = {}
     if path.is_file():
-        named["default"] = path.read_text(encoding="utf-8")
+        named["default"] = _text(path)
         with_tools = folder / TEMPLATES / "tool_use.jinja"
         if with_tools.is_file():
-            named["tool_use"] = with_tools.read_text(encoding="utf-8")
+            named["tool_use"] = _text(with_tools)
     else:
         inline = _json(folder / "tokenizer_config.json").get("chat_template")
         entries = inline if isinstance(inline, list) else [{"name": "default", "template": inline}]
-        named = {str(entry.get("name")): entry.get("template") for entry in entries}
+        fit = [entry for entry in entries if isinstance(entry, dict)]
+        named = {str(entry.get("name")): entry.get("template") for entry in fit}
 
     source, with_tools_source = named.get("default"), named.get("tool_use")
     if not isinstance(source, str) or not source.strip():
@@ -141,12 +142,16 @@ def special_names(folder: Path) -> dict[str, str]:
 def eos_ids(folder: Path) -> list[int]:
     """The ids that end a reply: the generation config's, else the model config's."""
     for file in ("generation_config.json", "config.json"):
-        value = _json(folder / file).get("eos_token_id")
-        ids = value if isinstance(value, list) else [value]
-        found = [i for i in ids if isinstance(i, int) and not isinstance(i, bool)]
-        if found:
+        if found := token_ids(_json(folder / file).get("eos_token_id")):
             return found
     return []
+
+
+def token_ids(value: Any) -> list[int]:
+    """The ids in an `eos_token_id`, which is one or a list; what no token can have is none."""
+    ids = value if isinstance(value, list) else [value]
+    whole = [i for i in ids if isinstance(i, int) and not isinstance(i, bool)]
+    return [i for i in whole if 0 <= i < 2**32]
 
 
 def special_texts(tokenizer: Tokenizer) -> list[str]:
@@ -164,12 +169,19 @@ def added_bos(tokenizer: Tokenizer) -> str:
     return ""
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}); put the file back") from None
+
+
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); put the file back") from None
     return content if isinstance(content, dict) else {}
 

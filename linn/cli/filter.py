@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from linn import stopping
 from linn.errors import UserError
 from linn.terminal import aside, echo
 
@@ -176,7 +177,6 @@ def _rates(
     processes: int,
 ) -> dict[int, Rate]:
     """The pass rate of every row by its line, measured by the model `source`."""
-    import asyncio
     from contextlib import ExitStack
 
     from linn.engine.open import open_engine
@@ -204,7 +204,7 @@ def _rates(
             solver = _solver(source, template, engine, domain.max_turns, show.say)
             if isinstance(solver, difficulty.CheckpointSolver):
                 show.say(solver.codec.described())
-        return asyncio.run(
+        return stopping.run(
             difficulty.measured(measurement, solver, judges, on_rows=on_rows, on_read=on_read)
         )
 

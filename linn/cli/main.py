@@ -54,12 +54,17 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
 ) -> None:
     """linn: post-train a language model by the Nemotron-Cascade 2 recipe."""
-    _state.update(debug=debug, resumes=ctx.invoked_subcommand in ("run", "filter", "compare"))
+    _state.update(debug=debug, resumes=ctx.invoked_subcommand in _RESUMES)
 
+
+_RESUMES = ("run", "filter", "compare")
+"""Verbs that go on where they were stopped."""
 
 _state = {"debug": False, "resumes": False}
 """`debug`: errors show their traceback. `resumes`: the verb goes on where it was stopped."""
 
+_LONGEST_NAME = 120
+"""Characters of a name that a message shows; of a longer one, its beginning and its end."""
 _SPACE = "; free some space, then run the same command again to resume"
 
 
@@ -240,8 +245,6 @@ def evaluate(
     template: Template = None,
 ) -> None:
     """Measure one checkpoint on a recipe's domains, or on files."""
-    import asyncio
-
     from linn.checkpoints import resolve
     from linn.evals.once import evaluate_once, on_files
     from linn.judges.open import judge_folders
@@ -270,7 +273,7 @@ def evaluate(
     # A run's checkpoints are of a model that was checked when the run began.
     if not (at or is_kept(start)):
         refuse_unfit(start, None, _say, parsed.template)
-    scores = asyncio.run(
+    scores = stopping.run(
         evaluate_once(start, parsed, checkpoint, judges, folders, splits, say=_say)
     )
     if out is not None:
@@ -368,6 +371,8 @@ def _print_tables(folder: Path) -> None:
 def main() -> None:
     """Entry point: errors become one line and an exit code."""
     stopping.listen()
+    # A signal may come before typer has read the command line.
+    _state["resumes"] = any(word in _RESUMES for word in sys.argv[1:3])
     try:
         code = app(prog_name="linn", standalone_mode=False)
         if code == 130:  # typer's word for Ctrl-C
@@ -381,9 +386,7 @@ def main() -> None:
             advice = "; run the same command again to resume"
         _fail(error, f"interrupted{advice}", 1)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        where = error.filename or "file system"
-        _fail(error, f"{where}: {error.strerror or error}{_SPACE if full else ''}", 1)
+        _fail(error, *_of_system(error))
     except Exception as error:
         # A wrong word on the command line: typer's class for it has moved between versions.
         if hasattr(error, "format_message"):
@@ -403,6 +406,19 @@ def _usage(error: Any) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{message}; see {context.command_path} --help" if context else message
+
+
+def _of_system(error: OSError) -> tuple[str, int]:
+    """What the system refused, in one line, and the exit code."""
+    where = str(error.filename or "file system")
+    # Nothing of ours has such a name: it is one that a recipe or the command line gives.
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        if len(where) > _LONGEST_NAME:
+            half = _LONGEST_NAME // 2
+            where = f"{where[:half]}…{where[-half:]}"
+        return f"{where}: {error.strerror}; give the name of a file or folder that is there", 2
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{where}: {error.strerror or error}{_SPACE if full else ''}", 1
 
 
 def _last_place(error: Exception) -> str:

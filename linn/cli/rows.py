@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from linn import stopping
 from linn.cli.filter import Template, judges_for, template_choice
 from linn.cli.filter import filter_rows as filter_rows
 from linn.errors import UserError
@@ -56,7 +57,6 @@ def grade(
     options: GradeOptions = None,
 ) -> None:
     """Grade replies offline, by the domain's grader or a judge model."""
-    import asyncio
     from contextlib import ExitStack
 
     from linn.data.names import located
@@ -94,7 +94,7 @@ def grade(
             judges = judges_for(loaded, config.judge, engine)
         with reading(str(replies)) as progress:
             tally = broken if skip_bad else None
-            verdicts = asyncio.run(graded(loaded, located(rows), replies, tally, judges, progress))
+            verdicts = stopping.run(graded(loaded, located(rows), replies, tally, judges, progress))
             write_rows(out, counted(verdicts))
     _print_grades(rewards, len(undecided), out, judges)
     for line in broken.told():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from linn.chat.codec import Codec
+from linn.chat.folder import token_ids
 from linn.chat.template import TemplateName, text_of
 from linn.checkpoints import BASES, start_folder
 from linn.domains.load import load
@@ -186,11 +187,9 @@ def _stops(codec: Codec, folder: Path) -> Finding:
 def _generation_stops(folder: Path) -> list[int]:
     try:
         config = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
-        found = config["eos_token_id"]
-    except (OSError, ValueError, LookupError, TypeError):
+        return token_ids(config["eos_token_id"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return []
-    stops = found if isinstance(found, list) else [found]
-    return [stop for stop in stops if isinstance(stop, int)]
 
 
 # ---------------------------------------------------------------- what a recipe asks

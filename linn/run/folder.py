@@ -158,6 +158,12 @@ class RunFolder:
                 ) from None
             yield
 
+    def sweep(self) -> None:
+        """Remove what a killed run was writing, replacing or deleting; under the lock alone."""
+        for stage in (self.path / "stages").glob("[0-9]*-*"):
+            files.recover(stage / "state")
+        files.sweep(self.path)
+
     # ------------------------------------------------------------ run.json
 
     def set_teachers(self, stage: str, teachers: Mapping[str, str]) -> None:

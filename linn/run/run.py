@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,7 @@ class Run:
         plan = folder.check_recipe(redo, from_here)
         folder.check_data(plan, redo, from_here)
         folder.check_ledger(plan.remeasured)
+        folder.sweep()
         # What goes is named before it goes.
         if redo is not None:
             self.progress.say(f"--redo {redo}: removing {folder.losses(redo)}")
@@ -227,8 +229,12 @@ class Run:
                     case DistillConfig() as config:
                         distill(stage, self._teachers(config, parent))
         except InfrastructureError as error:
-            at = f"stage {stage.config.name} step {stage.steps_made + 1}"
-            raise InfrastructureError(f"{at}: {error}") from None
+            raise InfrastructureError(f"{_step_of(stage)}: {error}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            words = f"{error.filename or 'a file'}: {error.strerror}"
+            raise InfrastructureError(f"{_step_of(stage)}: {words}") from None
 
     def _teachers(self, config: DistillConfig, parent: str) -> dict[str, Path]:
         """The checkpoint that teaches each domain, fit for the student that starts at `parent`."""
@@ -332,3 +338,9 @@ class Run:
         for change in regressions(rows, parents, rewards=self.folder.rewards()):
             if change.stage == stage:
                 self.progress.say(f"⚑ {loss_line(change)}")
+
+
+def _step_of(stage: StageRun) -> str:
+    """The stage and the step under way, for a message; after its last step, that one."""
+    step = min(stage.steps_made + 1, stage.config.steps)
+    return f"stage {stage.config.name} step {step}"

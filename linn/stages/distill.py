@@ -7,10 +7,10 @@ one: samples are scored teacher by teacher.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from linn import stopping
 from linn.play.credit import sample_of
 from linn.recipe.stages import DistillConfig
 from linn.stages.rl import (
@@ -37,7 +37,7 @@ def distill(stage: StageRun, teachers: Mapping[str, Path]) -> None:
     for step in range(first_step, config.steps):
         before = stage.costs()
         prompts = stage.prompts.take(config.prompts, step)
-        groups = asyncio.run(sample_groups(stage, config, step, prompts))
+        groups = stopping.run(sample_groups(stage, config, step, prompts))
         samples = scored_by_teachers(stage, unrewarded(groups), teachers, config.temperature)
 
         metrics = stage.train(step, samples, loss)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from linn import stopping
 from linn.chat.codec import Codec
 from linn.engine.protocol import Engine
 from linn.evals.evaluate import Evaluation, Probe
@@ -78,7 +78,7 @@ class Evaluator:
         )
 
         # A stage is no coroutine: between steps no event loop runs.
-        scores = asyncio.run(measurement)
+        scores = stopping.run(measurement)
         self.ledger.upsert(scores)
 
         if metrics := self.judges.metrics():

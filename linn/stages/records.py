@@ -56,8 +56,7 @@ class Records:
 
         # A line of metrics is the sign that the step is on record, so it comes last.
         line = json.dumps({key: _short(value) for key, value in metrics.items()})
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        files.append_text(self.folder / "metrics.jsonl", line + "\n")
 
     def steps(self) -> int:
         """Steps on record."""

@@ -11,13 +11,13 @@ How it departs from textbook GRPO, as the paper does:
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from linn import stopping
 from linn.play.credit import grouped, informative, judged_rewards, samples_of
 from linn.play.failures import check_failures, is_judged
 from linn.play.rollout import Job, play
@@ -41,7 +41,7 @@ def rl(stage: StageRun) -> None:
     for step in range(first_step, config.steps):
         before = stage.costs()
         # Every reply is sampled from the weights that this step then updates.
-        groups, batch_metrics = asyncio.run(batch_of_groups(stage, config, step))
+        groups, batch_metrics = stopping.run(batch_of_groups(stage, config, step))
         samples = samples_to_train(stage, config, groups)
 
         metrics = stage.train(step, samples, loss)

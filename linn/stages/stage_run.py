@@ -66,7 +66,7 @@ class StageRun:
         )
         self.records = Records(self.folder)
         self.steps_made = 0
-        """Steps that this process knows to be made, for messages."""
+        """Steps that this process knows to be made and saved, if they are due; for messages."""
         self._warned = False
         self._broken_told = False
 
@@ -130,6 +130,8 @@ class StageRun:
         if done % self.config.save_every == 0 or last or stop:
             self._save(done)
             self._write_tallies(last)
+        # Not before: what fails in saving or measuring a step is that step's.
+        self.steps_made = done
         if stop:
             raise KeyboardInterrupt
 
@@ -262,7 +264,6 @@ class StageRun:
         }
         self.records.add_step(row, groups, self._rollouts_kept)
         self.progress.step(self.config.name, step + 1, self.config.steps, row)
-        self.steps_made = step + 1
         self._warn(groups)
         self._warn_of_marks()
 

@@ -199,8 +199,8 @@ def _inspect(
     sequences = [ids[0][:40], ids[-1][:60]]
     ours = engine.score(checkpoint, sequences)
     rounded = engine.score(out, sequences)
-    theirs = [_log_probs(exact, codec, sequence) for sequence in sequences]
-    theirs_rounded = [_log_probs(out, codec, sequence) for sequence in sequences]
+    theirs = _log_probs(exact, codec, sequences)
+    theirs_rounded = _log_probs(out, codec, sequences)
     stops, missed = _stops(out, codec)
     return Arrival(
         family=family,
@@ -291,7 +291,7 @@ def _stops(folder: Path, codec: Codec) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(ends), tuple(misses)
 
 
-def _log_probs(folder: Path, codec: Codec, sequence: Sequence[int]) -> list[float]:
+def _log_probs(folder: Path, codec: Codec, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
     """Of every token but the first, by stock transformers in float32.
 
     Among the tokenizer's ids: linn neither samples nor trains those that pad the vocabulary.
@@ -303,13 +303,15 @@ def _log_probs(folder: Path, codec: Codec, sequence: Sequence[int]) -> list[floa
     for module in model.modules():
         if hasattr(module, "time_step_limit"):
             module.time_step_limit = tuple(model.config.time_step_limit)
-    ids = torch.tensor([list(sequence)])
-    with torch.no_grad():
-        logits = model(input_ids=ids, use_cache=False).logits[0].float()
+    rows = []
+    for sequence in sequences:
+        ids = torch.tensor([list(sequence)])
+        with torch.no_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[0].float()
         logits[:, codec.tokenizer.get_vocab_size() :] = -torch.inf
-        logprobs = logits.log_softmax(-1)
-    own = logprobs[:-1].gather(1, ids[0, 1:, None]).flatten().tolist()
-    return [0.0, *own]
+        own = logits.log_softmax(-1)[:-1].gather(1, ids[0, 1:, None])
+        rows.append([0.0, *own.flatten().tolist()])
+    return rows
 
 
 def _gap(one: Sequence[Sequence[float]], two: Sequence[Sequence[float]]) -> tuple[float, float]:

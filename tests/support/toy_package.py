@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,15 +121,26 @@ SECRETS = ("43", "1007", "(2, 3)", "'y', 'z'", "Ab Cd", "'fghij'")
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder that holds the toy's source distribution."""
-    folder = tmp_path_factory.mktemp("cache")
-    for parent in (folder, *folder.parents[:3]):
+    """A cache folder that holds the toy's source distribution.
+
+    One for all modules and all of xdist's workers: pytest is copied into it, and compiled.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "cache"
+    folder.mkdir(exist_ok=True)
+    for parent in (folder, *folder.parents[:2]):
         parent.chmod(0o755)
-    with tarfile.open(folder / "toy-1.0.tar.gz", "w:gz") as archive:
+    archive_path = folder / "toy-1.0.tar.gz"
+    part = folder / f"{os.getpid()}.part"
+    with tarfile.open(part, "w:gz") as archive:
         for path, text in FILES.items():
             member = tarfile.TarInfo(f"toy-1.0/{path}")
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))
+    # Another worker may be reading it.
+    part.replace(archive_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LINN_SWE_CACHE", str(folder))
         yield folder
@@ -141,11 +153,11 @@ def suite(cache: Path) -> Suite:
 
 @pytest.fixture(scope="module")
 def made(suite: Suite) -> list[dict[str, Any]]:
-    """Rows of made tasks: two easy, one medium, one hard."""
+    """Rows of made tasks: one easy, one medium, one hard."""
     rows: list[dict[str, Any]] = []
-    for difficulty, count in {"easy": 2, "medium": 1, "hard": 1}.items():
+    for difficulty in make_tasks.DIFFICULTIES:
         attempts = make_tasks.Attempts()
-        rows += make_tasks.make(suite, count, 5 + count, difficulty, attempts, most_tried=20)
+        rows += make_tasks.make(suite, 1, 6, difficulty, attempts, most_tried=20)
     return rows
 
 

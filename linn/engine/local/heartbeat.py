@@ -142,7 +142,8 @@ class Watch:
             ranks = ", ".join(f"{rank} (pid {self._pids[rank]})" for rank in sorted(self._owing))
             echo(
                 f"engine: no process has computed for {IDLE_LOOKS * LOOK_S:.0f} s in "
-                f"`{self._call}`; waited for: {ranks}. They hang, or wait for a disk",
+                f"`{self._call}`; waited for: {ranks}. "
+                "They hang, or wait for a disk or a processor",
                 err=True,
             )
 

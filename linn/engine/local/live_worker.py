@@ -1,6 +1,6 @@
 """A process that samples for ever: live batches of some checkpoints, advanced while any has rows.
 
-Started by `streams.py`: `python -m linn.engine.local.live_worker FD`. Messages are taken between
+Started by `streams.py` (`start.py`). Messages are taken between
 two steps, so a request joins and leaves at any time. What came of a step goes back as one message.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from linn import stopping
 from linn.engine.local import heartbeat
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.local.worker import die_with_parent
@@ -207,8 +208,9 @@ def main(arguments: Sequence[str]) -> None:
     """Serve the pipe whose descriptor is the one argument."""
     pipe = Connection(int(arguments[0]))
     # The parent decides when a signal ends it, and what becomes of the requests.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in stopping.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
     options: WorkerOptions = pipe.recv()
     heartbeat.beat(Path(options.heartbeat))
     die_with_parent(options.die_by_kernel)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,12 +17,17 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any
 
+from linn import stopping
 from linn.engine.local import heartbeat
 from linn.engine.local.heartbeat import Watch
 from linn.engine.training.token_weights import StepFailed
 from linn.errors import InfrastructureError
 
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+
+
+_LEAST_FREE = 1 << 16
+"""Bytes below which the disk of the temporary files counts as full."""
 
 
 @dataclass(frozen=True)
@@ -233,8 +240,18 @@ class Workers:
         for rank, process in enumerate(self._processes):
             words = process.last_words(rank)
             if words is not None:
-                raise InfrastructureError(words)
+                raise InfrastructureError(f"{self._full_disk()}{words}")
         raise InfrastructureError("an engine process closed its pipe without ending")
+
+    def _full_disk(self) -> str:
+        """Where the temporary files' disk is full, that it is: a process may end without a word.
+
+        There it finds its peers, by a file, and there its last words would be.
+        """
+        free = shutil.disk_usage(self._folder).free
+        if free >= _LEAST_FREE:
+            return ""
+        return f"{os.strerror(errno.ENOSPC)} for temporary files in {self._folder}: "
 
 
 def start_worker(options: WorkerOptions, log_path: Path, module: str = "worker") -> Process:
@@ -249,14 +266,20 @@ def start_worker(options: WorkerOptions, log_path: Path, module: str = "worker")
     root = str(Path(__file__).resolve().parents[3])
     inherited = os.environ.get("PYTHONPATH")
     python_path = os.pathsep.join([root, inherited] if inherited else [root])
-    handle = subprocess.Popen(
-        [sys.executable, "-m", f"linn.engine.local.{module}", str(there.fileno())],
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
-        pass_fds=[there.fileno()],
-        env=os.environ | _ONE_THREAD | {"PYTHONPATH": python_path},
-    )
+    # A signal to all processes (Ctrl-C, a scheduler) must not end one that is still importing: it
+    # begins with these blocked, and ignores them as soon as it can.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
+    try:
+        handle = subprocess.Popen(
+            [sys.executable, "-m", "linn.engine.local.start", module, str(there.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[there.fileno()],
+            env=os.environ | _ONE_THREAD | {"PYTHONPATH": python_path},
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     # Only the worker holds its end now, so that its death closes the pipe.
     there.close()
     return Process(handle, here, log)

@@ -1,7 +1,7 @@
 """One process of the local engine: holds a policy, its optimiser and one other model.
 
-Started by `processes.py`: `python -m linn.engine.local.worker FD`. Its options and all further
-messages come through the pipe FD.
+Started by `processes.py` through `start.py`. Its options and all further messages come through a
+pipe.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
+from linn import stopping
 from linn.engine.local import heap, heartbeat
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.models.check import check_model
@@ -250,8 +251,9 @@ def main(arguments: Sequence[str]) -> None:
     """Serve the pipe whose descriptor is the one argument."""
     pipe = Connection(int(arguments[0]))
     # The parent handles what asks a run to end, and lets the step under way come to its end.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in stopping.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
     options: WorkerOptions = pipe.recv()
     heartbeat.beat(Path(options.heartbeat))
     die_with_parent(options.die_by_kernel)
@@ -270,7 +272,3 @@ def main(arguments: Sequence[str]) -> None:
         )
     _serve(Worker(options), pipe)
     os._exit(0)  # no interpreter shutdown: the watching thread holds standard input's lock
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

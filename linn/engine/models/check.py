@@ -16,7 +16,7 @@ import torch
 
 from linn.engine.models.agreement import Forward, agreement, stock_forward
 from linn.engine.models.interface import CausalLM
-from linn.engine.models.load import load
+from linn.engine.models.load import load, short
 from linn.engine.models.positions import trained_length
 from linn.engine.protocol import ModelCheck
 from linn.errors import UserError
@@ -36,13 +36,16 @@ def check_model(folder: Path) -> ModelCheck:
         return ModelCheck((Finding("weights", False, str(error)),))
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    inner = _stock(model, folder)
-    return ModelCheck(
-        findings=tuple(_findings(model, inner, config)),
-        vocab=model.vocab,
-        positions=model.positions,
-        trained_length=trained_length(inner.config),
-    )
+    try:
+        inner = _stock(model, folder)
+        findings = tuple(_findings(model, inner, config))
+        trained = trained_length(inner.config)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever its own code says of a config that ours could read
+        findings = (Finding("arithmetic", False, f"cannot be tried: {short(error)}"),)
+        trained = None
+    return ModelCheck(findings, model.vocab, model.positions, trained)
 
 
 def _findings(model: CausalLM, inner: Any, config: dict[str, Any]) -> Iterator[Finding]:

@@ -34,7 +34,14 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
     if family == "nemotron_h":
         from linn.engine.models.nemotron_h.model import NemotronH
 
-        model = NemotronH.load(folder, config, dtype)
+        try:
+            model = NemotronH.load(folder, config, dtype)
+        except (UserError, OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever torch says of sizes that cannot be
+            raise UserError(
+                f"{folder}: cannot be built from its config.json: {short(error)}"
+            ) from None
         _check_finite(model, folder)
     else:
         # Imported here, so that a run of our own family never waits for transformers.
@@ -66,7 +73,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not JSON ({error})") from None
 
     family = None
@@ -100,3 +107,9 @@ def _check_family(model: Any, folder: Path) -> None:
                 f"{folder}: linn cannot compute model type {model.inner.config.model_type}: "
                 f"{finding.what}: {finding.detail}"
             )
+
+
+def short(error: Exception) -> str:
+    """An error of somebody else's code in one line."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0]}"

@@ -109,6 +109,7 @@ def read_config(raw: dict[str, Any], file: Path) -> Config:
     # A null in the file means the default, as in transformers.
     names = {field.name for field in fields(Config)}
     values = {key: value for key, value in raw.items() if key in names and value is not None}
+    _check_types(values, file)
     values["pattern"] = pattern
     values["time_step_limit"] = _limit_of(raw, file)
     config = Config(**values)
@@ -116,7 +117,7 @@ def read_config(raw: dict[str, Any], file: Path) -> Config:
     for whole, part in _MULTIPLES:
         number = getattr(config, whole)
         divisor = getattr(config, part)
-        if number % divisor:
+        if divisor < 1 or number % divisor:
             raise UserError(f"{file}: {whole} {number} is not a multiple of {part} {divisor}")
     return config
 
@@ -130,6 +131,28 @@ def _check_fields(raw: dict[str, Any], file: Path) -> None:
     for key in ("vocab_size", "hidden_size"):
         if not isinstance(raw.get(key), int):
             raise UserError(f"{file}: {key} is missing; is this a Nemotron-H config?")
+
+
+def _check_types(values: dict[str, Any], file: Path) -> None:
+    """Raise UserError for a size that is no whole number from 0, a flag that is none, and so on."""
+    for field in fields(Config):
+        value = values.get(field.name)
+        if value is None:
+            continue
+        kind = str(field.type).removesuffix(" | None")
+        if kind == "int":
+            fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+            expected = "a whole number from 0"
+        elif kind == "float":
+            number = None if isinstance(value, bool) else _number(value)
+            fits = number is not None and math.isfinite(number)
+            expected = "a number"
+        elif kind == "bool":
+            fits, expected = isinstance(value, bool), "true or false"
+        else:
+            continue
+        if not fits:
+            raise UserError(f"{file}: {field.name} is {value!r}; expected {expected}")
 
 
 def _limit_of(raw: dict[str, Any], file: Path) -> tuple[float, float]:
@@ -168,7 +191,8 @@ def _pattern_of(raw: dict[str, Any], file: Path) -> str:
     layers = (
         raw.get("layers_block_type") or raw.get("layer_types") or raw.get("hybrid_override_pattern")
     )
-    if not layers or any(name not in _LETTERS for name in layers):
+    is_named = isinstance(layers, str | list) and all(isinstance(name, str) for name in layers)
+    if not layers or not is_named or any(name not in _LETTERS for name in layers):
         raise UserError(
             f"{file}: hybrid_override_pattern is {layers!r}; give one of M * E - for every layer"
         )

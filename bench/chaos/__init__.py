@@ -1,0 +1,1 @@
+"""Runs that are disturbed until they end, and inputs that are damaged: `python -m bench.chaos`."""
