@@ -208,10 +208,12 @@ class Sandbox:
         key = digest.digest()
 
         with self._lock:
-            if key in self._memory:
+            remembered = self._memory.get(key)
+            # What a server said before it was found to be sick is worth nothing.
+            if remembered is not None and remembered.server not in self.pool.sick:
                 self._memory.move_to_end(key)
                 self._remembered += 1
-                return self._memory[key]
+                return remembered
 
         execution = self.pool.ask(header, bodies)
         # Long answers would fill linn's own memory.

@@ -83,6 +83,10 @@ class Execution:
     """Why the machine could not run the program."""
     seconds: float = 0.0
     """How long the server worked on it."""
+    server: int = 0
+    """Number of the server that ran it."""
+    last: bool = False
+    """Whether that server asks to be replaced."""
 
 
 @dataclass(frozen=True)

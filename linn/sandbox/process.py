@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -19,6 +20,7 @@ from linn.sandbox.outcome import text_of
 _START_SECONDS = 30.0
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 _PIPE_BYTES = 1 << 16
+_numbers = itertools.count(1)
 
 Header = Mapping[str, Any]
 """What a request to a server begins with: see `inside/server.py`."""
@@ -33,6 +35,10 @@ class ServerProcess:
 
     def __init__(self, kind: str, size: int) -> None:
         """`size`: bytes of its scratch folder. Raises Died where it does not start."""
+        self.number = next(_numbers)
+        """No other server of this process has it."""
+        self.unwatched = 0
+        """Programs that it ran since the sentinel looked at it."""
         self.scratch = ""
         # Nothing of this process's environment goes inside.
         try:

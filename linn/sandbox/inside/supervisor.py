@@ -55,7 +55,7 @@ _BAD_PROGRAM = (errno.ENOEXEC, errno.E2BIG, errno.ELOOP, errno.ENAMETOOLONG)
 # ------------------------------------------------------------ the command's own process
 
 
-def _settle(job: Job, folder: str, uid: int) -> None:
+def _settle(job: Job, kind: str, folder: str, uid: int) -> None:
     """Give up everything that the command must not have, in its own process.
 
     The report's descriptor stays until the command is executed.
@@ -87,7 +87,8 @@ def _settle(job: Job, folder: str, uid: int) -> None:
     else:
         kernel.drop_capabilities()
     kernel.die_with_parent()  # now, since a change of user takes it back
-    kernel.install_filter(kernel.program_filter(processes=True))
+    among_others = kind == "plain"
+    kernel.install_filter(kernel.program_filter(processes=True, among_others=among_others))
 
 
 def _execute(argv: list[str], environment: dict[str, str]) -> None:
@@ -106,14 +107,14 @@ def _execute(argv: list[str], environment: dict[str, str]) -> None:
     raise FileNotFoundError(errno.ENOENT, "not found")
 
 
-def _become(job: Job, uid: int, folder: str, ruleset: int, report: int) -> NoReturn:
+def _become(job: Job, kind: str, uid: int, folder: str, ruleset: int, report: int) -> NoReturn:
     """Be the command, or report why that cannot be."""
     message = ""
     # The first letter tells the supervisor whose fault it is.
     try:
         landlock.confine(ruleset)
         os.dup2(report, _REPORT, inheritable=False)
-        _settle(job, folder, uid)
+        _settle(job, kind, folder, uid)
         _execute(job["argv"], job["environment"])
 
     except (*_NO_SUCH_PROGRAM, ValueError) as error:
@@ -133,7 +134,7 @@ def _become(job: Job, uid: int, folder: str, ruleset: int, report: int) -> NoRet
 # ------------------------------------------------------------ the supervisor
 
 
-def _start(job: Job, uid: int, folder: str, ruleset: int) -> tuple[int, str]:
+def _start(job: Job, kind: str, uid: int, folder: str, ruleset: int) -> tuple[int, str]:
     """(process id, "") once the command runs, or (0, why it could not be executed).
 
     Raises OSError when the machine refuses.
@@ -141,7 +142,7 @@ def _start(job: Job, uid: int, folder: str, ruleset: int) -> tuple[int, str]:
     receiver, report = os.pipe()
     child = os.fork()
     if child == 0:
-        _become(job, uid, folder, ruleset, report)
+        _become(job, kind, uid, folder, ruleset, report)
 
     os.close(report)
     # Executing the program closes the other end: nothing to read means that it runs.
@@ -238,11 +239,11 @@ def _kill_all(own_space: bool) -> None:
             return
 
 
-def _run(job: Job, orders: int, uid: int, folder: str, ruleset: int) -> dict[str, Any]:
+def _run(job: Job, orders: int, kind: str, uid: int, folder: str, ruleset: int) -> dict[str, Any]:
     """Start the command and follow it to its end; nothing of it lives on afterwards."""
     own_space = os.getpid() == 1
     started = time.monotonic()
-    child, why = _start(job, uid, folder, ruleset)
+    child, why = _start(job, kind, uid, folder, ruleset)
     if not child:
         return {"ending": "missing", "code": _NOT_EXECUTED, "why": why}
 
@@ -273,7 +274,7 @@ def _confinement(kind: str, folder: str, readable: tuple[str, ...]) -> int:
     if kind != "plain":
         reachable.append("/proc")  # of the command's own processes only
     writable = folder if kind == "plain" else "/tmp"
-    return landlock.confinement(reachable, [writable, *landlock.DEVICES])
+    return landlock.Rules(reachable, [writable, *landlock.DEVICES]).ruleset()
 
 
 def main(
@@ -309,7 +310,7 @@ def main(
             os.write(out, marshal.dumps({"started": True}))
             ruleset = _confinement(kind, folder, readable)
             place = folder if kind == "plain" else WORK
-            ending = _run(command, orders.fileno(), int(uid), place, ruleset)
+            ending = _run(command, orders.fileno(), kind, int(uid), place, ruleset)
         os.write(out, marshal.dumps(ending))
         code = 0
     except BaseException as error:

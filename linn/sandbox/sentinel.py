@@ -1,0 +1,68 @@
+"""A program whose answer is known: what tells a sick server from a failing program.
+
+It looks at what an earlier program could have left, and uses a little of everything that a right
+program may need.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from linn.sandbox.inside.plain import NotPlain, decode, encode
+
+_PROGRAM = """
+import os
+
+def look(x):
+    try:
+        notes = os.listxattr('.')
+    except OSError:
+        notes = []
+    found = [os.listdir('.'), oct(os.stat('.').st_mode), notes, sorted(os.environ)]
+
+    with open('sentinel', 'x') as file:
+        file.write('x' * 20000)
+    size = os.path.getsize('sentinel')
+    room = len(bytearray(1 << 18))
+    return [x + 1, size, room, *found]
+"""
+_INPUT = 41
+_ENVIRONMENT = ["LC_ALL", "PATH", "PYTHONHASHSEED"]
+_EXPECTED = [42, 20000, 1 << 18, [], "0o40700", []]
+"""What it answers; the names of the environment follow."""
+_LIMITS = {
+    "cpu": 5.0,
+    "wall": 20.0,
+    "memory": 1 << 28,
+    "threads": 2,
+    "file": 1 << 20,
+    "output": 1 << 16,
+}
+WALL = _LIMITS["wall"]
+"""Seconds that it may take."""
+
+BODY = json.dumps(
+    {"program": _PROGRAM, "prelude": False, "calls": [["look", encode([_INPUT])]]}
+).encode()
+"""The one body of its request."""
+HEADER: Mapping[str, Any] = {
+    "kind": "call",
+    "sizes": [len(BODY)],
+    "answers": 1,
+    "prelude": False,
+    **_LIMITS,
+}
+"""The header of its request: see `inside/server.py`."""
+
+
+def is_right(lines: bytes) -> bool:
+    """Whether these are the lines by which it answers on a server that is well."""
+    try:
+        value = decode(lines.strip().removeprefix(b'{"value": ').removesuffix(b"}"))
+    except NotPlain:
+        return False
+    if not isinstance(value, list) or value[:-1] != _EXPECTED:
+        return False
+    return set(value[-1]) <= set(_ENVIRONMENT)
