@@ -15,6 +15,7 @@ from . import kernel
 
 _MS_NOSUID = 0x2
 _MS_NODEV = 0x4
+_MS_REMOUNT = 0x20
 _MS_BIND = 0x1000
 _MS_REC = 0x4000
 _MS_PRIVATE = 0x40000
@@ -163,6 +164,12 @@ def _keep_private() -> None:
 def empty_folder(path: str, options: str) -> None:
     """Put an empty folder in memory over a path; `options`: those of tmpfs(5)."""
     flags = _MS_NOSUID | _MS_NODEV
+    _mount(b"tmpfs", path.encode(), b"tmpfs", flags, options.encode())
+
+
+def resize(path: str, options: str) -> None:
+    """Give what `empty_folder` made other limits."""
+    flags = _MS_REMOUNT | _MS_NOSUID | _MS_NODEV
     _mount(b"tmpfs", path.encode(), b"tmpfs", flags, options.encode())
 
 

@@ -52,6 +52,27 @@ _NO_SUCH_PROGRAM = (FileNotFoundError, NotADirectoryError, PermissionError, IsAD
 _BAD_PROGRAM = (errno.ENOEXEC, errno.E2BIG, errno.ELOOP, errno.ENAMETOOLONG)
 
 
+class Counters:
+    """What the kernel counts of a command's control group, read by descriptors."""
+
+    def __init__(self, cpu: int, kills: int) -> None:
+        """The descriptors: of CPU time, and of how many processes were killed for memory."""
+        self.cpu, self.kills = cpu, kills
+
+    def seconds(self) -> float:
+        """CPU seconds of all that ever ran in the group."""
+        # Nanoseconds alone in version 1; microseconds after a name in version 2.
+        words = os.pread(self.cpu, 4096, 0).split()
+        if len(words) == 1:
+            return int(words[0]) / 1e9
+        return int(words[words.index(b"usage_usec") + 1]) / 1e6
+
+    def is_over_memory(self) -> bool:
+        """Whether processes were killed because the group held too much memory."""
+        words = os.pread(self.kills, 4096, 0).split()
+        return int(words[words.index(b"oom_kill") + 1]) > 0
+
+
 # ------------------------------------------------------------ the command's own process
 
 
@@ -155,20 +176,62 @@ def _start(job: Job, kind: str, uid: int, folder: str, ruleset: int) -> tuple[in
     return (0, why) if message else (child, "")
 
 
-def _is_full(job: Job, folder: str, pids: list[int]) -> bool:
-    """Whether the command has written too much.
+class _Limits:
+    """The limits of one command, and what it has used of them."""
 
-    That is what is there now, files that no name leads to (any more), and files in memory.
-    """
-    if folder == WORK and usage.file_count("/tmp") > _MOST_FILES:
-        return True
-    most = int(job["disk"])
-    if usage.folder_bytes(folder, most) > most:
-        return True
-    return usage.written_bytes(pids) > _REWRITES * most
+    def __init__(self, job: Job, folder: str) -> None:
+        self.cpu, self.memory, self.disk = float(job["cpu"]), int(job["memory"]), int(job["disk"])
+        self.folder, self.in_memory = folder, bool(job["in_memory"])
+        self.counters = Counters(*job["counters"]) if job["counters"] else None
+        self.mapped = 0
+        self.next_files = time.monotonic() + _DISK_STEP_SECONDS
+
+    def passed(self, pids: list[int], has_ended: bool) -> str:
+        """`memory`, `disk` or `timeout`: the limit that was passed, or nothing.
+
+        `has_ended`: this is the last look, so that no short command escapes.
+        """
+        # Looking at every file is dear.
+        is_time_for_files = has_ended or time.monotonic() > self.next_files
+        if self._is_over_memory(pids, is_time_for_files):
+            return "memory"
+        if (is_time_for_files or self.in_memory) and self._is_full(pids):
+            return "disk"
+        if is_time_for_files:
+            self.next_files = time.monotonic() + _DISK_STEP_SECONDS
+
+        # This process is in the group too. Without a group, how a command ended tells its time.
+        if self.counters:
+            seconds = self.counters.seconds() - time.process_time()
+        else:
+            seconds = 0.0 if has_ended else usage.cpu_seconds(pids)
+        return "timeout" if seconds > self.cpu else ""
+
+    def _is_over_memory(self, pids: list[int], is_time_for_maps: bool) -> bool:
+        if self.counters:
+            return self.counters.is_over_memory()  # the kernel itself holds the limit
+        private, shared = usage.memory_bytes(pids)
+        if is_time_for_maps:
+            self.mapped = usage.shared_bytes(pids)
+        return private + max(shared, self.mapped) > self.memory
+
+    def _is_full(self, pids: list[int]) -> bool:
+        """Whether the command has written too much.
+
+        That is what is there now, files that no name leads to (any more), and files in memory.
+        """
+        if self.folder == WORK and usage.file_count("/tmp") > _MOST_FILES:
+            return True
+        if self.in_memory:
+            return usage.mount_bytes(self.folder) > self.disk
+        held = usage.nameless_bytes(pids)
+        left = self.disk - held
+        if left < 0 or usage.folder_bytes(self.folder, left) > left:
+            return True
+        return usage.written_bytes(pids) > _REWRITES * self.disk
 
 
-def _watch(child: int, job: Job, orders: int, folder: str, own_space: bool, started: float) -> str:
+def _watch(child: int, job: Job, orders: int, limits: _Limits, own_space: bool) -> str:
     """Wait until the command ends, passes a limit, or is no longer wanted.
 
     Returns `stopped`, `memory`, `disk` or `timeout`; empty when it ended by itself.
@@ -178,30 +241,21 @@ def _watch(child: int, job: Job, orders: int, folder: str, own_space: bool, star
     poll.register(handle, select.POLLIN)
     poll.register(orders, 0)  # tells when the other end is closed
 
-    deadline = started + float(job["wall"])
-    next_disk = started + _DISK_STEP_SECONDS
+    deadline = time.monotonic() + float(job["wall"])
     while True:
         events = dict(poll.poll(_STEP_SECONDS * 1000))
         if orders in events:
             return "stopped"
 
         has_ended = handle in events
-        now = time.monotonic()
-
         pids = usage.descendants(own_space)
-        memory, seconds = usage.memory_and_time(pids)
-        if memory > int(job["memory"]):
-            return "memory"
-        # Looking at every file is dear. It is done at the end too: no short command escapes.
-        if has_ended or now > next_disk:
-            if _is_full(job, folder, pids):
-                return "disk"
-            next_disk = time.monotonic() + _DISK_STEP_SECONDS
-
+        passed = limits.passed(pids, has_ended)
+        if passed:
+            return passed
         if has_ended:
             os.close(handle)
             return ""
-        if seconds > float(job["cpu"]) or now > deadline:
+        if time.monotonic() > deadline:
             return "timeout"
         _reap(pids, child)
 
@@ -247,7 +301,7 @@ def _run(job: Job, orders: int, kind: str, uid: int, folder: str, ruleset: int) 
     if not child:
         return {"ending": "missing", "code": _NOT_EXECUTED, "why": why}
 
-    ending = _watch(child, job, orders, folder, own_space, started)
+    ending = _watch(child, job, orders, _Limits(job, folder), own_space)
     status = 0
     if not ending:
         _, status, used = os.wait4(child, 0)
@@ -306,6 +360,9 @@ def main(
 
         with open(int(job), "rb", buffering=0) as orders:
             command = marshal.load(orders)
+            for door in command["doors"]:
+                os.write(door, b"0")
+                os.close(door)
             # From here on, an end without a report is the command's doing.
             os.write(out, marshal.dumps({"started": True}))
             ruleset = _confinement(kind, folder, readable)
