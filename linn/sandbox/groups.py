@@ -32,6 +32,8 @@ class Files:
     """Limits of memory, with and without what is swapped out."""
     swap: str
     """Limit of what is swapped out alone, or nothing."""
+    usage: str
+    """Memory that is held."""
     peak: str
     """The most memory that was held."""
     kills: str
@@ -43,6 +45,7 @@ class Files:
 _V1 = Files(
     memory=("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
     swap="",
+    usage="memory.usage_in_bytes",
     peak="memory.max_usage_in_bytes",
     kills="memory.oom_control",
     cpu="cpuacct.usage",
@@ -50,6 +53,7 @@ _V1 = Files(
 _V2 = Files(
     memory=("memory.max",),
     swap="memory.swap.max",
+    usage="memory.current",
     peak="memory.peak",
     kills="memory.events",
     cpu="cpu.stat",
@@ -121,6 +125,16 @@ class Group:
     def peak(self) -> int:
         """The most bytes of memory that it held."""
         return int(self._path(self._files.peak).read_text())
+
+    def held(self) -> tuple[int, int]:
+        """Bytes of memory and processes that it holds now."""
+        memory = int(self._path(self._files.usage).read_text())
+        return memory, int(self._path("pids.current").read_text())
+
+    def seconds(self) -> float:
+        """CPU seconds of all that ever ran in it."""
+        with self.counters() as counters:
+            return counters.seconds()
 
     def remove(self) -> None:
         """Remove it, as soon as the last process in it has gone."""
