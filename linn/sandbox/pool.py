@@ -155,8 +155,9 @@ class ServerPool:
             raise InfrastructureError(
                 f"the sandbox no longer answers ({error}); check memory and process limits"
             ) from None
-        if execution.failed:
-            raise InfrastructureError(f"the sandbox could not run a program: {execution.failed}")
+        if execution.failed or not sentinel.is_right(execution.lines):
+            why = execution.failed or f"a known program gave {execution.lines[:200]!r}"
+            raise InfrastructureError(f"the sandbox could not run a program: {why}")
 
     def _count(self, execution: Execution) -> None:
         with self._change:

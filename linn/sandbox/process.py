@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from linn.sandbox import isolation
@@ -50,7 +49,10 @@ class ServerProcess:
         try:
             if kind == "plain":
                 self.scratch = tempfile.mkdtemp(prefix="linn-sandbox-")
-            with self.group.doors() if self.group else nullcontext([]) as doors:
+            with contextlib.ExitStack() as stack:
+                doors: list[int] = []
+                if self.group:
+                    doors = stack.enter_context(self.group.doors())
                 self.process = self._started(kind, size, doors)
         except OSError as error:
             self._remove_traces()

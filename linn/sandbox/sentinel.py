@@ -20,7 +20,7 @@ def look(x):
         notes = os.listxattr('.')
     except OSError:
         notes = []
-    found = [os.listdir('.'), oct(os.stat('.').st_mode), notes, sorted(os.environ)]
+    found = [os.listdir('.'), oct(os.stat('.').st_mode), notes]
 
     with open('sentinel', 'x') as file:
         file.write('x' * 20000)
@@ -29,9 +29,8 @@ def look(x):
     return [x + 1, size, room, *found]
 """
 _INPUT = 41
-_ENVIRONMENT = ["LC_ALL", "PATH", "PYTHONHASHSEED"]
 _EXPECTED = [42, 20000, 1 << 18, [], "0o40700", []]
-"""What it answers; the names of the environment follow."""
+"""What it answers."""
 _LIMITS = {
     "cpu": 5.0,
     "wall": 20.0,
@@ -63,6 +62,4 @@ def is_right(lines: bytes) -> bool:
         value = decode(lines.strip().removeprefix(b'{"value": ').removesuffix(b"}"))
     except NotPlain:
         return False
-    if not isinstance(value, list) or value[:-1] != _EXPECTED:
-        return False
-    return set(value[-1]) <= set(_ENVIRONMENT)
+    return isinstance(value, list) and value == _EXPECTED

@@ -184,38 +184,41 @@ class _Limits:
         self.folder, self.in_memory = folder, bool(job["in_memory"])
         self.counters = Counters(*job["counters"]) if job["counters"] else None
         self.mapped = 0
+        self.pids: list[int] = []
         self.next_files = time.monotonic() + _DISK_STEP_SECONDS
 
-    def passed(self, pids: list[int], has_ended: bool) -> str:
+    def passed(self, has_ended: bool, own_space: bool) -> str:
         """`memory`, `disk` or `timeout`: the limit that was passed, or nothing.
 
         `has_ended`: this is the last look, so that no short command escapes.
         """
-        # Looking at every file is dear.
-        is_time_for_files = has_ended or time.monotonic() > self.next_files
-        if self._is_over_memory(pids, is_time_for_files):
+        # Looking at every process and every file is dear, and a group tells more without.
+        is_time = has_ended or time.monotonic() > self.next_files
+        if is_time or not self.counters:
+            self.pids = usage.descendants(own_space)
+        if self._is_over_memory(is_time):
             return "memory"
-        if (is_time_for_files or self.in_memory) and self._is_full(pids):
+        if (is_time or self.in_memory) and self._is_full():
             return "disk"
-        if is_time_for_files:
+        if is_time:
             self.next_files = time.monotonic() + _DISK_STEP_SECONDS
 
         # This process is in the group too. Without a group, how a command ended tells its time.
         if self.counters:
             seconds = self.counters.seconds() - time.process_time()
         else:
-            seconds = 0.0 if has_ended else usage.cpu_seconds(pids)
+            seconds = 0.0 if has_ended else usage.cpu_seconds(self.pids)
         return "timeout" if seconds > self.cpu else ""
 
-    def _is_over_memory(self, pids: list[int], is_time_for_maps: bool) -> bool:
+    def _is_over_memory(self, is_time_for_maps: bool) -> bool:
         if self.counters:
             return self.counters.is_over_memory()  # the kernel itself holds the limit
-        private, shared = usage.memory_bytes(pids)
+        private, shared = usage.memory_bytes(self.pids)
         if is_time_for_maps:
-            self.mapped = usage.shared_bytes(pids)
+            self.mapped = usage.shared_bytes(self.pids)
         return private + max(shared, self.mapped) > self.memory
 
-    def _is_full(self, pids: list[int]) -> bool:
+    def _is_full(self) -> bool:
         """Whether the command has written too much.
 
         That is what is there now, files that no name leads to (any more), and files in memory.
@@ -224,11 +227,11 @@ class _Limits:
             return True
         if self.in_memory:
             return usage.mount_bytes(self.folder) > self.disk
-        held = usage.nameless_bytes(pids)
+        held = usage.nameless_bytes(self.pids)
         left = self.disk - held
         if left < 0 or usage.folder_bytes(self.folder, left) > left:
             return True
-        return usage.written_bytes(pids) > _REWRITES * self.disk
+        return usage.written_bytes(self.pids) > _REWRITES * self.disk
 
 
 def _watch(child: int, job: Job, orders: int, limits: _Limits, own_space: bool) -> str:
@@ -248,8 +251,7 @@ def _watch(child: int, job: Job, orders: int, limits: _Limits, own_space: bool) 
             return "stopped"
 
         has_ended = handle in events
-        pids = usage.descendants(own_space)
-        passed = limits.passed(pids, has_ended)
+        passed = limits.passed(has_ended, own_space)
         if passed:
             return passed
         if has_ended:
@@ -257,7 +259,7 @@ def _watch(child: int, job: Job, orders: int, limits: _Limits, own_space: bool) 
             return ""
         if time.monotonic() > deadline:
             return "timeout"
-        _reap(pids, child)
+        _reap(limits.pids, child)
 
 
 def _reap(pids: list[int], child: int) -> None:
@@ -279,8 +281,12 @@ def _signal_kill(pid: int) -> None:
         return
 
 
-def _kill_all(own_space: bool) -> None:
+def _kill_all(child: int, uid: int, own_space: bool) -> None:
     """Kill and reap everything that was started."""
+    # All at once first: one after the other, what forks without end would be faster.
+    _signal_kill(-child)
+    if uid and not own_space:
+        _kill_user(uid)
     while True:
         if own_space:
             _signal_kill(-1)
@@ -291,6 +297,21 @@ def _kill_all(own_space: bool) -> None:
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
+
+
+def _kill_user(uid: int) -> None:
+    """Kill all processes of the command's own user, which has no others."""
+    try:
+        pid = os.fork()
+    except OSError:
+        return
+    if pid == 0:
+        try:
+            os.setresuid(uid, uid, uid)
+            os.kill(-1, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
 
 
 def _run(job: Job, orders: int, kind: str, uid: int, folder: str, ruleset: int) -> dict[str, Any]:
@@ -313,7 +334,7 @@ def _run(job: Job, orders: int, kind: str, uid: int, folder: str, ruleset: int) 
             ending = "timeout"
 
     # The command has ended; what it started may not have.
-    _kill_all(own_space)
+    _kill_all(child, uid, own_space)
     return {
         "ending": ending,
         "code": os.waitstatus_to_exitcode(status),
