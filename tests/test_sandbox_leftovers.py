@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +82,26 @@ def test_no_program_sends_to_a_socket_of_the_machine(kind: str, tmp_path: Path) 
             box.call(program, "f", [[number]])
         with pytest.raises(BlockingIOError):
             listener.recv(10)
+
+
+@pytest.mark.parametrize(("user", "has_roots_rights"), [(0, False), (1000, False), (1000, True)])
+def test_bubblewrap_is_asked_for_what_a_folder_for_each_program_needs(
+    user: int, has_roots_rights: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "bwrap"
+    tool.touch()
+    tool.chmod(0o4755 if has_roots_rights else 0o755)
+    monkeypatch.setattr(shutil, "which", lambda _: str(tool))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    words = isolation.command("bwrap", 1 << 20, "", groups=[7, 8])
+    assert words[-2:] == ("7", "8"), "it joins its control groups by these descriptors"
+
+    # With root's rights for all users, it keeps nothing for any but root.
+    pairs = list(zip(words, words[1:], strict=False))
+    assert (("--cap-add", "CAP_SYS_ADMIN") in pairs) == (not has_roots_rights)
+    # As root of its user space, bubblewrap starts it in the space that owns the mounts.
+    assert (("--uid", "0") in pairs) == (user != 0)
+    assert ("--size", str(1 << 20)) in pairs and "--unshare-net" in words
 
 
 # ------------------------------------------------------------ sick servers
