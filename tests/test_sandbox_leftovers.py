@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -97,7 +98,7 @@ def test_bubblewrap_is_asked_for_what_a_folder_for_each_program_needs(
     assert words[-2:] == ("7", "8"), "it joins its control groups by these descriptors"
 
     # With root's rights for all users, it keeps nothing for any but root.
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(itertools.pairwise(words))
     assert (("--cap-add", "CAP_SYS_ADMIN") in pairs) == (not has_roots_rights)
     # As root of its user space, bubblewrap starts it in the space that owns the mounts.
     assert (("--uid", "0") in pairs) == (user != 0)

@@ -49,9 +49,9 @@ class Sandbox:
     Not protected against: faults of the kernel; side channels (timing, load); programs that read a
     clock or their process id, whose outcome may differ from run to run. Without Landlock and
     bubblewrap: reading the files that this user may read, without `unshare` too: changing them.
-    `plain` as a plain user: filling the disk for a moment; the network, other processes and signals are closed by
-    the system-call filter only (x86-64 and ARM64). A check text that calls a function of the
-    program for its own judgement trusts that function.
+    `plain` as a plain user: filling the disk for a moment; the network, other processes and signals
+    are closed by the system-call filter only (x86-64 and ARM64). A check text that calls a function
+    of the program for its own judgement trusts that function.
     """
 
     def __init__(
