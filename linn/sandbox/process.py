@@ -15,7 +15,7 @@ from typing import Any
 
 from linn.sandbox import isolation
 from linn.sandbox.groups import new_group
-from linn.sandbox.inside.scratch import empty
+from linn.sandbox.inside.scratch import FILES, empty
 from linn.sandbox.outcome import text_of
 
 _START_SECONDS = 30.0
@@ -24,6 +24,9 @@ _PIPE_BYTES = 1 << 16
 _SERVER_BYTES = 32 << 20
 """Memory that a server itself may hold."""
 _PROCESSES_OF_A_CHECK = 2
+_PROCESSES_BESIDE = 8
+"""The server, and who was killed a moment ago."""
+_STREAMS = 3
 _numbers = itertools.count(1)
 
 Header = Mapping[str, Any]
@@ -82,11 +85,12 @@ class ServerProcess:
         """Have the kernel hold the limits of a request; raises Died where it refuses."""
         if self.group is None:
             return
-        # A check has two processes. What they have in files is memory, and so are the server
-        # itself and what it reads of them.
+        # A check has two processes. What a program has in files is memory, and so are its bodies,
+        # the server itself, and what the server reads of the program.
         most = _PROCESSES_OF_A_CHECK if header["kind"] == "check" else 1
-        memory = most * int(header["memory"]) + 3 * int(header["output"]) + _SERVER_BYTES
-        limits = (memory, most * (int(header["threads"]) + 1) + 1)
+        memory = most * int(header["memory"]) + _SERVER_BYTES + 2 * sum(header["sizes"])
+        memory += FILES * int(header["file"]) + _STREAMS * int(header["output"])
+        limits = (memory, most * (int(header["threads"]) + 1) + _PROCESSES_BESIDE)
         if limits != self._limited:
             try:
                 self.group.limit(*limits)

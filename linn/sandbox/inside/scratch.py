@@ -10,6 +10,8 @@ import os
 
 from . import mounts
 
+FILES = 4
+"""How many files of the largest size a program's folder holds."""
 _MOST_FILES = 10_000
 """Files and folders that a program may have in memory, its own folder included."""
 _NAME = "work"

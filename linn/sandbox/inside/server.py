@@ -26,13 +26,11 @@ from typing import NoReturn
 
 from . import child, kernel, landlock, library, mounts, program
 from .child import IMAGE, Task
-from .scratch import Scratch
+from .scratch import FILES, Scratch
 from .watch import Header, Watch
 
 _FAILED = b'{"ending": "failed", "failed": '
 _SETTLE_SECONDS = 20.0
-_FILES = 4
-"""How many files of the largest size a program's folder holds."""
 _LAST_PID = "kernel/ns_last_pid"
 """The setting that holds the last process id that was given in this process space."""
 _LIMIT_SIGNALS = (signal.SIGXCPU, signal.SIGKILL)
@@ -173,7 +171,7 @@ class ForkServer:
             # The disk and the processes are the machine's part: their failure is not the program's.
             pids: list[int] = []
             try:
-                self._prepare(_FILES * int(header["file"]))
+                self._prepare(FILES * int(header["file"]))
                 pids += self._start_children(header, streams)
             except (Failed, OSError) as error:
                 self._kill_all(pids)
