@@ -17,6 +17,7 @@ from support.hostile.leavers import LEAVERS, LOOK
 from support.users import run_as_nobody
 
 from linn.sandbox import Limits, Outcome, Sandbox, isolation, sentinel
+from linn.sandbox.pool import header_of
 from linn.sandbox.process import ServerProcess
 
 KINDS = isolation.kinds()
@@ -167,7 +168,8 @@ def test_a_server_is_looked_after_though_all_ends_well(poisoned: set[int]) -> No
 def test_the_sentinel_refuses_what_is_left_of_others() -> None:
     with contextlib.closing(Sandbox(servers=1)) as box:
         box.script("print(1)")
-        answer, (lines, *_) = box.pool.free[0].ask(sentinel.HEADER, [sentinel.BODY], 60)
+        header = sentinel.header_like(header_of("script", [], LIMITS))
+        answer, (lines, *_) = box.pool.free[0].ask(header, [sentinel.BODY], 60)
     assert answer["ending"] == "ended" and sentinel.is_right(lines)
     for wrong in (b"", b"{}", lines.replace(b"42", b"43"), lines.replace(b"[]", b'["a"]', 1)):
         assert not sentinel.is_right(wrong)

@@ -87,7 +87,7 @@ class ServerPool:
             raise InfrastructureError(f"the sandbox could not run a program: {failed}")
         # Twice, and the second time with a fresh server: the program's own doing, if another
         # program still runs.
-        self._probe()
+        self._probe(header)
         return Execution("crash")
 
     def totals(self) -> dict[str, float]:
@@ -121,20 +121,21 @@ class ServerPool:
         try:
             execution = _asked(server, header, bodies, seconds)
             is_broken = bool(execution.last or execution.failed)
-            if not is_broken and self._is_sick(server, execution):
+            if not is_broken and self._is_sick(server, execution, header):
                 is_broken = True
                 raise Died("it answered a known program wrongly")
         finally:
             self._give(server, is_broken)
         return execution
 
-    def _is_sick(self, server: ServerProcess, execution: Execution) -> bool:
+    def _is_sick(self, server: ServerProcess, execution: Execution, header: Header) -> bool:
         """Whether a server answers the sentinel wrongly, where there is reason to ask."""
         server.unwatched += 1
         if _ended_well(execution) and server.unwatched <= _MOST_UNWATCHED:
             return False
         try:
-            answer = _asked(server, sentinel.HEADER, [sentinel.BODY], _SENTINEL_SECONDS)
+            known = sentinel.header_like(header)
+            answer = _asked(server, known, [sentinel.BODY], _SENTINEL_SECONDS)
         except Died:
             answer = Execution("failed")
         server.unwatched = 0
@@ -146,11 +147,11 @@ class ServerPool:
             self._totals["sick"] += 1
         return True
 
-    def _probe(self) -> None:
+    def _probe(self, header: Header) -> None:
         """Raise InfrastructureError unless the sentinel is answered by a new server."""
         try:
-            header, body = sentinel.HEADER, sentinel.BODY
-            execution = self._exchange(header, [body], _SENTINEL_SECONDS, fresh=True)
+            known = sentinel.header_like(header)
+            execution = self._exchange(known, [sentinel.BODY], _SENTINEL_SECONDS, fresh=True)
         except Died as error:
             raise InfrastructureError(
                 f"the sandbox no longer answers ({error}); check memory and process limits"

@@ -27,6 +27,7 @@ _PROCESSES_OF_A_CHECK = 2
 _PROCESSES_BESIDE = 8
 """The server, and who was killed a moment ago."""
 _STREAMS = 3
+_NEAR = 1.1
 _numbers = itertools.count(1)
 
 Header = Mapping[str, Any]
@@ -91,7 +92,9 @@ class ServerProcess:
         memory = most * int(header["memory"]) + _SERVER_BYTES + 2 * sum(header["sizes"])
         memory += FILES * int(header["file"]) + _STREAMS * int(header["output"])
         limits = (memory, most * (int(header["threads"]) + 1) + _PROCESSES_BESIDE)
-        if limits != self._limited:
+        # To lower a limit by little is not worth what it costs.
+        is_near = limits[0] <= self._limited[0] <= _NEAR * limits[0]
+        if not is_near or limits[1] != self._limited[1]:
             try:
                 self.group.limit(*limits)
             except OSError as error:

@@ -46,14 +46,17 @@ BODY = json.dumps(
     {"program": _PROGRAM, "prelude": False, "calls": [["look", encode([_INPUT])]]}
 ).encode()
 """The one body of its request."""
-HEADER: Mapping[str, Any] = {
-    "kind": "call",
-    "sizes": [len(BODY)],
-    "answers": 1,
-    "prelude": False,
-    **_LIMITS,
-}
-"""The header of its request: see `inside/server.py`."""
+
+
+def header_like(header: Mapping[str, Any]) -> dict[str, Any]:
+    """The header of its request (see `inside/server.py`): after a program with this one.
+
+    Its limits are that program's, where they are large enough: to change a control group's limits
+    is dear.
+    """
+    limits = {name: max(least, header[name]) for name, least in _LIMITS.items()}
+    fixed = {"cpu": _LIMITS["cpu"], "wall": WALL, "sizes": [len(BODY)]}
+    return {"kind": "call", "answers": 1, "prelude": False, **limits, **fixed}
 
 
 def is_right(lines: bytes) -> bool:
