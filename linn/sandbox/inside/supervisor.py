@@ -198,9 +198,10 @@ class _Limits:
             self.pids = usage.descendants(own_space)
         if self._is_over_memory(is_time):
             return "memory"
-        if (is_time or self.in_memory) and self._is_full():
-            return "disk"
+        # A command that clears a full folder gets as long, too.
         if is_time:
+            if self._is_full():
+                return "disk"
             self.next_files = time.monotonic() + _DISK_STEP_SECONDS
 
         # This process is in the group too. Without a group, how a command ended tells its time.
