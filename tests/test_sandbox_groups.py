@@ -98,7 +98,7 @@ def test_the_groups_of_a_process_that_was_killed_are_removed() -> None:
     (*_, folder) = group._folders
     ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
     stale = folder.parent / f"linn-{ended.stdout.strip()}-0"
-    stale.mkdir()
+    (stale / f"{stale.name}1").mkdir(parents=True)
     groups._sweep([folder.parent])
     assert folder.exists() and not stale.exists()
     group.remove()

@@ -262,5 +262,6 @@ def _sweep(folders: Sequence[Path]) -> None:
         for group in folder.glob(f"{_PREFIX}*-*"):
             owner = group.name.removeprefix(_PREFIX).partition("-")[0]
             if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                _sweep([group])
                 with contextlib.suppress(OSError):
                     group.rmdir()
