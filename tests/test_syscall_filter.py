@@ -19,19 +19,38 @@ PROGRAM: dict[str, int] = {}
 COMPILED = {"image": IMAGE}
 COMMAND = {"processes": True}
 GOLDEN = {
-    ("x86_64", "program"): "fc0812d40fe09e314ba36d494ccf5149e18c723ea2dd3119ab810843ecefcd7a",
-    ("x86_64", "compiled"): "ab43cb2e8c9ebce40eba50eb25a3ae73c6b13b5ff9493cc271f328979b1512eb",
-    ("x86_64", "command"): "9e0e96b2d4c8f3b271c4b7f9f609f7793daf9c7d85f10808ae6f6c1c069e99d2",
-    ("aarch64", "program"): "b5433a42dfbd23d74ca19ef5d3ee9e78bc22e82eb099a2bb627683a52b3c24c5",
-    ("aarch64", "compiled"): "fe70067f6b9ac1f905ae3721168f0d0f181224b19d6cb857bd8de99f335af9a6",
-    ("aarch64", "command"): "44bb9b33010c3c07fa321d162614f130d9d5ed4537e2d0f4fa54130a9e3ed1b8",
+    ("x86_64", "program"): ("da7b375659c37961ed9a681c57e4b2f092beb1217efd9a0b616c95713640f8a2"),
+    ("x86_64", "compiled"): ("be23dec30e251895112197a22babb663fd19bdc2983f2bb0c7a7f7843de6cebf"),
+    ("x86_64", "command"): ("caa26469d35460bea0b8710eea533b577b4e50ebbcdcbd6a43639aa3b5c55b97"),
+    ("x86_64", "program among others"): (
+        "504f31c950c660c19ea5053b9dd7a002bde1df9784ea70884ab3b45746c9734a"
+    ),
+    ("x86_64", "command among others"): (
+        "7ca2336d3c18ec95f82faed12a9cd020a40fc116dd87e33334601918d43e8e91"
+    ),
+    ("aarch64", "program"): ("56508d2ec63db8f14e398f6d1b9d2c7103ddb3a33dae3b06e092ca0176db1b6a"),
+    ("aarch64", "compiled"): ("dea94710f95de979e97b1bd2127bcd86029bbade4684e3c4015a618c84ae2680"),
+    ("aarch64", "command"): ("ab436fc27068cc86eb30b459ca824e7b9852a58cac186ce4b1b5ac8135c42903"),
+    ("aarch64", "program among others"): (
+        "7752e702dd6e8250087716a5dbef194ec42539cd58bd55a9d13acf54ce27ffbc"
+    ),
+    ("aarch64", "command among others"): (
+        "5398ee56bb94ac43ca84ccb030afe2c0b0bbeed4b3df368961a94123f5885446"
+    ),
 }
-"""SHA-256 of each filter's bytes, as they were when its numbers had no names (commit 8dfcfae)."""
-OPTIONS = {"program": PROGRAM, "compiled": COMPILED, "command": COMMAND}
+"""SHA-256 of each filter's bytes, as they were last reviewed."""
+OPTIONS = {
+    "program": PROGRAM,
+    "compiled": COMPILED,
+    "command": COMMAND,
+    "program among others": {"among_others": True},
+    "command among others": {"processes": True, "among_others": True},
+}
 
 # Names of the instructions, from linux/bpf_common.h.
 LOAD, IF_EQUAL, IF_AT_LEAST, IF_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x50001, 0x50026, 0x80000000
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+EPERM, ENOSYS, EOPNOTSUPP = 0x50001, 0x50026, 0x5005F
 AUDIT_ARCH_X86_64 = 0xC000003E
 
 
@@ -82,6 +101,8 @@ X32_FORK = 0x40000000 + FORK
 AF_UNIX, AF_INET = 1, 2
 F_SETOWN, F_SETFL, FIOSETOWN = 8, 4, 0x8901
 PR_SET_DUMPABLE, PR_SET_NAME = 4, 15
+CHMOD, UTIMENSAT, SETXATTR, SYSLOG, SOCKETPAIR, FALLOCATE = 90, 280, 188, 103, 53, 285
+SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_CLOEXEC = 1, 2, 3, 5, 0o2000000
 DECISIONS = {
     "program": {
         ALLOW: [
@@ -90,8 +111,16 @@ DECISIONS = {
             (PRCTL, PR_SET_NAME),
             (PRLIMIT64, 0),
             (FCNTL, 0, F_SETFL),
+            (CHMOD,),
+            (FALLOCATE,),
+            (SOCKETPAIR, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC),
+            (SOCKETPAIR, AF_UNIX, SOCK_SEQPACKET),
         ],
         EPERM: [
+            (SETXATTR,),
+            (SYSLOG,),
+            (SOCKETPAIR, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC),
+            (SOCKETPAIR, AF_UNIX, SOCK_RAW),
             (FORK,),
             (KILL_CALL,),
             (EXECVE,),
@@ -123,8 +152,11 @@ DECISIONS = {
             (SOCKET, AF_UNIX),
             (PRLIMIT64, 1),
             (FCNTL, 0, F_SETOWN),
+            (CHMOD,),
+            (SOCKETPAIR, AF_UNIX, SOCK_DGRAM),
         ],
         EPERM: [
+            (SETXATTR,),
             (SOCKET, AF_INET),
             (MOUNT,),
             (UNSHARE,),
@@ -133,6 +165,15 @@ DECISIONS = {
             (X32_FORK,),
         ],
         ENOSYS: [(CLONE3,)],
+    },
+    "program among others": {
+        ALLOW: [(READ,), (FALLOCATE,), (SOCKETPAIR, AF_UNIX, SOCK_STREAM)],
+        EPERM: [(CHMOD,), (UTIMENSAT,), (SOCKET, AF_UNIX), (FORK,)],
+    },
+    "command among others": {
+        ALLOW: [(READ,), (FORK,), (CHMOD,), (SOCKETPAIR, AF_UNIX, SOCK_STREAM)],
+        EPERM: [(SOCKET, AF_UNIX), (SOCKETPAIR, AF_UNIX, SOCK_DGRAM)],
+        EOPNOTSUPP: [(FALLOCATE,)],
     },
 }
 

@@ -49,9 +49,9 @@ class Sandbox:
     Not protected against: faults of the kernel; side channels (timing, load); programs that read a
     clock or their process id, whose outcome may differ from run to run. Without Landlock and
     bubblewrap: reading the files that this user may read, without `unshare` too: changing them.
-    `plain`: filling the disk for a moment; the network, other processes and signals are closed by
-    the system-call filter only (x86-64 and ARM64). A check text that calls a function of the
-    program for its own judgement trusts that function.
+    `plain` as a plain user: filling the disk for a moment; the network, other processes and signals
+    are closed by the system-call filter only (x86-64 and ARM64). A check text that calls a function
+    of the program for its own judgement trusts that function.
     """
 
     def __init__(
@@ -208,10 +208,12 @@ class Sandbox:
         key = digest.digest()
 
         with self._lock:
-            if key in self._memory:
+            remembered = self._memory.get(key)
+            # What a server said before it was found to be sick is worth nothing.
+            if remembered is not None and remembered.server not in self.pool.sick:
                 self._memory.move_to_end(key)
                 self._remembered += 1
-                return self._memory[key]
+                return remembered
 
         execution = self.pool.ask(header, bodies)
         # Long answers would fill linn's own memory.

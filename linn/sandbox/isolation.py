@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Sequence
@@ -33,9 +34,11 @@ _PROCESSES = 1 << 20
 _FIRST_SERVER_UID, _FIRST_WORKSPACE_UID = 0x40000000, 0x60000000
 _server_count, _workspace_count = itertools.count(), itertools.count()
 
-_SERVER_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
-_SUPERVISOR_CAPABILITIES = (*_SERVER_CAPABILITIES, "CAP_SYS_PTRACE")
-"""What a root's own processes keep under bubblewrap: programs drop all."""
+_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
+_SERVER_CAPABILITIES = (*_CAPABILITIES, "CAP_CHOWN", "CAP_SYS_ADMIN")
+"""What the server keeps under bubblewrap, to mount a folder for each program: programs drop all."""
+_SUPERVISOR_CAPABILITIES = (*_CAPABILITIES, "CAP_SYS_PTRACE")
+"""What a supervisor keeps there: commands drop all."""
 _LOOK_UP = ("/etc/alternatives", "/etc/ld.so.cache")
 """Where a system's compilers and libraries are looked up."""
 
@@ -108,27 +111,30 @@ def _uid(first: int, index: int) -> int:
 # ------------------------------------------------------------ a server's command line
 
 
-def command(kind: str, size: int, scratch: str) -> tuple[str, ...]:
+def command(kind: str, size: int, home: str, groups: Sequence[int] = ()) -> tuple[str, ...]:
     """The command line that starts a server.
 
-    `size` bounds its scratch folder in bytes; `scratch` is used by `plain` only.
+    `size` bounds the folders of its programs in bytes where they are not mounted one by one;
+    `home`, where they are made, is used by `plain` only. `groups`: inherited descriptors by which
+    it joins control groups.
     """
     uid = _uid(_FIRST_SERVER_UID, next(_server_count))
 
     # These two have a /tmp of their own, in memory.
     if kind == "bwrap":
-        return (*_bwrap_server(size), *_server(kind, uid, "/tmp", size))
+        return (*_bwrap_server(size), *_server(kind, uid, "/tmp", groups))
     if kind == "unshare":
-        return (*_unshare(), *_server(kind, uid, "/tmp", size))
+        return (*_unshare(), *_server(kind, uid, "/tmp", groups))
 
-    # The folder stands on the disk, and the programs' user must be able to write in it.
-    os.chmod(scratch, 0o777)
-    return _server(kind, uid, scratch, size)
+    # The programs' user must be able to reach its folder in it.
+    os.chmod(home, 0o711)
+    return _server(kind, uid, home, groups)
 
 
-def _server(kind: str, uid: int, scratch: str, size: int) -> tuple[str, ...]:
+def _server(kind: str, uid: int, home: str, groups: Sequence[int]) -> tuple[str, ...]:
     start = _import_and_run("server", kind)
-    return (python(), "-s", "-S", "-B", "-c", start, kind, str(uid), scratch, str(size))
+    words = (kind, str(uid), home, *map(str, groups))
+    return (python(), "-s", "-S", "-B", "-c", start, *words)
 
 
 def _import_and_run(module: str, kind: str) -> str:
@@ -158,7 +164,10 @@ def _bwrap(capabilities: Sequence[str]) -> list[str]:
     words += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     words += ["--unshare-cgroup-try"]
 
-    words += ["--cap-drop", "ALL"] if os.geteuid() == 0 else ["--unshare-user"]
+    # As another user than the root of its space, bubblewrap would start in one more user space,
+    # where nothing can be mounted.
+    as_root = ["--unshare-user", "--uid", "0", "--gid", "0"]
+    words += ["--cap-drop", "ALL"] if os.geteuid() == 0 else as_root
     for capability in capabilities:
         words += ["--cap-add", capability]
 
@@ -177,6 +186,16 @@ def _bwrap(capabilities: Sequence[str]) -> list[str]:
     return words
 
 
+def _may_keep_capabilities() -> bool:
+    """Whether bubblewrap leaves capabilities to what it starts.
+
+    Where it is installed with root's rights for all users, only root may ask for that.
+    """
+    path = shutil.which("bwrap")
+    has_roots_rights = path is not None and bool(os.stat(path).st_mode & stat.S_ISUID)
+    return os.geteuid() == 0 or not has_roots_rights
+
+
 def _bound(folder: str) -> list[str]:
     """Show a folder at its own path, read-only."""
     words: list[str] = []
@@ -191,7 +210,7 @@ def _own_tmp(size: int) -> list[str]:
 
 
 def _bwrap_server(size: int) -> list[str]:
-    words = _bwrap(_SERVER_CAPABILITIES if os.geteuid() == 0 else ())
+    words = _bwrap(_SERVER_CAPABILITIES if _may_keep_capabilities() else ())
     words += _own_tmp(size)
     words += ["--remount-ro", "/dev", "--remount-ro", "/"]
     return words

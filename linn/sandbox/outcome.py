@@ -83,6 +83,10 @@ class Execution:
     """Why the machine could not run the program."""
     seconds: float = 0.0
     """How long the server worked on it."""
+    server: int = 0
+    """Number of the server that ran it."""
+    last: bool = False
+    """Whether that server asks to be replaced."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,10 @@ class WorkspaceLimits:
     wall: float = 30.0
     """Seconds from its start to its end."""
     memory: int = 1 << 30
-    """Bytes that all its processes hold together; looked at forty times a second.
+    """Bytes that all its processes hold together, held by the kernel in a control group.
 
-    Memory shared by a fork counts in both."""
+    Where none can be made, it is looked at forty times a second, and memory shared by a fork counts
+    in both."""
     address: int | None = None
     """Bytes of address space of each process; None: as many as `memory`.
 
@@ -106,9 +111,10 @@ class WorkspaceLimits:
     file: int = 16 << 20
     """Bytes of one written file."""
     disk: int = 64 << 20
-    """Bytes of the whole folder; looked at five times a second and at the end.
+    """Bytes of the whole folder, in memory where linn may mount: then a tenth more is refused.
 
-    Four times as much may be written to it in all."""
+    On a disk it is looked at five times a second and at the end, and four times as much may be
+    written in all."""
     output: int = 1 << 18
     """Bytes of stdout, and of stderr."""
 

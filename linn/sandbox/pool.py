@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from linn.errors import InfrastructureError
-from linn.sandbox import isolation
+from linn.sandbox import isolation, sentinel
 from linn.sandbox.outcome import Execution, Limits
 from linn.sandbox.process import Died, Header, ServerProcess
 
@@ -20,9 +20,11 @@ _LONGEST, _SLACK_SECONDS = 10.0, 30.0
 """A server answers within so many times the wall-clock limit, and so many seconds.
 
 (Waiting for a processor does not count there.)"""
-_PROBE = b'{"program": "def f():\\n    return 1", "calls": [["f", "[]"]]}'
-_PROBE_LIMITS = {"cpu": 5.0, "wall": 20.0, "answers": 1, "memory": 1 << 28}
-_PROBE_SECONDS = 20.0 + _SLACK_SECONDS
+_SENTINEL_SECONDS = sentinel.WALL + _SLACK_SECONDS
+_MOST_UNWATCHED = 32
+"""Programs that a server may run, all ending well, until the sentinel looks at it."""
+_FAILURES = (b'{"error"', b'{"memory"')
+"""How the lines begin by which a program says that it failed."""
 
 
 def header_of(
@@ -39,14 +41,22 @@ def header_of(
 
 
 class ServerPool:
-    """At most `servers` fork servers. Thread-safe; a request waits for a free one."""
+    """At most `servers` fork servers. Thread-safe; a request waits for a free one.
+
+    A program that fails gets its verdict only once a known program, the sentinel, has answered
+    rightly on the same server. Else that server is sick: it is replaced, nothing that it said is
+    remembered, and the program runs again. Programs that end well are looked after the same way,
+    every so often.
+    """
 
     def __init__(self, servers: int, kind: str | None, scratch: int) -> None:
         """`kind`: of isolation, None: the strongest. `scratch`: bytes of a server's own folder."""
         self.servers, self.kind, self.scratch = servers, kind, scratch
         self.free: list[ServerProcess] = []
         self.running = self.started = 0
-        counted = ("executions", "seconds", "waited", "timeouts", "restarts")
+        self.sick: set[int] = set()
+        """Numbers of servers that answered a known program wrongly."""
+        counted = ("executions", "seconds", "waited", "timeouts", "restarts", "sick")
         self._totals = dict.fromkeys(counted, 0.0)
         self._owner = os.getpid()
         self._change = threading.Condition()
@@ -55,8 +65,8 @@ class ServerPool:
     def ask(self, header: Header, bodies: Sequence[bytes]) -> Execution:
         """One request to its answer; raises InfrastructureError where the machine is at fault.
 
-        A server that breaks is replaced, and a program that something else killed (a machine out
-        of memory) is run again, both once.
+        A server that breaks or is sick is replaced, and a program that something else killed (a
+        machine out of memory) is run again, both once.
         """
         longest = _LONGEST * float(header["wall"]) * int(header["answers"])
         failed = ""
@@ -84,7 +94,7 @@ class ServerPool:
         """Sums so far.
 
         `executions`; `seconds` that servers worked on them; `waited`: seconds for a free server;
-        `timeouts`; `restarts` of servers.
+        `timeouts`; `restarts` of servers; `sick`: servers that the sentinel found to be so.
         """
         with self._change:
             return dict(self._totals)
@@ -107,43 +117,48 @@ class ServerPool:
     ) -> Execution:
         """One request to one server, which is given back; raises Died where it breaks."""
         server = self._take(fresh)
-        began = time.monotonic()
+        is_broken = True
         try:
-            answer, parts = server.ask(header, bodies, seconds)
-            # A server that failed sends a header only.
-            lines, stdout, stderr = parts or (b"", b"", b"")
-            execution = Execution(
-                ending=answer["ending"],
-                code=answer.get("code", 0),
-                lines=lines,
-                stdout=stdout,
-                stderr=stderr,
-                failed=answer.get("failed", ""),
-                seconds=time.monotonic() - began,
-            )
-            is_broken = bool(answer["last"] or execution.failed)
-
-        except (Died, ValueError, KeyError) as error:
-            self._give(server, is_broken=True)
-            raise Died(str(error)) from None
-        except BaseException:
-            self._give(server, is_broken=True)
-            raise
-
-        self._give(server, is_broken)
+            execution = _asked(server, header, bodies, seconds)
+            is_broken = bool(execution.last or execution.failed)
+            if not is_broken and self._is_sick(server, execution, header):
+                is_broken = True
+                raise Died("it answered a known program wrongly")
+        finally:
+            self._give(server, is_broken)
         return execution
 
-    def _probe(self, header: Header) -> None:
-        """Raise InfrastructureError unless a known program runs."""
-        probe = {**header, **_PROBE_LIMITS, "kind": "call", "sizes": [len(_PROBE)]}
+    def _is_sick(self, server: ServerProcess, execution: Execution, header: Header) -> bool:
+        """Whether a server answers the sentinel wrongly, where there is reason to ask."""
+        server.unwatched += 1
+        if _ended_well(execution) and server.unwatched <= _MOST_UNWATCHED:
+            return False
         try:
-            execution = self._exchange(probe, [_PROBE], _PROBE_SECONDS, fresh=True)
+            known = sentinel.header_like(header)
+            answer = _asked(server, known, [sentinel.BODY], _SENTINEL_SECONDS)
+        except Died:
+            answer = Execution("failed")
+        server.unwatched = 0
+        if answer.ending == "ended" and sentinel.is_right(answer.lines):
+            return False
+
+        with self._change:
+            self.sick.add(server.number)
+            self._totals["sick"] += 1
+        return True
+
+    def _probe(self, header: Header) -> None:
+        """Raise InfrastructureError unless the sentinel is answered by a new server."""
+        try:
+            known = sentinel.header_like(header)
+            execution = self._exchange(known, [sentinel.BODY], _SENTINEL_SECONDS, fresh=True)
         except Died as error:
             raise InfrastructureError(
                 f"the sandbox no longer answers ({error}); check memory and process limits"
             ) from None
-        if execution.failed:
-            raise InfrastructureError(f"the sandbox could not run a program: {execution.failed}")
+        if execution.failed or not sentinel.is_right(execution.lines):
+            why = execution.failed or f"a known program gave {execution.lines[:200]!r}"
+            raise InfrastructureError(f"the sandbox could not run a program: {why}")
 
     def _count(self, execution: Execution) -> None:
         with self._change:
@@ -209,6 +224,36 @@ class ServerPool:
             f"no sandbox could be started ({why}); "
             "install bubblewrap, or check memory and process limits"
         )
+
+
+def _asked(
+    server: ServerProcess, header: Header, bodies: Sequence[bytes], seconds: float
+) -> Execution:
+    """One request to one server; raises Died where it breaks."""
+    began = time.monotonic()
+    try:
+        answer, parts = server.ask(header, bodies, seconds)
+        # A server that failed sends a header only.
+        lines, stdout, stderr = parts or (b"", b"", b"")
+        return Execution(
+            ending=answer["ending"],
+            code=answer.get("code", 0),
+            lines=lines,
+            stdout=stdout,
+            stderr=stderr,
+            failed=answer.get("failed", ""),
+            seconds=time.monotonic() - began,
+            server=server.number,
+            last=bool(answer["last"]),
+        )
+    except (ValueError, KeyError) as error:
+        raise Died(str(error)) from None
+
+
+def _ended_well(execution: Execution) -> bool:
+    """Whether nothing went wrong for the program, as far as its server can tell."""
+    has_failed = any(failure in execution.lines for failure in _FAILURES)
+    return execution.ending == "ended" and execution.code == 0 and not has_failed
 
 
 _open: weakref.WeakSet[ServerPool] = weakref.WeakSet()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -13,12 +14,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from linn.sandbox import isolation
-from linn.sandbox.inside.scratch import empty
+from linn.sandbox.groups import new_group
+from linn.sandbox.inside.scratch import FILES, empty
 from linn.sandbox.outcome import text_of
 
 _START_SECONDS = 30.0
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 _PIPE_BYTES = 1 << 16
+_SERVER_BYTES = 32 << 20
+"""Memory that a server itself may hold."""
+_PROCESSES_OF_A_CHECK = 2
+_PROCESSES_BESIDE = 8
+"""The server, and who was killed a moment ago."""
+_STREAMS = 3
+_NEAR = 1.1
+_numbers = itertools.count(1)
 
 Header = Mapping[str, Any]
 """What a request to a server begins with: see `inside/server.py`."""
@@ -33,22 +43,23 @@ class ServerProcess:
 
     def __init__(self, kind: str, size: int) -> None:
         """`size`: bytes of its scratch folder. Raises Died where it does not start."""
+        self.number = next(_numbers)
+        """No other server of this process has it."""
+        self.unwatched = 0
+        """Programs that it ran since the sentinel looked at it."""
         self.scratch = ""
-        # Nothing of this process's environment goes inside.
+        self.group = new_group()
+        self._limited = (0, 0)
         try:
             if kind == "plain":
                 self.scratch = tempfile.mkdtemp(prefix="linn-sandbox-")
-            self.process = subprocess.Popen(
-                isolation.command(kind, size, self.scratch),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=_ENVIRONMENT,
-                bufsize=0,
-                start_new_session=True,
-            )
+            with contextlib.ExitStack() as stack:
+                doors: list[int] = []
+                if self.group:
+                    doors = stack.enter_context(self.group.doors())
+                self.process = self._started(kind, size, doors)
         except OSError as error:
-            self._remove_scratch()
+            self._remove_traces()
             raise Died(str(error)) from None
 
         assert self.process.stdin and self.process.stdout
@@ -57,6 +68,38 @@ class ServerProcess:
         os.set_blocking(self.stdin, False)
         self.rest = bytearray()
         self._greet()
+
+    def _started(self, kind: str, size: int, doors: list[int]) -> subprocess.Popen[bytes]:
+        """The server's process. Nothing of this process's environment goes inside."""
+        return subprocess.Popen(
+            isolation.command(kind, size, self.scratch, doors),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=doors,
+            env=_ENVIRONMENT,
+            bufsize=0,
+            start_new_session=True,
+        )
+
+    def _limit(self, header: Header) -> None:
+        """Have the kernel hold the limits of a request; raises Died where it refuses."""
+        if self.group is None:
+            return
+        # A check has two processes. What a program has in files is memory, and so are its bodies,
+        # the server itself, and what the server reads of the program.
+        most = _PROCESSES_OF_A_CHECK if header["kind"] == "check" else 1
+        memory = most * int(header["memory"]) + _SERVER_BYTES + 2 * sum(header["sizes"])
+        memory += FILES * int(header["file"]) + _STREAMS * int(header["output"])
+        limits = (memory, most * (int(header["threads"]) + 1) + _PROCESSES_BESIDE)
+        # To lower a limit by little is not worth what it costs.
+        is_near = limits[0] <= self._limited[0] <= _NEAR * limits[0]
+        if not is_near or limits[1] != self._limited[1]:
+            try:
+                self.group.limit(*limits)
+            except OSError as error:
+                raise Died(str(error)) from None
+            self._limited = limits
 
     def _greet(self) -> None:
         """Wait for the server's first line; raises Died with the last line it said on stderr."""
@@ -79,6 +122,7 @@ class ServerProcess:
     ) -> tuple[dict[str, Any], list[bytes]]:
         """Send one request and wait for its answer: header and parts. Raises Died."""
         deadline = time.monotonic() + seconds
+        self._limit(header)
         for part in (json.dumps(header).encode() + b"\n", *bodies):
             self._send(memoryview(part), deadline)
         answer = json.loads(self._line(deadline))
@@ -135,9 +179,12 @@ class ServerProcess:
         for stream in (self.process.stdin, self.process.stdout):
             if stream:
                 stream.close()
-        self._remove_scratch()
+        self._remove_traces()
 
-    def _remove_scratch(self) -> None:
+    def _remove_traces(self) -> None:
+        """Of the file system, and of the control groups."""
+        if self.group:
+            self.group.remove()
         if self.scratch:
             with contextlib.suppress(OSError):
                 empty(self.scratch)

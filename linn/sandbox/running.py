@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from linn.errors import InfrastructureError
 from linn.sandbox import isolation
+from linn.sandbox.groups import new_group
 from linn.sandbox.isolation import Place
 from linn.sandbox.outcome import Ran, text_of
 
@@ -28,6 +29,8 @@ _SLACK_SECONDS = 30.0
 """How much later than the limit a supervisor may report."""
 _ENDING_SECONDS = 10.0
 _TMP_BYTES = 64 << 20
+_SUPERVISOR_BYTES = 12 << 20
+"""Memory that a supervisor itself may hold: it is in its command's control group."""
 _STOPPED = -9
 """Exit code of a command that a limit ended."""
 _NOT_EXECUTED = 127
@@ -53,20 +56,33 @@ class Running:
         # report comes back by another. Neither is among the command's own streams.
         job_out, job_in = os.pipe()
         report_out, report_in = os.pipe()
+        self._group = new_group()
         try:
-            self._process = subprocess.Popen(
-                isolation.supervised(place, _TMP_BYTES, job=job_out, report=report_in),
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                pass_fds=(job_out, report_in),
-                env=ENVIRONMENT,
-                bufsize=0,
-                start_new_session=True,
-            )
+            with contextlib.ExitStack() as stack:
+                job = {**job, "doors": [], "counters": []}
+                if self._group:
+                    self._group.limit(
+                        int(job["memory"]) + _SUPERVISOR_BYTES, int(job["processes"]) + 2
+                    )
+                    counters = stack.enter_context(self._group.counters())
+                    job["counters"] = [counters.cpu, counters.kills]
+                    job["doors"] = stack.enter_context(self._group.doors())
+
+                self._process = subprocess.Popen(
+                    isolation.supervised(place, _TMP_BYTES, job=job_out, report=report_in),
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    pass_fds=(job_out, report_in, *job["doors"], *job["counters"]),
+                    env=ENVIRONMENT,
+                    bufsize=0,
+                    start_new_session=True,
+                )
         except OSError as error:
             for fd in (job_out, job_in, report_out, report_in):
                 os.close(fd)
+            if self._group:
+                self._group.remove()
             raise InfrastructureError(
                 f"no process could be started in the sandbox: {error}"
             ) from None
@@ -121,6 +137,8 @@ class Running:
         if not self._is_over:
             self._is_over = True
             os.close(self._report)
+            if self._group:
+                self._group.remove()
 
     def finish(self) -> Ran:
         """Read all it says until it ends."""

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from linn.errors import InfrastructureError
-from linn.sandbox import isolation
+from linn.sandbox import covers, isolation
 from linn.sandbox.folder import Folder, bytes_of
 from linn.sandbox.inside.supervisor import WORK
 from linn.sandbox.isolation import Place
@@ -72,7 +72,12 @@ class Workspace:
             raise InfrastructureError(f"no scratch folder could be made: {error}") from None
 
         self.root = str(self.folder) if self.kind == "plain" else WORK
-        self._files = Folder(self.folder, self.uid)
+        self._cover = covers.cover(self.folder, self.limits.disk, self.uid)
+        is_on_disk = self._cover < 0
+        self.way = self.folder if is_on_disk else Path(f"/proc/self/fd/{self._cover}")
+        """The folder as this process reaches it."""
+        self._starter = isolation.starter if is_on_disk else covers.keeper
+        self._files = Folder(self.way, self.uid)
         _open.add(self)
         for path, text in (files or {}).items():
             self.write(path, text)
@@ -126,6 +131,9 @@ class Workspace:
         for running in list(self._running):
             running.kill()
         _open.discard(self)
+        if self._cover >= 0:
+            covers.uncover(self.folder, self._cover)
+            self._cover = -1
         for command in _REMOVALS:
             if self.folder.exists():
                 words = [*command, "--", str(self.folder)]
@@ -146,7 +154,10 @@ class Workspace:
             raise ValueError("a command is a list of texts without NULs, at least one")
 
         limits = limits or self.limits
-        self._check_disk(limits.disk)
+        if self._cover < 0:
+            self._check_disk(limits.disk)
+        elif limits.disk != self.limits.disk:
+            covers.resize(self.folder, limits.disk)
 
         home = self.root if self.kind == "plain" else "/tmp"
         job = {
@@ -154,8 +165,9 @@ class Workspace:
             "address": limits.address or limits.memory,
             "argv": list(argv),
             "environment": ENVIRONMENT | {"HOME": home, "TMPDIR": home},
+            "in_memory": self._cover >= 0,
         }
-        return isolation.starter.submit(self._launch, job, stdin, stderr).result()
+        return self._starter.submit(self._launch, job, stdin, stderr).result()
 
     def _launch(self, job: Job, stdin: int, stderr: int) -> Running:
         """Start a command, and remember it until it is over."""

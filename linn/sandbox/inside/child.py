@@ -9,6 +9,7 @@ import fcntl
 import functools
 import itertools
 import json
+import math
 import os
 import random
 import resource
@@ -30,6 +31,7 @@ _NOT_SETTLED, _NOT_WORKED = 70, 71
 
 _OPEN_FILES = 64
 _LAST_DESCRIPTOR = 1024
+_BEFORE_SECONDS = 0.1
 _LARGEST_STACK = 256 << 20
 _LINES = 3
 """Descriptor by which functions and scripts report, a line each."""
@@ -162,8 +164,9 @@ def _set_limits(header: Header, others: int) -> None:
     stack = min(memory // 2, _LARGEST_STACK)
     threads = int(header["threads"]) + 1 + others
 
-    # The watch ends each answer by its own limit; the kernel only knows the sum.
-    cpu = int(float(header["cpu"]) * answers) + 2
+    # The watch ends each answer by its own limit; the kernel only knows the sum, in whole seconds,
+    # and counts what this process did before the program too.
+    cpu = math.ceil(float(header["cpu"]) * answers + _BEFORE_SECONDS)
     limits = (
         (resource.RLIMIT_CPU, cpu),
         (resource.RLIMIT_AS, memory),

@@ -95,6 +95,7 @@ _KILL_PROCESS = 0x80000000
 _ERRNO = 0x00050000
 _EPERM = 1
 _ENOSYS = 38
+_EOPNOTSUPP = 95
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """linux/audit.h: by the name that uname gives. Call tables have their columns in this order."""
@@ -118,6 +119,16 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "msgget": (68, 186),
     "mq_open": (240, 180),
     "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    # notes on files, which the next program could read
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "removexattrat": (466, 466),
     # namespaces and mounts
     "unshare": (272, 97),
     "setns": (308, 268),
@@ -140,6 +151,13 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "pidfd_getfd": (438, 438),
     "inotify_init": (253, None),
     "inotify_init1": (294, 26),
+    "fanotify_init": (300, 262),
+    "landlock_create_ruleset": (444, 444),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "open_by_handle_at": (304, 265),
+    # the kernel's log, where a crash leaves addresses that the program chose
+    "syslog": (103, 116),
     # signals to other processes, and their share of the processor
     "kill": (62, 129),
     "tkill": (200, 130),
@@ -156,22 +174,42 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
 }
 """Calls that are refused: name -> numbers on (x86_64, aarch64); None: the machine has none."""
 
+_OF_OTHERS_FILES: dict[str, tuple[int | None, int | None]] = {
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "lchown": (94, None),
+    "fchown": (93, 55),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "file_setattr": (469, 469),
+}
+"""What Landlock leaves to the owner of a file, wherever it stands: numbers as above."""
+
 _F_SETOWN, _F_SETOWN_EX = 8, 15
+_F_NOTIFY = 1026
 _FIOSETOWN, _SIOCSPGRP = 0x8901, 0x8902
+_FS_IOC_SETFLAGS, _FS_IOC_FSSETXATTR = 0x40086602, 0x401C5820
 _DENIED_VALUES = {
     # to outlive the parent; to open the memory to others
     "prctl": ((157, 167), 0, (_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE)),
-    # to let a descriptor send signals to a process
-    "fcntl": ((72, 25), 1, (_F_SETOWN, _F_SETOWN_EX)),
-    # the same for a socket
-    "ioctl": ((16, 29), 1, (_FIOSETOWN, _SIOCSPGRP)),
+    # to let a descriptor send signals to a process; to hear of what others read
+    "fcntl": ((72, 25), 1, (_F_SETOWN, _F_SETOWN_EX, _F_NOTIFY)),
+    # the same for a socket; flags of files
+    "ioctl": ((16, 29), 1, (_FIOSETOWN, _SIOCSPGRP, _FS_IOC_SETFLAGS, _FS_IOC_FSSETXATTR)),
 }
 """Calls that some values are refused to: name -> numbers, which argument, which values."""
 
 _ALLOWED_WITH_PROCESSES = frozenset(
     "fork vfork execve execveat kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo "
     "pidfd_send_signal setpriority sched_setscheduler sched_setaffinity sched_setparam "
-    "sched_setattr ioprio_set inotify_init inotify_init1 socket fcntl ioctl".split()
+    "sched_setattr ioprio_set inotify_init inotify_init1 landlock_create_ruleset socket fcntl "
+    "ioctl".split()
 )
 """What the tables above leave to a command that may start processes."""
 
@@ -181,7 +219,11 @@ _CLONE3 = (435, 435)
 _EXECVEAT = (322, 281)
 _PRLIMIT64 = (302, 261)
 _SOCKET = (41, 198)
+_SOCKETPAIR = (53, 199)
+_FALLOCATE = (285, 47)
 _AF_UNIX = 1
+_SOCK_DGRAM = 2
+"""Also a bit of SOCK_RAW, which is the same for AF_UNIX, and of no other type."""
 _CLONE_THREAD = 0x00010000
 _CLONE_NAMESPACES = 0x7E020000
 """Every flag of clone that asks for a namespace: CLONE_NEWNS, CLONE_NEWCGROUP … CLONE_NEWNET."""
@@ -215,10 +257,14 @@ def _right_machine(machine: str) -> list[Instruction]:
     ]
 
 
-def _denied(column: int, allowed: frozenset[str]) -> list[Instruction]:
-    """Refuse the calls and the values of the tables above, except those `allowed`."""
+def _denied(column: int, allowed: frozenset[str], of_owner: bool) -> list[Instruction]:
+    """Refuse the calls and the values of the tables above, except those `allowed`.
+
+    `of_owner`: those that the owner of a file may use on it too.
+    """
     code = []
-    for name, numbers in _DENIED.items():
+    calls = {**_DENIED, **_OF_OTHERS_FILES} if of_owner else _DENIED
+    for name, numbers in calls.items():
         number = numbers[column]  # None where this machine has no such call
         if number is not None and name not in allowed:
             code += _for_call(number, _REFUSE)
@@ -242,16 +288,19 @@ def _only_first_argument(number: int, value: int) -> list[Instruction]:
     return [*_for_call(number, _load_argument(0), is_value, _REFUSE), _LOAD_CALL_NUMBER]
 
 
-def program_filter(processes: bool = False, image: int = 0) -> bytes:
+def program_filter(processes: bool = False, image: int = 0, among_others: bool = False) -> bytes:
     """Filter code for a program, or for a command that may start others.
 
-    A program gets no new processes (threads stay), no exec, no signals, no sockets, and none of
-    the calls that a plain program has no use for. Empty on a machine whose call numbers are not
-    known here: resource limits and the kill after each run then stand alone.
+    A program gets no new processes (threads stay), no exec, no signals, no sockets but pairs of
+    connected ones, and none of the calls that a plain program has no use for. Empty on a machine
+    whose call numbers are not known here: resource limits and the kill after each run then stand
+    alone.
 
     `processes`: a command may start others, signal them and use sockets of its own machine, but
     enter no new namespace. `image`: the one descriptor that may be executed. It is a number above
-    the limit of open files, so that nothing can be put there later.
+    the limit of open files, so that nothing can be put there later. `among_others`: it sees the
+    files and sockets of this machine's users. A program then changes no mode, owner or time of a
+    file; a command connects to nobody, and takes no room on a disk without writing.
     """
     machine = os.uname().machine
     if machine not in _AUDIT_ARCH:
@@ -267,21 +316,40 @@ def program_filter(processes: bool = False, image: int = 0) -> bytes:
     # The flags of clone3 lie in memory, where a filter cannot read them. Told that there is no
     # such call, the C library uses clone.
     code += _for_call(_CLONE3[column], (_RETURN, 0, 0, _ERRNO | _ENOSYS))
-    code += _denied(column, allowed)
+    code += _denied(column, allowed, of_owner=among_others and not processes)
 
     if processes:
-        # Where the command shares the machine's network space, it gets local sockets only.
-        code += _only_first_argument(_SOCKET[column], _AF_UNIX)
+        code += _for_command(column, among_others)
         clone_test = (_IF_ANY_BIT, 0, 1, _CLONE_NAMESPACES)
     else:
         if image:
             code += _only_first_argument(_EXECVEAT[column], image)
+        code += _only_connected_pairs(_SOCKETPAIR[column])
         # Limits of this process only (PID 0), and clone for threads only.
         code += _only_first_argument(_PRLIMIT64[column], 0)
         clone_test = (_IF_ANY_BIT, 1, 0, _CLONE_THREAD)
     code += _for_call(_CLONE[column], _load_argument(0), clone_test, _REFUSE)
     code += [(_RETURN, 0, 0, _ALLOW)]
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
+
+
+def _for_command(column: int, among_others: bool) -> list[Instruction]:
+    """What a command may not do that may start others."""
+    if not among_others:
+        return _only_first_argument(_SOCKET[column], _AF_UNIX)
+    # Told that the file system cannot, the C library writes instead, and writing is counted.
+    cannot = (_RETURN, 0, 0, _ERRNO | _EOPNOTSUPP)
+    return [
+        *_for_call(_SOCKET[column], _REFUSE),
+        *_only_connected_pairs(_SOCKETPAIR[column]),
+        *_for_call(_FALLOCATE[column], cannot),
+    ]
+
+
+def _only_connected_pairs(number: int) -> list[Instruction]:
+    """Refuse pairs of sockets that carry datagrams: such a one can send to any other socket."""
+    has_datagrams = (_IF_ANY_BIT, 0, 1, _SOCK_DGRAM)
+    return [*_for_call(number, _load_argument(1), has_datagrams, _REFUSE), _LOAD_CALL_NUMBER]
 
 
 def install_filter(code: bytes) -> None:

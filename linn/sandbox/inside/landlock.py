@@ -26,6 +26,8 @@ _ADD_RULE = 445
 _RESTRICT_SELF = 446
 _GET_VERSION = 1
 _RULE_PATH_BENEATH = 1
+_RULE = struct.Struct("=Qi")
+"""struct landlock_path_beneath_attr: access, and the descriptor of a path."""
 
 # LANDLOCK_ACCESS_FS_*
 _EXECUTE = 1 << 0
@@ -54,36 +56,55 @@ def loaders() -> list[str]:
     return paths
 
 
-def confinement(
-    readable: Sequence[str], writable: Sequence[str], executable: Sequence[str] | None = None
-) -> int:
-    """A descriptor of a rule set: files at and below these paths only, and no TCP.
+class Rules:
+    """Which files may be reached: at and below certain paths only.
 
-    Where the kernel knows how, signals and abstract sockets to others are refused too.
-
-    `executable`: the only files that may be executed; None: all of these paths. Paths that are
-    not there are left out. Returns -1 where the kernel has no Landlock.
+    TCP is refused. Where the kernel knows how, signals and abstract sockets to others are refused
+    too. Paths that are not there are left out.
     """
-    version = kernel.libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _GET_VERSION)
-    if version < 1:
-        return -1
-    every = _every_access(version)
-    ruleset = _ruleset(version, every)
 
-    if executable is None:
-        read, write = _READ | _EXECUTE, every
-    else:
-        read, write = _READ, every & ~_EXECUTE
+    def __init__(
+        self,
+        readable: Sequence[str],
+        writable: Sequence[str],
+        executable: Sequence[str] | None = None,
+    ) -> None:
+        """`executable`: the only files that may be executed; None: all of these paths."""
+        self._version = kernel.libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _GET_VERSION)
+        self._every = _every_access(self._version)
+        if executable is None:
+            read, self._write = _READ | _EXECUTE, self._every
+        else:
+            read, self._write = _READ, self._every & ~_EXECUTE
 
-    # A path that is named twice has the access that is named last.
-    access_of = {
-        **dict.fromkeys(executable or (), _READ | _EXECUTE),
-        **dict.fromkeys(readable, read),
-        **dict.fromkeys(writable, write),
-    }
-    for path, access in access_of.items():
-        _allow(ruleset, path, access)
-    return ruleset
+        # A path that is named twice has the access that is named last.
+        access_of = {
+            **dict.fromkeys(executable or (), _READ | _EXECUTE),
+            **dict.fromkeys(readable, read),
+            **dict.fromkeys(writable, self._write),
+        }
+        self._rules: list[bytes] = []
+        for path, access in access_of.items():
+            try:
+                self._rules.append(_rule(path, access))
+            except FileNotFoundError:
+                continue
+
+    def ruleset(self, *writable: str) -> int:
+        """A descriptor of these rules and of further writable folders.
+
+        Returns -1 where the kernel has no Landlock.
+        """
+        if self._version < 1:
+            return -1
+        ruleset = _ruleset(self._version, self._every)
+        further = [_rule(path, self._write) for path in writable]
+        for rule in (*self._rules, *further):
+            result = kernel.libc.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
+            kernel.require(result == 0, "landlock_add_rule")
+        for rule in further:
+            os.close(_RULE.unpack(rule)[1])
+        return ruleset
 
 
 def _every_access(version: int) -> int:
@@ -112,21 +133,12 @@ def _ruleset(version: int, every: int) -> int:
     return ruleset
 
 
-def _allow(ruleset: int, path: str, access: int) -> None:
-    """Add a rule (struct landlock_path_beneath_attr) for a file, or a folder with all below."""
-    try:
-        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-
+def _rule(path: str, access: int) -> bytes:
+    """A rule for a file, or a folder with all below; it holds an open descriptor of the path."""
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     if not stat.S_ISDIR(os.fstat(handle).st_mode):
         access &= _OF_FILES  # the kernel refuses a rule that gives a file what is for folders
-
-    rule = struct.pack("=Qi", access, handle)
-    result = kernel.libc.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
-    if result != 0:
-        raise OSError(ctypes.get_errno(), f"landlock_add_rule failed for {path}")
-    os.close(handle)
+    return _RULE.pack(access, handle)
 
 
 def confine(ruleset: int) -> None:

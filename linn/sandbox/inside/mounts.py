@@ -1,7 +1,7 @@
 """The file tree of a process space of our own: what is read-only, hidden, or shown elsewhere.
 
-This file runs inside the sandbox, under `unshare`; bubblewrap does the same by its own means.
-Every function needs a mount namespace of its own. Numbers are those of linux/mount.h.
+This file runs inside the sandbox; of bubblewrap's tree only a program's own folder is made here.
+All functions but `own_space` need a mount namespace of its own. Numbers are those of linux/mount.h.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from . import kernel
 
 _MS_NOSUID = 0x2
 _MS_NODEV = 0x4
+_MS_REMOUNT = 0x20
 _MS_BIND = 0x1000
 _MS_REC = 0x4000
 _MS_PRIVATE = 0x40000
+_MS_SLAVE = 0x80000
+_MNT_DETACH = 2
+_CLONE_NEWNS = 0x20000
+"""Of unshare(2), linux/sched.h: a mount namespace of its own."""
 
 _MOUNT_SETATTR = 442
 """Call number, the same on every machine."""
@@ -29,11 +34,44 @@ _SYSTEM = ("usr", "lib", "lib32", "lib64", "libx32", "bin", "sbin", "etc", "dev"
 """Folders of the root that a workspace command may read."""
 
 
-def private_tmp(folder: str, size: int) -> None:
-    """Make the whole tree read-only, with an empty writable folder in memory at `folder`."""
+def read_only_tree() -> None:
+    """Make the whole tree read-only; what is mounted afterwards is not."""
     _keep_private()
     _set_read_only(b"/")
-    _empty_folder(folder, f"size={size},mode=777")
+
+
+def own_space() -> bool:
+    """Give this thread a mount namespace of its own; False where that is refused.
+
+    What the machine mounts later appears in it too, and nothing goes the other way.
+    """
+    if kernel.libc.unshare(_CLONE_NEWNS) != 0:
+        return False
+    _mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None)
+    return True
+
+
+def open_setting(name: str, over: str) -> int:
+    """A descriptor that writes to a file of /proc/sys, for this process space alone.
+
+    For a moment /proc is mounted over the folder `over`: the usual one may be read-only, or become
+    so, which a file that is open for writing would prevent. Raises OSError.
+    """
+    _mount(b"proc", over.encode(), b"proc", _MS_NOSUID | _MS_NODEV, None)
+    try:
+        return os.open(f"{over}/sys/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    finally:
+        uncover(over)
+
+
+def may_mount(folder: str) -> bool:
+    """Whether this process may mount over a folder; tried."""
+    try:
+        empty_folder(folder, "size=4k")
+        uncover(folder)
+    except OSError:
+        return False
+    return True
 
 
 def workspace_mounts(
@@ -61,7 +99,7 @@ def workspace_mounts(
     _keep_private()
     for path in sorted(covered):
         mode = "1777" if path == "/tmp" else "755"
-        _empty_folder(path, f"size={size},mode={mode}")
+        empty_folder(path, f"size={size},mode={mode}")
 
     for path in dict.fromkeys(visible):
         # A readable folder may lie below a hidden one; an interpreter's prefix may not.
@@ -72,7 +110,7 @@ def workspace_mounts(
         if path == prefixes[-1]:
             # The hidden folders lie below the prefixes, so they are covered after these.
             for inner in hidden:
-                _empty_folder(inner, "size=1m,mode=755")
+                empty_folder(inner, "size=1m,mode=755")
 
     _set_read_only(b"/")
     _set_writable(b"/tmp")
@@ -123,10 +161,22 @@ def _keep_private() -> None:
     _mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
 
 
-def _empty_folder(path: str, options: str) -> None:
-    """Put an empty folder in memory over a path."""
+def empty_folder(path: str, options: str) -> None:
+    """Put an empty folder in memory over a path; `options`: those of tmpfs(5)."""
     flags = _MS_NOSUID | _MS_NODEV
     _mount(b"tmpfs", path.encode(), b"tmpfs", flags, options.encode())
+
+
+def resize(path: str, options: str) -> None:
+    """Give what `empty_folder` made other limits."""
+    flags = _MS_REMOUNT | _MS_NOSUID | _MS_NODEV
+    _mount(b"tmpfs", path.encode(), b"tmpfs", flags, options.encode())
+
+
+def uncover(path: str) -> None:
+    """Take away what was mounted last over a path, and with it what it holds in memory."""
+    result = kernel.libc.umount2(path.encode(), _MNT_DETACH)
+    kernel.require(result == 0, f"unmounting {path}")
 
 
 def _bind(handle: int, target: str) -> None:

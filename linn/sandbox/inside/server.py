@@ -26,11 +26,13 @@ from typing import NoReturn
 
 from . import child, kernel, landlock, library, mounts, program
 from .child import IMAGE, Task
-from .scratch import empty
+from .scratch import FILES, Scratch
 from .watch import Header, Watch
 
 _FAILED = b'{"ending": "failed", "failed": '
 _SETTLE_SECONDS = 20.0
+_LAST_PID = "kernel/ns_last_pid"
+"""The setting that holds the last process id that was given in this process space."""
 _LIMIT_SIGNALS = (signal.SIGXCPU, signal.SIGKILL)
 _OUTPUTS = ("lines", "stdout", "stderr")
 """What is read of children, in the order of an answer."""
@@ -47,24 +49,35 @@ class Failed(Exception):
 class ForkServer:
     """One server in one isolation; one request at a time."""
 
-    def __init__(self, kind: str, uid: int, scratch: str) -> None:
-        """`uid`: the programs' own user, 0: none."""
-        self.kind, self.scratch = kind, scratch
+    def __init__(
+        self, kind: str, uid: int, home: str, in_memory: bool = False, last_pid: int = -1
+    ) -> None:
+        """`uid`: the programs' own user, 0: none. `home`: where programs' folders are made.
+
+        `in_memory`: whether this process may mount over `home`. `last_pid`: descriptor by which
+        the next process id is chosen; -1: none.
+        """
+        self.kind, self.home, self.last_pid = kind, home, last_pid
         # The first process of a process space: every other process in it is a program's.
         self.alone = os.getpid() == 1
         self.dirty = False
 
-        readable = [*landlock.SYSTEM, *sys.path]
-        writable = [scratch, *landlock.DEVICES]
+        self.scratch = Scratch(home, uid, in_memory)
+        self.is_on_disk = not in_memory
+        self.rules = landlock.Rules(
+            [*landlock.SYSTEM, *sys.path], landlock.DEVICES, executable=landlock.loaders()
+        )
+        # There a program that runs as this user owns more than its folder.
+        among_others = self.is_on_disk and not uid
         self.place = child.Place(
             server=os.getpid(),
             uid=uid,
             alone=self.alone,
-            scratch=scratch,
-            rules=landlock.confinement(readable, writable, executable=landlock.loaders()),
+            scratch=self.scratch.path,
+            rules=-1,
             filters={
-                False: kernel.program_filter(),
-                True: kernel.program_filter(image=IMAGE),
+                False: kernel.program_filter(among_others=among_others),
+                True: kernel.program_filter(among_others=among_others, image=IMAGE),
             },
             library=library.descriptors(),
         )
@@ -158,10 +171,11 @@ class ForkServer:
             # The disk and the processes are the machine's part: their failure is not the program's.
             pids: list[int] = []
             try:
-                self._check_disk(4 * int(header["file"]))
+                self._prepare(FILES * int(header["file"]))
                 pids += self._start_children(header, streams)
             except (Failed, OSError) as error:
                 self._kill_all(pids)
+                self._clean()
                 why = json.dumps(str(error)).encode()
                 return [_FAILED + why + b', "last": true, "sizes": []}\n']
 
@@ -169,8 +183,7 @@ class ForkServer:
             for pipe in streams.values():
                 os.close(pipe[1])
             readable = {name: pipe[0] for name, pipe in streams.items()}
-            in_memory = self.scratch if self.kind != "plain" else ""
-            watch = Watch(pids, readable, header, in_memory)
+            watch = Watch(pids, readable, header)
 
             ending = watch.run()
             statuses = self._kill_all(pids)
@@ -189,20 +202,26 @@ class ForkServer:
         }
         return [json.dumps(reply).encode() + b"\n", *texts]
 
-    def _check_disk(self, size: int) -> None:
-        """A program must not fail because someone else has filled the disk.
-
-        In a memory folder of its own it is alone.
-        """
-        if self.kind == "plain":
-            status = os.statvfs(self.scratch)
+    def _prepare(self, size: int) -> None:
+        """A folder, rules and process ids that know nothing of earlier programs."""
+        self.scratch.make(size)
+        if self.is_on_disk:
+            # A program must not fail because someone else has filled the disk.
+            status = os.statvfs(self.scratch.path)
             if status.f_bavail * status.f_frsize < size:
                 raise Failed("the scratch disk is full")
 
+        self.place = self.place._replace(rules=self.rules.ruleset(self.scratch.path))
+        if self.last_pid >= 0:
+            os.pwrite(self.last_pid, b"1", 0)
+
     def _clean(self) -> None:
-        """Empty the scratch folder; where that fails, this server asks to be replaced."""
+        """Throw the program's folder away; where that fails, this server asks to be replaced."""
+        if self.place.rules >= 0:
+            os.close(self.place.rules)
+            self.place = self.place._replace(rules=-1)
         try:
-            empty(self.scratch)
+            self.scratch.clear()
         except OSError:
             self.dirty = True
 
@@ -210,7 +229,7 @@ class ForkServer:
         """End, since our owner has; nothing of ours stays."""
         if self.kind == "plain":
             with contextlib.suppress(OSError):
-                os.rmdir(self.scratch)
+                os.rmdir(self.home)
         os._exit(0)
 
 
@@ -268,8 +287,29 @@ def _pipe() -> Iterator[Pipe]:
 # ------------------------------------------------------------ the process
 
 
-def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
-    """Set the process up, say hello, serve until stdin closes."""
+def _settable_last_pid(folder: str) -> int:
+    """A descriptor by which the next process id is chosen; -1 where the kernel refuses.
+
+    `folder`: one that may be mounted over.
+    """
+    if os.getpid() != 1:
+        return -1  # these process ids are the machine's
+    try:
+        descriptor = mounts.open_setting(_LAST_PID, folder)
+        os.pwrite(descriptor, b"1", 0)
+    except OSError:
+        return -1
+    return descriptor
+
+
+def main(kind: str, uid: str, home: str, *groups: str) -> NoReturn:
+    """Set the process up, say hello, serve until stdin closes.
+
+    `groups`: descriptors by which this process joins control groups.
+    """
+    for group in map(int, groups):
+        os.write(group, b"0")
+        os.close(group)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -278,14 +318,17 @@ def main(kind: str, uid: str, scratch: str, size: str) -> NoReturn:
     if kind != "plain":
         kernel.die_with_parent()
 
-    library.prepare(scratch, kind, int(uid), first_descriptor=IMAGE + 1)
+    library.prepare(home, kind, int(uid), first_descriptor=IMAGE + 1)
+    last_pid = _settable_last_pid(home)
     if kind == "unshare":
-        mounts.private_tmp(scratch, int(size))
+        mounts.read_only_tree()
+    has_own_space = kind != "plain" or mounts.own_space()
+    in_memory = has_own_space and mounts.may_mount(home)
     kernel.hide_memory()
     kernel.adopt_orphans()
     program.load_prelude()
     os.chdir("/")
-    server = ForkServer(kind, int(uid), scratch)
+    server = ForkServer(kind, int(uid), home, in_memory, last_pid)
 
     # What is here now is shared by all forks; the collector need not touch it in each.
     gc.collect()

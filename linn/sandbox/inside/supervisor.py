@@ -52,10 +52,31 @@ _NO_SUCH_PROGRAM = (FileNotFoundError, NotADirectoryError, PermissionError, IsAD
 _BAD_PROGRAM = (errno.ENOEXEC, errno.E2BIG, errno.ELOOP, errno.ENAMETOOLONG)
 
 
+class Counters:
+    """What the kernel counts of a command's control group, read by descriptors."""
+
+    def __init__(self, cpu: int, kills: int) -> None:
+        """The descriptors: of CPU time, and of how many processes were killed for memory."""
+        self.cpu, self.kills = cpu, kills
+
+    def seconds(self) -> float:
+        """CPU seconds of all that ever ran in the group."""
+        # Nanoseconds alone in version 1; microseconds after a name in version 2.
+        words = os.pread(self.cpu, 4096, 0).split()
+        if len(words) == 1:
+            return int(words[0]) / 1e9
+        return int(words[words.index(b"usage_usec") + 1]) / 1e6
+
+    def is_over_memory(self) -> bool:
+        """Whether processes were killed because the group held too much memory."""
+        words = os.pread(self.kills, 4096, 0).split()
+        return int(words[words.index(b"oom_kill") + 1]) > 0
+
+
 # ------------------------------------------------------------ the command's own process
 
 
-def _settle(job: Job, folder: str, uid: int) -> None:
+def _settle(job: Job, kind: str, folder: str, uid: int) -> None:
     """Give up everything that the command must not have, in its own process.
 
     The report's descriptor stays until the command is executed.
@@ -87,7 +108,8 @@ def _settle(job: Job, folder: str, uid: int) -> None:
     else:
         kernel.drop_capabilities()
     kernel.die_with_parent()  # now, since a change of user takes it back
-    kernel.install_filter(kernel.program_filter(processes=True))
+    among_others = kind == "plain"
+    kernel.install_filter(kernel.program_filter(processes=True, among_others=among_others))
 
 
 def _execute(argv: list[str], environment: dict[str, str]) -> None:
@@ -106,14 +128,14 @@ def _execute(argv: list[str], environment: dict[str, str]) -> None:
     raise FileNotFoundError(errno.ENOENT, "not found")
 
 
-def _become(job: Job, uid: int, folder: str, ruleset: int, report: int) -> NoReturn:
+def _become(job: Job, kind: str, uid: int, folder: str, ruleset: int, report: int) -> NoReturn:
     """Be the command, or report why that cannot be."""
     message = ""
     # The first letter tells the supervisor whose fault it is.
     try:
         landlock.confine(ruleset)
         os.dup2(report, _REPORT, inheritable=False)
-        _settle(job, folder, uid)
+        _settle(job, kind, folder, uid)
         _execute(job["argv"], job["environment"])
 
     except (*_NO_SUCH_PROGRAM, ValueError) as error:
@@ -133,7 +155,7 @@ def _become(job: Job, uid: int, folder: str, ruleset: int, report: int) -> NoRet
 # ------------------------------------------------------------ the supervisor
 
 
-def _start(job: Job, uid: int, folder: str, ruleset: int) -> tuple[int, str]:
+def _start(job: Job, kind: str, uid: int, folder: str, ruleset: int) -> tuple[int, str]:
     """(process id, "") once the command runs, or (0, why it could not be executed).
 
     Raises OSError when the machine refuses.
@@ -141,7 +163,7 @@ def _start(job: Job, uid: int, folder: str, ruleset: int) -> tuple[int, str]:
     receiver, report = os.pipe()
     child = os.fork()
     if child == 0:
-        _become(job, uid, folder, ruleset, report)
+        _become(job, kind, uid, folder, ruleset, report)
 
     os.close(report)
     # Executing the program closes the other end: nothing to read means that it runs.
@@ -154,20 +176,66 @@ def _start(job: Job, uid: int, folder: str, ruleset: int) -> tuple[int, str]:
     return (0, why) if message else (child, "")
 
 
-def _is_full(job: Job, folder: str, pids: list[int]) -> bool:
-    """Whether the command has written too much.
+class _Limits:
+    """The limits of one command, and what it has used of them."""
 
-    That is what is there now, files that no name leads to (any more), and files in memory.
-    """
-    if folder == WORK and usage.file_count("/tmp") > _MOST_FILES:
-        return True
-    most = int(job["disk"])
-    if usage.folder_bytes(folder, most) > most:
-        return True
-    return usage.written_bytes(pids) > _REWRITES * most
+    def __init__(self, job: Job, folder: str) -> None:
+        self.cpu, self.memory, self.disk = float(job["cpu"]), int(job["memory"]), int(job["disk"])
+        self.folder, self.in_memory = folder, bool(job["in_memory"])
+        self.counters = Counters(*job["counters"]) if job["counters"] else None
+        self.mapped = 0
+        self.pids: list[int] = []
+        self.next_files = time.monotonic() + _DISK_STEP_SECONDS
+
+    def passed(self, has_ended: bool, own_space: bool) -> str:
+        """`memory`, `disk` or `timeout`: the limit that was passed, or nothing.
+
+        `has_ended`: this is the last look, so that no short command escapes.
+        """
+        # Looking at every process and every file is dear, and a group tells more without.
+        is_time = has_ended or time.monotonic() > self.next_files
+        if is_time or not self.counters:
+            self.pids = usage.descendants(own_space)
+        if self._is_over_memory(is_time):
+            return "memory"
+        # A command that clears a full folder gets as long, too.
+        if is_time:
+            if self._is_full():
+                return "disk"
+            self.next_files = time.monotonic() + _DISK_STEP_SECONDS
+
+        # This process is in the group too. Without a group, how a command ended tells its time.
+        if self.counters:
+            seconds = self.counters.seconds() - time.process_time()
+        else:
+            seconds = 0.0 if has_ended else usage.cpu_seconds(self.pids)
+        return "timeout" if seconds > self.cpu else ""
+
+    def _is_over_memory(self, is_time_for_maps: bool) -> bool:
+        if self.counters:
+            return self.counters.is_over_memory()  # the kernel itself holds the limit
+        private, shared = usage.memory_bytes(self.pids)
+        if is_time_for_maps:
+            self.mapped = usage.shared_bytes(self.pids)
+        return private + max(shared, self.mapped) > self.memory
+
+    def _is_full(self) -> bool:
+        """Whether the command has written too much.
+
+        That is what is there now, files that no name leads to (any more), and files in memory.
+        """
+        if self.folder == WORK and usage.file_count("/tmp") > _MOST_FILES:
+            return True
+        if self.in_memory:
+            return usage.mount_bytes(self.folder) > self.disk
+        held = usage.nameless_bytes(self.pids)
+        left = self.disk - held
+        if left < 0 or usage.folder_bytes(self.folder, left) > left:
+            return True
+        return usage.written_bytes(self.pids) > _REWRITES * self.disk
 
 
-def _watch(child: int, job: Job, orders: int, folder: str, own_space: bool, started: float) -> str:
+def _watch(child: int, job: Job, orders: int, limits: _Limits, own_space: bool) -> str:
     """Wait until the command ends, passes a limit, or is no longer wanted.
 
     Returns `stopped`, `memory`, `disk` or `timeout`; empty when it ended by itself.
@@ -177,32 +245,22 @@ def _watch(child: int, job: Job, orders: int, folder: str, own_space: bool, star
     poll.register(handle, select.POLLIN)
     poll.register(orders, 0)  # tells when the other end is closed
 
-    deadline = started + float(job["wall"])
-    next_disk = started + _DISK_STEP_SECONDS
+    deadline = time.monotonic() + float(job["wall"])
     while True:
         events = dict(poll.poll(_STEP_SECONDS * 1000))
         if orders in events:
             return "stopped"
 
         has_ended = handle in events
-        now = time.monotonic()
-
-        pids = usage.descendants(own_space)
-        memory, seconds = usage.memory_and_time(pids)
-        if memory > int(job["memory"]):
-            return "memory"
-        # Looking at every file is dear. It is done at the end too: no short command escapes.
-        if has_ended or now > next_disk:
-            if _is_full(job, folder, pids):
-                return "disk"
-            next_disk = time.monotonic() + _DISK_STEP_SECONDS
-
+        passed = limits.passed(has_ended, own_space)
+        if passed:
+            return passed
         if has_ended:
             os.close(handle)
             return ""
-        if seconds > float(job["cpu"]) or now > deadline:
+        if time.monotonic() > deadline:
             return "timeout"
-        _reap(pids, child)
+        _reap(limits.pids, child)
 
 
 def _reap(pids: list[int], child: int) -> None:
@@ -224,8 +282,12 @@ def _signal_kill(pid: int) -> None:
         return
 
 
-def _kill_all(own_space: bool) -> None:
+def _kill_all(child: int, uid: int, own_space: bool) -> None:
     """Kill and reap everything that was started."""
+    # All at once first: one after the other, what forks without end would be faster.
+    _signal_kill(-child)
+    if uid and not own_space:
+        _kill_user(uid)
     while True:
         if own_space:
             _signal_kill(-1)
@@ -238,15 +300,30 @@ def _kill_all(own_space: bool) -> None:
             return
 
 
-def _run(job: Job, orders: int, uid: int, folder: str, ruleset: int) -> dict[str, Any]:
+def _kill_user(uid: int) -> None:
+    """Kill all processes of the command's own user, which has no others."""
+    try:
+        pid = os.fork()
+    except OSError:
+        return
+    if pid == 0:
+        try:
+            os.setresuid(uid, uid, uid)
+            os.kill(-1, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _run(job: Job, orders: int, kind: str, uid: int, folder: str, ruleset: int) -> dict[str, Any]:
     """Start the command and follow it to its end; nothing of it lives on afterwards."""
     own_space = os.getpid() == 1
     started = time.monotonic()
-    child, why = _start(job, uid, folder, ruleset)
+    child, why = _start(job, kind, uid, folder, ruleset)
     if not child:
         return {"ending": "missing", "code": _NOT_EXECUTED, "why": why}
 
-    ending = _watch(child, job, orders, folder, own_space, started)
+    ending = _watch(child, job, orders, _Limits(job, folder), own_space)
     status = 0
     if not ending:
         _, status, used = os.wait4(child, 0)
@@ -258,7 +335,7 @@ def _run(job: Job, orders: int, uid: int, folder: str, ruleset: int) -> dict[str
             ending = "timeout"
 
     # The command has ended; what it started may not have.
-    _kill_all(own_space)
+    _kill_all(child, uid, own_space)
     return {
         "ending": ending,
         "code": os.waitstatus_to_exitcode(status),
@@ -273,7 +350,7 @@ def _confinement(kind: str, folder: str, readable: tuple[str, ...]) -> int:
     if kind != "plain":
         reachable.append("/proc")  # of the command's own processes only
     writable = folder if kind == "plain" else "/tmp"
-    return landlock.confinement(reachable, [writable, *landlock.DEVICES])
+    return landlock.Rules(reachable, [writable, *landlock.DEVICES]).ruleset()
 
 
 def main(
@@ -305,11 +382,14 @@ def main(
 
         with open(int(job), "rb", buffering=0) as orders:
             command = marshal.load(orders)
+            for door in command["doors"]:
+                os.write(door, b"0")
+                os.close(door)
             # From here on, an end without a report is the command's doing.
             os.write(out, marshal.dumps({"started": True}))
             ruleset = _confinement(kind, folder, readable)
             place = folder if kind == "plain" else WORK
-            ending = _run(command, orders.fileno(), int(uid), place, ruleset)
+            ending = _run(command, orders.fileno(), kind, int(uid), place, ruleset)
         os.write(out, marshal.dumps(ending))
         code = 0
     except BaseException as error:

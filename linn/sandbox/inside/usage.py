@@ -46,8 +46,8 @@ def descendants(own_space: bool) -> list[int]:
     return sorted(family - {os.getpid()})
 
 
-def memory_and_time(pids: list[int]) -> tuple[int, float]:
-    """Bytes of memory of these processes; CPU seconds of these and of those that have ended."""
+def cpu_seconds(pids: list[int]) -> float:
+    """CPU seconds of these processes, and of those that have ended and were waited for."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = ended.ru_utime + ended.ru_stime
     for pid in pids:
@@ -55,7 +55,36 @@ def memory_and_time(pids: list[int]) -> tuple[int, float]:
         if len(fields) > _LAST_TIME:
             ticks = map(int, fields[_FIRST_TIME : _LAST_TIME + 1])
             seconds += sum(ticks) / _TICKS_PER_SECOND
-    return sum(map(_memory, pids)), seconds
+    return seconds
+
+
+def memory_bytes(pids: list[int]) -> tuple[int, int]:
+    """Bytes of memory that these processes hold, mapped files left out: private, and shared."""
+    private = shared = 0
+    for pid in pids:
+        for line in _read(f"/proc/{pid}/status").splitlines():
+            if line.startswith(b"RssAnon:"):
+                private += int(line.split()[1]) << 10
+            elif line.startswith(b"RssShmem:"):
+                shared += int(line.split()[1]) << 10
+    return private, shared
+
+
+def shared_bytes(pids: list[int]) -> int:
+    """Bytes of memory that these processes map to share it with each other, touched or not.
+
+    What a process takes from its own view of such memory stays in the others' view.
+    """
+    sizes: dict[bytes, int] = {}
+    for pid in pids:
+        for line in _read(f"/proc/{pid}/maps").splitlines():
+            # Range, rights, offset, device, inode, and what it is.
+            words = line.split(None, 5)
+            if len(words) == 6 and words[5] == b"/dev/zero (deleted)":
+                begin, _, end = words[0].partition(b"-")
+                last = int(words[2], 16) + int(end, 16) - int(begin, 16)
+                sizes[words[4]] = max(sizes.get(words[4], 0), last)
+    return sum(sizes.values())
 
 
 def written_bytes(pids: list[int]) -> int:
@@ -102,13 +131,30 @@ def file_count(mount: str) -> int:
     return status.f_files - status.f_ffree
 
 
-def _memory(pid: int) -> int:
-    """Bytes of private and shared memory that a process holds, mapped files left out."""
-    total = 0
-    for line in _read(f"/proc/{pid}/status").splitlines():
-        if line.startswith((b"RssAnon:", b"RssShmem:")):
-            total += int(line.split()[1]) << 10
-    return total
+def mount_bytes(mount: str) -> int:
+    """Bytes that a file system holds, files without a name included."""
+    status = os.statvfs(mount)
+    used = (status.f_blocks - status.f_bfree) * status.f_frsize
+    return max(used, _EMPTY_FILE_BYTES * (status.f_files - status.f_ffree))
+
+
+def nameless_bytes(pids: list[int]) -> int:
+    """Bytes of files that these processes hold open and that have no name any more."""
+    sizes: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue  # it has ended
+        for name in names:
+            try:
+                status = os.stat(f"/proc/{pid}/fd/{name}")
+            except OSError:
+                continue
+            key = status.st_dev, status.st_ino
+            if stat.S_ISREG(status.st_mode) and not status.st_nlink:
+                sizes[key] = status.st_blocks * _BLOCK_BYTES
+    return sum(sizes.values())
 
 
 def _stat_fields(pid: int) -> list[bytes]:

@@ -15,7 +15,6 @@ from typing import Any
 _SHORTEST_WAIT = 0.005
 _LONGEST_WAIT = 0.05
 """Seconds between two looks at the limits."""
-_MOST_FILES = 10_000
 _MOST_WAITING = 9.0
 """How many times the wall-clock limit may be spent waiting for a processor."""
 _CPUCLOCK_SCHED = 2
@@ -91,20 +90,12 @@ class Watch:
     does not count (up to nine times the limit), so that a loaded machine changes no verdict.
     """
 
-    def __init__(
-        self,
-        pids: Sequence[int],
-        streams: Mapping[str, int],
-        header: Header,
-        memory: str,
-    ) -> None:
-        """`streams`: descriptors to read, by name. `memory`: a scratch folder in memory, or "".
-
-        The files of such a folder are counted: they cost memory that no other limit sees.
-        """
+    def __init__(self, pids: Sequence[int], streams: Mapping[str, int], header: Header) -> None:
+        """`streams`: descriptors to read, by name."""
         self.cpu, self.wall = float(header["cpu"]), float(header["wall"])
         self.answers_left = int(header["answers"])
-        self.memory = memory
+        # Threads work at the same time, and so use CPU time faster than the clock goes.
+        self.speed = min(int(header["threads"]) + 1, os.cpu_count() or 1)
 
         self.clocks = {pid: (~pid << 3) | _CPUCLOCK_SCHED for pid in pids}
         self.waited = dict.fromkeys(pids, 0.0)
@@ -153,15 +144,8 @@ class Watch:
 
         # A process that has nearly reached its limit is not looked at all the time.
         if cpu_left > 0:
-            cpu_left = max(cpu_left, _SHORTEST_WAIT)
+            cpu_left = max(cpu_left / self.speed, _SHORTEST_WAIT)
         return min(wall_left, cpu_left)
-
-    def _is_crowded(self) -> bool:
-        """Whether there are too many files in memory."""
-        if not self.memory:
-            return False
-        status = os.statvfs(self.memory)
-        return status.f_files - status.f_ffree > _MOST_FILES
 
     def _drain(self, fds: Sequence[int]) -> None:
         """Read what these streams hold; those that are closed are forgotten."""
@@ -191,7 +175,7 @@ class Watch:
 
             while self.answers_left > 0 and self.streams["lines"].has_new_line():
                 self._renew_limits()
-            if self._is_crowded() or any(stream.is_over() for stream in self.streams.values()):
+            if any(stream.is_over() for stream in self.streams.values()):
                 ending = "output"
         os.close(self.handle)
         return ending
