@@ -243,3 +243,13 @@ def reply_of(messages: Sequence[Message], finished: bool = True) -> Reply:
 def transcript(rollout: Rollout) -> str:
     """The whole conversation as the model read and wrote it."""
     return "".join(turn.text for turn in rollout.turns)
+
+
+def sampled_tokens(rollout: Rollout) -> int:
+    """Tokens that the model sampled in the conversation; those that no server told count 0."""
+    total = 0
+    for turn in rollout.turns:
+        if turn.logprobs is not None:
+            total += len(turn.ids)
+        total += turn.told or 0
+    return total
