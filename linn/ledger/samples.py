@@ -31,12 +31,11 @@ def two_level(means: Sequence[float], k: int) -> Interval:
 
     # Rounding may put the mean of equal means a bit beyond them.
     value = min(max(means), max(min(means), value))
-    effective = float(n)
-    if min(means) < max(means):
-        effective = n * value * (1 - value) / (squares / (n - 1))
-        # Samples of one prompt can be no more than independent of each other.
-        effective = min(effective, float(n * k))
-    return _score_interval(value, effective, quantile)
+    if min(means) == max(means):  # no variance was estimated: plain Wilson
+        return _score_interval(value, float(n), Z)
+    effective = n * value * (1 - value) / (squares / (n - 1))
+    # Samples of one prompt can be no more than independent of each other.
+    return _score_interval(value, min(effective, float(n * k)), quantile)
 
 
 def one_level(rewards: Sequence[Sequence[float]]) -> Interval | None:
