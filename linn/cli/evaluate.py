@@ -115,10 +115,12 @@ def evaluate(
 
     from linn.evals.benchmarks.kept import PLACE
     from linn.evals.benchmarks.once import Asked, uses_of
+    from linn.evals.benchmarks.results import read_results
 
     common = use_of(k, limit, judge, changes_of or [])
     asked = Asked(
         model=checkpoint,
+        against=read_results(against) if against is not None else (),
         uses=uses_of(benchmark, common, rows or []),
         template=chosen,
         scale=_scale(checkpoint, recipe, changes or []),
@@ -156,7 +158,6 @@ def _benchmarks(asked: Asked, against: Path | None, as_json: bool, out: Path | N
     from linn.pricing.model_check import is_kept, refuse_unfit
     from linn.progress import Progress
 
-    others = results_of.read_results(against) if against is not None else []
     if asked.endpoint is None and asked.run is None:
         folder = resolve(asked.model)
         if not is_kept(folder):
@@ -183,7 +184,7 @@ def _benchmarks(asked: Asked, against: Path | None, as_json: bool, out: Path | N
         Ledger(out).upsert(rows)
     compared = []
     for result in results:
-        for other in others:
+        for other in asked.against:
             if other.benchmark == result.benchmark:
                 compared.append((result, other, results_of.against(result, other)))
     if against is not None and not compared:

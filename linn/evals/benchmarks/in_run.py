@@ -15,7 +15,7 @@ from linn.evals.benchmarks.config import Benchmark
 from linn.evals.benchmarks.kept import Kept, weights_digest, write_protocol
 from linn.evals.benchmarks.measure import Measuring, measure
 from linn.evals.benchmarks.once import check_judge, kept_file, trained_length
-from linn.evals.benchmarks.results import Result, as_json, result_of
+from linn.evals.benchmarks.results import Result, as_json, protocol_of, result_of
 from linn.evals.benchmarks.rows import Task, task_of
 from linn.judges.open import judge_folders, judges_of
 from linn.judges.panel import Judges
@@ -98,7 +98,7 @@ class Benchmarks:
                 longest=trained_length(checkpoint),
                 on_done=functools.partial(watch, task.benchmark.name),
             )
-            protocol = {**task.benchmark.decisive(), "rows": task.digest}
+            protocol = protocol_of(task)
             kept = Kept(kept_file(place, protocol, self.recipe.seed))
             write_protocol(kept.path.with_suffix(".json"), protocol)
             records = await measure(task, kept, how)

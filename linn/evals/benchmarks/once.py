@@ -24,7 +24,7 @@ from linn.evals.benchmarks.config import Benchmark, identity
 from linn.evals.benchmarks.kept import PLACE, Kept, served_digest, weights_digest, write_protocol
 from linn.evals.benchmarks.measure import AT_ONCE, Measuring, Player, measure
 from linn.evals.benchmarks.overlap import overlap, training_files
-from linn.evals.benchmarks.results import Result, result_of
+from linn.evals.benchmarks.results import Result, check_same, protocol_of, result_of
 from linn.evals.benchmarks.rows import Task, task_of
 from linn.judges.open import api_key_of, judge_folders, judges_of
 from linn.judges.panel import Judges
@@ -63,6 +63,8 @@ class Asked:
     """Where rollouts are kept."""
     fresh: bool = False
     """Whether kept rollouts are thrown away first."""
+    against: Sequence[Result] = ()
+    """Earlier results to compare with."""
 
     @property
     def endpoint(self) -> Address | None:
@@ -114,6 +116,9 @@ async def benchmark_once(
             task = task_of(published.used(use), use.limit)
             tasks.append((published, task))
             check_judge(task, use)
+            for other in asked.against:
+                if other.benchmark == task.benchmark.name:
+                    check_same(protocol_of(task), asked.model, other)
         async with _opened(asked, say) as model:
             return [await _one(asked, model, *pair, say, watch) for pair in tasks]
     finally:
@@ -139,7 +144,7 @@ async def _one(
     say: Callable[[str], None],
     watch: Watcher,
 ) -> Measured:
-    protocol = {**task.benchmark.decisive(), "rows": task.digest}
+    protocol = protocol_of(task)
     kept = Kept(kept_file(asked.place / model.digest, protocol, asked.seed))
     if asked.fresh:
         kept.forget()

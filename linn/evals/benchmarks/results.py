@@ -124,7 +124,7 @@ def result_of(
     rewards = {prompt: _mean(own) for prompt, own in judged.items()}
     whole = [own for own in judged.values() if len(own) == used.k]
     several = whole if used.k > 1 else []
-    protocol = {**used.decisive(), "rows": task.digest}
+    protocol = protocol_of(task)
     judge = used.judge.model if used.judge is not None else None
     return Result(
         benchmark=used.name,
@@ -153,6 +153,11 @@ def result_of(
     )
 
 
+def protocol_of(task: Task) -> dict[str, Any]:
+    """Everything that decides a benchmark's scores, the rows among it."""
+    return {**task.benchmark.decisive(), "rows": task.digest}
+
+
 def _mean(records: Sequence[Record]) -> float:
     return math.fsum(record.reward for record in records) / len(records)
 
@@ -178,12 +183,7 @@ def against(result: Result, other: Result) -> Difference:
 
     UserError where they are of different protocols, or share too few prompts.
     """
-    if result.identity != other.identity:
-        found = differences(result.protocol, other.protocol)
-        raise UserError(
-            f"{result.benchmark}: {result.model} and {other.model} were measured by different "
-            f"protocols: {'; '.join(found)}"
-        )
+    check_same(result.protocol, result.model, other)
     difference = paired(other.rewards, result.rewards)
     if difference is None:
         raise UserError(
@@ -191,6 +191,16 @@ def against(result: Result, other: Result) -> Difference:
             f"({result.n} and {other.n}); measure both on the same rows"
         )
     return difference
+
+
+def check_same(protocol: Mapping[str, Any], model: str, other: Result) -> None:
+    """Refuse to compare a model under a protocol with a result of another protocol."""
+    if identity(protocol) != other.identity:
+        found = differences(protocol, other.protocol)
+        raise UserError(
+            f"{other.benchmark}: {model} and {other.model} are not compared, since their "
+            f"protocols differ: {'; '.join(found)}"
+        )
 
 
 def as_json(results: Sequence[Result]) -> str:

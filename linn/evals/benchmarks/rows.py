@@ -21,7 +21,7 @@ from linn.errors import UserError
 from linn.evals.benchmarks.config import Benchmark, RowsConfig
 from linn.evals.benchmarks.places import PACKAGES, files_of_package
 from linn.evals.graders.load import grader_of
-from linn.types import Prompt
+from linn.types import Message, Prompt
 
 _FIELD = re.compile(r"\{([a-z_][\w.]*(?:\|[\w .]+)*)\}")
 _IDS = ("id", "uuid", "key", "task_id", "question_id", "unique_id", "name")
@@ -210,7 +210,12 @@ def _prompts(
         if name in seen:
             name = f"{name}.{index}"
         seen.add(name)
-        yield replace(prompt, id=name, thinking=benchmark.thinking)
+        messages = prompt.messages
+        if benchmark.system is not None and benchmark.prompt is None:
+            # The domain writes the question; the benchmark's words stand before it.
+            rest = messages[1:] if messages[0].role == "system" else messages
+            messages = (Message("system", benchmark.system.strip("\n")), *rest)
+        yield replace(prompt, id=name, thinking=benchmark.thinking, messages=messages)
 
 
 def as_asked(benchmark: Benchmark, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,13 +223,12 @@ def as_asked(benchmark: Benchmark, row: Mapping[str, Any]) -> dict[str, Any]:
     asked = dict(row)
     if benchmark.fields:
         asked = {name: _at(row, field) for name, field in benchmark.fields.items()}
-    if benchmark.prompt is None and benchmark.system is None:
+    if benchmark.prompt is None:
         return asked
     turns = []
     if benchmark.system is not None:
         turns.append({"role": "system", "content": filled(benchmark.system, row)})
-    template = benchmark.prompt if benchmark.prompt is not None else "{prompt}"
-    turns.append({"role": "user", "content": filled(template, row)})
+    turns.append({"role": "user", "content": filled(benchmark.prompt, row)})
     # The row's own turns, agent and tools would speak for another protocol.
     for key in ("messages", "prompt", "agent_ref", "tools"):
         asked.pop(key, None)
