@@ -83,7 +83,7 @@ class Benchmarks:
         """
         if not self.tasks:
             return []
-        place = folder / "evals" / "benchmarks" / weights_digest(checkpoint)
+        place = folder / "benchmarks" / weights_digest(checkpoint)
         results: list[Result] = []
         for task in self.tasks:
             domains = {task.domain.name: task.domain}
