@@ -51,6 +51,8 @@ class Record:
     """Whether no judge's answer could be read."""
     answer: str | None = None
     """What a vote counts; None: no answer."""
+    reply: str = ""
+    """What the grader read."""
     text: str = ""
     """The conversation, for people."""
 
@@ -73,6 +75,7 @@ def record_of(rollout: Rollout, answer: str | None) -> Record:
         tokens=sampled_tokens(rollout),
         undecided=rollout.verdict.undecided,
         answer=answer,
+        reply=rollout.reply.text,
         text=transcript(rollout),
     )
 

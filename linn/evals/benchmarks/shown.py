@@ -10,8 +10,18 @@ from linn.evals.benchmarks.results import Result
 from linn.evals.benchmarks.rows import how_to_get, is_here
 from linn.ledger import Difference, Interval
 
-_COLUMNS = ("benchmark", "measured [95 %]", "published", "n", "k", "pass@k", "maj@k", "tokens")
-_COLUMNS += ("cut off", "failed")
+_COLUMNS = (
+    "benchmark",
+    "measured [95 %]",
+    "published",
+    "n",
+    "k",
+    "pass@k",
+    "maj@k",
+    "tokens",
+    "cut off",
+    "failed",
+)
 
 
 def table(results: Sequence[tuple[Result, Benchmark]]) -> list[str]:

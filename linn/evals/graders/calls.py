@@ -162,7 +162,7 @@ def _is_allowed(value: Any, allowed: Sequence[Any], declared: Mapping[str, Any])
 
     Where the allowed values are of another type, they stand for a variable: then that type counts.
     """
-    kind = _VALUES.get(str(declared.get("type")), str)
+    kind: Any = _VALUES.get(str(declared.get("type")), str)
     if declared.get("type") == "float" and type(value) is int:
         value = float(value)
     known = next((type(each) for each in allowed if each != ""), None)
