@@ -12,6 +12,7 @@ from linn.errors import UserError
 from linn.evals.evaluate import judged_alone
 from linn.evals.graders.calls import Calls, definition
 from linn.evals.graders.two_turns import TwoTurns
+from linn.judges.model import JudgeAnswer
 from linn.judges.panel import Judges
 from linn.play.rollout import Job, play, reply_of
 from linn.types import Message, Sampling, ToolCall
@@ -161,7 +162,7 @@ class Rater:
 
     async def answer(self, conversations, seeds):
         self.asked += [[turn.content for turn in each] for each in conversations]
-        return [self.answers.pop(0) for _ in conversations]
+        return [JudgeAnswer(self.answers.pop(0)) for _ in conversations]
 
 
 def two_turns(tmp_path, monkeypatch, judge, row, replies=("first", "second")):

@@ -83,7 +83,7 @@ class TwoTurns(Domain):
             for number, label in enumerate((_FIRST, _SECOND)[: len(hidden.turns)]):
                 if number < len(answers) and answers[number].strip():
                     messages = self._question(hidden, answers[: number + 1])
-                    asked.append(Question(messages, _holds_rating, (place,), label))
+                    asked.append(Question(messages, _rating, (place,), label))
         return asked
 
     def judge(
@@ -157,10 +157,6 @@ def judge_prompts(file: str) -> Mapping[str, Mapping[str, str]]:
 def _hidden(prompt: Prompt) -> Questions:
     assert isinstance(prompt.hidden, Questions), prompt.hidden
     return prompt.hidden
-
-
-def _holds_rating(answer: str) -> bool:
-    return _rating(answer) is not None
 
 
 def _rating(answer: str) -> float | None:
