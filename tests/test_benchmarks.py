@@ -21,6 +21,7 @@ from linn.evals.benchmarks.rows import as_asked, task_of
 from linn.evals.graders.load import check_grader, grader_of
 from linn.play.rollout import play
 from linn.recipe.benchmarks import BenchmarkUse
+from linn.types import Reply
 
 NAMES = config.names()
 
@@ -439,3 +440,32 @@ def test_the_listing_says_where_rows_are(capsys):
     for name in NAMES:
         assert f"\n{name}: " in f"\n{out}"
     assert "not run: its score is that of a loop: linn solve" in out
+
+
+# ---------------------------------------------------------------- HumanEval
+
+
+def test_a_function_may_count_on_the_imports_of_its_prompt():
+    """As in the benchmark's own script, which puts prompt and completion together."""
+    benchmark = config.load("humaneval")
+    prompt = 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """Adds."""\n'
+    row = {
+        **benchmark.example,
+        "prompt": prompt,
+        "entry_point": "total",
+        "test": "def check(candidate):\n    assert candidate([1, 2]) == 3\n",
+    }
+    grader = grader_of(benchmark)
+    try:
+        asked = grader.from_row(as_asked(benchmark, row), 0)
+        whole = "def total(xs: List[int]) -> int:\n    return sum(xs)\n"
+        for reply, reward in (
+            (whole, 1),
+            (f"from typing import List\n{whole}", 1),
+            (whole.replace("sum(xs)", "xs"), 0),
+            ("print(1)", 0),
+        ):
+            verdict = grader.verify(asked, Reply(f"```python\n{reply}```"))
+            assert verdict.reward == reward, (reply, verdict)
+    finally:
+        grader.close()

