@@ -4,7 +4,7 @@
     linn eval MODEL --benchmark humaneval,ifbench --cache DIR
     python -m bench.agreement.benchmarks --reference FOLDER DIR/*/*.jsonl
 
-IFBench's script needs spacy, nltk's data and its other packages installed. Programs of HumanEval
+IFBench's script needs nltk's data where a row counts sentences or tags words. Programs of HumanEval
 are run without a sandbox, as its script runs them: give it replies of models that you trust.
 """
 
@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
 import sys
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,7 @@ def human_eval(path: Path, folder: Path) -> Iterator[tuple[dict[str, Any], bool]
 
 def if_bench(path: Path, folder: Path) -> Iterator[tuple[dict[str, Any], bool]]:
     """The package's strict reading of each reply."""
+    _stand_in()
     script: Any = importlib.import_module("ifbench.evaluation_lib")
     lines = (folder / "ifbench/data/IFBench_test.jsonl").read_text().splitlines()
     rows = {row["key"]: row for row in map(json.loads, lines)}
@@ -84,6 +87,16 @@ def if_bench(path: Path, folder: Path) -> Iterator[tuple[dict[str, Any], bool]]:
         )
         found = script.test_instruction_following_strict(example, {row["prompt"]: record["reply"]})
         yield record, found.follow_all_instructions
+
+
+def _stand_in() -> None:
+    """Without a network: the script downloads a spacy model that it never uses, and nltk's data."""
+    nltk: Any = importlib.import_module("nltk")
+    nltk.download = lambda *names, **options: False
+    if importlib.util.find_spec("spacy") is None:
+        package, cli = types.ModuleType("spacy"), types.ModuleType("spacy.cli")
+        cli.download = lambda name: None  # type: ignore[attr-defined]
+        sys.modules |= {"spacy": package, "spacy.cli": cli}
 
 
 if __name__ == "__main__":
