@@ -269,6 +269,14 @@ def test_kept_rollouts_are_not_played_again_and_a_broken_batch_is(tmp_path):
         assert path.read_bytes() == bytes_of_whole
 
 
+def test_two_processes_do_not_play_into_one_file(tmp_path):
+    first = Kept(tmp_path / "kept.jsonl")
+    with pytest.raises(UserError, match="another linn plays into it"):
+        Kept(first.path)
+    del first
+    Kept(tmp_path / "kept.jsonl")
+
+
 def test_what_nobody_judged_is_counted_and_not_kept(tmp_path):
     task = task_of(wrote(tmp_path))
     broken = {"q1"}

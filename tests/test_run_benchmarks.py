@@ -11,7 +11,10 @@ from test_benchmarks import wrote
 
 from linn.errors import UserError
 from linn.evals.benchmarks import kept
+from linn.evals.benchmarks.once import Asked
+from linn.evals.benchmarks.overlap import training_files
 from linn.ledger import Ledger
+from linn.recipe import load as recipes
 
 
 class Stopped(BaseException):
@@ -79,6 +82,22 @@ def test_killed_while_it_measures_it_ends_with_the_same_bytes(tmp_path, monkeypa
     for path in (tmp_path / "whole").rglob("benchmarks/**/*.json*"):
         other = tmp_path / "resumed" / path.relative_to(tmp_path / "whole")
         assert other.read_bytes() == path.read_bytes(), path
+
+
+def test_the_training_files_are_those_of_the_runs_own_record(tmp_path, monkeypatch):
+    train, held = tmp_path / "train.jsonl", tmp_path / "held.jsonl"
+    row = {"question": "What is 1 + 1?", "answer": "2"}
+    for file in (train, held):
+        file.write_text("".join(json.dumps({**row, "uuid": str(i)}) + "\n" for i in range(40)))
+    recipe = fast_runs.tree()
+    recipe["domains"]["math"] = {"rows": str(train), "test": str(held)}
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(recipes.resolved(recipes.parse(recipe, "t")))
+    assert training_files(folder) == [str(train)]
+    monkeypatch.chdir(tmp_path)
+    assert Asked(model="run@sft", uses={}).run == Path("run")
+    assert Asked(model=str(train), uses={}).run is None
 
 
 def test_another_protocol_measures_finished_stages_anew(tmp_path, monkeypatch):

@@ -7,15 +7,17 @@ a resumed measurement samples in the batches of one that was never stopped.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from linn import files
 from linn.domains.base import content_key
+from linn.errors import UserError
 from linn.play.conversation import sampled_tokens, transcript
 from linn.types import Prompt, Rollout
 
@@ -84,8 +86,9 @@ class Kept:
     """The rollouts of one model under one protocol, on disk."""
 
     def __init__(self, path: Path) -> None:
-        """`path` need not exist yet."""
+        """`path` need not exist yet. UserError where another process plays into it."""
         self.path = path
+        self._lock = _locked(path)
         _cut_to_whole(path)
         self._records = _read(path)
 
@@ -98,7 +101,6 @@ class Kept:
         judged = [record for record in records if record.is_judged]
         if not judged:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(files.json_line(asdict(record)) for record in judged)
         with open(self.path, "ab") as file:
             file.write(text.encode())
@@ -112,6 +114,20 @@ class Kept:
         """Begin anew."""
         self.path.unlink(missing_ok=True)
         self._records = {}
+
+
+def _locked(path: Path) -> TextIO:
+    """The lock of a file of rollouts, held while the object lives: it goes with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path.with_name(f".{path.name}.lock"), "w")  # noqa: SIM115 - stays open
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise UserError(
+            f"{path}: another linn plays into it; wait for it, or give --cache another folder"
+        ) from None
+    return file
 
 
 def _read(path: Path) -> dict[tuple[str, str, int], Record]:
