@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from linn import stopping
 from linn.cli.filter import Template, template_choice
 from linn.errors import UserError
 from linn.terminal import echo, echo_json
@@ -174,7 +174,7 @@ def _benchmarks(asked: Asked, against: Path | None, as_json: bool, out: Path | N
             _say(f"{name}: {done} of {total} conversations")
 
     try:
-        measured = asyncio.run(benchmark_once(asked, _say, watch))
+        measured = stopping.run(benchmark_once(asked, _say, watch))
     finally:
         progress.close()
 
@@ -293,7 +293,7 @@ def _domains(
     # A run's checkpoints are of a model that was checked when the run began.
     if not (at or is_kept(start)):
         refuse_unfit(start, None, _say, parsed.template)
-    scores = asyncio.run(
+    scores = stopping.run(
         evaluate_once(start, parsed, checkpoint, judges, folders, splits, say=_say)
     )
     if out is not None:

@@ -76,7 +76,7 @@ class Evaluator:
             self.folder,
             lambda name, done, total: self.progress.note(self.stage, done, total, name),
         )
-        scores = asyncio.run(measurement)
+        scores = stopping.run(measurement)
         self.ledger.upsert(scores)
         for score in scores:
             self.progress.say(
