@@ -104,7 +104,7 @@ def evaluate(
     ] = None,
     template: Template = None,
 ) -> None:
-    """Measure one model on a recipe's domains, on files, or on benchmarks."""
+    """Measure one model. On a recipe's domains, on files, or on benchmarks."""
     chosen = template_choice(template)
     if benchmark is None:
         for option, value in (("--k", k), ("--limit", limit), ("--with", changes_of)):
@@ -139,7 +139,7 @@ def evaluate(
 def benchmarks(
     names: Annotated[list[str] | None, typer.Argument(help="benchmarks; default: all")] = None,
 ) -> None:
-    """List the benchmarks: their protocols, and where their rows are."""
+    """List the benchmarks. Their protocols, and where their rows are."""
     from linn.evals.benchmarks.shown import listing
 
     for line in listing(names or []):
