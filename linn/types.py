@@ -147,6 +147,8 @@ class Turn:
     """Behaviour log-probs of a sampled turn; None for prompt, tool and environment tokens."""
     text: str
     """The decoded turn, for people; never tokenised again."""
+    told: int | None = None
+    """Tokens of a turn that a server sampled, as it counts them: its ids are not known here."""
 
 
 @dataclass(frozen=True)

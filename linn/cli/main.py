@@ -20,7 +20,7 @@ from linn import stopping
 from linn.cli import rows
 from linn.cli.chat import chat
 from linn.cli.check import check
-from linn.cli.filter import Template, template_choice
+from linn.cli.evaluate import benchmarks, evaluate
 from linn.cli.serve import serve
 from linn.errors import LinnError, UserError
 from linn.terminal import echo, echo_json
@@ -28,7 +28,6 @@ from linn.terminal import echo, echo_json
 if TYPE_CHECKING:
     from linn.domains.base import Domain
     from linn.recipe.schema import Recipe
-    from linn.types import Split
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +56,7 @@ def _options(
     _state.update(debug=debug, resumes=ctx.invoked_subcommand in _RESUMES)
 
 
-_RESUMES = ("run", "filter", "compare")
+_RESUMES = ("run", "filter", "compare", "eval")
 """Verbs that go on where they were stopped."""
 
 _state = {"debug": False, "resumes": False}
@@ -219,69 +218,10 @@ app.command("tasks")(rows.tasks)
 app.command("grade")(rows.grade)
 app.command("check")(check)
 app.command("render")(rows.render)
-app.command("serve")(serve)
+app.command("eval")(evaluate)
+app.command("benchmarks")(benchmarks)
 app.command("chat")(chat)
-
-
-@app.command("eval")
-def evaluate(
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="RUN@STAGE[:STEP]", help="a checkpoint of a run, or a folder")
-    ],
-    recipe: Annotated[Path, typer.Option(help="whose domains and evaluate: block are used")] = Path(
-        "recipes/tiny.yaml"
-    ),
-    rows: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[DOMAIN=]FILE",
-            help="measure on this file of rows, whole, and on nothing else; may be repeated",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="also put the rows into this ledger file")
-    ] = None,
-    changes: Changes = None,
-    template: Template = None,
-) -> None:
-    """Measure one checkpoint on a recipe's domains, or on files."""
-    from linn.checkpoints import resolve
-    from linn.evals.once import evaluate_once, on_files
-    from linn.judges.open import judge_folders
-    from linn.ledger import Ledger
-    from linn.pricing.model_check import is_kept, refuse_unfit
-    from linn.recipe import load as recipes
-
-    parsed = recipes.load(recipe, changes or [])
-    if (chosen := template_choice(template)) is not None:
-        parsed = parsed.model_copy(update={"template": chosen})
-
-    splits: tuple[Split, ...] = ("test", "validation")
-    if rows:
-        parsed = on_files(parsed, rows)
-        splits = ("test",)
-
-    # `judge: "@STAGE"` means a stage of the run that the checkpoint is of.
-    run, at, _ = checkpoint.partition("@")
-
-    def of_same_run(stage: str) -> Path:
-        return resolve(f"{run}@{stage}")
-
-    judges = parsed.judges()
-    folders = judge_folders(judges, of_same_run if at else None)
-    start = resolve(checkpoint)
-    # A run's checkpoints are of a model that was checked when the run began.
-    if not (at or is_kept(start)):
-        refuse_unfit(start, None, _say, parsed.template)
-    scores = stopping.run(
-        evaluate_once(start, parsed, checkpoint, judges, folders, splits, say=_say)
-    )
-    if out is not None:
-        Ledger(out).upsert(scores)
-    for score in scores:
-        name = f"{score.domain:<14} {score.split:<10} {score.metric:<9}"
-        interval = f"[{score.low:.1%}, {score.high:.1%}]"
-        echo(f"{name} {score.value:7.1%}  {interval}  n {score.n}")
+app.command("serve")(serve)
 
 
 @app.command()

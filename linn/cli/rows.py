@@ -56,7 +56,7 @@ def grade(
     judge: Judge = None,
     options: GradeOptions = None,
 ) -> None:
-    """Grade replies offline, by the domain's grader or a judge model."""
+    """Grade replies offline, by a domain's grader or a judge."""
     from contextlib import ExitStack
 
     from linn.data.names import located

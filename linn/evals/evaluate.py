@@ -6,7 +6,6 @@ The rewards and the replies behind the scores are kept beside them.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from linn.engine.protocol import Sampler
 from linn.errors import UserError
 from linn.judges.panel import Judges, Siblings
 from linn.ledger import Cell, score, write_rewards
+from linn.ledger.samples import pass_at_k
 from linn.play.failures import check_failures, is_judged
 from linn.play.rollout import Job, play, transcript
 from linn.play.thoughts import warnings
@@ -343,14 +343,6 @@ def prompt_rewards(rollouts: Sequence[Rollout], siblings: int) -> dict[str, floa
             reward = pass_at_k(siblings, solved, siblings)
         rewards[own[0].prompt.id] = reward
     return rewards
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Unbiased estimate of the chance that one of k rollouts is right, from c right ones of n.
-
-    It is 1 - C(n-c, k) / C(n, k).
-    """
-    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def _row(rollout: Rollout) -> dict[str, object]:

@@ -10,51 +10,20 @@ are token ids that grow by appending; a reply is never tokenised again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal
 
 from linn.chat.codec import Codec
-from linn.domains.base import Domain, Env
+from linn.domains.base import Domain
 from linn.engine.protocol import Sampler
-from linn.errors import InfrastructureError, task_group
-from linn.types import (
-    Completion,
-    Message,
-    Prompt,
-    Reply,
-    Rollout,
-    Sampling,
-    Turn,
-    Verdict,
-    seed_of,
-)
-
-_ENV_THREADS = 8
-"""Environment turns that run at once."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One conversation to hold."""
-
-    prompt: Prompt
-    """Where it starts."""
-    sibling: int
-    """Index among the rollouts of the same prompt."""
-    how: Sampling
-    """Sampling of every assistant turn; `stop` is filled in with the end-of-turn token."""
-    seed: int
-    """Seed of the conversation; turns derive theirs from it."""
-    max_turns: int | None = None
-    """Most assistant turns in a multi-turn domain; None: the domain's own limit."""
-    max_sequence: int | None = None
-    """Most tokens of the whole conversation, prompt and environment turns included."""
+from linn.errors import task_group
+from linn.play.conversation import ENV_THREADS, Conversation, threads
+from linn.play.conversation import Job as Job
+from linn.play.conversation import reply_of as reply_of
+from linn.play.conversation import transcript as transcript
+from linn.types import Completion, Message, Rollout, Sampling, Turn, seed_of
 
 
 async def play(
@@ -78,11 +47,11 @@ async def play(
     done = 0
     async with AsyncExitStack() as stack:
         # The threads end after the conversations: leaving the stack goes the other way round.
-        env_threads = await stack.enter_async_context(_threads(_ENV_THREADS))
+        env_threads = await stack.enter_async_context(threads(ENV_THREADS))
         grader_threads = {}
         for name in {job.prompt.domain for job in jobs}:
             count = domains[name].workers
-            grader_threads[name] = await stack.enter_async_context(_threads(count))
+            grader_threads[name] = await stack.enter_async_context(threads(count))
         group = await stack.enter_async_context(task_group())
         gate = _Gate(sampler, group, live=len(jobs))
 
@@ -90,9 +59,9 @@ async def play(
             nonlocal done
             name = job.prompt.domain
             try:
-                conversation = _Conversation(index, job, domains[name], codec)
-                await conversation.hold(gate, env_threads)
-                rollout = await conversation.graded(gate, grader_threads[name])
+                conversation = _Conversation(index, job, domains[name], codec, gate)
+                await conversation.hold(env_threads)
+                rollout = await conversation.graded(grader_threads[name])
             except BaseException:
                 # The group cancels the others a moment later; no batch may run until then.
                 gate.closed = True
@@ -103,16 +72,6 @@ async def play(
 
         tasks = [group.create_task(hold(index, job)) for index, job in enumerate(jobs)]
     return [task.result() for task in tasks]
-
-
-@asynccontextmanager
-async def _threads(count: int) -> AsyncIterator[ThreadPoolExecutor]:
-    """Worker threads; at the end, those still at work are waited for outside the event loop."""
-    executor = ThreadPoolExecutor(count)
-    try:
-        yield executor
-    finally:
-        await asyncio.to_thread(executor.shutdown)
 
 
 # ---------------------------------------------------------------- the sampler's gate
@@ -188,102 +147,39 @@ class _Gate:
 # ---------------------------------------------------------------- one conversation
 
 
-class _Conversation:
-    """One conversation while it is held: its tokens, its messages, and how it stands."""
+class _Conversation(Conversation):
+    """A conversation as token ids that grow by appending."""
 
-    def __init__(self, index: int, job: Job, domain: Domain, codec: Codec) -> None:
+    def __init__(
+        self,
+        index: int,
+        job: Job,
+        domain: Domain,
+        codec: Codec,
+        gate: _Gate,
+    ) -> None:
+        super().__init__(job, domain)
         self.index = index
         """Place among the conversations held together: the sampler's order."""
-        self.job = job
-        self.prompt = job.prompt
-        self.domain = domain
         self.codec = codec
+        self.gate = gate
         self.how = replace(job.how, stop=codec.stops, more=domain.max_turns > 1)
         """Sampling of every assistant turn."""
-
-        # A single-turn domain stays one; of others a stage may shorten or lengthen the talk.
-        self.max_turns = domain.max_turns
-        if domain.max_turns > 1 and job.max_turns:
-            self.max_turns = job.max_turns
-
         self.ids = codec.prompt_ids(job.prompt)
         """All tokens so far; they only grow."""
-        self.turns: list[Turn] = []
-        """The same tokens by their origin."""
-        self.messages: list[Message] = []
-        """Every turn after the prompt, parsed."""
-        self.status: Literal["ok", "truncated", "failed"] = "ok"
-        """See `Rollout`."""
-        self.error = ""
-        """Why it is not `ok`."""
-        self.step: Future[tuple[Any, str]] | None = None
-        """The environment's last step, in its thread."""
-        self.unclosed = False
-        """See `Rollout`."""
-        self.rewritten = False
-        """See `Rollout`."""
-
         self._add_turn(self.ids)
 
-    async def hold(self, gate: _Gate, env_threads: ThreadPoolExecutor) -> None:
-        """Alternate assistant and environment turns until the conversation is over."""
-        env = None
-        if self.domain.max_turns > 1:
-            env = self.domain.env(self.prompt)
-        try:
-            for number in range(self.max_turns):
-                await self._sample_turn(number, gate)
-                if env is None or self.status != "ok":
-                    break
-                answers = await self._step(env, env_threads)
-                if answers is None:
-                    break
-                # After the last turn nobody reads the environment's answers as tokens.
-                if number + 1 < self.max_turns:
-                    self._append_env_turn(answers)
-                if self.status != "ok":
-                    break
-        except BaseException:
-            if env is not None:
-                self._close_after_step(env)
-            raise
-        if env is not None:
-            self._close(env)
-
-    def _close(self, env: Env) -> None:
-        """Free the environment; one that cannot be freed fails its own conversation alone."""
-        _, cause = _result_or_cause(env.close)
-        if cause:
-            self._fail(f"environment: close: {cause}")
-
-    def _close_after_step(self, env: Env) -> None:
-        """Free the environment of a conversation that is given up.
-
-        Its last step may still be at work in its thread, which nobody can stop: then that thread
-        closes it, as soon as the step is over.
-        """
-
-        def close(step: object = None) -> None:
-            # Whatever closing says now, the first error says more.
-            with contextlib.suppress(Exception):
-                env.close()
-
-        if self.step is None or self.step.done():
-            close()
-        else:
-            self.step.add_done_callback(close)
-
-    async def _sample_turn(self, number: int, gate: _Gate) -> None:
+    async def sample_turn(self, number: int) -> None:
         """One assistant turn, as long as its own limit and that of the conversation allow."""
         limit = self.how.max_tokens
         room = limit
         if self.job.max_sequence is not None:
             room = min(limit, self.job.max_sequence - len(self.ids))
         if room < 1:
-            self._truncate_at_sequence()
+            self.truncate_at_sequence()
             return
 
-        completion = await gate.generate(
+        completion = await self.gate.generate(
             key=(self.index, number),
             ids=self.ids,
             how=replace(self.how, max_tokens=room),
@@ -301,130 +197,42 @@ class _Conversation:
 
         # Which of the two limits a turn ran into shows in the room that it had.
         if completion.finish == "length" and room < limit:
-            self._truncate_at_sequence()
+            self.truncate_at_sequence()
         elif completion.finish == "length":
-            self._truncate(f"turn {number + 1} reached {limit} tokens")
+            self.truncate(f"turn {number + 1} reached {limit} tokens")
 
-    async def _step(self, env: Env, env_threads: ThreadPoolExecutor) -> list[Message] | None:
-        """The environment's answers to the last turn; None if the conversation is over."""
-        last = self.messages[-1]
-        self.step = env_threads.submit(_result_or_cause, env.step, last)
-        answers, cause = await asyncio.wrap_future(self.step)
-        if cause:  # a bad reply is data: what it broke is named
-            self._fail(f"environment: {cause}")
-            return None
-        if answers is None:
-            return None
-
-        # A tool's output must not open a turn: marks of the template are broken up.
+    def quoted(self, answers: Sequence[Message]) -> list[Message]:
+        """A tool's output must not open a turn: marks of the template are broken up."""
+        template = self.codec.template
         quoted = []
         for message in answers:
-            content = self.codec.template.quoted(message.content)
+            content = template.quoted(message.content)
             quoted.append(replace(message, content=content))
         messages = (*self.prompt.messages, *self.messages)
-        self.rewritten |= self.codec.template.rewrites(
+        self.rewritten |= template.rewrites(
             messages, quoted, self.prompt.tools, self.prompt.thinking
         )
-        self.messages += quoted
         return quoted
 
-    def _append_env_turn(self, answers: Sequence[Message]) -> None:
+    def append(self, answers: Sequence[Message]) -> None:
         """The answers as tokens, with the opening of the next assistant turn."""
         sampled = self.messages[: len(self.messages) - len(answers)]
         ids = self.codec.continuation_ids(self.prompt, sampled, answers)
         limit = self.job.max_sequence
         if limit is not None and len(self.ids) + len(ids) >= limit:  # no room for a reply
-            self._truncate_at_sequence()
+            self.truncate_at_sequence()
             return
         self.ids = [*self.ids, *ids]
         self._add_turn(ids)
 
-    def _add_turn(self, ids: Sequence[int], logprobs: tuple[float, ...] | None = None) -> str:
-        """Record tokens of one origin; gives their text."""
-        text = self.codec.decode(ids)
-        self.turns.append(Turn(tuple(ids), logprobs, text))
-        return text
+    def _add_turn(self, ids: Sequence[int], logprobs: tuple[float, ...] | None = None) -> None:
+        """Record tokens of one origin."""
+        self.turns.append(Turn(tuple(ids), logprobs, self.codec.decode(ids)))
 
-    async def graded(self, gate: _Gate, grader_threads: ThreadPoolExecutor) -> Rollout:
-        """The rollout with its verdict; a failed conversation is not graded."""
-        reply = reply_of(self.messages, finished=self.status != "truncated")
-        grading = None
-        if self.status != "failed":
-            loop = asyncio.get_running_loop()
-            queued = time.monotonic()
-            grading = loop.run_in_executor(
-                grader_threads, _verify, self.domain, self.prompt, reply, queued
-            )
+    async def graded(self, grader_threads: ThreadPoolExecutor) -> Rollout:
+        """The rollout with its verdict."""
+        grading = self.begin_grading(grader_threads)
         # Only now: the grader is at work before the sampler may block the loop, and the sampler
         # does not wait for a verdict.
-        await gate.leave()
-
-        verdict = None
-        if grading is not None:
-            verdict, cause = await grading
-            if not cause and not math.isfinite(verdict.reward):
-                cause = f"reward is {verdict.reward}"
-            if cause:
-                self._fail(f"grader: {cause}")
-        if verdict is None or self.status == "failed":
-            verdict = Verdict(0.0, self.error)
-        return Rollout(
-            prompt=self.prompt,
-            sibling=self.job.sibling,
-            turns=tuple(self.turns),
-            reply=reply,
-            verdict=verdict,
-            status=self.status,
-            error=self.error,
-            unclosed=self.unclosed,
-            rewritten=self.rewritten,
-        )
-
-    def _truncate_at_sequence(self) -> None:
-        self._truncate(f"the conversation reached {self.job.max_sequence} tokens")
-
-    def _truncate(self, error: str) -> None:
-        self.status, self.error = "truncated", error
-
-    def _fail(self, error: str) -> None:
-        self.status, self.error = "failed", error
-
-
-def _verify(domain: Domain, prompt: Prompt, reply: Reply, queued: float) -> tuple[Any, str]:
-    """(verdict, "") or (None, cause); the time it took and waited goes to `domain.grading`."""
-    began = time.monotonic()
-    try:
-        return _result_or_cause(domain.verify, prompt, reply)
-    finally:
-        seconds = time.monotonic() - began
-        domain.grading.add(verified=1.0, waited=began - queued, seconds=seconds)
-
-
-def _result_or_cause(call: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
-    """(result, "") or (None, the exception in words).
-
-    A future cannot carry every exception: StopIteration would hang it.
-    """
-    try:
-        return call(*arguments), ""
-    except InfrastructureError:
-        raise
-    except Exception as bug:
-        return None, f"{type(bug).__name__}: {bug}"
-
-
-# ---------------------------------------------------------------- results
-
-
-def reply_of(messages: Sequence[Message], finished: bool = True) -> Reply:
-    """What the grader sees of the turns after a prompt."""
-    text = ""
-    if messages and messages[-1].role == "assistant":
-        text = messages[-1].content
-    thoughts = [m.reasoning for m in messages if m.role == "assistant" and m.reasoning]
-    return Reply(text, "\n".join(thoughts), tuple(messages), finished)
-
-
-def transcript(rollout: Rollout) -> str:
-    """The whole conversation as the model read and wrote it."""
-    return "".join(turn.text for turn in rollout.turns)
+        await self.gate.leave()
+        return await self.rollout(grading)

@@ -16,6 +16,7 @@ from linn.data.rows import Lines
 from linn.domains.base import Domain
 from linn.domains.load import load, outline
 from linn.errors import UserError
+from linn.evals.benchmarks.in_run import opened
 from linn.judges.open import check_judge
 from linn.pricing.shape import Shape, read_shape, shape_of
 from linn.recipe.base import short
@@ -43,6 +44,9 @@ def check_inputs(recipe: Recipe, folder: Path, dry: bool = False) -> dict[str, D
         domain.close()
         if config.judge is not None:
             check_judge(config.judge)
+
+    for benchmark in opened(recipe.evaluate.benchmarks):
+        benchmark.domain.close()
 
     for stage in recipe.stages:
         files = stage.files if isinstance(stage, SftConfig) else ()

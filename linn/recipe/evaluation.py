@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from linn.errors import nearest
 from linn.recipe.base import Config, NumberOrNumbers, short
+from linn.recipe.benchmarks import BenchmarkUse, uses_of
 
 
 class EvaluateConfig(Config):
@@ -46,6 +48,14 @@ class EvaluateConfig(Config):
         0, ge=0, description="also measure pass@k over k rollouts of each validation prompt; 0: no"
     )
     start: bool = Field(False, description="measure the start checkpoint too, as stage `base`")
+    benchmarks: dict[str, BenchmarkUse] = Field(
+        default_factory=dict,
+        description="benchmarks measured after every stage, by name or ./FILE.yaml, with what is "
+        "changed of each protocol; `[aime25, ifbench]` changes nothing (docs/evaluation.md)",
+    )
+    at_once: int = Field(
+        32, ge=1, description="conversations of a benchmark that are held, and kept, together"
+    )
 
     @field_validator("temperature", "top_p")
     @classmethod
@@ -60,6 +70,11 @@ class EvaluateConfig(Config):
         if isinstance(given, dict):
             return {short(name): value for name, value in given.items()}
         return given
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _expand_names(cls, given: Any) -> Any:
+        return uses_of(given)
 
     def check_domains(self, names: Sequence[str]) -> None:
         """ValueError where a key speaks of a domain that the recipe does not have."""

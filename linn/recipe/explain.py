@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 
 from linn.recipe.base import alternatives, block_in
+from linn.recipe.benchmarks import BenchmarkUse
 from linn.recipe.evaluation import EvaluateConfig
 from linn.recipe.schema import (
     DomainConfig,
@@ -25,6 +26,7 @@ BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("domains.NAME.", DomainConfig),
     ("domains.NAME.judge.", JudgeConfig),
     ("evaluate.", EvaluateConfig),
+    ("evaluate.benchmarks.NAME.", BenchmarkUse),
     ("scale.", ScaleConfig),
     ("sft.", SftConfig),
     ("rl.", RlConfig),

@@ -26,6 +26,8 @@ def located(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         tree["model"] = _beside(tree["model"], folder)
     if isinstance(tree.get("domains"), dict):
         tree["domains"] = _domains(tree["domains"], folder)
+    if isinstance(tree.get("evaluate"), dict):
+        tree["evaluate"] = _evaluate(tree["evaluate"], folder)
     if isinstance(tree.get("stages"), list):
         tree["stages"] = [_stage(stage, folder) for stage in tree["stages"]]
     return tree
@@ -37,6 +39,29 @@ def _domains(domains: dict[Any, Any], folder: Path) -> dict[Any, Any]:
         is_file = isinstance(name, str) and name.endswith(".py")
         found[_beside(name, folder) if is_file else name] = _domain(block, folder)
     return found
+
+
+def _evaluate(block: dict[Any, Any], folder: Path) -> dict[Any, Any]:
+    """The block, with its benchmarks' own files and rows where they stand."""
+    uses = block.get("benchmarks")
+    if isinstance(uses, list):
+        return {**block, "benchmarks": [_protocol(name, folder) for name in uses]}
+    if not isinstance(uses, dict):
+        return block
+    found = {}
+    for name, use in uses.items():
+        if isinstance(use, dict):
+            use = {
+                **use,
+                **{key: _beside(use[key], folder) for key in ("rows", "judge") if key in use},
+            }
+        found[_protocol(name, folder)] = use
+    return {**block, "benchmarks": found}
+
+
+def _protocol(name: Any, folder: Path) -> Any:
+    is_file = isinstance(name, str) and name.endswith((".yaml", ".yml"))
+    return _beside(name, folder) if is_file else name
 
 
 def _domain(block: Any, folder: Path) -> Any:

@@ -14,7 +14,7 @@ from linn.report.curves import Panel, curves
 from linn.report.files import RunFiles, StageFiles, read_run, text
 from linn.report.numbers import count_of, format_percent, format_range, format_score, format_tick
 from linn.report.summary import greedy_moves, summary
-from linn.report.tables import Cell, recovery, table
+from linn.report.tables import Cell, Table, benchmarks, recovery, table
 from linn.report.transcripts import EACH, Sort, clean, label, transcripts
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def render(run: RunFiles) -> str:
         tables=[
             ("Sampled", "Mean reward, each domain sampled as it is trained.", cascade),
             ("Greedy", "At temperature 0.", greedy),
+            *_benchmarks(run),
         ],
         recoveries=recoveries,
         comparison=comparison(run.compare),
@@ -83,6 +84,18 @@ def render(run: RunFiles) -> str:
         counts=counts,
         count_of=count_of,
     )
+
+
+def _benchmarks(run: RunFiles) -> list[tuple[str, str, Table]]:
+    """A table for each number of samples a prompt."""
+    found = []
+    for metric, meaning in benchmarks(run.scores):
+        own = table(run.scores, run.parents, "test", metric, run.taught, run.rewards)
+        note = (
+            f"{metric}: mean reward over the samples of each prompt, by each benchmark's protocol."
+        )
+        found.append((meaning.capitalize(), note, own))
+    return found
 
 
 def _template() -> Template:

@@ -152,6 +152,12 @@ def table(
     return Table(domains, tuple((stage, cells) for stage, cells in lines if any(cells)))
 
 
+def benchmarks(rows: Sequence[Score]) -> list[tuple[str, str]]:
+    """(metric, its meaning) of every table of benchmarks: avg@k, a table for each k."""
+    metrics = dict.fromkeys(row.metric for row in rows if row.metric.startswith("avg@"))
+    return [(metric, f"benchmarks, {metric}") for metric in metrics]
+
+
 @dataclass(frozen=True)
 class Recovery:
     """What a distillation gave back."""

@@ -12,7 +12,17 @@ from linn import terminal
 from linn.ledger import GapShare, Interval, RewardsOf, Taught, loss_line
 from linn.report.files import RunFiles, StageFiles, read_run
 from linn.report.numbers import count_of, format_range
-from linn.report.tables import BEST, GAIN, LOSS, TEACHER, Cell, Table, recovery, table
+from linn.report.tables import (
+    BEST,
+    GAIN,
+    LOSS,
+    TEACHER,
+    Cell,
+    Table,
+    benchmarks,
+    recovery,
+    table,
+)
 
 
 def print_tables(folder: Path) -> None:
@@ -26,7 +36,7 @@ def print_tables(folder: Path) -> None:
         console.print(f"⚠ {trouble}", markup=False, highlight=False, soft_wrap=True)
     rewards = run.rewards
     cascades = []
-    for metric, meaning in (("accuracy", "sampled"), ("greedy", "greedy")):
+    for metric, meaning in (("accuracy", "sampled"), ("greedy", "greedy"), *benchmarks(run.scores)):
         cascade = table(
             run.scores, run.parents, metric=metric, teachers=run.taught, rewards=rewards
         )

@@ -80,6 +80,9 @@ def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
             value = getattr(config, split)
             if isinstance(value, str):
                 yield f"domains.{domain}.{split}", value
+    for benchmark, use in recipe.evaluate.benchmarks.items():
+        if use.rows is not None:
+            yield f"evaluate.benchmarks.{Path(benchmark).stem}.rows", use.rows
     for stage in recipe.stages:
         if isinstance(stage, SftConfig):
             for name in stage.files:

@@ -314,7 +314,7 @@ class RunFolder:
             promise = f"changed from step {step + 1}"
             plan.changes.append(Change(stage, step, key, old[key], self._marks[key], promise))
         # Scores of other rows would stand beside those to come.
-        if any(key.startswith("domains.") for key in keys):
+        if any(key.startswith(("domains.", "evaluate.")) for key in keys):
             for name in self.names:
                 if name in done and name not in plan.remeasured and self._is_measured(name):
                     plan.remeasured.append(name)

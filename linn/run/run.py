@@ -15,6 +15,7 @@ from linn.domains.load import load_all
 from linn.engine.open import open_engine
 from linn.engine.protocol import Engine
 from linn.errors import InfrastructureError, UserError, nearest
+from linn.evals.benchmarks.in_run import Benchmarks
 from linn.evals.evaluate import Evaluation
 from linn.judges.open import judge_folders, judges_of
 from linn.judges.panel import Judges
@@ -40,6 +41,7 @@ class _Tools:
     engine: Engine
     domains: dict[str, Domain]
     evaluation: Evaluation
+    benchmarks: Benchmarks
 
 
 def check_stages(recipe: Recipe, until: str | None, redo: str | None) -> None:
@@ -91,6 +93,7 @@ class Run:
         tools, self._tools = self._tools, None
         if tools is not None:
             tools.engine.close()
+            tools.benchmarks.close()
             for domain in tools.domains.values():
                 domain.close()
         self.progress.close()
@@ -115,7 +118,7 @@ class Run:
             # The engine holds the stage's final policy now, trained or loaded.
             if config.evaluate:
                 evaluator = self._evaluator_after(config.name, stage.codec, tools)
-                evaluator.evaluate_whole(config.steps, stage.folder / "evals")
+                evaluator.evaluate_whole(config.steps, stage.folder / "evals", stage.checkpoint)
                 self._show_regressions(config.name)
             self.folder.mark_done(config.name)
 
@@ -175,7 +178,8 @@ class Run:
                 say=self.progress.say,
                 as_trained=self.recipe.evaluation_sampling(),
             )
-            self._tools = _Tools(engine, domains, evaluation)
+            benchmarks = Benchmarks(self.recipe)
+            self._tools = _Tools(engine, domains, evaluation, benchmarks)
             prepare_start(self.recipe, self.folder.path, domains)
             codec = self._codec("base")
             self.progress.say(codec.described())
@@ -294,7 +298,7 @@ class Run:
         start = self.folder.checkpoint("base")
         tools.engine.load(start, Optim())
         evaluator = self._evaluator_after("base", self._codec("base"), tools)
-        evaluator.evaluate_whole(0, self.folder.stage_folder("base") / "evals")
+        evaluator.evaluate_whole(0, self.folder.stage_folder("base") / "evals", start)
         self.folder.mark_done("base")
 
     def _evaluator_after(self, stage: str, codec: Codec, tools: _Tools) -> Evaluator:
@@ -320,6 +324,7 @@ class Run:
             seed=self.recipe.seed,
             ledger=self.folder.ledger,
             progress=self.progress,
+            benchmarks=tools.benchmarks,
         )
 
     def _judges(self, stage: str, tools: _Tools) -> Judges:

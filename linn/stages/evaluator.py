@@ -9,6 +9,7 @@ from pathlib import Path
 from linn import stopping
 from linn.chat.codec import Codec
 from linn.engine.protocol import Engine
+from linn.evals.benchmarks.in_run import Benchmarks
 from linn.evals.evaluate import Evaluation, Probe
 from linn.judges.panel import Judges
 from linn.ledger import Ledger
@@ -42,6 +43,8 @@ class Evaluator:
     """Takes the scores."""
     progress: Progress
     """Where a person watches."""
+    benchmarks: Benchmarks | None = None
+    """What is measured after the stage beside its domains."""
 
     def evaluate_curve(self, step: int) -> None:
         """The few probes of a curve, at a step within the stage."""
@@ -55,9 +58,31 @@ class Evaluator:
         """Drop the scores of later steps of the stage, which are about to be made again."""
         self.ledger.drop_after(self.stage, step)
 
-    def evaluate_whole(self, step: int, folder: Path) -> None:
-        """Every probe, after the stage; the graded replies are kept in `folder`."""
+    def evaluate_whole(self, step: int, folder: Path, checkpoint: Path) -> None:
+        """Every probe and benchmark, after the stage; the graded replies are kept in `folder`.
+
+        `checkpoint`: the weights that the engine holds, by which benchmarks keep rollouts.
+        """
         self._evaluate(step, self.evaluation.whole, folder)
+        if self.benchmarks is None:
+            return
+        self.benchmarks.say = self.progress.say
+        measurement = self.benchmarks.measure(
+            self.stage,
+            step,
+            self.engine,
+            self.codec,
+            checkpoint,
+            self.folder,
+            lambda name, done, total: self.progress.note(self.stage, done, total, name),
+        )
+        scores = stopping.run(measurement)
+        self.ledger.upsert(scores)
+        for score in scores:
+            self.progress.say(
+                f"{self.stage}:{step} {score.domain} {score.metric} {score.value:.1%} "
+                f"[{score.low:.1%}, {score.high:.1%}], n {score.n}"
+            )
 
     def _evaluate(self, step: int, probes: Sequence[Probe], folder: Path | None) -> None:
         if not self.domains:

@@ -139,6 +139,9 @@ class Code(Domain):
             name = meta["language"]
             self.sandbox.compiler.need(f"{where}: verifier_metadata.language is {name!r}")
 
+        # A chat model writes the function and takes the prompt's imports for granted.
+        if isinstance(tests, CheckTest) and _is_human_eval(row):
+            tests = replace(tests, before=row["prompt"])
         hidden = replace(tests, budget=budget, language=language)
         prompt = request.prompt(self.name, "", hidden)
         return replace(prompt, id=f"{content_key(prompt)}.{index}")
@@ -214,6 +217,8 @@ class Code(Domain):
         )
 
     def _checked(self, program: str, tests: CheckTest, limits: Limits) -> Verdict:
+        if tests.before:
+            program = f"{tests.before}\n\n{program}"
         outcome = self.sandbox.check(program, tests.text, tests.entry_point, limits)
         if outcome.status == "ok":
             return Verdict(1.0, "the check passed")
@@ -281,10 +286,16 @@ def _tests(prompt: Prompt) -> Tests:
 
 def _request_of(row: Mapping[str, Any], index: int) -> Request:
     """What a row shows the model; of HumanEval's function, linn asks for the whole."""
-    prompt = row.get("prompt")
-    if "entry_point" not in row or "responses_create_params" in row or not isinstance(prompt, str):
+    if not _is_human_eval(row):
         return request_of(row, index)
-    return request_of({**row, "messages": f"{_COMPLETE}```python\n{prompt.rstrip()}\n```"}, index)
+    prompt = row["prompt"].rstrip()
+    return request_of({**row, "messages": f"{_COMPLETE}```python\n{prompt}\n```"}, index)
+
+
+def _is_human_eval(row: Mapping[str, Any]) -> bool:
+    """Whether a row is in HumanEval's own layout, its prompt the beginning of a program."""
+    is_text = isinstance(row.get("prompt"), str)
+    return "entry_point" in row and "responses_create_params" not in row and is_text
 
 
 def _solution(prompt: Prompt) -> Solution | None:

@@ -83,6 +83,9 @@ class CheckTest:
     """The Python text."""
     entry_point: str
     """The name of the function that it is called with."""
+    before: str = ""
+    """What stands before a reply's program: the imports and the beginning that HumanEval's prompt
+    gives, and that its own script puts there too."""
     budget: Budget | None = None
     """None: under the sandbox's own limits."""
     language: Language | None = None

@@ -1,0 +1,1 @@
+"""Benchmarks: protocols with published scores, one YAML file each, and what runs them."""
