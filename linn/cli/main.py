@@ -20,6 +20,7 @@ from linn import stopping
 from linn.cli import rows
 from linn.cli.check import check
 from linn.cli.filter import Template, template_choice
+from linn.cli.solve import solve
 from linn.errors import LinnError, UserError
 from linn.terminal import echo, echo_json
 
@@ -55,7 +56,7 @@ def _options(
     _state.update(debug=debug, resumes=ctx.invoked_subcommand in _RESUMES)
 
 
-_RESUMES = ("run", "filter", "compare")
+_RESUMES = ("run", "filter", "compare", "solve")
 """Verbs that go on where they were stopped."""
 
 _state = {"debug": False, "resumes": False}
@@ -217,6 +218,7 @@ app.command("tasks")(rows.tasks)
 app.command("grade")(rows.grade)
 app.command("check")(check)
 app.command("render")(rows.render)
+app.command("solve")(solve)
 
 
 @app.command("eval")

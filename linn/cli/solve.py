@@ -1,0 +1,135 @@
+"""The verb `linn solve`: tasks by a strategy of test-time compute, under a budget of tokens.
+
+Heavy imports happen inside the verb, so that help starts in a blink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from linn.cli.filter import Template, template_choice
+from linn.terminal import echo
+
+if TYPE_CHECKING:
+    from linn.solve.curve import Point
+    from linn.solve.run import Solved
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="RUN@STAGE[:STEP], a folder, or http(s)://…/v1#MODEL"),
+]
+Tasks = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TASKS",
+        help="a file of rows ([DOMAIN=]FILE), a domain, or folders of contest problems",
+    ),
+]
+Strategy = Annotated[
+    str, typer.Option(help="vote, best, genselect, tir, proof (rows); ioi, icpc (problems)")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="a rule of the strategy (docs/solve.md); may be repeated"
+    ),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="an option of the domain; may be repeated"),
+]
+Judge = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="who rates and verifies; default: the model itself"),
+]
+
+
+def solve(
+    model: Model,
+    tasks: Tasks,
+    strategy: Strategy,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="sampled tokens per task; default: no limit")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="results, record and curve; default solves/STRATEGY")
+    ] = None,
+    changes: Changes = None,
+    options: Options = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="tasks at most")] = None,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="requests of a task's wave: by so many may it overspend")
+    ] = 64,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="sampled tokens a turn at most (paper: 131,072)")
+    ] = 131_072,
+    temperature: Annotated[float, typer.Option(min=0, help="sampling temperature")] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="nucleus mass")] = 0.95,
+    seed: Annotated[int, typer.Option(help="seed of all draws")] = 0,
+    judge: Judge = None,
+    processes: Annotated[int, typer.Option(min=1, help="worker processes, for a checkpoint")] = 2,
+    concurrency: Annotated[int, typer.Option(min=1, help="requests at once, at an endpoint")] = 64,
+    key_env: Annotated[
+        str | None, typer.Option(help="environment variable with the endpoint's key")
+    ] = None,
+    template: Template = None,
+) -> None:
+    """Spend test-time compute: many rollouts on each task. Run again, it goes on."""
+    import asyncio
+
+    from linn.progress import Progress
+    from linn.recipe.load import domain_config
+    from linn.solve.order import Order, fulfil
+    from linn.solve.players import Models, check_model
+    from linn.solve.rules import rules_from
+    from linn.solve.run import Spending
+    from linn.solve.strategies import STRATEGIES, check_strategy
+    from linn.types import Sampling
+
+    check_strategy(strategy)
+    rules = rules_from(STRATEGIES[strategy][1], changes or [], strategy)
+    for name in (model, judge):
+        if name is not None:
+            check_model(name)
+
+    how = Sampling(max_tokens, temperature, top_p)
+    order = Order(
+        models=Models(model, judge, template_choice(template), processes, concurrency, key_env),
+        tasks=tasks,
+        strategy=strategy,
+        rules=rules,
+        spending=Spending(budget, {"model": how, "judge": how}, seed, at_once),
+        options=domain_config("tasks", None, options or []).options,
+        limit=limit,
+    )
+    show, done = Progress(), 0
+
+    def on_done(solved: Solved, total: int) -> None:
+        nonlocal done
+        done += 1
+        show.step("solve", done, total, {"reward": solved.share})
+
+    folder = out or Path("solves") / strategy
+    try:
+        solved, points = asyncio.run(fulfil(order, folder, on_done))
+    finally:
+        show.close()
+    _print(solved, points, folder)
+
+
+def _print(solved: Sequence[Solved], points: Sequence[Point], folder: Path) -> None:
+    """The score with its interval, what it took, and where everything is."""
+    tokens = sum(one.budget.spent for one in solved)
+    calls = sum(one.budget.calls for one in solved)
+    ended = sum(one.budget.is_spent for one in solved)
+    for point in points[:: max(1, len(points) // 8)]:
+        interval = f"[{point.low:.1%}, {point.high:.1%}]"
+        echo(f"{point.tokens:>10,} tokens a task  {point.score:7.1%}  {interval}")
+    last = points[-1]
+    echo(f"score {last.score:.1%}  [{last.low:.1%}, {last.high:.1%}]  n {last.n}")
+    echo(f"{tokens:,} tokens sampled in {calls:,} rollouts; the budget ended {ended} of {last.n}")
+    echo(f"results: {folder}")

@@ -1,0 +1,107 @@
+"""What a command orders: models, tasks, strategy and budget; and its execution in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from linn.domains.base import Domain
+from linn.solve.curve import Point
+from linn.solve.players import Models, table_for
+from linn.solve.record import Record
+from linn.solve.run import Solved, Spending, Task, solve_tasks, write_results
+from linn.solve.strategies import STRATEGIES
+from linn.solve.tasks import domain_of, prompts_of, row_tasks
+from linn.solve.ungraded import Ungraded
+
+
+@dataclass(frozen=True)
+class Order:
+    """One command."""
+
+    models: Models
+    """Who answers."""
+    tasks: Sequence[str]
+    """What is solved, as the command line names it."""
+    strategy: str
+    """Which strategy."""
+    rules: Any
+    """Its rules."""
+    spending: Spending
+    """What each task may spend."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the domain."""
+    limit: int | None = None
+    """Tasks at most."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the results: a record made under other settings is refused."""
+        rules = {f"set {key}": value for key, value in asdict(self.rules).items()}
+        sampled = {key: value for key, value in asdict(self.spending.how["model"]).items()}
+        return {
+            "model": self.models.model,
+            "judge": self.models.judge,
+            "template": self.models.template,
+            "tasks": list(self.tasks),
+            "strategy": self.strategy,
+            **rules,
+            "budget": self.spending.budget,
+            "at_once": self.spending.at_once,
+            "sampling": sampled,
+            "seed": self.spending.seed,
+            "options": dict(self.options),
+            "limit": self.limit,
+        }
+
+
+async def fulfil(
+    order: Order,
+    out: Path,
+    on_done: Callable[[Solved, int], None] = lambda solved, total: None,
+) -> tuple[list[Solved], list[Point]]:
+    """Solve everything; results, record and curve go to `out`.
+
+    Given again after a kill, it goes on and ends with the same results. `on_done` hears of every
+    task that is over, and how many there are.
+    """
+    with ExitStack() as stack:
+        tasks, domains = _prepared(order, stack)
+        out.mkdir(parents=True, exist_ok=True)
+        record = Record(out / "record.jsonl", order.settings())
+        async with table_for(order.models, domains, record) as table:
+            solved = await solve_tasks(
+                tasks,
+                table,
+                order.spending,
+                lambda one: on_done(one, len(tasks)),
+                together=not order.models.is_served,
+            )
+    return solved, write_results(out, solved)
+
+
+def _prepared(order: Order, stack: ExitStack) -> tuple[list[Task], dict[str, Domain]]:
+    """The tasks, and the domains that grade their rollouts; all closed by `stack`."""
+    _, _, solve = STRATEGIES[order.strategy]
+    domains: dict[str, Domain] = {Ungraded.name: Ungraded()}
+    tasks: list[Task] = []
+    for name in order.tasks:
+        domain = domain_of(name, order.options)
+        stack.callback(domain.close)
+        domains[domain.name] = domain
+        tasks += row_tasks(prompts_of(domain, order.limit), solve, order.rules)
+    return _named_apart(tasks), domains
+
+
+def _named_apart(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks with names of their own, where two files share one."""
+    from dataclasses import replace
+
+    seen: dict[str, int] = {}
+    apart = []
+    for task in tasks:
+        count = seen[task.name] = seen.get(task.name, 0) + 1
+        apart.append(task if count == 1 else replace(task, name=f"{task.name}.{count}"))
+    return apart

@@ -1,0 +1,120 @@
+"""Players: a checkpoint over an engine's sampler, or a model behind an endpoint."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from linn.chat.codec import Codec
+from linn.chat.template import TemplateName
+from linn.checkpoints import resolve
+from linn.domains.base import Domain
+from linn.engine.open import open_engine
+from linn.engine.protocol import Engine, Sampler
+from linn.errors import UserError
+from linn.play.rollout import play
+from linn.recipe.schema import ScaleConfig, endpoint_of
+from linn.solve.account import JUDGE, MODEL, Apart, Player, Table, Together
+from linn.solve.record import Record
+from linn.types import Optim
+
+
+@dataclass(frozen=True)
+class Models:
+    """Who answers, by the names of the command line."""
+
+    model: str
+    """RUN@STAGE[:STEP], a folder, or http(s)://HOST:PORT/v1#MODEL."""
+    judge: str | None = None
+    """The same, for the judge; None: the model itself."""
+    template: TemplateName | None = None
+    """Chat template of the model's checkpoint."""
+    processes: int = 2
+    """Worker processes, for a checkpoint."""
+    concurrency: int = 64
+    """Requests under way at once, at an endpoint."""
+    key_env: str | None = None
+    """Environment variable that holds the endpoints' key."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether all of them are endpoints, whose requests need no common batch."""
+        names = [self.model, self.judge or self.model]
+        return all(endpoint_of(name) is not None for name in names)
+
+
+@asynccontextmanager
+async def table_for(
+    models: Models, domains: Mapping[str, Domain], record: Record
+) -> AsyncIterator[Table]:
+    """The table at which tasks meet these models; what was opened is closed at the end."""
+    async with AsyncExitStack() as stack:
+        engine = None
+        names = [models.model, models.judge or models.model]
+        if any(endpoint_of(name) is None for name in names):
+            engine = open_engine(ScaleConfig(processes=models.processes))
+            stack.callback(engine.close)
+
+        player = _player(models.model, models, domains, engine, is_policy=True)
+        judge = player
+        if models.judge not in (None, models.model):
+            assert models.judge is not None
+            judge = _player(models.judge, models, domains, engine, is_policy=False)
+        players = {MODEL: player, JUDGE: judge}
+        if models.is_served:
+            yield Apart(players, record, models.concurrency)
+        else:
+            yield Together(players, record)
+
+
+def _player(
+    name: str,
+    models: Models,
+    domains: Mapping[str, Domain],
+    engine: Engine | None,
+    is_policy: bool,
+) -> Player:
+    endpoint = endpoint_of(name)
+    if endpoint is not None:
+        return _served(endpoint, models, domains)
+    assert engine is not None
+    folder = resolve(name)
+    codec = Codec.load(folder, models.template if is_policy else None)
+    if is_policy:
+        engine.load(folder, Optim())
+        return _local(engine.sampler, codec, domains)
+    return _local(engine.sampler_of(folder), codec, domains)
+
+
+def _local(sampler: Sampler, codec: Codec, domains: Mapping[str, Domain]) -> Player:
+    return functools.partial(play, domains=domains, sampler=sampler, codec=codec)
+
+
+def _served(endpoint: tuple[str, str], models: Models, domains: Mapping[str, Domain]) -> Player:
+    from linn.endpoint.client import Endpoint
+    from linn.play.remote import play_remote
+
+    url, name = endpoint
+    client = Endpoint(url, name, _key(models.key_env), concurrency=models.concurrency)
+    return functools.partial(play_remote, domains=domains, client=client)
+
+
+def _key(variable: str | None) -> str | None:
+    """The key in an environment variable; UserError where that is not set."""
+    if variable is None:
+        return None
+    key = os.environ.get(variable)
+    if not key:
+        raise UserError(f"--key-env {variable}: the environment variable is not set")
+    return key
+
+
+def check_model(name: str) -> Path | None:
+    """The folder of a checkpoint, None for an endpoint; UserError where it is neither."""
+    if endpoint_of(name) is not None:
+        return None
+    return resolve(name)
