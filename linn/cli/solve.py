@@ -91,7 +91,7 @@ def solve(
     from linn.types import Sampling
 
     check_strategy(strategy)
-    rules = rules_from(STRATEGIES[strategy][1], changes or [], strategy)
+    rules = rules_from(STRATEGIES[strategy].rules, changes or [], strategy)
     for name in (model, judge):
         if name is not None:
             check_model(name)

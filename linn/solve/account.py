@@ -168,6 +168,10 @@ class Account:
         self.how, self.seed, self.at_once = how, seed, at_once
         self.standings: list[Standing] = []
         """Noted by the strategy, in order: the curve of score against tokens."""
+        self.kept: list[Attempt] = []
+        """Everything that came back, in order."""
+        self.max_sequence: int | None = None
+        """Most tokens of a whole conversation, for strategies whose replies have many turns."""
         self._call = 0
 
     async def play(self, prompts: Sequence[Prompt], who: str = MODEL) -> list[Attempt]:
@@ -179,7 +183,7 @@ class Account:
         requests = []
         for place, prompt in enumerate(prompts):
             seed = seed_of("solve", self.seed, self.task, call, place)
-            job = Job(prompt, place, self.how[who], seed)
+            job = Job(prompt, place, self.how[who], seed, max_sequence=self.max_sequence)
             requests.append(Request(self.task, call, place, who, job))
 
         attempts: list[Attempt] = []
@@ -189,6 +193,7 @@ class Account:
             wave = await self.table.play(requests[begin : begin + self.at_once])
             self.budget.add(wave)
             attempts += wave
+        self.kept += attempts
         return attempts
 
     def note(self, score: float, tokens: int | None = None) -> None:

@@ -15,6 +15,7 @@ from linn.solve.record import Record
 from linn.solve.run import Solved, Spending, Task, solve_tasks, write_results
 from linn.solve.strategies import STRATEGIES
 from linn.solve.tasks import domain_of, prompts_of, row_tasks
+from linn.solve.tir import TirRules, WithPython
 from linn.solve.ungraded import Ungraded
 
 
@@ -84,14 +85,19 @@ async def fulfil(
 
 def _prepared(order: Order, stack: ExitStack) -> tuple[list[Task], dict[str, Domain]]:
     """The tasks, and the domains that grade their rollouts; all closed by `stack`."""
-    _, _, solve = STRATEGIES[order.strategy]
+    solve = STRATEGIES[order.strategy].solve
     domains: dict[str, Domain] = {Ungraded.name: Ungraded()}
     tasks: list[Task] = []
     for name in order.tasks:
         domain = domain_of(name, order.options)
         stack.callback(domain.close)
         domains[domain.name] = domain
-        tasks += row_tasks(prompts_of(domain, order.limit), solve, order.rules)
+        prompts = prompts_of(domain, order.limit)
+        if isinstance(order.rules, TirRules):
+            equipped = WithPython(domain, order.rules)
+            domains[domain.name] = equipped
+            prompts = [equipped.equipped(prompt) for prompt in prompts]
+        tasks += row_tasks(prompts, solve, order.rules)
     return _named_apart(tasks), domains
 
 

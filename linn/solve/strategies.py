@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from linn.errors import UserError, nearest
 from linn.solve.best import BestRules, best
 from linn.solve.genselect import GenSelectRules, genselect
 from linn.solve.result import Result
+from linn.solve.tir import TirRules, tir
 from linn.solve.vote import VoteRules, vote
 
 Solve = Callable[..., Awaitable[Result]]
+"""A coroutine of (task, account, rules)."""
 Kind = Literal["rows", "contest"]
 """What a strategy solves: rows of a domain, or contest problems."""
 
-STRATEGIES: dict[str, tuple[Kind, type[Any], Solve]] = {
-    "vote": ("rows", VoteRules, vote),
-    "best": ("rows", BestRules, best),
-    "genselect": ("rows", GenSelectRules, genselect),
+
+@dataclass(frozen=True)
+class Strategy:
+    """What `--strategy` names."""
+
+    kind: Kind
+    """What it takes."""
+    rules: type[Any]
+    """Its rules: a dataclass."""
+    solve: Solve
+    """Itself."""
+
+
+STRATEGIES = {
+    "vote": Strategy("rows", VoteRules, vote),
+    "best": Strategy("rows", BestRules, best),
+    "genselect": Strategy("rows", GenSelectRules, genselect),
+    "tir": Strategy("rows", TirRules, tir),
 }
-"""(what it takes, its rules, the coroutine of (task, account, rules))."""
 
 
 def check_strategy(name: str) -> None:
