@@ -73,6 +73,9 @@ def solve(
     judge: Judge = None,
     processes: Annotated[int, typer.Option(min=1, help="worker processes, for a checkpoint")] = 2,
     concurrency: Annotated[int, typer.Option(min=1, help="requests at once, at an endpoint")] = 64,
+    python_times: Annotated[
+        float, typer.Option(min=0.1, help="contest problems: Python's share of the seconds")
+    ] = 1.0,
     key_env: Annotated[
         str | None, typer.Option(help="environment variable with the endpoint's key")
     ] = None,
@@ -105,6 +108,7 @@ def solve(
         spending=Spending(budget, {"model": how, "judge": how}, seed, at_once),
         options=domain_config("tasks", None, options or []).options,
         limit=limit,
+        python_times=python_times,
     )
     show, done = Progress(), 0
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from linn.errors import task_group
 from linn.play.rollout import Job
@@ -23,6 +23,9 @@ MODEL, JUDGE = "model", "judge"
 
 class Table(Protocol):
     """Where the requests of all tasks meet the models."""
+
+    record: Record
+    """Where everything that came back is kept."""
 
     async def play(self, wave: Sequence[Request]) -> list[Attempt]:
         """An attempt per request of one task, from the record or from a model."""
@@ -172,7 +175,7 @@ class Account:
         """Everything that came back, in order."""
         self.max_sequence: int | None = None
         """Most tokens of a whole conversation, for strategies whose replies have many turns."""
-        self._call = 0
+        self._call = self._fact = 0
 
     async def play(self, prompts: Sequence[Prompt], who: str = MODEL) -> list[Attempt]:
         """An attempt per prompt, in order; fewer where the budget came to its end.
@@ -195,6 +198,18 @@ class Account:
             attempts += wave
         self.kept += attempts
         return attempts
+
+    async def find_out(self, what: str, find: Callable[[], Any]) -> Any:
+        """What `find` gives, as JSON and not None; from the record where it was found out before.
+
+        For whatever a strategy decides by and a clock or a machine may change. It runs in a thread.
+        """
+        number, self._fact = self._fact, self._fact + 1
+        value = self.table.record.fact(self.task, number, what)
+        if value is None:
+            value = await asyncio.to_thread(find)
+            self.table.record.add_fact(self.task, number, what, value)
+        return value
 
     def note(self, score: float, tokens: int | None = None) -> None:
         """The answer as it stands is worth `score`; `tokens`: spent by then, default: by now."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from linn.domains.base import Domain
+from linn.files import write_json
+from linn.solve.contest.judge import Judge
 from linn.solve.curve import Point
+from linn.solve.icpc import IcpcRules, contest_table
 from linn.solve.players import Models, table_for
 from linn.solve.record import Record
 from linn.solve.run import Solved, Spending, Task, solve_tasks, write_results
 from linn.solve.strategies import STRATEGIES
-from linn.solve.tasks import domain_of, prompts_of, row_tasks
+from linn.solve.tasks import domain_of, problem_tasks, problems_of, prompts_of, row_tasks
 from linn.solve.tir import TirRules, WithPython
 from linn.solve.ungraded import Ungraded
 
@@ -37,6 +40,8 @@ class Order:
     """Of the domain."""
     limit: int | None = None
     """Tasks at most."""
+    python_times: float = 1.0
+    """Contest problems: Python gets so many times the seconds, which are made for C++."""
 
     def settings(self) -> dict[str, Any]:
         """All that decides the results: a record made under other settings is refused."""
@@ -55,6 +60,7 @@ class Order:
             "seed": self.spending.seed,
             "options": dict(self.options),
             "limit": self.limit,
+            "python_times": self.python_times,
         }
 
 
@@ -80,13 +86,21 @@ async def fulfil(
                 lambda one: on_done(one, len(tasks)),
                 together=not order.models.is_served,
             )
+    if isinstance(order.rules, IcpcRules):
+        write_json(out / "contest.json", contest_table(solved, order.rules.penalty))
     return solved, write_results(out, solved)
 
 
 def _prepared(order: Order, stack: ExitStack) -> tuple[list[Task], dict[str, Domain]]:
     """The tasks, and the domains that grade their rollouts; all closed by `stack`."""
-    solve = STRATEGIES[order.strategy].solve
+    strategy = STRATEGIES[order.strategy]
     domains: dict[str, Domain] = {Ungraded.name: Ungraded()}
+    if strategy.kind == "contest":
+        judge = Judge(order.python_times)
+        stack.callback(judge.close)
+        problems = problems_of(order.tasks, order.limit, judge)
+        return problem_tasks(problems, strategy, order.rules, judge), domains
+
     tasks: list[Task] = []
     for name in order.tasks:
         domain = domain_of(name, order.options)
@@ -97,14 +111,12 @@ def _prepared(order: Order, stack: ExitStack) -> tuple[list[Task], dict[str, Dom
             equipped = WithPython(domain, order.rules)
             domains[domain.name] = equipped
             prompts = [equipped.equipped(prompt) for prompt in prompts]
-        tasks += row_tasks(prompts, solve, order.rules)
+        tasks += row_tasks(prompts, strategy.solve, order.rules)
     return _named_apart(tasks), domains
 
 
 def _named_apart(tasks: Sequence[Task]) -> list[Task]:
     """The tasks with names of their own, where two files share one."""
-    from dataclasses import replace
-
     seen: dict[str, int] = {}
     apart = []
     for task in tasks:

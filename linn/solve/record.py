@@ -1,8 +1,9 @@
 """The record of a solve on disk: every rollout that came back, so that a kill costs none of them.
 
 `record.jsonl` begins with the settings. Each further line is a batch of attempts that came back
-together, and it is on disk before any strategy sees them. Strategies are functions of what their
-requests gave; played again over the record, they come to the same place and go on from there.
+together, or a fact that was found out, such as a contest judge's verdict; it is on disk before any
+strategy sees it. Strategies are functions of what these lines hold: played again over the record,
+they come to the same place and go on from there, whatever a clock would now say.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ class Request:
         """A short hash of all that decides the answer."""
         job = self.job
         parts = (self.who, _shown(job.prompt), job.how, job.seed, job.max_turns, job.max_sequence)
-        return hashlib.blake2b(repr(parts).encode("utf-8", "replace"), digest_size=6).hexdigest()
+        return _short(repr(parts))
+
+
+def _short(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
 def _shown(prompt: Prompt) -> tuple[Any, ...]:
@@ -64,12 +69,11 @@ class Record:
         """Read what is there, or begin. UserError where it was made under other settings."""
         self.path = path
         self._known: dict[Key, tuple[str, Attempt]] = {}
+        self._facts: dict[tuple[str, int], tuple[str, Any]] = {}
         if path.exists():
             self._read(settings)
         else:
             write_jsonl(path, [{"settings": dict(settings)}])
-        self.replayed = 0
-        """Attempts that were answered from the record."""
 
     def known(self, request: Request) -> Attempt | None:
         """The attempt that came back for this request earlier, if one did."""
@@ -77,13 +81,33 @@ class Record:
         if found is None:
             return None
         digest, attempt = found
-        if digest != request.digest():
-            raise UserError(
-                f"{self.path}: task {request.task}, call {request.call}: what is asked has "
-                "changed since (the task's files, or linn); give another --out"
-            )
-        self.replayed += 1
+        self._check(digest, request.digest(), f"task {request.task}, call {request.call}")
         return attempt
+
+    def fact(self, task: str, number: int, what: str) -> Any:
+        """What was found out `number`-th for a task, such as a verdict; None where nothing was.
+
+        `what` is what was asked: the same as then, or UserError.
+        """
+        found = self._facts.get((task, number))
+        if found is None:
+            return None
+        digest, value = found
+        self._check(digest, _short(what), f"task {task}, verdict {number}")
+        return value
+
+    def add_fact(self, task: str, number: int, what: str, value: Any) -> None:
+        """Add something that was found out, on disk before anything goes on; not None."""
+        digest = _short(what)
+        self._facts[task, number] = digest, value
+        self._write({"fact": [task, number, digest, value]})
+
+    def _check(self, digest: str, now: str, where: str) -> None:
+        if digest != now:
+            raise UserError(
+                f"{self.path}: {where}: what is asked has changed since "
+                "(the task's files, or linn); give another --out"
+            )
 
     def append(self, requests: Sequence[Request], attempts: Sequence[Attempt]) -> None:
         """Add a batch, on disk before anything goes on."""
@@ -92,8 +116,11 @@ class Record:
             digest = request.digest()
             self._known[request.key] = digest, attempt
             batch.append({"key": request.key, "asked": digest, **row_of(attempt)})
+        self._write({"batch": batch})
+
+    def _write(self, row: Mapping[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json_line({"batch": batch}))
+            file.write(json_line(row))
             file.flush()
             os.fsync(file.fileno())
 
@@ -103,10 +130,8 @@ class Record:
         whole, rest = lines[:-1], lines[-1]
         try:
             before = dict(json.loads(whole[0])["settings"])
-            batches = [json.loads(line)["batch"] for line in whole[1:]]
-            for row in (row for batch in batches for row in batch):
-                task, call, place = row["key"]
-                self._known[task, call, place] = row["asked"], attempt_from(row)
+            for line in whole[1:]:
+                self._take(json.loads(line))
         except (ValueError, LookupError, TypeError):
             raise UserError(
                 f"{self.path}: not what linn solve wrote there; give another --out"
@@ -116,6 +141,16 @@ class Record:
         if rest:
             with open(self.path, "r+b") as file:
                 file.truncate(sum(len(line) + 1 for line in whole))
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        """Know what a line holds."""
+        if "fact" in entry:
+            task, number, digest, value = entry["fact"]
+            self._facts[task, number] = digest, value
+            return
+        for row in entry["batch"]:
+            task, call, place = row["key"]
+            self._known[task, call, place] = row["asked"], attempt_from(row)
 
 
 def _check_settings(path: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -9,12 +9,14 @@ from typing import Any, Literal
 from linn.errors import UserError, nearest
 from linn.solve.best import BestRules, best
 from linn.solve.genselect import GenSelectRules, genselect
+from linn.solve.icpc import IcpcRules, icpc
+from linn.solve.ioi import IoiRules, ioi
 from linn.solve.result import Result
 from linn.solve.tir import TirRules, tir
 from linn.solve.vote import VoteRules, vote
 
 Solve = Callable[..., Awaitable[Result]]
-"""A coroutine of (task, account, rules)."""
+"""A coroutine of (prompt, account, rules), or of (problem, account, rules, judge)."""
 Kind = Literal["rows", "contest"]
 """What a strategy solves: rows of a domain, or contest problems."""
 
@@ -29,6 +31,8 @@ class Strategy:
     """Its rules: a dataclass."""
     solve: Solve
     """Itself."""
+    in_points: bool = False
+    """Whether its score is in a problem's points."""
 
 
 STRATEGIES = {
@@ -36,6 +40,8 @@ STRATEGIES = {
     "best": Strategy("rows", BestRules, best),
     "genselect": Strategy("rows", GenSelectRules, genselect),
     "tir": Strategy("rows", TirRules, tir),
+    "ioi": Strategy("contest", IoiRules, ioi, in_points=True),
+    "icpc": Strategy("contest", IcpcRules, icpc),
 }
 
 

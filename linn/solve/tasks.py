@@ -14,8 +14,11 @@ from linn.data.rows import read_rows
 from linn.domains.base import Domain
 from linn.domains.load import NAMES, load
 from linn.errors import UserError, nearest
+from linn.solve.contest.judge import Judge
+from linn.solve.contest.layouts import LAYOUTS, is_problem, read_problem
+from linn.solve.contest.problem import Problem
 from linn.solve.run import Task
-from linn.solve.strategies import Solve
+from linn.solve.strategies import Solve, Strategy
 from linn.types import Prompt
 
 
@@ -56,4 +59,40 @@ def row_tasks(prompts: Sequence[Prompt], solve: Solve, rules: Any) -> list[Task]
     tasks = []
     for prompt in prompts:
         tasks.append(Task(prompt.id, functools.partial(solve, prompt, rules=rules)))
+    return tasks
+
+
+def problems_of(names: Sequence[str], limit: int | None, judge: Judge) -> list[Problem]:
+    """The problems in these folders, each a problem's own or one that holds several."""
+    folders: list[Path] = []
+    for name in names:
+        folder = Path(name)
+        if not folder.is_dir():
+            raise UserError(
+                f"TASKS {name!r}: no folder; a contest strategy takes problems' folders"
+            )
+        within = [each for each in sorted(folder.iterdir()) if is_problem(each)]
+        found = [folder] if is_problem(folder) else within
+        if not found:
+            raise UserError(f"{name}: neither it nor a folder in it is a problem; {LAYOUTS}")
+        folders += found
+
+    problems: dict[str, Problem] = {}
+    for folder in folders[:limit]:
+        problem = read_problem(folder, judge.sandbox)
+        if problem.name in problems:
+            raise UserError(f"{folder}: a problem {problem.name} is there already")
+        problems[problem.name] = problem
+    return list(problems.values())
+
+
+def problem_tasks(
+    problems: Sequence[Problem], strategy: Strategy, rules: Any, judge: Judge
+) -> list[Task]:
+    """A task per problem; its highest score is that of the strategy: points, or solved."""
+    tasks = []
+    for problem in problems:
+        solve = functools.partial(strategy.solve, problem, rules=rules, judge=judge)
+        highest = problem.points if strategy.in_points else 1.0
+        tasks.append(Task(problem.name, solve, highest))
     return tasks
