@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from linn.domains.base import Domain
+from linn.errors import UserError
 from linn.files import write_json
 from linn.solve.contest.judge import Judge
 from linn.solve.curve import Point
 from linn.solve.icpc import IcpcRules, contest_table
 from linn.solve.players import Models, table_for
+from linn.solve.proof import ProofRules
 from linn.solve.record import Record
 from linn.solve.run import Solved, Spending, Task, solve_tasks, write_results
 from linn.solve.strategies import STRATEGIES
@@ -103,16 +105,26 @@ def _prepared(order: Order, stack: ExitStack) -> tuple[list[Task], dict[str, Dom
 
     tasks: list[Task] = []
     for name in order.tasks:
-        domain = domain_of(name, order.options)
+        domain = domain_of(name, _options(order))
         stack.callback(domain.close)
         domains[domain.name] = domain
         prompts = prompts_of(domain, order.limit)
+        if isinstance(order.rules, ProofRules) and domain.name != "proof":
+            raise UserError(f"--strategy proof solves rows of domain proof, found {domain.name}")
         if isinstance(order.rules, TirRules):
             equipped = WithPython(domain, order.rules)
             domains[domain.name] = equipped
             prompts = [equipped.equipped(prompt) for prompt in prompts]
         tasks += row_tasks(prompts, strategy.solve, order.rules)
     return _named_apart(tasks), domains
+
+
+def _options(order: Order) -> dict[str, Any]:
+    """The domain's; the proof loop verifies by itself, so rows in words need no judge besides."""
+    options = dict(order.options)
+    if isinstance(order.rules, ProofRules) and not options.get("formal"):
+        options["judged"] = True
+    return options
 
 
 def _named_apart(tasks: Sequence[Task]) -> list[Task]:

@@ -11,6 +11,7 @@ from linn.solve.best import BestRules, best
 from linn.solve.genselect import GenSelectRules, genselect
 from linn.solve.icpc import IcpcRules, icpc
 from linn.solve.ioi import IoiRules, ioi
+from linn.solve.proof import ProofRules, proof
 from linn.solve.result import Result
 from linn.solve.tir import TirRules, tir
 from linn.solve.vote import VoteRules, vote
@@ -40,6 +41,7 @@ STRATEGIES = {
     "best": Strategy("rows", BestRules, best),
     "genselect": Strategy("rows", GenSelectRules, genselect),
     "tir": Strategy("rows", TirRules, tir),
+    "proof": Strategy("rows", ProofRules, proof),
     "ioi": Strategy("contest", IoiRules, ioi, in_points=True),
     "icpc": Strategy("contest", IcpcRules, icpc),
 }

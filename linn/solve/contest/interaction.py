@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from typing import IO
 
 from linn.errors import UserError
@@ -59,34 +60,39 @@ class Interaction:
             begin = prepare(self.programs, judges, interactor.source, interactor.files, what)
 
             contestant, other = workspace.start(command), judges.start([*begin, *words])
-            ran, decided = _talk(contestant, other)
+            ran, decided, broke_off = _talk(contestant, other)
             if interactor.kind == "testlib":
                 if decided.status == "timeout" and ran.status == "ok":
                     return verdict_of_status("timeout", "the conversation did not end")
                 verdict: TestVerdict | None = verdict_of_testlib(decided, what)
             else:
                 verdict = _verdict_of(judges, decided, what)
-        return _with_limits(verdict, ran)
+        return _with_limits(verdict, ran, broke_off)
 
 
-def _talk(contestant: Running, interactor: Running) -> tuple[Ran, Ran]:
-    """Pass on what both say until both have ended."""
+def _talk(contestant: Running, interactor: Running) -> tuple[Ran, Ran, bool]:
+    """Pass on what both say until both have ended.
+
+    Gives how each ended, and whether the contestant's program was the first to fall silent.
+    """
+    silent: list[str] = []
+
+    def pass_on(speaker: Running, listener: Running, name: str) -> None:
+        _pass_on(speaker.stdout, listener.stdin, lambda: silent.append(name))
+
     threads = [
-        threading.Thread(target=_pass_on, args=pair, daemon=True)
-        for pair in (
-            (contestant.stdout, interactor.stdin),
-            (interactor.stdout, contestant.stdin),
-        )
+        threading.Thread(target=pass_on, args=(contestant, interactor, "contestant"), daemon=True),
+        threading.Thread(target=pass_on, args=(interactor, contestant, "interactor"), daemon=True),
     ]
     for thread in threads:
         thread.start()
     # Each thread ends with its speaker, whom its own limits end.
     for thread in threads:
         thread.join()
-    return contestant.finish(), interactor.finish()
+    return contestant.finish(), interactor.finish(), silent[0] == "contestant"
 
 
-def _pass_on(source: IO[bytes], sink: IO[bytes] | None) -> None:
+def _pass_on(source: IO[bytes], sink: IO[bytes] | None, on_silence: Callable[[], None]) -> None:
     """Copy until the source ends; then the sink's reader reads the end too."""
     assert sink is not None
     left = _LONGEST
@@ -97,6 +103,7 @@ def _pass_on(source: IO[bytes], sink: IO[bytes] | None) -> None:
             with contextlib.suppress(BrokenPipeError):
                 while part:
                     part = part[os.write(sink.fileno(), part) :]
+    on_silence()
     with contextlib.suppress(OSError):
         sink.close()
 
@@ -112,13 +119,16 @@ def _verdict_of(judges: Workspace, ran: Ran, what: str) -> TestVerdict | None:
     return verdict_of_share(*share_and_note(value, what))
 
 
-def _with_limits(verdict: TestVerdict | None, ran: Ran) -> TestVerdict:
-    """The verdict, once it is known how the contestant's program ended."""
+def _with_limits(verdict: TestVerdict | None, ran: Ran, broke_off: bool) -> TestVerdict:
+    """The verdict, once it is known how the contestant's program ended.
+
+    A crash is one only where it came before the interactor had decided.
+    """
     if ran.status in ("timeout", "memory", "output"):
         return verdict_of_status(ran.status, f"{ran.status} limit exceeded")
     if verdict is None:
         return verdict_of_status("timeout", "the conversation did not end")
-    if ran.status == "error" and verdict.share < 1:
+    if ran.status == "error" and broke_off and verdict.share < 1:
         note = scrub(f"exit code {ran.code}; {verdict.note}")
         return verdict_of_status("error", note)
     return verdict
