@@ -93,13 +93,13 @@ def test_it_stops_where_a_mean_reaches_the_threshold_and_not_before(tmp_path):
 
 def test_the_best_of_the_pool_are_refined_with_their_analyses(tmp_path):
     proofs = [written("first", 0.5), written("second", 1), written("third", 0)]
-    ratings = [rated(0.5, "hole"), rated(0.5), rated(0.5, "slip"), rated(0.5), rated(0), rated(0)]
+    ratings = [rated(0.5, "gulf"), rated(0.5), rated(0.5, "slip"), rated(0.5), rated(0), rated(0)]
     refined = [written(f"better {k}") for k in range(4)]
     rules = replace(SMALL, rounds=2, keep=1)
     solved, pool, to_prove, _ = played(rules, proofs + refined, ratings + [rated(1)] * 9, tmp_path)
     # Equal means: the one that its writer rates higher.
     assert [each["parent"] for each in pool] == [None, None, None, 1, 1]
-    assert "second" in to_prove[3] and "slip" in to_prove[3] and "hole" not in to_prove[3]
+    assert "second" in to_prove[3] and "slip" in to_prove[3] and "gulf" not in to_prove[3]
     assert to_prove[3].startswith(WORDED.messages[0].content)
     assert solved.result.table["lineage"] == [3, 1] and solved.result.score == 1.0
 

@@ -95,12 +95,15 @@ def share_and_note(value: Any, where: str) -> tuple[float, str]:
 
 
 def _of_cms(ran: Ran, where: str) -> TestVerdict:
-    """CMS: the share stands on the first line of stdout, the message on that of stderr."""
+    """CMS: the share stands on the first line of stdout, the message on that of stderr.
+
+    One that prints no share is testlib's as it comes: the exit code decides.
+    """
     lines = ran.stdout.split()
     try:
         share = float(lines[0])
     except (IndexError, ValueError):
-        raise UserError(f"{where}: printed no share (exit code {ran.code})") from None
+        return verdict_of_testlib(ran, where)
     note = (ran.stderr.splitlines() or [""])[0]
     return verdict_of_share(*share_and_note(share, where)[:1], note)
 

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from linn.errors import UserError
 from linn.sandbox import Limits, Sandbox
+from linn.solve.contest.files import source_of, text_of
 from linn.solve.contest.problem import (
     Checker,
     Interactor,
     Kind,
     Problem,
     Rule,
-    Source,
     Subtask,
     Test,
 )
@@ -83,7 +83,7 @@ def read_own(folder: Path, sandbox: Sandbox) -> Problem:
     return Problem(
         name=folder.name,
         title=block.title,
-        statement=_text(folder / "statement.md"),
+        statement=text_of(folder / "statement.md"),
         kind=block.kind,
         tests=tests,
         subtasks=tuple(subtasks),
@@ -110,7 +110,7 @@ def _block_of(path: Path) -> _ProblemBlock:
     import yaml
 
     try:
-        return _ProblemBlock.model_validate(yaml.safe_load(_text(path)))
+        return _ProblemBlock.model_validate(yaml.safe_load(text_of(path)))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     except ValidationError as error:
@@ -140,24 +140,12 @@ def _interactor(folder: Path, block: _ProblemBlock) -> Interactor | None:
     return Interactor("verdict", source_of(folder / block.interactor))
 
 
-def source_of(path: Path) -> Source:
-    """A program in a file; its language by the file's ending."""
-    return Source("python" if path.suffix == ".py" else "cpp", _text(path))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-
-
 # ---------------------------------------------------------------- tests
 
 
 def _made(folder: Path, places: Sequence[tuple[int, int]], sandbox: Sandbox) -> list[str]:
     path = folder / "make.py"
-    outcomes = sandbox.call(_text(path), "make", [list(place) for place in places], _MAKING)
+    outcomes = sandbox.call(text_of(path), "make", [list(place) for place in places], _MAKING)
     texts = []
     for (subtask, index), outcome in zip(places, outcomes, strict=True):
         if outcome.status != "ok" or not isinstance(outcome.value, str):
@@ -176,7 +164,7 @@ def _validate(
     calls: list[list[Any]] = []
     for (subtask, _), text in zip(places, texts, strict=True):
         calls.append([text, subtask])
-    outcomes = sandbox.call(_text(path), "validate", calls, _MAKING)
+    outcomes = sandbox.call(text_of(path), "validate", calls, _MAKING)
     for (subtask, index), outcome in zip(places, outcomes, strict=True):
         if outcome.status != "ok":
             raise UserError(f"{path}: input {index} of subtask {subtask}: {outcome.error}")
@@ -184,7 +172,7 @@ def _validate(
 
 def _answers(folder: Path, texts: Sequence[str], sandbox: Sandbox) -> list[str]:
     path = folder / "full.py"
-    program = _text(path)
+    program = text_of(path)
     answers = []
     for place, text in enumerate(texts):
         outcome = sandbox.script(program, text, _MAKING)
