@@ -166,6 +166,7 @@ def test_ioi_subtasks_in_files_of_their_own(judge, tmp_path):
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 def test_functions_are_called_by_the_judges_own_code(judge, tmp_path):
     folder = ioi(tmp_path)
+    add = "long long add(long long a, long long b)"
     grader = (
         '#include <cstdio>\n#include "sum.h"\nstatic int n;\n'
         'int main() { long long a, b; scanf("%lld %lld", &a, &b); printf("%lld", add(a, b)); }\n'
@@ -174,13 +175,11 @@ def test_functions_are_called_by_the_judges_own_code(judge, tmp_path):
         folder,
         {
             "grader/cpp/grader.cpp": grader,
-            "grader/cpp/sum.h": "long long add(long long, long long);",
+            "grader/cpp/sum.h": f"{add};",
         },
     )
     problem = read_problem(folder, judge.sandbox)
-    right = (
-        '#include "sum.h"\nstatic int n;\nlong long add(long long a, long long b) { return a + b; }'
-    )
+    right = f'#include "sum.h"\nstatic int n;\n{add} {{ return a + b; }}'
     assert judge.judge(problem, cpp(right)).points(problem) == 100
     judged = judge.judge(problem, cpp("long long add(int"))
     assert judged.words["full"].word == "compilation error"

@@ -15,6 +15,7 @@ from support.solving import (
 )
 
 from linn.errors import UserError
+from linn.report.solves import build_solve
 from linn.solve.account import Standing
 from linn.solve.answers import answer_key, normal_program
 from linn.solve.best import BestRules, best
@@ -344,3 +345,16 @@ def test_results_and_curve_are_written(tmp_path):
 def test_rules_that_cannot_be_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         rules_from(VoteRules, [change], "vote")
+
+
+def test_the_page_shows_the_curve_and_whatever_an_answer_says(tmp_path):
+    task = one(vote, SUM, VoteRules(3))
+    texts = ["<script>alert(1)</script>", "42", "42"]
+    solved, _ = solving([task], in_order(texts), tmp_path, settings={"strategy": "vote"})
+    write_results(tmp_path, solved)
+    first = build_solve(tmp_path).read_bytes()
+    assert build_solve(tmp_path).read_bytes() == first
+    page = first.decode()
+    assert "Score 100 %" in page and "<path" in page and "<script>" not in page
+    with pytest.raises(UserError, match="made by linn solve"):
+        build_solve(tmp_path / "elsewhere")

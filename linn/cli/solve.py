@@ -86,6 +86,7 @@ def solve(
 
     from linn.progress import Progress
     from linn.recipe.load import domain_config
+    from linn.report.solves import build_solve
     from linn.solve.order import Order, fulfil
     from linn.solve.players import Models, check_model
     from linn.solve.rules import rules_from
@@ -122,11 +123,12 @@ def solve(
         solved, points = asyncio.run(fulfil(order, folder, on_done))
     finally:
         show.close()
-    _print(solved, points, folder)
+    _print(solved, points)
+    echo(f"report: {build_solve(folder)}")
 
 
-def _print(solved: Sequence[Solved], points: Sequence[Point], folder: Path) -> None:
-    """The score with its interval, what it took, and where everything is."""
+def _print(solved: Sequence[Solved], points: Sequence[Point]) -> None:
+    """The score with its interval, along the way and at the end, and what it took."""
     tokens = sum(one.budget.spent for one in solved)
     calls = sum(one.budget.calls for one in solved)
     ended = sum(one.budget.is_spent for one in solved)
@@ -136,4 +138,3 @@ def _print(solved: Sequence[Solved], points: Sequence[Point], folder: Path) -> N
     last = points[-1]
     echo(f"score {last.score:.1%}  [{last.low:.1%}, {last.high:.1%}]  n {last.n}")
     echo(f"{tokens:,} tokens sampled in {calls:,} rollouts; the budget ended {ended} of {last.n}")
-    echo(f"results: {folder}")

@@ -8,6 +8,10 @@ def make(subtask, index):
     if subtask == 0:
         return "4 4 2\n1 2 1\n2 3 2\n3 4 3\n1 3 9\n"
     if subtask == 1:
+        if index == 2:
+            # A cheap chain that is too long, a short way that is dear, and one between.
+            roads = [(i, i + 1, i) for i in range(1, 8)]
+            return text(8, 2, [*roads, (1, 8, 50), (1, 4, 20), (4, 8, 25)])
         n = [2, 6, 8, 8][index]
         k = [1, 2, 3, n - 1][index]
         return text(n, k, wild(rng, n, [0, 8, 20, 28][index], 30))

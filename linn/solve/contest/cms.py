@@ -38,7 +38,7 @@ def read_cms(folder: Path, sandbox: Sandbox) -> Problem:
     block = _yaml(folder / "task.yaml")
     if (folder / "check" / "manager.cpp").is_file() or block.get("task_type") == "Communication":
         raise UserError(
-            f"{folder}: Communication tasks of CMS are not read: they need its managers"
+            f"{folder}: Communication tasks are not read: they need CMS managers"
         )
 
     tests = _tests(folder)

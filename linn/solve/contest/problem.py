@@ -25,6 +25,8 @@ class Source:
 class Test:
     """One input."""
 
+    __test__ = False  # pytest looks for classes of this name
+
     name: str
     """Unique in the problem."""
     input: str
