@@ -79,6 +79,12 @@ def solve(
     key_env: Annotated[
         str | None, typer.Option(help="environment variable with the endpoint's key")
     ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="seconds that one answer of an endpoint may take")
+    ] = 1800.0,
+    no_mode: Annotated[
+        bool, typer.Option("--no-mode", help="do not tell an endpoint whether to think")
+    ] = False,
     template: Template = None,
 ) -> None:
     """Spend test-time compute: many rollouts on each task. Run again, it goes on."""
@@ -102,7 +108,16 @@ def solve(
 
     how = Sampling(max_tokens, temperature, top_p)
     order = Order(
-        models=Models(model, judge, template_choice(template), processes, concurrency, key_env),
+        models=Models(
+            model=model,
+            judge=judge,
+            template=template_choice(template),
+            processes=processes,
+            concurrency=concurrency,
+            key_env=key_env,
+            timeout_s=timeout,
+            asks_mode=not no_mode,
+        ),
         tasks=tasks,
         strategy=strategy,
         rules=rules,

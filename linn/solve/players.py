@@ -39,6 +39,10 @@ class Models:
     """Requests under way at once, at an endpoint."""
     key_env: str | None = None
     """Environment variable that holds the endpoints' key."""
+    timeout_s: float = 1800.0
+    """Seconds that one answer of an endpoint may take."""
+    asks_mode: bool = True
+    """Whether requests to an endpoint say if the model is to think; strict servers refuse that."""
 
     @property
     def is_served(self) -> bool:
@@ -59,11 +63,11 @@ async def table_for(
             engine = open_engine(ScaleConfig(processes=models.processes))
             stack.callback(engine.close)
 
-        player = _player(models.model, models, domains, engine, is_policy=True)
+        player = await _player(models.model, models, domains, engine, stack)
         judge = player
         if models.judge not in (None, models.model):
             assert models.judge is not None
-            judge = _player(models.judge, models, domains, engine, is_policy=False)
+            judge = await _player(models.judge, models, domains, engine, stack)
         players = {MODEL: player, JUDGE: judge}
         if models.is_served:
             yield Apart(players, record, models.concurrency)
@@ -71,18 +75,19 @@ async def table_for(
             yield Together(players, record)
 
 
-def _player(
+async def _player(
     name: str,
     models: Models,
     domains: Mapping[str, Domain],
     engine: Engine | None,
-    is_policy: bool,
+    stack: AsyncExitStack,
 ) -> Player:
     endpoint = endpoint_of(name)
     if endpoint is not None:
-        return _served(endpoint, models, domains)
+        return await _served(endpoint, models, domains, stack)
     assert engine is not None
     folder = resolve(name)
+    is_policy = name == models.model
     codec = Codec.load(folder, models.template if is_policy else None)
     if is_policy:
         engine.load(folder, Optim())
@@ -94,13 +99,29 @@ def _local(sampler: Sampler, codec: Codec, domains: Mapping[str, Domain]) -> Pla
     return functools.partial(play, domains=domains, sampler=sampler, codec=codec)
 
 
-def _served(endpoint: tuple[str, str], models: Models, domains: Mapping[str, Domain]) -> Player:
+async def _served(
+    endpoint: tuple[str, str],
+    models: Models,
+    domains: Mapping[str, Domain],
+    stack: AsyncExitStack,
+) -> Player:
     from linn.endpoint.client import Endpoint
     from linn.play.remote import play_remote
 
     url, name = endpoint
-    client = Endpoint(url, name, _key(models.key_env), concurrency=models.concurrency)
-    return functools.partial(play_remote, domains=domains, client=client)
+    client = Endpoint(
+        url,
+        name,
+        _key(models.key_env),
+        key_name="--key-env",
+        concurrency=models.concurrency,
+        timeout_s=models.timeout_s,
+    )
+    # Connections are kept over all requests of the solve.
+    await stack.enter_async_context(client)
+    return functools.partial(
+        play_remote, domains=domains, client=client, asks_mode=models.asks_mode
+    )
 
 
 def _key(variable: str | None) -> str | None:

@@ -37,9 +37,7 @@ def read_cms(folder: Path, sandbox: Sandbox) -> Problem:
     """The problem. UserError names the file that is wrong, or the kind of task not read."""
     block = _yaml(folder / "task.yaml")
     if (folder / "check" / "manager.cpp").is_file() or block.get("task_type") == "Communication":
-        raise UserError(
-            f"{folder}: Communication tasks are not read: they need CMS managers"
-        )
+        raise UserError(f"{folder}: Communication tasks are not read: they need CMS managers")
 
     tests = _tests(folder)
     check_tests(folder, len(tests))
