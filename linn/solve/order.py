@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from linn.domains.base import Domain
+from linn.domains.proof import Proof
 from linn.errors import UserError
 from linn.files import write_json
 from linn.solve.contest.judge import Judge
@@ -105,12 +106,10 @@ def _prepared(order: Order, stack: ExitStack) -> tuple[list[Task], dict[str, Dom
 
     tasks: list[Task] = []
     for name in order.tasks:
-        domain = domain_of(name, _options(order))
+        domain = _domain(order, name)
         stack.callback(domain.close)
         domains[domain.name] = domain
         prompts = prompts_of(domain, order.limit)
-        if isinstance(order.rules, ProofRules) and domain.name != "proof":
-            raise UserError(f"--strategy proof solves rows of domain proof, found {domain.name}")
         if isinstance(order.rules, TirRules):
             equipped = WithPython(domain, order.rules)
             domains[domain.name] = equipped
@@ -119,12 +118,17 @@ def _prepared(order: Order, stack: ExitStack) -> tuple[list[Task], dict[str, Dom
     return _named_apart(tasks), domains
 
 
-def _options(order: Order) -> dict[str, Any]:
-    """The domain's; the proof loop verifies by itself, so rows in words need no judge besides."""
-    options = dict(order.options)
-    if isinstance(order.rules, ProofRules) and not options.get("formal"):
-        options["judged"] = True
-    return options
+def _domain(order: Order, name: str) -> Domain:
+    """The domain that TASKS names; UserError where the strategy does not solve its rows."""
+    domain = domain_of(name, order.options)
+    if not isinstance(order.rules, ProofRules):
+        return domain
+    if domain.name != Proof.name:
+        raise UserError(f"--strategy proof solves rows of domain proof, found {domain.name}")
+    if order.options.get("formal"):
+        return domain
+    # The loop verifies by itself: rows in words need no judge besides.
+    return domain_of(name, {**order.options, "judged": True})
 
 
 def _named_apart(tasks: Sequence[Task]) -> list[Task]:

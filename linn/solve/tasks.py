@@ -68,9 +68,7 @@ def problems_of(names: Sequence[str], limit: int | None, judge: Judge) -> list[P
     for name in names:
         folder = Path(name)
         if not folder.is_dir():
-            raise UserError(
-                f"TASKS {name!r}: no folder; a contest strategy takes problems' folders"
-            )
+            raise UserError(f"TASKS {name!r}: no folder; a contest strategy takes folders")
         within = [each for each in sorted(folder.iterdir()) if is_problem(each)]
         found = [folder] if is_problem(folder) else within
         if not found:
