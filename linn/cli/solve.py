@@ -48,43 +48,57 @@ Judge = Annotated[
 ]
 
 
+Budget = Annotated[
+    int | None, typer.Option(min=1, help="sampled tokens per task; default: no limit")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="results, record and curve; default solves/STRATEGY")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="tasks at most")]
+AtOnce = Annotated[
+    int, typer.Option(min=1, help="requests of a task's wave: by so many may it overspend")
+]
+MaxTokens = Annotated[
+    int, typer.Option(min=1, help="sampled tokens a turn at most (paper: 131,072)")
+]
+Temperature = Annotated[float, typer.Option(min=0, help="sampling temperature")]
+TopP = Annotated[float, typer.Option(min=0, max=1, help="nucleus mass")]
+Seed = Annotated[int, typer.Option(help="seed of all draws")]
+Processes = Annotated[int, typer.Option(min=1, help="worker processes, for a checkpoint")]
+Concurrency = Annotated[int, typer.Option(min=1, help="requests at once, at an endpoint")]
+PythonTimes = Annotated[
+    float, typer.Option(min=0.1, help="contest problems: so many times the seconds for Python")
+]
+KeyEnv = Annotated[
+    str | None, typer.Option(metavar="VARIABLE", help="holds the endpoints' API key")
+]
+Timeout = Annotated[
+    float, typer.Option(min=1, help="seconds that one answer of an endpoint may take")
+]
+NoMode = Annotated[bool, typer.Option("--no-mode", help="do not tell an endpoint whether to think")]
+
+
 def solve(
     model: Model,
     tasks: Tasks,
     strategy: Strategy,
-    budget: Annotated[
-        int | None, typer.Option(min=1, help="sampled tokens per task; default: no limit")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="results, record and curve; default solves/STRATEGY")
-    ] = None,
+    budget: Budget = None,
+    out: Out = None,
     changes: Changes = None,
     options: Options = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="tasks at most")] = None,
-    at_once: Annotated[
-        int, typer.Option(min=1, help="requests of a task's wave: by so many may it overspend")
-    ] = 64,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, help="sampled tokens a turn at most (paper: 131,072)")
-    ] = 131_072,
-    temperature: Annotated[float, typer.Option(min=0, help="sampling temperature")] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="nucleus mass")] = 0.95,
-    seed: Annotated[int, typer.Option(help="seed of all draws")] = 0,
+    limit: Limit = None,
+    at_once: AtOnce = 64,
+    max_tokens: MaxTokens = 131_072,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 0.95,
+    seed: Seed = 0,
     judge: Judge = None,
-    processes: Annotated[int, typer.Option(min=1, help="worker processes, for a checkpoint")] = 2,
-    concurrency: Annotated[int, typer.Option(min=1, help="requests at once, at an endpoint")] = 64,
-    python_times: Annotated[
-        float, typer.Option(min=0.1, help="contest problems: Python's share of the seconds")
-    ] = 1.0,
-    key_env: Annotated[
-        str | None, typer.Option(help="environment variable with the endpoint's key")
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=1, help="seconds that one answer of an endpoint may take")
-    ] = 1800.0,
-    no_mode: Annotated[
-        bool, typer.Option("--no-mode", help="do not tell an endpoint whether to think")
-    ] = False,
+    processes: Processes = 2,
+    concurrency: Concurrency = 64,
+    python_times: PythonTimes = 1.0,
+    key_env: KeyEnv = None,
+    timeout: Timeout = 1800.0,
+    no_mode: NoMode = False,
     template: Template = None,
 ) -> None:
     """Spend test-time compute: many rollouts on each task. Run again, it goes on."""
@@ -100,6 +114,7 @@ def solve(
     from linn.solve.strategies import STRATEGIES, check_strategy
     from linn.types import Sampling
 
+    # Everything that can be refused is refused before a model is loaded.
     check_strategy(strategy)
     rules = rules_from(STRATEGIES[strategy].rules, changes or [], strategy)
     for name in (model, judge):
@@ -126,7 +141,8 @@ def solve(
         limit=limit,
         python_times=python_times,
     )
-    show, done = Progress(), 0
+    show = Progress()
+    done = 0
 
     def on_done(solved: Solved, total: int) -> None:
         nonlocal done
@@ -147,6 +163,8 @@ def _print(solved: Sequence[Solved], points: Sequence[Point]) -> None:
     tokens = sum(one.budget.spent for one in solved)
     calls = sum(one.budget.calls for one in solved)
     ended = sum(one.budget.is_spent for one in solved)
+
+    # A few places of the curve; the page has them all.
     for point in points[:: max(1, len(points) // 8)]:
         interval = f"[{point.low:.1%}, {point.high:.1%}]"
         echo(f"{point.tokens:>10,} tokens a task  {point.score:7.1%}  {interval}")

@@ -23,6 +23,7 @@ def build_solve(folder: Path) -> Path:
 
     The same results give the same bytes. UserError where the folder holds none.
     """
+    # Any of these files may be of a solve that is still under way.
     points = _read(folder / "curve.json")
     settings = next(files.json_objects(folder / "record.jsonl"), {}).get("settings", {})
     results = list(files.json_objects(folder / "results.jsonl"))

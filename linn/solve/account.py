@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from linn.errors import task_group
 from linn.play.rollout import Job
 from linn.solve.budget import Attempt, Budget, attempt_of
-from linn.solve.record import Record, Request
+from linn.solve.record import Key, Record, Request
 from linn.types import Prompt, Rollout, Sampling, seed_of
 
 Player = Callable[[Sequence[Job]], Awaitable[list[Rollout]]]
@@ -63,6 +63,7 @@ class Together:
 
     async def play(self, wave: Sequence[Request]) -> list[Attempt]:
         """See `Table`."""
+        # A wave is on disk as a whole or not at all, as its batch is.
         known = [self.record.known(request) for request in wave]
         found = [attempt for attempt in known if attempt is not None]
         if len(found) == len(wave):
@@ -76,6 +77,8 @@ class Together:
     async def _run_if_all_wait(self) -> None:
         if not self._waiting or len(self._waiting) < len(self._live):
             return
+
+        # In the tasks' order, whoever came first this time.
         waiting = [self._waiting[task] for task in self._live]
         self._waiting = {}
         try:
@@ -85,6 +88,8 @@ class Together:
             for _, answer in waiting:
                 answer.cancel()
             raise
+
+        # Each task gets its own part of the batch back.
         rest = iter(attempts)
         for wave, answer in waiting:
             share = list(itertools.islice(rest, len(wave)))
@@ -93,14 +98,17 @@ class Together:
 
     async def _sample(self, requests: Sequence[Request]) -> list[Attempt]:
         """Attempts of one batch, a model after the other, and on disk."""
-        attempts: dict[int, Attempt] = {}
+        attempts: dict[Key, Attempt] = {}
         for who, player in self.players.items():
-            places = [place for place, request in enumerate(requests) if request.who == who]
-            if not places:
+            own = [request for request in requests if request.who == who]
+            if not own:
                 continue
-            rollouts = await player([requests[place].job for place in places])
-            attempts |= zip(places, map(attempt_of, rollouts), strict=True)
-        in_order = [attempts[place] for place in range(len(requests))]
+            # Models take turns: a checkpoint that judges shares the engine's second place.
+            rollouts = await player([request.job for request in own])
+            for request, rollout in zip(own, rollouts, strict=True):
+                attempts[request.key] = attempt_of(rollout)
+
+        in_order = [attempts[request.key] for request in requests]
         self.record.append(requests, in_order)
         return in_order
 
@@ -182,13 +190,17 @@ class Account:
 
         `who`: the model, or its judge. Equal prompts get seeds of their own.
         """
-        call, self._call = self._call, self._call + 1
+        call = self._call
+        self._call += 1
+
+        # Seeds follow from the place in the task alone, so a replayed call asks the very same.
         requests = []
         for place, prompt in enumerate(prompts):
             seed = seed_of("solve", self.seed, self.task, call, place)
             job = Job(prompt, place, self.how[who], seed, max_sequence=self.max_sequence)
             requests.append(Request(self.task, call, place, who, job))
 
+        # Waves of fixed bounds: the last one follows from token counts, never from time.
         attempts: list[Attempt] = []
         for begin in range(0, len(requests), self.at_once):
             if self.budget.is_spent:

@@ -84,6 +84,8 @@ class _Renamed(ast.NodeTransformer):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         parameters = [*node.args.posonlyargs, *node.args.args]
         names = {each.arg: f"_{place}" for place, each in enumerate(parameters)}
+
+        # Annotations and argument names say nothing of what a function does.
         for each in ast.walk(node):
             if isinstance(each, ast.arg):
                 each.arg = names.get(each.arg, each.arg)
@@ -91,6 +93,8 @@ class _Renamed(ast.NodeTransformer):
             elif isinstance(each, ast.Name):
                 each.id = names.get(each.id, each.id)
         node.returns = None
+
+        # A docstring that is all there is stays: a body cannot be empty.
         has_text = isinstance(node.body[0], ast.Expr) and ast.get_docstring(node) is not None
         if has_text and len(node.body) > 1:
             node.body = node.body[1:]

@@ -32,10 +32,13 @@ class BestRules:
 
 async def best(prompt: Prompt, account: Account, rules: BestRules) -> Result:
     """Sample wave by wave, and give the first reply of the highest value."""
-    leader, high, seen, rated = None, -1.0, 0, 0
+    leader = None
+    high = -1.0
+    seen = rated = 0
     while seen < rules.samples and not account.budget.is_spent:
         if rules.by == "grader" and high >= rules.stop:
             break
+        # What a reply of this wave costs is laid on what was spent before it.
         tokens = account.budget.spent
         attempts = await account.play([prompt] * min(account.at_once, rules.samples - seen))
         seen += len(attempts)
@@ -43,10 +46,12 @@ async def best(prompt: Prompt, account: Account, rules: BestRules) -> Result:
         values: list[float | None] = [attempt.verdict.reward for attempt in attempts]
         costs = [attempt.tokens for attempt in attempts]
         if rules.by == "judge":
+            # From here on the verdict is a score to report, and no reason to choose.
             texts = [attempt.reply.text for attempt in attempts]
             values, judged = await rated_values(prompt, texts, account, rules.ratings)
             costs = [cost + more for cost, more in zip(costs, judged, strict=True)]
 
+        # The standing after each reply: one solve shows the whole curve.
         for attempt, value, cost in zip(attempts, values, costs, strict=True):
             tokens += cost
             rated += value is not None

@@ -66,7 +66,9 @@ async def chosen(
     right = await referee.right_on_samples([each.submission for each in candidates])
     passing = [each for each, passes in zip(candidates, right, strict=True) if passes]
     left = passing or list(candidates)
-    left = sorted(left, key=lambda each: -each.count)
+
+    # The sort keeps the order of generation among equals.
+    left = sorted(left, key=lambda each: each.count, reverse=True)
     while rules.select == "model" and len(left) > 1 and not referee.account.budget.is_spent:
         left = await _picked(left, subtask, referee, rules.group)
     return left[0]
@@ -76,17 +78,26 @@ async def _picked(
     left: Sequence[Candidate], subtask: Subtask, referee: Referee, size: int
 ) -> list[Candidate]:
     """The winner of each group; a group whose choice cannot be read gives its first."""
-    groups = [left[at : at + size] for at in range(0, len(left), size)]
-    asked = [group for group in groups if len(group) > 1]
+    groups = []
+    for at in range(0, len(left), size):
+        groups.append(left[at : at + size])
+
+    # All groups are asked at once; a group of one wins as it is.
     prompts = []
-    for group in asked:
+    for group in groups:
+        if len(group) == 1:
+            continue
         text = choice_text(referee.problem, subtask, [each.submission for each in group])
         prompts.append(ungraded([Message("user", text)]))
     answers = iter(await referee.account.play(prompts))
 
     winners = []
     for group in groups:
-        answer = next(answers, None) if len(group) > 1 else None
-        choice = None if answer is None else selection_of(answer.text, len(group))
+        choice = None
+        if len(group) > 1:
+            # None where the budget did not reach the question.
+            answer = next(answers, None)
+            if answer is not None:
+                choice = selection_of(answer.text, len(group))
         winners.append(group[choice or 0])
     return winners

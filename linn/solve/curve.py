@@ -41,6 +41,8 @@ def curve(
     if not standings:
         return []
     most = highest or [1.0] * len(standings)
+
+    # The curve can change only where some task's standing does.
     ends = sorted({one.tokens for task in standings for one in task})
     if len(ends) > _MOST_POINTS:
         step = (len(ends) - 1) / (_MOST_POINTS - 1)
@@ -48,14 +50,21 @@ def curve(
 
     points = []
     for tokens in ends:
-        scores, spent = [], []
+        scores = []
+        total = 0
         for task, full in zip(standings, most, strict=True):
-            at = bisect.bisect_right([one.tokens for one in task], tokens)
-            scores.append(task[at - 1].score / full if at else 0.0)
-            spent.append(task[at - 1].tokens if at else 0)
+            last = _standing_at(task, tokens)
+            scores.append(last.score / full)
+            total += last.tokens
         interval = reward_interval(scores)
-        mean_spent = sum(spent) / len(spent)
+        mean_spent = total / len(standings)
         points.append(
             Point(tokens, mean_spent, interval.value, interval.low, interval.high, len(standings))
         )
     return points
+
+
+def _standing_at(task: Sequence[Standing], tokens: int) -> Standing:
+    """A task's last standing that cost no more than this; nothing before its first."""
+    at = bisect.bisect_right([one.tokens for one in task], tokens)
+    return task[at - 1] if at else Standing(0, 0.0)

@@ -34,18 +34,24 @@ class GenSelectRules:
 async def genselect(prompt: Prompt, account: Account, rules: GenSelectRules) -> Result:
     """Sample candidates, then knock them out. Replies without an answer do not take part."""
     attempts = await account.play([prompt] * rules.samples)
+
+    # An empty reply would only take a candidate's place in a question.
     left = [attempt for attempt in attempts if answer_key(attempt.reply.text)]
     if not left:
         account.note(0.0)
         return Result("", 0.0, {"replies": len(attempts)})
     account.note(left[0].verdict.reward)
 
+    # Winners meet again until one is left, or the budget ends: then the first of them is given.
     rounds = unread = 0
     while len(left) > 1 and not account.budget.is_spent:
-        groups = [left[at : at + rules.group] for at in range(0, len(left), rules.group)]
-        winners, missed = await _winners(prompt, groups, account, rules.selections)
-        left = winners
-        rounds, unread = rounds + 1, unread + missed
+        groups = []
+        for at in range(0, len(left), rules.group):
+            groups.append(left[at : at + rules.group])
+        left, missed = await _winners(prompt, groups, account, rules.selections)
+
+        rounds += 1
+        unread += missed
         account.note(left[0].verdict.reward)
 
     counts = {"replies": len(attempts), "rounds": rounds, "unread": unread}
@@ -60,14 +66,17 @@ async def _winners(
     A group of one wins as it is. One whose selections cannot be read, or that the budget did not
     reach, gives its first candidate.
     """
-    asked = [group for group in groups if len(group) > 1]
+    # All groups of a round are asked at once.
     questions = []
-    for group in asked:
+    for group in groups:
+        if len(group) == 1:
+            continue
         question = selection_prompt(prompt, [attempt.reply.text for attempt in group])
         questions += [question] * times
     answers = iter(await account.play(questions))
 
-    winners, unread = [], 0
+    winners = []
+    unread = 0
     for group in groups:
         if len(group) == 1:
             winners.append(group[0])
@@ -76,5 +85,10 @@ async def _winners(
         choices = [selection_of(text, len(group)) for text in own]
         readable = Counter(choice for choice in choices if choice is not None)
         unread += len(choices) - readable.total()
-        winners.append(group[readable.most_common(1)[0][0]] if readable else group[0])
+
+        # Of choices made equally often, the one made first.
+        place = 0
+        if readable:
+            ((place, _),) = readable.most_common(1)
+        winners.append(group[place])
     return winners, unread

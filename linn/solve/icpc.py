@@ -70,6 +70,7 @@ async def icpc(problem: Problem, account: Account, rules: IcpcRules, judge: Judg
     while not state.solved and len(state.parsed) < rules.generations:
         if account.budget.is_spent or len(state.sent) >= rules.submissions:
             break
+        # The last wave may be shorter: never a generation more than is allowed.
         count = min(rules.wave, rules.generations - len(state.parsed))
         attempts = await account.play([prompt] * count)
         state.parsed += [submission_of(each.text, problem, rules.language) for each in attempts]
@@ -97,19 +98,24 @@ async def icpc(problem: Problem, account: Account, rules: IcpcRules, judge: Judg
 
 async def _submit(state: _State, rules: IcpcRules, referee: Referee) -> int:
     """Submit programs that are right on the samples, those given most often first; how many."""
+    # Each program meets the samples once, however often replies give it.
     known = state.right_on_samples
-    fresh = [each.submission for each in distinct(state.parsed)]
-    fresh = [submission for submission in fresh if submission.text not in known]
+    fresh = []
+    for each in distinct(state.parsed):
+        if each.submission.text not in known:
+            fresh.append(each.submission)
     if fresh:
         right = await referee.right_on_samples(fresh)
         known |= {each.text: passes for each, passes in zip(fresh, right, strict=True)}
 
     sent = [submission for submission, _, _ in state.sent]
     waiting = [each for each in distinct(state.parsed, sent) if known[each.submission.text]]
-    waiting.sort(key=lambda each: -each.count)
+    # What many replies agree on goes first; the sort keeps the order of generation otherwise.
+    waiting.sort(key=lambda each: each.count, reverse=True)
     room = min(rules.each_wave, rules.submissions - len(state.sent))
     for place, each in enumerate(waiting[:room]):
         judged = await referee.verdict(each.submission)
+        # A contest of this kind knows right and wrong alone.
         worst = min(judged.words.values(), key=lambda verdict: verdict.share)
         state.sent.append((each.submission, worst.word, len(state.parsed)))
         if worst.share == 1:

@@ -105,9 +105,11 @@ async def ioi(problem: Problem, account: Account, rules: IoiRules, judge: Judge)
     rounds = generated = 0
     while rounds < rules.rounds and _may_go_on(state, account, rules):
         rounds += 1
+        # All open subtasks generate in one go, from what is known at the round's beginning.
         subtasks = state.open()
         by_subtask = await _generate(state, subtasks, account, rules)
-        generated += sum(len(attempts) for attempts in by_subtask)
+        generated += sum(map(len, by_subtask))
+
         for subtask, attempts in zip(subtasks, by_subtask, strict=True):
             # A sibling's submission of this round may have solved it.
             if state.share(subtask.name) == 1 or len(state.submitted) >= rules.submissions:
@@ -115,10 +117,17 @@ async def ioi(problem: Problem, account: Account, rules: IoiRules, judge: Judge)
             await _submit_one(state, subtask, attempts, rounds, rules, referee)
         account.note(state.points)
 
+    # The one program that earns most alone; the score is that of all of them together.
+    points = [one.judged.points(problem) for one in state.submitted]
+    answer = ""
+    if points:
+        answer = state.submitted[points.index(max(points))].submission.text
+    counts = {
+        "rounds": rounds,
+        "generated": generated,
+        "submitted": len(state.submitted),
+    }
     table = {"submissions": [_row(one) for one in state.submitted]}
-    last = max(state.submitted, key=lambda one: one.judged.points(problem), default=None)
-    counts = {"rounds": rounds, "generated": generated, "submitted": len(state.submitted)}
-    answer = last.submission.text if last is not None else ""
     return Result(answer, state.points, counts, table)
 
 
@@ -141,19 +150,30 @@ async def _generate(
 
 def _prompt(state: State, subtask: Subtask, rules: IoiRules) -> Prompt:
     """Statement, accepted code of sibling subtasks, and this subtask's history (App. C.1)."""
-    problem = state.problem
+    # Code that earned a part of a sibling's points carries insight too.
     siblings = []
-    for other in problem.subtasks:
+    for other in state.problem.subtasks:
         best = state.best(other.name)
         if other.name != subtask.name and best is not None:
-            siblings.append((other, best.submission, best.share(other.name)))
+            share = best.share(other.name)
+            siblings.append((other, best.submission, share))
 
-    own = [one for one in state.submitted if one.subtask == subtask.name]
-    best_first = sorted(own, key=lambda one: (-one.share(subtask.name), -one.round))
-    shown = sorted(best_first[: rules.history], key=lambda one: one.round)
-    history = [(one.submission, one.judged.words[subtask.name]) for one in shown]
-    text = ioi_text(problem, subtask, siblings, history, rules.language)
+    history = []
+    for one in _shown(state, subtask, rules.history):
+        verdict = one.judged.words[subtask.name]
+        history.append((one.submission, verdict))
+    text = ioi_text(state.problem, subtask, siblings, history, rules.language)
     return ungraded([Message("user", text)])
+
+
+def _shown(state: State, subtask: Subtask, most: int) -> list[Submitted]:
+    """The subtask's own submissions that its prompt shows, in the order of their rounds."""
+    own = [one for one in state.submitted if one.subtask == subtask.name]
+
+    # A history of fifty programs would fill the context: the best stay, then the latest.
+    own.sort(key=lambda one: one.round, reverse=True)
+    own.sort(key=lambda one: one.share(subtask.name), reverse=True)
+    return sorted(own[:most], key=lambda one: one.round)
 
 
 async def _submit_one(

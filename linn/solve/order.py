@@ -98,6 +98,7 @@ def _prepared(order: Order, stack: ExitStack) -> tuple[list[Task], dict[str, Dom
     """The tasks, and the domains that grade their rollouts; all closed by `stack`."""
     strategy = STRATEGIES[order.strategy]
     domains: dict[str, Domain] = {Ungraded.name: Ungraded()}
+    # Problems bring their own judge; what the model writes of them is not graded by a domain.
     if strategy.kind == "contest":
         judge = Judge(order.python_times)
         stack.callback(judge.close)
@@ -111,6 +112,7 @@ def _prepared(order: Order, stack: ExitStack) -> tuple[list[Task], dict[str, Dom
         domains[domain.name] = domain
         prompts = prompts_of(domain, order.limit)
         if isinstance(order.rules, TirRules):
+            # Same name, same grader: only the tool and the number of turns are new.
             equipped = WithPython(domain, order.rules)
             domains[domain.name] = equipped
             prompts = [equipped.equipped(prompt) for prompt in prompts]
@@ -136,6 +138,9 @@ def _named_apart(tasks: Sequence[Task]) -> list[Task]:
     seen: dict[str, int] = {}
     apart = []
     for task in tasks:
-        count = seen[task.name] = seen.get(task.name, 0) + 1
-        apart.append(task if count == 1 else replace(task, name=f"{task.name}.{count}"))
+        count = seen.get(task.name, 0) + 1
+        seen[task.name] = count
+        if count > 1:
+            task = replace(task, name=f"{task.name}.{count}")
+        apart.append(task)
     return apart

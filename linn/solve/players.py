@@ -57,6 +57,7 @@ async def table_for(
 ) -> AsyncIterator[Table]:
     """The table at which tasks meet these models; what was opened is closed at the end."""
     async with AsyncExitStack() as stack:
+        # No engine is started for endpoints alone.
         engine = None
         names = [models.model, models.judge or models.model]
         if any(endpoint_of(name) is None for name in names):

@@ -105,9 +105,11 @@ async def proof(prompt: Prompt, account: Account, rules: ProofRules) -> Result:
     number = 0
     while number < rules.rounds and not account.budget.is_spent:
         number += 1
-        parents = _kept(pool, number, account, rules) if number > 1 else []
-        if number > 1 and not parents:
-            break  # nothing that could be refined
+        parents: list[PoolProof] = []
+        if number > 1:
+            parents = _kept(pool, number, account, rules)
+            if not parents:
+                break  # nothing that could be refined
         fresh = await _written(prompt, parents, number, len(pool), account, rules)
         pool += await _verified(prompt, fresh, account, rules)
         _write_pool(pool, account)
@@ -116,6 +118,7 @@ async def proof(prompt: Prompt, account: Account, rules: ProofRules) -> Result:
         if best is not None and _score(best) >= rules.stop:
             break
 
+    # Of all rounds: a refinement need not be better than what it refines.
     best = _best(pool)
     counts = {
         "rounds": number,
@@ -194,20 +197,33 @@ async def _verified(
     if isinstance(prompt.hidden, FormalProblem):
         return [replace(each, score=each.truth) for each in proofs]
 
+    # The verifier reads what a contestant hands in: neither reference nor rubric.
+    count = rules.verifications
     questions = []
     for each in proofs:
         text = question_text(VERIFY, problem=problem_of(prompt), proof=each.proof)
-        questions += [ungraded([Message("user", text)])] * rules.verifications
+        questions += [ungraded([Message("user", text)])] * count
     answers = await account.play(questions, JUDGE)
 
+    # Where the budget ended, the last proofs have fewer verifications, or none.
     verified = []
     for place, each in enumerate(proofs):
-        own = answers[place * rules.verifications : (place + 1) * rules.verifications]
-        read = [(score_of(answer.text), answer.text) for answer in own]
-        analyses = tuple(Analysis(score, text) for score, text in read if score is not None)
-        score = mean_score([one.score for one in analyses], rules.any_zero)
+        own = answers[place * count : (place + 1) * count]
+        analyses = _readable(own)
+        scores = [one.score for one in analyses]
+        score = mean_score(scores, rules.any_zero)
         verified.append(replace(each, score=score, analyses=analyses))
     return verified
+
+
+def _readable(answers: Sequence[Attempt]) -> tuple[Analysis, ...]:
+    """The analyses that end in a score; others count for nothing."""
+    analyses = []
+    for answer in answers:
+        score = score_of(answer.text)
+        if score is not None:
+            analyses.append(Analysis(score, answer.text))
+    return tuple(analyses)
 
 
 def mean_score(scores: Sequence[float], any_zero: bool) -> float | None:
@@ -254,6 +270,8 @@ def _kept(
 ) -> list[PoolProof]:
     """The best by (mean score, own score); ties are drawn, since a shuffle comes first."""
     ranked = [each for each in pool if each.score is not None]
+
+    # The sort keeps the order of equals, which is drawn here.
     random.Random(seed_of("proof", account.seed, account.task, number)).shuffle(ranked)
     ranked.sort(key=lambda each: (_score(each), each.own_score), reverse=True)
     return ranked[: rules.keep]

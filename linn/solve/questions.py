@@ -10,6 +10,7 @@ from linn.domains.common.boxes import flat_boxes
 from linn.judges.pairwise import read_score, score_question
 from linn.judges.text import FENCES, conversation_text, fenced, shown
 from linn.solve.account import JUDGE, Account
+from linn.solve.budget import Attempt
 from linn.solve.ungraded import ungraded
 from linn.types import Message, Prompt
 
@@ -56,13 +57,26 @@ async def rated_values(
     prompt: Prompt, texts: list[str], account: Account, ratings: int
 ) -> tuple[list[float | None], list[int]]:
     """(mean rating, tokens it took) of each text by the judge; None where none could be read."""
-    questions = [rating_prompt(prompt, text) for text in texts for _ in range(ratings)]
+    questions = []
+    for text in texts:
+        questions += [rating_prompt(prompt, text)] * ratings
     answers = await account.play(questions, JUDGE)
+
+    # Where the budget ended, the last texts have fewer answers, or none.
     values: list[float | None] = []
     costs = []
     for place in range(len(texts)):
         own = answers[place * ratings : (place + 1) * ratings]
-        scores = [score for score in map(rating_of, (a.text for a in own)) if score is not None]
-        values.append(sum(scores) / len(scores) if scores else None)
+        values.append(_mean_rating(own))
         costs.append(sum(answer.tokens for answer in own))
     return values, costs
+
+
+def _mean_rating(answers: Sequence[Attempt]) -> float | None:
+    """The mean of the ratings that can be read; None where there is none."""
+    scores = []
+    for answer in answers:
+        score = rating_of(answer.text)
+        if score is not None:
+            scores.append(score)
+    return sum(scores) / len(scores) if scores else None

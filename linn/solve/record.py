@@ -126,6 +126,7 @@ class Record:
 
     def _read(self, settings: Mapping[str, Any]) -> None:
         lines = self.path.read_bytes().split(b"\n")
+
         # What follows the last newline is a line that a kill cut short, or nothing.
         whole, rest = lines[:-1], lines[-1]
         try:
@@ -138,6 +139,7 @@ class Record:
             ) from None
 
         _check_settings(self.path, before, settings)
+        # What is appended must begin on a line of its own.
         if rest:
             with open(self.path, "r+b") as file:
                 file.truncate(sum(len(line) + 1 for line in whole))
@@ -155,6 +157,7 @@ class Record:
 
 def _check_settings(path: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """UserError where the record's settings are not these."""
+    # As they look after a way through JSON: tuples are lists there.
     now = json.loads(json.dumps(dict(settings)))
     others = []
     for key in [*now, *(key for key in before if key not in now)]:

@@ -26,6 +26,7 @@ def rules_from(kind: type[Rules], changes: Sequence[str], strategy: str) -> Rule
     import yaml
     from pydantic import TypeAdapter, ValidationError
 
+    # YAML's notation for values, as in recipes.
     assert dataclasses.is_dataclass(kind)
     names = [field.name for field in dataclasses.fields(kind)]
     types = get_type_hints(kind)

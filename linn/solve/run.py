@@ -84,6 +84,7 @@ async def solve_tasks(
         budget = Budget(spending.budget)
         account = Account(task.name, table, budget, spending.how, spending.seed, spending.at_once)
         result = await task.solve(account)
+        # From here on the others no longer wait for it.
         await table.leave(task.name)
         # A strategy that noted nothing has one standing, its last.
         if not account.standings:

@@ -69,12 +69,14 @@ def problems_of(names: Sequence[str], limit: int | None, judge: Judge) -> list[P
         folder = Path(name)
         if not folder.is_dir():
             raise UserError(f"TASKS {name!r}: no folder; a contest strategy takes folders")
+        # A problem's own folder, or one that holds several.
         within = [each for each in sorted(folder.iterdir()) if is_problem(each)]
         found = [folder] if is_problem(folder) else within
         if not found:
             raise UserError(f"{name}: neither it nor a folder in it is a problem; {LAYOUTS}")
         folders += found
 
+    # Tasks are known by their problem's name: in the record, in seeds, in the results.
     problems: dict[str, Problem] = {}
     for folder in folders[:limit]:
         problem = read_problem(folder, judge.sandbox)

@@ -63,6 +63,7 @@ class WithPython(Domain):
 
     def equipped(self, prompt: Prompt) -> Prompt:
         """The prompt with the tool, and the words on it at the end of the system turn."""
+        # An interpreter is the only tool that answers here: it replaces a row's own definitions.
         first, *rest = prompt.messages
         if first.role == "system":
             system = replace(first, content=f"{first.content.rstrip()}\n\n{_USE}".lstrip())

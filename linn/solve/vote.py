@@ -37,7 +37,8 @@ async def vote(prompt: Prompt, account: Account, rules: VoteRules) -> Result:
     """
     counts: dict[str, float] = {}
     firsts: dict[str, Attempt] = {}
-    seen, leader = 0, None
+    leader = None
+    seen = 0
 
     # Wave by wave, so that a budget that ends leaves no reply unrated but the last wave's.
     while seen < rules.samples and not account.budget.is_spent:
@@ -56,6 +57,7 @@ async def vote(prompt: Prompt, account: Account, rules: VoteRules) -> Result:
             tokens += cost
             key = answer_key(attempt.reply.text)
             if key:
+                # Of equal counts `max` gives the answer that came first.
                 firsts.setdefault(key, attempt)
                 counts[key] = counts.get(key, 0.0) + (weight or 0.0)
                 leader = firsts[max(counts, key=counts.__getitem__)]

@@ -51,6 +51,8 @@ def ioi_text(
         f"# Your subtask ({subtask.points:g} points)\n\n{subtask.text or 'As the statement says.'}",
     ]
     parts += _inputs(problem, subtask)
+
+    # The paper's order: siblings' code first, then this subtask's own history.
     if siblings:
         lines = [
             "# Code of other subtasks\n\nThe judge has accepted these, or parts of them, under the "

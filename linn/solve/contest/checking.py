@@ -50,6 +50,7 @@ class Checking:
 
     def _by_program(self, checker: Checker, source: Source, test: Test, output: str) -> TestVerdict:
         texts = {"input": test.input, "output": output, "answer": test.answer}
+        # The two conventions differ in the order of the last two files.
         words = ["input", "output", "answer"]
         if checker.kind == "cms":
             words = ["input", "answer", "output"]
@@ -110,12 +111,14 @@ def _of_cms(ran: Ran, where: str) -> TestVerdict:
 
 def verdict_of_testlib(ran: Ran, where: str) -> TestVerdict:
     """testlib: the exit code decides; a share of 100 follows from 16, `points X` from 7."""
+    # testlib speaks on stderr.
     note = " ".join((ran.stderr or ran.stdout).split())[:200]
     if ran.code in _TESTLIB:
         return verdict_of_share(_TESTLIB[ran.code], note)
     if _TESTLIB_PARTLY <= ran.code <= _TESTLIB_PARTLY + 100:
         return verdict_of_share((ran.code - _TESTLIB_PARTLY) / 100, note)
     if ran.code == _TESTLIB_POINTS:
+        # `points 0.5 …`: the first number is the share.
         for word in note.split():
             try:
                 return verdict_of_share(float(word), note)

@@ -42,6 +42,8 @@ def read_cms(folder: Path, sandbox: Sandbox) -> Problem:
     tests = _tests(folder)
     check_tests(folder, len(tests))
     stubs: dict[str, str] = {}
+
+    # Functions of a contestant are called by the judges' grader, compiled with them.
     grader = first_program(folder / "sol", ["grader"])
     if grader is not None and grader.language == "cpp":
         stubs = {"grader.cpp": grader.text, **includes_in([folder / "sol"])}
@@ -110,12 +112,15 @@ def _subtasks(folder: Path, block: Mapping[str, Any], names: list[str]) -> tuple
     """By gen/GEN, by the score type's parameters, or each test for its share."""
     if block.get("score_type_parameters") is not None:
         return _by_parameters(folder, block, names)
+
+    # Without subtasks each test counts for its share, as CMS's Sum has it.
     path = folder / "gen" / "GEN"
     groups = _groups(text_of(path)) if path.is_file() else []
     if not groups:
         points = float(block.get("total_value", 100))
         return (Subtask("1", points, tuple(names), "", "sum"),)
 
+    # A GEN that does not fit the inputs would give points for the wrong ones.
     counts = sum(count for _, _, count in groups)
     if counts != len(names):
         raise UserError(f"{path}: it makes {counts} inputs, and input/ holds {len(names)}")
@@ -156,14 +161,18 @@ def _by_parameters(folder: Path, block: Mapping[str, Any], names: list[str]) -> 
 
 def _cut(names: list[str], parameters: Sequence[Any], rule: Rule) -> tuple[Subtask, ...]:
     """Subtasks of so many tests each, or of those whose names match. Groups of 0 points go."""
-    subtasks, at = [], 0
+    subtasks = []
+    at = 0
     for number, (points, tests, *more) in enumerate(parameters, 1):
+        # CMS takes a number of tests, or a pattern that their names begin with.
         if isinstance(tests, str):
             pattern = re.compile(tests)
             own = tuple(name for name in names if pattern.match(name))
         else:
             own = tuple(names[at : at + int(tests)])
             at += int(tests)
+
+        # Groups of no points are the statement's samples.
         if float(points) > 0 and own:
             text = str(more[0]) if more else ""
             subtasks.append(Subtask(str(number), float(points), own, text, rule))

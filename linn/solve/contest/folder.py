@@ -66,6 +66,7 @@ def read_own(folder: Path, sandbox: Sandbox) -> Problem:
         subtasks.append(Subtask(str(number), subtask.points, names, subtask.text, subtask.rule))
         inputs += [(number, index) for index in range(subtask.tests)]
 
+    # Samples are subtask 0.
     texts = _made(folder, inputs, sandbox)
     _validate(folder, inputs, texts, sandbox)
     answers = [""] * len(texts)
@@ -164,6 +165,8 @@ def _validate(
     calls: list[list[Any]] = []
     for (subtask, _), text in zip(places, texts, strict=True):
         calls.append([text, subtask])
+
+    # In the sandbox, as all programs of a folder: it may come from anywhere.
     outcomes = sandbox.call(text_of(path), "validate", calls, _MAKING)
     for (subtask, index), outcome in zip(places, outcomes, strict=True):
         if outcome.status != "ok":

@@ -40,11 +40,13 @@ class Interaction:
         limits: Limits,
     ) -> TestVerdict:
         """One test: the interactor decides, unless the program ran into a limit."""
+        # A contestant's mistake is a verdict, not a fault of the problem's.
         if program.language == "cpp":
             _, error = self.programs.code(program, problem.stubs)
             if error:
                 return TestVerdict(0.0, "compilation error", error)
 
+        # The interactor gets more of everything: its partner's limits must be the first to be met.
         theirs = WorkspaceLimits(
             cpu=limits.cpu, wall=limits.wall, memory=limits.memory, processes=limits.threads
         )

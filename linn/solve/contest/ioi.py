@@ -99,6 +99,7 @@ def _subtasks(folder: Path, tests: dict[str, Test]) -> tuple[Subtask, ...]:
         found = _of_mapping(folder)
     subtasks = []
     for name, points, names, text in found:
+        # The samples are a subtask too, of no points.
         missing = [test for test in names if test not in tests]
         if missing:
             raise UserError(f"{folder}: subtask {name}: no test {missing[0]} in tests/")
@@ -121,6 +122,8 @@ def _of_files(paths: list[Path]) -> list[tuple[str, float, list[str], str]]:
 
 def _of_mapping(folder: Path) -> list[tuple[str, float, list[str], str]]:
     blocks = _json(folder / "subtasks.json").get("subtasks", {})
+
+    # A test may belong to several subtasks: it stands there once for each.
     names: dict[str, list[str]] = {}
     path = folder / "tests" / "mapping"
     for number, line in enumerate(text_of(path).splitlines(), 1):
@@ -130,8 +133,10 @@ def _of_mapping(folder: Path) -> list[tuple[str, float, list[str], str]]:
         if len(words) != 2 or words[0] not in blocks:
             raise UserError(f"{path} line {number}: expected a subtask and a test, found {line!r}")
         names.setdefault(words[0], []).append(words[1])
-    ordered = sorted(blocks.items(), key=lambda pair: pair[1].get("index", 0))
-    return [
-        (name, float(block.get("score", 0)), names.get(name, []), str(block.get("text", "")))
-        for name, block in ordered
-    ]
+    found = []
+    for name in sorted(blocks, key=lambda name: blocks[name].get("index", 0)):
+        block = blocks[name]
+        points = float(block.get("score", 0))
+        text = str(block.get("text", ""))
+        found.append((name, points, names.get(name, []), text))
+    return found

@@ -41,13 +41,18 @@ class Judge:
 
         A subtask's tests run until its share is 0. A test that several subtasks share runs once.
         """
-        wanted = [s for s in problem.subtasks if subtasks is None or s.name in subtasks]
+        wanted = list(problem.subtasks)
+        if subtasks is not None:
+            wanted = [problem.subtask(name) for name in subtasks]
+
+        # Compiled once for all tests.
         code, fault = self._compiled(problem, submission)
         if fault is not None:
             return Judged({s.name: 0.0 for s in wanted}, {s.name: fault for s in wanted})
 
         ran: dict[str, TestVerdict] = {}
-        shares, words = {}, {}
+        shares = {}
+        words = {}
         for subtask in wanted:
             own = self._subtask(problem, subtask, submission, code, ran)
             shares[subtask.name] = together(subtask.rule, [v.share for v in own])
@@ -106,6 +111,7 @@ class Judge:
             limits = self._limits(problem, program)
             return self.interaction.play(problem, problem.interactor, test, program, limits)
 
+        # Outputs of an output-only problem go before what a program would print.
         if test.name in submission.outputs:
             return self.checking.check(problem.checker, test, submission.outputs[test.name])
         if program is None:
@@ -123,6 +129,7 @@ class Judge:
 
     def _limits(self, problem: Problem, program: Source) -> Limits:
         cpu = problem.seconds
+        # At a contest such outputs are made at home, in hours.
         if problem.kind == "output_only":
             cpu = max(cpu, _HOME_SECONDS)
         if program.language == "python":

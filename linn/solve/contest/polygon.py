@@ -111,6 +111,7 @@ def _tests(folder: Path, testset: ElementTree.Element, count: int) -> dict[str, 
     answers = testset.findtext("answer-path-pattern") or "tests/%02d.a"
     tests = {}
     for number in range(1, count + 1):
+        # Standard packages leave out what a generator makes.
         path = _numbered(folder, inputs, number)
         if not path.is_file():
             raise UserError(
@@ -129,6 +130,8 @@ def _numbered(folder: Path, pattern: str, number: int) -> Path:
     digits, d, end = after.partition("d")
     width = int(digits or 0) if (digits or "0").isdecimal() else -1
     path = folder / f"{before}{number:0{max(width, 1)}d}{end}"
+
+    # A pattern of a stranger's must not lead out of the package.
     if not percent or not d or width < 0 or not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{folder / 'problem.xml'}: path pattern {pattern!r} is not read")
     return path
@@ -166,6 +169,7 @@ def _subtasks(
 
     subtasks = []
     for group in tests_of:
+        # Points stand at the group, or at its tests.
         element = groups.get(group)
         policy = "each-test"
         own = list(tests_of[group])
@@ -184,6 +188,7 @@ def _subtasks(
 
 def _needed(group: str, groups: dict[str, ElementTree.Element]) -> list[str]:
     """The groups that a group depends on, directly or not, those first that come first."""
+    # Dependencies may form a circle, where somebody has made a mistake.
     needed: list[str] = []
     left = [group]
     while left:
@@ -226,8 +231,11 @@ def _of_properties(path: Path) -> str:
         if text:
             heading = "" if section == "legend" else f"## {section.capitalize()}\n\n"
             parts.append(heading + text)
+
+    # The samples stand apart from the sections' text.
     for number, sample in enumerate(properties.get("sampleTests") or [], 1):
-        shown = f"Input\n\n```\n{sample.get('input', '').rstrip()}\n```\n\nOutput\n\n"
-        shown += f"```\n{sample.get('output', '').rstrip()}\n```"
-        parts.append(f"## Example {number}\n\n{shown}")
+        parts.append(f"## Example {number}")
+        for key in ("input", "output"):
+            text = str(sample.get(key, "")).rstrip()
+            parts.append(f"{key.capitalize()}\n\n```\n{text}\n```")
     return "\n\n".join(parts)

@@ -89,6 +89,7 @@ def _compiled(source: Source, files: Mapping[str, str]) -> tuple[bytes, str]:
         for name, text in files.items():
             workspace.write(name, text)
         workspace.write("program.cpp", source.text)
+        # Headers are found by `-I.`; sources go onto the command line.
         more = [name for name in files if name.endswith((".cpp", ".cc"))]
         command = [found(), *_FLAGS, "program.cpp", *more, "-o", "program"]
         ran = workspace.run(command)
@@ -97,6 +98,8 @@ def _compiled(source: Source, files: Mapping[str, str]) -> tuple[bytes, str]:
                 return workspace.read("program").encode("utf-8", "surrogateescape"), ""
             except ValueError:
                 raise InfrastructureError("the C++ compiler made no program") from None
+
+    # The first mistake is the one to mend.
     if ran.status == "error":
         lines = [line for line in ran.stderr.splitlines() if "error" in line]
         return b"", scrub(f"does not compile: {(lines or ran.stderr.splitlines() or ['?'])[0]}")

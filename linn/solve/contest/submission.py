@@ -45,6 +45,7 @@ def submission_of(text: str, problem: Problem, language: str = "any") -> Submiss
             mark = _OUTPUT_MARK.fullmatch(block.mark.strip())
             if mark and mark[1] in problem.tests:
                 outputs[mark[1]] = block.text
+
     # A reply of outputs alone is no program, nor is prose without a fence.
     found, program = program_of(text, language) if "```" in text else ("python", "")
     if not program.strip() or len(program) > LONGEST:
