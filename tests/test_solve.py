@@ -13,6 +13,7 @@ from support.solving import (
     one,
     solving,
 )
+from support.verdicts import key_in
 
 from linn.errors import UserError
 from linn.report.solves import build_solve
@@ -21,7 +22,7 @@ from linn.solve.answers import answer_key, normal_program
 from linn.solve.best import BestRules, best
 from linn.solve.curve import curve
 from linn.solve.genselect import GenSelectRules, genselect
-from linn.solve.questions import rating_of, selection_of
+from linn.solve.questions import rating_of, rating_question, selection_of
 from linn.solve.rules import rules_from
 from linn.solve.run import write_results
 from linn.solve.vote import VoteRules, vote
@@ -30,13 +31,19 @@ THOUGHT = "well</think>\n"
 """A judge thinks first."""
 
 
+def verdict(asked: str, score: object) -> str:
+    """A judge's answer, between the marks that its question names."""
+    key = key_in(asked)
+    return f'{THOUGHT}<verdict {key}>{{"score": {score}}}</verdict {key}>{END}'
+
+
 def rated(scores: dict[str, int]):
     """A judge that scores by what the response holds."""
 
     def reply(asked: str, seed: int) -> str:
         for text, score in scores.items():
             if f"\n{text}\n</response" in asked:
-                return f'{THOUGHT}{{"score": {score}}}' + END
+                return verdict(asked, score)
         return f"{THOUGHT}I cannot tell" + END
 
     return reply
@@ -131,26 +138,25 @@ def test_best_by_a_judge_never_sees_the_verdict(tmp_path):
 
 
 def test_ratings_are_averaged(tmp_path):
-    replies, ratings = (
-        ["42", "41"],
-        ['{"score": 5}', '{"score": 1}', '{"score": 4}', '{"score": 4}'],
-    )
+    replies, ratings = ["42", "41"], iter([5, 1, 4, 4])
     rules = BestRules(2, by="judge", ratings=2)
     (solved,), _ = solving(
         [one(best, SUM, rules)],
         in_order(replies),
         tmp_path,
-        judge=in_order(THOUGHT + rating for rating in ratings),
+        judge=lambda asked, seed: verdict(asked, next(ratings)),
     )
     assert solved.result.answer == "41" and solved.result.counts["value"] == 0.75
 
 
 @pytest.mark.parametrize(
-    ("text", "rating"),
-    [('{"score": 1}', 0.0), ('{"score": 5}', 1.0), ("5", None), ('{"score": 9}', None), ("", None)],
+    ("score", "rating"), [(1, 0.0), (5, 1.0), (3, 0.5), (9, None), ('"5"', None)]
 )
-def test_ratings_as_they_are_read(text, rating):
-    assert rating_of(text) == rating
+def test_ratings_as_they_are_read(score, rating):
+    question = rating_question(SUM, "42")
+    said = verdict(question.messages[-1].content, score).removeprefix(THOUGHT)
+    assert rating_of(question, said.removesuffix(END)) == rating
+    assert rating_of(question, f'{{"score": {score}}}') is None, "outside the marks"
 
 
 # ---------------------------------------------------------------- genselect
@@ -224,11 +230,15 @@ def test_the_budget_ends_at_the_first_wave_that_reaches_it(tmp_path, budget, at_
 
 
 def test_a_judges_tokens_are_spent_too(tmp_path):
-    judge = in_order([THOUGHT + '{"score": 5}'] * 8)
-    rating = len(THOUGHT) + 13
+    rating = len(THOUGHT) + len("<verdict ></verdict >") + 2 * 16 + 13
     rules = VoteRules(8, weigh="judge")
     (solved,), _ = solving(
-        [one(vote, SUM, rules)], in_order(["42"] * 8), tmp_path, judge=judge, budget=90, at_once=2
+        [one(vote, SUM, rules)],
+        in_order(["42"] * 8),
+        tmp_path,
+        judge=rated({"42": 5}),
+        budget=230,
+        at_once=2,
     )
     assert solved.budget.spent == 2 * (2 * (3 + rating)) and solved.budget.calls == 8
 
@@ -245,8 +255,8 @@ def by_seed(asked: str, seed: int) -> str:
     """A function of seed and question, as a model is."""
     if "candidate" in asked:
         return rf"\boxed{{{1 + seed % 3}}}" + END
-    if '"score"' in asked:
-        return f'{THOUGHT}{{"score": {1 + seed % 5}}}' + END
+    if "<verdict" in asked:
+        return verdict(asked, 1 + seed % 5)
     return str(40 + seed % 4) + END
 
 

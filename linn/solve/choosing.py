@@ -9,9 +9,8 @@ from typing import Literal, Protocol
 
 from linn.solve.contest.problem import Subtask
 from linn.solve.contest.submission import Submission
-from linn.solve.questions import selection_of
+from linn.solve.questions import asked, selection_of
 from linn.solve.referee import Referee
-from linn.solve.ungraded import ungraded
 from linn.solve.wording import choice_text
 from linn.types import Message
 
@@ -88,7 +87,7 @@ async def _picked(
         if len(group) == 1:
             continue
         text = choice_text(referee.problem, subtask, [each.submission for each in group])
-        prompts.append(ungraded([Message("user", text)]))
+        prompts.append(asked([Message("user", text)]))
     answers = iter(await referee.account.play(prompts))
 
     winners = []

@@ -18,10 +18,10 @@ from linn.solve.contest.judge import Judge
 from linn.solve.contest.problem import Problem, Subtask
 from linn.solve.contest.submission import Submission, submission_of
 from linn.solve.contest.verdicts import Judged
+from linn.solve.questions import asked
 from linn.solve.referee import Referee
 from linn.solve.result import Result
 from linn.solve.rules import check_at_least
-from linn.solve.ungraded import ungraded
 from linn.solve.wording import ioi_text
 from linn.types import Message, Prompt
 
@@ -163,7 +163,7 @@ def _prompt(state: State, subtask: Subtask, rules: IoiRules) -> Prompt:
         verdict = one.judged.words[subtask.name]
         history.append((one.submission, verdict))
     text = ioi_text(state.problem, subtask, siblings, history, rules.language)
-    return ungraded([Message("user", text)])
+    return asked([Message("user", text)])
 
 
 def _shown(state: State, subtask: Subtask, most: int) -> list[Submitted]:

@@ -13,11 +13,12 @@ from linn.chat.codec import Codec
 from linn.chat.template import TemplateName
 from linn.checkpoints import resolve
 from linn.domains.base import Domain
+from linn.endpoint.address import Address, parse_endpoint
 from linn.engine.open import open_engine
 from linn.engine.protocol import Engine, Sampler
 from linn.errors import UserError
 from linn.play.rollout import play
-from linn.recipe.schema import ScaleConfig, endpoint_of
+from linn.recipe.schema import ScaleConfig
 from linn.solve.account import JUDGE, MODEL, Apart, Player, Table, Together
 from linn.solve.record import Record
 from linn.types import Optim
@@ -48,7 +49,7 @@ class Models:
     def is_served(self) -> bool:
         """Whether all of them are endpoints, whose requests need no common batch."""
         names = [self.model, self.judge or self.model]
-        return all(endpoint_of(name) is not None for name in names)
+        return all(parse_endpoint(name) is not None for name in names)
 
 
 @asynccontextmanager
@@ -60,7 +61,7 @@ async def table_for(
         # No engine is started for endpoints alone.
         engine = None
         names = [models.model, models.judge or models.model]
-        if any(endpoint_of(name) is None for name in names):
+        if any(parse_endpoint(name) is None for name in names):
             engine = open_engine(ScaleConfig(processes=models.processes))
             stack.callback(engine.close)
 
@@ -83,7 +84,7 @@ async def _player(
     engine: Engine | None,
     stack: AsyncExitStack,
 ) -> Player:
-    endpoint = endpoint_of(name)
+    endpoint = parse_endpoint(name)
     if endpoint is not None:
         return await _served(endpoint, models, domains, stack)
     assert engine is not None
@@ -101,7 +102,7 @@ def _local(sampler: Sampler, codec: Codec, domains: Mapping[str, Domain]) -> Pla
 
 
 async def _served(
-    endpoint: tuple[str, str],
+    endpoint: Address,
     models: Models,
     domains: Mapping[str, Domain],
     stack: AsyncExitStack,
@@ -137,6 +138,6 @@ def _key(variable: str | None) -> str | None:
 
 def check_model(name: str) -> Path | None:
     """The folder of a checkpoint, None for an endpoint; UserError where it is neither."""
-    if endpoint_of(name) is not None:
+    if parse_endpoint(name) is not None:
         return None
     return resolve(name)

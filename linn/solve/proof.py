@@ -15,14 +15,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from linn.domains.proof.problems import EquationProblem, FormalProblem, WordedProblem
-from linn.domains.proof.wording import VERIFY, parts_of, question_text, score_of
+from linn.domains.proof.wording import parts_of, score_of, verifiers_text
 from linn.files import write_jsonl
-from linn.judges.text import FENCES, fenced, shown
+from linn.judges.text import FENCES, fenced, inert, shown
 from linn.solve.account import JUDGE, Account
 from linn.solve.budget import Attempt
+from linn.solve.questions import asked
 from linn.solve.result import Result
 from linn.solve.rules import check_at_least
-from linn.solve.ungraded import ungraded
 from linn.types import Message, Prompt, seed_of
 
 _REFINE = """\
@@ -201,8 +201,8 @@ async def _verified(
     count = rules.verifications
     questions = []
     for each in proofs:
-        text = question_text(VERIFY, problem=problem_of(prompt), proof=each.proof)
-        questions += [ungraded([Message("user", text)])] * count
+        text = verifiers_text(problem_of(prompt), each.proof)
+        questions += [asked([Message("user", text)])] * count
     answers = await account.play(questions, JUDGE)
 
     # Where the budget ended, the last proofs have fewer verifications, or none.
@@ -249,7 +249,7 @@ def refinement(prompt: Prompt, parent: PoolProof, most: int) -> Prompt:
     for place, analysis in enumerate(shown_analyses(parent, most), 1):
         texts.append((f"analysis_{place}", shown(analysis.text)))
     *before, last = prompt.messages
-    text = _REFINE.format(task=last.content, fences=FENCES, texts=fenced(texts))
+    text = _REFINE.format(task=last.content, fences=FENCES, texts=inert(fenced(texts)))
     return replace(prompt, messages=(*before, replace(last, content=text)))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from linn.domains.common.boxes import flat_boxes
-from linn.judges.pairwise import read_score, score_question
-from linn.judges.text import FENCES, conversation_text, fenced, shown
+from linn.judges.pairwise import score_question
+from linn.judges.text import FENCES, Question, conversation_text, fenced, inert, shown
 from linn.solve.account import JUDGE, Account
 from linn.solve.budget import Attempt
 from linn.solve.ungraded import ungraded
@@ -24,15 +24,24 @@ End your reply with the number of the best candidate, 1 to {count}, in \\boxed{{
 _CHOICE = re.compile(r"\s*(?:candidate)?[\s_#]*(\d{1,6})\s*", re.IGNORECASE)
 
 
-def rating_prompt(prompt: Prompt, answer: str) -> Prompt:
-    """Asks a verifier for a score of 1 to 5 of one answer."""
-    return ungraded(score_question(prompt.messages, shown(answer)))
+def rating_question(prompt: Prompt, answer: str) -> Question:
+    """Asks a judge for a score of 1 to 5 of one answer.
+
+    Its verdict stands between marks whose key no answer can hold, so that none rates itself.
+    """
+    return score_question(prompt.messages, shown(answer), replies=(0,))
 
 
-def rating_of(text: str) -> float | None:
-    """The score that a verifier gave, from 0 to 1; None where it cannot be read."""
-    score = read_score(text)
+def rating_of(question: Question, text: str) -> float | None:
+    """The score that a judge gave, from 0 to 1; None where it cannot be read."""
+    score = question.read(text)
     return None if score is None else (score - 1) / 4
+
+
+def asked(messages: Sequence[Message], thinking: bool = True) -> Prompt:
+    """A prompt that quotes a model: marks of chat templates in it are broken."""
+    quoted = [replace(message, content=inert(message.content)) for message in messages]
+    return ungraded(quoted, thinking)
 
 
 def selection_prompt(prompt: Prompt, answers: Sequence[str]) -> Prompt:
@@ -41,7 +50,7 @@ def selection_prompt(prompt: Prompt, answers: Sequence[str]) -> Prompt:
     for number, answer in enumerate(answers, 1):
         parts.append((f"candidate_{number}", shown(answer)))
     text = _SELECT.format(count=len(answers), fences=FENCES, texts=fenced(parts))
-    return replace(ungraded([Message("user", text)]), thinking=prompt.thinking)
+    return asked([Message("user", text)], prompt.thinking)
 
 
 def selection_of(text: str, count: int) -> int | None:
@@ -57,26 +66,27 @@ async def rated_values(
     prompt: Prompt, texts: list[str], account: Account, ratings: int
 ) -> tuple[list[float | None], list[int]]:
     """(mean rating, tokens it took) of each text by the judge; None where none could be read."""
-    questions = []
-    for text in texts:
-        questions += [rating_prompt(prompt, text)] * ratings
-    answers = await account.play(questions, JUDGE)
+    questions = [rating_question(prompt, text) for text in texts]
+    prompts = []
+    for question in questions:
+        prompts += [asked(question.messages)] * ratings
+    answers = await account.play(prompts, JUDGE)
 
     # Where the budget ended, the last texts have fewer answers, or none.
     values: list[float | None] = []
     costs = []
-    for place in range(len(texts)):
+    for place, question in enumerate(questions):
         own = answers[place * ratings : (place + 1) * ratings]
-        values.append(_mean_rating(own))
+        values.append(_mean_rating(question, own))
         costs.append(sum(answer.tokens for answer in own))
     return values, costs
 
 
-def _mean_rating(answers: Sequence[Attempt]) -> float | None:
+def _mean_rating(question: Question, answers: Sequence[Attempt]) -> float | None:
     """The mean of the ratings that can be read; None where there is none."""
     scores = []
     for answer in answers:
-        score = rating_of(answer.text)
+        score = rating_of(question, answer.text)
         if score is not None:
             scores.append(score)
     return sum(scores) / len(scores) if scores else None
