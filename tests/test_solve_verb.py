@@ -6,6 +6,7 @@ import pytest
 from support.cli import refused, said
 
 from linn.files import write_jsonl
+from linn.solve.players import weights_of
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,14 @@ def test_a_solve_by_a_checkpoint_goes_on_and_refuses_other_settings(tmp_path):
     assert said(*words, "samples=4")[0] == 0
     assert (out / "results.jsonl").read_bytes() == first and record.read_bytes() == whole
     assert "made with set samples 4, now 5" in refused(*words, "samples=5")
+
+
+def test_other_weights_in_the_same_folder_are_noticed(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    seen = set()
+    for content in (b"a" * 300_000, b"a" * 299_999 + b"b", b"b" + b"a" * 299_999, b"a" * 300_001):
+        weights.write_bytes(content)
+        seen.add(weights_of(str(tmp_path)))
+    assert len(seen) == 4 and None not in seen
+    assert weights_of("http://127.0.0.1:1/v1#m") is None

@@ -5,6 +5,7 @@ Heavy imports happen inside the verb, so that help starts in a blink.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +16,12 @@ from linn.cli.filter import Template, template_choice
 from linn.terminal import echo
 
 if TYPE_CHECKING:
+    from linn.solve.account import Account
     from linn.solve.curve import Point
     from linn.solve.run import Solved
+
+_PAUSE_S = 30.0
+"""Seconds between two lines of progress, without a terminal."""
 
 Model = Annotated[
     str,
@@ -104,7 +109,6 @@ def solve(
     """Spend test-time compute: many rollouts on each task. Run again, it goes on."""
     import asyncio
 
-    from linn.progress import Progress
     from linn.recipe.load import domain_config
     from linn.report.solves import build_solve
     from linn.solve.order import Order, fulfil
@@ -141,21 +145,45 @@ def solve(
         limit=limit,
         python_times=python_times,
     )
-    show = Progress()
-    done = 0
-
-    def on_done(solved: Solved, total: int) -> None:
-        nonlocal done
-        done += 1
-        show.step("solve", done, total, {"reward": solved.share})
-
     folder = out or Path("solves") / strategy
+    watch = _Watch()
     try:
-        solved, points = asyncio.run(fulfil(order, folder, on_done))
+        solved, points = asyncio.run(fulfil(order, folder, watch.on_done, watch.on_wave))
     finally:
-        show.close()
+        watch.show.close()
     _print(solved, points)
     echo(f"report: {build_solve(folder)}")
+
+
+class _Watch:
+    """What a person sees while it goes on: tasks that are over, tokens of those that are not."""
+
+    def __init__(self) -> None:
+        from linn.progress import Progress
+
+        self.show = Progress()
+        self.done = self.tokens = 0
+        self._spent: dict[str, int] = {}
+        self._last = time.monotonic()
+
+    def on_done(self, solved: Solved, total: int) -> None:
+        """A task is over."""
+        self.done += 1
+        self.show.step("solve", self.done, total, {"reward": solved.share})
+
+    def on_wave(self, account: Account, total: int) -> None:
+        """A wave of requests is back."""
+        spent = account.budget.spent
+        self.tokens += spent - self._spent.get(account.task, 0)
+        self._spent[account.task] = spent
+        text = f"{self.tokens:,} tokens sampled; {account.task}: {spent:,}"
+
+        # A bar follows every wave; without a terminal, a line once in a while.
+        self.show.note("solve", self.done, total, text)
+        now = time.monotonic()
+        if now - self._last >= _PAUSE_S and not self.show.console.is_terminal:
+            self._last = now
+            self.show.say(f"solve          {self.done}/{total} {text}")
 
 
 def _print(solved: Sequence[Solved], points: Sequence[Point]) -> None:

@@ -173,8 +173,13 @@ class Account:
         how: Mapping[str, Sampling],
         seed: int,
         at_once: int = 64,
+        on_wave: Callable[[Account], None] = lambda account: None,
     ) -> None:
-        """`how`: sampling by who is asked. `at_once`: requests of a wave, under way together."""
+        """`how`: sampling by who is asked. `at_once`: requests of a wave, under way together.
+
+        `on_wave` is called with the account when a wave is back.
+        """
+        self.on_wave = on_wave
         self.task, self.table, self.budget = task, table, budget
         self.how, self.seed, self.at_once = how, seed, at_once
         self.standings: list[Standing] = []
@@ -208,6 +213,7 @@ class Account:
             wave = await self.table.play(requests[begin : begin + self.at_once])
             self.budget.add(wave)
             attempts += wave
+            self.on_wave(self)
         self.kept += attempts
         return attempts
 

@@ -12,10 +12,11 @@ from linn.domains.base import Domain
 from linn.domains.proof import Proof
 from linn.errors import UserError
 from linn.files import write_json
+from linn.solve.account import Account
 from linn.solve.contest.judge import Judge
 from linn.solve.curve import Point
 from linn.solve.icpc import IcpcRules, contest_table
-from linn.solve.players import Models, table_for
+from linn.solve.players import Models, table_for, weights_of
 from linn.solve.proof import ProofRules
 from linn.solve.record import Record
 from linn.solve.run import Solved, Spending, Task, solve_tasks, write_results
@@ -53,6 +54,7 @@ class Order:
         return {
             "model": self.models.model,
             "judge": self.models.judge,
+            "weights": [weights_of(name) for name in self.models.names],
             "template": self.models.template,
             "tasks": list(self.tasks),
             "strategy": self.strategy,
@@ -71,11 +73,12 @@ async def fulfil(
     order: Order,
     out: Path,
     on_done: Callable[[Solved, int], None] = lambda solved, total: None,
+    on_wave: Callable[[Account, int], None] = lambda account, total: None,
 ) -> tuple[list[Solved], list[Point]]:
     """Solve everything; results, record and curve go to `out`.
 
     Given again after a kill, it goes on and ends with the same results. `on_done` hears of every
-    task that is over, and how many there are.
+    task that is over, and how many there are; `on_wave` of every wave of requests that is back.
     """
     with ExitStack() as stack:
         tasks, domains = _prepared(order, stack)
@@ -88,6 +91,7 @@ async def fulfil(
                 order.spending,
                 lambda one: on_done(one, len(tasks)),
                 together=not order.models.is_served,
+                on_wave=lambda account: on_wave(account, len(tasks)),
             )
     if isinstance(order.rules, IcpcRules):
         write_json(out / "contest.json", contest_table(solved, order.rules.penalty))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +23,9 @@ from linn.recipe.schema import ScaleConfig
 from linn.solve.account import JUDGE, MODEL, Apart, Player, Table, Together
 from linn.solve.record import Record
 from linn.types import Optim
+
+_END_BYTES = 1 << 16
+"""Bytes of each end of a file of weights that are hashed."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,15 @@ class Models:
     """Whether requests to an endpoint say if the model is to think; strict servers refuse that."""
 
     @property
+    def names(self) -> list[str]:
+        """The model and, where it is another, its judge."""
+        names = [self.model, self.judge or self.model]
+        return list(dict.fromkeys(names))
+
+    @property
     def is_served(self) -> bool:
         """Whether all of them are endpoints, whose requests need no common batch."""
-        names = [self.model, self.judge or self.model]
-        return all(parse_endpoint(name) is not None for name in names)
+        return all(parse_endpoint(name) is not None for name in self.names)
 
 
 @asynccontextmanager
@@ -60,8 +69,7 @@ async def table_for(
     async with AsyncExitStack() as stack:
         # No engine is started for endpoints alone.
         engine = None
-        names = [models.model, models.judge or models.model]
-        if any(parse_endpoint(name) is None for name in names):
+        if not models.is_served:
             engine = open_engine(ScaleConfig(processes=models.processes))
             stack.callback(engine.close)
 
@@ -134,6 +142,25 @@ def _key(variable: str | None) -> str | None:
     if not key:
         raise UserError(f"--key-env {variable}: the environment variable is not set")
     return key
+
+
+def weights_of(name: str) -> str | None:
+    """A short hash of a checkpoint's weights, so that other weights in its place are noticed.
+
+    It reads each file's size and both its ends: whole files may be tens of gigabytes. None for an
+    endpoint, whose weights nobody here can see.
+    """
+    if parse_endpoint(name) is not None:
+        return None
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(resolve(name).glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_END_BYTES))
+            file.seek(max(0, size - _END_BYTES))
+            digest.update(file.read(_END_BYTES))
+    return digest.hexdigest()
 
 
 def check_model(name: str) -> Path | None:

@@ -70,8 +70,11 @@ async def solve_tasks(
     spending: Spending,
     on_done: Callable[[Solved], None] = lambda solved: None,
     together: bool = True,
+    on_wave: Callable[[Account], None] = lambda account: None,
 ) -> list[Solved]:
     """Solve them all; in order, whatever was first.
+
+    `on_done` hears of every task that is over, `on_wave` of every wave that is back.
 
     `together`: as many at a time as fill a local sampler's batch, chunk after chunk, so that
     batches stay those of an unbroken run. Otherwise all at once, and the table bounds them.
@@ -82,7 +85,15 @@ async def solve_tasks(
 
     async def work(task: Task) -> Solved:
         budget = Budget(spending.budget)
-        account = Account(task.name, table, budget, spending.how, spending.seed, spending.at_once)
+        account = Account(
+            task=task.name,
+            table=table,
+            budget=budget,
+            how=spending.how,
+            seed=spending.seed,
+            at_once=spending.at_once,
+            on_wave=on_wave,
+        )
         result = await task.solve(account)
         # From here on the others no longer wait for it.
         await table.leave(task.name)
