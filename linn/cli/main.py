@@ -215,10 +215,10 @@ def report(
 app.command("data")(rows.data)
 app.command("filter")(rows.filter_rows)
 app.command("tasks")(rows.tasks)
+app.command("solve")(solve)
 app.command("grade")(rows.grade)
 app.command("check")(check)
 app.command("render")(rows.render)
-app.command("solve")(solve)
 
 
 @app.command("eval")
