@@ -77,3 +77,20 @@ def test_a_folder_that_is_wrong_is_refused_by_file(judge, tmp_path):
     for yaml, files, message in cases:
         with pytest.raises(UserError, match=message):
             read_own(problem(yaml, **files), judge.sandbox)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "word"),
+    [
+        ("while True: print('? 1', flush=True)", "wrong answer"),
+        ("1/0", "runtime error"),
+        ("pass", "wrong answer"),
+        ("import os\nos.close(1)\nos.close(0)", "wrong answer"),
+        ("while True: pass", "time limit exceeded"),
+    ],
+)
+def test_a_conversation_always_ends_and_whoever_ends_it_is_told(judge, program, word):
+    problem = read_own(EXAMPLES / "summit", judge.sandbox)
+    judged = judge.judge(problem, python(program), ["1"])
+    assert judged.words["1"].word == word

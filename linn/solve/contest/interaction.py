@@ -23,6 +23,8 @@ from linn.solve.contest.verdicts import TestVerdict, verdict_of_share, verdict_o
 _LONGEST = 64 << 20
 """Bytes that either side may say."""
 _VERDICT = "verdict.json"
+_GRACE_S = 2.0
+"""Seconds that a program may go on after the interactor has ended."""
 
 
 class Interaction:
@@ -64,7 +66,7 @@ class Interaction:
             contestant, other = workspace.start(command), judges.start([*begin, *words])
             ran, decided, broke_off = _talk(contestant, other)
             if interactor.kind == "testlib":
-                if decided.status == "timeout" and ran.status == "ok":
+                if decided.status == "timeout" and (ran is None or ran.status == "ok"):
                     return verdict_of_status("timeout", "the conversation did not end")
                 verdict: TestVerdict | None = verdict_of_testlib(decided, what)
             else:
@@ -72,10 +74,11 @@ class Interaction:
         return _with_limits(verdict, ran, broke_off)
 
 
-def _talk(contestant: Running, interactor: Running) -> tuple[Ran, Ran, bool]:
-    """Pass on what both say until both have ended.
+def _talk(contestant: Running, interactor: Running) -> tuple[Ran | None, Ran, bool]:
+    """Pass on what both say until the interactor has ended, and the program a moment later.
 
-    Gives how each ended, and whether the contestant's program was the first to fall silent.
+    Gives how each ended, and whether the contestant's program was the first to fall silent. None
+    for a program that went on after the interactor had decided: it is ended then.
     """
     silent: list[str] = []
 
@@ -88,9 +91,14 @@ def _talk(contestant: Running, interactor: Running) -> tuple[Ran, Ran, bool]:
     ]
     for thread in threads:
         thread.start()
-    # Each thread ends with its speaker, whom its own limits end.
-    for thread in threads:
-        thread.join()
+
+    # A thread ends with its speaker. The interactor's own limits end it at the latest.
+    speaking, deciding = threads
+    deciding.join()
+    speaking.join(_GRACE_S)
+    if speaking.is_alive():
+        contestant.kill()
+        return None, interactor.finish(), silent[0] == "contestant"
     return contestant.finish(), interactor.finish(), silent[0] == "contestant"
 
 
@@ -121,15 +129,17 @@ def _verdict_of(judges: Workspace, ran: Ran, what: str) -> TestVerdict | None:
     return verdict_of_share(*share_and_note(value, what))
 
 
-def _with_limits(verdict: TestVerdict | None, ran: Ran, broke_off: bool) -> TestVerdict:
+def _with_limits(verdict: TestVerdict | None, ran: Ran | None, broke_off: bool) -> TestVerdict:
     """The verdict, once it is known how the contestant's program ended.
 
     A crash is one only where it came before the interactor had decided.
     """
-    if ran.status in ("timeout", "memory", "output"):
-        return verdict_of_status(ran.status, f"{ran.status} limit exceeded")
+    if ran is not None and ran.status in ("timeout", "memory", "output"):
+        return verdict_of_status(ran.status, f"its own {ran.status} limit")
     if verdict is None:
         return verdict_of_status("timeout", "the conversation did not end")
+    if ran is None:
+        return verdict
     if ran.status == "error" and broke_off and verdict.share < 1:
         note = scrub(f"exit code {ran.code}; {verdict.note}")
         return verdict_of_status("error", note)
