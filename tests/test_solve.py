@@ -15,7 +15,8 @@ from support.solving import (
 )
 from support.verdicts import key_in
 
-from linn.errors import UserError
+from linn.domains.arithmetic import Arithmetic
+from linn.errors import RunFailed, UserError
 from linn.report.solves import build_solve
 from linn.solve.account import Standing
 from linn.solve.answers import answer_key, normal_program
@@ -368,3 +369,32 @@ def test_the_page_shows_the_curve_and_whatever_an_answer_says(tmp_path):
     assert "Score 100 %" in page and "<path" in page and "<script>" not in page
     with pytest.raises(UserError, match="made by linn solve"):
         build_solve(tmp_path / "elsewhere")
+
+
+class Broken(Arithmetic):
+    """Its grader breaks on what it does not like."""
+
+    name = "arithmetic"
+
+    def verify(self, prompt, reply):
+        if "7" in reply.text:
+            raise KeyError("seven")
+        return super().verify(prompt, reply)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_failed_rollouts_are_counted_and_too_many_stop_the_solve_and_are_asked_again(
+    tmp_path, apart
+):
+    tasks = [one(vote, SUM, VoteRules(40))]
+    few = ["7", *["42"] * 39]
+    how = {"domains": [Broken()], "at_once": 10, "apart": apart}
+    (solved,), _ = solving(tasks, in_order(few), tmp_path / "few", **how)
+    assert solved.budget.failed == 1 and solved.result.answer == "42"
+
+    with pytest.raises(RunFailed, match=r"failed.*KeyError"):
+        solving(tasks, in_order(["7"] * 40), tmp_path / "many", **how)
+    lines = (tmp_path / "many" / "record.jsonl").read_text().splitlines()
+    assert len(lines) == 1, "nothing of it is kept"
+    (solved,), _ = solving(tasks, in_order(["42"] * 40), tmp_path / "many", **how)
+    assert solved.result.score == 1.0 and solved.budget.failed == 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from linn.cli.filter import Template, template_choice
+from linn.cli.filter import MaxFailed, Template, template_choice
 from linn.terminal import echo
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def solve(
     processes: Processes = 2,
     concurrency: Concurrency = 64,
     python_times: PythonTimes = 1.0,
+    max_failed: MaxFailed = 0.1,
     key_env: KeyEnv = None,
     timeout: Timeout = 1800.0,
     no_mode: NoMode = False,
@@ -144,6 +145,7 @@ def solve(
         options=domain_config("tasks", None, options or []).options,
         limit=limit,
         python_times=python_times,
+        max_failed=max_failed,
     )
     folder = out or Path("solves") / strategy
     watch = _Watch()
@@ -199,3 +201,7 @@ def _print(solved: Sequence[Solved], points: Sequence[Point]) -> None:
     last = points[-1]
     echo(f"score {last.score:.1%}  [{last.low:.1%}, {last.high:.1%}]  n {last.n}")
     echo(f"{tokens:,} tokens sampled in {calls:,} rollouts; the budget ended {ended} of {last.n}")
+    truncated = sum(one.budget.truncated for one in solved)
+    failed = sum(one.budget.failed for one in solved)
+    if truncated or failed:
+        echo(f"{truncated:,} rollouts reached a limit of tokens, {failed:,} failed")

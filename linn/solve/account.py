@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from linn.errors import task_group
+from linn.errors import RunFailed, task_group
+from linn.play.failures import check_failures
 from linn.play.rollout import Job
 from linn.solve.budget import Attempt, Budget, attempt_of
 from linn.solve.record import Key, Record, Request
@@ -17,6 +18,8 @@ from linn.types import Prompt, Rollout, Sampling, seed_of
 Player = Callable[[Sequence[Job]], Awaitable[list[Rollout]]]
 """Holds conversations and grades them: a checkpoint or an endpoint alike."""
 
+_FEW = 20
+"""Rollouts below which a share of failures says little."""
 MODEL, JUDGE = "model", "judge"
 """Who may be asked."""
 
@@ -47,8 +50,11 @@ class Together:
     a contest judge's speed changes a token, and a batch is recorded as a whole or not at all.
     """
 
-    def __init__(self, players: Mapping[str, Player], record: Record) -> None:
-        self.players, self.record = players, record
+    def __init__(
+        self, players: Mapping[str, Player], record: Record, max_failed: float = 0.1
+    ) -> None:
+        """`max_failed`: share of a batch that may fail; above it RunFailed, and nothing is kept."""
+        self.players, self.record, self.max_failed = players, record, max_failed
         self._live: list[str] = []
         self._waiting: dict[str, tuple[Sequence[Request], asyncio.Future[list[Attempt]]]] = {}
 
@@ -105,6 +111,7 @@ class Together:
                 continue
             # Models take turns: a checkpoint that judges shares the engine's second place.
             rollouts = await player([request.job for request in own])
+            check_failures(rollouts, self.max_failed, "solve")
             for request, rollout in zip(own, rollouts, strict=True):
                 attempts[request.key] = attempt_of(rollout)
 
@@ -120,10 +127,18 @@ class Apart:
     """
 
     def __init__(
-        self, players: Mapping[str, Player], record: Record, concurrency: int = 64
+        self,
+        players: Mapping[str, Player],
+        record: Record,
+        concurrency: int = 64,
+        max_failed: float = 0.1,
     ) -> None:
-        """`concurrency`: requests under way at once, over all tasks."""
-        self.players, self.record = players, record
+        """`concurrency`: requests under way at once, over all tasks.
+
+        `max_failed`: share of all rollouts that may fail; above it RunFailed.
+        """
+        self.players, self.record, self.max_failed = players, record, max_failed
+        self._seen = self._failed = 0
         self._slots = asyncio.Semaphore(concurrency)
 
     async def enter(self, task: str) -> None:
@@ -145,8 +160,22 @@ class Apart:
         async with self._slots:
             (rollout,) = await self.players[request.who]([request.job])
         attempt = attempt_of(rollout)
-        self.record.append([request], [attempt])
+        self._count(attempt)
+        # What failed is asked for again by a later run: the server may be well by then.
+        if attempt.status != "failed":
+            self.record.append([request], [attempt])
         return attempt
+
+    def _count(self, attempt: Attempt) -> None:
+        """Raise RunFailed where too many fail: none of them says anything of the model."""
+        self._seen += 1
+        self._failed += attempt.status == "failed"
+        if self._failed > self.max_failed * max(self._seen, _FEW):
+            raise RunFailed(
+                f"solve: {self._failed} of {self._seen} rollouts failed (--max-failed "
+                f"{self.max_failed:g}); the last: {attempt.error[:200]}; mend that, then give "
+                "the same command again"
+            )
 
 
 # ---------------------------------------------------------------- one task's account

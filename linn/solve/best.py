@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,7 @@ class BestRules:
 async def best(prompt: Prompt, account: Account, rules: BestRules) -> Result:
     """Sample wave by wave, and give the first reply of the highest value."""
     leader = None
-    high = -1.0
+    high = -math.inf
     seen = rated = 0
     while seen < rules.samples and not account.budget.is_spent:
         if rules.by == "grader" and high >= rules.stop:

@@ -69,6 +69,10 @@ class Budget:
     """Tokens read so far: prompts and tool turns."""
     calls: int = 0
     """Rollouts so far."""
+    truncated: int = 0
+    """Those that reached a limit of tokens."""
+    failed: int = 0
+    """Those whose environment or grader broke: nobody judged them."""
 
     @property
     def is_spent(self) -> bool:
@@ -81,6 +85,8 @@ class Budget:
             self.spent += attempt.tokens
             self.read += attempt.prompt_tokens
             self.calls += 1
+            self.truncated += attempt.status == "truncated"
+            self.failed += attempt.status == "failed"
 
 
 # ---------------------------------------------------------------- on disk

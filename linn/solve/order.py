@@ -44,6 +44,8 @@ class Order:
     """Of the domain."""
     limit: int | None = None
     """Tasks at most."""
+    max_failed: float = 0.1
+    """Share of rollouts that may fail, grader or environment broken; above it RunFailed."""
     python_times: float = 1.0
     """Contest problems: Python gets so many times the seconds, which are made for C++."""
 
@@ -84,7 +86,7 @@ async def fulfil(
         tasks, domains = _prepared(order, stack)
         out.mkdir(parents=True, exist_ok=True)
         record = Record(out / "record.jsonl", order.settings())
-        async with table_for(order.models, domains, record) as table:
+        async with table_for(order.models, domains, record, order.max_failed) as table:
             solved = await solve_tasks(
                 tasks,
                 table,

@@ -63,7 +63,7 @@ class Models:
 
 @asynccontextmanager
 async def table_for(
-    models: Models, domains: Mapping[str, Domain], record: Record
+    models: Models, domains: Mapping[str, Domain], record: Record, max_failed: float = 0.1
 ) -> AsyncIterator[Table]:
     """The table at which tasks meet these models; what was opened is closed at the end."""
     async with AsyncExitStack() as stack:
@@ -80,9 +80,9 @@ async def table_for(
             judge = await _player(models.judge, models, domains, engine, stack)
         players = {MODEL: player, JUDGE: judge}
         if models.is_served:
-            yield Apart(players, record, models.concurrency)
+            yield Apart(players, record, models.concurrency, max_failed)
         else:
-            yield Together(players, record)
+            yield Together(players, record, max_failed)
 
 
 async def _player(

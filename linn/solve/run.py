@@ -125,6 +125,8 @@ def write_results(out: Path, solved: Sequence[Solved]) -> list[Point]:
                 "tokens": each.budget.spent,
                 "read": each.budget.read,
                 "calls": each.budget.calls,
+                "truncated": each.budget.truncated,
+                "failed": each.budget.failed,
                 "budget_ended": each.budget.is_spent,
                 **each.result.counts,
                 "answer": each.result.answer,
