@@ -22,6 +22,7 @@ from linn.cli.chat import chat
 from linn.cli.check import check
 from linn.cli.evaluate import benchmarks, evaluate
 from linn.cli.serve import serve
+from linn.cli.solve import solve
 from linn.errors import LinnError, UserError
 from linn.terminal import echo, echo_json
 
@@ -56,7 +57,7 @@ def _options(
     _state.update(debug=debug, resumes=ctx.invoked_subcommand in _RESUMES)
 
 
-_RESUMES = ("run", "filter", "compare", "eval")
+_RESUMES = ("run", "filter", "compare", "eval", "solve")
 """Verbs that go on where they were stopped."""
 
 _state = {"debug": False, "resumes": False}
@@ -215,6 +216,7 @@ def report(
 app.command("data")(rows.data)
 app.command("filter")(rows.filter_rows)
 app.command("tasks")(rows.tasks)
+app.command("solve")(solve)
 app.command("grade")(rows.grade)
 app.command("check")(check)
 app.command("render")(rows.render)

@@ -64,7 +64,7 @@ def render(run: RunFiles) -> str:
         if found is not None:
             recoveries.append((stage, found))
     chapters = _chapters(run)
-    return _template().render(
+    return template("page.html.jinja").render(
         run=run,
         name=text(run.about, "name") or run.folder.resolve().name,
         summary=[*summary(run, cascade, recoveries), *greedy_moves(run, greedy)],
@@ -98,7 +98,8 @@ def _benchmarks(run: RunFiles) -> list[tuple[str, str, Table]]:
     return found
 
 
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page's template, with linn's filters."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -124,7 +125,7 @@ def _template() -> Template:
         label=label,
     )
 
-    return environment.get_template("page.html.jinja")
+    return environment.get_template(name)
 
 
 def _chapters(run: RunFiles) -> list[Chapter]:

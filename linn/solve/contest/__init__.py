@@ -1,0 +1,1 @@
+"""A contest on this machine: problems with subtasks, and the judge of what is submitted."""

@@ -1,0 +1,76 @@
+"""Files of problem folders that others made: texts, programs, statements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from linn.errors import UserError
+from linn.solve.contest.problem import Source
+
+_STATEMENTS = (".md", ".txt", ".tex", ".html")
+_PROGRAMS = (".cpp", ".cc", ".py")
+
+
+def text_of(path: Path) -> str:
+    """A text; UserError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def source_of(path: Path) -> Source:
+    """A program in a file; its language by the file's ending."""
+    return Source("python" if path.suffix == ".py" else "cpp", text_of(path))
+
+
+def first_program(folder: Path, names: Sequence[str]) -> Source | None:
+    """The first program of these names that a folder holds, in C++ or Python."""
+    for name in names:
+        for ending in _PROGRAMS:
+            path = folder / f"{name}{ending}"
+            if path.is_file():
+                return source_of(path)
+    return None
+
+
+def statement_in(folders: Sequence[Path], where: Path) -> str:
+    """The first statement that can be read as text; UserError where there is none.
+
+    A PDF cannot be: its text, or a translation, goes beside it.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            continue
+        files = [path for path in sorted(folder.iterdir()) if path.suffix in _STATEMENTS]
+        # English before others; an index before its parts.
+        files.sort(key=lambda path: (not _is_english(path), path.stem not in ("index", "problem")))
+        if files:
+            return text_of(files[0])
+    looked = ", ".join(str(folder.relative_to(where)) or "." for folder in folders)
+    raise UserError(
+        f"{where}: no statement as text (.md, .txt, .tex, .html) in {looked}; "
+        "a PDF cannot be read: put its text beside it as statement.md"
+    )
+
+
+def _is_english(path: Path) -> bool:
+    return "en" in path.stem.lower().replace("-", "_").split("_") or "english" in path.stem.lower()
+
+
+def includes_in(folders: Sequence[Path]) -> dict[str, str]:
+    """Headers by name, such as testlib.h, of these folders."""
+    found: dict[str, str] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.h")) if folder.is_dir() else ():
+            found.setdefault(path.name, text_of(path))
+    return found
+
+
+def check_tests(where: Path, count: int) -> None:
+    """Refuse a folder without tests, which its own generators make: linn does not run those."""
+    if not count:
+        raise UserError(
+            f"{where}: it holds no tests; make them with the problem's own generators first"
+        )
