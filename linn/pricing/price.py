@@ -51,7 +51,7 @@ def price(
         stages=tuple(pricer.stage(stage) for stage in recipe.stages),
         evaluation=pricer.evaluation(),
         memory=pricer.memory(),
-        devices=recipe.scale.processes,
+        devices=recipe.scale.devices,
         assumed=assumed,
         prompts=prompts,
     )
@@ -145,7 +145,7 @@ class _Pricer:
 
     def _tokens_of(self, config: StageConfig) -> float:
         """Tokens of a process's share of a step, at most."""
-        processes = self.recipe.scale.processes
+        processes = self.recipe.scale.training_processes
         if isinstance(config, SftConfig):
             width = self.recipe.scale.width if config.packed else config.max_length
             return max(width, config.batch * width / processes)
@@ -161,11 +161,13 @@ class _Pricer:
         scale, evaluate = self.recipe.scale, self.recipe.evaluate
         cached = 0.0
         if isinstance(config, RolloutConfig):
-            rows = min(scale.capacity, -(-config.prompts * config.rollouts // scale.processes))
+            rows = min(
+                scale.capacity, -(-config.prompts * config.rollouts // scale.sampling_processes)
+            )
             cached = rows * self.shape.state_bytes(self._longest(config))
         if config.evaluate and self.recipe.domains:
             held_out = len(self.recipe.domains) * max(evaluate.test, evaluate.validation)
-            rows = min(scale.capacity, -(-held_out // scale.processes))
+            rows = min(scale.capacity, -(-held_out // scale.sampling_processes))
             limits = (evaluate.max_tokens, None, evaluate.max_sequence)
             talks = [self._talk(short(name), *limits, most=True) for name in self.recipe.domains]
             longest = max(talk.total for talk in talks)

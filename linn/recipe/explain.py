@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from linn.recipe.base import alternatives, block_in
 from linn.recipe.evaluation import EvaluateConfig
+from linn.recipe.scale import SamplersConfig, TrainersConfig
 from linn.recipe.schema import (
     DomainConfig,
     JudgeConfig,
@@ -26,6 +27,8 @@ BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("domains.NAME.judge.", JudgeConfig),
     ("evaluate.", EvaluateConfig),
     ("scale.", ScaleConfig),
+    ("scale.trainers.", TrainersConfig),
+    ("scale.samplers.", SamplersConfig),
     ("sft.", SftConfig),
     ("rl.", RlConfig),
     ("rl.curriculum.", CurriculumConfig),

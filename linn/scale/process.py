@@ -1,0 +1,34 @@
+"""One process of a cluster on this machine: `python -m linn.scale.process FD`.
+
+What it is to run comes first through the pipe FD, then the messages.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from linn.engine.local import heartbeat
+from linn.engine.local.answering import die_with_parent, ignore_signals, serve
+from linn.scale.places import Role
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve the pipe whose descriptor is the one argument."""
+    pipe = Connection(int(arguments[0]))
+    ignore_signals()
+    role, beats, by_kernel = pipe.recv()
+    assert isinstance(role, Role), role
+    heartbeat.beat(Path(beats))
+    die_with_parent(by_kernel)
+    worker = importlib.import_module(role.kind).opened(role.options)
+    serve(worker, role.name, pipe)
+    os._exit(0)  # no interpreter shutdown: the watching thread holds standard input's lock
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
