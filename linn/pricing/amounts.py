@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linn.pricing.assumptions import DOMAINS, Assumptions
+from linn.pricing.layout import Layout
 from linn.pricing.memory import Memory
 from linn.pricing.prompt_lengths import Lengths
 from linn.pricing.shape import Shape
@@ -80,9 +81,11 @@ class Price:
     memory: Memory
     """On one device."""
     devices: int
-    """The recipe's `scale.processes`."""
+    """Processes of the local engine, or GPUs of a cluster."""
     assumed: Assumptions
     """What the values rest on."""
+    layout: Layout | None = None
+    """The processes of a cluster and their memory; None: the engine is local."""
     prompts: Mapping[str, Lengths] = field(default_factory=dict)
     """Lengths of prompts, by domain, where its rows are at hand."""
     total: StagePrice = field(init=False)

@@ -19,6 +19,7 @@ from linn.engine.local.device import device_line, gpus
 from linn.engine.open import open_engine
 from linn.engine.protocol import ModelCheck
 from linn.errors import UserError
+from linn.pricing.layout import lines
 from linn.pricing.memory import machine_bytes
 from linn.pricing.price import price
 from linn.pricing.prompt_lengths import prompt_lengths
@@ -248,6 +249,11 @@ def _memory(recipe: Recipe, folder: Path) -> Finding:
         priced = price(recipe, read_shape(folder), domains, None, prompts)
     except UserError as error:  # a family without a formula can be trained all the same
         return Finding("memory", True, f"not known: {error}")
+
+    if priced.layout is not None:
+        said = "; ".join(line.strip() for line in lines(priced.layout))
+        # What GPUs hold is arithmetic that nobody has measured: told, and not refused.
+        return Finding("memory", True, said)
 
     processes = recipe.scale.processes
     needed = priced.memory.whole * processes

@@ -15,6 +15,7 @@ from linn.domains.base import Domain
 from linn.errors import UserError, nearest
 from linn.pricing.amounts import Amount, Price, StagePrice
 from linn.pricing.assumptions import DEVICES, DOMAINS, GENERATED, Assumptions, DomainCost
+from linn.pricing.layout import Layout, layout_of
 from linn.pricing.memory import Memory, memory_of
 from linn.pricing.prompt_lengths import Lengths
 from linn.pricing.shape import Shape
@@ -53,6 +54,7 @@ def price(
         memory=pricer.memory(),
         devices=recipe.scale.devices,
         assumed=assumed,
+        layout=pricer.layout(),
         prompts=prompts,
     )
 
@@ -142,6 +144,24 @@ class _Pricer:
         tokens = max(self._tokens_of(stage) for stage in stages)
         cached = max(self._cached(stage) for stage in stages)
         return memory_of(self.shape, scale.width, tokens, cached, scale.recompute)
+
+    def layout(self) -> Layout | None:
+        """The processes of a cluster; None where the engine is local."""
+        if self.recipe.scale.engine == "local":
+            return None
+        talks = [self._longest(one) for one in self.recipe.stages if isinstance(one, RolloutConfig)]
+        if self.recipe.domains:
+            limits = (self.recipe.evaluate.max_tokens, None, self.recipe.evaluate.max_sequence)
+            names = map(short, self.recipe.domains)
+            talks += [self._talk(name, *limits, most=True).total for name in names]
+        longest = max(talks, default=float(self.recipe.scale.width))
+        kept = self.shape.cache_bytes if self._by_vllm() else self.shape.state_bytes
+        return layout_of(
+            self.recipe, self.shape, kept(longest), self.assumed.device, self.device.memory
+        )
+
+    def _by_vllm(self) -> bool:
+        return self.recipe.scale.samplers.engine == "vllm"
 
     def _tokens_of(self, config: StageConfig) -> float:
         """Tokens of a process's share of a step, at most."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,8 @@ class ClusterOptions:
     """Whether the trainers compute in bfloat16, so that samplers agree less closely."""
     deadline_s: float
     """After which a sampler that has not answered is taken for lost."""
+    after_cut: bool = False
+    """Whether the samplers tell log-probs of what a top-p cut left, which no trainer knows."""
 
 
 class ClusterEngine:
@@ -163,7 +166,26 @@ class ClusterEngine:
         """A batch, from the weights as they are now."""
         if any(folder is None for folder, _, _ in shares):
             self._sync()
-        return self._replicas.call_each("generate", shares)
+        done = self._replicas.call_each("generate", shares)
+        return self._uncut(shares, done) if self._options.after_cut else done
+
+    def _uncut(self, shares: Sequence[Share], done: list[Any]) -> list[Any]:
+        """The policy's completions, with log-probs of before any top-p cut, from the trainers."""
+        places: dict[float, list[tuple[int, int]]] = defaultdict(list)
+        for number, (folder, requests, _) in enumerate(shares):
+            for index, (_, how, _) in enumerate(requests):
+                if folder is None and how.top_p < 1:
+                    places[how.temperature or 1.0].append((number, index))
+
+        for temperature, found in sorted(places.items()):
+            prompts = [shares[number][1][index][0] for number, index in found]
+            ids = [done[number][index].ids for number, index in found]
+            whole = [(*prompt, *own) for prompt, own in zip(prompts, ids, strict=True)]
+            rows = self._score(None, whole, temperature)
+            for (number, index), prompt, row in zip(found, prompts, rows, strict=True):
+                logprobs = tuple(row[len(prompt) :])
+                done[number][index] = replace(done[number][index], logprobs=logprobs)
+        return done
 
     # ------------------------------------------------------------ weights to samplers
 

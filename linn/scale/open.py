@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from linn.engine.local.device import gpus
@@ -23,14 +24,16 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
     Raises UserError where this machine has not the GPUs that are asked for.
     """
     device = device_of(scale, len(gpus()))
+    ranks, samplers = _ranks(scale, device), _samplers(scale, device)
     options = ClusterOptions(
-        ranks=_ranks(scale, device),
-        samplers=_samplers(scale, device),
+        ranks=ranks,
+        samplers=samplers,
         width=scale.width,
         bfloat16=scale.precision == "bfloat16",
         deadline_s=scale.samplers.deadline_s,
+        after_cut=scale.samplers.engine == "vllm",
     )
-    return ClusterEngine(options, _places(scale, device))
+    return ClusterEngine(options, _places(scale, device, [*ranks, *samplers]))
 
 
 def device_of(scale: ScaleConfig, there: int) -> str:
@@ -84,6 +87,10 @@ def _samplers(scale: ScaleConfig, device: str) -> list[Role]:
     return [Role(f"sampler {n}", kind, options, each) for n in range(samplers.replicas)]
 
 
-def _places(scale: ScaleConfig, device: str) -> Places:
+def _places(scale: ScaleConfig, device: str, roles: Sequence[Role]) -> Places:
     exchange = Path(scale.exchange) if scale.exchange is not None else None
+    if scale.places == "ray":
+        from linn.scale.ray_places import Ray
+
+        return Ray(exchange, roles)
     return Local(exchange, gpus=len(gpus()) if device == "cuda" else 0)

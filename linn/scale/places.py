@@ -26,6 +26,9 @@ from linn.errors import InfrastructureError
 LAST_WORDS = 2000
 """Characters of a dead process's output that an error shows."""
 
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""Environment of a process on a CPU."""
+
 Reply = tuple[bool, Any]
 """(True, a method's value) or (False, its error)."""
 
@@ -48,6 +51,16 @@ class Role:
     """GPUs of its own; 0: it computes on the CPU."""
     environment: Mapping[str, str] | None = None
     """Further variables of its environment."""
+
+
+class Unopened:
+    """Stands for what a role should have made and refused to: every message gets the refusal."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getattr__(self, message: str) -> Any:
+        raise self._error
 
 
 class Process(Protocol):
@@ -249,7 +262,7 @@ def _start(
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
     }
     if not gpus:
-        own |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        own |= ONE_THREAD
     return subprocess.Popen(
         [sys.executable, "-m", "linn.scale.process", str(there.fileno())],
         stdin=subprocess.PIPE,

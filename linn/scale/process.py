@@ -14,7 +14,8 @@ from pathlib import Path
 
 from linn.engine.local import heartbeat
 from linn.engine.local.answering import die_with_parent, ignore_signals, serve
-from linn.scale.places import Role
+from linn.errors import LinnError
+from linn.scale.places import Role, Unopened
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -25,7 +26,10 @@ def main(arguments: Sequence[str]) -> None:
     assert isinstance(role, Role), role
     heartbeat.beat(Path(beats))
     die_with_parent(by_kernel)
-    worker = importlib.import_module(role.kind).opened(role.options)
+    try:
+        worker = importlib.import_module(role.kind).opened(role.options)
+    except LinnError as error:
+        worker = Unopened(error)
     serve(worker, role.name, pipe)
     os._exit(0)  # no interpreter shutdown: the watching thread holds standard input's lock
 
