@@ -52,6 +52,8 @@ class Layout:
     """The block it is of."""
     shape: Shape
     """The model."""
+    row: int
+    """Tokens of the longest row: `scale.width`, or a longer conversation, which has its own."""
     conversation: float
     """Bytes that a sampler keeps of the longest conversation."""
     rank: Rank
@@ -88,12 +90,18 @@ class Layout:
 
 
 def layout_of(
-    recipe: Recipe, shape: Shape, conversation: float, device: str, memory: float
+    recipe: Recipe,
+    shape: Shape,
+    trained: float,
+    conversation: float,
+    device: str,
+    memory: float,
 ) -> Layout:
     """The layout of a recipe whose engine is a cluster.
 
-    conversation: bytes that a sampler keeps of the longest one. memory: bytes of a GPU; on CPUs
-    that of this machine counts, shared by all processes.
+    trained: tokens of the longest conversation that is trained on. conversation: bytes that a
+    sampler keeps of the longest one. memory: bytes of a GPU; on CPUs that of this machine counts,
+    shared by all processes.
     """
     scale = recipe.scale
     if scale.device == "cpu":
@@ -101,8 +109,9 @@ def layout_of(
         memory = machine_bytes() / scale.devices - PROCESS
     else:
         memory = (1 - RESERVE) * memory
-    rank = _rank(scale, shape, _has_other(recipe))
-    return Layout(scale, shape, conversation, rank, device, memory)
+    row = max(scale.width, round(trained))
+    rank = _rank(scale, shape, row, _has_other(recipe))
+    return Layout(scale, shape, row, conversation, rank, device, memory)
 
 
 def lines(layout: Layout) -> Iterator[str]:
@@ -115,7 +124,7 @@ def lines(layout: Layout) -> Iterator[str]:
         "weights and gradients": rank.weights,
         "AdamW": rank.moments,
         "layers and head gathered": rank.gathered,
-        f"activations of {scale.width:,} tokens": rank.activations,
+        f"activations of {layout.row:,} tokens": rank.activations,
         "teacher or reference": rank.other,
     }
     listed = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items() if size)
@@ -158,7 +167,7 @@ def _placement(scale: ScaleConfig, device: str) -> str:
     )
 
 
-def _rank(scale: ScaleConfig, shape: Shape, other: bool) -> Rank:
+def _rank(scale: ScaleConfig, shape: Shape, row: int, other: bool) -> Rank:
     """A rank's memory; formulas in docs/cluster.md."""
     ranks, total = scale.trainers.ranks, shape.total
     number = 2 if scale.precision == "bfloat16" else 4
@@ -172,7 +181,7 @@ def _rank(scale: ScaleConfig, shape: Shape, other: bool) -> Rank:
         weights=weights,
         moments=0.0 if scale.trainers.moments == "host" else 8 * total / ranks,
         gathered=float(8 * shape.ends + layers),
-        activations=_activations(shape, scale.width, scale.recompute, number),
+        activations=_activations(shape, row, scale.recompute, number),
         other=4 * total / ranks if other else 0.0,
     )
 
@@ -197,28 +206,29 @@ def _has_other(recipe: Recipe) -> bool:
 
 def _remedies(layout: Layout) -> Iterator[str]:
     """The nearest layouts whose trainers fit: other keys, then more ranks, then shorter rows."""
-    scale = layout.scale
+    scale, row = layout.scale, layout.row
     for keys in _cheaper(scale):
-        if _fits(layout, _changed(scale, **keys)):
+        if _fits(layout, _changed(scale, **keys), row):
             yield f"fits with {_named(keys)}"
             return
 
     best = _cheaper(scale)[-1]
     named = f"{_named(best)} and " if best else ""
-    ranks = scale.trainers.ranks + 1
-    while ranks <= MOST_RANKS:
-        if _fits(layout, _changed(scale, **best, ranks=ranks)):
+    for ranks in range(scale.trainers.ranks + 1, MOST_RANKS):
+        if _fits(layout, _changed(scale, **best, ranks=ranks), row):
             yield f"fits with {named}trainers.ranks: {ranks}"
             break
-        ranks += 1
     else:
-        yield f"no number of ranks holds a row of {scale.width:,} tokens: it is computed by one"
+        yield f"no number of ranks holds a row of {row:,} tokens: one rank computes the whole of it"
 
-    width = scale.width
-    while width >= 16 and not _fits(layout, _changed(scale, **best, width=width)):
-        width = width * 7 // 8
-    if width >= 16:
-        yield f"fits with {named}width: {width // 16 * 16:,} (and max_length no longer than that)"
+    shorter = row
+    while shorter >= 16 and not _fits(layout, _changed(scale, **best), shorter):
+        shorter = shorter * 31 // 32
+    if shorter >= 16:
+        yield (
+            f"fits with {named}rows of {shorter // 16 * 16:,} tokens (width, and no longer "
+            "max_length, max_tokens with its prompt, or max_sequence)"
+        )
 
 
 def _cheaper(scale: ScaleConfig) -> list[dict[str, Any]]:
@@ -238,15 +248,15 @@ def _cheaper(scale: ScaleConfig) -> list[dict[str, Any]]:
 
 
 def _changed(scale: ScaleConfig, **keys: Any) -> ScaleConfig:
-    own = {key: value for key, value in keys.items() if key in ("recompute", "width")}
+    own = {key: value for key, value in keys.items() if key == "recompute"}
     of_trainers = {key: value for key, value in keys.items() if key not in own}
     trainers = scale.trainers.model_copy(update=of_trainers)
     return scale.model_copy(update={**own, "trainers": trainers})
 
 
-def _fits(layout: Layout, scale: ScaleConfig) -> bool:
+def _fits(layout: Layout, scale: ScaleConfig, row: int) -> bool:
     other = layout.rank.other > 0
-    return _rank(scale, layout.shape, other).total <= layout.memory
+    return _rank(scale, layout.shape, row, other).total <= layout.memory
 
 
 def _sampler_remedy(layout: Layout) -> str:
@@ -263,7 +273,7 @@ def _sampler_remedy(layout: Layout) -> str:
 def _named(keys: dict[str, Any]) -> str:
     words = []
     for key, value in keys.items():
-        place = "" if key in ("recompute", "width") else "trainers."
+        place = "" if key == "recompute" else "trainers."
         words.append(f"{place}{key}: {str(value).lower()}")
     return ", ".join(words)
 

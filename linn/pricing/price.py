@@ -150,6 +150,7 @@ class _Pricer:
         if self.recipe.scale.engine == "local":
             return None
         talks = [self._longest(one) for one in self.recipe.stages if isinstance(one, RolloutConfig)]
+        trained = max(talks, default=0.0)
         if self.recipe.domains:
             limits = (self.recipe.evaluate.max_tokens, None, self.recipe.evaluate.max_sequence)
             names = map(short, self.recipe.domains)
@@ -157,7 +158,12 @@ class _Pricer:
         longest = max(talks, default=float(self.recipe.scale.width))
         kept = self.shape.cache_bytes if self._by_vllm() else self.shape.state_bytes
         return layout_of(
-            self.recipe, self.shape, kept(longest), self.assumed.device, self.device.memory
+            self.recipe,
+            self.shape,
+            trained,
+            kept(longest),
+            self.assumed.device,
+            self.device.memory,
         )
 
     def _by_vllm(self) -> bool:
