@@ -102,7 +102,7 @@ class FsdpTrainer:
             batches = micro_batches(
                 samples, weights, self.passing.width, self.passing.tokens, self.model.packs
             )
-            packed = [one.to(self.device) for one in batches if one.mask.any()]
+            packed = [one for one in batches if one.mask.any()]
             check_all_tokens(packed, self.model.vocab)
         except Exception as error:
             failure = error
@@ -120,6 +120,7 @@ class FsdpTrainer:
         value = torch.zeros((), device=self.device)
         self._sum_at_backward(not self.passing.whole_gradients)
         for one in equal_passes(self.model, packed, self.device):
+            one = one.to(self.device)
             part, watched = backward(self.model, one, loss, self.how.bfloat16)
             value += part
             if one.mask.any():

@@ -188,7 +188,7 @@ class LocalProcess:
         self._handle = _start(role, there, self._log, gpus)
         # Only the process holds its end now, so that its death closes the pipe.
         there.close()
-        self._watch = Watch([beats], [self._handle.pid], [role.name])
+        self._watch = Watch([beats], [self._handle.pid], [role.name], tells_idle=False)
         self._ended = False
 
     @property

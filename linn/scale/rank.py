@@ -42,7 +42,8 @@ class Rank:
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         on_gpu = options.device == "cuda"
         dist.init_process_group(
-            "nccl" if on_gpu else "gloo",
+            # What waits on the host is saved from there.
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
             init_method=options.meeting,
             rank=options.rank,
             world_size=options.world,

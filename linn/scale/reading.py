@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,22 +64,20 @@ def _other_family(folder: Path, how: Sharding) -> CausalLM:
 def _own_family(folder: Path, config: dict[str, Any], how: Sharding) -> CausalLM:
     with torch.device("meta"):
         model = NemotronH(config, folder / "config.json")
-    files = _Files(folder)
-    tied = _check(model, files, folder)
-    if not tied and model.config.tie_word_embeddings:
-        model.raw = {**config, "tie_word_embeddings": False}
-        model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+    with ExitStack() as stack:
+        files = _Files(folder, stack)
+        if model.config.tie_word_embeddings and not _ties_head(model, files):
+            model.raw = {**config, "tie_word_embeddings": False}
+            model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+        _check_names(model, files, folder)
 
-    shard(model, how)
-    model.to_empty(device=how.mesh.device_type)
-    broken = None
-    for name, tensor in _tensors_of(model):
-        rows = rows_of(tensor.shape[0], how.mesh.size(), dist.get_rank())
-        own = local(tensor)
-        if own is tensor:
-            rows = range(tensor.shape[0])
-        if not _fill(own, files, name, rows):
-            broken = broken or name
+        shard(model, how)
+        model.to_empty(device=how.mesh.device_type)
+        broken = None
+        for name, tensor in _tensors_of(model):
+            if not _fill(tensor, files, name):
+                broken = broken or name
+
     _refuse_broken(broken, folder)
     model.absent = _on(how, ids_without_text(folder, model.vocab))
     return model
@@ -93,7 +92,8 @@ def rows_of(count: int, ranks: int, rank: int) -> range:
 class _Files:
     """The tensors of a folder by linn's names for them, read slice by slice."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        """stack: closes what is opened."""
         self.shapes: dict[str, Tensor] = {}
         """Tensors of these shapes, without memory."""
         self._places: dict[str, tuple[Path, str]] = {}
@@ -102,6 +102,7 @@ class _Files:
             if name is not None:
                 self.shapes[name] = torch.empty(shape, device="meta")
                 self._places[name] = file, written
+        self._stack = stack
         self._open: dict[Path, Any] = {}
 
     def rows(self, name: str, rows: range) -> Tensor:
@@ -110,7 +111,7 @@ class _Files:
             name = "backbone.embeddings.weight"
         file, written = self._places[name]
         if file not in self._open:
-            self._open[file] = safe_open(file, "pt").__enter__()
+            self._open[file] = self._stack.enter_context(safe_open(file, "pt"))
         try:
             part: Tensor = self._open[file].get_slice(written)[rows.start : rows.stop]
         except SafetensorError as error:
@@ -118,39 +119,49 @@ class _Files:
         return part
 
 
-def _check(model: NemotronH, files: _Files, folder: Path) -> bool:
-    """Compare names and shapes; whether the head is the embeddings."""
+def _ties_head(model: NemotronH, files: _Files) -> bool:
+    """Whether the head is the embeddings, where the config says so: the file has none, or equal.
+
+    A file with another head keeps it: the stock class never ties.
+    """
+    if "lm_head.weight" not in files.shapes:
+        return True
+    whole = range(model.vocab)
+    head = files.rows("lm_head.weight", whole)
+    return torch.equal(head, files.rows("backbone.embeddings.weight", whole))
+
+
+def _check_names(model: NemotronH, files: _Files, folder: Path) -> None:
+    """Refuse tensors that are missing, unknown or misshapen."""
     expected = {name: value.shape for name, value in weights.unstacked(model.state_dict())}
-    tied = model.config.tie_word_embeddings
-    if tied and "lm_head.weight" in files.shapes:
-        whole = range(model.vocab)
-        head = files.rows("lm_head.weight", whole)
-        tied = torch.equal(head, files.rows("backbone.embeddings.weight", whole))
-    elif tied:
+    if model.config.tie_word_embeddings and "lm_head.weight" not in files.shapes:
         del expected["lm_head.weight"]
     weights.check_shapes(files.shapes, expected, folder)
-    return tied
 
 
 def _tensors_of(model: NemotronH) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers that a file holds, each once."""
     yield from model.named_parameters()
     for name, buffer in model.named_buffers():
-        if buffer is not None and name != "absent":
+        if name != "absent":
             yield name, buffer
 
 
 @torch.no_grad()
-def _fill(own: Tensor, files: _Files, name: str, rows: range) -> bool:
-    """Read this rank's rows into its memory; whether all numbers are finite."""
-    if ".experts." not in name:
-        if len(rows):
-            own.copy_(files.rows(name, rows))
-    else:
-        stem, kind = name.rsplit(".", 1)
-        for place, number in enumerate(rows):
-            # In the file every expert has a matrix of its own.
-            matrix = f"{stem}.{number}.{kind}.weight"
+def _fill(tensor: Tensor, files: _Files, name: str) -> bool:
+    """Read this rank's rows of a tensor into its memory; whether all numbers are finite."""
+    own = local(tensor)
+    rows = range(tensor.shape[0])
+    if own is not tensor:
+        rows = rows_of(len(tensor), dist.get_world_size(), dist.get_rank())
+
+    if ".experts." in name:
+        # In the file every expert has a matrix of its own.
+        matrices = list(weights.names_of_experts(name, len(tensor)))[rows.start : rows.stop]
+        for place, (matrix, _) in enumerate(matrices):
             own[place].copy_(files.rows(matrix, range(own.shape[1])))
+    elif rows:
+        own.copy_(files.rows(name, rows))
     return bool(own.isfinite().all())
 
 

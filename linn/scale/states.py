@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from linn import files
@@ -28,7 +29,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def save(trainer: FsdpTrainer, folder: Path) -> None:
     """Weights and moments into `folder`: complete or absent at any instant. Every rank calls it."""
-    from torch.distributed.checkpoint import FileSystemWriter, save
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     with _whole_folder(folder) as part:
         with warnings.catch_warnings():
@@ -45,7 +47,8 @@ def restore(trainer: FsdpTrainer, folder: Path) -> None:
 
     Raises UserError where the folder is no such state, or is one of another model.
     """
-    from torch.distributed.checkpoint import FileSystemReader, load
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     meta = read_meta(folder, _META)
     if meta.get("format") != 2:
@@ -96,9 +99,12 @@ def _like(parameter: Tensor, own: Tensor) -> Tensor:
     """This rank's rows of a tensor that is cut as the parameter is."""
     if not isinstance(parameter, DTensor):
         return own
+    mesh = parameter.device_mesh
+    if own.device.type != mesh.device_type:  # it waits on the host, and stays there
+        mesh = init_device_mesh(own.device.type, (mesh.size(),))
     return DTensor.from_local(
         own,
-        parameter.device_mesh,
+        mesh,
         parameter.placements,
         run_check=False,
         shape=parameter.shape,

@@ -47,7 +47,7 @@ LOSSES = {
 
 
 def write_models(folder: Path) -> None:
-    """A MoE hybrid, a dense hybrid, and one of transformers' families with tied embeddings."""
+    """A MoE hybrid; a dense hybrid and one of transformers' families, with tied embeddings."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     from linn.bases.make import tiny_config
@@ -55,7 +55,7 @@ def write_models(folder: Path) -> None:
 
     for name, pattern in (("moe", "MEM*E"), ("dense", "M-*-")):
         raw = tiny_config(VOCAB) | {"hybrid_override_pattern": pattern}
-        raw.pop("layers_block_type", None)
+        raw["tie_word_embeddings"] = name == "dense"
         model = NemotronH(raw, folder / name / "config.json")
         model.initialise(0)
         with torch.no_grad():  # a new model is too close to uniform to show a difference

@@ -60,9 +60,18 @@ class Watch:
     """Looks after the workers of one engine while a call is under way."""
 
     def __init__(
-        self, paths: Sequence[Path], pids: Sequence[int], names: Sequence[str] = ()
+        self,
+        paths: Sequence[Path],
+        pids: Sequence[int],
+        names: Sequence[str] = (),
+        tells_idle: bool = True,
     ) -> None:
-        """The files, the process ids and what to call the workers, in order of rank."""
+        """The files, the process ids and what to call the workers, in order of rank.
+
+        tells_idle: whether it says so where nobody computes; who waits for others elsewhere, or
+        for a GPU, does not.
+        """
+        self._tells_idle = tells_idle
         self._paths = list(paths)
         self._pids = list(pids)
         self._names = list(names) or [f"engine process {rank}" for rank in range(len(pids))]
@@ -128,7 +137,8 @@ class Watch:
             if self._silent[rank] >= (SILENT_LOOKS if beats else STARTING_LOOKS):
                 self._condemn(rank)
                 return
-        self._tell_idle(computing)
+        if self._tells_idle:
+            self._tell_idle(computing)
 
     def _condemn(self, rank: int) -> None:
         """Take a worker for stopped: name it, and end it, so that whoever waits for it wakes up."""
