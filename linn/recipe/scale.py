@@ -111,9 +111,13 @@ class ScaleConfig(Config):
 
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
-        given = [key for key in _CLUSTER if key in self.model_fields_set]
-        if self.engine == "local" and given:
-            raise ValueError(f"{given[0]}: only a cluster has it; set engine: cluster, or leave it")
+        if self.engine == "cluster":
+            return self
+        # A run folder's recipe has every key, with its default.
+        plain = ScaleConfig(engine="cluster")
+        for key in _CLUSTER:
+            if getattr(self, key) != getattr(plain, key):
+                raise ValueError(f"{key}: only a cluster has it; set engine: cluster, or leave it")
         return self
 
     @property

@@ -26,10 +26,12 @@ from linn.errors import RunFailed, UserError
 from linn.scale.places import Places, Role
 from linn.scale.ranks import Ranks
 from linn.scale.replicas import Replicas, Share, Weights
-from linn.types import Optim, Sampling
+from linn.types import Completion, Optim, Sampling
 
 PROBES = 4
 """Prompts that every sampler continues when it has taken weights for the first or second time."""
+PROBE_TOKENS = 8
+"""Tokens of each continuation."""
 AGREES = {False: (1e-4, 1e-3), True: (0.1, 2.0)}
 """Nats by which the log-probs of sampler and trainer may differ, mean and most; by `bfloat16`."""
 
@@ -171,20 +173,25 @@ class ClusterEngine:
 
     def _uncut(self, shares: Sequence[Share], done: list[Any]) -> list[Any]:
         """The policy's completions, with log-probs of before any top-p cut, from the trainers."""
-        places: dict[float, list[tuple[int, int]]] = defaultdict(list)
+        # One pass of the trainers is of one temperature.
+        by_temperature: dict[float, list[_Place]] = defaultdict(list)
         for number, (folder, requests, _) in enumerate(shares):
-            for index, (_, how, _) in enumerate(requests):
+            for index, (prompt, how, _) in enumerate(requests):
                 if folder is None and how.top_p < 1:
-                    places[how.temperature or 1.0].append((number, index))
+                    place = _Place(number, index, prompt)
+                    by_temperature[how.temperature or 1.0].append(place)
 
-        for temperature, found in sorted(places.items()):
-            prompts = [shares[number][1][index][0] for number, index in found]
-            ids = [done[number][index].ids for number, index in found]
-            whole = [(*prompt, *own) for prompt, own in zip(prompts, ids, strict=True)]
+        for temperature, places in sorted(by_temperature.items()):
+            whole = []
+            for place in places:
+                completion = done[place.sampler][place.index]
+                whole.append((*place.prompt, *completion.ids))
+
             rows = self._score(None, whole, temperature)
-            for (number, index), prompt, row in zip(found, prompts, rows, strict=True):
-                logprobs = tuple(row[len(prompt) :])
-                done[number][index] = replace(done[number][index], logprobs=logprobs)
+            for place, row in zip(places, rows, strict=True):
+                of_sampler = done[place.sampler]
+                logprobs = tuple(row[len(place.prompt) :])
+                of_sampler[place.index] = replace(of_sampler[place.index], logprobs=logprobs)
         return done
 
     # ------------------------------------------------------------ weights to samplers
@@ -224,24 +231,37 @@ class ClusterEngine:
         weights over goes wrong in silence.
         """
         prompts = _probes(self.call("vocab")[0])
-        requests = [(prompt, Sampling(8), seed) for seed, prompt in enumerate(prompts)]
+        how = Sampling(PROBE_TOKENS)
+        requests = [(prompt, how, seed) for seed, prompt in enumerate(prompts)]
         each = self._replicas.each((None, requests, [0] * len(requests)))
-        for number, done in enumerate(each):
-            whole = [(*p, *one.ids) for p, one in zip(prompts, done, strict=True)]
-            rows = self._score(None, whole, 1.0)
-            gaps = []
-            for prompt, one, row in zip(prompts, done, rows, strict=True):
-                pairs = zip(one.logprobs, row[len(prompt) :], strict=True)
-                gaps += [abs(a - b) for a, b in pairs]
+
+        may_mean, may_most = AGREES[self._options.bfloat16]
+        for role, done in zip(self._options.samplers, each, strict=True):
+            gaps = self._gaps(prompts, done)
             mean, most = sum(gaps) / len(gaps), max(gaps)
-            may_mean, may_most = AGREES[self._options.bfloat16]
-            if not (mean <= may_mean and most <= may_most):
-                name = self._options.samplers[number].name
-                raise RunFailed(
-                    f"{name} and the trainer disagree about version {self._version} of the "
-                    f"weights: log-probs are off by {mean:.1e} on average and {most:.1e} at most, "
-                    f"{may_mean:g} and {may_most:g} are allowed; nothing is trained on that"
-                )
+            # Written so that NaN is refused too.
+            if mean <= may_mean and most <= may_most:
+                continue
+            raise RunFailed(
+                f"{role.name} and the trainer disagree about version {self._version} of the "
+                f"weights: log-probs are off by {mean:.1e} on average and {most:.1e} at most, "
+                f"{may_mean:g} and {may_most:g} are allowed; nothing is trained on that"
+            )
+
+    def _gaps(self, prompts: Sequence[tuple[int, ...]], done: Sequence[Completion]) -> list[float]:
+        """How far each log-prob of these completions is from the trainers' own."""
+        whole = []
+        for prompt, completion in zip(prompts, done, strict=True):
+            whole.append((*prompt, *completion.ids))
+
+        gaps = []
+        for prompt, completion, row in zip(
+            prompts, done, self._score(None, whole, 1.0), strict=True
+        ):
+            trainers = row[len(prompt) :]
+            for own, theirs in zip(completion.logprobs, trainers, strict=True):
+                gaps.append(abs(own - theirs))
+        return gaps
 
     def _score(
         self, folder: Path | None, sequences: Sequence[Sequence[int]], temperature: float
@@ -253,6 +273,18 @@ class ClusterEngine:
             own = [tuple(sequences[i]) for i in share]
             messages.append((folder, own, temperature))
         return undeal(shares, self.call_each("score", messages))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A request in a dealt batch."""
+
+    sampler: int
+    """Whose share it is in."""
+    index: int
+    """Where in the share."""
+    prompt: tuple[int, ...]
+    """Its tokens."""
 
 
 class _Trainers(Pool):

@@ -69,22 +69,24 @@ class Ranks:
     def _exchange(self, message: str, arguments: Sequence[tuple[Any, ...]]) -> list[Reply]:
         for process, own in zip(self._processes, arguments, strict=True):
             process.send(message, own)
-        replies: dict[int, Reply] = {}
-        owing = dict(enumerate(self._processes))
+
+        replies: dict[str, Reply] = {}
+        owing = {process.name: process for process in self._processes}
         looks = 0
         while owing:
             # Whoever answers first is read first: a death is seen while others still compute.
             for process in self._places.answered(list(owing.values()), LOOK_S):
-                rank = self._processes.index(process)
-                replies[rank] = process.receive()
-                del owing[rank]
+                replies[process.name] = process.receive()
+                del owing[process.name]
 
+            # A rank that failed alone takes no part in the sum that the others wait for.
             failed = [value for fine, value in replies.values() if not fine]
-            looks = looks + 1 if failed and owing else 0
+            if failed and owing:
+                looks += 1
             if looks > GRACE_LOOKS:
-                waiting = ", ".join(process.name for process in owing.values())
+                waiting = ", ".join(owing)
                 raise EngineLost(f"{failed[0]}; {waiting} still waited for it, so all ranks ended")
-        return [replies[rank] for rank in range(self.count)]
+        return [replies[process.name] for process in self._processes]
 
     def close(self, kill: bool = False) -> None:
         """End them; `start` makes new ones."""

@@ -10,6 +10,7 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -61,20 +62,24 @@ def _write_own(model: NemotronH, making: Path, shard_bytes: int, first: bool) ->
     places: dict[str, tuple[Tensor, int | None]] = {}
     sizes: dict[str, int] = {}
     for name, value in model.state_dict().items():
+        size = value.numel() * value.element_size()
         if ".experts." not in name:
             places[name] = value, None
-            sizes[name] = value.numel() * value.element_size()
+            sizes[name] = size
             continue
         for written, number in weights.names_of_experts(name, len(value)):
             places[written] = value, number
-            sizes[written] = value.numel() * value.element_size() // len(value)
+            sizes[written] = size // len(value)
 
     whole = _Whole()
 
     def tensor(name: str) -> Tensor:
         value, number = places[name]
         made = whole.of(value)
-        return made.clone() if number is None else made[number].clone()
+        if number is not None:
+            made = made[number]
+        # A copy: the stack that it is a part of goes.
+        return made.clone()
 
     write_weights(sizes, tensor, making if first else None, shard_bytes)
     if first:
@@ -83,18 +88,24 @@ def _write_own(model: NemotronH, making: Path, shard_bytes: int, first: bool) ->
 
 def _write_other(model: TransformersLM, making: Path, shard_bytes: int, first: bool) -> None:
     """Any other family, under the names that its own code gives."""
-    module: nn.Module = model.inner
+    inner: nn.Module = model.inner
+    kept = inner.state_dict().keys()
     state: dict[str, Tensor] = {}
     made: dict[int, Tensor] = {}
-    names = module.state_dict().keys()
-    tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]
-    for name, value in tensors:
-        if name not in names:
+
+    for name, value in [
+        *inner.named_parameters(remove_duplicate=False),
+        *inner.named_buffers(),
+    ]:
+        if name not in kept:
             continue
         # Tied weights stay one tensor: the family writes them once.
         if id(value) not in made:
-            whole = value.full_tensor() if isinstance(value, DTensor) else value
-            made[id(value)] = whole.detach().to("cpu") if first else whole.new_empty(0)
+            whole = value
+            if isinstance(value, DTensor):
+                whole = value.full_tensor()  # by all ranks
+            made[id(value)] = whole.detach().to("cpu") if first else torch.empty(0)
         state[name] = made[id(value)]
+
     if first:
         model.save_state(state, making, shard_bytes)
