@@ -11,11 +11,12 @@ import pytest
 from support.fake_places import FakePlaces, FakeProcess, drawn
 from support.sampling import sample_all, samples_of
 
+from linn.engine.local.device import device_of
 from linn.engine.training.token_weights import StepFailed
 from linn.errors import EngineLost, InfrastructureError, RunFailed, UserError
 from linn.recipe.schema import ScaleConfig
 from linn.scale.cluster import ClusterEngine, ClusterOptions
-from linn.scale.open import device_of, open_cluster
+from linn.scale.open import open_cluster
 from linn.scale.options import Passing, RankOptions
 from linn.scale.places import Died, Role
 from linn.scale.ranks import GRACE_LOOKS

@@ -40,9 +40,15 @@ def test_shards_train_as_whole_copies_do(found: dict[str, Any], model: str, loss
     """With the clip active; to the bit where gradients are summed once a step."""
     assert found[f"parity: {model} {loss} step weights"] == 0.0
     assert found[f"parity: {model} {loss} step metrics"] is True
-    # Summed after every micro-batch, in another order.
-    assert found[f"parity: {model} {loss} micro_batch weights"] < 5e-5
-    assert found[f"parity: {model} {loss} micro_batch loss"] < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_gradients_summed_after_every_micro_batch_differ_by_their_order(
+    found: dict[str, Any], model: str
+) -> None:
+    assert 0 < found[f"parity: {model} mopd micro_batch weights"] < 5e-5
+    assert found[f"parity: {model} mopd micro_batch loss"] < 1e-4
 
 
 @pytest.mark.slow
@@ -74,8 +80,7 @@ def test_scores_over_shards_are_those_of_a_whole_copy(found: dict[str, Any], mod
 def test_saving_memory_changes_nothing_in_float32_and_little_in_bfloat16(
     found: dict[str, Any], model: str
 ) -> None:
-    assert found[f"cheaper: {model} recompute"] == 0.0
-    assert found[f"cheaper: {model} host"] == 0.0
+    assert found[f"cheaper: {model} recompute, host"] == 0.0
     assert 0 < found[f"cheaper: {model} bfloat16 loss"] < 0.05
     # AdamW moves by about the rate in each of the two steps, whatever the gradient's size.
     assert found[f"cheaper: {model} bfloat16 weights"] < 5e-3

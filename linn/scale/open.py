@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from linn.engine.local.device import gpus
-from linn.errors import UserError
+from linn.engine.local.device import cuda_gpus, device_of
 from linn.recipe.scale import ScaleConfig
 from linn.scale.cluster import ClusterEngine, ClusterOptions
 from linn.scale.options import Passing, RankOptions, ReplicaOptions
@@ -23,7 +22,7 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
 
     Raises UserError where this machine has not the GPUs that are asked for.
     """
-    device = device_of(scale, len(gpus()))
+    device = device_of(scale, cuda_gpus())
     ranks, samplers = _ranks(scale, device), _samplers(scale, device)
     options = ClusterOptions(
         ranks=ranks,
@@ -34,21 +33,6 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
         after_cut=scale.samplers.engine == "vllm",
     )
     return ClusterEngine(options, _places(scale, device, [*ranks, *samplers]))
-
-
-def device_of(scale: ScaleConfig, there: int) -> str:
-    """`cpu` or `cuda`. there: GPUs of this machine, which Ray's other machines add to."""
-    if scale.device != "auto":
-        asked = scale.device
-    else:
-        asked = "cuda" if there >= scale.devices else "cpu"
-    if asked == "cuda" and scale.places == "local" and there < scale.devices:
-        raise UserError(
-            f"scale: {scale.trainers.ranks} trainer ranks and {scale.samplers.replicas} samplers "
-            f"of {scale.samplers.tensor} need {scale.devices} GPUs, this machine has {there}; "
-            "lower trainers.ranks or samplers.replicas, set device: cpu, or places: ray"
-        )
-    return asked
 
 
 def _ranks(scale: ScaleConfig, device: str) -> list[Role]:
@@ -93,4 +77,4 @@ def _places(scale: ScaleConfig, device: str, roles: Sequence[Role]) -> Places:
         from linn.scale.ray_places import Ray
 
         return Ray(exchange, roles)
-    return Local(exchange, gpus=len(gpus()) if device == "cuda" else 0)
+    return Local(exchange, gpus=cuda_gpus() if device == "cuda" else 0)

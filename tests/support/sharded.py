@@ -162,6 +162,8 @@ def parity(ranks: Ranks) -> Iterator[tuple[str, Any]]:
             plain = ranks.local(model)
             expected = ranks.steps(plain, kind)
             for name, whole in (("step", True), ("micro_batch", False)):
+                if not whole and kind != "mopd":
+                    continue  # another order of sums is one for all objectives
                 trainer = ranks.sharded(model, whole)
                 metrics = ranks.steps(trainer, kind)
                 key = f"{model} {kind} {name}"
@@ -214,10 +216,9 @@ def cheaper(ranks: Ranks) -> Iterator[tuple[str, Any]]:
     for model in ("moe", "qwen3"):
         first = ranks.sharded(model, whole=False)
         expected = ranks.steps(first, "grpo")
-        for name, keys in (("recompute", {"recompute": True}), ("host", {"host": True})):
-            trainer = ranks.sharded(model, whole=False, **keys)
-            ranks.steps(trainer, "grpo")
-            yield f"{model} {name}", apart(weights_of(first), weights_of(trainer))
+        trainer = ranks.sharded(model, whole=False, recompute=True, host=True)
+        ranks.steps(trainer, "grpo")
+        yield f"{model} recompute, host", apart(weights_of(first), weights_of(trainer))
         trainer = ranks.sharded(model, whole=False, bfloat16=True, recompute=True)
         rows = ranks.steps(trainer, "grpo")
         yield f"{model} bfloat16 loss", abs(rows[0]["loss"] - expected[0]["loss"])
