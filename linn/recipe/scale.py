@@ -75,8 +75,8 @@ class ScaleConfig(Config):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
-        description="of a cluster: auto takes GPUs where this machine has as many as it asks for; under "
-        "Ray, whose other machines auto does not see, say cuda",
+        description="of a cluster: auto takes GPUs where this machine has as many as it asks "
+        "for; under Ray, whose other machines auto does not see, say cuda",
     )
     trainers: TrainersConfig = Field(
         default_factory=lambda: TrainersConfig(), description="of a cluster: the trainer ranks"
