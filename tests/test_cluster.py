@@ -15,6 +15,7 @@ from linn.engine.local.device import device_of
 from linn.engine.training.token_weights import StepFailed
 from linn.errors import EngineLost, InfrastructureError, RunFailed, UserError
 from linn.recipe.schema import ScaleConfig
+from linn.scale import replicas
 from linn.scale.cluster import ClusterEngine, ClusterOptions
 from linn.scale.open import open_cluster
 from linn.scale.options import Passing, RankOptions
@@ -149,6 +150,22 @@ def test_a_lost_sampler_is_replaced_and_does_its_own_share_again(
     assert new.asked[2:] == lost.asked[-2:], "the turn before, then the share that was lost"
     assert len(cluster.places.of("sampler 0")) == 1
     assert "sampler 1" in capsys.readouterr().err
+
+
+def test_turns_that_are_too_many_to_keep_are_read_anew(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "MOST_TOKENS", 3)
+    turn = cluster.sample()
+    cluster.once("sampler 1", "generate", dies)
+    longer = [
+        ((*ids, *done.ids, 9), how, seed)
+        for (ids, how, seed), done in zip(REQUESTS, turn, strict=True)
+    ]
+    assert sample_all(cluster.engine.sampler, longer) == [drawn(*one, 0) for one in longer]
+    _, new = cluster.places.of("sampler 1")
+    assert messages(new) == ["load", "generate"]
+    assert not any(new.asked[1][1][2]), "nothing is known to it"
 
 
 def test_a_sampler_that_is_lost_again_and_again_ends_the_call(cluster: Cluster) -> None:

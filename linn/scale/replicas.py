@@ -18,6 +18,9 @@ from linn.types import Completion, Sampling
 
 MOST_LOST = 3
 """Samplers that may be lost in one batch; a fourth is no accident."""
+MOST_TOKENS = 20_000_000
+"""Tokens of earlier turns that are kept for a sampler, in case it is lost. Beyond these a new one
+reads its conversations anew, and goes on with other last bits."""
 LOOK_S = 5.0
 """Seconds between two looks at who has answered."""
 
@@ -38,6 +41,31 @@ class Weights:
     """Grows with every change."""
 
 
+class Turns:
+    """The shares of a sampler that its next one may go on from, so that they can be done again."""
+
+    def __init__(self) -> None:
+        self.shares: list[Share] = []
+        """In order; the first begins afresh."""
+        self.are_all = True
+        """Whether none was given up for its size."""
+
+    def before(self, share: Share) -> None:
+        """A share comes: where it goes on from nothing, nothing that came before is of use."""
+        folder, _, known = share
+        if folder is None and not any(known):
+            self.shares, self.are_all = [], True
+
+    def after(self, share: Share) -> None:
+        """A share is done; other models than the policy keep no states."""
+        if share[0] is not None:
+            return
+        self.shares.append(share)
+        tokens = sum(len(ids) for _, requests, _ in self.shares for ids, _, _ in requests)
+        if tokens > MOST_TOKENS:
+            self.shares, self.are_all = [], False
+
+
 class Replicas:
     """Processes that hold a whole policy each and sample from it."""
 
@@ -46,11 +74,12 @@ class Replicas:
         self.count = len(roles)
         self._places = places
         self._roles = list(roles)
-        self._looks = max(1, math.ceil(deadline_s / LOOK_S))
+        self.most_looks = max(1, math.ceil(deadline_s / LOOK_S))
+        """Looks without an answer after which a sampler is lost."""
         self._processes: list[Process] = []
         self._weights: Weights | None = None
-        self._turns: list[list[Share]] = [[] for _ in roles]
-        """By sampler: the shares whose kept states its next share may go on from."""
+        self._turns = [Turns() for _ in roles]
+        """By sampler: what its next share may go on from."""
 
     @property
     def processes(self) -> Sequence[Process]:
@@ -82,14 +111,9 @@ class Replicas:
         shares: list[Share] = [(folder, own, known) for folder, own, known in arguments]
         if not self._processes:
             self._processes = self._places.start(self._roles)
-        try:
-            for number, share in enumerate(shares):
-                if share[0] is None and not any(share[2]):
-                    self._turns[number] = []  # nobody goes on: what came before is of no use
-            replies = self._exchange("generate", shares)
-        except BaseException:
-            self.close(kill=True)
-            raise
+        for turns, share in zip(self._turns, shares, strict=True):
+            turns.before(share)
+        replies = self._exchange("generate", shares)
 
         errors = [value for fine, value in replies if not fine]
         if errors:
@@ -98,8 +122,7 @@ class Replicas:
         done = []
         for number, share in enumerate(shares):
             done.append(self._checked(number, share, replies[number][1]))
-            if share[0] is None:
-                self._turns[number].append(share)
+            self._turns[number].after(share)
         return done
 
     def each(self, share: Share) -> list[list[Completion]]:
@@ -119,7 +142,7 @@ class Replicas:
         self._weights = None
 
     def _forget(self) -> None:
-        self._turns = [[] for _ in self._roles]
+        self._turns = [Turns() for _ in self._roles]
 
     # ------------------------------------------------------------ messages
 
@@ -133,57 +156,38 @@ class Replicas:
 
     def _exchange(self, message: str, arguments: Sequence[tuple[Any, ...]]) -> list[Reply]:
         """A message to each, and their replies; whoever is lost meanwhile is replaced."""
-        replies: dict[int, Reply] = {}
-        looks = [0] * self.count
-        lost = 0
+        try:
+            return _Exchange(self, message, arguments).replies()
+        except BaseException:
+            # Replies under way would be taken for those of the next message.
+            self.close(kill=True)
+            raise
 
-        def again(number: int, why: str) -> None:
-            nonlocal lost
-            lost += 1
-            looks[number] = 0
-            self._replace(number, why, lost, message)
-            self._processes[number].send(message, arguments[number])
-
-        for number in range(self.count):
-            try:
-                self._processes[number].send(message, arguments[number])
-            except Died as death:
-                again(number, str(death))
-
-        while len(replies) < self.count:
-            owing = [n for n in range(self.count) if n not in replies]
-            ready = self._places.answered([self._processes[n] for n in owing], LOOK_S)
-            for number in owing:
-                process = self._processes[number]
-                if process in ready:
-                    try:
-                        replies[number] = process.receive()
-                    except Died as death:
-                        again(number, str(death))
-                elif not ready:
-                    looks[number] += 1
-                    if looks[number] >= self._looks:
-                        seconds = looks[number] * LOOK_S
-                        again(number, f"{process.name} has not answered for {seconds:,.0f} s")
-        return [replies[number] for number in range(self.count)]
-
-    def _replace(self, number: int, why: str, lost: int, message: str) -> None:
+    def replace(self, number: int, message: str) -> None:
         """A new sampler where one was lost, as that one was before the message."""
-        role = self._roles[number]
-        if lost > MOST_LOST:
-            raise EngineLost(f"{why}; {lost} samplers were lost in one call of `{message}`")
-        echo(f"engine: {why}; a new {role.name} does its share again", err=True)
         self._processes[number].end(kill=True)
-        new = self._places.start([role])[0]
+        new = self._places.start([self._roles[number]])[0]
         self._processes[number] = new
+        if self._weights is None or message == "load":
+            return
 
-        if self._weights is not None and message != "load":
-            weights = self._weights
-            _ask(new, "load", (weights.base, weights.version))
-            if weights.folder is not None and message != "take":
-                _ask(new, "take", (weights.folder, weights.version))
-        for turn in self._turns[number]:
+        weights = self._weights
+        _ask(new, "load", (weights.base, weights.version))
+        if weights.folder is not None and message != "take":
+            _ask(new, "take", (weights.folder, weights.version))
+        for turn in self._turns[number].shares:
             _ask(new, "generate", turn)
+
+    def as_kept(self, number: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A share as a new sampler can do it: from the start where it has no earlier turns."""
+        if self._turns[number].are_all or len(arguments) != 3:
+            return arguments
+        folder, requests, _ = arguments
+        return folder, requests, [0] * len(requests)
+
+    def answered(self, processes: Sequence[Process], seconds: float) -> list[Process]:
+        """Those that have answered or died, when any has."""
+        return self._places.answered(processes, seconds)
 
     # ------------------------------------------------------------ what comes back
 
@@ -203,6 +207,70 @@ class Replicas:
             if fault := _fault(how, completion):
                 raise RunFailed(f"{name}, request of seed {seed}: {fault}")
         return done
+
+
+class _Exchange:
+    """One message to every sampler, until all have answered."""
+
+    def __init__(
+        self, replicas: Replicas, message: str, arguments: Sequence[tuple[Any, ...]]
+    ) -> None:
+        self._replicas = replicas
+        self._message = message
+        self._arguments = list(arguments)
+        self._replies: dict[int, Reply] = {}
+        self._looks = [0] * replicas.count
+        """By sampler: looks in which nobody had answered."""
+        self._lost = 0
+
+    def replies(self) -> list[Reply]:
+        """Their answers, in order."""
+        replicas = self._replicas
+        for number in range(replicas.count):
+            self._send(number)
+
+        while len(self._replies) < replicas.count:
+            owing = [n for n in range(replicas.count) if n not in self._replies]
+            processes = [replicas.processes[number] for number in owing]
+            ready = replicas.answered(processes, LOOK_S)
+            for number, process in zip(owing, processes, strict=True):
+                if process in ready:
+                    self._receive(number)
+                elif not ready:
+                    self._wait_on(number)
+        return [self._replies[number] for number in range(replicas.count)]
+
+    def _send(self, number: int) -> None:
+        try:
+            self._replicas.processes[number].send(self._message, self._arguments[number])
+        except Died as death:
+            self._again(number, str(death))
+
+    def _receive(self, number: int) -> None:
+        try:
+            self._replies[number] = self._replicas.processes[number].receive()
+        except Died as death:
+            self._again(number, str(death))
+
+    def _wait_on(self, number: int) -> None:
+        """Nobody has answered in this look; who is silent for too long is lost."""
+        self._looks[number] += 1
+        if self._looks[number] >= self._replicas.most_looks:
+            name = self._replicas.processes[number].name
+            seconds = self._looks[number] * LOOK_S
+            self._again(number, f"{name} has not answered for {seconds:,.0f} s")
+
+    def _again(self, number: int, why: str) -> None:
+        """A new sampler does what the lost one owes."""
+        self._lost += 1
+        if self._lost > MOST_LOST:
+            raise EngineLost(f"{why}; {self._lost} samplers were lost in one `{self._message}`")
+        name = self._replicas.processes[number].name
+        echo(f"engine: {why}; a new {name} does its share again", err=True)
+        self._replicas.replace(number, self._message)
+        self._looks[number] = 0
+        self._arguments[number] = self._replicas.as_kept(number, self._arguments[number])
+        self._send(number)
 
 
 def _ask(process: Process, message: str, arguments: tuple[Any, ...]) -> Any:
