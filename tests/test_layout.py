@@ -10,6 +10,7 @@ import pytest
 
 from linn.domains.load import load_all
 from linn.errors import UserError
+from linn.pricing.amounts import as_dict
 from linn.pricing.assumptions import DEVICES, Assumptions
 from linn.pricing.layout import RESERVE, Layout, layout_of, lines
 from linn.pricing.price import price
@@ -127,6 +128,7 @@ def test_the_scale_files_fit_and_twice_their_rows_do_not(file: str, device: str,
     shape = read_shape(ROOT / "linn" / "bases" / "nemotron-3-nano-30b-a3b")
     priced = price(cut, shape, load_all(cut.domain_options()), Assumptions(device))
     assert priced.layout is not None and priced.layout.row == row and priced.layout.fits
+    assert as_dict(priced)["layout"]["rank"]["total"] == priced.layout.rank.total
     twice = layout_of(cut, shape, 2 * row, 1e9, device, DEVICES[device].memory)
     assert not twice.fits
 

@@ -126,6 +126,21 @@ def as_dict(priced: Price) -> dict[str, Any]:
             "whole": memory.whole,
             "sharded": memory.sharded(priced.devices),
         },
+        "layout": _layout_as_dict(priced.layout),
+    }
+
+
+def _layout_as_dict(layout: Layout | None) -> dict[str, Any] | None:
+    """Bytes of a cluster's processes; None for the local engine."""
+    if layout is None:
+        return None
+    return {
+        "rank": vars(layout.rank) | {"total": layout.rank.total},
+        "row": layout.row,
+        "memory": layout.memory,
+        "sampler_weights": layout.weights_of_sampler,
+        "conversations": layout.conversations,
+        "fits": layout.fits,
     }
 
 
