@@ -24,10 +24,13 @@ def main(arguments: Sequence[str]) -> None:
     ignore_signals()
     role, beats, by_kernel = pipe.recv()
     assert isinstance(role, Role), role
-    heartbeat.beat(Path(beats))
     die_with_parent(by_kernel)
+    # The first sign of life comes after the libraries: on a busy machine they take minutes, in
+    # which no thread of this process comes to speak.
+    kind = importlib.import_module(role.kind)
+    heartbeat.beat(Path(beats))
     try:
-        worker = importlib.import_module(role.kind).opened(role.options)
+        worker = kind.opened(role.options)
     except LinnError as error:
         worker = Unopened(error)
     serve(worker, role.name, pipe)
