@@ -15,7 +15,7 @@ from linn.chat.folder import token_ids
 from linn.chat.template import TemplateName, text_of
 from linn.checkpoints import BASES, start_folder
 from linn.domains.load import load
-from linn.engine.local.device import cuda_gpus, device_line, device_of, gpus
+from linn.engine.local.device import cuda_ids, device_line, device_of, gpus
 from linn.engine.open import open_engine
 from linn.engine.protocol import ModelCheck
 from linn.errors import UserError
@@ -73,7 +73,7 @@ def check_start(recipe: Recipe, run_folder: Path, say: Callable[[str], None]) ->
     everything that would go wrong, in one line.
     """
     if recipe.scale.engine == "cluster":
-        what = "GPUs" if device_of(recipe.scale, cuda_gpus()) == "cuda" else "CPU threads"
+        what = "GPUs" if device_of(recipe.scale, len(cuda_ids())) == "cuda" else "CPU threads"
         say(f"computing on {recipe.scale.devices} {what}, a cluster (docs/cluster.md)")
     elif names := gpus():
         say(f"computing on {device_line(names)}")

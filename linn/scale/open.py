@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from linn.engine.local.device import cuda_gpus, device_of
+from linn.engine.local.device import cuda_ids, device_of
 from linn.recipe.scale import ScaleConfig
 from linn.scale.cluster import ClusterEngine, ClusterOptions
 from linn.scale.options import Passing, RankOptions, ReplicaOptions
@@ -22,7 +22,7 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
 
     Raises UserError where this machine has not the GPUs that are asked for.
     """
-    device = device_of(scale, cuda_gpus())
+    device = device_of(scale, len(cuda_ids()))
     ranks, samplers = _ranks(scale, device), _samplers(scale, device)
     options = ClusterOptions(
         ranks=ranks,
@@ -77,4 +77,4 @@ def _places(scale: ScaleConfig, device: str, roles: Sequence[Role]) -> Places:
         from linn.scale.ray_places import Ray
 
         return Ray(exchange, roles)
-    return Local(exchange, gpus=cuda_gpus() if device == "cuda" else 0)
+    return Local(exchange, gpus=cuda_ids() if device == "cuda" else [])

@@ -112,13 +112,14 @@ class Places(Protocol):
 class Local:
     """Subprocesses of this one. They end with it, however it ends."""
 
-    def __init__(self, exchange: Path | None = None, gpus: int = 0) -> None:
+    def __init__(self, exchange: Path | None = None, gpus: Sequence[str] = ()) -> None:
         """exchange: where the folder is made; None: among the system's temporary files.
 
-        gpus: of this machine. Each process that asks for some gets the next free ones.
+        gpus: ids of those that may be used. Each process that asks for some gets the next free
+        ones, and sees no others.
         """
         self._exchange = exchange
-        self._free = list(range(gpus))
+        self._free = list(gpus)
         self._folder: Path | None = None
         self._meetings = 0
         self._started: list[LocalProcess] = []
@@ -172,7 +173,7 @@ class Local:
 class LocalProcess:
     """A subprocess, its pipe, its log and who watches it."""
 
-    def __init__(self, role: Role, folder: Path, gpus: list[int], free: list[int]) -> None:
+    def __init__(self, role: Role, folder: Path, gpus: list[str], free: list[str]) -> None:
         """free: where its GPUs go back to."""
         self.name = role.name
         self._gpus, self._free = gpus, free
@@ -252,14 +253,14 @@ class LocalProcess:
 
 
 def _start(
-    role: Role, there: Connection, log: IO[bytes], gpus: Sequence[int]
+    role: Role, there: Connection, log: IO[bytes], gpus: Sequence[str]
 ) -> subprocess.Popen[bytes]:
     # The process imports this linn, wherever it was started from.
     root = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
     own = {
         "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root]),
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
+        "CUDA_VISIBLE_DEVICES": ",".join(gpus),
     }
     if not gpus:
         own |= ONE_THREAD

@@ -50,9 +50,13 @@ def device_line(names: list[str]) -> str:
     return f"the CPU; this machine's {found} is not used, linn's local engine has no GPU support"
 
 
-def cuda_gpus() -> int:
-    """How many GPUs torch would call `cuda` here: NVIDIA's and AMD's."""
-    return sum("Apple" not in name for name in gpus())
+def cuda_ids(root: Path = Path("/")) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs that this process may use: NVIDIA's and AMD's."""
+    there = [name for name in gpus(root) if "Apple" not in name]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if there and visible is not None:
+        return [name.strip() for name in visible.split(",")]
+    return [str(number) for number in range(len(there))]
 
 
 def device_of(scale: ScaleConfig, there: int) -> str:
