@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from linn import stopping
 from linn.engine.local import heartbeat
 from linn.engine.local.heartbeat import Watch
 from linn.errors import InfrastructureError
@@ -264,14 +266,20 @@ def _start(
     }
     if not gpus:
         own |= ONE_THREAD
-    return subprocess.Popen(
-        [sys.executable, "-m", "linn.scale.process", str(there.fileno())],
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
-        pass_fds=[there.fileno()],
-        env=os.environ | own | dict(role.environment or {}),
-    )
+    # A signal to all processes must not end one that is still importing: it begins with these
+    # blocked, and ignores them as soon as it can.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "linn.scale.process", str(there.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[there.fileno()],
+            env=os.environ | own | dict(role.environment or {}),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _remove_leftovers(exchange: Path | None) -> None:
