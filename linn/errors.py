@@ -40,6 +40,13 @@ class InfrastructureError(LinnError):
     """
 
 
+class EngineLost(InfrastructureError):
+    """A process of the engine is gone, and all others ended with it.
+
+    Loaded again, the engine goes on from the last saved state.
+    """
+
+
 def nearest(word: str, among: Iterable[str]) -> str:
     """`; did you mean 'x'?` for a misspelt word, or the list of what is allowed."""
     names = list(among)

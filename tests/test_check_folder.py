@@ -17,7 +17,7 @@ from support.fake_engine import FakeEngine
 
 from linn.checkpoints import BASES
 from linn.cli.check import _model_folder
-from linn.engine.local.device import device_line, gpus
+from linn.engine.local.device import cuda_ids, device_line, gpus
 from linn.engine.protocol import ModelCheck
 from linn.errors import UserError
 from linn.pricing import model_check
@@ -217,5 +217,9 @@ def test_a_gpu_that_is_not_used_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         node.mkdir(parents=True)
         (node / "properties").write_text(f"cpu_cores_count 8\nsimd_count {units}\n")
     assert gpus(tmp_path) == ["NVIDIA H100 80GB HBM3", "AMD GPU"]
+    # A cluster takes those that it was given, by the names that they were given by.
+    assert cuda_ids(tmp_path) == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 7")
+    assert cuda_ids(tmp_path) == ["5", "7"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpus(tmp_path) == []
+    assert gpus(tmp_path) == [] == cuda_ids(tmp_path)

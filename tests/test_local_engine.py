@@ -257,14 +257,14 @@ sys.exit("torch._dynamo" in sys.modules)
 def test_a_full_disk_is_told_with_its_name_and_what_is_needed(tmp_path: Path) -> None:
     from safetensors import SafetensorError
 
-    from linn.engine.local.worker import _room_for
+    from linn.engine.local.disk import room_for
 
     words = "Error while serializing: I/O error: No space left on device (os error 28)"
     for full in (SafetensorError(words), OSError(errno.ENOSPC, "x"), OSError(errno.EDQUOT, "x")):
         said = (
             r"/a needs about 12.0 MB, its disk \(/.*\) has .* MB free; what was saved before is in"
         )
-        with pytest.raises(InfrastructureError, match=said), _room_for(tmp_path / "a", 12_000_000):
+        with pytest.raises(InfrastructureError, match=said), room_for(tmp_path / "a", 12_000_000):
             raise full
-    with pytest.raises(OSError, match="Permission"), _room_for(tmp_path / "a", 1):
+    with pytest.raises(OSError, match="Permission"), room_for(tmp_path / "a", 1):
         raise PermissionError(errno.EPERM, "Permission denied")

@@ -149,11 +149,12 @@ def _check_here() -> None:
     from linn.engine.local.processes import Workers
 
     def call(self: Workers, name: str, *arguments: Any) -> list[Any]:
+        from linn.engine.local.answering import answer
         from linn.engine.local.processes import WorkerOptions
-        from linn.engine.local.worker import Worker, _answer
+        from linn.engine.local.worker import Worker
 
         options = WorkerOptions(0, 1, "", "float32", 1024, 256, False, False, False, "")
-        answered, reply = _answer(Worker(options), name, arguments)
+        answered, reply = answer(Worker(options), "engine process 0", name, arguments)
         if not answered:
             raise reply
         return [reply]

@@ -73,6 +73,12 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="a recipe, e.g. recipes/tiny.yaml")],
     out: Out = None,
     changes: Changes = None,
+    scale: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="other hardware than the recipe's, e.g. recipes/scale/8xh200.yaml"
+        ),
+    ] = None,
     until: Annotated[
         str | None, typer.Option(metavar="STAGE", help="stop after this stage")
     ] = None,
@@ -108,7 +114,7 @@ def run(
     from linn.report import build
     from linn.run.run import Run, check_stages
 
-    parsed = recipes.load(recipe, changes or [])
+    parsed = recipes.load(recipe, changes or [], scale)
     folder = out or Path("runs") / parsed.name
 
     # Everything that can be refused is refused before anything is written.

@@ -8,6 +8,13 @@ from linn.recipe.schema import ScaleConfig
 
 def open_engine(scale: ScaleConfig) -> Engine:
     """An engine for this `scale`. Its processes start when it is first used."""
+    if scale.engine == "cluster":
+        from importlib import import_module
+
+        # By name: nothing but this line of the engine's package knows of the larger ones.
+        cluster: Engine = import_module("linn.scale.open").open_cluster(scale)
+        return cluster
+
     from linn.engine.local.controller import LocalEngine
 
     return LocalEngine(

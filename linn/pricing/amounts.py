@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linn.pricing.assumptions import DOMAINS, Assumptions
+from linn.pricing.layout import Layout
 from linn.pricing.memory import Memory
 from linn.pricing.prompt_lengths import Lengths
 from linn.pricing.shape import Shape
@@ -80,9 +81,11 @@ class Price:
     memory: Memory
     """On one device."""
     devices: int
-    """The recipe's `scale.processes`."""
+    """Processes of the local engine, or GPUs of a cluster."""
     assumed: Assumptions
     """What the values rest on."""
+    layout: Layout | None = None
+    """The processes of a cluster and their memory; None: the engine is local."""
     prompts: Mapping[str, Lengths] = field(default_factory=dict)
     """Lengths of prompts, by domain, where its rows are at hand."""
     total: StagePrice = field(init=False)
@@ -123,6 +126,21 @@ def as_dict(priced: Price) -> dict[str, Any]:
             "whole": memory.whole,
             "sharded": memory.sharded(priced.devices),
         },
+        "layout": _layout_as_dict(priced.layout),
+    }
+
+
+def _layout_as_dict(layout: Layout | None) -> dict[str, Any] | None:
+    """Bytes of a cluster's processes; None for the local engine."""
+    if layout is None:
+        return None
+    return {
+        "rank": vars(layout.rank) | {"total": layout.rank.total},
+        "row": layout.row,
+        "memory": layout.memory,
+        "sampler_weights": layout.weights_of_sampler,
+        "conversations": layout.conversations,
+        "fits": layout.fits,
     }
 
 

@@ -15,10 +15,11 @@ from linn.chat.folder import token_ids
 from linn.chat.template import TemplateName, text_of
 from linn.checkpoints import BASES, start_folder
 from linn.domains.load import load
-from linn.engine.local.device import device_line, gpus
+from linn.engine.local.device import cuda_ids, device_line, device_of, gpus
 from linn.engine.open import open_engine
 from linn.engine.protocol import ModelCheck
 from linn.errors import UserError
+from linn.pricing.layout import lines
 from linn.pricing.memory import machine_bytes
 from linn.pricing.price import price
 from linn.pricing.prompt_lengths import prompt_lengths
@@ -71,7 +72,10 @@ def check_start(recipe: Recipe, run_folder: Path, say: Callable[[str], None]) ->
     A run that has begun was checked, and linn's own bases need no check. Raises UserError with
     everything that would go wrong, in one line.
     """
-    if names := gpus():
+    if recipe.scale.engine == "cluster":
+        what = "GPUs" if device_of(recipe.scale, len(cuda_ids())) == "cuda" else "CPU threads"
+        say(f"computing on {recipe.scale.devices} {what}, a cluster (docs/cluster.md)")
+    elif names := gpus():
         say(f"computing on {device_line(names)}")
     if isinstance(recipe.model, NewModelConfig) or (run_folder / "run.json").exists():
         return
@@ -248,6 +252,11 @@ def _memory(recipe: Recipe, folder: Path) -> Finding:
         priced = price(recipe, read_shape(folder), domains, None, prompts)
     except UserError as error:  # a family without a formula can be trained all the same
         return Finding("memory", True, f"not known: {error}")
+
+    if priced.layout is not None:
+        said = "; ".join(line.strip() for line in lines(priced.layout))
+        # What GPUs hold is arithmetic that nobody has measured: told, and not refused.
+        return Finding("memory", True, said)
 
     processes = recipe.scale.processes
     needed = priced.memory.whole * processes

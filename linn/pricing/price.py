@@ -15,6 +15,7 @@ from linn.domains.base import Domain
 from linn.errors import UserError, nearest
 from linn.pricing.amounts import Amount, Price, StagePrice
 from linn.pricing.assumptions import DEVICES, DOMAINS, GENERATED, Assumptions, DomainCost
+from linn.pricing.layout import Layout, layout_of
 from linn.pricing.memory import Memory, memory_of
 from linn.pricing.prompt_lengths import Lengths
 from linn.pricing.shape import Shape
@@ -51,8 +52,9 @@ def price(
         stages=tuple(pricer.stage(stage) for stage in recipe.stages),
         evaluation=pricer.evaluation(),
         memory=pricer.memory(),
-        devices=recipe.scale.processes,
+        devices=recipe.scale.devices,
         assumed=assumed,
+        layout=pricer.layout(),
         prompts=prompts,
     )
 
@@ -143,9 +145,33 @@ class _Pricer:
         cached = max(self._cached(stage) for stage in stages)
         return memory_of(self.shape, scale.width, tokens, cached, scale.recompute)
 
+    def layout(self) -> Layout | None:
+        """The processes of a cluster; None where the engine is local."""
+        if self.recipe.scale.engine == "local":
+            return None
+        talks = [self._longest(one) for one in self.recipe.stages if isinstance(one, RolloutConfig)]
+        trained = max(talks, default=0.0)
+        if self.recipe.domains:
+            limits = (self.recipe.evaluate.max_tokens, None, self.recipe.evaluate.max_sequence)
+            names = map(short, self.recipe.domains)
+            talks += [self._talk(name, *limits, most=True).total for name in names]
+        longest = max(talks, default=float(self.recipe.scale.width))
+        kept = self.shape.cache_bytes if self._by_vllm() else self.shape.state_bytes
+        return layout_of(
+            self.recipe,
+            self.shape,
+            trained,
+            kept(longest),
+            self.assumed.device,
+            self.device.memory,
+        )
+
+    def _by_vllm(self) -> bool:
+        return self.recipe.scale.samplers.engine == "vllm"
+
     def _tokens_of(self, config: StageConfig) -> float:
         """Tokens of a process's share of a step, at most."""
-        processes = self.recipe.scale.processes
+        processes = self.recipe.scale.training_processes
         if isinstance(config, SftConfig):
             width = self.recipe.scale.width if config.packed else config.max_length
             return max(width, config.batch * width / processes)
@@ -161,11 +187,13 @@ class _Pricer:
         scale, evaluate = self.recipe.scale, self.recipe.evaluate
         cached = 0.0
         if isinstance(config, RolloutConfig):
-            rows = min(scale.capacity, -(-config.prompts * config.rollouts // scale.processes))
+            rows = min(
+                scale.capacity, -(-config.prompts * config.rollouts // scale.sampling_processes)
+            )
             cached = rows * self.shape.state_bytes(self._longest(config))
         if config.evaluate and self.recipe.domains:
             held_out = len(self.recipe.domains) * max(evaluate.test, evaluate.validation)
-            rows = min(scale.capacity, -(-held_out // scale.processes))
+            rows = min(scale.capacity, -(-held_out // scale.sampling_processes))
             limits = (evaluate.max_tokens, None, evaluate.max_sequence)
             talks = [self._talk(short(name), *limits, most=True) for name in self.recipe.domains]
             longest = max(talk.total for talk in talks)

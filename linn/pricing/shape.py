@@ -62,6 +62,13 @@ class Shape:
     """Numbers per token that the layers keep for the backward pass."""
     widest: int = 0
     """Of these, the most that one layer keeps."""
+    largest: int = 0
+    """Parameters of the largest layer."""
+
+    @property
+    def ends(self) -> int:
+        """Parameters outside of the layers, but for the final norm: embeddings and head."""
+        return self.vocab * self.hidden + self.embedding
 
     def forward_flops(self, tokens: float, attended: float) -> float:
         """FLOPs of a forward pass.
@@ -184,6 +191,7 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
         own=True,
         kept=sum(count[letter] * kept[letter] for letter in kept),
         widest=max(kept[letter] for letter in kept if count[letter]),
+        largest=max(per_layer[letter] for letter in per_layer if count[letter]) + hidden,
     )
 
 
@@ -277,4 +285,5 @@ def _dense(raw: Mapping[str, Any]) -> Shape:
         top=0,
         kept=layers * kept,
         widest=kept,
+        largest=layer,
     )

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from linn.pricing.amounts import Amount, Price, StagePrice
 from linn.pricing.assumptions import DEVICES, DOMAINS
+from linn.pricing.layout import lines
 from linn.pricing.memory import machine_bytes
 
 _UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -56,6 +57,12 @@ def _parts(priced: Price) -> list[StagePrice]:
 
 def _memory(priced: Price) -> str:
     memory, devices = priced.memory, priced.devices
+    if priced.layout is not None:
+        return "\n".join(
+            part
+            for line in lines(priced.layout)
+            for part in textwrap.wrap(line, 79, subsequent_indent="    ")
+        )
     parts = {
         "weights": memory.weights,
         "gradients": memory.gradients,

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from linn.recipe.base import alternatives, block_in
 from linn.recipe.benchmarks import BenchmarkUse
 from linn.recipe.evaluation import EvaluateConfig
+from linn.recipe.scale import SamplersConfig, TrainersConfig
 from linn.recipe.schema import (
     DomainConfig,
     JudgeConfig,
@@ -28,6 +29,8 @@ BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("evaluate.", EvaluateConfig),
     ("evaluate.benchmarks.NAME.", BenchmarkUse),
     ("scale.", ScaleConfig),
+    ("scale.trainers.", TrainersConfig),
+    ("scale.samplers.", SamplersConfig),
     ("sft.", SftConfig),
     ("rl.", RlConfig),
     ("rl.curriculum.", CurriculumConfig),

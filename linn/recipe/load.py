@@ -80,16 +80,38 @@ def _fault(problem: str, event: yaml.Event) -> yaml.YAMLError:
 # ---------------------------------------------------------------- a file
 
 
-def load(path: Path, changes: Sequence[str] = ()) -> Recipe:
+def load(path: Path, changes: Sequence[str] = (), scale: Path | None = None) -> Recipe:
     """Read a recipe and apply `STAGE.KEY=VALUE` (or `KEY=VALUE`) changes.
+
+    scale: a file of other hardware, laid over the recipe before them (`recipes/scale/`).
 
     Relative names of files mean those beside the recipe, else those in the working folder; in
     `changes`, which a person types there, the working folder alone. Raises UserError in one line.
     """
     tree = located(_tree_of(path), path.parent)
+    if scale is not None:
+        _lay_over(tree, scale)
     for change in changes:
         _change(tree, change)
     return parse(tree, str(path))
+
+
+def _lay_over(tree: dict[str, Any], file: Path) -> None:
+    """Take the `scale` block of a file in place of the recipe's, and its keys of stages."""
+    over = _tree_of(file)
+    if unknown := sorted(over.keys() - {"scale", "stages"}):
+        raise UserError(f"{file}: {unknown[0]!r}: a scale file holds `scale` and `stages` alone")
+    if "scale" in over:
+        tree["scale"] = over["scale"]
+
+    own = over.get("stages") or {}
+    if not isinstance(own, dict) or not all(isinstance(keys, dict) for keys in own.values()):
+        raise UserError(f"{file}: stages: must hold NAME: keys, as in `sft: {{max_length: 4096}}`")
+    stages = _stages_by_name(tree)
+    for name, keys in own.items():
+        if name not in stages:
+            raise UserError(f"{file}: no stage {name!r} in the recipe{nearest(name, stages)}")
+        stages[name].update(keys)
 
 
 def load_resolved(path: Path) -> Recipe:

@@ -14,6 +14,7 @@ from linn.endpoint.address import Address, parse_endpoint
 from linn.errors import UserError, nearest
 from linn.recipe.base import KEYS, VALUE, Config, PlainName, ValueOrKeys, short, splits_fault
 from linn.recipe.evaluation import EvaluateConfig
+from linn.recipe.scale import ScaleConfig as ScaleConfig
 from linn.recipe.stages import (
     MISMATCH,
     AnyStage,
@@ -161,30 +162,6 @@ class DomainConfig(Config):
         return arguments
 
 
-class ScaleConfig(Config):
-    """The whole difference between a laptop and a cluster."""
-
-    processes: int = Field(
-        2,
-        ge=1,
-        description="worker processes of one thread each; rollouts and training are spread over "
-        "them",
-    )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32",
-        description="bfloat16: matrix products of training in bf16 over float32 weights; "
-        "the sampler stays in float32, so max_mismatch has another default",
-    )
-    width: int = Field(1024, ge=16, description="tokens in a packed row")
-    recompute: bool = Field(
-        False,
-        description="layer checkpointing: of each layer's activations only its inputs are kept, "
-        "the rest is computed again in the backward pass; the same numbers in less memory, and "
-        "about a fifth more time (docs/memory.md)",
-    )
-    capacity: int = Field(256, ge=1, description="conversations that one process decodes at once")
-
-
 class NewModelConfig(Config):
     """A model from scratch (the laptop's hybrid), for training a base."""
 
@@ -225,7 +202,7 @@ class Recipe(Config):
         default_factory=lambda: EvaluateConfig(), description="what is measured after every stage"
     )
     scale: ScaleConfig = Field(
-        default_factory=lambda: ScaleConfig(), description="processes, precision, widths"
+        default_factory=lambda: ScaleConfig(), description="engine, processes, precision, widths"
     )
     stages: list[AnyStage] = Field(min_length=1, description="the stages, in order")
 

@@ -86,7 +86,23 @@ EFFECTS: dict[str, Effect] = {
     "evaluate.benchmarks.NAME.rows": Effect.SCORES,
     "evaluate.benchmarks.NAME.judge": Effect.SCORES,
     "scale": Effect.ASKED,
+    # A state has the layout of the engine that wrote it.
+    "scale.engine": Effect.MADE,
     "scale.processes": Effect.ROUNDING,
+    "scale.places": Effect.NOTHING,
+    "scale.device": Effect.ROUNDING,
+    "scale.trainers": Effect.ROUNDING,
+    "scale.trainers.ranks": Effect.ROUNDING,
+    "scale.trainers.moments": Effect.NOTHING,
+    "scale.trainers.sum": Effect.ROUNDING,
+    "scale.samplers": Effect.ROUNDING,
+    "scale.samplers.engine": Effect.ROUNDING,
+    "scale.samplers.replicas": Effect.ROUNDING,
+    "scale.samplers.tensor": Effect.ROUNDING,
+    "scale.samplers.memory": Effect.NOTHING,
+    "scale.samplers.deadline_s": Effect.NOTHING,
+    "scale.exchange": Effect.NOTHING,
+    "scale.restarts": Effect.NOTHING,
     "scale.precision": Effect.ASKED,
     "scale.width": Effect.ASKED,
     "scale.recompute": Effect.NOTHING,
@@ -314,12 +330,14 @@ def _keys(
             name = f"{table}OPTION"
 
         # Other mappings are values as a whole.
-        if key == "curriculum" and before and after:
+        if key in _BLOCKS and before and after:
             yield from _keys(stage, f"{place}{key}.", f"{name}.", before, after)
         else:
             yield from _one(stage, place + key, name, before, after)
 
 
+_BLOCKS = ("curriculum", "trainers", "samplers")
+"""Keys under which a block has keys of its own."""
 _FILES = ("model", "rows", "test", "validation", "data")
 """Last parts of the keys that may name a file."""
 

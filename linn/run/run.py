@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from linn import stopping
@@ -14,7 +15,7 @@ from linn.domains.base import Domain
 from linn.domains.load import load_all
 from linn.engine.open import open_engine
 from linn.engine.protocol import Engine
-from linn.errors import InfrastructureError, UserError, nearest
+from linn.errors import EngineLost, InfrastructureError, UserError, nearest
 from linn.evals.benchmarks.in_run import Benchmarks
 from linn.evals.evaluate import Evaluation
 from linn.judges.open import judge_folders, judges_of
@@ -79,10 +80,10 @@ class Run:
             # Workers end here also where a stage fails, so that no process is left behind.
             try:
                 if self.recipe.evaluate.start and not self.folder.is_done("base"):
-                    self._evaluate_start(self._open())
+                    self._again_if_lost(self._evaluate_start)
                 for stage in self.recipe.stages:
                     if not self.folder.is_done(stage.name):
-                        self.run_stage(stage)
+                        self._again_if_lost(partial(self.run_stage, stage))
                     if stage.name == until:
                         break
             finally:
@@ -90,13 +91,33 @@ class Run:
 
     def close(self) -> None:
         """Stop worker processes and domains' helpers."""
+        self._close_tools()
+        self.progress.close()
+
+    def _close_tools(self) -> None:
         tools, self._tools = self._tools, None
         if tools is not None:
             tools.engine.close()
             tools.benchmarks.close()
             for domain in tools.domains.values():
                 domain.close()
-        self.progress.close()
+
+    def _again_if_lost(self, work: Callable[[], None]) -> None:
+        """Do it, and again from the last saved state where a cluster has lost a process.
+
+        Again is just what `linn run` would do after a crash: the folder has all it needs.
+        """
+        for left in range(self.recipe.scale.restarts, -1, -1):
+            try:
+                return work()
+            except EngineLost as error:
+                self._close_tools()
+                if not left:
+                    raise
+                self.progress.say(
+                    f"⚠ {error}; the engine starts again from the last saved state "
+                    f"(scale.restarts: {left} left)"
+                )
 
     def run_stage(self, config: AnyStage) -> None:
         """Train one stage, unless only its evaluation is missing, and evaluate it."""
@@ -233,7 +254,9 @@ class Run:
                     case DistillConfig() as config:
                         distill(stage, self._teachers(config, parent))
         except InfrastructureError as error:
-            raise InfrastructureError(f"{_step_of(stage)}: {error}") from None
+            # A lost engine can be started again (`_again_if_lost`).
+            kind = EngineLost if isinstance(error, EngineLost) else InfrastructureError
+            raise kind(f"{_step_of(stage)}: {error}") from None
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -291,8 +314,9 @@ class Run:
 
     # ------------------------------------------------------------ evaluation
 
-    def _evaluate_start(self, tools: _Tools) -> None:
+    def _evaluate_start(self) -> None:
         """Evaluate what the run starts from, unless that is done."""
+        tools = self._open()
         if self.folder.is_done("base"):
             return
         start = self.folder.checkpoint("base")

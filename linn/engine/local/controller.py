@@ -12,7 +12,7 @@ from typing import Self
 
 from linn.engine.local.dealing import deal, undeal
 from linn.engine.local.processes import Workers
-from linn.engine.local.sampler import LocalSampler
+from linn.engine.local.sampler import LocalSampler, Pool
 from linn.engine.local.streams import LiveWorkers, LocalStreams
 from linn.engine.protocol import SHARD_BYTES, ModelCheck
 from linn.engine.training.token_weights import StepFailed, moves, token_weights
@@ -117,9 +117,9 @@ class LocalEngine:
 
 
 class LocalTrainer:
-    """The `Trainer` of the local engine: samples are dealt to the workers by length."""
+    """The `Trainer` of processes that step together: samples are dealt to them by length."""
 
-    def __init__(self, workers: Workers, sampler: LocalSampler) -> None:
+    def __init__(self, workers: Pool, sampler: LocalSampler) -> None:
         """`sampler`: the policy's, which forgets what it computed when the weights change."""
         self._workers = workers
         self._sampler = sampler

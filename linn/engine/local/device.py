@@ -1,4 +1,4 @@
-"""What the local engine computes on: the CPU, also where the machine has a GPU. No torch here."""
+"""What is computed on: the CPU by the local engine, GPUs by a cluster that has them. No torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 import platform
 import sys
 from pathlib import Path
+
+from linn.errors import UserError
+from linn.recipe.scale import ScaleConfig
 
 
 def gpus(root: Path = Path("/")) -> list[str]:
@@ -45,3 +48,31 @@ def device_line(names: list[str]) -> str:
         return "the CPU"
     found = names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
     return f"the CPU; this machine's {found} is not used, linn's local engine has no GPU support"
+
+
+def cuda_ids(root: Path = Path("/")) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs that this process may use: NVIDIA's and AMD's."""
+    there = [name for name in gpus(root) if "Apple" not in name]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if there and visible is not None:
+        return [name.strip() for name in visible.split(",")]
+    return [str(number) for number in range(len(there))]
+
+
+def device_of(scale: ScaleConfig, there: int) -> str:
+    """`cpu` or `cuda`, for a cluster.
+
+    there: GPUs of this machine; Ray's other machines may have more. Raises UserError where they
+    are too few for what is asked.
+    """
+    if scale.device != "auto":
+        asked = scale.device
+    else:
+        asked = "cuda" if there >= scale.devices else "cpu"
+    if asked == "cuda" and scale.places == "local" and there < scale.devices:
+        raise UserError(
+            f"scale: {scale.trainers.ranks} trainer ranks and {scale.samplers.replicas} samplers "
+            f"of {scale.samplers.tensor} need {scale.devices} GPUs, this machine has {there}; "
+            "lower trainers.ranks or samplers.replicas, set device: cpu, or places: ray"
+        )
+    return asked

@@ -59,10 +59,22 @@ def beat(path: Path) -> None:
 class Watch:
     """Looks after the workers of one engine while a call is under way."""
 
-    def __init__(self, paths: Sequence[Path], pids: Sequence[int]) -> None:
-        """The files and the process ids of the workers, in order of rank."""
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        pids: Sequence[int],
+        names: Sequence[str] = (),
+        tells_idle: bool = True,
+    ) -> None:
+        """The files, the process ids and what to call the workers, in order of rank.
+
+        tells_idle: whether it says so where nobody computes; who waits for others elsewhere, or
+        for a GPU, does not.
+        """
+        self._tells_idle = tells_idle
         self._paths = list(paths)
         self._pids = list(pids)
+        self._names = list(names) or [f"engine process {rank}" for rank in range(len(pids))]
         self._call = ""
         """The call under way; empty between calls."""
         self._owing: set[int] = set()
@@ -125,13 +137,14 @@ class Watch:
             if self._silent[rank] >= (SILENT_LOOKS if beats else STARTING_LOOKS):
                 self._condemn(rank)
                 return
-        self._tell_idle(computing)
+        if self._tells_idle:
+            self._tell_idle(computing)
 
     def _condemn(self, rank: int) -> None:
         """Take a worker for stopped: name it, and end it, so that whoever waits for it wakes up."""
         pid = self._pids[rank]
         seconds = self._silent[rank] * LOOK_S
-        said = f"engine process {rank} (pid {pid}) has given no sign of life for {seconds:.0f} s"
+        said = f"{self._names[rank]} (pid {pid}) has given no sign of life for {seconds:.0f} s"
         self._verdict = rank, f"{said} in `{self._call}`{_state_of(pid)}; it was ended"
         os.kill(pid, signal.SIGKILL)
 
@@ -139,7 +152,9 @@ class Watch:
         """Say once per call that nobody computes: a worker hangs, or waits for a disk."""
         self._idle = 0 if computing or not self._owing else self._idle + 1
         if self._idle == IDLE_LOOKS:
-            ranks = ", ".join(f"{rank} (pid {self._pids[rank]})" for rank in sorted(self._owing))
+            ranks = ", ".join(
+                f"{self._names[rank]} (pid {self._pids[rank]})" for rank in sorted(self._owing)
+            )
             echo(
                 f"engine: no process has computed for {IDLE_LOOKS * LOOK_S:.0f} s in "
                 f"`{self._call}`; waited for: {ranks}. "

@@ -6,7 +6,6 @@ two steps, so a request joins and leaves at any time. What came of a step goes b
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 import traceback
@@ -17,10 +16,9 @@ from typing import Any
 
 import torch
 
-from linn import stopping
 from linn.engine.local import heartbeat
+from linn.engine.local.answering import die_with_parent, ignore_signals
 from linn.engine.local.processes import WorkerOptions
-from linn.engine.local.worker import die_with_parent
 from linn.engine.models.load import load
 from linn.engine.protocol import Token
 from linn.engine.sampling.live_batch import LiveBatch
@@ -208,9 +206,7 @@ def main(arguments: Sequence[str]) -> None:
     """Serve the pipe whose descriptor is the one argument."""
     pipe = Connection(int(arguments[0]))
     # The parent decides when a signal ends it, and what becomes of the requests.
-    for number in stopping.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
+    ignore_signals()
     options: WorkerOptions = pipe.recv()
     heartbeat.beat(Path(options.heartbeat))
     die_with_parent(options.die_by_kernel)

@@ -5,23 +5,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from linn.engine.local.dealing import undeal
-from linn.engine.local.processes import Workers
 from linn.types import Completion, Sampling
 
 Request = tuple[tuple[int, ...], Sampling, int]
 """Prompt ids, how to sample, seed."""
 
 
+class Pool(Protocol):
+    """Processes that a batch is dealt to: workers, or the replicas of a cluster."""
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        ...
+
+    def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Have each run its method `name` once; replies in order."""
+        ...
+
+
 class LocalSampler:
-    """The `Sampler` of the local engine.
+    """The `Sampler` of processes that run closed batches.
 
     Which worker runs a request depends on the order of the queue alone: equal prompts together,
     dealt in order of first appearance.
     """
 
-    def __init__(self, workers: Workers, checkpoint: Path | None = None) -> None:
+    def __init__(self, workers: Pool, checkpoint: Path | None = None) -> None:
         """`checkpoint`: a Hugging Face folder to sample from; None: the policy."""
         self._workers = workers
         self._checkpoint = checkpoint

@@ -6,30 +6,22 @@ pipe.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import hashlib
 import os
-import shutil
-import signal
-import sys
-import threading
 import time
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
 
-from linn import stopping
 from linn.engine.local import heap, heartbeat
+from linn.engine.local.answering import die_with_parent, ignore_signals, serve
+from linn.engine.local.disk import room_for
 from linn.engine.local.processes import WorkerOptions
+from linn.engine.local.slot import Slot
 from linn.engine.models.check import check_model
 from linn.engine.models.export import export
 from linn.engine.models.interface import CausalLM
@@ -38,11 +30,7 @@ from linn.engine.protocol import ModelCheck
 from linn.engine.sampling.live_batch import BatchSampler, Request
 from linn.engine.training.losses import score
 from linn.engine.training.trainer import Trainer, size_of
-from linn.errors import InfrastructureError, LinnError
 from linn.types import Completion, Loss, Optim, Sample
-
-_PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl: the signal that this process gets when its parent ends."""
 
 
 class Worker:
@@ -53,10 +41,8 @@ class Worker:
         self.dtype: torch.dtype = getattr(torch, options.dtype)
         self.trainer: Trainer | None = None
         self.sampler: BatchSampler | None = None
-        self.other: CausalLM | None = None
+        self.other = Slot(self._read)
         """The model that `score` and other samplers use."""
-        self.other_key: tuple[object, ...] = ()
-        """Which checkpoint it is of."""
 
     def load(self, folder: Path, optim: Optim) -> None:
         self.trainer = self.sampler = None  # frees the old policy before the new one is read
@@ -79,7 +65,7 @@ class Worker:
     ) -> list[Completion]:
         """Under the policy (None), or under the checkpoint in `folder`, which keeps no states."""
         if folder is not None:
-            sampler = BatchSampler(self._checkpoint(folder), self.options.capacity)
+            sampler = BatchSampler(self.other.take(folder), self.options.capacity)
             return sampler.generate(requests)
         assert self.sampler is not None, "Engine.load comes first"
         return self.sampler.generate(requests, known)
@@ -88,7 +74,7 @@ class Worker:
         self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float
     ) -> list[list[float]]:
         return score(
-            self._checkpoint(folder),
+            self.other.take(folder),
             sequences,
             temperature,
             width=self.options.width,
@@ -111,13 +97,13 @@ class Worker:
         # The weights are equal in all ranks.
         if self.options.rank == 0:
             policy = self._policy()
-            with _room_for(folder, policy.size_on_disk()):
+            with room_for(folder, policy.size_on_disk()):
                 policy.save(folder)
 
     def export(self, folder: Path, shard_bytes: int) -> None:
         if self.options.rank == 0:
             model = self._policy().model
-            with _room_for(folder, size_of(model)):
+            with room_for(folder, size_of(model)):
                 export(model, folder, shard_bytes)
 
     def restore(self, folder: Path) -> None:
@@ -147,113 +133,14 @@ class Worker:
         if self.sampler is not None:
             self.sampler.forget()
 
-    def _checkpoint(self, folder: Path) -> CausalLM:
-        # A run may write a new checkpoint under an old name.
-        key = (folder, *_identity(folder))
-        if self.other is None or self.other_key != key:
-            self.other = None  # never three models at once
-            self.other = self._read(folder)
-            self.other_key = key
-        return self.other
-
     def _read(self, folder: Path) -> CausalLM:
         return load(folder, self.dtype)
-
-
-def _identity(folder: Path) -> tuple[int, ...]:
-    """Changes when another checkpoint takes the folder's name; empty for no folder."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return ()  # whoever reads the checkpoint reports it
-    return status.st_ino, status.st_mtime_ns
-
-
-@contextmanager
-def _room_for(folder: Path, size: int) -> Iterator[None]:
-    """Say which disk is full, and how much is needed, where writing into `folder` fails for that.
-
-    What was there before is intact: it is replaced only by what is whole. `size`: in bytes.
-    """
-    try:
-        yield
-    except Exception as error:
-        # The writer of weights has a class of its own, and the kernel's words in it.
-        number = getattr(error, "errno", None)
-        full = (errno.ENOSPC, errno.EDQUOT)
-        if number not in full and not any(os.strerror(one) in str(error) for one in full):
-            raise
-        place = folder if folder.exists() else folder.parent
-        free = shutil.disk_usage(place).free
-        raise InfrastructureError(
-            f"{os.strerror(errno.ENOSPC)}: {folder} needs about {_megabytes(size)}, its disk "
-            f"({_mount_of(place)}) has {_megabytes(free)} free; what was saved before is intact"
-        ) from None
-
-
-def _mount_of(folder: Path) -> Path:
-    """Where the disk that holds a folder begins."""
-    folder = folder.resolve()
-    while not folder.is_mount():
-        folder = folder.parent
-    return folder
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
-
-
-def _serve(worker: Worker, pipe: Connection) -> None:
-    """Answer messages until the engine closes the pipe."""
-    while True:
-        try:
-            name, arguments = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(_answer(worker, name, arguments))
-
-
-def _answer(worker: Worker, name: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
-    """(True, the method's value) or (False, its error), which the engine raises."""
-    where = f"engine process {worker.options.rank}: {name}"
-    try:
-        return True, getattr(worker, name)(*arguments)
-    except (LinnError, ValueError) as error:
-        if hasattr(error, "samples"):
-            error.samples = ()  # the engine holds the whole batch and puts it back
-        return False, error
-    except (OSError, MemoryError, SafetensorError) as error:
-        return False, InfrastructureError(f"{where}: {type(error).__name__}: {error}")
-    except Exception:
-        about = ""
-        if arguments and isinstance(arguments[0], Path):
-            about = f" {arguments[0]}"
-        return False, RuntimeError(f"{where}{about}:\n{traceback.format_exc()}")
-
-
-def die_with_parent(by_kernel: bool) -> None:
-    """End when the parent ends, however it was killed, even in the middle of a computation.
-
-    The parent holds our standard input open. `by_kernel` also asks Linux for a signal; only where
-    the parent's main thread started us, since that signal follows the thread.
-    """
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
-    if by_kernel and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Serve the pipe whose descriptor is the one argument."""
     pipe = Connection(int(arguments[0]))
-    # The parent handles what asks a run to end, and lets the step under way come to its end.
-    for number in stopping.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
+    ignore_signals()
     options: WorkerOptions = pipe.recv()
     heartbeat.beat(Path(options.heartbeat))
     die_with_parent(options.die_by_kernel)
@@ -270,5 +157,5 @@ def main(arguments: Sequence[str]) -> None:
             world_size=options.world,
             timeout=timedelta(days=7),
         )
-    _serve(Worker(options), pipe)
+    serve(Worker(options), f"engine process {options.rank}", pipe)
     os._exit(0)  # no interpreter shutdown: the watching thread holds standard input's lock

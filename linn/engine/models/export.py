@@ -20,13 +20,17 @@ def export(model: CausalLM, folder: Path, shard_bytes: int) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
         making = Path(name)
         model.save(making, shard_bytes)
+        replace_weights(making, folder)
 
-        # An old index would point a reader to weights that are gone.
-        for path in _weights_of(folder):
-            path.unlink()
-        for path in [*_weights_of(making), making / "config.json"]:
-            os.replace(path, folder / path.name)
-            files.give_usual_mode(folder / path.name)
+
+def replace_weights(making: Path, folder: Path) -> None:
+    """Move config.json and the weights of `making` into `folder`, in place of those it has."""
+    # An old index would point a reader to weights that are gone.
+    for path in _weights_of(folder):
+        path.unlink()
+    for path in [*_weights_of(making), making / "config.json"]:
+        os.replace(path, folder / path.name)
+        files.give_usual_mode(folder / path.name)
 
 
 def _weights_of(folder: Path) -> list[Path]:

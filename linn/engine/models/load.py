@@ -26,7 +26,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
     Raises UserError where the folder is not a model, its weights do not fit its config.json or are
     not finite, or where linn would compute it otherwise than its own code does.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
     family = config["model_type"]
     config[KEY] = kept(precision_of(config, folder))
     model: CausalLM
@@ -59,7 +59,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
     return model
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     """The content of `config.json`, which names a model type.
 
     Raises UserError where there is no folder, no file, or no such content.

@@ -191,6 +191,9 @@ class TransformersLM(nn.Module):
         self.absent: Tensor | None
         self.register_buffer("absent", None, persistent=False)
         self.recompute = False
+        self.least_forwards = 0
+        """Times that `hidden` calls the family's code, at least: a model that is sharded over ranks
+        gathers its weights in each of them, so all ranks must make as many."""
         self.eval()
         self.positions = longest_sequence(self._decoder, inner.config)
 
@@ -220,8 +223,15 @@ class TransformersLM(nn.Module):
                 out = self._decoder(input_ids=part, use_cache=False)
                 outs.append(out.last_hidden_state.flatten(0, 1))
 
-        flat = torch.cat(outs)[layout.place_of]  # [T, H]
+            flat = torch.cat(outs)[layout.place_of]  # [T, H]
+            for _ in range(self.least_forwards - len(outs)):
+                idle = self._decoder(input_ids=laid[None, :1], use_cache=False)
+                flat = flat + 0 * idle.last_hidden_state.sum()
         return into_rows(flat, is_token)
+
+    def forwards(self, segments: Tensor) -> int:
+        """How often `hidden` calls the family's code for these packed rows."""
+        return len(rectangles(segment_lengths(segments).cpu()).shapes)
 
     def _layers(self) -> list[nn.Module]:
         """The layers of the family that can be computed again by themselves."""
@@ -345,7 +355,13 @@ class TransformersLM(nn.Module):
 
     def save(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
         """Write config.json and the weights in the dtype they have; see `CausalLM.save`."""
-        self.inner.save_pretrained(folder, max_shard_size=shard_bytes)
+        self.save_state(None, folder, shard_bytes)
+
+    def save_state(
+        self, state: dict[str, Tensor] | None, folder: Path, shard_bytes: int = SHARD_BYTES
+    ) -> None:
+        """The same with these tensors in place of the model's own, under the family's names."""
+        self.inner.save_pretrained(folder, state_dict=state, max_shard_size=shard_bytes)
 
         # transformers writes what only its own generation reads, and the config in its newest
         # words: a checkpoint keeps its base's, which other readers know.

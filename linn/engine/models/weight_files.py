@@ -80,7 +80,7 @@ def bytes_of(dtype: str) -> int:
 def write_weights(
     sizes: Mapping[str, int],
     tensor: Callable[[str], Tensor],
-    folder: Path,
+    folder: Path | None,
     shard_bytes: int,
     note: Callable[[int], None] = lambda written: None,
 ) -> None:
@@ -88,6 +88,7 @@ def write_weights(
 
     sizes: bytes of every tensor, by name; tensor: gives one of them, on the CPU. Only one shard is
     held at a time. note: is told the bytes written so far. One tensor may exceed `shard_bytes`.
+    folder: None asks for the same tensors in the same order, and writes nothing.
     """
     from huggingface_hub import split_state_dict_into_shards_factory
     from safetensors.torch import save_file
@@ -100,12 +101,16 @@ def write_weights(
     )
     written = 0
     for file, names in split.filename_to_tensors.items():
+        if folder is None:
+            for name in names:
+                tensor(name)
+            continue
         shard = {name: tensor(name) for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
         written += sum(sizes[name] for name in names)
         note(written)
 
-    if split.is_sharded:
+    if split.is_sharded and folder is not None:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / INDEX).write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ Letters of shapes: N trained tokens, V vocabulary, H hidden size.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import accumulate
@@ -232,8 +232,27 @@ def score(
     if temperature <= 0:
         raise ValueError(f"temperature = {temperature}: log-probs need one above 0")
 
+    batches = micro_batches(*to_score(sequences), width, tokens, model.packs)
+    # Sequences of one token have nothing to score.
+    worth = (packed for packed in batches if packed.mask.any())
+    return score_packed(model, sequences, worth, temperature, autocast)
+
+
+def to_score(sequences: Sequence[Sequence[int]]) -> tuple[list[Sample], list[float]]:
+    """Samples of which every token is looked at and none is trained, and their weights of 0."""
     samples = [_unweighted(ids) for ids in sequences if len(ids) > 0]
-    weights = [0.0] * len(samples)
+    return samples, [0.0] * len(samples)
+
+
+@torch.no_grad()
+def score_packed(
+    model: CausalLM,
+    sequences: Sequence[Sequence[int]],
+    batches: Iterable[Packed],
+    temperature: float,
+    autocast: bool,
+) -> list[list[float]]:
+    """`score` of sequences that are packed already (`to_score`, `micro_batches`)."""
     size = chunk_size(model.vocab)
     device = next(model.parameters()).device  # type: ignore[attr-defined]
 
@@ -242,10 +261,8 @@ def score(
     starts = torch.tensor([0, *accumulate(length for length in lengths if length)])
     logprobs = torch.zeros(int(starts[-1]))
 
-    for packed in micro_batches(samples, weights, width, tokens, model.packs):
+    for packed in batches:
         mask = packed.mask
-        if not mask.any():  # sequences of one token
-            continue
         with precision(device, autocast):
             hidden, targets = trained_states(model, packed.to(device))
             logps = []

@@ -294,12 +294,14 @@ class NemotronH(nn.Module):
 
         sizes = {name: value.nbytes for name, value in tensors.items()}
         write_weights(sizes, tensor, folder, shard_bytes)
+        write_config(self.saved_config(), folder)
 
+    def saved_config(self) -> dict[str, Any]:
+        """The content of the config.json that goes with the weights as they are."""
         raw = dict(self.raw)
         raw.pop("mamba_dt_limit", None)  # an old name
         raw["time_step_limit"] = list(self.config.time_step_limit)
-        dtype = self.lm_head.weight.dtype
-        write_config(config_of(raw, "NemotronHForCausalLM", dtype), folder)
+        return config_of(raw, "NemotronHForCausalLM", self.lm_head.weight.dtype)
 
     @classmethod
     def load(cls, folder: Path, raw: dict[str, Any], dtype: torch.dtype) -> NemotronH:

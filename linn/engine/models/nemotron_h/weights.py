@@ -73,9 +73,15 @@ def unstacked(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         if ".experts." not in name:
             yield name, value
             continue
-        stem, kind = name.rsplit(".", 1)
-        for number, matrix in enumerate(value):
-            yield f"{stem}.{number}.{kind}.weight", matrix
+        for written, number in names_of_experts(name, len(value)):
+            yield written, value[number]
+
+
+def names_of_experts(name: str, count: int) -> Iterator[tuple[str, int]]:
+    """The names in a file, with their numbers, of the matrices that are stacked as `name` here."""
+    stem, kind = name.rsplit(".", 1)
+    for number in range(count):
+        yield f"{stem}.{number}.{kind}.weight", number
 
 
 def stacked(tensors: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
@@ -103,20 +109,26 @@ def stacked(tensors: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tenso
 def read_tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     """Every tensor of a folder under NVIDIA's names, in `dtype`."""
     tensors = {}
-    for name, value in _read(folder):
-        # Heads that predict several tokens ahead are for speculative decoding only.
-        if name.startswith("mtp."):
+    for written, value in _read(folder):
+        name = own_name(written)
+        if name is None:
             continue
-
-        # transformers calls the backbone `model`.
-        if name.startswith("model."):
-            name = "backbone." + name.removeprefix("model.")
-
         kept_dtype = dtype
         if name.endswith(ROUTER_BIAS):
             kept_dtype = torch.float32
         tensors[name] = value.to(kept_dtype)
     return tensors
+
+
+def own_name(written: str) -> str | None:
+    """A tensor's name here, where a file calls it `written`; None: the model does without it."""
+    # Heads that predict several tokens ahead are for speculative decoding only.
+    if written.startswith("mtp."):
+        return None
+    # transformers calls the backbone `model`.
+    if written.startswith("model."):
+        return "backbone." + written.removeprefix("model.")
+    return written
 
 
 def ties_head(tensors: dict[str, Tensor]) -> bool:

@@ -1,0 +1,73 @@
+"""The worker's side of a pipe: answers the engine's messages until the engine closes it or ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from linn import stopping
+from linn.errors import InfrastructureError, LinnError
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that this process gets when its parent ends."""
+
+
+def serve(worker: Any, who: str, pipe: Connection) -> None:
+    """Answer messages until the engine closes the pipe, each by the worker's method of its name."""
+    while True:
+        try:
+            name, arguments = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(answer(worker, who, name, arguments))
+
+
+def answer(worker: Any, who: str, name: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+    """(True, the method's value) or (False, its error), which the engine raises."""
+    where = f"{who}: {name}"
+    try:
+        return True, getattr(worker, name)(*arguments)
+    except (LinnError, ValueError) as error:
+        if hasattr(error, "samples"):
+            error.samples = ()  # the engine holds the whole batch and puts it back
+        return False, error
+    except (OSError, MemoryError, SafetensorError) as error:
+        return False, InfrastructureError(f"{where}: {type(error).__name__}: {error}")
+    except Exception:
+        about = ""
+        if arguments and isinstance(arguments[0], Path):
+            about = f" {arguments[0]}"
+        return False, RuntimeError(f"{where}{about}:\n{traceback.format_exc()}")
+
+
+def die_with_parent(by_kernel: bool) -> None:
+    """End when the parent ends, however it was killed, even in the middle of a computation.
+
+    The parent holds our standard input open. `by_kernel` also asks Linux for a signal; only where
+    the parent's main thread started us, since that signal follows the thread.
+    """
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if by_kernel and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def ignore_signals() -> None:
+    """The parent handles what asks a run to end, and lets the step under way come to its end."""
+    for number in stopping.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    # It was started with them blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)

@@ -1,0 +1,46 @@
+"""What a worker says of a disk that is full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from linn.errors import InfrastructureError
+
+
+@contextmanager
+def room_for(folder: Path, size: int) -> Iterator[None]:
+    """Say which disk is full, and how much is needed, where writing into `folder` fails for that.
+
+    What was there before is intact: it is replaced only by what is whole. `size`: in bytes.
+    """
+    try:
+        yield
+    except Exception as error:
+        # The writer of weights has a class of its own, and the kernel's words in it.
+        number = getattr(error, "errno", None)
+        full = (errno.ENOSPC, errno.EDQUOT)
+        if number not in full and not any(os.strerror(one) in str(error) for one in full):
+            raise
+        place = folder if folder.exists() else folder.parent
+        free = shutil.disk_usage(place).free
+        raise InfrastructureError(
+            f"{os.strerror(errno.ENOSPC)}: {folder} needs about {_megabytes(size)}, its disk "
+            f"({_mount_of(place)}) has {_megabytes(free)} free; what was saved before is intact"
+        ) from None
+
+
+def _mount_of(folder: Path) -> Path:
+    """Where the disk that holds a folder begins."""
+    folder = folder.resolve()
+    while not folder.is_mount():
+        folder = folder.parent
+    return folder
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,282 @@
+"""What the processes of a cluster hold, and the nearest layout that fits: arithmetic, no torch.
+
+docs/cluster.md has the formulas. Nothing here was measured on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from linn.pricing.memory import HEAP, PROCESS, machine_bytes
+from linn.pricing.shape import Shape
+from linn.recipe.scale import ScaleConfig
+from linn.recipe.schema import Recipe
+from linn.recipe.stages import DistillConfig, RlConfig
+
+RESERVE = 0.06
+"""Share of a GPU's memory that is left to its driver, its communication buffers and to holes."""
+MACHINE = 8
+"""GPUs of a machine."""
+MOST_RANKS = 1024
+"""Ranks that are tried at most."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Bytes of one trainer rank at its peak."""
+
+    weights: float
+    """Its rows of the float32 weights, and of their gradients; whole gradients where asked for."""
+    moments: float
+    """Its rows of AdamW's moments; 0 where they wait on the host."""
+    gathered: float
+    """Embeddings and head as a whole, two layers as a whole, and the gradients of all these."""
+    activations: float
+    """One row between its forward and its backward pass."""
+    other: float
+    """Its rows of a teacher or a reference."""
+
+    @property
+    def total(self) -> float:
+        """All together."""
+        return self.weights + self.moments + self.gathered + self.activations + self.other
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The processes of a cluster and their memory."""
+
+    scale: ScaleConfig
+    """The block it is of."""
+    shape: Shape
+    """The model."""
+    row: int
+    """Tokens of the longest row: `scale.width`, or a longer conversation, which has its own."""
+    conversation: float
+    """Bytes that a sampler keeps of the longest conversation."""
+    rank: Rank
+    """Of each trainer rank."""
+    device: str
+    """What each process computes on, for a person."""
+    memory: float
+    """Bytes that one process may take."""
+
+    @property
+    def weights_of_sampler(self) -> float:
+        """Bytes of a replica's weights, on one of its devices."""
+        samplers = self.scale.samplers
+        if samplers.engine == "linn":
+            return 4.0 * self.shape.total
+        return self._number * self.shape.total / samplers.tensor
+
+    @property
+    def conversations(self) -> int:
+        """Longest conversations that a replica holds at once."""
+        samplers = self.scale.samplers
+        share = samplers.memory if samplers.engine == "vllm" else 1.0
+        free = samplers.tensor * (share * self.memory - self.weights_of_sampler)
+        return min(self.scale.capacity, max(0, int(free // self.conversation)))
+
+    @property
+    def _number(self) -> int:
+        return 2 if self.scale.precision == "bfloat16" else 4
+
+    @property
+    def fits(self) -> bool:
+        """Whether trainers and samplers do."""
+        return self.rank.total <= self.memory and self.conversations > 0
+
+
+def layout_of(
+    recipe: Recipe,
+    shape: Shape,
+    trained: float,
+    conversation: float,
+    device: str,
+    memory: float,
+) -> Layout:
+    """The layout of a recipe whose engine is a cluster.
+
+    trained: tokens of the longest conversation that is trained on. conversation: bytes that a
+    sampler keeps of the longest one. memory: bytes of a GPU; on CPUs that of this machine counts,
+    shared by all processes.
+    """
+    scale = recipe.scale
+    if scale.device == "cpu":
+        device = "CPU process"
+        memory = machine_bytes() / scale.devices - PROCESS
+    else:
+        memory = (1 - RESERVE) * memory
+    row = max(scale.width, round(trained))
+    rank = _rank(scale, shape, row, _has_other(recipe))
+    return Layout(scale, shape, row, conversation, rank, device, memory)
+
+
+def lines(layout: Layout) -> Iterator[str]:
+    """What is where, what it takes, and what would fit where this does not."""
+    scale, rank = layout.scale, layout.rank
+    samplers = scale.samplers
+    yield f"placement ({scale.places}): {_placement(scale, layout.device)}"
+
+    parts = {
+        "weights and gradients": rank.weights,
+        "AdamW": rank.moments,
+        "layers and head gathered": rank.gathered,
+        f"activations of {layout.row:,} tokens": rank.activations,
+        "teacher or reference": rank.other,
+    }
+    listed = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items() if size)
+    verdict = "fits" if rank.total <= layout.memory else "OVER"
+    yield (
+        f"  a trainer rank, GB: {listed}; {_gb(rank.total)} of {_gb(layout.memory)} of the "
+        f"{layout.device}: {verdict}"
+    )
+    if scale.trainers.moments == "host":
+        on_host = 8 * layout.shape.total
+        yield f"  AdamW's moments, {_gb(on_host)} GB in all, wait in the memory of the hosts"
+
+    many = layout.conversations
+    verdict = "fits" if many else "OVER"
+    yield (
+        f"  a sampler ({samplers.engine}), GB: weights {_gb(layout.weights_of_sampler)} on each of "
+        f"{samplers.tensor}, {_gb(layout.conversation)} for the longest conversation: "
+        f"{many:,} of these at once: {verdict}"
+    )
+    if rank.total > layout.memory:
+        yield from (f"  {line}" for line in _remedies(layout))
+    if not many:
+        yield f"  samplers: {_sampler_remedy(layout)}"
+
+
+def _placement(scale: ScaleConfig, device: str) -> str:
+    trainers, samplers = scale.trainers.ranks, scale.samplers
+    words = (
+        f"{trainers} trainer rank{'s' * (trainers > 1)} and {samplers.replicas} "
+        f"{samplers.engine} sampler{'s' * (samplers.replicas > 1)}"
+    )
+    if samplers.tensor > 1:
+        words += f" of {samplers.tensor}"
+    if scale.device == "cpu":
+        return f"{words}, one CPU thread each"
+    machines = -(-scale.devices // MACHINE)
+    return (
+        f"{words} on {scale.devices} x {device}, {machines} machine{'s' * (machines > 1)} of "
+        f"{MACHINE}; trainers first, each with a device of its own"
+    )
+
+
+def _rank(scale: ScaleConfig, shape: Shape, row: int, other: bool) -> Rank:
+    """A rank's memory; formulas in docs/cluster.md."""
+    ranks, total = scale.trainers.ranks, shape.total
+    number = 2 if scale.precision == "bfloat16" else 4
+    weights = 8 * total / ranks
+    if scale.trainers.sum == "step" and ranks > 1:
+        weights += 4 * total
+    # Two layers are whole at once: one is computed, the next is on its way. A gradient is there in
+    # the layer's own dtype, and in float32 while it is summed.
+    layers = shape.largest * (2 * number + number + 4)
+    return Rank(
+        weights=weights,
+        moments=0.0 if scale.trainers.moments == "host" else 8 * total / ranks,
+        gathered=float(8 * shape.ends + layers),
+        activations=_activations(shape, row, scale.recompute, number),
+        other=4 * total / ranks if other else 0.0,
+    )
+
+
+def _activations(shape: Shape, tokens: int, recompute: bool, number: int) -> float:
+    """Of one row. The layer that is computed holds as much again while its gradients are made."""
+    if recompute:
+        return number * tokens * (shape.hidden * shape.layers + 2 * shape.widest)
+    return number * tokens * shape.kept * HEAP
+
+
+def _has_other(recipe: Recipe) -> bool:
+    """Whether any stage scores by another model."""
+    for stage in recipe.stages:
+        if isinstance(stage, DistillConfig) or (isinstance(stage, RlConfig) and stage.kl):
+            return True
+    return False
+
+
+# ---------------------------------------------------------------- what would fit
+
+
+def _remedies(layout: Layout) -> Iterator[str]:
+    """The nearest layouts whose trainers fit: other keys, then more ranks, then shorter rows."""
+    scale, row = layout.scale, layout.row
+    for keys in _cheaper(scale):
+        if _fits(layout, _changed(scale, **keys), row):
+            yield f"fits with {_named(keys)}"
+            return
+
+    best = _cheaper(scale)[-1]
+    named = f"{_named(best)} and " if best else ""
+    for ranks in range(scale.trainers.ranks + 1, MOST_RANKS):
+        if _fits(layout, _changed(scale, **best, ranks=ranks), row):
+            yield f"fits with {named}trainers.ranks: {ranks}"
+            break
+    else:
+        yield f"no number of ranks holds a row of {row:,} tokens: one rank computes the whole of it"
+
+    shorter = row
+    while shorter >= 16 and not _fits(layout, _changed(scale, **best), shorter):
+        shorter = shorter * 31 // 32
+    if shorter >= 16:
+        yield (
+            f"fits with {named}rows of {shorter // 16 * 16:,} tokens (width, and no longer "
+            "max_length, max_tokens with its prompt, or max_sequence)"
+        )
+
+
+def _cheaper(scale: ScaleConfig) -> list[dict[str, Any]]:
+    """Keys that save memory and change no result, from the cheapest in time to all of them."""
+    saving: dict[str, Any] = {}
+    if scale.trainers.sum == "step":
+        saving["sum"] = "micro_batch"
+    steps = [dict(saving)]
+    if not scale.recompute:
+        saving["recompute"] = True
+        steps.append(dict(saving))
+    if scale.trainers.moments == "device":
+        steps.append({"moments": "host", **steps[0]})
+        saving["moments"] = "host"
+        steps.append(dict(saving))
+    return steps
+
+
+def _changed(scale: ScaleConfig, **keys: Any) -> ScaleConfig:
+    own = {key: value for key, value in keys.items() if key == "recompute"}
+    of_trainers = {key: value for key, value in keys.items() if key not in own}
+    trainers = scale.trainers.model_copy(update=of_trainers)
+    return scale.model_copy(update={**own, "trainers": trainers})
+
+
+def _fits(layout: Layout, scale: ScaleConfig, row: int) -> bool:
+    other = layout.rank.other > 0
+    return _rank(scale, layout.shape, row, other).total <= layout.memory
+
+
+def _sampler_remedy(layout: Layout) -> str:
+    tensor = layout.scale.samplers.tensor
+    while tensor <= MACHINE:
+        share = layout.scale.samplers.memory * layout.memory
+        free = tensor * share - 2 * layout.shape.total
+        if free >= layout.conversation:
+            return f"fits with engine: vllm, tensor: {tensor}, precision: bfloat16"
+        tensor *= 2
+    return "no replica of one machine holds the model and one conversation"
+
+
+def _named(keys: dict[str, Any]) -> str:
+    words = []
+    for key, value in keys.items():
+        place = "" if key == "recompute" else "trainers."
+        words.append(f"{place}{key}: {str(value).lower()}")
+    return ", ".join(words)
+
+
+def _gb(value: float) -> str:
+    return f"{value / 1e9:.3g}"

@@ -1,0 +1,144 @@
+"""The `scale` block: what a recipe runs on, from a laptop to a cluster."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from linn.recipe.base import Config
+
+
+class TrainersConfig(Config):
+    """The trainer ranks of a cluster, which hold the policy in shards."""
+
+    ranks: int = Field(1, ge=1, description="processes, each with one GPU or one CPU thread")
+    moments: Literal["device", "host"] = Field(
+        "device",
+        description="host: AdamW's moments, 8 bytes a parameter, wait in the host's memory between "
+        "steps; the same numbers, and on CPUs no difference",
+    )
+    sum: Literal["micro_batch", "step"] = Field(
+        "micro_batch",
+        description="when ranks sum their gradients: after every micro-batch, or once a step, for "
+        "which every rank holds a whole gradient; `step` has the bits of the local engine",
+    )
+
+
+class SamplersConfig(Config):
+    """The samplers of a cluster, which hold whole copies of the policy."""
+
+    engine: Literal["linn", "vllm"] = Field(
+        "linn", description="linn's own batched sampler, or vLLM (the extra linn[vllm])"
+    )
+    replicas: int = Field(1, ge=1, description="copies of the policy, each with its own processes")
+    tensor: int = Field(
+        1, ge=1, description="GPUs of one replica (tensor parallel); vllm alone takes more than one"
+    )
+    memory: float = Field(
+        0.9, gt=0, le=1, description="share of a GPU's memory that vllm takes for one replica"
+    )
+    deadline_s: float = Field(
+        7200.0,
+        gt=0,
+        description="seconds after which a replica that has not answered its share of a batch is "
+        "ended, and another one does the share again; one that died is seen at once",
+    )
+
+    @model_validator(mode="after")
+    def _check_tensor(self) -> Self:
+        if self.tensor > 1 and self.engine != "vllm":
+            raise ValueError(
+                f"tensor: {self.tensor} needs engine: vllm, linn's own sampler takes one GPU"
+            )
+        return self
+
+
+class ScaleConfig(Config):
+    """The whole difference between a laptop and a cluster."""
+
+    engine: Literal["local", "cluster"] = Field(
+        "local",
+        description="local: whole copies in processes of one thread each; cluster: trainer ranks "
+        "over shards (FSDP2), and samplers (docs/cluster.md)",
+    )
+    processes: int = Field(
+        2,
+        ge=1,
+        description="of the local engine: worker processes of one thread each; rollouts and "
+        "training are spread over them",
+    )
+    places: Literal["local", "ray"] = Field(
+        "local",
+        description="of a cluster: processes of this machine, or placed by Ray (its address from "
+        "RAY_ADDRESS)",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="of a cluster: auto takes GPUs where this machine has as many as it asks "
+        "for; under Ray, whose other machines auto does not see, say cuda",
+    )
+    trainers: TrainersConfig = Field(
+        default_factory=lambda: TrainersConfig(), description="of a cluster: the trainer ranks"
+    )
+    samplers: SamplersConfig = Field(
+        default_factory=lambda: SamplersConfig(), description="of a cluster: the samplers"
+    )
+    exchange: str | None = Field(
+        None,
+        description="of a cluster: a folder that all its machines see, for weights on their way "
+        "to the samplers; default: among the machine's temporary files",
+    )
+    restarts: int = Field(
+        3,
+        ge=0,
+        description="of a cluster: times in a stage that a lost engine starts again from the last "
+        "saved state before the run fails",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16: matrix products of training in bf16 over float32 weights; the "
+        "local engine samples in float32, so max_mismatch has another default",
+    )
+    width: int = Field(1024, ge=16, description="tokens in a packed row")
+    recompute: bool = Field(
+        False,
+        description="layer checkpointing: of each layer's activations only its inputs are kept, "
+        "the rest is computed again in the backward pass; the same numbers in less memory, and "
+        "about a fifth more time (docs/memory.md)",
+    )
+    capacity: int = Field(
+        256, ge=1, description="conversations that one process or replica decodes at once"
+    )
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.engine == "cluster":
+            return self
+        # A run folder's recipe has every key, with its default.
+        plain = ScaleConfig(engine="cluster")
+        for key in _CLUSTER:
+            if getattr(self, key) != getattr(plain, key):
+                raise ValueError(f"{key}: only a cluster has it; set engine: cluster, or leave it")
+        return self
+
+    @property
+    def training_processes(self) -> int:
+        """Processes that a batch is dealt to."""
+        return self.processes if self.engine == "local" else self.trainers.ranks
+
+    @property
+    def sampling_processes(self) -> int:
+        """Processes or replicas that conversations are dealt to."""
+        return self.processes if self.engine == "local" else self.samplers.replicas
+
+    @property
+    def devices(self) -> int:
+        """GPUs or CPU threads in all."""
+        if self.engine == "local":
+            return self.processes
+        return self.trainers.ranks + self.samplers.replicas * self.samplers.tensor
+
+
+_CLUSTER = ("places", "device", "trainers", "samplers", "exchange", "restarts")
+"""Keys that the local engine has no use for."""

@@ -1,0 +1,191 @@
+"""The optimiser step over shards: what `engine/training/trainer.py` does, on N ranks (FSDP2).
+
+The same objectives, packing, normaliser, clip and AdamW; each rank holds its rows of the float32
+weights, gradients and moments. Two CPU ranks with `whole_gradients` end with the very bits of the
+local engine's two processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from linn.engine.models.interface import CausalLM
+from linn.engine.training.adamw import AdamW
+from linn.engine.training.gradient_norm import norm_of, sum_of_squares
+from linn.engine.training.losses import backward, score_packed, to_score
+from linn.engine.training.metrics import StepMetrics
+from linn.engine.training.pack import Packed, micro_batches
+from linn.engine.training.token_weights import StepFailed, moves
+from linn.errors import UserError
+from linn.scale.options import Passing
+from linn.scale.passes import agree, check_all_tokens, empty, equal_passes, total
+from linn.scale.sharding import Sharding, local
+from linn.types import Loss, Optim, Sample
+
+
+class FsdpTrainer:
+    """Trains a model that `shard` has cut. Every rank calls every method, with its own share."""
+
+    def __init__(
+        self,
+        model: CausalLM,
+        optim: Optim,
+        how: Sharding,
+        passing: Passing,
+        host_moments: bool = False,
+    ) -> None:
+        """host_moments: AdamW's moments wait in the host's memory between steps."""
+        self.model = model
+        self.optim = optim
+        self.how = how
+        self.passing = passing
+        self.version = 0
+        """Optimiser steps since the model was loaded."""
+        self.root: nn.Module = model  # type: ignore[assignment]
+        self.device = torch.device(how.mesh.device_type)
+        self._host_moments = host_moments
+        # FSDP2 lays its memory out in the first pass; whoever holds on to a shard comes after it.
+        self._score([empty()], [[0, 0]], 1.0)
+        self.trained = {n: p for n, p in self.root.named_parameters() if p.requires_grad}
+        self._own = {name: Parameter(local(p.detach())) for name, p in self.trained.items()}
+        self._adamw: AdamW | None = None
+
+    # ------------------------------------------------------------ a step
+
+    def step(
+        self, samples: Sequence[Sample], loss: Loss, lr: float, weights: Sequence[float]
+    ) -> dict[str, float]:
+        """One AdamW step; the same metrics on every rank.
+
+        weights: `token_weights` of the whole batch, restricted to this rank's `samples`. Raises
+        StepFailed on all ranks, and changes nothing, where the loss or the gradient is not finite.
+        """
+        metrics = StepMetrics()
+        moving = [i for i, sample in enumerate(samples) if moves(sample, loss)]
+        batch = [samples[i] for i in moving]
+        packed = self._packed(batch, [weights[i] for i in moving])
+
+        value = self._sum_gradients(packed, batch, loss, metrics)
+        metrics.add_samples(samples)
+        self._take_gradients()
+        squares = sum_of_squares(p.grad for p in self._own.values() if p.grad is not None)
+        norm = norm_of(total(squares.to(self.device)))
+        if not (math.isfinite(value) and norm < math.inf):
+            self._free_gradients()
+            refused = StepFailed(
+                f"step {self.version + 1}: loss {value}, gradient norm {norm}; "
+                "weights and optimiser are unchanged"
+            )
+            refused.samples = samples
+            raise refused
+
+        if norm > self.optim.clip:
+            for parameter in self._own.values():
+                assert parameter.grad is not None
+                parameter.grad.mul_(self.optim.clip / norm)
+        self.optimiser().step(lr)
+        self._free_gradients()
+        self.version += 1
+        return {"loss": value, "grad_norm": norm, "lr": lr} | metrics.reduced()
+
+    def _packed(self, samples: Sequence[Sample], weights: Sequence[float]) -> list[Packed]:
+        """Micro-batches with anything trained; what cannot be packed is refused by all ranks."""
+        packed: list[Packed] = []
+        failure: Exception | None = None
+        try:
+            _check_fits(self.model, [sample.tokens for sample in samples])
+            batches = micro_batches(
+                samples, weights, self.passing.width, self.passing.tokens, self.model.packs
+            )
+            packed = [one for one in batches if one.mask.any()]
+            check_all_tokens(packed, self.model.vocab)
+        except Exception as error:
+            failure = error
+        agree(failure, self.device)
+        return packed
+
+    def _sum_gradients(
+        self,
+        packed: Sequence[Packed],
+        batch: Sequence[Sample],
+        loss: Loss,
+        metrics: StepMetrics,
+    ) -> float:
+        """Every rank's gradients into the shards; returns the loss of all."""
+        value = torch.zeros((), device=self.device)
+        self._sum_at_backward(not self.passing.whole_gradients)
+        for one in equal_passes(self.model, packed, self.device):
+            one = one.to(self.device)
+            part, watched = backward(self.model, one, loss, self.how.bfloat16)
+            value += part
+            if one.mask.any():
+                metrics.add(watched, one.sample[one.mask], batch)
+
+        if self.passing.whole_gradients:
+            # A pass that adds nothing, and takes all that was kept along.
+            self._sum_at_backward(True)
+            backward(self.model, empty().to(self.device), loss, self.how.bfloat16)
+        return float(total(value))
+
+    def _sum_at_backward(self, on: bool) -> None:
+        """Whether a backward pass sums the gradients over ranks, or keeps them until one does."""
+        self.root.set_requires_gradient_sync(on)  # type: ignore[operator]
+
+    def _take_gradients(self) -> None:
+        """This rank's rows of the gradients, beside its rows of the weights."""
+        for name, parameter in self.trained.items():
+            own = self._own[name]
+            # What a batch does not touch has a gradient of zero, as in the local engine.
+            own.grad = torch.zeros_like(own)
+            if parameter.grad is not None:
+                own.grad = local(parameter.grad)
+
+    def _free_gradients(self) -> None:
+        for name, parameter in self.trained.items():
+            parameter.grad = self._own[name].grad = None
+
+    def optimiser(self) -> AdamW:
+        """AdamW over this rank's rows, made at the first use."""
+        if self._adamw is None:
+            self._adamw = AdamW(list(self._own.values()), self.optim, self._host_moments)
+        return self._adamw
+
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """This rank's rows of AdamW's state, by parameter."""
+        state = self.optimiser().state
+        return {name: state[own] for name, own in self._own.items()}
+
+    # ------------------------------------------------------------ log-probs
+
+    def score(
+        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[list[float]]:
+        """Log-prob of every token of this rank's sequences, on the path of `step`."""
+        if temperature <= 0:
+            raise ValueError(f"temperature = {temperature}: log-probs need one above 0")
+        samples, weights = to_score(sequences)
+        return self._score(self._packed(samples, weights), sequences, temperature)
+
+    def _score(
+        self, packed: Sequence[Packed], sequences: Sequence[Sequence[int]], temperature: float
+    ) -> list[list[float]]:
+        passes = equal_passes(self.model, packed, self.device)
+        logprobs = score_packed(self.model, sequences, passes, temperature, self.how.bfloat16)
+        # Without a backward pass the weights outside of the layers stay whole, and grow old.
+        self.root.reshard()  # type: ignore[operator]
+        return logprobs
+
+
+def _check_fits(model: CausalLM, sequences: Sequence[Sequence[int]]) -> None:
+    """Refuse sequences longer than the model has positions, before any rank computes."""
+    longest = max((len(ids) for ids in sequences), default=0)
+    if model.positions is not None and longest > model.positions:
+        raise UserError(
+            f"a sequence of {longest:,} tokens, and the model takes {model.positions:,}; "
+            "lower max_tokens, max_sequence or max_length"
+        )

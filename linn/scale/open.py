@@ -1,0 +1,80 @@
+"""A cluster engine of a recipe's `scale`: which processes there are, and where they come to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from linn.engine.local.device import cuda_ids, device_of
+from linn.recipe.scale import ScaleConfig
+from linn.scale.cluster import ClusterEngine, ClusterOptions
+from linn.scale.options import Passing, RankOptions, ReplicaOptions
+from linn.scale.places import Local, Places, Role
+
+MICRO_BATCH = 2048
+"""Tokens that a CPU rank computes together: what stays in its caches. On a GPU it is a row."""
+REPLICAS = {"linn": "linn.scale.replica", "vllm": "linn.scale.vllm"}
+"""Where the process of a sampler is made, by `samplers.engine`."""
+
+
+def open_cluster(scale: ScaleConfig) -> ClusterEngine:
+    """Its processes start when it is first used.
+
+    Raises UserError where this machine has not the GPUs that are asked for.
+    """
+    device = device_of(scale, len(cuda_ids()))
+    ranks, samplers = _ranks(scale, device), _samplers(scale, device)
+    options = ClusterOptions(
+        ranks=ranks,
+        samplers=samplers,
+        width=scale.width,
+        bfloat16=scale.precision == "bfloat16",
+        deadline_s=scale.samplers.deadline_s,
+        after_cut=scale.samplers.engine == "vllm",
+    )
+    return ClusterEngine(options, _places(scale, device, [*ranks, *samplers]))
+
+
+def _ranks(scale: ScaleConfig, device: str) -> list[Role]:
+    roles = []
+    on_gpu = device == "cuda"
+    for rank in range(scale.trainers.ranks):
+        options = RankOptions(
+            rank=rank,
+            world=scale.trainers.ranks,
+            meeting="",  # new at each start
+            device=device,
+            passing=Passing(
+                width=scale.width,
+                tokens=max(scale.width, MICRO_BATCH) if on_gpu else MICRO_BATCH,
+                whole_gradients=scale.trainers.sum == "step",
+            ),
+            bfloat16=scale.precision == "bfloat16",
+            recompute=scale.recompute,
+            host_moments=scale.trainers.moments == "host",
+        )
+        roles.append(Role(f"trainer rank {rank}", "linn.scale.rank", options, gpus=int(on_gpu)))
+    return roles
+
+
+def _samplers(scale: ScaleConfig, device: str) -> list[Role]:
+    samplers = scale.samplers
+    options = ReplicaOptions(
+        device=device,
+        capacity=scale.capacity,
+        tensor=samplers.tensor,
+        memory=samplers.memory,
+        bfloat16=scale.precision == "bfloat16",
+    )
+    each = samplers.tensor if device == "cuda" else 0
+    kind = REPLICAS[samplers.engine]
+    return [Role(f"sampler {n}", kind, options, each) for n in range(samplers.replicas)]
+
+
+def _places(scale: ScaleConfig, device: str, roles: Sequence[Role]) -> Places:
+    exchange = Path(scale.exchange) if scale.exchange is not None else None
+    if scale.places == "ray":
+        from linn.scale.ray_places import Ray
+
+        return Ray(exchange, roles)
+    return Local(exchange, gpus=cuda_ids() if device == "cuda" else [])

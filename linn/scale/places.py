@@ -1,0 +1,292 @@
+"""How the processes of a cluster come to be, and how messages reach them. No torch here.
+
+`Local` starts them on this machine; `ray_places.py` has Ray place them. Either way a process runs
+one object, whose methods are the messages.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from linn import stopping
+from linn.engine.local import heartbeat
+from linn.engine.local.heartbeat import Watch
+from linn.errors import InfrastructureError
+
+LAST_WORDS = 2000
+"""Characters of a dead process's output that an error shows."""
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""Environment of a process on a CPU."""
+
+Reply = tuple[bool, Any]
+"""(True, a method's value) or (False, its error)."""
+
+
+class Died(Exception):
+    """A process is gone; the message says which, of what, and its last words."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a process is to be."""
+
+    name: str
+    """What errors call it: `trainer rank 3`, `sampler 0`."""
+    kind: str
+    """Where what it runs is made: `linn.scale.rank`, a module with a function `opened(options)`."""
+    options: Any
+    """What that function is given; it can be pickled."""
+    gpus: int = 0
+    """GPUs of its own; 0: it computes on the CPU."""
+    environment: Mapping[str, str] | None = None
+    """Further variables of its environment."""
+
+
+class Unopened:
+    """Stands for what a role should have made and refused to: every message gets the refusal."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getattr__(self, message: str) -> Any:
+        raise self._error
+
+
+class Process(Protocol):
+    """One process somewhere, that answers a message at a time."""
+
+    name: str
+    """Of its role."""
+
+    def send(self, message: str, arguments: tuple[Any, ...]) -> None:
+        """Have its object's method of that name run. Raises Died."""
+        ...
+
+    def receive(self) -> Reply:
+        """The answer to the last message. Raises Died."""
+        ...
+
+    def end(self, kill: bool = False) -> None:
+        """End it: when it is done with its message, or at once. Twice is fine."""
+        ...
+
+
+class Places(Protocol):
+    """Starts processes."""
+
+    def start(self, roles: Sequence[Role]) -> list[Process]:
+        """One process per role. They start at the same time; the first message waits for that."""
+        ...
+
+    def answered(self, processes: Sequence[Process], seconds: float) -> list[Process]:
+        """Those that have answered, or died; none when so many seconds have passed."""
+        ...
+
+    def meeting(self) -> str:
+        """Where ranks that start now find each other, as torch takes it (`file://`, `tcp://`)."""
+        ...
+
+    def folder(self) -> Path:
+        """A folder that all processes see, for weights under way. It goes with `close`."""
+        ...
+
+    def close(self) -> None:
+        """End what is left, and remove the folder."""
+        ...
+
+
+# ---------------------------------------------------------------- this machine
+
+
+class Local:
+    """Subprocesses of this one. They end with it, however it ends."""
+
+    def __init__(self, exchange: Path | None = None, gpus: Sequence[str] = ()) -> None:
+        """exchange: where the folder is made; None: among the system's temporary files.
+
+        gpus: ids of those that may be used. Each process that asks for some gets the next free
+        ones, and sees no others.
+        """
+        self._exchange = exchange
+        self._free = list(gpus)
+        self._folder: Path | None = None
+        self._meetings = 0
+        self._started: list[LocalProcess] = []
+
+    def folder(self) -> Path:
+        """Named by this process, so that a later run removes what a killed one left."""
+        if self._folder is None:
+            _remove_leftovers(self._exchange)
+            made = tempfile.mkdtemp(prefix=f"linn-cluster-{os.getpid()}-", dir=self._exchange)
+            self._folder = Path(made)
+        return self._folder
+
+    def meeting(self) -> str:
+        """A file of its own each time."""
+        self._meetings += 1
+        return f"file://{self.folder()}/meeting-{self._meetings}"
+
+    def start(self, roles: Sequence[Role]) -> list[Process]:
+        """Subprocesses; one that cannot be started at all is an InfrastructureError."""
+        processes: list[Process] = []
+        for role in roles:
+            gpus = [self._free.pop(0) for _ in range(role.gpus)]
+            try:
+                process = LocalProcess(role, self.folder(), gpus, self._free)
+            except OSError as error:
+                raise InfrastructureError(f"{role.name} cannot start: {error}") from None
+            processes.append(process)
+            self._started.append(process)
+        return processes
+
+    def answered(self, processes: Sequence[Process], seconds: float) -> list[Process]:
+        """By their pipes."""
+        by_pipe: dict[Any, Process] = {}
+        for process in processes:
+            assert isinstance(process, LocalProcess), process
+            by_pipe[process.pipe] = process
+        return [by_pipe[pipe] for pipe in wait(list(by_pipe), seconds)]
+
+    def close(self) -> None:
+        """All get the word before any is waited for."""
+        for process in self._started:
+            process.hang_up()
+        for process in self._started:
+            process.end()
+        self._started = []
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+class LocalProcess:
+    """A subprocess, its pipe, its log and who watches it."""
+
+    def __init__(self, role: Role, folder: Path, gpus: list[str], free: list[str]) -> None:
+        """free: where its GPUs go back to."""
+        self.name = role.name
+        self._gpus, self._free = gpus, free
+        stem = f"{role.name.replace(' ', '-')}-{id(self):x}"
+        beats = folder / f"{stem}.beat"
+        heartbeat.prepare(beats)
+        self._log: IO[bytes] = open(folder / f"{stem}.log", "w+b")  # noqa: SIM115 - see `end`
+
+        self.pipe, there = Pipe()
+        # Before the process exists: the pipe holds the message, and no death can come between.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        self.pipe.send((role, str(beats), in_main_thread))
+        self._handle = _start(role, there, self._log, gpus)
+        # Only the process holds its end now, so that its death closes the pipe.
+        there.close()
+        self._watch = Watch([beats], [self._handle.pid], [role.name], tells_idle=False)
+        self._ended = False
+
+    @property
+    def pid(self) -> int:
+        """Its number, for those who kill it."""
+        return self._handle.pid
+
+    def send(self, message: str, arguments: tuple[Any, ...]) -> None:
+        """Through the pipe; who stops reading is found by its watch."""
+        self._watch.begin(message)
+        try:
+            self.pipe.send((message, arguments))
+        except OSError:
+            raise self._died() from None
+
+    def receive(self) -> Reply:
+        """Waits for it."""
+        try:
+            reply: Reply = self.pipe.recv()
+        except (EOFError, OSError):
+            raise self._died() from None
+        self._watch.end()
+        return reply
+
+    def hang_up(self) -> None:
+        """It ends once it has answered what it computes."""
+        self.pipe.close()
+        assert self._handle.stdin is not None
+        self._handle.stdin.close()
+
+    def end(self, kill: bool = False) -> None:
+        """Also frees its GPUs."""
+        if self._ended:
+            return
+        self._ended = True
+        if kill:
+            self._handle.kill()
+        self.hang_up()
+        try:
+            self._handle.wait(5)
+        except subprocess.TimeoutExpired:
+            self._handle.kill()
+            self._handle.wait()
+        self._watch.close()
+        self._log.close()
+        self._free += self._gpus
+
+    def _died(self) -> Died:
+        if self._watch.verdict is not None:
+            return Died(self._watch.verdict[1])
+        # Its pipe is closed before the kernel reports its exit code: wait for that.
+        try:
+            code = self._handle.wait(5)
+        except subprocess.TimeoutExpired:
+            return Died(f"{self.name} closed its pipe without ending")
+        self._log.seek(0)
+        log = self._log.read()[-LAST_WORDS:].decode(errors="replace").strip()
+        cause = " (killed: out of memory?)" if code == -9 else ""
+        last_words = log or "it wrote nothing"
+        return Died(f"{self.name} ended with exit code {code}{cause}; its last words: {last_words}")
+
+
+def _start(
+    role: Role, there: Connection, log: IO[bytes], gpus: Sequence[str]
+) -> subprocess.Popen[bytes]:
+    # The process imports this linn, wherever it was started from.
+    root = str(Path(__file__).resolve().parents[2])
+    inherited = os.environ.get("PYTHONPATH")
+    own = {
+        "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root]),
+        "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+    }
+    if not gpus:
+        own |= ONE_THREAD
+    # A signal to all processes must not end one that is still importing: it begins with these
+    # blocked, and ignores them as soon as it can.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "linn.scale.process", str(there.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[there.fileno()],
+            env=os.environ | own | dict(role.environment or {}),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _remove_leftovers(exchange: Path | None) -> None:
+    """Remove the folders of runs whose process was killed."""
+    if not Path("/proc").exists():
+        return
+    for folder in Path(exchange or tempfile.gettempdir()).glob("linn-cluster-*-*"):
+        owner = folder.name.split("-")[2]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)

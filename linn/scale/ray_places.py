@@ -1,0 +1,195 @@
+"""Processes placed by Ray: a bundle for each trainer rank and each sampler, all at once or none.
+
+Ray's address comes from RAY_ADDRESS; without one, Ray starts on this machine. No torch here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from linn.engine.local.answering import answer
+from linn.errors import InfrastructureError, LinnError, UserError
+from linn.scale.places import ONE_THREAD, Died, Process, Reply, Role, Unopened
+
+PLACED_S = 600.0
+"""Seconds in which Ray must find room for all processes."""
+CPUS = 1
+"""Cores of a bundle."""
+
+
+class Ray:
+    """Actors in one placement group, a bundle each; a replacement takes the bundle of its name."""
+
+    def __init__(self, exchange: Path | None, roles: Sequence[Role]) -> None:
+        """roles: of all processes there will be.
+
+        exchange: a folder that all machines see; None will do where there is one machine.
+        """
+        try:
+            import ray
+        except ImportError as error:
+            raise UserError(
+                f"scale.places: ray: it cannot be imported ({error}); install linn[ray], or set "
+                "places: local"
+            ) from None
+        self._ray: Any = ray
+        self._exchange = exchange
+        self._bundles = {role.name: number for number, role in enumerate(roles)}
+        self._gpus = [role.gpus for role in roles]
+        self._group: Any = None
+        self._folder: Path | None = None
+        self._started: list[RayProcess] = []
+
+    def start(self, roles: Sequence[Role]) -> list[Process]:
+        """One actor per role, in the bundle of its name."""
+        group = self._placed()
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        processes: list[Process] = []
+        for role in roles:
+            where = PlacementGroupSchedulingStrategy(group, self._bundles[role.name])
+            own = dict(role.environment or {}) | ({} if role.gpus else ONE_THREAD)
+            actor = self._ray.remote(_Actor).options(
+                num_cpus=CPUS,
+                num_gpus=role.gpus,
+                max_restarts=0,
+                scheduling_strategy=where,
+                runtime_env={"env_vars": own},
+            )
+            process = RayProcess(role.name, actor.remote(role), self._ray)
+            processes.append(process)
+            self._started.append(process)
+        return processes
+
+    def answered(self, processes: Sequence[Process], seconds: float) -> list[Process]:
+        """By their references; one whose actor died counts as answered."""
+        by_answer: dict[Any, Process] = {}
+        for process in processes:
+            assert isinstance(process, RayProcess), process
+            by_answer[process.answer] = process
+        ready, _ = self._ray.wait(list(by_answer), num_returns=1, timeout=seconds)
+        # Whoever is ready beside the first one is found by the next look, which does not wait.
+        return [by_answer[one] for one in ready]
+
+    def meeting(self) -> str:
+        """The first rank's machine, at a port that is free there now."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        first = PlacementGroupSchedulingStrategy(self._placed(), 0)
+        asked = self._ray.remote(_free_port).options(num_cpus=0, scheduling_strategy=first)
+        host, port = self._ray.get(asked.remote())
+        return f"tcp://{host}:{port}"
+
+    def folder(self) -> Path:
+        """In `exchange`, or among the temporary files of the only machine."""
+        if self._folder is None:
+            machines = [node for node in self._ray.nodes() if node["Alive"]]
+            if self._exchange is None and len(machines) > 1:
+                raise UserError(
+                    f"scale.exchange: Ray has {len(machines)} machines, and weights go from the "
+                    "trainers to the samplers by files: give a folder that all of them see"
+                )
+            name = f"linn-cluster-{uuid.uuid4().hex[:8]}"
+            self._folder = (self._exchange or Path(tempfile.gettempdir())) / name
+            self._folder.mkdir(parents=True)
+        return self._folder
+
+    def close(self) -> None:
+        """End the actors and give their bundles back."""
+        for process in self._started:
+            process.end()
+        self._started = []
+        if self._group is not None:
+            self._ray.util.remove_placement_group(self._group)
+            self._group = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _placed(self) -> Any:
+        """The placement group; all bundles are there when it is."""
+        if self._group is not None:
+            return self._group
+        if not self._ray.is_initialized():
+            self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        bundles = [{"CPU": CPUS} | ({"GPU": gpus} if gpus else {}) for gpus in self._gpus]
+        group = self._ray.util.placement_group(bundles, strategy="PACK")
+        if not group.wait(PLACED_S):
+            has = self._ray.cluster_resources()
+            self._ray.util.remove_placement_group(group)
+            raise InfrastructureError(
+                f"Ray found no room for {len(bundles)} processes with {sum(self._gpus)} GPUs in "
+                f"{PLACED_S:.0f} s; it has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} "
+                "GPUs in all"
+            )
+        self._group = group
+        return group
+
+
+class RayProcess:
+    """An actor and the answer that is awaited of it."""
+
+    def __init__(self, name: str, actor: Any, ray: Any) -> None:
+        self.name = name
+        self.answer: Any = None
+        """A reference to the reply to the last message."""
+        self._actor = actor
+        self._ray = ray
+
+    @property
+    def pid(self) -> int:
+        """Its number, on its own machine."""
+        pid: int = self._ray.get(self._actor.pid.remote())
+        return pid
+
+    def send(self, message: str, arguments: tuple[Any, ...]) -> None:
+        """It is queued; Ray tells of a death with the answer."""
+        self.answer = self._actor.answer.remote(message, arguments)
+
+    def receive(self) -> Reply:
+        """Waits for it."""
+        try:
+            reply: Reply = self._ray.get(self.answer)
+        except self._ray.exceptions.RayError as error:
+            words = " ".join(str(error).split())[:500]
+            raise Died(f"{self.name} is gone ({type(error).__name__}): {words}") from None
+        return reply
+
+    def end(self, kill: bool = False) -> None:
+        """An actor that computes is ended all the same: nobody waits for its answer."""
+        self._ray.kill(self._actor)
+
+
+class _Actor:
+    """What Ray runs: the object of a role, whose methods are the messages."""
+
+    def __init__(self, role: Role) -> None:
+        self._role = role
+        try:
+            self._worker: Any = importlib.import_module(role.kind).opened(role.options)
+        except LinnError as error:
+            self._worker = Unopened(error)
+
+    def answer(self, message: str, arguments: tuple[Any, ...]) -> Reply:
+        return answer(self._worker, self._role.name, message, arguments)
+
+    def pid(self) -> int:
+        import os
+
+        return os.getpid()
+
+
+def _free_port() -> tuple[str, int]:
+    import socket
+
+    import ray
+
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return str(ray.util.get_node_ip_address()), int(found.getsockname()[1])

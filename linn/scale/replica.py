@@ -1,0 +1,77 @@
+"""One sampler process of a cluster, by linn's own batched sampler: a whole copy of the policy."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from linn.engine.local.slot import Slot
+from linn.engine.models.interface import CausalLM
+from linn.engine.models.load import load
+from linn.engine.sampling.live_batch import BatchSampler, Request
+from linn.scale.options import ReplicaOptions
+from linn.types import Completion
+
+
+class Replica:
+    """Each public method is one message."""
+
+    def __init__(self, options: ReplicaOptions) -> None:
+        self.options = options
+        if options.device == "cpu":
+            torch.set_num_threads(1)
+            torch.set_flush_denormal(True)
+        self._model: CausalLM | None = None
+        self._sampler: BatchSampler | None = None
+        self._version = -1
+        self._other = Slot(self._read)
+
+    def load(self, folder: Path, version: int) -> None:
+        """The policy of a folder."""
+        self._model = self._sampler = None  # never two policies at once
+        self._model = self._read(folder)
+        self._sampler = BatchSampler(self._model, self.options.capacity)
+        self._version = version
+
+    def take(self, folder: Path, version: int) -> None:
+        """The weights of a folder, of the same policy as it is after `version` steps."""
+        assert self._model is not None and self._sampler is not None, "`load` comes first"
+        module: nn.Module = self._model  # type: ignore[assignment]
+        fresh: nn.Module = load(folder)  # type: ignore[assignment]
+        module.load_state_dict(fresh.state_dict())
+        self._sampler.forget()
+        self._version = version
+
+    def generate(
+        self, folder: Path | None, requests: Sequence[Request], known: Sequence[int]
+    ) -> tuple[int, list[Completion]]:
+        """One closed batch under the policy (None) or a checkpoint; with the weights' version."""
+        if folder is not None:
+            sampler = BatchSampler(self._other.take(folder), self.options.capacity)
+            return self._version, sampler.generate(requests)
+        assert self._sampler is not None, "`load` comes first"
+        return self._version, self._sampler.generate(requests, known)
+
+    def cpu_seconds(self) -> float:
+        """Processor time so far."""
+        return time.process_time()
+
+    def pid(self) -> int:
+        """Its process."""
+        return os.getpid()
+
+    def _read(self, folder: Path) -> CausalLM:
+        model = load(folder)
+        module: nn.Module = model  # type: ignore[assignment]
+        module.to(self.options.device)
+        return model
+
+
+def opened(options: ReplicaOptions) -> Replica:
+    """What `linn.scale.process` runs."""
+    return Replica(options)

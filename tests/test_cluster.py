@@ -1,0 +1,343 @@
+"""The cluster's driver: who is replaced, who is ended, and what is never trained on. No torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fake_places import FakePlaces, FakeProcess, drawn
+from support.sampling import sample_all, samples_of
+
+from linn.engine.local.device import device_of
+from linn.engine.training.token_weights import StepFailed
+from linn.errors import EngineLost, InfrastructureError, RunFailed, UserError
+from linn.recipe.schema import ScaleConfig
+from linn.scale import replicas
+from linn.scale.cluster import ClusterEngine, ClusterOptions
+from linn.scale.open import open_cluster
+from linn.scale.options import Passing, RankOptions
+from linn.scale.places import Died, Role
+from linn.scale.ranks import GRACE_LOOKS
+from linn.types import Completion, Loss, Optim, Sampling
+
+REQUESTS = [((1, 2, number // 2), Sampling(3, more=True), number) for number in range(8)]
+MOPD = Loss("mopd", "sequence")
+
+
+class Cluster:
+    """A cluster of fakes whose models draw by `drawn`, and score what they draw as drawn."""
+
+    def __init__(self, folder: Path) -> None:
+        self.places = FakePlaces(self.answer, folder)
+        passing = Passing(width=64, tokens=64, whole_gradients=False)
+        ranks = [
+            Role(
+                f"trainer rank {rank}",
+                "none",
+                RankOptions(rank, 2, "", "cpu", passing, False, False, False),
+            )
+            for rank in range(2)
+        ]
+        samplers = [Role(f"sampler {number}", "none", None) for number in range(2)]
+        options = ClusterOptions(ranks, samplers, width=64, bfloat16=False, deadline_s=60)
+        self.engine = ClusterEngine(options, self.places)
+        self.weights = 0
+        """Of the trainers: 1 more with every step."""
+        self.faults: list[Any] = []
+        """Called with each message; what it gives in place of None is the answer."""
+
+    def answer(self, process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
+        for fault in self.faults:
+            answer = fault(process, message, arguments)
+            if answer is not None:
+                return None if answer == "hangs" else answer
+        return True, getattr(self, message)(process, *arguments)
+
+    def load(self, process: FakeProcess, folder: Path, more: Any) -> None:
+        process.options = 0, more  # weights, version
+        self.weights = 0
+
+    def take(self, process: FakeProcess, folder: Path, version: int) -> None:
+        process.options = int((folder / "weights").read_text()), version
+
+    def generate(self, process: FakeProcess, folder: Path | None, requests: Any, known: Any) -> Any:
+        weights, version = process.options or (0, -1)
+        if folder is not None:
+            weights = 100
+        return version, [drawn(*request, weights) for request in requests]
+
+    def score(self, process: FakeProcess, folder: Path | None, sequences: Any, t: float) -> Any:
+        return [[-0.5 - token / 100 for token in ids] for ids in sequences]
+
+    def step(self, process: FakeProcess, *arguments: Any) -> dict[str, float]:
+        self.weights += process.name.endswith("0")
+        return {"loss": float(self.weights)}
+
+    def export(self, process: FakeProcess, folder: Path, shard_bytes: int) -> None:
+        (folder / "weights").write_text(str(self.weights))
+
+    def vocab(self, process: FakeProcess) -> int:
+        return 50
+
+    def sample(self) -> list[Completion]:
+        return sample_all(self.engine.sampler, REQUESTS)
+
+    def once(self, name: str, message: str, does: Any) -> None:
+        """At its next such message the process of a name does this, once."""
+        done: list[FakeProcess] = []
+
+        def fault(process: FakeProcess, asked: str, arguments: tuple[Any, ...]) -> Any:
+            # The weights are compared by a `generate` too: not that one.
+            probing = (
+                asked == "generate" and len(arguments[1]) and arguments[1][0][1].max_tokens == 8
+            )
+            if done or process.name != name or asked != message or probing:
+                return None
+            done.append(process)
+            return does(process, arguments)
+
+        self.faults.append(fault)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    made = Cluster(tmp_path)
+    made.engine.load(tmp_path / "base", Optim())
+    return made
+
+
+def dies(process: FakeProcess, arguments: tuple[Any, ...]) -> Any:
+    raise Died(f"{process.name} ended with exit code -9 (killed: out of memory?)")
+
+
+def messages(process: FakeProcess) -> list[str]:
+    return [message for message, _ in process.asked]
+
+
+def test_samplers_take_the_weights_that_a_step_made(cluster: Cluster) -> None:
+    before = cluster.sample()
+    assert before == [drawn(*request, 0) for request in REQUESTS]
+    cluster.engine.trainer.step(samples_of(REQUESTS, before), MOPD, 0.1)
+    assert cluster.sample() == [drawn(*request, 1) for request in REQUESTS]
+    first = cluster.places.of("sampler 0")[0]
+    assert messages(first).count("take") == 1
+    # Sampling twice from the same weights brings them over once.
+    cluster.sample()
+    assert messages(first).count("take") == 1
+
+
+@pytest.mark.parametrize("does", [dies, lambda process, arguments: "hangs"])
+def test_a_lost_sampler_is_replaced_and_does_its_own_share_again(
+    cluster: Cluster, does: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = cluster.sample()
+    cluster.engine.trainer.step(samples_of(REQUESTS, first), MOPD, 0.1)
+    turn = cluster.sample()
+    cluster.once("sampler 1", "generate", does)
+    # A second turn: it goes on from what the first one left in the sampler.
+    longer = [
+        ((*ids, *done.ids, 9), how, seed)
+        for (ids, how, seed), done in zip(REQUESTS, turn, strict=True)
+    ]
+    assert sample_all(cluster.engine.sampler, longer) == [drawn(*one, 1) for one in longer]
+
+    lost, new = cluster.places.of("sampler 1")
+    assert lost.ended == "killed"
+    assert messages(new) == ["load", "take", "generate", "generate"]
+    assert new.asked[2:] == lost.asked[-2:], "the turn before, then the share that was lost"
+    assert len(cluster.places.of("sampler 0")) == 1
+    assert "sampler 1" in capsys.readouterr().err
+
+
+def test_turns_that_are_too_many_to_keep_are_read_anew(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "MOST_TOKENS", 3)
+    turn = cluster.sample()
+    cluster.once("sampler 1", "generate", dies)
+    longer = [
+        ((*ids, *done.ids, 9), how, seed)
+        for (ids, how, seed), done in zip(REQUESTS, turn, strict=True)
+    ]
+    assert sample_all(cluster.engine.sampler, longer) == [drawn(*one, 0) for one in longer]
+    _, new = cluster.places.of("sampler 1")
+    assert messages(new) == ["load", "generate"]
+    assert not any(new.asked[1][1][2]), "nothing is known to it"
+
+
+def test_a_sampler_that_is_lost_again_and_again_ends_the_call(cluster: Cluster) -> None:
+    def fault(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
+        if process.name == "sampler 1" and message == "generate":
+            dies(process, arguments)
+
+    cluster.faults.append(fault)
+    with pytest.raises(EngineLost, match="sampler 1 ended with exit code -9.*lost"):
+        cluster.sample()
+    cluster.faults.clear()
+    cluster.engine.load(Path("base"), Optim())
+    assert cluster.sample() == [drawn(*request, 0) for request in REQUESTS]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda version, done: (version - 1, done), "sampler 0 sampled from version 0 of the weig"),
+        (lambda version, done: (version, done[:-1]), "sampler 0 gave 3 completions for 4 requests"),
+        (
+            lambda version, done: (version, [Completion((1, 2), (-1.0,), "length")] * len(done)),
+            "sampler 0, request of seed 0: 1 log-probs came back with 2 tokens",
+        ),
+        (
+            lambda version, done: (version, [Completion((1,), (0.7,), "length")] * len(done)),
+            "sampler 0, request of seed 0: a log-prob is 0.7",
+        ),
+        (
+            lambda version, done: (
+                version,
+                [Completion((1,), (float("nan"),), "length")] * len(done),
+            ),
+            "sampler 0, request of seed 0: a log-prob is nan",
+        ),
+        (
+            lambda version, done: (version, [Completion((), (), "length")] * len(done)),
+            "sampler 0, request of seed 0: 0 tokens came back, 1 to 3 were asked for",
+        ),
+    ],
+)
+def test_what_no_sampler_can_have_drawn_is_refused(
+    cluster: Cluster, change: Any, said: str
+) -> None:
+    cluster.sample()
+
+    def lies(process: FakeProcess, arguments: tuple[Any, ...]) -> Any:
+        return True, change(*cluster.generate(process, *arguments))
+
+    cluster.once("sampler 0", "generate", lies)
+    with pytest.raises(RunFailed, match=said):
+        cluster.sample()
+
+
+def test_samplers_that_have_not_the_trainers_weights_are_found_at_once(cluster: Cluster) -> None:
+    def fault(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
+        if process.name == "sampler 1" and message == "take":
+            return True, None  # as if it had
+
+    cluster.faults.append(fault)
+    done = cluster.sample()
+    cluster.engine.trainer.step(samples_of(REQUESTS, done), MOPD, 0.1)
+    with pytest.raises(RunFailed, match="sampler 1 sampled from version 1"):
+        cluster.sample()
+
+    # One that says the right version, and computes otherwise.
+    cluster.faults.clear()
+
+    def slightly(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
+        if process.name == "sampler 1" and message == "generate":
+            version, own = cluster.generate(process, *arguments)
+            off = [Completion(c.ids, tuple(x - 0.01 for x in c.logprobs), c.finish) for c in own]
+            return True, (version, off)
+
+    cluster.engine.load(Path("base"), Optim())
+    cluster.faults.append(slightly)
+    with pytest.raises(RunFailed, match="sampler 1 and the trainer disagree.*1.0e-02 on average"):
+        cluster.sample()
+
+
+def test_a_lost_rank_ends_all_and_the_engine_can_be_loaded_again(cluster: Cluster) -> None:
+    done = cluster.sample()
+    cluster.once("trainer rank 1", "step", dies)
+    batch = samples_of(REQUESTS, done)
+    with pytest.raises(EngineLost, match="trainer rank 1 ended with exit code -9.*in `step`"):
+        cluster.engine.trainer.step(batch, MOPD, 0.1)
+    assert [one.ended for one in cluster.places.processes[:2]] == ["killed", "killed"]
+
+    cluster.engine.load(Path("base"), Optim())
+    assert cluster.sample() == done
+    met = [one.options for one in cluster.places.of("trainer rank 0")]
+    assert len(met) == 2
+
+
+def test_a_rank_that_fails_alone_ends_those_that_wait_for_it(cluster: Cluster) -> None:
+    looks = 0
+
+    def fault(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
+        if message != "step":
+            return None
+        return (False, RuntimeError("no memory")) if process.name.endswith("0") else "hangs"
+
+    count = cluster.places.answered
+
+    def answered(processes: Any, seconds: float) -> Any:
+        nonlocal looks
+        looks += 1
+        return count(processes, seconds)
+
+    cluster.places.answered = answered  # type: ignore[method-assign]
+    cluster.faults.append(fault)
+    batch = samples_of(REQUESTS, cluster.sample())
+    looks = 0
+    with pytest.raises(EngineLost, match="no memory; trainer rank 1 still waited"):
+        cluster.engine.trainer.step(batch, MOPD, 0.1)
+    assert looks == GRACE_LOOKS + 1
+
+
+def test_an_error_that_ranks_agree_on_is_raised_and_they_stay(cluster: Cluster) -> None:
+    def fault(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
+        if message == "step":
+            own = process.name.endswith("1")
+            return False, UserError("token 99") if own else StepFailed("another rank failed")
+
+    batch = samples_of(REQUESTS, cluster.sample())
+    cluster.faults.append(fault)
+    with pytest.raises(UserError, match="token 99"):
+        cluster.engine.trainer.step(batch, MOPD, 0.1)
+    cluster.faults.clear()
+    assert cluster.engine.trainer.step(batch, MOPD, 0.1) == {"loss": 1.0}
+    assert not any(one.ended for one in cluster.places.processes)
+
+
+def test_log_probs_of_before_a_cut_come_from_the_trainers(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    object.__setattr__(cluster.engine._options, "after_cut", True)
+    cluster.engine.load(tmp_path / "base", Optim())
+    cut = [
+        (ids, Sampling(3, 0.5, top_p=0.9 if seed % 2 else 1.0), seed) for ids, _, seed in REQUESTS
+    ]
+
+    def fault(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
+        # Only what was cut is asked for again, at its own temperature.
+        if message == "score" and arguments[1] and arguments[2] == 0.5:
+            return True, [[-9.0] * len(ids) for ids in arguments[1]]
+
+    cluster.faults.append(fault)
+    done = sample_all(cluster.engine.sampler, cut)
+    for (_, how, _), completion in zip(cut, done, strict=True):
+        assert (completion.logprobs == (-9.0,) * 3) is (how.top_p < 1)
+
+
+def test_gpus_are_taken_where_there_are_enough() -> None:
+    scale = ScaleConfig(engine="cluster", trainers={"ranks": 4}, samplers={"replicas": 4})  # type: ignore[arg-type]
+    assert device_of(scale, 0) == "cpu"
+    assert device_of(scale, 8) == "cuda"
+    asked = scale.model_copy(update={"device": "cuda"})
+    with pytest.raises(UserError, match="need 8 GPUs, this machine has 2"):
+        device_of(asked, 2)
+    assert device_of(asked.model_copy(update={"places": "ray"}), 0) == "cuda"
+
+
+def test_a_place_or_a_sampler_that_is_not_installed_is_said_in_one_line() -> None:
+    ray = ScaleConfig(engine="cluster", places="ray")
+    with pytest.raises(UserError, match=r"scale.places: ray: it cannot be imported .*linn\[ray\]"):
+        open_cluster(ray)
+
+
+def test_the_driver_needs_no_torch() -> None:
+    code = "import sys, linn.scale.open, linn.scale.cluster; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_lost_engine_is_the_machines_fault() -> None:
+    assert issubclass(EngineLost, InfrastructureError)

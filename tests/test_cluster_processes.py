@@ -1,0 +1,139 @@
+"""A real cluster on this machine: its bytes beside the local engine's, and processes that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.processes import is_alive
+from support.sampling import Request, sample_all, samples_of
+
+from linn.engine.local import heartbeat
+from linn.engine.local.controller import LocalEngine
+from linn.engine.open import open_engine
+from linn.engine.protocol import Engine
+from linn.errors import EngineLost
+from linn.recipe.schema import ScaleConfig
+from linn.scale import replicas
+from linn.scale.cluster import ClusterEngine
+from linn.types import Completion, Loss, Optim, Sampling
+
+VOCAB = 64
+MOPD = Loss("mopd", "sequence")
+REQUESTS: list[Request] = [
+    (tuple(range(1, 4 + i // 4)), Sampling(5 + i % 7, more=True), i) for i in range(24)
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from linn.bases.make import new_model
+
+    folder = tmp_path_factory.mktemp("base")
+    new_model(folder, VOCAB, seed=1)
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterEngine]:
+    tree = {"engine": "cluster", "device": "cpu", "trainers": {"ranks": 2, "sum": "step"}}
+    engine = open_engine(ScaleConfig.model_validate(tree | {"samplers": {"replicas": 2}}))
+    assert isinstance(engine, ClusterEngine)
+    yield engine
+    engine.close()
+
+
+def two_turns(engine: Engine) -> list[list[Completion]]:
+    """Conversations, and their going on from the states that were kept."""
+    first = sample_all(engine.sampler, REQUESTS)
+    longer: list[Request] = []
+    for (ids, _, seed), done in zip(REQUESTS, first, strict=True):
+        longer.append(((*ids, *done.ids, 7), Sampling(9), seed))
+    return [first, sample_all(engine.sampler, longer)]
+
+
+def cascade(engine: Engine, base: Path, folder: Path) -> list[Any]:
+    """Everything that an engine gives: completions, metrics, scores, weights."""
+    engine.load(base, Optim(clip=0.1))
+    turns = two_turns(engine)
+    batch = samples_of(REQUESTS, turns[0])
+    metrics = engine.trainer.step(batch, MOPD, 1e-2)
+    folder.mkdir()
+    engine.export(folder)
+    weights = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    scores = engine.score(base, [sample.tokens for sample in batch])
+    return [turns, metrics, two_turns(engine), scores, weights]
+
+
+@pytest.mark.slow
+def test_a_cluster_has_the_bytes_of_the_local_engine_of_the_same_dealing(
+    base: Path, cluster: ClusterEngine, tmp_path: Path
+) -> None:
+    found = cascade(cluster, base, tmp_path / "cluster")
+    with LocalEngine(processes=2) as local:
+        assert cascade(local, base, tmp_path / "local") == found
+
+
+def in_the_middle(does: Callable[[], None]) -> threading.Thread:
+    """Soon, while the main thread waits for the engine."""
+
+    def later() -> None:
+        time.sleep(0.2)
+        does()
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_sampler_that_dies_or_stops_in_the_middle_is_not_seen_in_the_bytes(
+    base: Path,
+    cluster: ClusterEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    what: signal.Signals,
+) -> None:
+    cluster.load(base, Optim())
+    long: list[Request] = [(ids, Sampling(400), seed) for ids, _, seed in REQUESTS]
+    whole = sample_all(cluster.sampler, long)
+
+    if what is signal.SIGSTOP:
+        monkeypatch.setattr(heartbeat, "LOOK_S", 0.5)
+        monkeypatch.setattr(replicas, "LOOK_S", 0.5)
+    lost = cluster.pids()["sampler 1"]
+    thread = in_the_middle(lambda: os.kill(lost, what))
+    assert sample_all(cluster.sampler, long) == whole
+    thread.join()
+    assert not is_alive(lost) and cluster.pids()["sampler 1"] != lost
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_is_an_engine_lost_and_its_last_state_goes_on_bit_for_bit(
+    base: Path, cluster: ClusterEngine, tmp_path: Path
+) -> None:
+    cluster.load(base, Optim())
+    batch = samples_of(REQUESTS, sample_all(cluster.sampler, REQUESTS))
+    cluster.trainer.step(batch, MOPD, 1e-2)
+    cluster.save(tmp_path / "state")
+    trained = cluster.trainer.step(batch, MOPD, 1e-2)
+    done = sample_all(cluster.sampler, REQUESTS)
+
+    # Between two calls; the others wait for it in the next.
+    both = [cluster.pids()[f"trainer rank {rank}"] for rank in range(2)]
+    os.kill(both[1], signal.SIGKILL)
+    with pytest.raises(EngineLost, match=r"trainer rank 1 ended with exit code -9.*all ranks end"):
+        cluster.trainer.step(batch, MOPD, 1e-2)
+    assert not any(map(is_alive, both))
+
+    cluster.load(base, Optim())
+    cluster.restore(tmp_path / "state")
+    assert cluster.trainer.step(batch, MOPD, 1e-2) == trained
+    assert sample_all(cluster.sampler, REQUESTS) == done

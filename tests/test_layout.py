@@ -1,0 +1,162 @@
+"""The memory of a cluster's processes, by hand; what `--dry-run` says of two layouts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linn.domains.load import load_all
+from linn.errors import UserError
+from linn.pricing.amounts import as_dict
+from linn.pricing.assumptions import DEVICES, Assumptions
+from linn.pricing.layout import RESERVE, Layout, layout_of, lines
+from linn.pricing.price import price
+from linn.pricing.shape import Shape, read_shape
+from linn.recipe import load as recipes
+from linn.recipe.schema import Recipe
+
+ROOT = Path(__file__).parent.parent
+SHAPE = Shape(
+    total=1_000_000_000,
+    active=1_000_000_000,
+    embedding=50_000_000,
+    vocab=50_000,
+    hidden=1_000,
+    layers=10,
+    attention=10,
+    query=1_000,
+    key=500,
+    scan=0,
+    conv=0,
+    routed=0,
+    experts=0,
+    top=0,
+    kept=300_000,
+    widest=30_000,
+    largest=90_000_000,
+)
+
+
+def recipe(stage: dict[str, Any] | None = None, **scale: Any) -> Recipe:
+    """One stage on a cluster of 4 ranks and 2 samplers."""
+    sft = {"name": "sft", "kind": "sft", "data": "rows.jsonl", "steps": 1, "max_length": 100}
+    cluster = {"engine": "cluster", "width": 10_000, "device": "cuda", "trainers": {"ranks": 4}}
+    tree = {"name": "t", "stages": [stage or sft], "scale": cluster | scale}
+    tree["domains"] = {"arithmetic": {}} if stage else {}
+    return recipes.parse(tree, "t")
+
+
+def layout(memory: float = 80e9, **scale: Any) -> Layout:
+    return layout_of(recipe(**scale), SHAPE, 0, 1e9, "h100", memory)
+
+
+def test_a_rank_in_float32_by_hand() -> None:
+    rank = layout().rank
+    assert rank.weights == 8e9 / 4 and rank.moments == 8e9 / 4 and rank.other == 0
+    # 50 M in the embeddings, as many in the head; three times a layer's 4 bytes, and 4 more.
+    assert rank.gathered == 8 * 100e6 + 90e6 * 16
+    assert rank.activations == pytest.approx(4 * 10_000 * 300_000 * 1.3)
+
+
+def test_each_key_that_saves_memory_saves_what_it_says() -> None:
+    before = layout().rank
+    host = layout(trainers={"ranks": 4, "moments": "host"}).rank
+    assert host.moments == 0 and host.weights == before.weights
+    assert layout(trainers={"ranks": 4, "sum": "step"}).rank.weights == before.weights + 4e9
+    assert layout(recompute=True).rank.activations == 4 * 10_000 * (10 * 1_000 + 2 * 30_000)
+    half = layout(recompute=True, precision="bfloat16").rank
+    assert half.activations == 2 * 10_000 * 70_000
+    assert half.gathered == 8 * 100e6 + 90e6 * 10
+    assert layout(trainers={"ranks": 8}).rank.weights == before.weights / 2
+
+
+def test_a_teacher_or_a_reference_is_counted() -> None:
+    rl = {"name": "rl", "kind": "rl", "steps": 1, "prompts": 1, "rollouts": 2, "max_tokens": 9}
+    for stage, bytes_ in (({**rl, "kl": 0.1}, 1e9), (rl, 0.0)):
+        made = layout_of(recipe(stage), SHAPE, 0, 1e9, "h100", 80e9)
+        assert made.rank.other == bytes_
+
+
+def test_a_longer_conversation_has_a_row_of_its_own() -> None:
+    long = layout_of(recipe(), SHAPE, 30_000, 1e9, "h100", 80e9)
+    assert long.row == 30_000
+    assert long.rank.activations == 3 * layout().rank.activations
+
+
+def test_samplers() -> None:
+    usable = 80e9 * (1 - RESERVE)
+    own = layout(capacity=1000, samplers={"replicas": 2})
+    assert own.weights_of_sampler == 4e9 and own.conversations == int((usable - 4e9) // 1e9)
+    tree = {"engine": "vllm", "replicas": 2, "tensor": 2, "memory": 0.5}
+    pair = layout(capacity=1000, samplers=tree, precision="bfloat16")
+    assert pair.weights_of_sampler == 1e9
+    assert pair.conversations == int(2 * (0.5 * usable - 1e9) // 1e9)
+    assert layout(capacity=3).conversations == 3
+    with pytest.raises(UserError, match="tensor: 2 needs engine: vllm"):
+        layout(samplers={"tensor": 2})
+
+
+def said(made: Layout) -> str:
+    return "\n".join(lines(made))
+
+
+def test_what_fits_is_said_and_the_nearest_layout_that_does() -> None:
+    assert "OVER" not in said(layout())
+    assert "6 x h100, 1 machine of 8" in said(layout(samplers={"replicas": 2}))
+    # 22.8 GB: recompute saves 12.8 of them.
+    assert "fits with recompute: true\n" in said(layout(20e9)) + "\n"
+    # Then the moments, then more ranks or shorter rows.
+    assert "fits with recompute: true, trainers.moments: host" in said(layout(8.4e9))
+    small = said(layout(7e9))
+    assert "trainers.moments: host and trainers.ranks: 6" in small
+    assert "trainers.moments: host and rows of " in small
+    tiny = said(layout(5e9))
+    assert "no number of ranks holds a row of 10,000 tokens" in tiny
+    whole = layout(80e9, trainers={"ranks": 4, "sum": "step"})
+    assert "fits with trainers.sum: micro_batch" in said(replace(whole, memory=24e9))
+
+
+@pytest.mark.parametrize(
+    ("file", "device", "row"), [("8xh200", "h200", 65_536), ("2x8xh100", "h100", 32_768)]
+)
+def test_the_scale_files_fit_and_twice_their_rows_do_not(file: str, device: str, row: int) -> None:
+    path = ROOT / "recipes" / "scale" / f"{file}.yaml"
+    cut = recipes.load(ROOT / "recipes" / "cascade2.yaml", [], path)
+    shape = read_shape(ROOT / "linn" / "bases" / "nemotron-3-nano-30b-a3b")
+    priced = price(cut, shape, load_all(cut.domain_options()), Assumptions(device))
+    assert priced.layout is not None and priced.layout.row == row and priced.layout.fits
+    assert as_dict(priced)["layout"]["rank"]["total"] == priced.layout.rank.total
+    twice = layout_of(cut, shape, 2 * row, 1e9, device, DEVICES[device].memory)
+    assert not twice.fits
+
+
+def test_a_scale_file_lays_its_stages_keys_over_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    base = ROOT / "recipes" / "tiny.yaml"
+    name = recipes.load(base).stages[0].name
+    file.write_text(f"scale: {{processes: 3}}\nstages: {{{name}: {{lr: 0.5}}}}\n")
+    loaded = recipes.load(base, [f"{name}.steps=7"], file)
+    assert loaded.scale.processes == 3
+    assert (loaded.stages[0].lr, loaded.stages[0].steps) == (0.5, 7)
+    for text, error in (
+        ("stages: {nobody: {lr: 1}}", "no stage 'nobody' in the recipe"),
+        ("seed: 3", "'seed': a scale file holds `scale` and `stages` alone"),
+        ("stages: [1]", "stages: must hold NAME: keys"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=error):
+            recipes.load(base, [], file)
+
+
+def test_a_clusters_keys_are_refused_without_a_cluster() -> None:
+    with pytest.raises(UserError, match="trainers: only a cluster has it; set engine: cluster"):
+        recipes.parse(
+            {"name": "t", "scale": {"trainers": {"ranks": 2}}, "stages": recipe_stages()}, "t"
+        )
+
+
+def recipe_stages() -> list[dict[str, Any]]:
+    return [{"name": "s", "kind": "sft", "data": "rows.jsonl", "steps": 1}]
