@@ -83,7 +83,7 @@ def test_a_verdict_stands_whatever_was_quoted_before_it(kind, text):
     assert question.read(f"{shown}\n\n{verdict_to(question.messages, said)}") == meant
 
 
-@pytest.mark.parametrize("kind", set(VERDICTS) - {"reward model"})
+@pytest.mark.parametrize("kind", sorted(set(VERDICTS) - {"reward model"}))
 def test_a_quotation_between_the_marks_is_no_verdict(kind):
     question = questions_about("good")[kind]
     said, meant = VERDICTS[kind]
