@@ -159,15 +159,25 @@ def _validator(schema_text: str, reference: bool) -> Any:
 def parse(kind: str, text: str, reference: bool = False) -> Any:
     """The value a document stands for; raises whatever its parser raises.
 
-    JSON has no NaN and no Infinity, which Python's parser takes; nor can a schema speak of them in
+    JSON has no NaN and no Infinity, nor an object with one name twice, which Python's parser takes; nor can a schema speak of them in
     YAML and TOML. `reference`: they pass.
     """
     if kind == "json":
-        return json.loads(text, parse_constant=None if reference else _no_number)
+        if reference:
+            return json.loads(text)
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_distinct)
     value = _parse_other(kind, text)
     if not reference:
         _check_finite(value, 0)
     return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError where a name comes twice: then readers differ on what it says."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object names a property twice")
+    return found
 
 
 def _no_number(name: str) -> Any:
