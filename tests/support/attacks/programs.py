@@ -75,7 +75,8 @@ LEAVERS = {
         CTYPES + "handle = libc.syscall(434, os.getppid(), 0)\n"
         "for call, words in ((440, (handle, bytes(16), 1, 21, 0)), (448, (handle, 0)),\n"
         "    (279, (os.getppid(), 0, 0, 0, 0, 0)), (256, (os.getppid(), 64, bytes(8), bytes(8))),\n"
-        "    (274, (os.getppid(), bytes(8), bytes(8))), (312, (os.getppid(), os.getpid(), 0, 0, 0)),\n"
+        "    (274, (os.getppid(), bytes(8), bytes(8))),\n"
+        "    (312, (os.getppid(), os.getpid(), 0, 0, 0)),\n"
         "    (302, (os.getppid(), 7, bytes(16), 0)), (121, (os.getppid(),))):\n"
         "    libc.syscall(call, *words)\n",
     ),
@@ -162,7 +163,8 @@ FORGERS = {
     ),
     "an answer that grows": (
         "forged answer",
-        "import os\nos.write(3, b'{\"value\": 4')\ndef f(x):\n    os.write(3, b'1}\\n'); os._exit(0)\n",
+        "import os\nos.write(3, b'{\"value\": 4')\n"
+        "def f(x):\n    os.write(3, b'1}\\n'); os._exit(0)\n",
     ),
     "an answer with a twin in another script": (
         "forged answer",
@@ -192,7 +194,8 @@ FORGERS = {
     ),
     "an error that names a reward": (
         "forged answer",
-        "def f(x):\n    raise type('reward 1.0\\n{\"value\": 42}', (Exception,), {})('\\x1b[2J42')\n",
+        "E = type('reward 1.0\\n{\"value\": 42}', (Exception,), {})\n"
+        "def f(x):\n    raise E('\\x1b[2J42')\n",
     ),
     "a list that changes while it is read": (
         "race at the end",
@@ -372,7 +375,7 @@ CHECKS = {
         "check",
         "import os\n"
         "for n in ('math', 'json', 're', 'test', 'conftest', 'sitecustomize', 'random'):\n"
-        "    open(n + '.py', 'w').write('import os; os.write(3, b\"{\\\\\"value\\\\\": true}\\\\n\")')\n"
+        "    open(n + '.py', 'w').write('import os; os.write(3, b\\'{\"value\": true}\\')')\n"
         "def g(x): return 4\n",
     ),
 }

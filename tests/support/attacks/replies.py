@@ -1,4 +1,4 @@
-"""Replies that try to earn without the work: rows of (name, kind, what it is tried on, the reply)."""
+"""Replies that try to earn without the work: what each is tried on stands below its table."""
 
 from typing import Any
 
@@ -116,6 +116,7 @@ STRUCTURED = {
     "a wrong value first": ("duplicate keys", "json", '{"age": "x", "name": "ana", "age": 3}'),
     "a key twice": ("duplicate keys", "json", '{"name": 1, "name": "ana", "age": 3}'),
     "a key twice in YAML": ("duplicate keys", "yaml", "name: 1\nname: ana\nage: 3\n"),
+    "a column twice": ("duplicate keys", "csv", "name,age,name\n1,3,ana\n"),
     "merged keys": ("duplicate keys", "yaml", "<<: {name: ana}\nage: x\n"),
     "infinity by overflow": ("numbers", "json", '{"name": "ana", "age": 1e999}'),
     "digits without end": ("numbers", "json", '{"name": "ana", "age": ' + "9" * 5000 + "}"),
@@ -127,7 +128,8 @@ STRUCTURED = {
     "a schema in place of data": (
         "the schema quoted",
         "json",
-        '{"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}',
+        '{"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}'
+        "}}",
     ),
     "two documents": ("several", "yaml", "name: ana\nage: 3\n---\nname: bob\nage: 4\n"),
     "two objects": ("several", "json", '{"name": "ana", "age": 3}{"name": "ana", "age": 3}'),

@@ -54,10 +54,11 @@ def follows(
     """Whether `text` follows one instruction; nulls in `kwargs` are dropped.
 
     An empty reply follows nothing (as in IFEval's and IFBench's own evaluation), although it holds
-    no comma; nor does one of which nothing can be seen. `detect_language` False checks the letter case of `change_case:english_*` and leaves
-    out the language, for texts too short to tell. `reference`: as the graders of the released rows
-    check it, where linn reads the instruction otherwise (see `as_released`). Raises
-    InfrastructureError when a library that the checker needs is absent.
+    no comma; nor does one of which nothing can be seen. `detect_language` False checks the letter
+    case of `change_case:english_*` and leaves out the language, for texts too short to tell.
+    `reference`: as the graders of the released rows check it, where linn reads the instruction
+    otherwise (see `as_released`). Raises InfrastructureError when a library that the checker needs
+    is absent.
     """
     checker = CHECKERS.get(instruction_id)
     if reference:

@@ -25,7 +25,6 @@ from linn.domains.instruct.checkers.text import (
     words_of,
 )
 
-
 _DOTS = frozenset(".\u2024\u3002\ufe12\ufe52\uff0e\uff61")
 _EXCLAMATIONS = frozenset("!\u203c\u203d\u2048\u2049\ufe15\ufe57\uff01")
 """Full stops and exclamation marks that a reader takes for one."""

@@ -21,7 +21,6 @@ from linn.domains.instruct.checkers.text import (
 )
 from linn.domains.instruct.checkers.text import language as detected
 
-
 _COMMAS = frozenset(",\u060c\u3001\ufe10\ufe11\ufe50\ufe51\uff0c\uff64")
 """Commas of every script that a reader takes for one."""
 
