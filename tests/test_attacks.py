@@ -400,6 +400,17 @@ def test_a_copy_of_the_context_earns_nothing(separator: str) -> None:
                 assert domain.verify(prompt, Reply(text)).reward == 0.0
 
 
+@pytest.mark.parametrize("separator", [", ", " ", "\n", " or "])
+def test_a_list_of_all_numbers_is_no_needle(separator: str) -> None:
+    numbers = [str(7_000_000 + 37_123 * number) for number in range(40)]
+    context = " ".join(f"The number of w{at} is {number}." for at, number in enumerate(numbers))
+    row = {"input": f"{context} Which is w3's?", "outputs": [numbers[3]], "subset": "niah"}
+    domain = LongContext()
+    prompt = domain.from_row(row, 0)
+    assert domain.verify(prompt, Reply(separator.join(numbers))).reward == 0.0
+    assert domain.verify(prompt, Reply(f"Of w3 it is {numbers[3]}.")).reward == 1.0
+
+
 def office_attacks(calls: list[ToolCall]) -> dict[str, list[ToolCall]]:
     """Calls that are nearly those wanted."""
     last = calls[-1]
