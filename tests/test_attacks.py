@@ -6,9 +6,13 @@ Programs run through the domain or the sandbox in each kind of isolation. `-q` p
 from __future__ import annotations
 
 import contextlib
+import dis
 import itertools
 import json
+import os
 import re
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,7 @@ from linn.domains.mcqa import Choice, MultipleChoice
 from linn.domains.proof import Proof, derivations
 from linn.domains.structured import DocumentTask, Structured
 from linn.domains.swe_agentic import SweAgentic
-from linn.domains.swe_agentless import SweAgentless
+from linn.domains.swe_agentless import SweAgentless, written_tests
 from linn.domains.workplace import Workplace
 from linn.sandbox import Limits, Sandbox, groups, isolation
 from linn.types import Message, Prompt, Reply, ToolCall
@@ -114,16 +118,25 @@ def test_wrong_programs_pass_no_check(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("user", ["root", "nobody"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.skipif(groups.new_group() is None, reason="nothing counts what is used")
-def test_limits_hold_within_a_fifth(kind: str, user: str, tmp_path: Path) -> None:
-    for place in (tmp_path, *tmp_path.parents[:3]):
-        place.chmod(0o755)
-    paths = []
-    for name, (_, text) in programs.OVERRUNNERS.items():
-        paths.append(tmp_path / f"{name.replace(' ', '-')}.py")
-        paths[-1].write_text(text)
-        paths[-1].chmod(0o644)
+def test_limits_hold_within_a_fifth(kind: str, user: str) -> None:
+    group = groups.new_group()
+    if group is None:
+        pytest.skip("nothing counts what is used")
+    group.remove()
 
+    # pytest's own folders are shut to other users whenever another pytest starts.
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        paths = []
+        for name, (_, text) in programs.OVERRUNNERS.items():
+            paths.append(Path(folder, f"{name.replace(' ', '-')}.py"))
+            paths[-1].write_text(text)
+            paths[-1].chmod(0o644)
+        check_limits(kind, user, paths)
+
+
+def check_limits(kind: str, user: str, paths: list[Path]) -> None:
+    """Assert that no program passed a limit, left a thing or touched the next."""
     # The bench counts the sandbox's own processes and the next program too.
     for row, (memory, _, seconds) in measured.measure(kind, user, paths):
         limits = measured.SCRIPT if row.how == "script" else measured.COMMAND
@@ -168,26 +181,20 @@ def _test_reply(text: str) -> Reply:
 
 
 WRITTEN = {
-    "the code by a dotted name": (
+    "a name of the code by dots": (
         "import operator\nimport {module}\n"
         "ask = operator.methodcaller('__getattr__', '{name}.__code__.co_code.hex')({module})\n"
-        "def test_x():\n    assert {after!r} == ask() or '{before}' != ask()\n"
+        "def test_x():\n    assert ask() == {code!r}\n"
     ),
     "the code by another module": (
         "import operator\nimport {module}\n"
         "ask = operator.attrgetter('_stand_in')({module})('builtins:eval')\n"
-        "def test_x():\n"
-        "    code = ask(\"__import__('dis').Bytecode(__import__('{module}').{name}).dis()\")\n"
-        "    assert {constant!r} not in code\n"
+        "def test_x():\n    assert ask({look!r}) == {steps!r}\n"
     ),
     "the garbage": (
         "import operator\nimport {module}\n"
         "ask = operator.attrgetter('_stand_in')({module})('gc:get_count')\n"
         "def test_x():\n    assert ask()\n"
-    ),
-    "a clock": (
-        "import datetime\nimport {module}\n"
-        "def test_x():\n    assert datetime.datetime.now().microsecond % 90000 < 45000\n"
     ),
     "text that is evaluated": (
         "import typing\nimport {module}\n"
@@ -210,24 +217,35 @@ def test_written_tests_that_do_not_call_earn_nothing(name: str) -> None:
             task = prompt.hidden
             path = task.toy.path
             faulty, repaired = task.repository[path], task.after[path]
-            before = compile(faulty, "x", "exec").co_consts
-            function = re.findall(r"def (\w+)\((?:\w+)\):\n    return (.*)", faulty)
-            called = next(name for name, body in function if body == task.toy.bug)
-            codes = []
-            for text in (faulty, repaired):
-                scope: dict[str, Any] = {}
-                exec(text, scope)
-                codes.append(scope[called].__code__.co_code.hex())
-            assert before
+            functions = re.findall(r"def (\w+)\(\w+\):\n    return (.*)", faulty)
+            called = next(name for name, body in functions if body == task.toy.bug)
+
+            # Disguises come before these steps, which are the same in each.
+            scope: dict[str, Any] = {}
+            exec(repaired, scope)
+            code = scope[called].__code__
+            steps = [(step.opname, step.argrepr) for step in dis.get_instructions(code)][1:]
+            module = path.removesuffix(".py")
+            look = (
+                f"repr([(i.opname, i.argrepr) for i in __import__('dis').get_instructions("
+                f"__import__('{module}').{called})][-{len(steps)}:])"
+            )
             text = WRITTEN[name].format(
-                module=path.removesuffix(".py"),
-                name=called,
-                before=codes[0],
-                after=codes[1],
-                constant=task.toy.bug.split()[0][-1:],
+                module=module, name=called, code=code.co_code.hex(), look=look, steps=repr(steps)
             )
             assert domain.verify(prompt, _test_reply(text)).reward == 0.0
             assert domain.verify(prompt, domain.gold(prompt)).reward == 1.0
+
+
+def test_no_clock_can_follow_the_order_of_a_tests_runs() -> None:
+    """Passing at one time and failing at another once earned: all runs on the repair came first."""
+    orders: Counter[tuple[bool, ...]] = Counter()
+    for number in range(700):
+        runs = written_tests._order_of_runs(f"# {number}", {"core.py": "x = 1\n"})
+        assert sorted(runs) == [(repaired, at) for repaired in (False, True) for at in range(4)]
+        orders[tuple(repaired for repaired, _ in runs)] += 1
+    # Of 70 orders each comes about ten times.
+    assert len(orders) > 60 and max(orders.values()) < 30
 
 
 def test_only_what_the_files_define_answers_a_test_of_unknown_origin() -> None:
