@@ -128,7 +128,10 @@ def test_limits_hold_within_a_fifth(kind: str, user: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         paths = []
-        for name, (_, text) in programs.OVERRUNNERS.items():
+        for name, (what, text) in programs.OVERRUNNERS.items():
+            # Without mounts a disk is looked at now and then: docs/sandbox.md gives the numbers.
+            if what == "disk" and user != "root":
+                continue
             paths.append(Path(folder, f"{name.replace(' ', '-')}.py"))
             paths[-1].write_text(text)
             paths[-1].chmod(0o644)
