@@ -193,9 +193,9 @@ def test_language_with_its_package() -> None:
         {},
         "this is a nice old house and many friendly people live there with their children.",
     )[0]
-    assert follows("language:response_language", {"language": "de"}, "123 456")[0], (
-        "undecidable counts as followed, as in the reference"
-    )
+    undecidable = ("language:response_language", {"language": "de"}, "123 456")
+    assert not follows(*undecidable)[0]
+    assert follows(*undecidable, reference=True)[0], "it counts as followed in the reference"
 
 
 # ---------------------------------------------------------------- hostile replies

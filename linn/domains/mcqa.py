@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from linn.domains.base import Domain
 from linn.domains.common import letters
-from linn.domains.common.boxes import last_box
+from linn.domains.common.boxes import last_box, outer_boxes
 from linn.domains.common.choices import read_choices, request_of_question
 from linn.errors import UserError
 from linn.types import Message, Prompt, Reply, Verdict
@@ -241,18 +241,27 @@ def by_mode(text: str, choice: Choice) -> str | None:
             letter = _after_last_colon(text, choice)
             # A row with its own prefix may ask for a box after it.
             if letter is None and choice.prefix:
-                return _boxed_letter(_boxed(text), choice)
+                return _boxed_letter(_boxed(text, choice), choice)
             return letter or None
         case "strict_single_letter_boxed":
-            return _boxed_letter(_boxed(text), choice)
+            return _boxed_letter(_boxed(text, choice), choice)
         case "lenient_boxed":
-            return _boxed_letter(_boxed(text), choice) or _boxed_words(_boxed(text), choice)
+            inner = _boxed(text, choice)
+            return _boxed_letter(inner, choice) or _boxed_words(inner, choice)
 
 
-def _boxed(text: str) -> str:
-    """What the last box holds; empty where there is no box or it never closes."""
+def _boxed(text: str, choice: Choice) -> str:
+    """What the last box holds; empty where there is no box or it never closes.
+
+    A box inside another is part of it; the reference takes the box that begins last.
+    """
     box = last_box(text)
-    return "" if box is None else box.inner.strip()
+    if box is None:
+        return ""
+    around = outer_boxes(text)[-1:]
+    if around and around[0].end >= box.end and not choice.reference:
+        box = around[0]
+    return box.inner.strip()
 
 
 def _boxed_letter(inner: str, choice: Choice) -> str | None:

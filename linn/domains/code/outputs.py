@@ -58,9 +58,11 @@ def _same_number(word: str, expected: str, tolerance: float) -> bool:
         if not tolerance or not (left.is_finite() and right.is_finite()):
             return False
 
-        # A whole number that is asked for is not met by another, however it is written.
-        if _WHOLE.issuperset(expected) and left == left.to_integral_value():
-            return False
+        # A whole number that is asked for is not met by another, however it is written, nor by one
+        # that is near it for its size alone.
+        if _WHOLE.issuperset(expected):
+            is_whole = left == left.to_integral_value()
+            return not is_whole and abs(left - right) <= Decimal(tolerance)
         return abs(left - right) <= Decimal(tolerance) * max(Decimal(1), abs(right))
     except (ArithmeticError, ValueError):
         return False

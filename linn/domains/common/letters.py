@@ -19,6 +19,8 @@ _LONE = re.compile(rf"{_SIGNS}(?P<marks>[*_`]*){_SIGNS}([A-Za-z]){_SIGNS}(?P=mar
 _LABEL = re.compile(
     r"[\s($\[*_`]*([A-Z])[*_`$]*\s*(?:[:)\].,;]|\s[-–—]\s|[–—])[*_`$]*(.*)", re.DOTALL
 )
+_NEXT_LABEL = re.compile(r"[\n,;|&]\s*[*_`$(\[]*([A-Z])[*_`$]*\s*[:)\].]")
+"""A label further on in a listing of options."""
 _WORD = re.compile(r"(?<![A-Za-z0-9_^\\'’=+])([A-Za-z])(?![A-Za-z0-9_^'’=+])")
 _BETWEEN = re.compile(
     r"[\s*_`$()\[\]]*"
@@ -105,6 +107,10 @@ def _labelled(bare: str, options: Mapping[str, str]) -> str | None:
     others = [letter for letter, words in options.items() if _plain(words) == _plain(bare)]
     rest = lone_letter(label[2], options)
     if (others and label[1] not in others) or (rest is not None and rest != label[1]):
+        return None
+    # Who writes all options down has chosen none.
+    further = {letter for letter in _NEXT_LABEL.findall(label[2]) if letter in options}
+    if further - {label[1]}:
         return None
     letters = [match for match in _WORD.finditer(bare) if match[1] in options]
     return None if _side_by_side(letters, bare) else label[1]

@@ -71,9 +71,11 @@ def _near(value: Any, expected: Any, tolerance: float) -> bool:
     except OverflowError:  # an integer beyond the floats
         return False
 
-    # A whole number that is expected is not met by another, even where that is a float.
-    if isinstance(expected, int) and left.is_integer():
-        return False
+    # A whole number that is expected is not met by another, even where that is a float, nor by a
+    # fraction that is near it for its size alone.
+    if isinstance(expected, int):
+        most = max(tolerance, min(_RELATIVE, _ABSOLUTE + _RELATIVE * abs(right)))
+        return not left.is_integer() and abs(left - right) <= most
     if tolerance and math.isclose(left, right, rel_tol=tolerance, abs_tol=tolerance):
         return True
     if math.isnan(left) and math.isnan(right):

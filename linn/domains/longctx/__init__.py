@@ -218,7 +218,11 @@ class LongContext(Domain):
                 return _verdict_of_answer(hidden.answers, reply.text)
 
     def _verdict_of_outputs(self, hidden: Outputs, text: str) -> Verdict:
-        """The outputs that stand in an answer: what else it says is no matter."""
+        """The outputs that stand in an answer: what else it says is no matter, but for a copy of
+        all that the context offers.
+        """
+        if not self.reference and _lists_too_much(text, hidden.outputs):
+            return Verdict(0.0, f"it lists far more than {len(hidden.outputs)} outputs")
         lower = text.lower()
         holds = str.__contains__ if self.reference else _holds_whole
         count = len(hidden.outputs)
@@ -384,6 +388,19 @@ def _verdict_of_items(hidden: Items, text: str) -> Verdict:
         return Verdict(1.0, "", {metric: 1.0})
     note = f"{text.strip()[:60]!r} is not {', '.join(hidden.items)}"
     return Verdict(0.0, note, {metric: 0.0})
+
+
+def _lists_too_much(text: str, outputs: Sequence[str]) -> bool:
+    """Whether an answer names far more numbers of the outputs' kind, or items, than are asked for.
+
+    A number is a word with a digit, of the length of one of the outputs.
+    """
+    lengths = {len(output) for output in outputs if re.fullmatch(r"[\w-]*\d[\w-]*", output)}
+    words = set(re.findall(r"[\w-]*\d[\w-]*", text))
+    alike = sum(len(word) in lengths for word in words)
+    items = len(re.findall(r"[,;\n]+", text))
+    count = len(outputs)
+    return alike > 2 * count + 4 or items > 3 * count + 20
 
 
 def _holds_whole(text: str, part: str) -> bool:

@@ -44,8 +44,15 @@ _USE_TOOL = (
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _WORD = re.compile(r"(?:\\(?:text|textbf|mathrm)\{)?\s*([A-Za-z][A-Za-z' -]*[A-Za-z])\s*\}?")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
-_CHAIN = re.compile(r"=|→|\\(?:to|rightarrow|Rightarrow|implies)(?![A-Za-z])")
+_CHAIN = re.compile(
+    r"=|\\\\|[≡≅∼∣→⇒⟶↦＝∨∧]|\\(?:hspace|overset|underset|stackrel)\{[^{}]*\}|\\[A-Za-z]*[aA]rrow"
+    r"|\\(?:to|mapsto|longmapsto|implies|iff|gets|triangleq|equiv|mid|simeq|sim|cong|lor|vee|land"
+    r"|wedge)(?![A-Za-z])"
+)
 """What links the numbers of a chain."""
+_DENIAL = re.compile(r"\\(?:ne|neq|not|lnot|neg)(?![A-Za-z])|[≠¬]")
+"""What denies the number behind it."""
+_COMMAND = re.compile(r"\\(?:text|textbf|mathrm)\{[^{}]*\}|\\[A-Za-z]+")
 _QUOTES = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 """What rows put around an answer, tried in this order."""
 
@@ -254,10 +261,13 @@ class Math(Domain):
             if word is not None:
                 return _verdict(_word_in(box) == word, box, answer)
 
-        # Of a chain of numbers, math-verify takes the end: `4 = 6` would be 6.
-        sides = _CHAIN.split(box)
-        if self.reference or any(map(str.isalpha, "".join(sides))):
-            sides = [box]
+        # Of a chain of numbers, math-verify takes the end: `4 = 6` would be 6, `x = 4 = 6` too.
+        sides = [box]
+        if is_plain and not self.reference:
+            if _DENIAL.search(box):
+                return _verdict(False, box, answer)
+            numbers = [side for side in _CHAIN.split(box) if _is_number(side)]
+            sides = [box, *numbers] if len(numbers) > 1 else sides
         equal = all(self._equal(answer, f"\\boxed{{{side}}}") for side in sides)
         return _verdict(equal, box, answer)
 
@@ -297,6 +307,12 @@ def _answer(prompt: Prompt) -> KnownAnswer:
 def _longest_number(text: str) -> int:
     """Characters of the longest number in a text."""
     return max(map(len, _DIGITS.findall(text)), default=0)
+
+
+def _is_number(side: str) -> bool:
+    """Whether a side of a chain is made of numbers: it holds digits, and no letter."""
+    bare = _COMMAND.sub("", side)
+    return any(map(str.isdigit, bare)) and not any(map(str.isalpha, bare))
 
 
 def _word_in(text: str) -> str | None:

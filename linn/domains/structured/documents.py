@@ -160,14 +160,25 @@ def parse(kind: str, text: str, reference: bool = False) -> Any:
     """The value a document stands for; raises whatever its parser raises.
 
     JSON has no NaN and no Infinity, which Python's parser takes; nor can a schema speak of them in
-    YAML and TOML. `reference`: they pass.
+    YAML and TOML. An object of one name twice says two things, of which parsers take the last.
+    `reference`: they pass.
     """
     if kind == "json":
-        return json.loads(text, parse_constant=None if reference else _no_number)
-    value = _parse_other(kind, text)
+        if reference:
+            return json.loads(text)
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_distinct)
+    value = _parse_other(kind, text, reference)
     if not reference:
         _check_finite(value, 0)
     return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError where a name comes twice: then readers differ on what it says."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object names a property twice")
+    return found
 
 
 def _no_number(name: str) -> Any:
@@ -187,21 +198,24 @@ def _check_finite(value: Any, depth: int) -> None:
             _check_finite(part, depth + 1)
 
 
-def _parse_other(kind: str, text: str) -> Any:
+def _parse_other(kind: str, text: str, reference: bool) -> Any:
     """As `parse`, for the other kinds."""
     if kind == "yaml":
-        return _parse_yaml(text)
+        return _parse_yaml(text, reference)
     if kind == "toml":
         import tomllib
 
         return tomllib.loads(text)
     if kind == "csv":
-        return list(csv.DictReader(io.StringIO(text)))
+        table = csv.DictReader(io.StringIO(text))
+        if not reference:
+            _distinct([(name, None) for name in table.fieldnames or ()])
+        return list(table)
     assert kind == "xml", kind
     return _parse_xml(text)
 
 
-def _parse_yaml(text: str) -> Any:
+def _parse_yaml(text: str, reference: bool) -> Any:
     """As in the reference, PyYAML's own parser decides.
 
     libyaml differs in `{a:[1]}`, but reads long texts within the time limit.
@@ -211,7 +225,37 @@ def _parse_yaml(text: str) -> Any:
     loader = yaml.SafeLoader
     if len(text) > _LONGEST_OWN_YAML:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(text, Loader=loader)
+    if reference:
+        return yaml.load(text, Loader=loader)
+    opened = loader(text)
+    try:
+        node = opened.get_single_node()
+        if node is None:
+            return None
+        _check_keys(node)
+        return opened.construct_document(node)
+    finally:
+        opened.dispose()
+
+
+def _check_keys(root: Any) -> None:
+    """Raises ValueError where a mapping of a YAML document names a key twice."""
+    import yaml
+
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        # An alias is the node that it stands for.
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            _distinct([(f"{key.tag} {key.value}", None) for key in scalars])
+            waiting += [part for _, part in node.value]
 
 
 class _XmlObjects:

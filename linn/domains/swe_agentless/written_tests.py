@@ -6,13 +6,14 @@ They must do so for what the code does alone.
 from __future__ import annotations
 
 import ast
+import random
 import re
 from collections.abc import Mapping
 
 from linn.domains.common.fences import FenceRule, blocks
 from linn.domains.swe_agentless.solution import last_solution
 from linn.sandbox import Outcome, Sandbox
-from linn.types import Verdict
+from linn.types import Verdict, seed_of
 
 _FENCE = FenceRule(
     opening=re.compile(r"(?P<ticks>```)(?:python|py)?[ \t]*"),
@@ -21,7 +22,7 @@ _FENCE = FenceRule(
 )
 _LONGEST = 60_000 - len("<solution>")
 """Characters of a solution."""
-_DISGUISES = 3
+_DISGUISES = 4
 LIBRARY = (
     "collections",
     "copy",
@@ -134,23 +135,37 @@ def grade(
     """1 when the test passes on every disguise of the repaired files and fails on the others'.
 
     It may import the files' modules and `LIBRARY`, no others. Disguises do the same by other text
-    and byte code. So a test that recognises the files rather than what they do is found out, and
-    one that leaves it to chance passes once in 64 times at most.
+    and byte code. So a test that recognises the files rather than what they do is found out. The
+    runs come in an order that nobody can tell beforehand: a test that goes by chance passes once in
+    256 times, one that goes by a clock or another count of the machine once in 70 at most.
     """
     strange = sorted(imports(test) - _modules(after) - set(LIBRARY))
     if strange:
         return Verdict(0.0, f"a test may not import {strange[0]}"[:200], {"passes_after": 0.0})
 
-    for number in range(_DISGUISES):
-        outcome = _run(sandbox, test, after, number)
-        if outcome.status != "ok":
+    passes_before = False
+    for is_repaired, number in _order_of_runs(test, after):
+        # One pass on the faulty files decides; what is left to tell is whether it passes after.
+        if passes_before and not is_repaired:
+            continue
+        outcome = _run(sandbox, test, after if is_repaired else before, number)
+        if is_repaired and outcome.status != "ok":
             note = f"it fails on the repaired files: {outcome.error}"
             return Verdict(0.0, note[:200], {"passes_after": 0.0})
-    for number in range(_DISGUISES):
-        outcome = _run(sandbox, test, before, number)
-        if outcome.status == "ok":
-            return Verdict(0.0, "it passes on the files as they are", {"passes_after": 1.0})
+        if not is_repaired and outcome.status == "ok":
+            passes_before = True
+
+    if passes_before:
+        return Verdict(0.0, "it passes on the files as they are", {"passes_after": 1.0})
     return Verdict(1.0, "it fails before the repair and passes after it", {"passes_after": 1.0})
+
+
+def _order_of_runs(test: str, after: Mapping[str, str]) -> list[tuple[bool, int]]:
+    """(whether on the repaired files, disguise) of each run, as test and files alone decide."""
+    runs = [(is_repaired, number) for is_repaired in (True, False) for number in range(_DISGUISES)]
+    seed = seed_of("order of runs", test, ascii(sorted(after.items())))
+    random.Random(seed).shuffle(runs)
+    return runs
 
 
 def _modules(files: Mapping[str, str]) -> set[str]:

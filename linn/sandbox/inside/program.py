@@ -119,11 +119,17 @@ class Loaded:
         prelude: bool = False,
         unseen: bool = False,
     ) -> None:
-        """`unseen`: the files' modules are loaded from memory, and their text is nowhere."""
+        """`unseen`: the files' modules are loaded from memory, and their text is nowhere.
+
+        Nothing but what they define can then be found: no code object, nobody else's module.
+        """
         self.names = dict(_NAMES)
         self.module: types.ModuleType | None = None
+        self._seen: frozenset[str] | None = None
         if files is not None and unseen:
-            sys.meta_path.insert(0, FromMemory(files))
+            loader = FromMemory(files)
+            sys.meta_path.insert(0, loader)
+            self._seen = loader.modules
             files = {path: text for path, text in files.items() if not path.endswith(".py")}
         if files is not None:
             self._write_files(files)
@@ -152,6 +158,11 @@ class Loaded:
     def find(self, target: str) -> Any:
         """The object at `name`, `Class.method` of the program, or `module:name` of the files."""
         module, _, name = target.rpartition(":")
+        if self._seen is not None:
+            # By a dotted name a test could read a function's code; by another module, anything.
+            is_own = module in self._seen and name.isidentifier() and not name.startswith("_")
+            if not is_own:
+                raise AttributeError(f"{target[:100]!r} is not for a test")
         value: Any = importlib.import_module(module) if module else self.module
         is_function = not module and "." not in name
         if is_function and name not in vars(value) and "Solution" in vars(value):
@@ -182,6 +193,8 @@ class FromMemory(MetaPathFinder, Loader):
                 self._codes[name] = compile(text, "<module>", "exec", dont_inherit=True)
             except (SyntaxError, ValueError) as error:
                 self._codes[name] = error
+        self.modules = frozenset({*self._codes, *self._packages} - {""})
+        """Full names of the modules that it holds."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         is_package = name in self._packages

@@ -19,6 +19,7 @@ from linn.domains.instruct.checkers import (
     ifbench_train,
     ifeval,
 )
+from linn.domains.instruct.checkers.text import seen
 from linn.errors import InfrastructureError
 
 CHECKERS: Mapping[str, Callable[..., bool]] = {
@@ -53,10 +54,11 @@ def follows(
     """Whether `text` follows one instruction; nulls in `kwargs` are dropped.
 
     An empty reply follows nothing (as in IFEval's and IFBench's own evaluation), although it holds
-    no comma. `detect_language` False checks the letter case of `change_case:english_*` and leaves
-    out the language, for texts too short to tell. `reference`: as the graders of the released rows
-    check it, where linn reads the instruction otherwise (see `as_released`). Raises
-    InfrastructureError when a library that the checker needs is absent.
+    no comma; nor does one of which nothing can be seen. `detect_language` False checks the letter
+    case of `change_case:english_*` and leaves out the language, for texts too short to tell.
+    `reference`: as the graders of the released rows check it, where linn reads the instruction
+    otherwise (see `as_released`). Raises InfrastructureError when a library that the checker needs
+    is absent.
     """
     checker = CHECKERS.get(instruction_id)
     if reference:
@@ -65,10 +67,14 @@ def follows(
         checker = ifeval.CASE_ONLY.get(instruction_id, checker)
     if checker is None:
         return Outcome(False, f"{instruction_id}: unknown instruction"[:200], error=True)
-    if not text.strip():
+    if not text.strip() or not seen(text).strip():
         return Outcome(False, f"{instruction_id}: empty reply")
     try:
-        followed = checker(text, **_arguments(checker, kwargs or {}))
+        arguments = _arguments(checker, kwargs or {})
+        if not reference:
+            # What a reader cannot see neither parts a forbidden word nor fills a paragraph.
+            text, arguments = seen(text), _seen_arguments(arguments)
+        followed = checker(text, **arguments)
     except InfrastructureError:
         raise
     except (
@@ -90,6 +96,18 @@ def _arguments(checker: Callable[..., bool], kwargs: Mapping[str, Any]) -> dict[
     if unknown := sorted(given.keys() - kinds.keys()):
         raise ValueError(f"unknown argument {unknown[0]!r}; allowed: {', '.join(kinds) or 'none'}")
     return {name: _argument(name, kinds[name], value) for name, value in given.items()}
+
+
+def _seen_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts as a reader sees them, as the reply's is."""
+    shown = {}
+    for name, value in arguments.items():
+        if isinstance(value, str):
+            value = seen(value) or value
+        elif isinstance(value, list):
+            value = [seen(word) or word for word in value]
+        shown[name] = value
+    return shown
 
 
 @cache

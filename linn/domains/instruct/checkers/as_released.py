@@ -24,6 +24,7 @@ from linn.domains.instruct.checkers.text import (
     trimmed,
     without_punctuation,
 )
+from linn.domains.instruct.checkers.text import language as detected
 
 _CONJUNCTIONS = frozenset(("and", "but", "for", "nor", "or", "so", "yet"))
 _PRONOUNS = frozenset(
@@ -34,6 +35,11 @@ _PRONOUNS = frozenset(
 _PRIMES = frozenset(n for n in range(2, 100) if all(n % d for d in range(2, n)))
 _STAIRS = 3000
 """More lines than any stairs of a megabyte have."""
+
+
+def _response_language(text: str, *, language: str) -> bool:
+    """A text without letters is in every language."""
+    return detected(text) in (language, None)
 
 
 def _conjunctions(text: str, *, small_n: int) -> bool:
@@ -290,6 +296,10 @@ def _nth_paragraph_first_word(
 
 
 AS_RELEASED: Mapping[str, Callable[..., bool]] = {
+    "language:response_language": _response_language,
+    "punctuation:no_comma": lambda text: "," not in text,
+    "punctuation:punctuation_dot": lambda text: "." not in text,
+    "punctuation:punctuation_exclamation": lambda text: "!" not in text,
     "count:conjunctions": _conjunctions,
     "count:pronouns": _pronouns,
     "count:words_japanese": _words_japanese,

@@ -25,6 +25,10 @@ from linn.domains.instruct.checkers.text import (
     words_of,
 )
 
+_DOTS = frozenset(".\u2024\u3002\ufe12\ufe52\uff0e\uff61")
+_EXCLAMATIONS = frozenset("!\u203c\u203d\u2048\u2049\ufe15\ufe57\uff01")
+"""Full stops and exclamation marks that a reader takes for one."""
+
 
 def same(text: str, wanted: str) -> bool:
     """Whether two texts are equal, case and white space at the ends apart."""
@@ -111,11 +115,11 @@ def _paragraphs2(text: str) -> bool:
 
 
 def _no_dot(text: str) -> bool:
-    return "." not in text
+    return _DOTS.isdisjoint(text)
 
 
 def _no_exclamation(text: str) -> bool:
-    return "!" not in text
+    return _EXCLAMATIONS.isdisjoint(text)
 
 
 # ---------------------------------------------------------------- keywords and positions

@@ -21,6 +21,9 @@ from linn.domains.instruct.checkers.text import (
 )
 from linn.domains.instruct.checkers.text import language as detected
 
+_COMMAS = frozenset(",\u060c\u3001\ufe10\ufe11\ufe50\ufe51\uff0c\uff64")
+"""Commas of every script that a reader takes for one."""
+
 
 def _existence(text: str, *, keywords: list[str]) -> bool:
     return all(hits(keyword, text) > 0 for keyword in keywords)
@@ -43,7 +46,7 @@ def _letter_frequency(
 
 
 def _response_language(text: str, *, language: str) -> bool:
-    return detected(text) in (language, None)
+    return detected(text) == language
 
 
 def _number_sentences(text: str, *, num_sentences: int, relation: Relation) -> bool:
@@ -190,7 +193,7 @@ def _english_lowercase(text: str) -> bool:
 
 
 def _no_comma(text: str) -> bool:
-    return "," not in text
+    return _COMMAS.isdisjoint(text)
 
 
 CASE_ONLY: Mapping[str, Callable[..., bool]] = {

@@ -32,7 +32,19 @@ _TOKEN_SENTENCES = 10_000
 _VERB_CHARS = 300
 """What the tagger sees of a reply to tell the first word's part of speech."""
 
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff0-\ufffb"
+    "\U000e0000-\U000e0fff]"
+)
+"""Control and format characters, fillers and tags; but no selector of an emoji's form."""
+
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def seen(text: str) -> str:
+    """`text` less the characters of which a reader sees nothing, white space apart."""
+    return text if text.isascii() and text.isprintable() else _UNSEEN.sub("", text)
 
 
 def compare(count: int, relation: Relation, bound: int) -> bool:

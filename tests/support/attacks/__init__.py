@@ -1,0 +1,1 @@
+"""Attacks made by someone who did not write what they are made on: programs, and replies."""
