@@ -1,5 +1,6 @@
 """A Python with a memory: state, text, limits, restarts, and what is left behind."""
 
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -169,18 +170,22 @@ def test_closing_ends_everything_even_in_a_call(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     tmp_path.chmod(0o755)
-    session = Session(seconds=60.0)
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    os.mkfifo(shared / "begun", 0o644)
+    session = Session(seconds=60.0, readable=[shared])
     session.run(DAEMON)
     # In a process space of its own the daemon may not be seen from here.
     assert left_behind() or session.run("p.poll()").text
     (folder,) = tmp_path.glob("linn-workspace-*")
 
     answers: list[Answer] = []
-    begin = "open('begun', 'w').close()\ntime.sleep(300)"
+    begin = f"open({str(shared / 'begun')!r}).close()\ntime.sleep(300)"
     call = threading.Thread(target=lambda: answers.append(session.run(begin)))
     call.start()
-    while not (folder / "begun").exists():
-        call.join(timeout=0.01)
+    # Opening a pipe waits for the other side: from here on the call is under way. Its own folder
+    # may be a file system that is not seen from outside.
+    os.close(os.open(shared / "begun", os.O_WRONLY))
     session.close()
     call.join()
     assert answers[0].status == "ended", "it neither ended by itself nor by its limit"
