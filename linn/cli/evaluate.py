@@ -24,84 +24,101 @@ RECIPE = Path("recipes/tiny.yaml")
 """Whose domains are used, where nobody says."""
 
 
+# The options of `linn eval`, in the order in which its help shows them.
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN@STAGE[:STEP]|FOLDER|URL#MODEL",
+        help="a checkpoint of a run, a folder, or with --benchmark http://HOST:PORT/v1#MODEL",
+    ),
+]
+Names = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="benchmarks, comma-separated, or ./FILE.yaml of your own"),
+]
+Samples = Annotated[int | None, typer.Option("--k", help="samples of each prompt (avg@k)")]
+Limit = Annotated[
+    int | None, typer.Option(help="only the first rows; the score is marked as of a part")
+]
+Protocol = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="KEY=VALUE",
+        help="change a benchmark's protocol, such as max_tokens=512; may be repeated",
+    ),
+]
+JudgeModel = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="who judges in judged benchmarks")
+]
+Rows = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]FILE",
+        help="measure a domain on this file of rows, whole, and nothing else; with "
+        "--benchmark: the rows of that benchmark; may be repeated",
+    ),
+]
+Against = Annotated[
+    Path | None, typer.Option(help="an earlier --json output to compare with, prompt by prompt")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for --against")]
+LedgerFile = Annotated[Path | None, typer.Option(help="also put the scores into this ledger file")]
+Seed = Annotated[int, typer.Option(help="of a benchmark's sampling")]
+AtOnce = Annotated[
+    int, typer.Option(min=1, help="conversations held and kept together, in benchmarks")
+]
+Concurrency = Annotated[int, typer.Option(min=1, help="requests at once, at endpoints")]
+Timeout = Annotated[float, typer.Option(help="seconds a request to an endpoint may take")]
+KeyEnv = Annotated[
+    str | None, typer.Option(metavar="VARIABLE", help="holds the endpoints' API key")
+]
+NoMode = Annotated[
+    bool,
+    typer.Option("--no-mode", help="do not tell a served model whether to think"),
+]
+Cache = Annotated[
+    Path | None, typer.Option(help="where benchmarks' rollouts are kept; default runs/.evals")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="play kept rollouts again")]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="whose domains and blocks are used; default recipes/tiny.yaml, with --benchmark "
+        "the scale: of the checkpoint's own run"
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="STAGE.KEY=VALUE",
+        help="change one value of the recipe; may be repeated",
+    ),
+]
+
+
 def evaluate(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN@STAGE[:STEP]|FOLDER|URL#MODEL",
-            help="a checkpoint of a run, a folder, or with --benchmark http://HOST:PORT/v1#MODEL",
-        ),
-    ],
-    benchmark: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES", help="benchmarks, comma-separated, or ./FILE.yaml of your own"
-        ),
-    ] = None,
-    k: Annotated[int | None, typer.Option("--k", help="samples of each prompt (avg@k)")] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="only the first rows; the score is marked as of a part")
-    ] = None,
-    changes_of: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with",
-            metavar="KEY=VALUE",
-            help="change a benchmark's protocol, such as max_tokens=512; may be repeated",
-        ),
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="who judges in judged benchmarks")
-    ] = None,
-    rows: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]FILE",
-            help="measure a domain on this file of rows, whole, and nothing else; with "
-            "--benchmark: the rows of that benchmark; may be repeated",
-        ),
-    ] = None,
-    against: Annotated[
-        Path | None, typer.Option(help="an earlier --json output to compare with, prompt by prompt")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for --against")] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="also put the scores into this ledger file")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="of a benchmark's sampling")] = 0,
-    at_once: Annotated[
-        int, typer.Option(min=1, help="conversations held and kept together, in benchmarks")
-    ] = 32,
-    concurrency: Annotated[int, typer.Option(min=1, help="requests at once, at endpoints")] = 64,
-    timeout: Annotated[
-        float, typer.Option(help="seconds a request to an endpoint may take")
-    ] = 1800,
-    key_env: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="holds the endpoints' API key")
-    ] = None,
-    no_mode: Annotated[
-        bool,
-        typer.Option("--no-mode", help="do not tell a served model whether to think"),
-    ] = False,
-    cache: Annotated[
-        Path | None, typer.Option(help="where benchmarks' rollouts are kept; default runs/.evals")
-    ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="play kept rollouts again")] = False,
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            help="whose domains and blocks are used; default recipes/tiny.yaml, with --benchmark "
-            "the scale: of the checkpoint's own run"
-        ),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="STAGE.KEY=VALUE",
-            help="change one value of the recipe; may be repeated",
-        ),
-    ] = None,
+    checkpoint: Checkpoint,
+    benchmark: Names = None,
+    k: Samples = None,
+    limit: Limit = None,
+    changes_of: Protocol = None,
+    judge: JudgeModel = None,
+    rows: Rows = None,
+    against: Against = None,
+    as_json: AsJson = False,
+    out: LedgerFile = None,
+    seed: Seed = 0,
+    at_once: AtOnce = 32,
+    concurrency: Concurrency = 64,
+    timeout: Timeout = 1800,
+    key_env: KeyEnv = None,
+    no_mode: NoMode = False,
+    cache: Cache = None,
+    fresh: Fresh = False,
+    recipe: RecipeFile = None,
+    changes: Changes = None,
     template: Template = None,
 ) -> None:
     """Measure one model. On a recipe's domains, on files, or on benchmarks."""

@@ -198,6 +198,7 @@ def _print(solved: Sequence[Solved], points: Sequence[Point]) -> None:
     for point in points[:: max(1, len(points) // 8)]:
         interval = f"[{point.low:.1%}, {point.high:.1%}]"
         echo(f"{point.tokens:>10,} tokens a task  {point.score:7.1%}  {interval}")
+    # At the end every task has spent what it wanted to spend.
     last = points[-1]
     echo(f"score {last.score:.1%}  [{last.low:.1%}, {last.high:.1%}]  n {last.n}")
     echo(f"{tokens:,} tokens sampled in {calls:,} rollouts; the budget ended {ended} of {last.n}")

@@ -110,6 +110,7 @@ class _Remote(Conversation):
             self._refused(str(error))
             return
 
+        # Servers differ in what they parse: a thought or a call may still stand in the text.
         message = message_of(answer, self.prompt.tools)
         self.messages.append(message)
         self.turns.append(Turn((), None, _shown(answer), told=answer.completion_tokens))
@@ -117,6 +118,7 @@ class _Remote(Conversation):
         self.unclosed = bool(message.reasoning and not said and answer.is_cut_off)
         self.used = (answer.prompt_tokens or 0) + (answer.completion_tokens or 0)
 
+        # Which limit came first decides what is told: that of the conversation or of the turn.
         if answer.is_cut_off and room < limit:
             self.truncate_at_sequence()
         elif answer.is_cut_off:

@@ -214,6 +214,7 @@ class ClusterEngine:
         if before is not None and before.version == self._version:
             return
 
+        # Weights that were only loaded are in the folder of the base already.
         folder = None
         if self._moved:
             folder = self._places.folder() / f"weights-{self._version}"

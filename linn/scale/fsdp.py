@@ -73,6 +73,7 @@ class FsdpTrainer:
         value = self._sum_gradients(packed, batch, loss, metrics)
         metrics.add_samples(samples)
         self._take_gradients()
+        # Each rank sums its own rows, then all sums are added: the norm of the whole gradient.
         squares = sum_of_squares(p.grad for p in self._own.values() if p.grad is not None)
         norm = norm_of(total(squares.to(self.device)))
         if not (math.isfinite(value) and norm < math.inf):
@@ -84,6 +85,7 @@ class FsdpTrainer:
             refused.samples = samples
             raise refused
 
+        # Clipped here and not by FSDP2: the factor must be the same number on every rank.
         if norm > self.optim.clip:
             for parameter in self._own.values():
                 assert parameter.grad is not None

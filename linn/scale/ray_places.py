@@ -54,6 +54,7 @@ class Ray:
         processes: list[Process] = []
         for role in roles:
             where = PlacementGroupSchedulingStrategy(group, self._bundles[role.name])
+            # A process without a GPU shares its machine with others, so one thread is its share.
             own = dict(role.environment or {}) | ({} if role.gpus else ONE_THREAD)
             actor = self._ray.remote(_Actor).options(
                 num_cpus=CPUS,
@@ -89,6 +90,7 @@ class Ray:
     def folder(self) -> Path:
         """In `exchange`, or among the temporary files of the only machine."""
         if self._folder is None:
+            # Temporary files are of one machine alone.
             machines = [node for node in self._ray.nodes() if node["Alive"]]
             if self._exchange is None and len(machines) > 1:
                 raise UserError(
@@ -119,6 +121,7 @@ class Ray:
         if not self._ray.is_initialized():
             self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         bundles = [{"CPU": CPUS} | ({"GPU": gpus} if gpus else {}) for gpus in self._gpus]
+        # Close together, since gradients and weights go between them at every step.
         group = self._ray.util.placement_group(bundles, strategy="PACK")
         if not group.wait(PLACED_S):
             has = self._ray.cluster_resources()

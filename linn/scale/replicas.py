@@ -115,6 +115,7 @@ class Replicas:
             turns.before(share)
         replies = self._exchange("generate", shares)
 
+        # After an error nobody knows which conversations a sampler still keeps.
         errors = [value for fine, value in replies if not fine]
         if errors:
             self._forget()
@@ -168,6 +169,7 @@ class Replicas:
         self._processes[number].end(kill=True)
         new = self._places.start([self._roles[number]])[0]
         self._processes[number] = new
+        # The message itself brings what a new sampler lacks.
         if self._weights is None or message == "load":
             return
 
@@ -226,6 +228,7 @@ class _Exchange:
     def replies(self) -> list[Reply]:
         """Their answers, in order."""
         replicas = self._replicas
+        # All are asked before any is waited for: they compute side by side.
         for number in range(replicas.count):
             self._send(number)
 

@@ -67,6 +67,8 @@ class VllmReplica:
         options = self.options
         on_gpu = options.device == "cuda"
         more: dict[str, Any] = {"gpu_memory_utilization": options.memory} if on_gpu else {}
+        # Token ids in and out: linn renders and reads. Log-probs after temperature, as `Sampler`
+        # promises; no prefix cache, since it would outlive the weights that it was computed with.
         self._engine = LLM(
             model=str(folder),
             skip_tokenizer_init=True,
@@ -87,6 +89,7 @@ class VllmReplica:
     def take(self, folder: Path, version: int) -> None:
         """The weights of a folder, of the same policy as it is after `version` steps."""
         self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        # Off already, and reset all the same: a stale prefix is wrong without a word.
         self._engine.reset_prefix_cache()
         self._version = version
 

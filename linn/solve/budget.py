@@ -81,6 +81,7 @@ class Budget:
 
     def add(self, attempts: Iterable[Attempt]) -> None:
         """Count what came back."""
+        # Failed ones too: their tokens were sampled.
         for attempt in attempts:
             self.spent += attempt.tokens
             self.read += attempt.prompt_tokens

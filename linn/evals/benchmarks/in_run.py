@@ -53,6 +53,7 @@ class Benchmarks:
         self.recipe = recipe
         self.say: Callable[[str], None] = lambda line: None
         self.tasks = opened(recipe.evaluate.benchmarks)
+        # Both would write the same rows of the ledger.
         clashes = {task.benchmark.name for task in self.tasks} & set(recipe.domain_names())
         if clashes:
             self.close()
@@ -83,6 +84,7 @@ class Benchmarks:
         """
         if not self.tasks:
             return []
+        # By the weights: a stage that is made again must not find the rollouts of the old one.
         place = folder / "benchmarks" / weights_digest(checkpoint)
         results: list[Result] = []
         for task in self.tasks:

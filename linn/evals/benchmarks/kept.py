@@ -105,6 +105,7 @@ class Kept:
         with open(self.path, "ab") as file:
             file.write(text.encode())
             file.write(files.json_line({"whole": len(judged)}).encode())
+            # On the disk before anybody counts it, since a kill may come next.
             file.flush()
             os.fsync(file.fileno())
         for record in judged:
@@ -175,6 +176,7 @@ def _cut_to_whole(path: Path) -> None:
 def weights_digest(folder: Path) -> str:
     """16 hexadecimal digits of everything in a checkpoint that decides what it samples."""
     digest = hashlib.blake2b(digest_size=8)
+    # In the order of their names: a file system lists them in any.
     paths = {path for pattern in _DECIDES for path in folder.glob(pattern)}
     for path in sorted(paths):
         digest.update(path.name.encode())

@@ -61,6 +61,7 @@ async def measure(task: Task, kept: Kept, how: Measuring) -> list[Record]:
     records: dict[int, Record] = {}
     for first in range(0, len(jobs), how.at_once):
         places = range(first, min(first + how.at_once, len(jobs)))
+        # A batch that was kept in part is played for the rest: draws do not depend on company.
         missing = []
         for place in places:
             known = kept.get(jobs[place].prompt, jobs[place].sibling)

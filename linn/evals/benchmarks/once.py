@@ -112,6 +112,7 @@ async def benchmark_once(
     tasks = []
     try:
         for name, use in asked.uses.items():
+            # Rows, judge and earlier results are looked at before a model takes its memory.
             published = config.load(name)
             task = task_of(published.used(use), use.limit)
             tasks.append((published, task))
@@ -151,6 +152,7 @@ async def _one(
     write_protocol(kept.path.with_suffix(".json"), protocol)
     say(f"{task.benchmark.name}: rollouts are kept in {kept.path}")
 
+    # A judge is opened with the model: it may need the same engine.
     how = Measuring(
         player=model.player(task),
         judges=model.judges(task),
@@ -274,6 +276,7 @@ def _judges(asked: Asked, engine: Engine | None, task: Task) -> Judges:
     judge = task.benchmark.judge
     if judge is None:
         return Judges()
+    # A key is sent to endpoints alone.
     block = JudgeConfig(
         model=judge.model,
         temperature=judge.temperature,

@@ -121,7 +121,9 @@ def result_of(
     if not judged:
         return None
 
+    # A prompt is the unit that is sampled from the benchmark, so each counts once.
     rewards = {prompt: _mean(own) for prompt, own in judged.items()}
+    # pass@k and maj@k of fewer than k samples would be another number under the same name.
     whole = [own for own in judged.values() if len(own) == used.k]
     several = whole if used.k > 1 else []
     protocol = protocol_of(task)
@@ -183,6 +185,7 @@ def against(result: Result, other: Result) -> Difference:
 
     UserError where they are of different protocols, or share too few prompts.
     """
+    # Refused before anything is subtracted: a difference of protocols is no difference of models.
     check_same(result.protocol, result.model, other)
     difference = paired(other.rewards, result.rewards)
     if difference is None:
@@ -211,6 +214,7 @@ def as_json(results: Sequence[Result]) -> str:
 def read_results(path: Path) -> list[Result]:
     """What `as_json` wrote; UserError where a file holds something else."""
     try:
+        # Whatever is wrong with the content is one kind of mistake: not the file that was meant.
         entries = json.loads(path.read_text(encoding="utf-8"))
         return [_result(entry) for entry in entries]
     except OSError as error:

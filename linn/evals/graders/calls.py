@@ -119,6 +119,7 @@ def faults_of(expected: Expected, made: Sequence[ToolCall]) -> str:
         return f"called {made[0].name[:60]}, where nothing fits" if made else ""
     if len(made) != len(expected.calls):
         return f"{len(made)} calls, {len(expected.calls)} expected"
+    # In any order: each expected call takes one of those that are left.
     left = list(made)
     for name, allowed in expected.calls:
         faults = [_fault(expected.functions, name, allowed, call) for call in left]
@@ -146,6 +147,7 @@ def _fault(
     for key in parameters.get("required") or ():
         if key not in call.arguments:
             return f"{name}: {key} is missing"
+    # What is given must be allowed; then, what may not be left out must be given.
     for key, value in call.arguments.items():
         if key not in properties or key not in allowed:
             return f"{name}: {key[:60]!r} is no argument of it"
@@ -163,8 +165,10 @@ def _is_allowed(value: Any, allowed: Sequence[Any], declared: Mapping[str, Any])
     Where the allowed values are of another type, they stand for a variable: then that type counts.
     """
     kind: Any = _VALUES.get(str(declared.get("type")), str)
+    # JSON writes a whole number without its point.
     if declared.get("type") == "float" and type(value) is int:
         value = float(value)
+    # "" among the allowed values says that the argument may be left out.
     known = next((type(each) for each in allowed if each != ""), None)
     variable = known is not None and known is not kind
     if type(value) is not kind:

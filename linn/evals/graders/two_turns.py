@@ -81,6 +81,7 @@ class TwoTurns(Domain):
         for place, reply in enumerate(replies):
             answers = [m.content for m in reply.messages if m.role == "assistant"]
             for number, label in enumerate((_FIRST, _SECOND)[: len(hidden.turns)]):
+                # The judge would be asked to rate nothing.
                 if number < len(answers) and answers[number].strip():
                     messages = self._question(hidden, answers[: number + 1])
                     asked.append(Question(messages, _rating, (place,), label))
@@ -102,6 +103,7 @@ class TwoTurns(Domain):
                 verdicts.append(Verdict(0.1, "the judge's rating is unreadable", undecided=True))
                 continue
             scores = [rating for rating in ratings if rating is not None]
+            # A turn that was never answered is no reason to count fewer turns.
             scores += [1.0] * (turns - len(scores))
             note = " and ".join(f"{score:g}" for score in scores) + " of 10"
             verdicts.append(Verdict(sum(scores) / turns / _MOST, note))
@@ -119,6 +121,7 @@ class TwoTurns(Domain):
             values[f"answer_{number}"] = shown(answer)
         for number, reference in enumerate(hidden.references, 1):
             values[f"ref_answer_{number}"] = reference
+        # Filled in one pass: an answer may hold braces of its own.
         text = re.sub(r"\{(\w+)\}", lambda m: values.get(m[1], m[0]), prompt["prompt_template"])
         system = (prompt.get("system_prompt") or "").strip()
         turns = [Message("system", system)] if system else []
