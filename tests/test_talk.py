@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -294,6 +295,8 @@ def test_ctrl_c_stops_the_reply_and_not_the_program() -> None:
     root = Path(__file__).parent.parent
     pid, fd = pty.fork()
     if pid == 0:
+        # Tests in the background are started with Ctrl-C ignored, and so are their children.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.environ["PYTHONPATH"] = str(root)
         os.chdir(root)
         os.execv(sys.executable, [sys.executable, "-c", PROGRAM])
@@ -302,6 +305,8 @@ def test_ctrl_c_stops_the_reply_and_not_the_program() -> None:
     def until(text: str) -> None:
         nonlocal screen
         while text not in screen:
+            # Silence would be a hang: the program writes all the time.
+            assert select.select([fd], [], [], 120)[0], f"no {text!r} on the screen: {screen!r}"
             screen += os.read(fd, 4096).decode(errors="replace")
 
     try:

@@ -9,6 +9,7 @@ may do that; for others folders stand on the disk.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,8 +37,14 @@ def cover(folder: Path, size: int, uid: int) -> int:
 
 
 def resize(folder: Path, size: int) -> None:
-    """Let what covers a folder hold another size."""
-    keeper.submit(mounts.resize, str(folder), _options(size)).result()
+    """Let what covers a folder hold another size; at least what is in it already."""
+    try:
+        keeper.submit(mounts.resize, str(folder), _options(size)).result()
+    except OSError as error:
+        # The kernel refuses a size below what the files take. Then the size before stays, which the
+        # command before was held to.
+        if error.errno != errno.EINVAL:
+            raise
 
 
 def uncover(folder: Path, descriptor: int) -> None:

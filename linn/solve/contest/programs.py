@@ -77,7 +77,7 @@ def prepare(
     if error:
         raise UserError(f"{what}: {error}")
     workspace.write("program", code.decode("utf-8", "surrogateescape"))
-    (workspace.folder / "program").chmod(0o755)
+    (workspace.way / "program").chmod(0o755)
     return ["./program"]
 
 
