@@ -324,9 +324,9 @@ def test_a_signal_lets_the_step_end_and_its_state_be_saved(reference, tmp_path, 
         signals = (signal.SIGTERM, signal.SIGHUP)
 
     before = [signal.getsignal(number) for number in stopping.SIGNALS]
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored where a script has started us
+    # Ignored where a script has started us, or nohup.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     stopping.listen()
     try:
         for kind, saved in ((Signalled, 3), (CtrlC, 3), (Twice, 2)):
