@@ -192,9 +192,7 @@ def test_rewards_that_cannot_be_relied_on_train_nothing(
         run_tests.run, "__defaults__", (replace(run_tests.LIMITS, cpu=2.0, wall=10.0),)
     )
     assert played(looped, done) == (0.0, "ok", False), "the hidden tests ended at a limit"
-    monkeypatch.setattr(
-        run_tests.run, "__defaults__", (replace(run_tests.LIMITS, memory=8 << 20),)
-    )
+    monkeypatch.setattr(run_tests.run, "__defaults__", (replace(run_tests.LIMITS, memory=8 << 20),))
     assert played(repair, done) == (0.0, "ok", False), "the hidden tests took too much memory"
     monkeypatch.undo()
     for turns, wall in (((repair, done), 0.0), ((look, done), -1.0)):

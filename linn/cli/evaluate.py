@@ -159,7 +159,9 @@ def benchmarks(
     """List the benchmarks. Their protocols, and where their rows are."""
     from linn.evals.benchmarks.shown import listing
 
-    for line in listing(names or []):
+    # With commas too, as --benchmark takes them.
+    chosen = [name for text in names or [] for name in text.split(",") if name]
+    for line in listing(chosen):
         echo(line)
 
 

@@ -40,7 +40,7 @@ def check_name(name: str) -> None:
         if not Path(name).is_file():
             raise UserError(f"domain file {name}: not found")
     elif name not in NAMES:
-        raise UserError(f"domain {name!r} is unknown{nearest(name, NAMES)}; your own: ./FILE.py")
+        raise UserError(f"domain {name!r} is unknown (your own: ./FILE.py){nearest(name, NAMES)}")
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Domain:

@@ -207,8 +207,8 @@ def load(name: str) -> Benchmark:
     if path.suffix not in (".yaml", ".yml"):
         if name not in names():
             raise UserError(
-                f"benchmark {name!r} is unknown{nearest(name, names())}; "
-                "your own: ./FILE.yaml; linn benchmarks lists them"
+                f"benchmark {name!r} is unknown (linn benchmarks lists them; your own: ./FILE.yaml)"
+                f"{nearest(name, names())}"
             )
         path = FOLDER / f"{name}.yaml"
     where = f"benchmark {path}"
