@@ -17,10 +17,10 @@ def resolve(name: str) -> Path:
     # A folder with an @ in its name is a folder all the same.
     plain = Path(name)
     if (plain / "config.json").is_file():
-        return _kept_base(name) or plain
+        return kept_base(name) or plain
     if "@" in name:
         return _of_run(name)
-    base = _kept_base(name)
+    base = kept_base(name)
     if base is None:
         raise UserError(
             f"checkpoint {name!r}: neither RUN@STAGE[:STEP] nor a folder with config.json"
@@ -32,7 +32,7 @@ def start_folder(recipe: Recipe, folder: Path) -> Path:
     """The folder of the weights a recipe starts from; raises UserError where there is none."""
     if isinstance(recipe.model, NewModelConfig):
         return folder / "stages" / "00-base" / "checkpoints" / "step-0000"
-    base = _kept_base(recipe.model)
+    base = kept_base(recipe.model)
     if base is not None:
         return base
 
@@ -66,7 +66,7 @@ def known_config(recipe: Recipe) -> Path | None:
     return None
 
 
-def _kept_base(name: str) -> Path | None:
+def kept_base(name: str) -> Path | None:
     """The base of this name that linn keeps; `tiny` is the first."""
     folder = BASES / ("tiny-0" if name == "tiny" else name)
     return folder if name.startswith("tiny") and folder.is_dir() else None

@@ -456,7 +456,8 @@ def test_cascade2_is_priced_without_weights_data_or_gpu(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_a_family_without_a_formula_is_planned_all_the_same(tmp_path):
+def test_a_family_without_a_formula_is_planned_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no demo has been run
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     arguments = [str(ROOT / "recipes/tiny.yaml"), "--dry-run", "--set", f"model={tmp_path}"]
     text = run_command(*arguments)

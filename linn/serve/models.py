@@ -11,7 +11,7 @@ from pathlib import Path
 
 from linn.chat.codec import Codec
 from linn.chat.template import TemplateName
-from linn.checkpoints import resolve
+from linn.checkpoints import kept_base, resolve
 from linn.engine.protocol import Engine, Streams
 from linn.errors import UserError
 from linn.serve.errors import ApiError
@@ -159,6 +159,9 @@ def named_folders(names: list[str]) -> dict[str, Path]:
 
 
 def _named(said: str) -> list[tuple[str, Path]]:
+    # A base of linn's own goes before a run of its name, as everywhere; that is runs/NAME.
+    if kept_base(said) is not None and not Path(said).is_dir():
+        return [(said, resolve(said))]
     # A run by its path or its name; only stages that have got as far as a checkpoint.
     for run in (Path(said), Path("runs") / said):
         stages = sorted(run.glob("stages/[0-9]*-*"))
