@@ -51,6 +51,34 @@ _PADS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|
 """Tokens that pad where the base names none, the first that the tokenizer has."""
 
 
+_LENGTHS = ("max_position_embeddings", "max_seq_len", "context_length", "n_positions")
+"""What configs call the tokens that a model was made for, the usual name first."""
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """The content of config.json; empty where there is none that can be read.
+
+    For what is told beside the weights: whoever reads the weights says what is wrong with it.
+    """
+    try:
+        return _read(folder / "config.json")
+    except (OSError, UserError):
+        return {}
+
+
+def trained_length(folder: Path) -> int | None:
+    """Tokens of the longest sequences that a model was made for; None where it does not say."""
+    config = model_config(folder)
+    text = config.get("text_config")
+    # Models of text and images say it one level below.
+    for block in (config, text if isinstance(text, dict) else {}):
+        for name in _LENGTHS:
+            value = block.get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    return None
+
+
 def copy_assets(source: Path, folder: Path) -> None:
     """Copy what a model's folder holds beside its weights, in whatever format these are.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,13 +139,13 @@ async def whole(deltas: AsyncIterator[Delta]) -> Answer:
     return Answer(
         content="".join(content),
         reasoning="".join(reasoning) or None,
-        tool_calls=_calls(parts),
+        tool_calls=calls_of(parts),
         logprobs=tuple(logprobs) or None,
         **known,
     )
 
 
-def _calls(parts: list[CallPart]) -> tuple[ToolCall, ...]:
+def calls_of(parts: Sequence[CallPart]) -> tuple[ToolCall, ...]:
     """The calls that the pieces make, in the order of their indices."""
     # Pieces of several calls may alternate.
     pieces: dict[int, list[CallPart]] = {}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from linn.assets import model_config, trained_length
 from linn.chat.codec import Codec
 from linn.chat.template import TemplateName
 from linn.checkpoints import kept_base, resolve
@@ -17,7 +17,6 @@ from linn.errors import UserError
 from linn.serve.errors import ApiError
 
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
-_LENGTHS = ("max_position_embeddings", "max_seq_len", "context_length", "n_positions")
 
 
 @dataclass
@@ -71,7 +70,7 @@ class Models:
                 folder=folder,
                 codec=Codec.load(folder, template),
                 streams=engine.streams_of(folder),
-                context=min(context, _trained_length(folder) or context),
+                context=min(context, trained_length(folder) or context),
                 size=_size(folder),
             )
             needed = self.served[name].size * processes
@@ -174,30 +173,9 @@ def _named(said: str) -> list[tuple[str, Path]]:
     return [(Path(said).resolve().name, resolve(said))]
 
 
-def _config(folder: Path) -> dict[str, object]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # whoever reads the weights says what is wrong
-    return dict(config) if isinstance(config, dict) else {}
-
-
-def _trained_length(folder: Path) -> int | None:
-    """Tokens of the longest sequences that a model was trained on; None where it does not say."""
-    config = _config(folder)
-    text = config.get("text_config")
-    # Models of text and images say it one level below.
-    for place in (config, text if isinstance(text, dict) else {}):
-        for key in _LENGTHS:
-            value = place.get(key)
-            if isinstance(value, int) and value > 0:
-                return value
-    return None
-
-
 def _size(folder: Path) -> int:
     """Bytes of a model's weights in float32."""
-    config = _config(folder)
+    config = model_config(folder)
     kept = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     files = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return files * 4 // _BYTES.get(kept, 4)

@@ -7,11 +7,10 @@ from contextlib import aclosing
 from typing import Any
 
 from linn.chat.stream import Delta
-from linn.chat.tool_calls import arguments_of
-from linn.endpoint.answer import CallPart
+from linn.endpoint.answer import CallPart, calls_of
 from linn.endpoint.client import Endpoint
 from linn.serve.session import Part
-from linn.types import Message, Sampling, ToolCall
+from linn.types import Message, Sampling
 
 
 class Remote:
@@ -40,19 +39,4 @@ class Remote:
                 finish = piece.finish_reason or finish
                 tokens = piece.completion_tokens or 0
                 yield Part(Delta(piece.reasoning, piece.content), tokens=tokens)
-        yield Part(Delta(calls=_calls_of(calls)), finish)
-
-
-def _calls_of(parts: Sequence[CallPart]) -> tuple[ToolCall, ...]:
-    """Calls of their pieces."""
-    # Pieces of several calls may come in turn; their index tells them apart.
-    found: dict[int, list[CallPart]] = {}
-    for part in parts:
-        found.setdefault(part.index, []).append(part)
-    calls = []
-    for _, own in sorted(found.items()):
-        name = "".join(part.name for part in own)
-        text = "".join(part.arguments for part in own)
-        identity = next((part.id for part in own if part.id), None)
-        calls.append(ToolCall(name, arguments_of(text), identity))
-    return tuple(calls)
+        yield Part(Delta(calls=calls_of(calls)), finish)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from linn import files
+from linn.assets import trained_length
 from linn.chat.codec import Codec
 from linn.engine.protocol import Engine
 from linn.errors import UserError
@@ -14,15 +15,13 @@ from linn.evals.benchmarks import config
 from linn.evals.benchmarks.config import Benchmark
 from linn.evals.benchmarks.kept import Kept, weights_digest, write_protocol
 from linn.evals.benchmarks.measure import Measuring, measure
-from linn.evals.benchmarks.once import check_judge, kept_file, trained_length
+from linn.evals.benchmarks.once import check_judge, judges_for, kept_file
 from linn.evals.benchmarks.results import Result, as_json, protocol_of, result_of
 from linn.evals.benchmarks.rows import Task, task_of
-from linn.judges.open import judge_folders, judges_of
-from linn.judges.panel import Judges
 from linn.ledger import write_rewards
 from linn.play.rollout import play
 from linn.recipe.benchmarks import BenchmarkUse
-from linn.recipe.schema import JudgeConfig, Recipe
+from linn.recipe.schema import Recipe
 from linn.types import Score
 
 
@@ -93,7 +92,7 @@ class Benchmarks:
                 player=functools.partial(
                     play, domains=domains, sampler=engine.sampler, codec=codec
                 ),
-                judges=self._judges(task, engine),
+                judges=judges_for(task, engine),
                 seed=self.recipe.seed,
                 at_once=self.recipe.evaluate.at_once,
                 max_failed=self.recipe.evaluate.max_failed,
@@ -121,16 +120,3 @@ class Benchmarks:
         names = self.recipe.evaluate.benchmarks
         name = next(name for name in names if Path(name).stem == task.benchmark.name)
         return config.load(name)
-
-    def _judges(self, task: Task, engine: Engine) -> Judges:
-        judge = task.benchmark.judge
-        if judge is None:
-            return Judges()
-        block = JudgeConfig(
-            model=judge.model,
-            temperature=judge.temperature,
-            top_p=judge.top_p,
-            max_tokens=judge.max_tokens,
-        )
-        named = {task.domain.name: block}
-        return judges_of(named, judge_folders(named, None), engine)

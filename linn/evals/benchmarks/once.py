@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from linn.assets import trained_length
 from linn.chat.codec import Codec
 from linn.chat.template import TemplateName
 from linn.checkpoints import resolve
@@ -271,20 +271,17 @@ async def _served(asked: Asked, engine: Engine | None, stack: AsyncExitStack) ->
     )
 
 
-def _judges(asked: Asked, engine: Engine | None, task: Task) -> Judges:
-    """Who judges a benchmark: sampled as its protocol says."""
+def judges_for(task: Task, engine: Engine | None, **requests: Any) -> Judges:
+    """Who judges a benchmark: sampled as its protocol says; `requests`: keys of `JudgeConfig`."""
     judge = task.benchmark.judge
     if judge is None:
         return Judges()
-    # A key is sent to endpoints alone.
     block = JudgeConfig(
         model=judge.model,
         temperature=judge.temperature,
         top_p=judge.top_p,
         max_tokens=judge.max_tokens,
-        concurrency=asked.concurrency,
-        timeout_s=asked.timeout_s,
-        key_env=asked.key_env if parse_endpoint(judge.model) is not None else None,
+        **requests,
     )
     named = {task.domain.name: block}
     folders = judge_folders(named, None)
@@ -292,17 +289,16 @@ def _judges(asked: Asked, engine: Engine | None, task: Task) -> Judges:
     return judges_of(named, folders, engine)  # type: ignore[arg-type]
 
 
-def trained_length(folder: Path) -> int | None:
-    """The tokens that a model's config says it was made for; None where it does not say."""
-    try:
-        tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    for block in (tree, tree.get("text_config")):
-        value = block.get("max_position_embeddings") if isinstance(block, dict) else None
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
+def _judges(asked: Asked, engine: Engine | None, task: Task) -> Judges:
+    judge = task.benchmark.judge
+    is_served = judge is not None and parse_endpoint(judge.model) is not None
+    return judges_for(
+        task,
+        engine,
+        concurrency=asked.concurrency,
+        timeout_s=asked.timeout_s,
+        key_env=asked.key_env if is_served else None,  # a key is sent to endpoints alone
+    )
 
 
 def uses_of(names: str, common: BenchmarkUse, rows: Sequence[str]) -> dict[str, BenchmarkUse]:
