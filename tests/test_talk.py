@@ -315,10 +315,11 @@ def test_ctrl_c_stops_the_reply_and_not_the_program() -> None:
         os.write(fd, b"Hi\n")
         until("w20 ")
         os.kill(pid, signal.SIGINT)
-        until("[stopped]")
+        # What is typed before the prompt stands belongs to nobody: a terminal may drop a Ctrl-D.
+        until("[stopped]\x1b[0m\r\n> ")
         screen = ""
         os.write(fd, b"And now?\n")
-        until("Done.")
+        until("Done.\r\n> ")
         os.write(fd, b"\x04")
         until("ended")
     finally:
