@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from linn.chat.codec import Codec
+from linn.checkpoints import BASES
 from linn.domains.base import Domain
 from linn.play.rollout import Job, play
 from linn.sandbox import Limits, Sandbox, compiler
@@ -157,8 +159,9 @@ class _Sampler:
 
     version = 0
 
-    def __init__(self, pause: float) -> None:
+    def __init__(self, pause: float, eos: int) -> None:
         self.pause = pause
+        self.eos = eos
         self.requests = 0
         self.last_answer = 0.0
 
@@ -167,25 +170,10 @@ class _Sampler:
         self.requests += 1
         await asyncio.sleep(self.pause * self.requests)
         self.last_answer = time.perf_counter()
-        return Completion((0,), (0.0,), "stop")
+        return Completion((self.eos,), (0.0,), "stop")
 
     def flush(self) -> None:
         """It does nothing."""
-
-
-class _Codec:
-    """Bytes as tokens; 0 ends a reply."""
-
-    eos = 0
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return bytes(i for i in ids if i).decode()
-
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
-        return [1]
 
 
 def overlap(servers: int, count: int = 16, sampling: float = 0.1, program: float = 0.1) -> None:
@@ -197,9 +185,10 @@ def overlap(servers: int, count: int = 16, sampling: float = 0.1, program: float
         prompt = Prompt("timed", f"p{i}", (Message("user", "x"),), thinking=False)
         jobs.append(Job(prompt, 0, Sampling(9), 0))
 
-    sampler = _Sampler(sampling)
+    codec = Codec.load(BASES / "tiny-0")
+    sampler = _Sampler(sampling, codec.stops[0])
     start = time.perf_counter()
-    playing = play(jobs, {"timed": domain}, sampler, _Codec())  # type: ignore[arg-type]
+    playing = play(jobs, {"timed": domain}, sampler, codec)
     rollouts = asyncio.run(playing)
     all_s = time.perf_counter() - start
     sampling_s = sampler.last_answer - start
