@@ -144,13 +144,16 @@ def test_an_endpoint_serves_one_event_loop_after_another(serve):
 def test_nested_use_shares_the_connections(serve):
     endpoint = client(serve(echo))
 
-    async def nested() -> None:
+    async def nested() -> list[str]:
         async with endpoint:
             async with endpoint:
-                await endpoint.complete([Message("user", "a")], HOW, 0)
-            await endpoint.complete([Message("user", "b")], HOW, 0)
+                inner = await endpoint.complete([Message("user", "a")], HOW, 0)
+            # Leaving the inner use has not closed what the outer one still needs.
+            outer = await endpoint.complete([Message("user", "b")], HOW, 0)
+        return [inner.content, outer.content]
 
-    asyncio.run(nested())
+    first, second = asyncio.run(nested())
+    assert first.endswith("re a") and second.endswith("re b")
 
 
 # ---------------------------------------------------------------- patience
