@@ -34,7 +34,8 @@ _ROOT = Path(__file__).parents[1]
 _LOOK_SECONDS = 0.01
 _SLACK = 1.2
 _HEADS = ("program", "isolation", "user", "as", "verdict", "MiB", "processes", "CPU s", "s")
-_TRACES = ("linn-sandbox-*", "linn-workspace-*")
+_OWN_TRACES = "linn-*"
+_SETTLE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,36 @@ class Row:
 
 
 def traces() -> set[str]:
-    """Where a program could leave something on this machine."""
-    found = {str(path) for name in _TRACES for path in Path(tempfile.gettempdir()).glob(name)}
+    """Where a program could leave something on this machine.
+
+    linn's own folders count where this process makes them; elsewhere they are another process's.
+    """
+    found = {str(path) for path in Path(tempfile.gettempdir()).glob(_OWN_TRACES)}
     for folder in ("/dev/shm", "/dev/mqueue", "/var/tmp"):
         with contextlib.suppress(OSError):
-            found |= {f"{folder}/{name}" for name in os.listdir(folder)}
+            found |= {f"{folder}/{name}" for name in os.listdir(folder)} - _of_linn(folder)
     for name in ("shm", "sem", "msg"):
         with contextlib.suppress(OSError):
             found |= set(Path(f"/proc/sysvipc/{name}").read_text().splitlines()[1:])
     return found | set(Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def _of_linn(folder: str) -> set[str]:
+    """Scratch folders of sandboxes there, by the names that linn gives them."""
+    return {str(path) for path in Path(folder).glob("linn-*-*")}
+
+
+def left_since(before: set[str]) -> list[str]:
+    """What is on the machine that was not in `before`, and stays.
+
+    Whatever other processes make for a moment is gone when this looks again.
+    """
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    new = traces() - before
+    while new and time.monotonic() < deadline:
+        time.sleep(0.1)
+        new &= traces()
+    return sorted(new)
 
 
 def run_all(kind: str, paths: Sequence[Path]) -> Iterator[Row]:
@@ -89,8 +111,7 @@ def run_all(kind: str, paths: Sequence[Path]) -> Iterator[Row]:
 
                 (after,) = box.call(right.format(f"{number} {how}"), "f", [[1]])
                 successor = "right" if after.value == 2 else f"{after.status}: {after.error}"
-                left = sorted(traces() - before)
-                yield Row(path.name, how, verdict, seconds, left, successor)
+                yield Row(path.name, how, verdict, seconds, left_since(before), successor)
 
 
 # ------------------------------------------------------------ the parent: counting, and the table

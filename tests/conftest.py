@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Generator
 
 import pytest
@@ -47,6 +49,24 @@ LONGEST = (
 
 xdist keeps this order with `--no-loadscope-reorder`, as in `make test`.
 """
+
+
+OWN_FOLDER = "LINN_TESTS_FOLDER"
+"""Set in a worker's environment: the folder for its temporary files."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each worker has temporary files of its own: what others make is not taken for a leftover."""
+    if not hasattr(config, "workerinput"):
+        return
+    folder = tempfile.mkdtemp(prefix="tests-of-linn-")
+    os.chmod(folder, 0o1777)  # plain users use it too
+    os.environ["TMPDIR"] = os.environ[OWN_FOLDER] = tempfile.tempdir = folder
+
+
+def pytest_unconfigure() -> None:
+    if folder := os.environ.pop(OWN_FOLDER, ""):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

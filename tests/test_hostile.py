@@ -14,6 +14,7 @@ import pytest
 from support import hostile
 from support.processes import processes_below
 
+from bench.hostile import left_since, traces
 from linn.domains.code import Code
 from linn.domains.code.unit_tests import Budget, CallTests, PrintedTests
 from linn.sandbox import Limits, Outcome, Sandbox, compiler, isolation, scrub
@@ -25,7 +26,6 @@ LIMITS = Limits(cpu=0.25, wall=0.7)
 SLOW_ON_A_DISK = ("deep folders", "long name", "inodes")
 """`plain` has no folder in memory: a disk takes milliseconds to remove each of many folders."""
 KINDS = isolation.kinds()
-LEFTOVERS = ("tmp/linn-sandbox-*", "dev/shm/*", "var/tmp/*", "run/linn-*", "dev/mqueue/*")
 cpp = pytest.mark.skipif(not compiler.found(), reason="no C++ compiler")
 
 
@@ -40,22 +40,10 @@ def users() -> set[int]:
     return owners & set(isolation.server_uids())
 
 
-def left() -> set[str]:
-    """What a program could leave on the machine."""
-    things = {str(path) for pattern in LEFTOVERS for path in Path("/").glob(pattern)}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if "/linn-" in line or line.split()[4] == "/tmp":
-            things.add(line)
-    shared_memory = Path("/proc/sysvipc/shm")
-    if shared_memory.exists():
-        things |= set(shared_memory.read_text().splitlines()[1:])
-    return things
-
-
 @pytest.fixture(params=KINDS)
 def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A sandbox of each kind; afterwards the machine is as it was."""
-    before, users_before = left(), users()
+    before, users_before = traces(), users()
     box = Sandbox(LIMITS, servers=2, kind=request.param)
     yield box
     for server in box.pool.free:
@@ -63,7 +51,7 @@ def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
         assert len(processes_below(server.process.pid)) <= 2
     box.close()
     assert box.pool.running == 0
-    assert users() <= users_before and left() <= before
+    assert users() <= users_before and left_since(before) == []
 
 
 def each(table: Mapping[str, str], run: Callable[[str], Outcome]) -> dict[str, Outcome]:
@@ -165,7 +153,7 @@ def test_compiled_programs(box: Sandbox, binaries: dict[str, bytes]) -> None:
 
 @cpp
 def test_compile_bombs() -> None:
-    before, users_before = left(), users()
+    before, users_before = traces(), users()
     box = Sandbox(servers=2)
     box.compiler.limits = replace(box.compiler.limits, cpu=1.0, wall=4.0, memory=1 << 28)
 
@@ -182,7 +170,7 @@ def test_compile_bombs() -> None:
 
     reaching = ("carries a file", "users", "includes a binary", "an endless file")
     assert statuses(outcomes, *reaching) == {"error"}
-    assert users() <= users_before and left() <= before
+    assert users() <= users_before and left_since(before) == []
 
 
 def test_hostile_replies_earn_nothing() -> None:

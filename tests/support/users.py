@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def run_as_nobody(code: str, *words: str) -> str:
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), *packages]),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": tempfile.gettempdir(),
     }
     become = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
 

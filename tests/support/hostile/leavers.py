@@ -16,7 +16,8 @@ LOOK = (
     "def look():\n"
     "    here = os.stat('.')\n"
     "    limits = [resource.getrlimit(getattr(resource, n))\n"
-    "        for n in sorted(dir(resource)) if n.startswith('RLIMIT_')]\n"
+    "        for n in sorted(dir(resource)) if n.startswith('RLIMIT_') and n != 'RLIMIT_NPROC']\n"
+    "    limits.append(min(resource.getrlimit(resource.RLIMIT_NPROC)) > 0)\n"
     "    free = os.statvfs('.')\n"
     "    times = [here.st_mtime, here.st_atime]\n"
     "    pid = os.getpid() if os.getppid() == 1 else 0\n"
@@ -37,7 +38,11 @@ LOOK = (
     "def f(x):\n"
     "    return [repr(item) for item in look()]\n"
 )
-"""Answers with all that a program can see of its surroundings, except clocks and load."""
+"""Answers with all that a program can see of its surroundings, except clocks and load.
+
+Of the limit of threads it tells only whether there are any: in `plain` it is counted from what the
+user runs at that moment, other tests included.
+"""
 
 _EACH = "def f(x):\n    return 1\n"
 LEAVERS = {
