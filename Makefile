@@ -1,4 +1,5 @@
-# make demo: the whole cascade on this machine.  make test: the tests.  make check: lint, types, and how the code reads.
+# make demo: the whole cascade on this machine.  make test: the tests; make test-long: those that CI runs too.
+# make check: lint, types, and how the code reads.
 # make real: a small cascade on a real pretrained model, under an hour on 2 cores.
 # Each sets up .venv from nothing but Python 3.11+.
 
@@ -19,7 +20,11 @@ real: .venv/ready
 # Four workers on two cores: tests that kill and restart runs mostly wait. The order of files is
 # that of tests/conftest.py; xdist's own puts the longest last, since they hold the fewest tests.
 test: .venv/ready
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not long"
+
+# What kills whole runs, starts several ranks, or attacks every kind of isolation as every user.
+test-long: .venv/ready
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m long
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -35,4 +40,4 @@ check: .venv/ready
 clean:
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: demo real test check clean
+.PHONY: demo real test test-long check clean

@@ -87,12 +87,13 @@ def rewarded_and_touched(kind: str) -> tuple[list[str], list[str]]:
     return rewarded, touched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_programs_earn_nothing_and_touch_no_successor(kind: str) -> None:
     assert rewarded_and_touched(kind) == ([], [])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_programs_of_a_plain_user(kind: str) -> None:
     code = (
@@ -115,7 +116,7 @@ def test_wrong_programs_pass_no_check(kind: str) -> None:
     assert not passed and right.status == "ok"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("user", ["root", "nobody"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_limits_hold_within_a_fifth(kind: str, user: str) -> None:
@@ -140,11 +141,13 @@ def test_limits_hold_within_a_fifth(kind: str, user: str) -> None:
 
 def check_limits(kind: str, user: str, paths: list[Path]) -> None:
     """Assert that no program passed a limit, left a thing or touched the next."""
-    # The bench counts the sandbox's own processes and the next program too.
+    # The bench counts the sandbox's own processes, which look every few milliseconds for as long
+    # as a program runs, and the next program too.
     for row, (memory, _, seconds) in measured.measure(kind, user, paths):
         limits = measured.SCRIPT if row.how == "script" else measured.COMMAND
+        own = 1.0 + 0.05 * row.seconds
         assert memory < 1.2 * (limits.memory >> 20) + 16, row
-        assert seconds < 1.2 * limits.cpu + 1.0, row
+        assert seconds < 1.2 * limits.cpu + own, row
         assert row.left == [] and row.successor == "right", row
 
 
@@ -368,6 +371,7 @@ def test_replies_to_instructions_earn_nothing(name: str) -> None:
     assert domain.verify(domain.from_row(row, 0), Reply(text)).reward == 0.0
 
 
+@pytest.mark.slow
 def test_documents_earn_nothing() -> None:
     schema = {
         "type": "object",

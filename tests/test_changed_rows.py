@@ -13,6 +13,8 @@ from linn.errors import UserError
 from linn.run import data_files
 from linn.run.data_files import mark_of
 
+pytestmark = pytest.mark.slow
+
 
 def write(path: Path, count: int, first: int = 0) -> Path:
     """Rows of sums; `first`: of which numbers."""

@@ -24,6 +24,8 @@ from linn.recipe.explain import every_key
 from linn.run.agreement import EFFECTS, Effect, effect_of
 from linn.run.changes import Change, merged
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def patch():

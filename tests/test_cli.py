@@ -47,6 +47,7 @@ def changed(folder: Path, stage: int | None = None, **keys) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -68,6 +69,7 @@ def test_wrong_yaml_is_one_line(tmp_path, text, found):
     assert found in refused("run", tmp_path / "r.yaml", "--dry-run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "keys", "found"),
     [
@@ -287,7 +289,7 @@ def test_a_name_that_no_file_can_have_is_the_users_mistake(tmp_path, key):
     assert "too long" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_signal_to_all_processes_is_one_line_leaves_none_and_the_run_goes_on(tmp_path):
     """As SLURM and a terminal send it; exit code 1, and the same command finishes.
 
@@ -358,6 +360,7 @@ def test_a_full_disk_is_one_line_however_it_is_told(monkeypatch, kind):
     assert "free some space, then run the same command again" in refused("report", "x", code=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "line"),
     [

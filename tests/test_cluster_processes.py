@@ -72,7 +72,7 @@ def cascade(engine: Engine, base: Path, folder: Path) -> list[Any]:
     return [turns, metrics, two_turns(engine), scores, weights]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cluster_has_the_bytes_of_the_local_engine_of_the_same_dealing(
     base: Path, cluster: ClusterEngine, tmp_path: Path
 ) -> None:
@@ -93,7 +93,7 @@ def in_the_middle(does: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_sampler_that_dies_or_stops_in_the_middle_is_not_seen_in_the_bytes(
     base: Path,
@@ -115,7 +115,7 @@ def test_a_sampler_that_dies_or_stops_in_the_middle_is_not_seen_in_the_bytes(
     assert not is_alive(lost) and cluster.pids()["sampler 1"] != lost
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rank_that_dies_is_an_engine_lost_and_its_last_state_goes_on_bit_for_bit(
     base: Path, cluster: ClusterEngine, tmp_path: Path
 ) -> None:

@@ -276,7 +276,7 @@ def test_an_endpoint_answers_single_turn_rows(tmp_path, endpoint):
     assert [rate.share for rate in rates.values()] == [1, 1, 1, 1, 0, 0, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_measurement_killed_at_any_instant_goes_on_to_the_same_files(tmp_path):
     path, outs = tmp_path / "rows.jsonl", [tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"]
     rows = [

@@ -139,6 +139,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_earn_nothing(name: str, domain: Code, prompts: list[Prompt]) -> None:
     prompt = next(

@@ -75,6 +75,7 @@ def demonstrate(domain: Domain, prompt: Prompt, seed: int, faulty: bool) -> Repl
     return reply_of(turns)
 
 
+@pytest.mark.slow
 def test_splits_hold_enough_prompts_and_do_not_overlap(
     domain: Domain, prompts: dict[str, list[Prompt]], request: pytest.FixtureRequest
 ) -> None:

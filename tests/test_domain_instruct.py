@@ -130,6 +130,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:8]))
 def test_hostile_replies_earn_nothing(text: str) -> None:
     """A row that also asks for an absent word may never earn. Texts of this size are refused by

@@ -167,6 +167,7 @@ def test_own_patterns_come_first_and_the_last_match_counts() -> None:
     assert DOMAIN.verify(prompt, DOMAIN.gold(prompt)).reward == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -226,6 +227,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode",
     [

@@ -58,6 +58,7 @@ def row(**changes: str) -> dict[str, str]:
     return {"header": HEADER, "formal_statement": STATEMENT} | changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "reward"),
     [

@@ -79,6 +79,7 @@ def test_visible_tests_show_the_fault(domain: SweAgentic, prompts: list[Prompt])
         )
 
 
+@pytest.mark.slow
 def test_a_turn_without_a_call_ends_it(domain: SweAgentic, prompts: list[Prompt]) -> None:
     assert domain.env(prompts[0]).step(Message("assistant", "done")) is None
     right = domain.gold(prompts[0]).messages

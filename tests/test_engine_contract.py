@@ -88,7 +88,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+SETTINGS = [
+    pytest.param(name, marks=pytest.mark.long if name == "cluster" else ()) for name in ENGINES
+]
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
 def any_engine(request: pytest.FixtureRequest, base: Path) -> Iterator[Setting]:
     engine = ENGINES[request.param]()
     yield Setting(engine, base)

@@ -29,6 +29,8 @@ from linn.errors import InfrastructureError, UserError
 from linn.run.export import bytes_in, export_checkpoint
 from linn.types import Message
 
+pytestmark = pytest.mark.slow
+
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 32,

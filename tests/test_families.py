@@ -105,6 +105,7 @@ def test_packed_is_alone(model: TransformersLM) -> None:
     assert grads and all(bool(grad.isfinite().all()) for grad in grads)
 
 
+@pytest.mark.slow
 def test_decoding_select_and_join_follow_the_stock_forward(model: TransformersLM) -> None:
     """Rows of different lengths, siblings, a finished row, newcomers longer and shorter."""
     texts = [tokens(30, seed) for seed in range(5)]

@@ -33,7 +33,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return comparisons
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_shards_train_as_whole_copies_do(found: dict[str, Any], model: str, loss: str) -> None:
@@ -42,7 +42,7 @@ def test_shards_train_as_whole_copies_do(found: dict[str, Any], model: str, loss
     assert found[f"parity: {model} {loss} step metrics"] is True
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_gradients_summed_after_every_micro_batch_differ_by_their_order(
     found: dict[str, Any], model: str
@@ -51,14 +51,14 @@ def test_gradients_summed_after_every_micro_batch_differ_by_their_order(
     assert found[f"parity: {model} mopd micro_batch loss"] < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["moe", "qwen3"])
 def test_a_rank_without_work_makes_the_same_passes(found: dict[str, Any], model: str) -> None:
     assert found[f"unequal: {model} weights"] == 0.0
     assert found[f"unequal: {model} loss"] == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["moe", "qwen3"])
 def test_what_one_rank_refuses_all_refuse_before_they_compute(
     found: dict[str, Any], model: str
@@ -68,14 +68,14 @@ def test_what_one_rank_refuses_all_refuse_before_they_compute(
     assert found[f"unequal: {model} changed by it"] == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_scores_over_shards_are_those_of_a_whole_copy(found: dict[str, Any], model: str) -> None:
     assert found[f"scores: {model} equal"] is True
     assert found[f"scores: {model} equal after steps"] is True
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["moe", "qwen3"])
 def test_saving_memory_changes_nothing_in_float32_and_little_in_bfloat16(
     found: dict[str, Any], model: str
@@ -87,7 +87,7 @@ def test_saving_memory_changes_nothing_in_float32_and_little_in_bfloat16(
     assert found[f"cheaper: {model} bfloat16 kept in"] == ["torch.float32"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_a_state_goes_on_bit_for_bit_and_by_another_number_of_ranks(
     found: dict[str, Any], model: str
@@ -99,12 +99,12 @@ def test_a_state_goes_on_bit_for_bit_and_by_another_number_of_ranks(
     assert "it has no trainer.json" in found[f"on_disk: {model} no state"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_state_of_another_model_is_refused(found: dict[str, Any]) -> None:
     assert "its state belongs to another model" in found["on_disk: another model"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("size", [10**9, 60_000])
 def test_an_export_from_shards_has_the_bytes_of_a_whole_copys(

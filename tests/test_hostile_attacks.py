@@ -43,13 +43,14 @@ def attack(kind: str, user: str, names: Sequence[str], folder: Path) -> list[hos
     return rows
 
 
+@pytest.mark.slow
 def test_attacks_pass_no_limit_and_leave_nothing(tmp_path: Path) -> None:
     rows = attack(KINDS[0], "root", QUICK, tmp_path)
     verdicts = {(row.program, row.how): row.verdict for row in rows}
     assert verdicts["nameless-files.py", "command"] == "output"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("user", ["root", "nobody"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_attacks_of_every_kind(kind: str, user: str, tmp_path: Path) -> None:

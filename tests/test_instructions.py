@@ -27,6 +27,7 @@ ARGUMENTS = {id_: kwargs for id_, kwargs, _, _ in CASES}
 """Arguments of one case per id."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("id_", "kwargs", "good", "bad"), CASES)
 def test_the_references_reading_accepts_and_refuses(
     id_: str, kwargs: dict[str, Any], good: list[str], bad: list[str]
@@ -282,6 +283,7 @@ def test_hostile_replies_raise_nothing_and_end(text: str) -> None:
         assert not outcome.error or "too long" in outcome.note, outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keyword",
     [

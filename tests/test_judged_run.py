@@ -72,6 +72,7 @@ def test_a_stages_checkpoint_judges_the_stages_after_it(finished):
     assert "judges: " in (folder / "stages/03-rlhf/log-1.txt").read_text()
 
 
+@pytest.mark.long
 def test_killed_among_questions_ends_with_the_same_bytes(finished, tmp_path):
     recipe, reference = finished
     out = tmp_path / "run"

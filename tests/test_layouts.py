@@ -116,6 +116,7 @@ def domain_of(name: str) -> Domain:
     return reader(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(len(ROWS)))
 def test_a_published_row_is_read_by_its_domain_and_graded(case: int, tmp_path: Path) -> None:
     layout, name, row, right, wrong = ROWS[case]

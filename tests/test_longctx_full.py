@@ -29,6 +29,7 @@ def domain(task: str | None = None, tokens: int = 1_000, **options) -> LongConte
 # ---------------------------------------------------------------- generated tasks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [1_000, 4_000, 32_000, 128_000])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_text_is_as_long_as_it_was_asked_for(task, tokens):

@@ -116,6 +116,7 @@ def reopened(folder: Path) -> Any:
     return without_floor(model.eval())
 
 
+@pytest.mark.slow
 def test_equals_the_stock_class_in_both_directions(folder: Path, tmp_path: Path) -> None:
     ids = tokens(77)
     expected = stock_logprobs(reopened(folder), ids)

@@ -58,6 +58,7 @@ def gradients(model: Any, autocast: bool) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_recomputed_layers_give_the_gradients_of_kept_ones(name: str, autocast: bool) -> None:

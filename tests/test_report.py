@@ -35,6 +35,8 @@ from tests.support.run_folder import (
     write_lines,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -336,6 +336,7 @@ def reading(name: str) -> Domain:
     return load(name, judged_options(name))
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(
     st.sampled_from([(name, row) for name, rows in LAYOUTS.items() for row in rows]),
@@ -462,6 +463,7 @@ print(first, before, peak() - before, sum(1 for _ in stream), peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_a_long_file_starts_at_once_in_memory_that_stays_flat(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, (mcqa(n, pad="x" * 20_000) for n in range(3000)))

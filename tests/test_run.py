@@ -69,6 +69,7 @@ def test_a_run_leaves_what_the_design_says(finished):
     )
 
 
+@pytest.mark.long
 def test_killed_at_random_points_ends_with_the_same_bytes(finished, tmp_path):
     """SIGKILL at a random moment after each of a few random steps.
 
@@ -256,6 +257,7 @@ def test_a_batch_that_is_not_finite_stops_the_run_and_keeps_the_batch(tmp_path):
     assert (tmp_path / "run/stages/01-sft/state/trainer/model.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_redo_on_a_full_disk_is_one_line_and_the_run_goes_on_later(finished, tmp_path):
     """A file-size limit stands for a full disk: the first state of the stage cannot be written."""
     recipe, reference = finished

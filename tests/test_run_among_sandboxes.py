@@ -10,7 +10,7 @@ import pytest
 from support.runs import fingerprint, linn, steps_done, write
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_among_sandboxes_and_conversations_ends_with_the_same_bytes(tmp_path):
     """The same with the kept base, so that programs, edits and calls are real.
 

@@ -16,6 +16,8 @@ from linn.evals.benchmarks.overlap import training_files
 from linn.ledger import Ledger
 from linn.recipe import load as recipes
 
+pytestmark = pytest.mark.slow
+
 
 class Stopped(BaseException):
     """Stands for SIGKILL between two batches."""

@@ -63,6 +63,7 @@ def test_samples_follow_the_tempered_distribution(vocab: int, temperature: float
     assert chi_square(counts, probs) < chi_square_bound(cells)
 
 
+@pytest.mark.slow
 def test_top_p_keeps_the_smallest_set_and_leaves_log_probs_untruncated() -> None:
     model, how = ToyLM(70), Sampling(1, 1.0, 0.8)
     logits, _ = model.prefill([PROMPT])
@@ -214,6 +215,7 @@ def second_turns(first: Sequence[Request], done: Sequence[Completion]) -> list[R
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [4, 64])
 def test_a_conversation_goes_on_from_its_kept_state(tiny_model: CausalLM, capacity: int) -> None:
     first: list[Request] = []

@@ -74,6 +74,7 @@ def coverage(prompts, k, a, b, runs=1500, seed=0):
     return inside / runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts, k", [(30, 1), (30, 4), (30, 64), (100, 1), (100, 2), (164, 8)])
 @pytest.mark.parametrize("a, b", [(0.5, 0.5), (2, 2), (0.3, 0.1)])
 def test_the_two_level_interval_covers(prompts, k, a, b):
@@ -99,6 +100,7 @@ def rerun_coverage(prompts, k, a, b, runs=1500):
     return inside / runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts, k, a, b", [(30, 8, 0.5, 0.5), (60, 4, 2, 2), (30, 16, 2, 8)])
 def test_the_interval_of_a_rerun_covers_the_chances_of_its_own_prompts(prompts, k, a, b):
     assert 0.93 <= rerun_coverage(prompts, k, a, b) <= 0.975

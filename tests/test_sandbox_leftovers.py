@@ -46,6 +46,7 @@ def what_is_left(kind: str) -> dict[str, list[tuple[str, str]]]:
     return left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_program_leaves_anything_to_the_next(kind: str) -> None:
     assert what_is_left(kind) == {}

@@ -13,6 +13,8 @@ from linn.ledger import Ledger
 from linn.report.files import read_run
 from linn.report.tables import table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):

@@ -270,6 +270,7 @@ MANY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MANY)
 def test_killed_before_any_batch_and_given_again_it_ends_the_same(tmp_path, name):
     strategy, rules = MANY[name]

@@ -204,6 +204,7 @@ def by_seed(asked: str, seed: int) -> str:
     return written(f"proof {seed % 11}", [0, 0.5, 1][seed % 3])
 
 
+@pytest.mark.slow
 def test_killed_at_any_round_it_ends_the_same(tmp_path):
     rules = replace(SMALL, verifications=3)
     domain = Proof(judged=True)

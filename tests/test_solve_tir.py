@@ -67,6 +67,7 @@ def test_a_conversation_that_outgrows_its_limit_is_over(tmp_path):
     assert len(read) == 1 and solved.result.answer == ""
 
 
+@pytest.mark.slow
 def test_a_kill_between_batches_changes_nothing(tmp_path):
     rules = TirRules(4)
     domain = WithPython(Arithmetic(), rules)

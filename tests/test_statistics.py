@@ -30,6 +30,7 @@ def draws() -> np.random.Generator:
     return np.random.default_rng(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "shares"),
     [((0, 1), (0.5, 0.5)), ((0, 1), (0.85, 0.15)), LIKERT, RARE],
@@ -40,6 +41,7 @@ def test_intervals_of_one_score_cover(values, shares, n: int) -> None:
     assert 0.93 <= coverage_of_mean(draws(), values, shares, n, RUNS) <= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"), [(0.5, 0.5), (0.5, 0.44), (0.9, 0.8)], ids=["none", "six", "high"]
 )
@@ -79,6 +81,7 @@ def test_the_interval_of_a_recovery_covers_also_that_of_a_distillation_that_did_
     assert given > 0.9 and 0.93 <= covered <= 0.975
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_truly_better_mostly_teaches() -> None:
     assert kept_worse(draws(), 0.06, 100, 500, start_teaches) < 0.45
     assert kept_worse(draws(), 0.06, 200, 500, start_teaches) < 0.25

@@ -57,6 +57,7 @@ def test_another_error_that_nobody_took_is_told_all_the_same():
     assert "of a task that nobody waits for" in said(FAILED).stderr
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_still_importing_outlives_a_signal_to_all(tmp_path):
     from linn.engine.local.processes import Workers
 

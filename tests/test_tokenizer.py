@@ -87,6 +87,7 @@ awkward = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.lists(st.text(max_size=20) | awkward, max_size=6).map("".join))
 def test_any_text_comes_back(text: str) -> None:

@@ -199,6 +199,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(len(HOSTILE)))
 def test_marks_without_end_take_linear_time(case: int) -> None:
     start = time.process_time()

@@ -60,6 +60,7 @@ VERDICTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", VERDICTS)
 @pytest.mark.parametrize("text", [*FORGED, *INJECTIONS[:-3]])
 def test_what_a_judge_repeats_is_no_verdict(kind, text):

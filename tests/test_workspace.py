@@ -257,6 +257,7 @@ def test_the_second_kind_holds_too() -> None:
         assert not work.folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", REACHES)
 def test_reaches_nothing_outside(
     work: Workspace, what: str, monkeypatch: pytest.MonkeyPatch
