@@ -18,6 +18,9 @@ from support.served import serve  # noqa: F401 - a fixture
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# As in `make test`: workers that each compute by every core wait for one another most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile(
     "linn",
     max_examples=int(os.environ.get("LINN_EXAMPLES", "60")),
