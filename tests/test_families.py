@@ -122,6 +122,28 @@ def test_decoding_select_and_join_follow_the_stock_forward(model: TransformersLM
     batch.feed()
 
 
+def test_a_rows_bytes_are_those_of_its_state(model: TransformersLM) -> None:
+    for columns in (1, 5, 17):
+        _, state = model.prefill([[0] * columns] * 3)
+        assert state.nbytes == 3 * model.row_bytes(columns)
+
+
+def test_a_state_that_is_moved_leaves_nothing_behind(model: TransformersLM) -> None:
+    prompts = [[1, 2, 3], [4, 5], [6]]
+    rows = torch.tensor([2, 0])
+    token = torch.tensor([7, 8])
+    found = []
+    for move in (False, True):
+        _, state = model.prefill(prompts)
+        _, other = model.prefill([[9, 9, 9, 9, 9]])
+        joined = state.join(other, move=move)
+        chosen = joined.select(rows, move=move)
+        left = [any(old.cache.layers) for old in (state, other, joined)]
+        assert left == [not move] * 3
+        found.append(model.decode(token, chosen)[0])
+    assert torch.equal(*found)
+
+
 def test_saved_folder_loads_the_same(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = TransformersLM(qwen3())

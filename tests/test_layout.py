@@ -88,13 +88,14 @@ def test_a_longer_conversation_has_a_row_of_its_own() -> None:
 
 def test_samplers() -> None:
     usable = 80e9 * (1 - RESERVE)
-    own = layout(capacity=1000, samplers={"replicas": 2})
+    own = layout(capacity=1000, cache=100_000, samplers={"replicas": 2})
     assert own.weights_of_sampler == 4e9 and own.conversations == int((usable - 4e9) // 1e9)
     tree = {"engine": "vllm", "replicas": 2, "tensor": 2, "memory": 0.5}
     pair = layout(capacity=1000, samplers=tree, precision="bfloat16")
     assert pair.weights_of_sampler == 1e9
     assert pair.conversations == int(2 * (0.5 * usable - 1e9) // 1e9)
-    assert layout(capacity=3).conversations == 3
+    assert layout(capacity=3, cache=100_000).conversations == 3
+    assert layout(cache=5_000).conversations == 5 and layout(cache=1).conversations == 1
     with pytest.raises(UserError, match="tensor: 2 needs engine: vllm"):
         layout(samplers={"tensor": 2})
 

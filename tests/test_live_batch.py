@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +113,36 @@ def test_two_hundred_admits_and_drops_leave_every_other_request_what_it_gets_alo
 
 def request(tokens: int, seed: int = 0, more: bool = False) -> Request:
     return (1, 5, 2), Sampling(tokens, more=more), seed
+
+
+def test_the_states_of_live_rows_never_take_more_than_the_cache() -> None:
+    """Short requests are decoded together, long ones alone, each as it would be by itself."""
+    model = ToyLM()
+    rng = random.Random(3)
+    prompts = [tuple(rng.randrange(17) for _ in range(rng.randint(1, 40))) for _ in range(30)]
+    requests = [(prompt, Sampling(rng.choice([2, 9, 60])), 7) for prompt in prompts]
+    reach = [len(prompt) + how.max_tokens for prompt, how, _ in requests]
+    limit = model.row_bytes(100) * 3
+    client = Client(LiveBatch(model, capacity=12, cache_bytes=limit))
+    ids = client.admit(*requests)
+
+    together = Counter[int]()
+    while not client.batch.idle:
+        live = client.batch.advance()
+        client.done |= live.completions
+        reaches = [reach[ids.index(one)] for one in live.tokens]
+        assert len(reaches) == 1 or len(reaches) * model.row_bytes(max(reaches)) <= limit
+        together[len(reaches)] += 1
+    assert max(together) > 3, "short requests were decoded together"
+    for one, asked in zip(ids, requests, strict=True):
+        assert client.done[one].ids == BatchSampler(model).generate([asked])[0].ids
+
+
+def test_a_request_that_no_cache_holds_is_decoded_alone() -> None:
+    client = Client(LiveBatch(ToyLM(), capacity=4, cache_bytes=1))
+    client.admit(request(5, 1), request(5, 2))
+    while not client.batch.idle:
+        assert len(client.batch.advance().tokens) == 1
 
 
 def test_a_dropped_request_gives_its_row_to_one_that_waits() -> None:

@@ -114,7 +114,7 @@ def test_a_cancelled_request_leaves_the_queue_and_is_never_computed() -> None:
             return [Completion((1,), (0.0,), "stop") for _ in batch]
 
     async def converse() -> None:
-        sampler = Noting(Workers(1, "float32", 64, 8, autocast=False, recompute=False))
+        sampler = Noting(Workers(1, "float32", 64, 8, 1 << 28, autocast=False, recompute=False))
         waiting = [asyncio.ensure_future(sampler.generate(*each)) for each in requests()[:4]]
         await asyncio.sleep(0)
         waiting[1].cancel()

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from linn.bases.make import new_model, tiny_config
 from linn.engine.models.load import load
-from linn.engine.models.nemotron_h.model import NemotronH
+from linn.engine.models.nemotron_h.model import HybridState, NemotronH
 from linn.errors import UserError
 
 VOCAB = 64
@@ -308,6 +308,18 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(UserError, match=message):
             load(tmp_path)
+
+
+def test_a_rows_bytes_are_those_of_its_state(tmp_path: Path) -> None:
+    new_model(tmp_path, 64, 1)
+    model = load(tmp_path)
+    for columns in (1, 5, 70):
+        _, state = model.prefill([[1] * columns] * 3)
+        assert isinstance(state, HybridState)
+        cut = state.select(torch.arange(3))  # a running batch has spare columns
+        caches = [layer for layer in cut.layers if layer is not None]
+        held = sum(tensor.nbytes for cache in caches for tensor in vars(cache).values())
+        assert held == 3 * model.row_bytes(columns)
 
 
 def test_the_tiny_model_is_tiny() -> None:

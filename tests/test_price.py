@@ -371,7 +371,7 @@ def test_the_plan_says_which_key_makes_a_run_fit():
     assert "scale.processes: 1" in memory.remedy(2, with_recompute)
     assert "no key" in memory.remedy(2, with_recompute - 1)
     crowded = memory_of(TOY_LARGE, 2048, tokens=4096, cached=50e9)
-    assert "scale.capacity" in crowded.remedy(1, 40e9)
+    assert "scale.cache" in crowded.remedy(1, 40e9)
 
 
 def test_prompts_are_as_long_as_the_rows_at_hand(tmp_path):

@@ -21,6 +21,7 @@ def open_engine(scale: ScaleConfig) -> Engine:
         processes=scale.processes,
         width=scale.width,
         capacity=scale.capacity,
+        cache_bytes=scale.cache << 20,
         autocast=scale.precision == "bfloat16",
         recompute=scale.recompute,
     )

@@ -77,7 +77,10 @@ class Layout:
         samplers = self.scale.samplers
         share = samplers.memory if samplers.engine == "vllm" else 1.0
         free = samplers.tensor * (share * self.memory - self.weights_of_sampler)
-        return min(self.scale.capacity, max(0, int(free // self.conversation)))
+        fit = max(0, int(free // self.conversation))
+        if samplers.engine == "linn":
+            fit = min(fit, max(1, int((self.scale.cache << 20) // self.conversation)))
+        return min(self.scale.capacity, fit)
 
     @property
     def _number(self) -> int:

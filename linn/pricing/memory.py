@@ -85,7 +85,7 @@ class Memory:
             return "set scale.recompute: true"
         if self.trained_at_least * processes <= has:
             share = (has / processes - self.sampling + self.caches) / self.caches
-            return f"lower scale.capacity or max_tokens: {share:.0%} of the caches fit"
+            return f"lower scale.cache or max_tokens: {share:.0%} of the caches fit"
         if fitting := int(has // self.smallest):
             return f"set scale.processes: {fitting} and scale.recompute: true"
         return "no key makes it fit: take a smaller model or more memory"

@@ -187,18 +187,23 @@ class _Pricer:
         scale, evaluate = self.recipe.scale, self.recipe.evaluate
         cached = 0.0
         if isinstance(config, RolloutConfig):
-            rows = min(
-                scale.capacity, -(-config.prompts * config.rollouts // scale.sampling_processes)
-            )
-            cached = rows * self.shape.state_bytes(self._longest(config))
+            rows = -(-config.prompts * config.rollouts // scale.sampling_processes)
+            cached = self._cached_rows(rows, self._longest(config))
         if config.evaluate and self.recipe.domains:
             held_out = len(self.recipe.domains) * max(evaluate.test, evaluate.validation)
-            rows = min(scale.capacity, -(-held_out // scale.sampling_processes))
+            rows = -(-held_out // scale.sampling_processes)
             limits = (evaluate.max_tokens, None, evaluate.max_sequence)
             talks = [self._talk(short(name), *limits, most=True) for name in self.recipe.domains]
             longest = max(talk.total for talk in talks)
-            cached = max(cached, rows * self.shape.state_bytes(longest))
+            cached = max(cached, self._cached_rows(rows, longest))
         return cached
+
+    def _cached_rows(self, rows: int, longest: float) -> float:
+        """Caches of `rows` conversations of `longest` tokens, of those that are decoded at once."""
+        scale = self.recipe.scale
+        each = self.shape.state_bytes(longest)
+        fit = max(1.0, (scale.cache << 20) // each)
+        return min(rows, scale.capacity, fit) * each
 
     def _longest(self, config: RolloutConfig) -> float:
         """Tokens of a stage's longest conversation."""

@@ -110,6 +110,13 @@ class ScaleConfig(Config):
     capacity: int = Field(
         256, ge=1, description="conversations that one process or replica decodes at once"
     )
+    cache: int = Field(
+        256,
+        ge=1,
+        description="MiB that keys, values and states of these conversations may take where all "
+        "come to their last token: of long ones fewer are decoded at once, one at least. vLLM has "
+        "a limit of its own (samplers.memory)",
+    )
 
     @model_validator(mode="after")
     def _check_engine(self) -> Self:

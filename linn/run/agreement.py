@@ -107,6 +107,7 @@ EFFECTS: dict[str, Effect] = {
     "scale.width": Effect.ASKED,
     "scale.recompute": Effect.NOTHING,
     "scale.capacity": Effect.ROUNDING,
+    "scale.cache": Effect.ROUNDING,
     "stages": Effect.MADE,
     "STAGE.name": Effect.MADE,
     "STAGE.kind": Effect.MADE,

@@ -35,7 +35,9 @@ class Replica:
         """The policy of a folder."""
         self._model = self._sampler = None  # never two policies at once
         self._model = self._read(folder)
-        self._sampler = BatchSampler(self._model, self.options.capacity)
+        self._sampler = BatchSampler(
+            self._model, self.options.capacity, cache_bytes=self.options.cache_bytes
+        )
         self._version = version
 
     def take(self, folder: Path, version: int) -> None:
@@ -52,7 +54,11 @@ class Replica:
     ) -> tuple[int, list[Completion]]:
         """One closed batch under the policy (None) or a checkpoint; with the weights' version."""
         if folder is not None:
-            sampler = BatchSampler(self._other.take(folder), self.options.capacity)
+            sampler = BatchSampler(
+                self._other.take(folder),
+                self.options.capacity,
+                cache_bytes=self.options.cache_bytes,
+            )
             return self._version, sampler.generate(requests)
         assert self._sampler is not None, "`load` comes first"
         return self._version, self._sampler.generate(requests, known)

@@ -121,7 +121,9 @@ class VllmReplica:
         return os.getpid()
 
     def _sampler_of(self, folder: Path) -> BatchSampler:
-        return BatchSampler(load(folder), self.options.capacity)
+        return BatchSampler(
+            load(folder), self.options.capacity, cache_bytes=self.options.cache_bytes
+        )
 
 
 def _params(how: Sampling, seed: int, hidden: dict[int, float] | None) -> Any:

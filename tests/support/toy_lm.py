@@ -21,10 +21,10 @@ class ToyState:
 
     h: Tensor
 
-    def select(self, rows: Tensor) -> ToyState:
+    def select(self, rows: Tensor, move: bool = False) -> ToyState:
         return ToyState(self.h[rows])
 
-    def join(self, other: ToyState) -> ToyState:
+    def join(self, other: ToyState, move: bool = False) -> ToyState:
         return ToyState(torch.cat([self.h, other.h]))
 
 
@@ -58,6 +58,9 @@ class ToyLM(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         return (hidden @ self.out.T).float()
+
+    def row_bytes(self, columns: int) -> int:
+        return 4 * (self.size + columns)
 
     @torch.no_grad()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, ToyState]:

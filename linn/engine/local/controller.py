@@ -18,6 +18,9 @@ from linn.engine.protocol import SHARD_BYTES, ModelCheck
 from linn.engine.training.token_weights import StepFailed, moves, token_weights
 from linn.types import Loss, Optim, Sample
 
+CACHE_BYTES = 256 << 20
+"""As the recipe's `scale.cache` has it."""
+
 
 class LocalEngine:
     """N workers, each with one policy, its optimiser, and one other model at a time.
@@ -32,17 +35,21 @@ class LocalEngine:
         dtype: str = "float32",
         width: int = 2048,
         capacity: int = 256,
+        cache_bytes: int = CACHE_BYTES,
         autocast: bool = False,
         recompute: bool = False,
     ) -> None:
         """`width`: tokens of a packed row. `capacity`: rows that a process decodes together.
 
+        `cache_bytes`: what the states of these rows may take; of long conversations fewer are
+        decoded together.
+
         `autocast`: train in bf16 over `dtype` weights. `recompute`: keep only the inputs of each
         layer for the backward pass.
         """
         self.width = width
-        self.workers = Workers(processes, dtype, width, capacity, autocast, recompute)
-        self.live = LiveWorkers(processes, dtype, width, capacity)
+        self.workers = Workers(processes, dtype, width, capacity, cache_bytes, autocast, recompute)
+        self.live = LiveWorkers(processes, dtype, width, capacity, cache_bytes)
         self.sampler = LocalSampler(self.workers)
         self.trainer = LocalTrainer(self.workers, self.sampler)
 

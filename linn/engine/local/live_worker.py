@@ -81,7 +81,9 @@ class LiveWorker:
         key = str(folder)
         if key not in self.checkpoints:
             model = load(folder, getattr(torch, self.options.dtype))
-            self.checkpoints[key] = _Checkpoint(LiveBatch(model, self.options.capacity))
+            options = self.options
+            batch = LiveBatch(model, options.capacity, cache_bytes=options.cache_bytes)
+            self.checkpoints[key] = _Checkpoint(batch)
         self._events.append((number, "value", self.checkpoints[key].batch.model.positions))
 
     def close(self, number: int, folder: Path) -> None:

@@ -46,6 +46,8 @@ class WorkerOptions:
     """Tokens of a packed row."""
     capacity: int
     """Rows decoded together."""
+    cache_bytes: int
+    """What their states may take."""
     autocast: bool
     """Whether matrix products of training run in bf16."""
     recompute: bool
@@ -101,6 +103,7 @@ class Workers:
         dtype: str,
         width: int,
         capacity: int,
+        cache_bytes: int,
         autocast: bool,
         recompute: bool,
     ) -> None:
@@ -109,6 +112,7 @@ class Workers:
         self._dtype = dtype
         self._width = width
         self._capacity = capacity
+        self._cache_bytes = cache_bytes
         self._autocast = autocast
         self._recompute = recompute
         self._processes: list[Process] = []
@@ -185,6 +189,7 @@ class Workers:
                 dtype=self._dtype,
                 width=self._width,
                 capacity=self._capacity,
+                cache_bytes=self._cache_bytes,
                 autocast=self._autocast,
                 recompute=self._recompute,
                 die_by_kernel=in_main_thread,

@@ -182,10 +182,13 @@ class _LiveProcess:
 class LiveWorkers:
     """Processes that start with the first checkpoint and end with `close`."""
 
-    def __init__(self, count: int, dtype: str, width: int, capacity: int) -> None:
-        """`capacity`: rows that a process decodes together, of each checkpoint."""
+    def __init__(self, count: int, dtype: str, width: int, capacity: int, cache_bytes: int) -> None:
+        """`capacity`: rows that a process decodes together, of each checkpoint.
+
+        `cache_bytes`: what the states of each checkpoint's rows may take.
+        """
         self.count = count
-        self._options = (dtype, width, capacity)
+        self._options = (dtype, width, capacity, cache_bytes)
         self._processes: list[_LiveProcess] = []
         self._stillborn = [0] * count
         self._folders: list[Path] = []
@@ -293,7 +296,7 @@ class LiveWorkers:
             one.mend()
 
     def _start(self, rank: int) -> _LiveProcess:
-        dtype, width, capacity = self._options
+        dtype, width, capacity, cache_bytes = self._options
         in_main_thread = threading.current_thread() is threading.main_thread()
         options = WorkerOptions(
             rank=rank,
@@ -302,6 +305,7 @@ class LiveWorkers:
             dtype=dtype,
             width=width,
             capacity=capacity,
+            cache_bytes=cache_bytes,
             autocast=False,
             recompute=False,
             die_by_kernel=in_main_thread,

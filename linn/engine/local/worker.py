@@ -54,7 +54,9 @@ class Worker:
             load=self._read,
         )
         self.trainer.model.recompute = self.options.recompute
-        self.sampler = BatchSampler(self.trainer.model, self.options.capacity)
+        self.sampler = BatchSampler(
+            self.trainer.model, self.options.capacity, cache_bytes=self.options.cache_bytes
+        )
 
     def check(self, folder: Path) -> ModelCheck | None:
         # The others would find the same.
@@ -65,7 +67,9 @@ class Worker:
     ) -> list[Completion]:
         """Under the policy (None), or under the checkpoint in `folder`, which keeps no states."""
         if folder is not None:
-            sampler = BatchSampler(self.other.take(folder), self.options.capacity)
+            sampler = BatchSampler(
+                self.other.take(folder), self.options.capacity, cache_bytes=self.options.cache_bytes
+            )
             return sampler.generate(requests)
         assert self.sampler is not None, "Engine.load comes first"
         return self.sampler.generate(requests, known)

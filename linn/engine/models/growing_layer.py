@@ -22,6 +22,12 @@ class GrowingLayer(DynamicLayer):
     _views: tuple[Tensor, Tensor] | None = None
     """`keys` and `values` as they were last returned."""
 
+    def __copy__(self) -> GrowingLayer:
+        """A copy is for other keys and values: it does not hold on to the buffers of these."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self), _buffers=None, _views=None)
+        return twin
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:

@@ -15,16 +15,20 @@ from linn.engine.protocol import SHARD_BYTES
 
 
 class State(Protocol):
-    """Caches of B running sequences (keys and values, conv and SSM states)."""
+    """Caches of B running sequences (keys and values, conv and SSM states).
 
-    def select(self, rows: Tensor) -> State:
+    With `move`, the old states are of no use afterwards: of each layer they are freed as soon as it
+    is copied, so that no more than one layer stands in memory twice.
+    """
+
+    def select(self, rows: Tensor, move: bool = False) -> State:
         """A new state that holds these rows (int64 [B']), in this order.
 
         Rows may repeat (siblings of one prompt) or be left out (finished sequences).
         """
         ...
 
-    def join(self, other: State) -> State:
+    def join(self, other: State, move: bool = False) -> State:
         """A new state: this one's rows followed by the other's."""
         ...
 
@@ -64,6 +68,13 @@ class CausalLM(Protocol):
 
     def decode(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """Feed one token per row (int64 [B]); logits [B, V] and the new state. No gradients."""
+        ...
+
+    def row_bytes(self, columns: int) -> int:
+        """Bytes that one row's state takes after `columns` tokens; 0 where it takes next to none.
+
+        What a family could save by a sliding window is not taken off.
+        """
         ...
 
     def save(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:

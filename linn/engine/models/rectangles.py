@@ -5,7 +5,7 @@ Letters of shapes: R packed rows of width W, T tokens without padding, S segment
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,3 +105,24 @@ def _like_lengths(lengths: Tensor) -> list[list[int]]:
             longest = length
         groups[-1].append(segment)
     return groups
+
+
+def prompt_groups(prompts: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
+    """Prompts in order, in groups of at most `most` tokens.
+
+    A longer prompt is a group of its own.
+    """
+    group: list[Sequence[int]] = []
+    size = 0
+    for prompt in prompts:
+        assert len(prompt) > 0, "empty prompt"
+
+        if group and size + len(prompt) > most:
+            yield group
+            group, size = [], 0
+
+        group.append(prompt)
+        size += len(prompt)
+
+    if group:
+        yield group

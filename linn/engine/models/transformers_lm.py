@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from linn.engine.models.interface import State
 from linn.engine.models.positions import longest_sequence
 from linn.engine.models.recompute import recomputed
-from linn.engine.models.rectangles import into_rows, rectangles, segment_lengths
+from linn.engine.models.rectangles import into_rows, prompt_groups, rectangles, segment_lengths
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config
 from linn.engine.protocol import SHARD_BYTES
@@ -37,6 +37,12 @@ _CACHE_LAYERS = {
 
 _CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 """What families call their cache: attention and hybrids, Mamba and its kin."""
+
+_PREFILL_TOKENS = 1024
+"""Prompt tokens computed at once, to bound memory."""
+
+_PROBE = 8
+"""Tokens by which the two prompts differ that tell what a row's state takes."""
 
 Combine = Callable[[list[Tensor]], Tensor]
 """One tensor of a new cache from the same tensor of one or two old ones."""
@@ -67,7 +73,18 @@ class CacheState:
         """Whether any layer attends to earlier tokens; recurrent states alone do not."""
         return any(isinstance(getattr(layer, "keys", None), Tensor) for layer in self.cache.layers)
 
-    def select(self, rows: Tensor) -> CacheState:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys, values and states."""
+        total = 0
+        for layer in self.cache.layers:
+            tensors = [getattr(layer, name, None) for name in ("keys", "values")]
+            for name in ("conv_states", "recurrent_states"):
+                tensors += getattr(layer, name, {}).values()
+            total += sum(t.nbytes for t in tensors if isinstance(t, Tensor))
+        return total
+
+    def select(self, rows: Tensor, move: bool = False) -> CacheState:
         """A new state of these rows (int64 [B']), in this order.
 
         Columns that only left-out rows used are dropped.
@@ -84,9 +101,9 @@ class CacheState:
         def states(one: list[Tensor]) -> Tensor:
             return one[0][rows]
 
-        return CacheState(_combined([self.cache], keys, states), lengths, columns)
+        return CacheState(_combined([self.cache], keys, states, move), lengths, columns)
 
-    def join(self, other: State) -> CacheState:
+    def join(self, other: State, move: bool = False) -> CacheState:
         """A new state: this one's rows followed by the other's.
 
         The narrower one is padded on the left.
@@ -103,19 +120,20 @@ class CacheState:
             [self.cache, other.cache],
             keys,
             states=torch.cat,
+            move=move,
         )
         return CacheState(cache, lengths, columns)
 
 
-def _combined(caches: list[Any], keys: Combine, states: Combine) -> Any:
+def _combined(caches: list[Any], keys: Combine, states: Combine, move: bool) -> Any:
     """A new cache made of the tensors of others.
 
     `keys` makes keys and values [B, heads, columns, d]; `states` makes conv and recurrent states
-    [B, ...].
+    [B, ...]. `move`: the others' layers are emptied, each when it has been copied.
     """
     out = copy.copy(caches[0])
     out.layers = []
-    for layers in zip(*(cache.layers for cache in caches), strict=True):
+    for number, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
         # A copy, so that whatever else a family's layer holds stays as it is.
         layer = copy.copy(layers[0])
 
@@ -131,6 +149,9 @@ def _combined(caches: list[Any], keys: Combine, states: Combine) -> Any:
                 setattr(layer, name, _combined_states(olds, states))
 
         out.layers.append(layer)
+        if move:
+            for cache in caches:
+                cache.layers[number] = None
     return out
 
 
@@ -194,6 +215,8 @@ class TransformersLM(nn.Module):
         self.least_forwards = 0
         """Times that `hidden` calls the family's code, at least: a model that is sharded over ranks
         gathers its weights in each of them, so all ranks must make as many."""
+        self._row_bytes: tuple[int, int] | None = None
+        """Bytes of a row's state that stay, and those per token."""
         self.eval()
         self.positions = longest_sequence(self._decoder, inner.config)
 
@@ -271,9 +294,23 @@ class TransformersLM(nn.Module):
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
-        """Logits [B, V] after each prompt, and the state to continue from."""
+        """Logits [B, V] after each prompt, and the state to continue from.
+
+        Long prompts are computed a few at a time, to bound memory.
+        """
+        logits: list[Tensor] = []
+        state: CacheState | None = None
+        for group in prompt_groups(prompts, _PREFILL_TOKENS):
+            group_logits, group_state = self._prefill_group(group)
+            logits.append(group_logits)
+            state = state.join(group_state, move=True) if state else group_state
+
+        assert state is not None, "no prompts"
+        return torch.cat(logits), state
+
+    def _prefill_group(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
+        """`prefill` of prompts that fit into memory together."""
         lengths = [len(prompt) for prompt in prompts]
-        assert lengths and min(lengths) > 0, "no prompts, or an empty one"
         columns = max(lengths)
         self._check_length(columns)
         state = CacheState(
@@ -352,6 +389,16 @@ class TransformersLM(nn.Module):
                     f"its cache ({type(layer).__name__}) can't be batched here"
                 )
         return cache
+
+    def row_bytes(self, columns: int) -> int:
+        """Bytes that one row's state takes after `columns` tokens."""
+        if self._row_bytes is None:
+            # Each family has a layout of its own; two short prompts tell what grows in it.
+            (_, short), (_, longer) = self.prefill([[0]]), self.prefill([[0] * (1 + _PROBE)])
+            grows = (longer.nbytes - short.nbytes) // _PROBE
+            self._row_bytes = short.nbytes - grows, grows
+        fixed, grows = self._row_bytes
+        return fixed + grows * columns
 
     def save(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
         """Write config.json and the weights in the dtype they have; see `CausalLM.save`."""

@@ -50,8 +50,12 @@ class LiveBatch:
         capacity: int = 256,
         prefill_tokens: int = 16384,
         slack: int | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         """`capacity`: rows decoded together. `prefill_tokens`: prompt tokens computed at once.
+
+        `cache_bytes`: what the states of these rows may take if each comes to its last token; of
+        long requests fewer are decoded together, one at least. None: no limit.
 
         `slack`: rows that must be free before waiting requests take them (default: an eighth of
         the capacity). Joining copies every state, so more slack samples faster and starts later.
@@ -60,6 +64,7 @@ class LiveBatch:
         self.model = model
         self.capacity = capacity
         self.prefill_tokens = prefill_tokens
+        self.cache_bytes = cache_bytes
         self.slack = max(1, capacity // 8) if slack is None else slack
         if not 1 <= self.slack <= capacity:
             raise ValueError(f"slack is {self.slack}; allowed: 1 to the capacity, {capacity}")
@@ -177,7 +182,7 @@ class LiveBatch:
 
         # Compaction copies every state, so it waits until it pays: until requests that wait
         # can take the rows, or a quarter of the rows are computed for nothing.
-        enough = self.slack if self._queue else max(1, size // 4)
+        enough = self._least_room() if self._queue else max(1, size // 4)
         if size - len(alive) >= enough:
             self._rows = self._rows.select(alive)
 
@@ -228,11 +233,10 @@ class LiveBatch:
     def _join_waiting(self, logits: Tensor | None) -> Tensor | None:
         """Give free rows to requests that wait; returns `logits`, those of the new rows behind."""
         used = 0 if self._rows is None else len(self._rows.lives)
-        room = self.capacity - used
-        if not self._queue or room < self.slack:
+        if not self._queue or self._most_rows() - used < self._least_room():
             return logits
 
-        fresh, going_on = self._take(room)
+        fresh, going_on = self._take(used)
         new_logits, state = self._start(fresh, going_on)
         new_rows = Rows.begin(fresh + going_on, state, self.device)
 
@@ -242,17 +246,41 @@ class LiveBatch:
         self._rows = self._rows.join(new_rows)
         return torch.cat([logits, new_logits])
 
-    def _take(self, room: int) -> tuple[list[Live], list[Live]]:
+    def _most_rows(self, longest: int = 0) -> int:
+        """Rows that may be decoded together: live ones, the next that waits, others of `longest`.
+
+        Every row has as many columns as the longest of them.
+        """
+        if self.cache_bytes is None:
+            return self.capacity
+        if self._queue:
+            longest = max(longest, self._queue[0].reach)
+        if self._rows is not None:
+            longest = max([longest, *(live.reach for _, live in self._rows.live())])
+        if self.model.positions is not None:
+            longest = min(longest, self.model.positions)
+        fit = self.cache_bytes // max(1, self.model.row_bytes(longest))
+        return min(self.capacity, max(1, fit))
+
+    def _least_room(self) -> int:
+        """Rows that must be free before waiting requests take them: the same share of fewer."""
+        return max(1, self.slack * self._most_rows() // self.capacity)
+
+    def _take(self, used: int) -> tuple[list[Live], list[Live]]:
         """The next requests of the queue: those to prefill, and those that go on.
 
-        They end where `room` rows or the budget of prompt tokens is used up.
+        They end where no row is free beside the `used` ones, or the budget of prompt tokens is
+        used up.
         """
         fresh: list[Live] = []
         going_on: list[Live] = []
         prompts: set[tuple[int, ...]] = set()
-        size = 0
-        while self._queue and len(fresh) + len(going_on) < room:
+        size, longest = 0, 0
+        while self._queue:
             live = self._queue[0]
+            if used + len(fresh) + len(going_on) >= self._most_rows(longest):
+                break
+            longest = max(longest, live.reach)
             if live.kept is not None:
                 going_on.append(live)
             elif live.prompt in prompts:
@@ -303,9 +331,15 @@ class BatchSampler:
     What comes back is a function of the weights and of the lists so far.
     """
 
-    def __init__(self, model: CausalLM, capacity: int = 256, prefill_tokens: int = 16384) -> None:
-        """`capacity` and `prefill_tokens` as in `LiveBatch`."""
-        self._batch = LiveBatch(model, capacity, prefill_tokens)
+    def __init__(
+        self,
+        model: CausalLM,
+        capacity: int = 256,
+        prefill_tokens: int = 16384,
+        cache_bytes: int | None = None,
+    ) -> None:
+        """`capacity`, `prefill_tokens` and `cache_bytes` as in `LiveBatch`."""
+        self._batch = LiveBatch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
 
     def forget(self) -> None:
         """The weights change: states of unfinished conversations are of no use any more."""

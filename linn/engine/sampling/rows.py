@@ -36,6 +36,11 @@ class Live:
     logprobs: list[float] = field(default_factory=list)
     """One per id."""
 
+    @property
+    def reach(self) -> int:
+        """Tokens that it has at most when it ends."""
+        return len(self.prompt) + self.how.max_tokens
+
     def is_done(self) -> bool:
         """Whether the last token ended it."""
         return self._has_stopped() or len(self.ids) >= self.how.max_tokens
@@ -92,21 +97,21 @@ class Rows:
                 self.lives[row] = None
 
     def select(self, rows: Sequence[int]) -> Rows:
-        """These rows, in this order."""
+        """These rows, in this order, out of what is then of no more use."""
         index = torch.tensor(rows, device=self.token.device)
         return Rows(
             lives=[self.lives[row] for row in rows],
             draws=self.draws.select(index),
-            state=self.state.select(index),
+            state=self.state.select(index, move=True),
             token=self.token.index_select(0, index),
         )
 
     def join(self, other: Rows) -> Rows:
-        """These rows followed by the other's."""
+        """These rows followed by the other's; both are of no more use."""
         return Rows(
             lives=self.lives + other.lives,
             draws=self.draws.join(other.draws),
-            state=self.state.join(other.state),
+            state=self.state.join(other.state, move=True),
             token=torch.cat([self.token, other.token]),
         )
 

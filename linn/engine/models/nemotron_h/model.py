@@ -8,7 +8,7 @@ H hidden size, V vocabulary, L the longest row so far.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from linn.engine.models.nemotron_h.layers import (
 )
 from linn.engine.models.nemotron_h.segments import Segments, lay_out
 from linn.engine.models.recompute import recomputed
-from linn.engine.models.rectangles import into_rows, segment_lengths
+from linn.engine.models.rectangles import into_rows, prompt_groups, segment_lengths
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config, write_weights
 from linn.engine.protocol import SHARD_BYTES
@@ -58,7 +58,7 @@ class HybridState:
             if isinstance(layer, AttentionCache) and layer.capacity < columns:
                 self.layers[number] = layer.resized(max(64, columns + columns // 2))
 
-    def select(self, rows: Tensor) -> HybridState:
+    def select(self, rows: Tensor, move: bool = False) -> HybridState:
         """A new state of these rows (int64 [B']), in this order.
 
         Rows may repeat or be left out.
@@ -69,14 +69,16 @@ class HybridState:
             longest = int(lengths.max())
 
         layers: list[LayerCache | None] = []
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
             if layer is None:
                 layers.append(None)
             else:
                 layers.append(layer.select(rows, longest))
+            if move:
+                self.layers[number] = layer = None
         return HybridState(layers, lengths, longest)
 
-    def join(self, other: State) -> HybridState:
+    def join(self, other: State, move: bool = False) -> HybridState:
         """A new state: this one's rows followed by the other's."""
         assert isinstance(other, HybridState), other
         lengths = torch.cat([self.lengths, other.lengths])
@@ -84,12 +86,14 @@ class HybridState:
 
         layers: list[LayerCache | None] = []
         pairs = zip(self.layers, other.layers, strict=True)
-        for one, two in pairs:
+        for number, (one, two) in enumerate(pairs):
             # Both are of one model, so both are None or neither is.
             if one is None or two is None:
                 layers.append(None)
             else:
                 layers.append(one.join(two, longest))
+            if move:
+                self.layers[number] = other.layers[number] = one = two = None
         return HybridState(layers, lengths, longest)
 
 
@@ -229,13 +233,13 @@ class NemotronH(nn.Module):
         logits: list[Tensor] = []
         state: HybridState | None = None
 
-        for group in _groups(prompts, PREFILL_TOKENS):
+        for group in prompt_groups(prompts, PREFILL_TOKENS):
             group_logits, group_state = self._prefill_group(group)
             logits.append(group_logits)
             if state is None:
                 state = group_state
             else:
-                state = state.join(group_state)
+                state = state.join(group_state, move=True)
 
         assert state is not None, "no prompts"
         return torch.cat(logits), state
@@ -281,6 +285,20 @@ class NemotronH(nn.Module):
     def initialise(self, seed: int) -> None:
         """Draw random weights, a function of the seed."""
         weights.draw(self.named_parameters(), self.config, seed)
+
+    def row_bytes(self, columns: int) -> int:
+        """Bytes that one row's state takes after `columns` tokens."""
+        config = self.config
+        number = self.lm_head.weight.element_size()
+        keys_and_values = 2 * config.num_key_value_heads * config.head_dim * number
+
+        # The scan's state is in float32, whatever the weights are in.
+        scan = 4 * config.inner * config.ssm_state_size
+        convolution = number * (config.conv_kernel - 1) * config.channels
+
+        letters = config.pattern
+        attention = letters.count("*") * keys_and_values * columns
+        return attention + letters.count("M") * (scan + convolution)
 
     def save(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
         """Write config.json and the weights in the dtype they have; see `CausalLM.save`."""
@@ -330,24 +348,3 @@ class NemotronH(nn.Module):
         elif says_tied:
             model.raw = {**raw, "tie_word_embeddings": False}
         return model
-
-
-def _groups(prompts: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
-    """Prompts in order, in groups of at most `most` tokens.
-
-    A longer prompt is a group of its own.
-    """
-    group: list[Sequence[int]] = []
-    size = 0
-    for prompt in prompts:
-        assert len(prompt) > 0, "empty prompt"
-
-        if group and size + len(prompt) > most:
-            yield group
-            group, size = [], 0
-
-        group.append(prompt)
-        size += len(prompt)
-
-    if group:
-        yield group
