@@ -21,6 +21,7 @@ from linn.cli import rows
 from linn.cli.chat import chat
 from linn.cli.check import check
 from linn.cli.evaluate import benchmarks, evaluate
+from linn.cli.publish import publish
 from linn.cli.serve import serve
 from linn.cli.solve import solve
 from linn.errors import LinnError, UserError
@@ -230,6 +231,7 @@ app.command("eval")(evaluate)
 app.command("benchmarks")(benchmarks)
 app.command("chat")(chat)
 app.command("serve")(serve)
+app.command("publish")(publish)
 
 
 @app.command()

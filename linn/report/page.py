@@ -13,8 +13,8 @@ from linn.report.comparison import comparison
 from linn.report.curves import Panel, curves
 from linn.report.files import RunFiles, StageFiles, read_run, text
 from linn.report.numbers import count_of, format_percent, format_range, format_score, format_tick
-from linn.report.summary import greedy_moves, summary
-from linn.report.tables import Cell, Table, benchmarks, recovery, table
+from linn.report.summary import greedy_moves, recoveries, summary
+from linn.report.tables import Cell, Table, benchmarks, table
 from linn.report.transcripts import EACH, Sort, clean, label, transcripts
 
 if TYPE_CHECKING:
@@ -56,24 +56,18 @@ def render(run: RunFiles) -> str:
         table(run.scores, run.parents, "test", metric, run.taught, rewards)
         for metric in ("accuracy", "greedy")
     )
-    recoveries = []
-    for stage in run.stages:
-        if not stage.teachers or not stage.parent:
-            continue
-        found = recovery(run.scores, stage.parent, stage.name, stage.teachers, rewards=rewards)
-        if found is not None:
-            recoveries.append((stage, found))
+    given = recoveries(run)
     chapters = _chapters(run)
     return template("page.html.jinja").render(
         run=run,
         name=text(run.about, "name") or run.folder.resolve().name,
-        summary=[*summary(run, cascade, recoveries), *greedy_moves(run, greedy)],
+        summary=[*summary(run, cascade, given), *greedy_moves(run, greedy)],
         tables=[
             ("Sampled", "Mean reward, each domain sampled as it is trained.", cascade),
             ("Greedy", "At temperature 0.", greedy),
             *_benchmarks(run),
         ],
-        recoveries=recoveries,
+        recoveries=given,
         comparison=comparison(run.compare),
         chapters=chapters,
         losses=loss_links(chapters),
