@@ -209,12 +209,24 @@ def run_folder(name: Path) -> Path:
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, finished or not")],
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="serve the page on this machine, renewed as the run goes on"),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="with --watch; 0: any free one")
+    ] = 8010,
 ) -> None:
-    """Write report.html, one self-contained file."""
+    """Write report.html, one self-contained file; or serve it while the run goes on."""
     from linn.report import build
     from linn.report.files import read_run
 
     path = run_folder(folder)
+    if watch:
+        from linn.report.watch import serve as serve_report
+
+        serve_report(path, port)
+        return
     echo(f"report: {build(path)}")
     for trouble in read_run(path).troubles:
         echo(f"⚠ {trouble}", err=True)
