@@ -24,6 +24,7 @@ LAYERS = (
     "evals solve bases offline serve scale",
     "stages",
     "pricing run report",
+    "publish",
     "cli",
 )
 """Lowest first. An import goes down, or stays in its own package."""

@@ -344,7 +344,7 @@ def test_a_loss_leads_to_the_prompts_that_were_lost(run_folder: Path) -> None:
         # Rewards of preference lie between 0 and 1: few prompts turn from right to wrong.
         if cell is not None and cell.lost and cell.score.domain != "preference"
     }
-    label = r'href="#(lost-[\d-]+)" aria-label="▼[\d.]+: what (\S+) lost in (\S+)"'
+    label = r'href="#(text-[\d-]+)" aria-label="▼[\d.]+: what (\S+) lost in (\S+)"'
     labels = re.findall(label, page)
     assert lost and lost <= {(stage, domain) for _, stage, domain in labels}
     for link, _, domain in labels:
@@ -491,3 +491,29 @@ def test_what_was_changed_stands_in_the_report_and_in_ls(tmp_path, capsys):
         "<b>: none → none from  step 1 on; promise:  (told)",
     ):
         assert line in shown and escape(line) in page
+
+
+def test_rows_curves_and_transcripts_lead_to_each_other(run_folder: Path) -> None:
+    """Every stage's row leads to its chapter and back; scores to curves, curves to transcripts."""
+    text = build(run_folder).read_text(encoding="utf-8")
+    ids = re.findall(r' id="([\w-]+)"', text)
+    assert len(ids) == len(set(ids)), "an id stands once"
+    place = {name: text.index(f' id="{name}"') for name in ids}
+
+    def leads(part: str, end: str) -> list[str]:
+        piece = text[place[part] : text.index(end, place[part])]
+        return re.findall(r'href="#([\w-]+)"', piece)
+
+    for number, stage in enumerate(STAGES):
+        (back,) = [one for one in leads(f"stage-{number}", "</h3>") if one.startswith("row-")]
+        assert f"stage-{number}" in leads(back, "</th>")
+        curves = [one for one in leads(back, "</tr>") if one.startswith("curve-")]
+        # A score leads to the curve of the stage that trained its domain.
+        assert len(curves) == (len(stage.domains) if stage.kind not in ("sft", "base") else 0)
+        for curve, domain in zip(curves, [d for d in DOMAINS if d in stage.domains], strict=False):
+            title = words(text[place[curve] : text.index("</figcaption>", place[curve])])
+            assert domain in title or len(stage.domains) == 1
+    texts = [one for one in ids if one.startswith("text-")]
+    for part in texts:
+        assert any(one.startswith(("curve-", "row-")) for one in leads(part, "<pre"))
+    assert any(one.startswith("text-") for one in leads("curve-5-1-0", "</figcaption>"))

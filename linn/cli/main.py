@@ -21,6 +21,7 @@ from linn.cli import rows
 from linn.cli.chat import chat
 from linn.cli.check import check
 from linn.cli.evaluate import benchmarks, evaluate
+from linn.cli.publish import publish
 from linn.cli.serve import serve
 from linn.cli.solve import solve
 from linn.errors import LinnError, UserError
@@ -208,12 +209,24 @@ def run_folder(name: Path) -> Path:
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, finished or not")],
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="serve the page on this machine, renewed as the run goes on"),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="with --watch; 0: any free one")
+    ] = 8010,
 ) -> None:
-    """Write report.html, one self-contained file."""
+    """Write report.html, one self-contained file; or serve it while the run goes on."""
     from linn.report import build
     from linn.report.files import read_run
 
     path = run_folder(folder)
+    if watch:
+        from linn.report.watch import serve as serve_report
+
+        serve_report(path, port)
+        return
     echo(f"report: {build(path)}")
     for trouble in read_run(path).troubles:
         echo(f"⚠ {trouble}", err=True)
@@ -230,6 +243,7 @@ app.command("eval")(evaluate)
 app.command("benchmarks")(benchmarks)
 app.command("chat")(chat)
 app.command("serve")(serve)
+app.command("publish")(publish)
 
 
 @app.command()

@@ -280,6 +280,18 @@ class Domain:
                 prompt = _apart(prompt, ids)
             yield prompt
 
+    def split_rows(self) -> Iterator[tuple[Split, dict[str, Any]]]:
+        """(split, row) of every row of `rows` that can be used, in the file's order."""
+        from linn.data.names import located
+        from linn.data.rows import Lines, object_of
+
+        assert self.rows is not None, self.name
+        path = located(self.rows)
+        for line, raw in Lines(path):
+            prompt = self._of_line(path, line, raw)
+            if prompt is not None:
+                yield self.splits.of(content_key(prompt)), object_of(raw)
+
     def measured_prompts(self, counts: Mapping[Split, int]) -> dict[Split, list[Prompt]]:
         """At most so many prompts of each split, to be measured.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING
 from linn import files
 from linn.ledger import Interval
 from linn.report.comparison import comparison
-from linn.report.curves import Panel, curves
-from linn.report.files import RunFiles, StageFiles, read_run, text
+from linn.report.curves import curves
+from linn.report.files import RunFiles, read_run, text
+from linn.report.links import Chapter, Links
 from linn.report.numbers import count_of, format_percent, format_range, format_score, format_tick
-from linn.report.summary import greedy_moves, summary
-from linn.report.tables import Cell, Table, benchmarks, recovery, table
-from linn.report.transcripts import EACH, Sort, clean, label, transcripts
+from linn.report.summary import greedy_moves, recoveries, summary
+from linn.report.tables import Cell, Table, benchmarks, table
+from linn.report.transcripts import EACH, clean, label, transcripts
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -25,17 +25,13 @@ TEXT_BUDGET = 1_200_000
 
 
 @dataclass(frozen=True)
-class Chapter:
-    """One stage on the page."""
+class Watch:
+    """What a page that renews itself is told."""
 
-    stage: StageFiles
-    """The stage."""
-    steps: int
-    """Steps recorded."""
-    panels: list[Panel]
-    """Curves."""
-    sorts: list[Sort]
-    """Transcripts."""
+    mark: str
+    """Names this page among those of the run."""
+    nonce: str
+    """What the page's script is known by: no other runs."""
 
 
 def build(run_folder: Path) -> Path:
@@ -49,35 +45,31 @@ def build(run_folder: Path) -> Path:
     return path
 
 
-def render(run: RunFiles) -> str:
-    """The page as text."""
+def render(run: RunFiles, watch: Watch | None = None) -> str:
+    """The page as text; with `watch` one that loads itself anew when the run went on."""
     rewards = run.rewards
     cascade, greedy = (
         table(run.scores, run.parents, "test", metric, run.taught, rewards)
         for metric in ("accuracy", "greedy")
     )
-    recoveries = []
-    for stage in run.stages:
-        if not stage.teachers or not stage.parent:
-            continue
-        found = recovery(run.scores, stage.parent, stage.name, stage.teachers, rewards=rewards)
-        if found is not None:
-            recoveries.append((stage, found))
+    given = recoveries(run)
     chapters = _chapters(run)
+    tables = [
+        ("Sampled", "Mean reward, each domain sampled as it is trained.", cascade),
+        ("Greedy", "At temperature 0.", greedy),
+        *_benchmarks(run),
+    ]
+    tables = [entry for entry in tables if entry[2].rows]
     return template("page.html.jinja").render(
         run=run,
         name=text(run.about, "name") or run.folder.resolve().name,
-        summary=[*summary(run, cascade, recoveries), *greedy_moves(run, greedy)],
-        tables=[
-            ("Sampled", "Mean reward, each domain sampled as it is trained.", cascade),
-            ("Greedy", "At temperature 0.", greedy),
-            *_benchmarks(run),
-        ],
-        recoveries=recoveries,
+        summary=[*summary(run, cascade, given), *greedy_moves(run, greedy)],
+        tables=tables,
+        recoveries=given,
         comparison=comparison(run.compare),
         chapters=chapters,
-        losses=loss_links(chapters),
-        loss_link=loss_link,
+        links=Links(chapters, [own for _, _, own in tables]),
+        watch=watch,
         stages={stage.name: stage for stage in run.stages},
         shade=shade,
         bar=bar,
@@ -143,21 +135,6 @@ def _chapters(run: RunFiles) -> list[Chapter]:
         if stage.parent is not None or chapter.panels or chapter.sorts:
             chapters.append(chapter)
     return chapters
-
-
-def loss_links(chapters: Sequence[Chapter]) -> dict[tuple[str, str], str]:
-    """(stage, domain) -> id of the first transcript of a prompt that the stage lost there."""
-    links: dict[tuple[str, str], str] = {}
-    for place, chapter in enumerate(chapters):
-        for sort in chapter.sorts:
-            for number, shown in enumerate(sort.shown if sort.are_losses else ()):
-                links.setdefault((chapter.stage.name, shown.domain), loss_link(place, number))
-    return links
-
-
-def loss_link(chapter: int, number: int) -> str:
-    """The id of a lost transcript: numbers alone, since names are not to be trusted."""
-    return f"lost-{chapter}-{number}"
 
 
 def shade(cells: list[Cell | None], cell: Cell) -> str:

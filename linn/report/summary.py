@@ -12,7 +12,7 @@ from typing import NamedTuple
 from linn.ledger import latest
 from linn.report.files import RunFiles, StageFiles
 from linn.report.numbers import count_of, format_percent, format_score
-from linn.report.tables import Cell, Recovery, Table
+from linn.report.tables import Cell, Recovery, Table, recovery
 
 NAMED = 3
 """Losses that are named; of more, the sentence says that there are."""
@@ -21,7 +21,7 @@ NAMED = 3
 def summary(
     run: RunFiles,
     table: Table,
-    recoveries: Sequence[tuple[StageFiles, Recovery]],
+    given: Sequence[tuple[StageFiles, Recovery]],
 ) -> list[str]:
     """Sentences, in order."""
     if run.compare and not run.stages:
@@ -29,8 +29,8 @@ def summary(
     if not table.rows:
         return ["Nothing has been measured on the test split yet."]
     sentences = [*_course(run), *_moves(run, table)]
-    for stage, recovery in recoveries:
-        sentences.append(_given_back(stage, recovery))
+    for stage, found in given:
+        sentences.append(given_back(stage, found))
     sentences += _failures(table)
 
     return sentences
@@ -60,6 +60,18 @@ def _course(run: RunFiles) -> list[str]:
         f"From {first} to {last}, the mean test score over {domains} {verb} "
         f"from {format_score(before)} to {format_score(after)}."
     ]
+
+
+def recoveries(run: RunFiles) -> list[tuple[StageFiles, Recovery]]:
+    """What every distillation gave back, of those that were measured."""
+    found = []
+    for stage in run.stages:
+        if not stage.teachers or not stage.parent:
+            continue
+        own = recovery(run.scores, stage.parent, stage.name, stage.teachers, rewards=run.rewards)
+        if own is not None:
+            found.append((stage, own))
+    return found
 
 
 class _Move(NamedTuple):
@@ -125,10 +137,10 @@ def _lineage(run: RunFiles, stage: str) -> set[str]:
     return lineage
 
 
-def _given_back(stage: StageFiles, recovery: Recovery) -> str:
+def given_back(stage: StageFiles, found: Recovery) -> str:
     """The share of the gap to the teachers, pooled over every taught domain."""
-    pooled = recovery.pooled
-    domains = count_of(len(recovery.domains), "taught domain")
+    pooled = found.pooled
+    domains = count_of(len(found.domains), "taught domain")
     if pooled.share is None:
         return (
             f"{stage.name} had no gap to its teachers that can be told from 0 over {domains} "

@@ -17,8 +17,8 @@ from linn.terminal import visible
 
 EACH = 2
 """Transcripts of a sort in a stage. Of those newly wrong one per domain, where there are more."""
-NEWLY_WRONG = "Newly wrong"
-"""The title of the prompts that a stage lost."""
+NEWLY_WRONG, NEWLY_RIGHT = "Newly wrong", "Newly right"
+"""The titles of the prompts that a stage lost, and of those that it got right."""
 TURNED = 0.5
 """A prompt has become right or wrong when its reward moved at least this far."""
 
@@ -58,6 +58,11 @@ class Sort:
     def are_losses(self) -> bool:
         """Whether these are the prompts that a stage lost."""
         return self.title == NEWLY_WRONG
+
+    @property
+    def are_gains(self) -> bool:
+        """Whether these are the prompts that a stage got right."""
+        return self.title == NEWLY_RIGHT
 
 
 def clean(raw: str) -> str:
@@ -198,7 +203,7 @@ def _turned(
     wrong = sorted((p for p in pairs if -p.rise >= TURNED), key=lambda p: p.rise)
     sorts = []
 
-    for title, turned in (("Newly right", right), (NEWLY_WRONG, wrong)):
+    for title, turned in ((NEWLY_RIGHT, right), (NEWLY_WRONG, wrong)):
         domains = Counter(text(pair.new, "domain") for pair in turned).most_common()
         note = f"{len(turned):,} of {len(pairs):,} prompts of {name}, against {before.stage}"
         if domains:

@@ -86,4 +86,14 @@ def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for stage in recipe.stages:
         if isinstance(stage, SftConfig):
             for name in stage.files:
-                yield f"{stage.name}.data:{Path(name).name}", name
+                yield key_of(stage, name), name
+
+
+def key_of(stage: SftConfig, name: str) -> str:
+    """The key of one of a stage's files: by its own name, so that the folder may move.
+
+    By its whole name where others of the stage have the same.
+    """
+    own = Path(name).name
+    is_shared = sum(Path(other).name == own for other in stage.files) > 1
+    return f"{stage.name}.data:{name if is_shared else own}"

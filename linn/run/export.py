@@ -43,14 +43,9 @@ def export_checkpoint(
     InfrastructureError where the disk is full.
     """
     folder = folder.absolute()
-    if dtype not in (None, *DTYPES):
-        raise UserError(f"--dtype {dtype!r}: allowed: {', '.join(DTYPES)}; default: the base's")
-    shard_bytes = bytes_in(shard_size)
+    shard_bytes = _checked(dtype, shard_size)
     source = resolve(name)
-    _check_target(folder)
-
-    # A run of before checkpoints told their template: all of those trained linn's own.
-    is_old = _is_of_run(name) and "linn" not in _config_of(source)
+    check_target(folder)
 
     # Torch is loaded only now: a wrong name is refused in a blink.
     from safetensors import SafetensorError
@@ -60,10 +55,7 @@ def export_checkpoint(
     try:
         with files.whole_folder(folder) as target, reading(f"export {name}", "MB") as note:
             dtype = convert(source, target, dtype, shard_bytes, note)
-            copy_assets(source, target)
-            if is_old:
-                # Without a BOS, and ended by one token alone.
-                write_chat(target, Codec(Codec.load(target, "nemotron").tokenizer))
+            _write_assets(name, source, target)
             files.write_text(target / "README.md", _card(name, source, dtype))
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
@@ -74,6 +66,42 @@ def export_checkpoint(
             "free some space or give a folder on another disk"
         ) from None
     return folder
+
+
+def planned_export(
+    name: str, folder: Path, dtype: str | None = None, shard_size: str = SHARD_SIZE
+) -> dict[str, int]:
+    """What an export would hold: bytes by name of file, without the card.
+
+    All but the weights is written into `folder`, which must be there. Errors as of an export.
+    """
+    shard_bytes = _checked(dtype, shard_size)
+    source = resolve(name)
+
+    from linn.engine.models.convert import planned
+
+    _, sizes = planned(source, folder, dtype, shard_bytes)
+    _write_assets(name, source, folder)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            sizes[str(path.relative_to(folder))] = path.stat().st_size
+    return sizes
+
+
+def _checked(dtype: str | None, shard_size: str) -> int:
+    """Bytes of a shard; UserError for a dtype or a size that is none."""
+    if dtype not in (None, *DTYPES):
+        raise UserError(f"--dtype {dtype!r}: allowed: {', '.join(DTYPES)}; default: the base's")
+    return bytes_in(shard_size)
+
+
+def _write_assets(name: str, source: Path, folder: Path) -> None:
+    """Tokenizer, template and stops of training, beside a config that is there."""
+    copy_assets(source, folder)
+    # A run of before checkpoints told their template: all of those trained linn's own.
+    if _is_of_run(name) and "linn" not in _config_of(source):
+        # Without a BOS, and ended by one token alone.
+        write_chat(folder, Codec(Codec.load(folder, "nemotron").tokenizer))
 
 
 def _is_of_run(name: str) -> bool:
@@ -93,7 +121,7 @@ def bytes_in(size: str) -> int:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-def _check_target(folder: Path) -> None:
+def check_target(folder: Path) -> None:
     """Refuse whatever an export would destroy."""
     if folder.is_dir() and not any(folder.iterdir()):
         return

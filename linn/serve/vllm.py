@@ -46,11 +46,11 @@ def vllm_command(
     command += ["--generation-config", "vllm"]
     if context is not None:
         command += ["--max-model-len", str(context)]
-    return command + _parsers(codec)
+    return command + parser_flags(codec)
 
 
-def _parsers(codec: Codec) -> list[str]:
-    """Who reads thoughts and calls there."""
+def parser_flags(codec: Codec) -> list[str]:
+    """Who reads a template's thoughts and calls in vLLM, as flags of its command line."""
     template = codec.template
     if not isinstance(template, Own):
         calls = ["--enable-auto-tool-choice", "--tool-call-parser", "qwen3_coder"]

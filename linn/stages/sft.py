@@ -19,12 +19,13 @@ from linn.data.conversations import Conversation, conversation
 from linn.data.names import located
 from linn.data.rows import BadRow, object_of, shuffled
 from linn.data.tally import Tally
+from linn.domains.base import Domain
 from linn.errors import UserError
 from linn.recipe.stages import SftConfig
 from linn.stages.lengths import Lengths
 from linn.stages.prompts import Position
 from linn.stages.stage_run import StageRun
-from linn.types import Loss, Prompt, Sample, seed_of
+from linn.types import Loss, Message, Prompt, Sample, seed_of
 
 LONG_PER_SEQUENCE = 1000
 """Sequences over max_length, per sequence of a batch, after which a stage gives up."""
@@ -197,12 +198,18 @@ def demonstration_spans(stage: StageRun, config: SftConfig, prompt: Prompt) -> S
 
     A `faulty` share of them carries the domain's systematic fault.
     """
-    # A prompt's demonstration is the same whenever the stage comes to it.
-    rng = random.Random(seed_of(stage.seed, "demonstration", prompt.id))
-    faulty = rng.random() < config.faulty_share(prompt.domain)
-    turns = stage.domains[prompt.domain].demonstrate(prompt, rng, faulty)
-    messages = (*prompt.messages, *turns)
+    messages = demonstration(stage.domains[prompt.domain], config, stage.seed, prompt)
     return stage.codec.spans(messages, prompt.tools, prompt.thinking, keep_thinking=True)
+
+
+def demonstration(
+    domain: Domain, config: SftConfig, seed: int, prompt: Prompt
+) -> tuple[Message, ...]:
+    """The prompt and the turns that show how it is answered; `seed`: the stage's."""
+    # A prompt's demonstration is the same whenever the stage comes to it.
+    rng = random.Random(seed_of(seed, "demonstration", prompt.id))
+    faulty = rng.random() < config.faulty_share(prompt.domain)
+    return (*prompt.messages, *domain.demonstrate(prompt, rng, faulty))
 
 
 def sample_of_spans(

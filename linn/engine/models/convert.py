@@ -17,13 +17,18 @@ from linn.engine.models.precision import KEY, Precision, precision_of
 from linn.engine.models.rounding import by_chance
 from linn.engine.models.weight_files import (
     DTYPES,
+    Entry,
     bytes_of,
     headers,
+    planned_files,
     with_dtype,
     write_config,
     write_weights,
 )
 from linn.errors import InfrastructureError, UserError
+
+NAMES = {getattr(torch, name): found for found, name in DTYPES.items()}
+"""Torch's dtypes -> their names in a safetensors header."""
 
 Plan = dict[str, tuple[Path, torch.dtype | None]]
 """Where a tensor is, and the dtype it gets; None: the one it has."""
@@ -44,24 +49,17 @@ def convert(
     Raises UserError for weights that are not finite in that dtype, InfrastructureError where the
     disk is too small.
     """
-    raw: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    raw = _config_of(source)
     base = precision_of(raw, source)
-    aim = base
-    if dtype == "float32":
-        aim = Precision(dtype)
-    elif dtype is not None:
-        # What the base keeps exact stays exact in any other dtype too.
-        aim = Precision(dtype, base.float32)
+    aim = _aim(base, dtype)
 
     # From the headers alone: the size of every file is known before the first is written.
     plan, sizes = _planned(source, aim)
     with ExitStack() as stack:
         weights = _Weights(stack)
         drawn_as = _tied(raw, plan, weights)
-        # transformers does not tie this family, whatever its config says.
-        if raw.get("model_type") != "nemotron_h":
-            for head in drawn_as:
-                del sizes[head]
+        for head in _left_out(raw, drawn_as):
+            del sizes[head]
         total = sum(sizes.values())
         _check_space(folder, total)
 
@@ -81,9 +79,55 @@ def convert(
 
         write_weights(sizes, tensor, folder, shard_bytes, written)
 
-    raw.pop(KEY, None)
-    write_config(with_dtype(raw, aim.dtype), folder)
+    _write_config(raw, aim, folder)
     return aim.dtype
+
+
+def planned(
+    source: Path, folder: Path, dtype: str | None, shard_bytes: int
+) -> tuple[str, dict[str, int]]:
+    """What `convert` would write: the dtype, and the bytes of every file of weights by its name.
+
+    config.json is written into `folder`; of the weights only the headers are read.
+    """
+    raw = _config_of(source)
+    aim = _aim(precision_of(raw, source), dtype)
+    plan, sizes = _planned(source, aim)
+    with ExitStack() as stack:
+        for head in _left_out(raw, _tied(raw, plan, _Weights(stack))):
+            del sizes[head]
+    entries = {}
+    for _, name, found, shape in headers(source):
+        if name in sizes:
+            kind = plan[name][1]
+            entries[name] = Entry(found if kind is None else NAMES[kind], shape, sizes[name])
+    _write_config(raw, aim, folder)
+    return aim.dtype, planned_files(entries, shard_bytes)
+
+
+def _config_of(source: Path) -> dict[str, Any]:
+    return dict(json.loads((source / "config.json").read_text(encoding="utf-8")))
+
+
+def _aim(base: Precision, dtype: str | None) -> Precision:
+    """What the weights become."""
+    if dtype is None:
+        return base
+    if dtype == "float32":
+        return Precision(dtype)
+    # What the base keeps exact stays exact in any other dtype too.
+    return Precision(dtype, base.float32)
+
+
+def _left_out(raw: dict[str, Any], tied: dict[str, str]) -> list[str]:
+    """Heads that are not written beside the embeddings that they equal."""
+    # transformers does not tie this family, whatever its config says.
+    return [] if raw.get("model_type") == "nemotron_h" else list(tied)
+
+
+def _write_config(raw: dict[str, Any], aim: Precision, folder: Path) -> None:
+    kept = {key: value for key, value in raw.items() if key != KEY}
+    write_config(with_dtype(kept, aim.dtype), folder)
 
 
 def _planned(source: Path, aim: Precision) -> tuple[Plan, dict[str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,63 @@ def bytes_of(dtype: str) -> int:
     return int(bits[0]) // 8 if bits else 1
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A tensor in the header of a file of weights."""
+
+    dtype: str
+    """As safetensors names it."""
+    shape: tuple[int, ...]
+    """Its shape."""
+    size: int
+    """Its bytes."""
+
+
+def planned_files(entries: Mapping[str, Entry], shard_bytes: int) -> dict[str, int]:
+    """The files that `write_weights` writes of such tensors, with their bytes."""
+    sizes = {name: entry.size for name, entry in entries.items()}
+    split = _split(sizes, shard_bytes)
+    files = {}
+    for file, names in split.filename_to_tensors.items():
+        # The order of safetensors: the widest numbers first, then by name.
+        ordered = sorted(names, key=lambda name: (-bytes_of(entries[name].dtype), name))
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for name in ordered:
+            begin, end = end, end + sizes[name]
+            entry = entries[name]
+            header[name] = {
+                "dtype": entry.dtype,
+                "shape": list(entry.shape),
+                "data_offsets": [begin, end],
+            }
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        # Eight bytes say how long the header is, and blanks fill it up to a multiple of eight.
+        files[file] = 8 + -(-len(text) // 8) * 8 + end
+
+    if split.is_sharded:
+        files[INDEX] = len(_index(split).encode())
+    return files
+
+
+def _split(sizes: Mapping[str, int], shard_bytes: int) -> Any:
+    """Which tensors stand in which file."""
+    from huggingface_hub import split_state_dict_into_shards_factory
+
+    return split_state_dict_into_shards_factory(
+        dict(sizes),
+        get_storage_size=int,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=shard_bytes,
+    )
+
+
+def _index(split: Any) -> str:
+    """What model.safetensors.index.json says."""
+    index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+    return json.dumps(index, indent=2, sort_keys=True) + "\n"
+
+
 def write_weights(
     sizes: Mapping[str, int],
     tensor: Callable[[str], Tensor],
@@ -90,15 +148,9 @@ def write_weights(
     held at a time. note: is told the bytes written so far. One tensor may exceed `shard_bytes`.
     folder: None asks for the same tensors in the same order, and writes nothing.
     """
-    from huggingface_hub import split_state_dict_into_shards_factory
     from safetensors.torch import save_file
 
-    split = split_state_dict_into_shards_factory(
-        dict(sizes),
-        get_storage_size=int,
-        filename_pattern="model{suffix}.safetensors",
-        max_shard_size=shard_bytes,
-    )
+    split = _split(sizes, shard_bytes)
     written = 0
     for file, names in split.filename_to_tensors.items():
         if folder is None:
@@ -111,9 +163,7 @@ def write_weights(
         note(written)
 
     if split.is_sharded and folder is not None:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-        (folder / INDEX).write_text(text, encoding="utf-8")
+        (folder / INDEX).write_text(_index(split), encoding="utf-8")
 
 
 def config_of(raw: Mapping[str, Any], architecture: str, dtype: torch.dtype) -> dict[str, Any]:
