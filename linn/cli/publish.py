@@ -65,6 +65,7 @@ def publish(
 
     if out is None and to is None and not dry_run:
         raise UserError("say where: --out DIR, --to hf://OWNER/NAME, or both; --dry-run lists it")
+    # The run alone, without a stage, means all of its stages.
     run, _, place = checkpoint.partition("@")
     publication = Publication(
         Order(
@@ -81,6 +82,7 @@ def publish(
             shard_size=shard_size,
         )
     )
+    # Everything that can be refused was refused by now.
     made = publication.plan() if dry_run else publication.go()
     _tell(made)
     verb = "would be published" if dry_run else "published"
@@ -94,6 +96,7 @@ def _stated(entries: list[str]) -> dict[str, str]:
     """Licences by the data that they are of."""
     stated = {}
     for entry in entries:
+        # From the right: names of files may hold a sign of equality, names of licences do not.
         name, mark, licence = entry.rpartition("=")
         if not mark or not name.strip() or not licence.strip():
             raise UserError(f"--data-licence {entry!r}: expected DATA=NAME, such as mcqa=odc-by")
@@ -111,6 +114,7 @@ def _tell(made: Published) -> None:
         echo("⚠ the licence of the weights is not known; --licence NAME states it", err=True)
     for passed in made.passed:
         for why, rows in passed.held.items():
+            # Of a file that is gone nobody can count them.
             count = f"{rows:,} rows" if rows else "its rows"
             advice = ""
             if why.startswith("licence"):

@@ -85,6 +85,7 @@ class Subject:
     def line(self) -> list[str]:
         """The stages that made the checkpoint, in run order, its teachers' included."""
         stages = {stage.name: stage for stage in self.run.stages}
+        # Back from the checkpoint along starts and teachers, each stage once.
         made: set[str] = set()
         waiting = [self.place.stage]
         while waiting:
@@ -136,6 +137,7 @@ def model_card(subject: Subject, folder: Path) -> str:
 
     scores, since = _scores(subject)
     found = changes_of(subject)
+    # The Hub reads scores from the metadata, people from the tables below it.
     results = [
         EvalResult(
             task_type="text-generation",
@@ -183,6 +185,7 @@ def data_card(subject: Subject, title: str) -> str:
     from huggingface_hub import DatasetCard, DatasetCardData
 
     passed = [one for one in subject.passed if one.rows]
+    # The Hub shows one licence or a list of them; the table says which is whose.
     licences = list(dict.fromkeys(name for one in passed for name in one.licences))
     configs = [
         {"config_name": one.source.path.removesuffix(".jsonl").replace("/", "-"),
@@ -196,6 +199,7 @@ def data_card(subject: Subject, title: str) -> str:
         tags=["linn", "post-training"],
         configs=configs or None,
     )
+    # A source may be passed on in part, so it may stand in both tables.
     held = [
         {"origin": one.source.origin, "rows": rows or "not counted", "why": why}
         for one in subject.passed
@@ -220,6 +224,7 @@ def data_line(passed: Passed) -> dict[str, Any]:
     """A source of the training data in words."""
     source = passed.source
     licence = source.licence
+    # Of rows that name their own licences, each with its count.
     word = "unknown" if licence is None else f"{licence.name} ({licence.source})"
     if set(passed.licences) - {licence.name if licence else ""}:
         word = ", ".join(f"{name}: {rows:,}" for name, rows in passed.licences.most_common())
@@ -244,6 +249,7 @@ def changes_of(subject: Subject) -> list[Change]:
     Flags are those of the report: controlled over all changes of the run.
     """
     run, line = subject.run, subject.line
+    # A table for each metric, as in the report; its flags look at all of them together.
     metrics = dict.fromkeys(row.metric for row in run.scores if row.split == "test")
     found = []
     for metric in metrics:
@@ -257,6 +263,7 @@ def _scores(subject: Subject) -> tuple[list[ScoreLine], str]:
     run, place = subject.run, subject.place
     rows = [row for row in run.scores if row.split == "test"]
     own = [row for row in rows if (row.stage, row.step) == (place.stage, place.step)]
+    # The start of a run is often not measured: then the first stage that was.
     ancestors = _ancestors(run, place.stage)
     first = next((name for name in ancestors if any(row.stage == name for row in rows)), "")
     if first == place.stage:
@@ -285,7 +292,7 @@ def _stage_lines(subject: Subject, found: Sequence[Change]) -> list[StageLine]:
     for name in subject.line:
         stage = stages[name]
         if stage.parent is None:
-            continue
+            continue  # what the run started from
         own = [change for change in found if change.stage == name]
         gains = [_in_words(change) for change in own if change.gained]
         losses = [_in_words(change) for change in own if change.lost]
@@ -344,6 +351,7 @@ def _about(subject: Subject) -> dict[str, Any]:
     ]
     versions = subject.run.about.get("versions")
     linn = text(versions, "linn") if isinstance(versions, dict) else ""
+    # A folder's place is nobody else's business; its name tells which base it was.
     base = subject.base or subject.recipe.model
     return {
         "title": subject.title,
@@ -358,6 +366,7 @@ def _about(subject: Subject) -> dict[str, Any]:
 
 def _how_to_run(subject: Subject, folder: Path) -> dict[str, Any]:
     """What the snippets need: the modes of the template, and who reads calls and thoughts."""
+    # Read from the export itself: this is what a stranger will open.
     codec = Codec.load(folder)
     branch = subject.place.branch
     template = codec.template
@@ -416,6 +425,7 @@ def render(name: str, **values: Any) -> str:
     def shown(value: object) -> object:
         return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
+    # `finalize` sees every value, and autoescaping would write HTML where Markdown is meant.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -431,6 +441,7 @@ def render(name: str, **values: Any) -> str:
         change=_since,
         code=code,
     )
+    # Blocks of the template that say nothing leave their blank lines.
     body = environment.get_template(name).render(**values)
     return re.sub(r"\n{3,}", "\n\n", body)
 

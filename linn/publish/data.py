@@ -141,6 +141,7 @@ class TrainingData:
                 count = taken.get("rows" if len(config.files) == 1 else f"rows {name}")
                 yield self._of_file(name, key, config.name, count)
             return
+        # A domain's rows are prompts for RL; for SFT they become demonstrations.
         for domain in self.recipe.weights_of(config):
             rows = self._block(domain).rows
             count = taken.get(domain)
@@ -201,6 +202,7 @@ class TrainingData:
         )
 
     def _licence(self, name: str, found: Licence | None) -> Licence | None:
+        # What the publisher states goes before what a card says: they may have asked its owner.
         if name in self.said:
             return Licence(self.said[name], "stated by the publisher", is_said=True)
         return found
@@ -237,6 +239,7 @@ class TrainingData:
 
     def _rows(self, source: Source, passed: Passed) -> Iterator[Row]:
         if source.is_of_domain:
+            # Rows that a model alone can grade are read as well.
             domain = reader(self._full_name(source.name), self._options(source.name))
             # What training refused is counted, whether or not it stopped there.
             domain.skip_bad = True
@@ -262,6 +265,7 @@ class TrainingData:
         seed = seed_of(self.recipe.seed, config.name)
         domain = load(self._full_name(name), self._options(name))
         try:
+            # The order among domains has no part in which prompts a domain gives.
             stream = PromptStream(config, {name: domain}, {name: 1.0}, seed, Position())
             seen: set[str] = set()
             for _ in range(source.used or 0):
@@ -321,6 +325,7 @@ def row_of(message: Message) -> Row:
         arguments = call.arguments
         if not isinstance(arguments, str):
             arguments = json.dumps(dict(arguments), ensure_ascii=False)
+        # Rows of a generator have no ids, and equal runs are to give equal bytes.
         function = {"name": call.name, "arguments": arguments}
         made = {"id": call.id or f"call_{number}", "type": "function", "function": function}
         row["tool_calls"].append(made)
@@ -331,6 +336,7 @@ def row_of(message: Message) -> Row:
 
 def _taken(stage: StageFiles) -> dict[str, int]:
     """Prompts or rows that a stage took, by domain or file; empty where its place is gone."""
+    # The state of a stage under way goes before the place that a finished one keeps.
     for place in (stage.folder / "state" / "stage.json", stage.folder / "position.json"):
         try:
             record = json.loads(place.read_text(encoding="utf-8"))

@@ -49,6 +49,7 @@ def target_of(name: str) -> Target:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
+    # A revision has no meaning here: branches are named by the stages.
     match = re.fullmatch(rf"{_SCHEME}([^/@:]+/[^/@:]+)", name)
     if match is None:
         raise UserError(f"--to {name}: expected hf://OWNER/NAME, a repository of the Hub")
@@ -80,6 +81,7 @@ class Hub:
         repositories: list[tuple[str, str]] = [(self.target.model, "model")]
         if with_data:
             repositories.append((self.target.data, "dataset"))
+        # Those that are there stay as they are, private or not.
         for name, kind in repositories:
             self._do(
                 f"the repository {name}",

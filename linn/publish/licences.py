@@ -77,6 +77,7 @@ def of_row(row: Mapping[str, Any]) -> str | None:
 
     Rows that `linn tasks` makes have one, and so do many published ones.
     """
+    # Published rows differ in where they keep it, and in whether it is one name or several.
     metadata = row.get("metadata")
     for place in (row, metadata if isinstance(metadata, Mapping) else {}):
         for key in _KEYS:
@@ -99,8 +100,10 @@ def of_file(name: str) -> Licence | None:
         assert root is not None, name
         try:
             return of_card(located(root[0] + CARD), root[0] + CARD)
+        # Neither in the cache nor to be had: nobody knows it, as for a file without a card.
         except UserError:
             return None
+    # As data sets are laid out: rows at the top, or in a folder for each part.
     folder = Path(name).resolve().parent
     for place in (folder, folder.parent):
         licence = of_card(place / CARD, str(Path(name).parent / CARD))
@@ -130,6 +133,7 @@ def of_card(path: Path, where: str) -> Licence | None:
             value = ", ".join(map(str, value))
         if not isinstance(value, str) or not value.strip():
             continue
+        # Terms that have no common name are called `other`, and named beside it.
         label, link = (str(data.get(f"{key}_{part}") or "") for part in ("name", "link"))
         return Licence(value.strip(), where, label, link)
     return None
@@ -143,6 +147,7 @@ def card_head(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         return {}
+    # Somebody's README may begin with three dashes and hold anything.
     try:
         return dict(metadata_load(path) or {})
     except (OSError, ValueError, yaml.YAMLError, RecursionError):

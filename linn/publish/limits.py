@@ -34,6 +34,7 @@ def limits_of(
 
 def _measured(run: RunFiles, recipe: Recipe) -> str:
     """What the scores are of."""
+    # Prompts of a generator say little about prompts of people.
     made = [name for name, block in recipe.domains.items() if block.rows is None]
     domains = {row.domain for row in run.scores if row.split == "test"}
     if not domains:
@@ -48,6 +49,7 @@ def _measured(run: RunFiles, recipe: Recipe) -> str:
 def _of_weights(config: Mapping[str, Any]) -> list[str]:
     """What differs between these weights elsewhere and the policy that was measured."""
     found = []
+    # A run evaluates its checkpoints, and those are float32 whatever the base has.
     dtype = str(config.get("dtype", "float32"))
     if dtype != "float32":
         found.append(
@@ -67,6 +69,7 @@ def _of_stages(run: RunFiles, recipe: Recipe, line: Sequence[str]) -> list[str]:
         if stage.name not in line or stage.parent is None:
             continue
         config = recipe.stage(stage.name)
+        # Files have their own faults; those of demonstrations are put in by the recipe.
         if isinstance(config, SftConfig) and not config.files:
             shares = {domain: config.faulty_share(domain) for domain in stage.domains}
             faulty = sorted(domain for domain, share in shares.items() if share > 0)
@@ -76,6 +79,7 @@ def _of_stages(run: RunFiles, recipe: Recipe, line: Sequence[str]) -> list[str]:
                     f"{stage.name} trained on demonstrations of which up to {most:.0%} carry a "
                     f"fault on purpose, in {', '.join(faulty)}: later stages are to unlearn it."
                 )
+        # At the stage's end, where a policy that never stops would show.
         rows = stage.metrics()
         cut = number(rows[-1], "truncated") if rows else None
         if cut:
@@ -83,6 +87,7 @@ def _of_stages(run: RunFiles, recipe: Recipe, line: Sequence[str]) -> list[str]:
                 f"In the last step of {stage.name}, {cut:.0%} of the replies reached the limit "
                 "of tokens."
             )
+    # They are neither right nor wrong, so nothing else on the card tells of them.
     failed = [row for row in run.scores if row.failed and row.stage in line]
     if failed:
         prompts = sum(row.failed for row in failed)

@@ -135,6 +135,7 @@ class Publication:
 
     def _places(self) -> list[Place]:
         """The checkpoints, that of `main` last."""
+        # Finished means measured: a card without scores helps nobody.
         asked = self.order.place
         done = [stage.name for stage in self.run.stages if stage.done and stage.name != "base"]
         if asked:
@@ -202,6 +203,7 @@ class Publication:
 
     def _training_data(self) -> TrainingData:
         """The data of the stages that made what is published."""
+        # Of one checkpoint, what it was made by; of a run, everything that it trained on.
         stages = self.recipe.stages
         if self.order.place:
             subject = self._subject(self.places[-1])
@@ -243,6 +245,7 @@ class Publication:
             parts.append(Part(self._address(place.branch), what, sizes))
             if hub is not None:
                 hub.upload_model(folder, place.branch, f"{what} of {self._name}, by linn")
+            # A checkpoint of a large model takes the room of the next.
             if self.order.folder is None:
                 shutil.rmtree(folder)
         return Published(tuple(parts), passed, tuple(self.left_out), self.licence)
@@ -280,6 +283,7 @@ class Publication:
         return sizes | _sizes(folder)
 
     def _subject(self, place: Place, passed: tuple[Passed, ...] = ()) -> Subject:
+        # A card names a data set only where there is one.
         target = self.order.target
         with_data = target is not None and any(one.rows for one in passed)
         others = () if place.branch != "main" else tuple(self.places[:-1])
@@ -321,6 +325,7 @@ def _public(value: Any) -> Any:
         # The address of somebody's judge; the model behind it stays.
         _, mark, model = value.partition("#")
         return f"http://HOST{mark}{model}"
+    # Relative names below the working folder are part of a recipe that lies with its rows.
     return Path(value).name if value.startswith(("/", "~", "../")) else value
 
 

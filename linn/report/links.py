@@ -40,9 +40,11 @@ class Links:
         self._curves: dict[tuple[int, str], str] = {}
         self._texts: dict[tuple[int, str], str] = {}
         self._turned: dict[tuple[int, str, bool], str] = {}
+        # A stage stands in several tables: the first one is where a reader comes from.
         for place, table in enumerate(tables):
             for number, (stage, _) in enumerate(table.rows):
-                self._rows.setdefault(stage, self.row_id(place, number))
+                row = self.row_id(place, number)
+                self._rows.setdefault(stage, row)
         for place, chapter in enumerate(chapters):
             self._add_curves(place, chapter)
             self._add_texts(place, chapter)
@@ -53,6 +55,7 @@ class Links:
             for index, plot in enumerate(panel.plots):
                 curve = self.curve_id(place, number, index)
                 if panel.title in BY_DOMAIN:
+                    # The reward first: the teacher gap stands for domains that have none.
                     by_domain.setdefault(label(plot.title), curve)
                 elif plot.title == "Reward" and len(chapter.stage.domains) == 1:
                     # Of a single domain the main curve is its own.
@@ -64,6 +67,7 @@ class Links:
         for number, sort in enumerate(chapter.sorts):
             for index, shown in enumerate(sort.shown):
                 text = self.text_id(place, number, index)
+                # The first of a domain, whatever its sort: best before worst.
                 self._texts.setdefault((place, shown.domain), text)
                 if sort.are_losses or sort.are_gains:
                     self._turned.setdefault((place, shown.domain, sort.are_losses), text)

@@ -68,6 +68,7 @@ class Watched:
         Raises UserError where there is no run and never was; later the last page stays.
         """
         with self._lock:
+            # Before the files are read: what changes meanwhile is found at the next look.
             mark = mark_of(self.folder)
             if mark == self._mark or time.monotonic() < self._fresh_until:
                 return self._page
@@ -86,6 +87,7 @@ class Watched:
 
 def mark_of(folder: Path) -> str:
     """A short hash of the sizes and times of what a page is made of; empty where nothing is."""
+    # The first four make a run; without any of them there is nothing to show.
     if not any((folder / name).is_file() for name in _WATCHED[:4]):
         return ""
     return hashlib.blake2b("\n".join(_states(folder)).encode(), digest_size=8).hexdigest()
@@ -154,6 +156,7 @@ def _handler_of(watched: Watched) -> type[BaseHTTPRequestHandler]:
 
         def _is_ours(self) -> bool:
             """Whether a reader asked for this machine: a strange name may be made to point here."""
+            # A page of the web may not read this one, unless its own name leads here.
             host = (self.headers.get("host") or "").rpartition(":")[0]
             return host in (HOST, "localhost")
 
@@ -161,6 +164,7 @@ def _handler_of(watched: Watched) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("content-type", f"{kind}; charset=utf-8")
             self.send_header("content-length", str(len(body)))
+            # Each answer is of this moment.
             self.send_header("cache-control", "no-store")
             self.end_headers()
             self.wfile.write(body)
