@@ -74,7 +74,8 @@ def kept_base(name: str) -> Path | None:
 
 def _of_run(name: str) -> Path:
     """The folder of RUN@STAGE[:STEP]."""
-    run, _, place = name.partition("@")
+    # From the right: a folder may have an @ in its name, a stage may not.
+    run, _, place = name.rpartition("@")
     stage, _, step = place.partition(":")
     folder = Path(run)
     if not folder.is_dir():

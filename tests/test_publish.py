@@ -12,7 +12,11 @@ import httpx
 import huggingface_hub
 import pytest
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+)
 from support.cli import refused, said
 from support.fast_runs import HashEngine, go, tree
 from support.hub import FakeHub
@@ -425,14 +429,45 @@ def test_what_the_hub_refuses_is_one_line(
     assert set(folder.rglob("*")) == before
 
 
-def test_wrong_names_are_refused_before_any_work(run: Any, tmp_path: Path) -> None:
+def test_wrong_names_are_refused_before_any_work(run: Any, hub: Any, tmp_path: Path) -> None:
     folder, _ = run
+    fake = hub()
     for name in ("me/small", "hf://me", "hf://me/a/b", "hf://datasets/me/a", "hf://me/a--b"):
         assert "--to" in refused("publish", folder, "--to", name, "--dry-run"), name
     assert "did you mean 'sft'" in refused("publish", f"{folder}@sfx", "--dry-run")
     assert "no step" in refused("publish", f"{folder}@sft:x", "--dry-run")
+    assert "holds none at step 3" in refused("publish", f"{folder}@sft:3", "--to", "hf://me/x")
+    assert "--dtype" in refused("publish", folder, "--to", "hf://me/x", "--dtype", "int8")
+    given = ("--no-data", "--data-licence", "mcqa=mit")
+    assert "leave one of them out" in refused("publish", folder, "--dry-run", *given)
     assert "no run there" in refused("publish", tmp_path, "--dry-run")
     assert "DATA=NAME" in refused("publish", folder, "--dry-run", "--data-licence", "mit")
+    assert not fake.calls
+
+
+def test_a_folder_with_an_at_sign_is_a_run(tmp_path: Path, monkeypatch: Any) -> None:
+    finished(tmp_path / "me@home", monkeypatch)
+    code, _, err = said("publish", tmp_path / "me@home", "--dry-run", "--no-data")
+    assert code == 0, err
+    assert said("publish", f"{tmp_path}/me@home@sft", "--dry-run", "--no-data")[0] == 0
+
+
+def test_files_of_the_hub_that_are_not_to_be_had_are_held_back(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder = tmp_path / "run"
+    finished(folder, monkeypatch)
+    recipe = (folder / "recipe.yaml").read_text()
+
+    def nothing(*_: Any, **__: Any) -> str:
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", nothing)
+    name = "hf://datasets/me/rows/a.jsonl"
+    (folder / "recipe.yaml").write_text(recipe.replace("data: null", f"data: {name}"))
+    made = Publication(Order(run=folder)).plan()
+    assert made.passed[0].rows == 0
+    assert "neither in the local cache" in " ".join(made.passed[0].held)
 
 
 def test_weights_of_an_unknown_licence_are_not_uploaded_until_it_is_stated(

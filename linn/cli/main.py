@@ -58,7 +58,7 @@ def _options(
     _state.update(debug=debug, resumes=ctx.invoked_subcommand in _RESUMES)
 
 
-_RESUMES = ("run", "filter", "compare", "eval", "solve")
+_RESUMES = ("run", "filter", "compare", "eval", "solve", "publish")
 """Verbs that go on where they were stopped."""
 
 _state = {"debug": False, "resumes": False}

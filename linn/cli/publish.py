@@ -66,7 +66,9 @@ def publish(
     if out is None and to is None and not dry_run:
         raise UserError("say where: --out DIR, --to hf://OWNER/NAME, or both; --dry-run lists it")
     # The run alone, without a stage, means all of its stages.
-    run, _, place = checkpoint.partition("@")
+    run, mark, place = checkpoint.rpartition("@")
+    if not mark or Path(checkpoint).is_dir():
+        run, place = checkpoint, ""
     publication = Publication(
         Order(
             run=run_folder(Path(run)),

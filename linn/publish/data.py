@@ -107,24 +107,26 @@ class TrainingData:
         self._check_said(found.values())
         return list(found.values())
 
-    def write(self, folder: Path, note: Callable[[int], None]) -> list[Passed]:
+    def write(self, folder: Path, note: Callable[[float, int], None]) -> list[Passed]:
         """Write what may be passed on into an existing folder; says what became of each source.
 
-        note: is told how many rows were written so far.
+        note: is told (share of the sources, rows written so far).
         """
         results = []
         total = 0
-        for source in self.sources():
+        sources = self.sources()
+        for number, source in enumerate(sources):
             passed = Passed(source)
             results.append(passed)
-            if source.absent:
-                passed.held[source.absent] += source.used or 0
+            absent = source.absent or _out_of_reach(source)
+            if absent:
+                passed.held[absent] += source.used or 0
                 continue
             path = folder / source.path
             with files.whole_file(path) as file:
                 for row in self._permitted(source, passed):
                     file.write(files.json_line(row).encode("utf-8"))
-                    note(total + passed.rows)
+                    note(number / len(sources), total + passed.rows)
             total += passed.rows
             if not passed.rows:
                 path.unlink()
@@ -344,6 +346,16 @@ def _taken(stage: StageFiles) -> dict[str, int]:
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             continue
     return {}
+
+
+def _out_of_reach(source: Source) -> str:
+    """Why a file of the Hub cannot be read; empty where it can, or is a local one."""
+    try:
+        if source.file:
+            located(source.file)
+    except UserError:
+        return "the file is neither in the local cache nor to be had"
+    return ""
 
 
 def _rows_of_file(source: Source, passed: Passed) -> Iterator[Row]:

@@ -16,7 +16,12 @@ from linn.errors import InfrastructureError, UserError
 
 T = TypeVar("T")
 
-_STALE = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json"]
+_STALE = [
+    "model*.safetensors",
+    "model*.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model*.bin.index.json",
+]
 """Weights of an earlier publication that this one does not write again."""
 _SCHEME = "hf://"
 

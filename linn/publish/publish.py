@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from linn import files
-from linn.checkpoints import start_folder
+from linn.checkpoints import resolve, start_folder
 from linn.errors import UserError, nearest
 from linn.progress import reading
 from linn.publish.card import Place, Subject, data_card, model_card
@@ -29,7 +29,13 @@ from linn.publish.licences import Licence, of_model
 from linn.recipe import load as recipes
 from linn.recipe.schema import Recipe
 from linn.report.files import RunFiles, read_run, text
-from linn.run.export import SHARD_SIZE, check_target, export_checkpoint, planned_export
+from linn.run.export import (
+    SHARD_SIZE,
+    check_options,
+    check_target,
+    export_checkpoint,
+    planned_export,
+)
 
 _BRANCH = re.compile(r"main|HEAD|refs")
 """Names of stages that no branch may have beside `main`."""
@@ -111,9 +117,14 @@ class Publication:
                 "the licence of the weights is not known: the base has no card that names one; "
                 "--licence NAME states it, such as apache-2.0"
             )
-        # A wrong name of data is refused before the first weight is read.
+        # What is wrong with an export or a name of data is told before anything is made.
+        check_options(order.dtype, order.shard_size)
+        for place in self.places:
+            resolve(self._checkpoint(place))
         if order.with_data:
             self._training_data().sources()
+        elif order.data_licences:
+            raise UserError("--data-licence: nothing has it with --no-data; leave one of them out")
 
     def plan(self) -> Published:
         """What would be written and sent: nothing is, and no weight is read."""
@@ -188,6 +199,10 @@ class Publication:
         number = int(step) if step else steps
         return Place(name, number, number == steps)
 
+    def _checkpoint(self, place: Place) -> str:
+        """A checkpoint's name on the command line."""
+        return f"{self.order.run}@{place.stage}:{place.step}"
+
     def _folder(self, stage: str, step: int) -> Path:
         folder = next(one.folder for one in self.run.stages if one.name == stage)
         return folder / "checkpoints" / f"step-{step:04d}"
@@ -253,7 +268,7 @@ class Publication:
     def _write_data(self, folder: Path) -> tuple[Passed, ...]:
         folder.mkdir(parents=True)
         with reading("training data", "rows") as note:
-            passed = tuple(self._training_data().write(folder, lambda rows: note(0.0, rows)))
+            passed = tuple(self._training_data().write(folder, note))
         if any(one.rows for one in passed):
             subject = self._subject(self.places[-1], passed)
             title = f"{subject.title}-data"
@@ -271,7 +286,7 @@ class Publication:
     def _write_model(self, subject: Subject, folder: Path, dry: bool) -> dict[str, int]:
         """An export with the run's recipe and a card; returns the bytes of its files."""
         place, order = subject.place, self.order
-        name = f"{order.run}@{place.stage}:{place.step}"
+        name = self._checkpoint(place)
         if dry:
             folder.mkdir(parents=True)
             sizes = planned_export(name, folder, order.dtype, order.shard_size)

@@ -43,7 +43,7 @@ def export_checkpoint(
     InfrastructureError where the disk is full.
     """
     folder = folder.absolute()
-    shard_bytes = _checked(dtype, shard_size)
+    shard_bytes = check_options(dtype, shard_size)
     source = resolve(name)
     check_target(folder)
 
@@ -75,7 +75,7 @@ def planned_export(
 
     All but the weights is written into `folder`, which must be there. Errors as of an export.
     """
-    shard_bytes = _checked(dtype, shard_size)
+    shard_bytes = check_options(dtype, shard_size)
     source = resolve(name)
 
     from linn.engine.models.convert import planned
@@ -88,7 +88,7 @@ def planned_export(
     return sizes
 
 
-def _checked(dtype: str | None, shard_size: str) -> int:
+def check_options(dtype: str | None, shard_size: str) -> int:
     """Bytes of a shard; UserError for a dtype or a size that is none."""
     if dtype not in (None, *DTYPES):
         raise UserError(f"--dtype {dtype!r}: allowed: {', '.join(DTYPES)}; default: the base's")
