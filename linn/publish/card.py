@@ -187,11 +187,7 @@ def data_card(subject: Subject, title: str) -> str:
     passed = [one for one in subject.passed if one.rows]
     # The Hub shows one licence or a list of them; the table says which is whose.
     licences = list(dict.fromkeys(name for one in passed for name in one.licences))
-    configs = [
-        {"config_name": one.source.path.removesuffix(".jsonl").replace("/", "-"),
-         "data_files": one.source.path}
-        for one in passed
-    ]  # fmt: skip
+    configs = [_config(one.source.path) for one in passed]
     data = DatasetCardData(
         license=[_hub_licence(name) for name in licences] or None,
         pretty_name=title,
@@ -212,6 +208,12 @@ def data_card(subject: Subject, title: str) -> str:
         held=held,
     )
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def _config(path: str) -> dict[str, str]:
+    """A file as a part of the data set that can be loaded by itself."""
+    name = path.removesuffix(".jsonl").replace("/", "-")
+    return {"config_name": name, "data_files": path}
 
 
 def _data_of(subject: Subject) -> list[Passed]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from linn.errors import InfrastructureError, UserError
-
-T = TypeVar("T")
 
 _STALE = [
     "model*.safetensors",
@@ -52,7 +51,7 @@ class Target:
 def target_of(name: str) -> Target:
     """The repository of `hf://OWNER/NAME`; UserError for anything else."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     # A revision has no meaning here: branches are named by the stages.
     match = re.fullmatch(rf"{_SCHEME}([^/@:]+/[^/@:]+)", name)
@@ -88,53 +87,45 @@ class Hub:
             repositories.append((self.target.data, "dataset"))
         # Those that are there stay as they are, private or not.
         for name, kind in repositories:
-            self._do(
-                f"the repository {name}",
-                lambda name=name, kind=kind: self._api.create_repo(
-                    name, repo_type=kind, private=self._private, exist_ok=True
-                ),
-            )
+            create = partial(self._api.create_repo, name, repo_type=kind, exist_ok=True)
+            self._do(f"the repository {name}", partial(create, private=self._private))
 
     def upload_model(self, folder: Path, branch: str, message: str) -> None:
         """Put a folder into a branch, which is made where it is not there."""
         name = self.target.model
         if branch != "main":
-            self._do(
-                f"the branch {branch} of {name}",
-                lambda: self._api.create_branch(name, branch=branch, exist_ok=True),
-            )
-        self._do(
-            f"upload to {self.target.address(branch)}",
-            lambda: self._api.upload_folder(
-                repo_id=name,
-                repo_type="model",
-                folder_path=folder,
-                revision=branch,
-                commit_message=message,
-                delete_patterns=_STALE,
-            ),
+            create = partial(self._api.create_branch, name, branch=branch, exist_ok=True)
+            self._do(f"the branch {branch} of {name}", create)
+        upload = partial(
+            self._api.upload_folder,
+            repo_id=name,
+            repo_type="model",
+            folder_path=folder,
+            revision=branch,
+            commit_message=message,
+            delete_patterns=_STALE,
         )
+        self._do(f"upload to {self.target.address(branch)}", upload)
 
     def upload_data(self, folder: Path, message: str) -> None:
         """Put a folder into the repository of the data, in place of the rows it has."""
-        self._do(
-            f"upload to {self.target.data_address}",
-            lambda: self._api.upload_folder(
-                repo_id=self.target.data,
-                repo_type="dataset",
-                folder_path=folder,
-                commit_message=message,
-                # Rows that were passed on before and may not be any more.
-                delete_patterns=["sft/*.jsonl", "rl/*.jsonl"],
-            ),
+        upload = partial(
+            self._api.upload_folder,
+            repo_id=self.target.data,
+            repo_type="dataset",
+            folder_path=folder,
+            commit_message=message,
+            # Rows that were passed on before and may not be any more.
+            delete_patterns=["sft/*.jsonl", "rl/*.jsonl"],
         )
+        self._do(f"upload to {self.target.data_address}", upload)
 
-    def _do(self, what: str, step: Callable[[], T]) -> T:
+    def _do(self, what: str, step: Callable[[], Any]) -> None:
         """A step of the Hub's; whatever goes wrong becomes one line that says what to do."""
         import httpx
 
         try:
-            return step()
+            step()
         # Errors of the Hub, of the network, of a token that is missing or malformed.
         except (OSError, ValueError, httpx.HTTPError) as error:
             raise _refusal(what, error) from None
