@@ -21,6 +21,7 @@ from linn.cli import rows
 from linn.cli.chat import chat
 from linn.cli.check import check
 from linn.cli.evaluate import benchmarks, evaluate
+from linn.cli.folders import run_folder
 from linn.cli.publish import publish
 from linn.cli.serve import serve
 from linn.cli.solve import solve
@@ -196,14 +197,6 @@ def ls(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder"
     if not Ledger(path / "ledger.jsonl").read():
         echo(f"{path}: nothing is measured yet")
     _print_tables(path)
-
-
-def run_folder(name: Path) -> Path:
-    """A run's folder from its path or its name under runs/."""
-    for folder in (name, Path("runs") / name):
-        if any((folder / file).is_file() for file in ("run.json", "compare.json")):
-            return folder
-    raise UserError(f"{name}: no run there (no run.json); give a folder made by linn run")
 
 
 @app.command()

@@ -59,7 +59,7 @@ def publish(
     ] = "5GB",
 ) -> None:
     """Hand a run on. Checkpoints with model cards, and the training data that may be passed on."""
-    from linn.cli.main import run_folder
+    from linn.cli.folders import run_folder
     from linn.publish.hub import target_of
     from linn.publish.publish import Order, Publication
 
