@@ -210,7 +210,7 @@ def report(
         int, typer.Option(min=0, max=65535, help="with --watch; 0: any free one")
     ] = 8010,
 ) -> None:
-    """Write report.html, one self-contained file; or serve it while the run goes on."""
+    """Write report.html, one self-contained file. Or serve it while the run goes on."""
     from linn.report import build
     from linn.report.files import read_run
 
