@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,8 +26,9 @@ from linn.sandbox import Limits, Sandbox
 
 _ROOT = Path(__file__).parents[2]
 _MILLISECONDS = 1e3
-_NOTHING = "int main() {}\n"
-_SMALL = """#include <iostream>
+_CPP = {
+    "nothing": "int main() {}\n",
+    "small": """#include <iostream>
 #include <map>
 int main() {
     std::map<long, long> counts;
@@ -36,15 +38,17 @@ int main() {
     for (auto& item : counts) sum += item.first * item.second;
     std::cout << sum << '\\n';
 }
-"""
+""",
+}
+"""C++ programs, by name."""
 
 
 # ------------------------------------------------------------ the worker: one checkout
 
 
-def cases(box: Sandbox) -> dict[str, Callable[[int], str]]:
+def cases(box: Sandbox, compiled: Path) -> dict[str, Callable[[int], str]]:
     """What is measured: from a number, which makes the program another one, to its status."""
-    nothing, small = box.compile(_NOTHING).code, box.compile(_SMALL).code
+    nothing, small = [(compiled / name).read_bytes() for name in _CPP]
 
     def called(text: str, number: int) -> str:
         return box.call(f"def f(x):\n    return {text}  # {number}\n", "f", [[1]])[0].status
@@ -59,13 +63,13 @@ def cases(box: Sandbox) -> dict[str, Callable[[int], str]]:
     }
 
 
-def work(kind: str, groups: list[int]) -> None:
+def work(kind: str, compiled: Path, groups: list[int]) -> None:
     """Answer requests on stdin, `[case, count]` a line, by this process's own CPU seconds."""
     for group in groups:
         os.write(group, b"0")
         os.close(group)
     box = Sandbox(Limits(), servers=1, kind=kind)
-    runs = cases(box)
+    runs = cases(box, compiled)
     numbers = itertools.count(1)
     print(json.dumps(list(runs)), flush=True)
 
@@ -86,7 +90,7 @@ def work(kind: str, groups: list[int]) -> None:
 class Worker:
     """A worker of one checkout, and the control group around it."""
 
-    def __init__(self, checkout: Path, kind: str) -> None:
+    def __init__(self, checkout: Path, kind: str, compiled: Path) -> None:
         # Other checkouts, which run this file too, may have no such module.
         from linn.sandbox.groups import new_group
 
@@ -95,7 +99,15 @@ class Worker:
             sys.exit("CPU time cannot be counted: no control group can be made here")
         self._group = group
         with group.doors() as doors:
-            words = [sys.executable, "-P", __file__, "--work", kind, *map(str, doors)]
+            words = [
+                sys.executable,
+                "-P",
+                __file__,
+                "--work",
+                kind,
+                str(compiled),
+                *map(str, doors),
+            ]
             self._process = subprocess.Popen(
                 words,
                 stdin=subprocess.PIPE,
@@ -128,9 +140,15 @@ class Worker:
 def workers(other: Path, kind: str) -> Iterator[tuple[Worker, Worker]]:
     """A worker of the other checkout, and one of this."""
     with contextlib.ExitStack() as stack:
+        # Once for both, and where no limit of time can end it.
+        compiled = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for name, text in _CPP.items():
+            words = ["g++", "-O2", "-x", "c++", "-", "-o", str(compiled / name)]
+            subprocess.run(words, input=text, text=True, check=True)
+
         both = []
         for checkout in (other, _ROOT):
-            worker = Worker(checkout, kind)
+            worker = Worker(checkout, kind, compiled)
             stack.callback(worker.close)
             both.append(worker)
         yield both[0], both[1]
@@ -138,8 +156,6 @@ def workers(other: Path, kind: str) -> Iterator[tuple[Worker, Worker]]:
 
 def compare(other: Path, kind: str, rounds: int, count: int) -> None:
     """Print the table."""
-    print("| program | other, ms | this, ms | this / other | rounds' ratios |")
-    print("|---|---|---|---|---|")
     with workers(other, kind) as (before, after):
         pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in after.names}
         # The first round warms up and does not count.
@@ -147,7 +163,11 @@ def compare(other: Path, kind: str, rounds: int, count: int) -> None:
             pair = before.seconds(name, count), after.seconds(name, count)
             if turn:
                 pairs[name].append(pair)
+            milliseconds = " and ".join(f"{_MILLISECONDS * item:.2f}" for item in pair)
+            print(f"round {turn} of {rounds}: {name}: {milliseconds} ms", file=sys.stderr)
 
+    print("| program | other, ms | this, ms | this / other | rounds' ratios |")
+    print("|---|---|---|---|---|")
     for name, measured in pairs.items():
         ratios = sorted(this / that for that, this in measured)
         that, this = (
@@ -161,7 +181,8 @@ def compare(other: Path, kind: str, rounds: int, count: int) -> None:
 def main() -> None:
     """Compare, or work for a comparison."""
     if sys.argv[1:2] == ["--work"]:
-        work(sys.argv[2], [int(word) for word in sys.argv[3:]])
+        kind, compiled, *groups = sys.argv[2:]
+        work(kind, Path(compiled), [int(word) for word in groups])
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
