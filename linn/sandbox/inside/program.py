@@ -174,7 +174,7 @@ class Loaded:
 class FromMemory:
     """Imports modules whose code was compiled from texts that are on no disk.
 
-    A finder and a loader by what it does: the library's own classes for these import thirty modules
+    A finder and a loader by what it does: the library's own classes for these import twenty modules
     that every fork would carry.
     """
 
