@@ -144,6 +144,30 @@ def test_a_sick_server_costs_no_right_program_its_verdict(poisoned: set[int]) ->
         assert box.pool.started == 3, "each sick server was replaced"
 
 
+SUSPICIOUS = (
+    "open('/proc/none')",
+    "bytearray(1 << 40)",
+    "exec('raise RuntimeError(x)')",
+    "__import__('missing')",
+    "exec('class Mine(KeyError): pass\\nraise Mine')",
+    "__import__('os')._exit(71)",
+    "__import__('ctypes').string_at(0)",
+)
+"""What may fail because of a server."""
+OWN = ("x // 0", "x.none", "none", "[][x]", "{}[x]", "int('x')", "exec('x = ')", "object()")
+"""What fails on any server."""
+
+
+def test_the_sentinel_looks_after_what_a_sick_server_could_cause() -> None:
+    with contextlib.closing(Sandbox(servers=1)) as box:
+        for expression in (*SUSPICIOUS, *OWN):
+            (outcome,) = box.call(f"def f(x):\n    return {expression}", "f", [[1]])
+            assert outcome.status in ("error", "memory")
+            is_looked_after = box.pool.free[0].unwatched == 0
+            assert is_looked_after == (expression in SUSPICIOUS), expression
+        assert box.pool.started == 1
+
+
 def test_nothing_is_remembered_from_a_sick_server(poisoned: set[int]) -> None:
     poison = "def f(x):\n    return 'poison'"
     with contextlib.closing(Sandbox(servers=1)) as box:

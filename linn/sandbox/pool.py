@@ -22,9 +22,7 @@ _LONGEST, _SLACK_SECONDS = 10.0, 30.0
 (Waiting for a processor does not count there.)"""
 _SENTINEL_SECONDS = sentinel.WALL + _SLACK_SECONDS
 _MOST_UNWATCHED = 32
-"""Programs that a server may run, all ending well, until the sentinel looks at it."""
-_FAILURES = (b'{"error"', b'{"memory"')
-"""How the lines begin by which a program says that it failed."""
+"""Programs that a server may run, none of them suspicious, until the sentinel looks at it."""
 
 
 def header_of(
@@ -43,10 +41,10 @@ def header_of(
 class ServerPool:
     """At most `servers` fork servers. Thread-safe; a request waits for a free one.
 
-    A program that fails gets its verdict only once a known program, the sentinel, has answered
-    rightly on the same server. Else that server is sick: it is replaced, nothing that it said is
-    remembered, and the program runs again. Programs that end well are looked after the same way,
-    every so often.
+    A program that fails as programs do on a sick server gets its verdict only once a known program,
+    the sentinel, has answered rightly on the same server. Else that server is sick: it is replaced,
+    nothing that it said is remembered, and the program runs again. After other programs the
+    sentinel looks every so often.
     """
 
     def __init__(self, servers: int, kind: str | None, scratch: int) -> None:
@@ -131,7 +129,7 @@ class ServerPool:
     def _is_sick(self, server: ServerProcess, execution: Execution, header: Header) -> bool:
         """Whether a server answers the sentinel wrongly, where there is reason to ask."""
         server.unwatched += 1
-        if _ended_well(execution) and server.unwatched <= _MOST_UNWATCHED:
+        if not sentinel.is_needed(execution) and server.unwatched <= _MOST_UNWATCHED:
             return False
         try:
             known = sentinel.header_like(header)
@@ -248,12 +246,6 @@ def _asked(
         )
     except (ValueError, KeyError) as error:
         raise Died(str(error)) from None
-
-
-def _ended_well(execution: Execution) -> bool:
-    """Whether nothing went wrong for the program, as far as its server can tell."""
-    has_failed = any(failure in execution.lines for failure in _FAILURES)
-    return execution.ending == "ended" and execution.code == 0 and not has_failed
 
 
 _open: weakref.WeakSet[ServerPool] = weakref.WeakSet()

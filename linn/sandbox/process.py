@@ -16,6 +16,7 @@ from typing import Any
 from linn.sandbox import isolation
 from linn.sandbox.groups import new_group
 from linn.sandbox.inside.scratch import FILES, empty
+from linn.sandbox.inside.watch import HEADER_BLOCK
 from linn.sandbox.outcome import text_of
 
 _START_SECONDS = 30.0
@@ -123,7 +124,7 @@ class ServerProcess:
         """Send one request and wait for its answer: header and parts. Raises Died."""
         deadline = time.monotonic() + seconds
         self._limit(header)
-        for part in (json.dumps(header).encode() + b"\n", *bodies):
+        for part in (_block_of(header), *bodies):
             self._send(memoryview(part), deadline)
         answer = json.loads(self._line(deadline))
         parts = [self._exactly(size, deadline) for size in answer["sizes"]]
@@ -189,3 +190,10 @@ class ServerProcess:
             with contextlib.suppress(OSError):
                 empty(self.scratch)
                 os.rmdir(self.scratch)
+
+
+def _block_of(header: Header) -> bytes:
+    """A header as it is sent."""
+    text = json.dumps(header).encode()
+    fill = -(len(text) + 1) % HEADER_BLOCK
+    return text + b" " * fill + b"\n"

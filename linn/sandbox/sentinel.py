@@ -7,15 +7,37 @@ program may need.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from linn.sandbox.inside.plain import NotPlain, decode, encode
+from linn.sandbox.outcome import Execution
+
+_OWN_ERRORS = (
+    "ArithmeticError AssertionError AttributeError EOFError FloatingPointError IndentationError "
+    "IndexError KeyError LookupError NameError NotImplementedError NotPlain OverflowError "
+    "RecursionError StopIteration SyntaxError SystemExit TabError TypeError UnboundLocalError "
+    "UnicodeDecodeError UnicodeEncodeError UnicodeError ValueError ZeroDivisionError"
+).split()
+"""What a program raises by its own logic: no sick server makes a right program raise it.
+
+All others may come from files, memory, threads or the library, which a sick server lacks; those
+that a program defines itself are among the others.
+"""
+_OWN_ERROR = "|".join(_OWN_ERRORS)
+_SUSPICIOUS = re.compile(
+    rf"""^\{{"(?:memory"|error"(?!: "(?:{_OWN_ERROR})[:" ]))""".encode(), re.MULTILINE
+)
+"""How the lines begin by which a program says that it failed, and not by its own logic."""
+_OWN_CODES = range(64)
+"""Exit codes that programs choose. Children of ours that fail have larger ones (`child.py`)."""
 
 _PROGRAM = """
 import os
 
 def look(x):
+    import colorsys
     try:
         notes = os.listxattr('.')
     except OSError:
@@ -26,6 +48,7 @@ def look(x):
         file.write('x' * 20000)
     size = os.path.getsize('sentinel')
     room = len(bytearray(1 << 18))
+    assert colorsys.rgb_to_hsv(1, 1, 1) == (0, 0, 1)
     return [x + 1, size, room, *found]
 """
 _INPUT = 41
@@ -46,6 +69,16 @@ BODY = json.dumps(
     {"program": _PROGRAM, "prelude": False, "calls": [["look", encode([_INPUT])]]}
 ).encode()
 """The one body of its request."""
+
+
+def is_needed(execution: Execution) -> bool:
+    """Whether a program failed in a way that its server may be to blame for.
+
+    The program may be hostile and name another cause: that spoils its own verdict only. What a
+    right program says, on a sick server too, is true.
+    """
+    is_own = execution.ending == "ended" and execution.code in _OWN_CODES
+    return not is_own or _SUSPICIOUS.search(execution.lines) is not None
 
 
 def header_like(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Place(NamedTuple):
     """The folder that a program may write to."""
     rules: int
     """Descriptor of the Landlock rules; -1: none."""
-    filters: Mapping[bool, bytes]
+    filters: Mapping[bool, kernel.Filter]
     """System-call filters, by whether a compiled program is to be executed."""
     library: Sequence[int]
     """Descriptors of the standard library that stay open."""
@@ -148,7 +148,7 @@ def _settle(place: Place, header: Header, descriptors: dict[int, int], ready: in
         os._exit(_NOT_SETTLED)  # the server ended before that
 
     kernel.hide_memory()
-    kernel.install_filter(place.filters[IMAGE in descriptors])
+    place.filters[IMAGE in descriptors].install()
 
 
 def _close_all_but(descriptors: set[int]) -> None:

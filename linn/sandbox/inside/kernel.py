@@ -352,14 +352,29 @@ def _only_connected_pairs(number: int) -> list[Instruction]:
     return [*_for_call(number, _load_argument(1), has_datagrams, _REFUSE), _LOAD_CALL_NUMBER]
 
 
+class Filter:
+    """Filter code as the kernel reads it; where there is none, nothing is filtered.
+
+    It is made once before forks: making it in each child would cost more than to install it.
+    """
+
+    def __init__(self, code: bytes) -> None:
+        """`code`: see `program_filter`."""
+        self._instructions = ctypes.create_string_buffer(code, len(code))
+        # struct sock_fprog: the count of instructions, and a pointer to them.
+        count = len(code) // _INSTRUCTION.size
+        program = struct.pack("HxxxxxxP", count, ctypes.addressof(self._instructions))
+        self._program = ctypes.create_string_buffer(program)
+        self._is_empty = not code
+
+    def install(self) -> None:
+        """Apply it to this process, its threads to come and its forks, for good."""
+        if self._is_empty:
+            return
+        gain_no_privileges()
+        _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._program)
+
+
 def install_filter(code: bytes) -> None:
     """Apply filter code to this process, its threads to come and its forks, for good."""
-    if not code:
-        return
-    gain_no_privileges()
-    # struct sock_fprog: the count of instructions, and a pointer to them.
-    instructions = ctypes.create_string_buffer(code, len(code))
-    count = len(code) // _INSTRUCTION.size
-    program = struct.pack("HxxxxxxP", count, ctypes.addressof(instructions))
-    pointer = ctypes.create_string_buffer(program)
-    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, pointer)
+    Filter(code).install()

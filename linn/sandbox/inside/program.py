@@ -13,7 +13,6 @@ import os
 import sys
 import types
 from collections.abc import Mapping
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
 
@@ -172,8 +171,12 @@ class Loaded:
         return value
 
 
-class FromMemory(MetaPathFinder, Loader):
-    """Imports modules whose code was compiled from texts that are on no disk."""
+class FromMemory:
+    """Imports modules whose code was compiled from texts that are on no disk.
+
+    A finder and a loader by what it does: the library's own classes for these import twenty modules
+    that every fork would carry.
+    """
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._codes: dict[str, types.CodeType | SyntaxError | ValueError] = {}
@@ -200,7 +203,7 @@ class FromMemory(MetaPathFinder, Loader):
         is_package = name in self._packages
         if name not in self._codes and not is_package:
             return None
-        return ModuleSpec(name, self, is_package=is_package)
+        return ModuleSpec(name, self, is_package=is_package)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
         """The usual module."""

@@ -1,9 +1,9 @@
 """The fork server: for each request it forks a child (or two, for a check), bounds it, kills it.
 
-A request comes on stdin: a header line of JSON, then bodies of the sizes it names. The server
-reads the header only. Each child reads its own bodies straight from stdin before any untrusted
-code runs, and what a child says is kept outside the heap. So no later program inherits memory that
-holds an earlier program, input, test or output.
+A request comes on stdin: a header of JSON, then bodies of the sizes it names. The server reads the
+header only. Each child reads its own bodies straight from stdin before any untrusted code runs, and
+what a child says is kept outside the heap. So no later program inherits memory that holds an
+earlier program, input, test or output.
 
 An answer goes to stdout: a header line of JSON, then the child's lines, its stdout and its stderr.
 An answer with `failed` says that the machine, and not the program, is at fault; the server then
@@ -27,7 +27,7 @@ from typing import NoReturn
 from . import child, kernel, landlock, library, mounts, program
 from .child import IMAGE, Task
 from .scratch import FILES, Scratch
-from .watch import Header, Watch
+from .watch import HEADER_BLOCK, Header, Watch
 
 _FAILED = b'{"ending": "failed", "failed": '
 _SETTLE_SECONDS = 20.0
@@ -76,8 +76,8 @@ class ForkServer:
             scratch=self.scratch.path,
             rules=-1,
             filters={
-                False: kernel.program_filter(among_others=among_others),
-                True: kernel.program_filter(among_others=among_others, image=IMAGE),
+                False: kernel.Filter(kernel.program_filter(among_others=among_others)),
+                True: kernel.Filter(kernel.program_filter(among_others=among_others, image=IMAGE)),
             },
             library=library.descriptors(),
         )
@@ -336,14 +336,23 @@ def main(kind: str, uid: str, home: str, *groups: str) -> NoReturn:
     os.write(1, b'{"hello": true}\n')
 
     while True:
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            # One byte at a time: what follows the line is for the children to read.
-            byte = os.read(0, 1)
-            if not byte:
-                server.leave()
-            line += byte
-        _reply(server, json.loads(line))
+        header = _next_header()
+        if header is None:
+            server.leave()
+        _reply(server, header)
+
+
+def _next_header() -> Header | None:
+    """What the next request begins with; None where stdin has ended."""
+    text = bytearray()
+    while not text.endswith(b"\n"):
+        # Never past a block: what follows is for the children to read.
+        block = os.read(0, HEADER_BLOCK - len(text) % HEADER_BLOCK)
+        if not block:
+            return None
+        text += block
+    header: Header = json.loads(text)
+    return header
 
 
 def _reply(server: ForkServer, header: Header) -> None:

@@ -20,6 +20,11 @@ _MOST_WAITING = 9.0
 _CPUCLOCK_SCHED = 2
 """linux/posix-timers.h: the clock of a process is its number's complement, shifted, and this."""
 
+HEADER_BLOCK = 512
+"""A header is filled up with spaces to a multiple of so many bytes, its newline included.
+
+So a server reads it at once, and nothing of what follows."""
+
 Header = Mapping[str, Any]
 """A request's header: `kind`, `sizes`, `answers`, `prelude`, and the limits of `Limits`."""
 
@@ -99,6 +104,7 @@ class Watch:
 
         self.clocks = {pid: (~pid << 3) | _CPUCLOCK_SCHED for pid in pids}
         self.waited = dict.fromkeys(pids, 0.0)
+        self.looked = time.monotonic()
 
         cap = int(header["output"])
         self.streams = {name: Stream(cap) for name in streams}
@@ -135,17 +141,27 @@ class Watch:
         """How long to wait before the limits are looked at again; not above 0 if one is passed."""
         cpu_left = min(self._cpu_left(pid) for pid in self.clocks)
 
-        # A process that has ended tells no more, so its last number is kept.
-        for pid in self.waited:
-            self.waited[pid] = max(self.waited[pid], _waited(pid))
+        # To ask how long a process has waited is dear. Most programs end before that can matter.
+        now = time.monotonic()
+        if now >= min(self.looked + _SHORTEST_WAIT, self.deadline):
+            self._look_at_waiting(now)
         waited = sum(self.waited.values()) - self.waited_before
         allowance = min(waited, _MOST_WAITING * self.wall)
-        wall_left = self.deadline - time.monotonic() + allowance
+        wall_left = self.deadline - now + allowance
 
         # A process that has nearly reached its limit is not looked at all the time.
         if cpu_left > 0:
             cpu_left = max(cpu_left / self.speed, _SHORTEST_WAIT)
         return min(wall_left, cpu_left)
+
+    def _look_at_waiting(self, now: float) -> None:
+        """Note how long each process has waited for a processor.
+
+        One that has ended tells no more, so its last number is kept.
+        """
+        self.looked = now
+        for pid in self.waited:
+            self.waited[pid] = max(self.waited[pid], _waited(pid))
 
     def _drain(self, fds: Sequence[int]) -> None:
         """Read what these streams hold; those that are closed are forgotten."""
