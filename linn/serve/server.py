@@ -66,6 +66,7 @@ async def _serve(service: Service, listening: socket.socket, host: str) -> None:
         server_header=False,
         lifespan="off",
         limit_concurrency=service.limits.connections,
+        timeout_keep_alive=int(service.limits.idle_s),
         timeout_graceful_shutdown=int(service.limits.grace_s) + 10,
         http=_protocol(service.limits),
     )
