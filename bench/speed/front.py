@@ -34,17 +34,23 @@ class FreeStreams:
 
     def __init__(self, piece: int) -> None:
         self._piece = piece
-        self._tick = asyncio.Event()
+        self._tick: asyncio.Event | None = None
         self.said: list[Token] = []
         """The tokens of every reply."""
         self.tokens = self.pieces = 0
 
-    async def run(self) -> None:
-        """Lets all streams go on at the same time, as a process does with one message."""
-        while True:
-            await asyncio.sleep(0.02)
-            tick, self._tick = self._tick, asyncio.Event()
-            tick.set()
+    async def _next(self) -> None:
+        """All streams go on at the same time, as behind one message of a process."""
+        # No clock runs while nobody waits: it would be counted as work.
+        if self._tick is None:
+            self._tick = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.02, self._go_on)
+        await self._tick.wait()
+
+    def _go_on(self) -> None:
+        assert self._tick is not None
+        self._tick.set()
+        self._tick = None
 
     async def open(self) -> None:
         """Nothing is read."""
@@ -58,7 +64,7 @@ class FreeStreams:
         """The reply in pieces."""
         size = len(self.said) if is_whole else self._piece
         for start in range(0, len(self.said), size):
-            await self._tick.wait()
+            await self._next()
             piece = self.said[start : start + size]
             self.tokens += len(piece)
             self.pieces += 1
@@ -110,7 +116,6 @@ async def measure(given: argparse.Namespace) -> None:
     ids = models.find(None).codec.encode(TEXT)
     streams.said = [Token(one, -0.5) for one in ids]
     listening = server._socket("127.0.0.1", 0)
-    ticking = asyncio.create_task(streams.run())
     serving = asyncio.create_task(server._serve(Service(models, Limits()), listening, "127.0.0.1"))
 
     for kind in ("stream", "whole"):
@@ -128,7 +133,6 @@ async def measure(given: argparse.Namespace) -> None:
 
     os.kill(os.getpid(), signal.SIGTERM)
     await serving
-    ticking.cancel()
 
 
 def main() -> None:
