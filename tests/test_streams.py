@@ -90,6 +90,30 @@ def test_a_stream_is_the_samplers_completion(engine: Engine, bases: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_whole_reply_comes_in_one_piece_and_is_the_streamed_one(
+    engine: Engine, bases: Path
+) -> None:
+    how = Sampling(30)
+
+    async def part() -> None:
+        streams = engine.streams_of(bases / "base")
+        await streams.open()
+        streamed = asyncio.create_task(gathered(streams, (1, 2), how, 5))
+        pieces = [list(piece) async for piece in streams.stream((1, 2), how, 5, is_whole=True)]
+        assert [len(piece) for piece in pieces] == [30]
+        assert [token.id for token in pieces[0]] == [token.id for token in await streamed]
+        async with aclosing(streams.stream((1, 2), Sampling(10**6), 6, is_whole=True)) as stream:
+            waiting = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        # Who left is forgotten here too.
+        assert len(await gathered(streams, (5,), Sampling(4), 1)) == 4
+
+    asyncio.run(part())
+
+
+@pytest.mark.slow
 def test_who_leaves_is_forgotten_and_the_others_go_on(engine: Engine, bases: Path) -> None:
     async def part() -> None:
         streams = engine.streams_of(bases / "base")

@@ -36,48 +36,66 @@ class TextStream:
         """Ids since the last cut but one: a token's text depends on the one before it."""
         self._cut = 0
         """How many of them are told."""
+        self._told = ""
+        """The text of those."""
 
-    def feed(self, ids: Iterable[int]) -> str:
+    def feed(self, ids: Sequence[int]) -> str:
         """The text that these ids bring, as far as it cannot change any more."""
+        # Most pieces end with a character: all of their text is told, and decoded once.
+        self._ids += ids
+        text = self._whole()
+        if text or len(ids) < 2:
+            return text or self._early()
+
+        # This one does not: tokens before its last are told all the same.
+        del self._ids[len(self._ids) - len(ids) :]
         new = ""
         for one in ids:
             self._ids.append(one)
-            new += self._next(one)
+            new += self._whole() or self._early()
         return new
 
     def finish(self) -> str:
         """What is left, characters that were never completed included."""
         text = self._untold()
-        self._ids, self._cut = [], 0
+        self._ids, self._cut, self._told = [], 0, ""
         return text
 
-    def _next(self, last: int) -> str:
+    def _whole(self) -> str:
+        """The text of all ids, which is told now; empty where the last one does not end it."""
         # A run of byte tokens is decoded as a whole: one that is no character spoils all of it.
-        if _BYTE.fullmatch(self._tokenizer.id_to_token(last) or ""):
+        if len(self._ids) == self._cut or self._is_byte(self._ids[-1]):
             return ""
         text = self._untold()
         if text.endswith(_UNKNOWN) or not text:
-            return self._early() if len(self._ids) - self._cut > _PATIENCE else ""
-        return self._tell(len(self._ids))
+            return ""
+        self._move(len(self._ids))
+        return text
+
+    def _is_byte(self, one: int) -> bool:
+        return _BYTE.fullmatch(self._tokenizer.id_to_token(one) or "") is not None
 
     def _early(self) -> str:
         """Text of a long run of bytes that are no characters, but for its end."""
+        if len(self._ids) - self._cut <= _PATIENCE or self._is_byte(self._ids[-1]):
+            return ""
         # No character has more than four bytes. Where two halves give the text of both, the border
         # is none within a character.
         border = len(self._ids) - 4
-        halves = self._decode(self._ids[:border]) + self._decode(self._ids[border:])
-        return self._tell(border) if halves == self._decode(self._ids) else ""
-
-    def _tell(self, border: int) -> str:
-        """The text up to a border, which is told now."""
-        told = self._decode(self._ids[: self._cut])
-        text = self._decode(self._ids[:border])[len(told) :]
-        self._ids, self._cut = self._ids[self._cut :], border - self._cut
+        first = self._decode(self._ids[:border])
+        if first + self._decode(self._ids[border:]) != self._decode(self._ids):
+            return ""
+        text = first[len(self._told) :]
+        self._move(border)
         return text
 
+    def _move(self, border: int) -> None:
+        """What stands before this border is told now."""
+        self._ids, self._cut = self._ids[self._cut :], border - self._cut
+        self._told = self._decode(self._ids[: self._cut])
+
     def _untold(self) -> str:
-        told = self._decode(self._ids[: self._cut])
-        return self._decode(self._ids)[len(told) :]
+        return self._decode(self._ids)[len(self._told) :]
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))

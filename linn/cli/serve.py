@@ -35,6 +35,14 @@ def serve(
         float | None,
         typer.Option(min=0.001, help="GB of weights in memory; others are read when asked for"),
     ] = None,
+    cache: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            help="GB of keys, values and states in each process, per checkpoint; of long replies "
+            "fewer are written at once",
+        ),
+    ] = 4.0,
     context: Annotated[
         int, typer.Option(min=2, help="tokens of a prompt and its reply, at most")
     ] = 32768,
@@ -86,6 +94,7 @@ def serve(
         key=key,
         template=chosen,
         memory=None if memory is None else int(memory * 1e9),
+        cache=int(cache * 1e9),
         context=context,
         thinking=not no_think,
         limits=Limits(grace_s=grace, queue=queue),

@@ -101,15 +101,17 @@ class Streams(Protocol):
         ...
 
     def stream(
-        self, ids: Sequence[int], how: Sampling, seed: int
+        self, ids: Sequence[int], how: Sampling, seed: int, is_whole: bool = False
     ) -> AsyncGenerator[Sequence[Token], None]:
         """Continue the prompt `ids`: new tokens as they come, one or more at a time.
 
-        The last one is a stopping token, or the `how.max_tokens`-th. Who leaves (cancelled, or by
-        `aclose`) drops the request, and its row is free. Errors are those of `Sampler.generate`
-        and of this request alone, but for broken weights, which end all requests of the
-        checkpoint. A dead process raises InfrastructureError in its own requests; it is started
-        again, and the others go on.
+        The more streams there are, the more tokens come at a time: passing on a piece costs the
+        same however long it is. `is_whole`: all come at once, at the end. The last one is a
+        stopping token, or the `how.max_tokens`-th. Who leaves (cancelled, or by `aclose`) drops
+        the request, and its row is free. Errors are those of `Sampler.generate` and of this
+        request alone, but for broken weights, which end all requests of the checkpoint. A dead
+        process raises InfrastructureError in its own requests; it is started again, and the
+        others go on.
         """
         ...
 

@@ -60,18 +60,22 @@ class ChatAnswer:
 
     async def events(self) -> AsyncGenerator[tuple[bytes, int], None]:
         """(what is sent, tokens made since the last)."""
-        # Clients take the role from the first piece, and only from there.
-        for index in range(len(self.asks)):
-            yield self._first_chunk(index), 0
-
+        # Clients take the role from the first piece, and only from there. It goes with the first
+        # tokens: what fails before them is an error with a status of its own.
+        sent = b"".join(self._first_chunk(index) for index in range(len(self.asks)))
         made = 0
         calls = [0] * len(self.asks)
         pieces = side_by_side(self.served.streams, self.served.codec, self.asks)
         async with aclosing(pieces):
-            async for index, piece in pieces:
-                made += len(piece.tokens)
-                yield self._chunk(index, piece, calls[index]), len(piece.tokens)
-                calls[index] += len(piece.delta.calls)
+            async for new in pieces:
+                tokens = 0
+                for index, piece in new:
+                    sent += self._chunk(index, piece, calls[index])
+                    tokens += len(piece.tokens)
+                    calls[index] += len(piece.delta.calls)
+                yield sent, tokens
+                sent = b""
+                made += tokens
 
         options = self.request.stream_options
         if options is not None and options.include_usage:

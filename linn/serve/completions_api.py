@@ -104,10 +104,14 @@ class CompletionAnswer:
         offsets = [0] * len(self.asks)
         pieces = side_by_side(self.served.streams, self.served.codec, self.asks)
         async with aclosing(pieces):
-            async for index, piece in pieces:
-                made += len(piece.tokens)
-                yield self._chunk(index, piece, offsets[index]), len(piece.tokens)
-                offsets[index] += len(piece.text)
+            async for new in pieces:
+                sent, tokens = b"", 0
+                for index, piece in new:
+                    sent += self._chunk(index, piece, offsets[index])
+                    tokens += len(piece.tokens)
+                    offsets[index] += len(piece.text)
+                yield sent, tokens
+                made += tokens
         options = self.request.stream_options
         if options is not None and options.include_usage:
             yield event({**self._head, "choices": [], "usage": usage(self.asks, made)}), 0

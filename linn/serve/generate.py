@@ -48,26 +48,33 @@ class Piece:
     """In the last piece: `stop`, `length` or `tool_calls`."""
 
 
-async def reply(streams: Streams, codec: Codec, ask: Ask) -> AsyncGenerator[Piece, None]:
-    """The pieces of a reply. Who closes this generator drops the request."""
+async def reply(
+    streams: Streams, codec: Codec, ask: Ask, is_whole: bool = False
+) -> AsyncGenerator[Piece, None]:
+    """The pieces of a reply. Who closes this generator drops the request.
+
+    `is_whole`: nobody reads it before its end.
+    """
     text = TextStream(codec.tokenizer)
     stops = StopStrings(ask.stops)
     reading = ReplyStream(codec.template, ask.thinking, ask.tools)
     finish = "length"
-    async with aclosing(streams.stream(ask.ids, ask.how, ask.seed)) as stream:
+    # Stop strings are found here, and free a row: so tokens are told as they come.
+    at_end = is_whole and not ask.stops
+    async with aclosing(streams.stream(ask.ids, ask.how, ask.seed, at_end)) as stream:
         async for new in stream:
-            told = ""
-            used: list[Token] = []
-            for token in new:
-                used.append(token)
-                # The token that ends a turn is counted, and is no part of its text.
-                if token.id in ask.how.stop:
-                    finish = "stop"
-                    break
-                told += stops.feed(text.feed([token.id]))
-                if stops.found:
-                    break
-            yield Piece(tuple(used), told, reading.feed(told) if ask.chat else Delta())
+            used = len(new)
+            ids = [token.id for token in new]
+            # The token that ends a turn is counted, and is no part of its text.
+            if ids[-1] in ask.how.stop:
+                finish = "stop"
+                ids.pop()
+            if not ask.stops:
+                told = text.feed(ids)
+            else:
+                told, used = _up_to_stop(text, stops, ids, used)
+            delta = reading.feed(told) if ask.chat else Delta()
+            yield Piece(tuple(new[:used]), told, delta)
             if stops.found:
                 break
 
@@ -83,6 +90,19 @@ async def reply(streams: Streams, codec: Codec, ask: Ask) -> AsyncGenerator[Piec
     if delta.calls and finish == "stop":
         finish = "tool_calls"
     yield Piece((), told, delta, finish)
+
+
+def _up_to_stop(
+    text: TextStream, stops: StopStrings, ids: Sequence[int], used: int
+) -> tuple[str, int]:
+    """(text of `ids` up to a stop string, tokens that it took; `used` where there is none)."""
+    told = ""
+    # Token by token: those behind a stop string are no part of the reply.
+    for place, one in enumerate(ids, 1):
+        told += stops.feed(text.feed([one]))
+        if stops.found:
+            return told, place
+    return told, used
 
 
 @dataclass
@@ -115,7 +135,7 @@ class Whole:
 async def whole(streams: Streams, codec: Codec, ask: Ask) -> Whole:
     """A reply at once."""
     gathered = Whole()
-    async with aclosing(reply(streams, codec, ask)) as pieces:
+    async with aclosing(reply(streams, codec, ask, is_whole=True)) as pieces:
         async for piece in pieces:
             gathered.add(piece)
     return gathered
@@ -132,8 +152,8 @@ async def wholes(streams: Streams, codec: Codec, asks: Sequence[Ask]) -> list[Wh
 
 async def side_by_side(
     streams: Streams, codec: Codec, asks: Sequence[Ask]
-) -> AsyncGenerator[tuple[int, Piece], None]:
-    """Pieces of several replies as they come, each with the number of its reply."""
+) -> AsyncGenerator[list[tuple[int, Piece]], None]:
+    """Pieces of several replies, each with its reply's number: all that came since the last."""
     # Bounded: a client that reads slowly must not fill the memory.
     came: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue(64)
 
@@ -150,11 +170,19 @@ async def side_by_side(
     left = len(tasks)
     try:
         while left:
-            next_one = await came.get()
-            if isinstance(next_one, Exception):
-                raise next_one
-            left -= next_one[1].finish is not None
-            yield next_one
+            new = [await came.get()]
+            while not came.empty():
+                new.append(came.get_nowait())
+            pieces: list[tuple[int, Piece]] = []
+            for one in new:
+                if isinstance(one, Exception):
+                    # What came before it is told before it.
+                    if pieces:
+                        yield pieces
+                    raise one
+                pieces.append(one)
+                left -= one[1].finish is not None
+            yield pieces
     finally:
         await _end(tasks)
 

@@ -33,6 +33,9 @@ class Limits:
     """Seconds in which a connection must have said what it wants."""
     body_s: float = 60.0
     """Seconds in which a request must have come."""
+    idle_s: float = 75.0
+    """Seconds for which a connection may stand idle between two requests. Clients close theirs
+    after less (5 s, or 60), so none is closed just as it is used again."""
     stall_s: float = 60.0
     """Seconds for which a client may leave a stream unread."""
     grace_s: float = 20.0

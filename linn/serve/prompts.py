@@ -23,6 +23,9 @@ from linn.serve.requests import (
 )
 from linn.types import Sampling, seed_of
 
+_AT_ONCE = 4096
+"""Bytes of a request that is read within the event loop."""
+
 
 async def chat_asks(
     request: ChatRequest, served: Served, limits: Limits, thinking: bool
@@ -106,8 +109,13 @@ async def _ask(
         raise ApiError(400, f"n: allowed are {limits.choices} replies", "n")
     stops = request.stop_strings(limits)
     try:
-        # A megabyte takes a while to read, to write and to cut into tokens.
-        asked, ids = await asyncio.to_thread(_read, row, served.codec, served.context, thinking)
+        arguments = (row, served.codec, served.context, thinking)
+        # A megabyte takes a while to read, to write and to cut into tokens; a few lines take less
+        # than a thread takes to begin.
+        if request.size <= _AT_ONCE:
+            asked, ids = _read(*arguments)
+        else:
+            asked, ids = await asyncio.to_thread(_read, *arguments)
     except UserError as error:
         raise ApiError(400, str(error), param) from None
     room = served.context - len(ids)

@@ -6,7 +6,7 @@ import json
 import secrets
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from linn.errors import nearest
 from linn.serve.errors import ApiError
@@ -69,6 +69,13 @@ class Common(BaseModel):
     return_token_ids: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None
+
+    _size: int = PrivateAttr(0)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its body."""
+        return self._size
 
     def stop_strings(self, limits: Limits) -> tuple[str, ...]:
         """The strings that end a reply."""
@@ -146,9 +153,11 @@ def parsed(kind: type[Request], body: bytes, limits: Limits) -> Request:
         elif key in _IGNORED:
             del fields[key]
     try:
-        return kind.model_validate(fields)
+        request = kind.model_validate(fields)
     except ValidationError as error:
         raise _api_error(error, kind) from None
+    request._size = len(body)
+    return request
 
 
 def _check_neutral(key: str, value: Any) -> None:

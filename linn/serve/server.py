@@ -29,16 +29,20 @@ def serve(
     key: str | None = None,
     template: TemplateName | None = None,
     memory: int | None = None,
+    cache: int = 4 * 10**9,
     context: int = 32768,
     thinking: bool = True,
     limits: Limits | None = None,
 ) -> None:
     """Serve checkpoints by name until SIGINT or SIGTERM; returns when all replies have ended.
 
-    `memory`: bytes of weights; see `Models`. UserError where the address is taken.
+    `memory`: bytes of weights; see `Models`. `cache`: bytes of the states of the replies that one
+    process writes at once, per checkpoint. UserError where the address is taken.
     """
     limits = limits or Limits()
-    engine = open_engine(ScaleConfig(processes=processes, capacity=capacity))
+    # A request that names no length is counted with the whole context.
+    scale = ScaleConfig(processes=processes, capacity=capacity, cache=max(1, cache >> 20))
+    engine = open_engine(scale)
     # Before anything is read: a model takes a while, a taken port is told at once.
     listening = _socket(host, port)
     try:
@@ -66,6 +70,7 @@ async def _serve(service: Service, listening: socket.socket, host: str) -> None:
         server_header=False,
         lifespan="off",
         limit_concurrency=service.limits.connections,
+        timeout_keep_alive=int(service.limits.idle_s),
         timeout_graceful_shutdown=int(service.limits.grace_s) + 10,
         http=_protocol(service.limits),
     )

@@ -85,7 +85,7 @@ class FakeEngine:
 
 
 class FakeStreams:
-    """Streams what the checkpoint's scripted sampler says, a token at a time."""
+    """Streams what the checkpoint's scripted sampler says, a token at a time or all at once."""
 
     def __init__(self, engine: FakeEngine, folder: Path) -> None:
         self.engine = engine
@@ -105,23 +105,28 @@ class FakeStreams:
         return None
 
     async def stream(
-        self, ids: Sequence[int], how: Sampling, seed: int
+        self, ids: Sequence[int], how: Sampling, seed: int, is_whole: bool = False
     ) -> AsyncGenerator[Sequence[Token], None]:
         if not self.is_open:
             raise UserError(f"{self.folder}: this checkpoint is not open")
         scripted = self.engine.samplers[self.folder.name]
         said = scripted.codec.encode(scripted.reply(scripted.codec.decode(ids), seed))
         self.live += 1
+        whole: list[Token] = []
         try:
             for token in said[: how.max_tokens]:
                 if self.pause is not None:
                     await self.pause()
                 top = tuple((token, -1.0) for _ in range(how.top))
-                yield [Token(token, -1.0, top)]
+                whole.append(Token(token, -1.0, top))
+                if not is_whole:
+                    yield whole[-1:]
                 if self.error is not None:
                     raise self.error
                 if token in how.stop:
-                    return
+                    break
+            if is_whole:
+                yield whole
         finally:
             self.live -= 1
 

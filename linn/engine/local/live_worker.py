@@ -18,6 +18,7 @@ import torch
 
 from linn.engine.local import heartbeat
 from linn.engine.local.answering import die_with_parent, ignore_signals
+from linn.engine.local.arrivals import Arrival, Arrivals
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.models.load import load
 from linn.engine.protocol import Token
@@ -30,8 +31,10 @@ Event = tuple[int, str, Any]
 """(request, `tokens` | `end` | `value` | `error`, what came)."""
 
 _GATHER_S = 0.02
-"""Tokens are told this many seconds after the last ones at the soonest: a message per step would
-cost the other side more than a small model takes for the step."""
+"""Tokens are told this many seconds after the last ones at the soonest."""
+_PIECES_PER_S = 500
+"""Pieces that all workers together tell in a second. What reads them takes about 0.2 ms for each,
+however many tokens it has, and it reads for all workers: with many streams, pieces grow."""
 
 
 class _Checkpoint:
@@ -39,8 +42,8 @@ class _Checkpoint:
 
     def __init__(self, batch: LiveBatch) -> None:
         self.batch = batch
-        self.waiting: list[tuple[int, Sequence[int], Sampling, int]] = []
-        """Came since the last step: admitted together, equal prompts share a prefill."""
+        self.arrivals = Arrivals(batch.capacity)
+        """Wait for a row. Of those that join together, equal prompts share a prefill."""
         self.numbers: dict[int, int] = {}
         """By id in the batch: the request's number."""
 
@@ -55,12 +58,15 @@ class LiveWorker:
         self._events: list[Event] = []
         self._tokens: dict[int, list[Token]] = {}
         """By request: what is not told yet."""
+        self._wholes: set[int] = set()
+        """Requests whose tokens are told at their end."""
         self._told = 0.0
+        """When tokens of unfinished requests were told last."""
 
     def run(self) -> None:
         """Answer messages until the engine closes the pipe."""
         while True:
-            busy = any(one.waiting or not one.batch.idle for one in self.checkpoints.values())
+            busy = any(one.arrivals or not one.batch.idle for one in self.checkpoints.values())
             try:
                 # Who computes only looks whether something came; who is idle waits for it.
                 while self.pipe.poll(0 if busy else None):
@@ -90,14 +96,20 @@ class LiveWorker:
         """Forget a checkpoint; its requests end."""
         one = self.checkpoints.pop(str(folder), None)
         if one is not None:
-            numbers = [*one.numbers.values(), *(waiting[0] for waiting in one.waiting)]
+            numbers = [*one.numbers.values(), *one.arrivals.numbers]
             self._fail(numbers, UserError(f"{folder}: the checkpoint was closed"))
         self._events.append((number, "value", None))
 
     def admit(
-        self, number: int, folder: Path, ids: Sequence[int], how: Sampling, seed: int
+        self,
+        number: int,
+        folder: Path,
+        ids: Sequence[int],
+        how: Sampling,
+        seed: int,
+        is_whole: bool,
     ) -> None:
-        """Begin a request."""
+        """Begin a request; `is_whole`: its tokens are told at its end."""
         one = self._checkpoint(folder)
         positions = one.batch.model.positions
         # Found out in the model, it would end the other requests too.
@@ -106,13 +118,15 @@ class LiveWorker:
                 f"{len(ids)} tokens of the prompt and {how.max_tokens} more are over the "
                 f"{positions} that the model computes"
             )
-        one.waiting.append((number, ids, how, seed))
+        one.arrivals.add(Arrival(number, ids, how, seed))
+        if is_whole:
+            self._wholes.add(number)
 
     def drop(self, number: int) -> None:
         """Forget a request, wherever it is."""
-        self._tokens.pop(number, None)
+        self._forget(number)
         for one in self.checkpoints.values():
-            one.waiting = [request for request in one.waiting if request[0] != number]
+            one.arrivals.drop(number)
             # The batch has numbers of its own.
             gone = [place for place, own in one.numbers.items() if own == number]
             one.batch.drop(gone)
@@ -156,32 +170,35 @@ class LiveWorker:
             self._tokens.setdefault(one.numbers[place], []).append(Token(token, logprob, top))
         for place in step.completions:
             number = one.numbers.pop(place)
-            self._events.append((number, "tokens", self._tokens.pop(number)))
+            self._events.append((number, "tokens", self._forget(number)))
             self._events.append((number, "end", None))
 
     def _admit(self, one: _Checkpoint) -> None:
-        waiting, one.waiting = one.waiting, []
-        if not waiting:
+        joining = one.arrivals.joining(len(one.numbers))
+        if not joining:
             return
+        requests = [(each.ids, each.how, each.seed) for each in joining]
         try:
-            places = one.batch.admit([request[1:] for request in waiting])
-        except (ValueError, UserError) as error:
+            one.numbers |= _numbered(one.batch.admit(requests), joining)
+        except (ValueError, UserError):
             # One that cannot be sampled must not take the others along.
-            if len(waiting) == 1:
-                self._fail([waiting[0][0]], error)
-                return
-            for request in waiting:
-                one.waiting = [request]
-                self._admit(one)
-            return
-        one.numbers |= zip(places, (request[0] for request in waiting), strict=True)
+            for each, request in zip(joining, requests, strict=True):
+                try:
+                    one.numbers |= _numbered(one.batch.admit([request]), [each])
+                except (ValueError, UserError) as error:
+                    self._fail([each.number], error)
 
     # ------------------------------------------------------------ what is told
 
     def _fail(self, numbers: Any, error: Exception) -> None:
         for number in numbers:
-            self._tokens.pop(number, None)
+            self._forget(number)
             self._events.append((number, "error", self._sendable(error)))
+
+    def _forget(self, number: int) -> list[Token]:
+        """Nothing more is told of a request; returns what was not told yet."""
+        self._wholes.discard(number)
+        return self._tokens.pop(number, [])
 
     def _sendable(self, error: Exception) -> Exception:
         """An error as the other side can raise it."""
@@ -193,15 +210,21 @@ class LiveWorker:
         return RuntimeError(f"{where}:\n{traceback.format_exc()}")
 
     def _tell(self) -> None:
-        """Send what came, unless it is tokens alone and the last ones were told just now."""
-        now = time.monotonic()
-        if not self._events and (not self._tokens or now - self._told < _GATHER_S):
-            return
-        tokens, self._tokens = self._tokens, {}
+        """Send what came. Tokens of requests that go on wait until it is time."""
         events, self._events = self._events, []
-        events += [(number, "tokens", new) for number, new in tokens.items()]
-        self._told = now
-        self.pipe.send(events)
+        streamed = self._tokens.keys() - self._wholes
+        pause = max(_GATHER_S, len(streamed) * self.options.world / _PIECES_PER_S)
+        now = time.monotonic()
+        if streamed and now - self._told >= pause:
+            self._told = now
+            events += [(number, "tokens", self._tokens.pop(number)) for number in streamed]
+        if events:
+            self.pipe.send(events)
+
+
+def _numbered(places: Sequence[int], arrivals: Sequence[Arrival]) -> dict[int, int]:
+    """Numbers of requests by their ids in the batch."""
+    return {place: one.number for place, one in zip(places, arrivals, strict=True)}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -233,12 +233,12 @@ class LiveWorkers:
             await request.value()
 
     async def stream(
-        self, folder: Path, ids: Sequence[int], how: Sampling, seed: int
+        self, folder: Path, ids: Sequence[int], how: Sampling, seed: int, is_whole: bool
     ) -> AsyncGenerator[Sequence[Token], None]:
         """See `Streams.stream`; the process with the fewest requests takes it."""
         process = self._least()
         number = self._next
-        request = self._ask(process, "admit", folder, tuple(ids), how, seed)
+        request = self._ask(process, "admit", folder, tuple(ids), how, seed, is_whole)
         try:
             while tokens := await request.tokens():
                 yield tokens
@@ -300,7 +300,7 @@ class LiveWorkers:
         in_main_thread = threading.current_thread() is threading.main_thread()
         options = WorkerOptions(
             rank=rank,
-            world=1,
+            world=self.count,
             store="",
             dtype=dtype,
             width=width,
@@ -341,10 +341,10 @@ class LocalStreams:
         return await self._workers.open(self._folder)
 
     def stream(
-        self, ids: Sequence[int], how: Sampling, seed: int
+        self, ids: Sequence[int], how: Sampling, seed: int, is_whole: bool = False
     ) -> AsyncGenerator[Sequence[Token], None]:
         """New tokens as they come."""
-        return self._workers.stream(self._folder, ids, how, seed)
+        return self._workers.stream(self._folder, ids, how, seed, is_whole)
 
     async def score(self, ids: Sequence[int], top: int = 0) -> list[Token]:
         """Every token of a text with its log-prob."""
