@@ -48,13 +48,19 @@ class CausalLM(Protocol):
     """Tokens of the longest sequence that can be computed; None: any number."""
     packs: bool
     """Whether several samples in one row are computed exactly as each alone."""
+    shares: bool
+    """Whether `hidden` takes segments that go on from a prompt in the same row."""
     recompute: bool
     """Whether `hidden` keeps for the backward pass nothing of a layer but its inputs."""
 
-    def hidden(self, ids: Tensor, segments: Tensor) -> Tensor:
+    def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows.
 
         ids, segments: int64 [R, W]. A segment is one sample; -1 marks padding at a row's end.
+
+        continues: int64 [R, W], the segment that a token's own segment goes on from, -1 where it
+        begins anew. Segments that go on from one (replies to a prompt) stand right behind it, and
+        are computed as if each came after its own copy of it. For models that `shares` alone.
         """
         ...
 

@@ -10,6 +10,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,19 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from linn.engine.models.agreement import TOLERANCE
 from linn.engine.models.interface import State
+from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
 from linn.engine.models.positions import longest_sequence
 from linn.engine.models.recompute import recomputed
-from linn.engine.models.rectangles import into_rows, prompt_groups, rectangles, segment_lengths
+from linn.engine.models.rectangles import (
+    Rectangles,
+    into_rows,
+    prompt_groups,
+    prompts_of,
+    rectangles,
+    segment_lengths,
+)
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config
 from linn.engine.protocol import SHARD_BYTES
@@ -229,32 +239,63 @@ class TransformersLM(nn.Module):
         """Stay in evaluation mode: the only difference would be dropout."""
         return super().train(False)
 
-    def hidden(self, ids: Tensor, segments: Tensor) -> Tensor:
+    @cached_property
+    def shares(self) -> bool:
+        """Whether the family goes on from a prompt's keys as it computes whole sequences; tried."""
+        takes = {"past_key_values", "position_ids", "attention_mask"}
+        if not takes <= self._takes or prompt_cache(self.inner.config) is None:
+            return False
+        return agrees(self, TOLERANCE)
+
+    def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows.
 
         Zeros stand at padding (segment -1).
         """
         is_token = segments >= 0
-        lengths = segment_lengths(segments).cpu()
-        self._check_length(int(lengths.max()))
-        layout = rectangles(lengths).to(ids.device)
-        laid = ids[is_token][layout.token_at]
+        flat_ids = ids[is_token]
+        shared, layout = self._rectangles(segments, continues)
+        layout = layout.to(ids.device)
 
         outs = []
         with recomputed(self._layers(), self.recompute):
-            for part in layout.split(laid):  # [rows, columns]
-                out = self._decoder(input_ids=part, use_cache=False)
-                outs.append(out.last_hidden_state.flatten(0, 1))
+            if shared is None:
+                for part in layout.split(flat_ids[layout.token_at]):  # [rows, columns]
+                    out = self._decoder(input_ids=part, use_cache=False)
+                    outs.append(out.last_hidden_state.flatten(0, 1))
+            else:
+                for states in shared_states(self._decoder, self.inner.config, flat_ids, shared):
+                    outs.append(states.flatten(0, 1))
 
             flat = torch.cat(outs)[layout.place_of]  # [T, H]
             for _ in range(self.least_forwards - len(outs)):
-                idle = self._decoder(input_ids=laid[None, :1], use_cache=False)
+                idle = self._decoder(input_ids=flat_ids[None, :1], use_cache=False)
                 flat = flat + 0 * idle.last_hidden_state.sum()
         return into_rows(flat, is_token)
 
+    def _rectangles(
+        self, segments: Tensor, continues: Tensor | None
+    ) -> tuple[SharedRows | None, Rectangles]:
+        """How packed rows are laid out for the family's code; refuses sequences without positions.
+
+        Of rows that share prompts (`continues`), also who goes on from whom.
+        """
+        lengths = segment_lengths(segments).cpu()
+        prompts = prompts_of(segments, continues)
+        if prompts is None:
+            self._check_length(int(lengths.max()))
+            return None, rectangles(lengths)
+
+        wholes = []
+        for length, prompt in zip(lengths.tolist(), prompts, strict=True):
+            wholes.append(length if prompt < 0 else length + int(lengths[prompt]))
+        self._check_length(max(wholes))
+        shared = SharedRows(lengths, prompts)
+        return shared, shared.layout
+
     def forwards(self, segments: Tensor) -> int:
         """How often `hidden` calls the family's code for these packed rows."""
-        return len(rectangles(segment_lengths(segments).cpu()).shapes)
+        return len(self._rectangles(segments, None)[1].shapes)
 
     def _layers(self) -> list[nn.Module]:
         """The layers of the family that can be computed again by themselves."""
