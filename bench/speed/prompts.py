@@ -1,6 +1,6 @@
 """Siblings' prompts computed once (`scale.share_prompts`) against every sibling's own copy.
 
-    python -m bench.speed.prompts [--models hybrid qwen3] [--rounds 5] [--prompts 16] [--siblings 8]
+    python -m bench.speed.prompts [--models hybrid qwen3] [--shapes 0 1 2] [--rounds 5]
 
 Random samples of three shapes: prompts of 37 to 508 tokens and replies of 48 on average, replies as
 long as their prompts, and replies that are much longer. A GRPO step and a teacher's pass, plain and
@@ -179,6 +179,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--shapes", nargs="+", type=int, default=[0, 1, 2], help="by number")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--siblings", type=int, default=8)
@@ -186,8 +187,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     for name in options.models:
-        for shape in SHAPES:
-            compare(name, shape, options)
+        for number in options.shapes:
+            compare(name, SHAPES[number], options)
 
 
 if __name__ == "__main__":

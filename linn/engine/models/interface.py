@@ -48,10 +48,13 @@ class CausalLM(Protocol):
     """Tokens of the longest sequence that can be computed; None: any number."""
     packs: bool
     """Whether several samples in one row are computed exactly as each alone."""
-    shares: bool
-    """Whether `hidden` takes segments that go on from a prompt in the same row."""
     recompute: bool
     """Whether `hidden` keeps for the backward pass nothing of a layer but its inputs."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether `hidden` takes segments that go on from a prompt in the same row."""
+        ...
 
     def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows.

@@ -65,17 +65,15 @@ def prompts_of(segments: Tensor, continues: Tensor | None) -> list[int] | None:
     if continues is None:
         return None
     is_token = segments >= 0
-    numbers = _unlike(segments, segments)[is_token].tolist()
-    before = _unlike(continues, segments)[is_token].tolist()
-    is_anew = (continues[is_token] < 0).tolist()
-
-    index: dict[int, int] = {}
-    prompts = []
-    for number, prompt, anew in zip(numbers, before, is_anew, strict=True):
-        if number in index:
-            continue
-        index[number] = len(prompts)
-        prompts.append(-1 if anew else index[prompt])
+    numbers, counts = torch.unique_consecutive(
+        _unlike(segments, segments)[is_token], return_counts=True
+    )
+    firsts = counts.cumsum(0) - counts
+    before = _unlike(continues, segments)[is_token][firsts]
+    # Rows and their segments are numbered upwards.
+    found = torch.searchsorted(numbers, before)
+    is_anew = continues[is_token][firsts] < 0
+    prompts: list[int] = found.masked_fill(is_anew, -1).tolist()
     return prompts
 
 

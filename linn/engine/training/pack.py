@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,8 +55,11 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """The same rows on another device."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        return Packed(*(None if value is None else value.to(device) for value in values))
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = None if value is None else value.to(device)
+        return Packed(**moved)
 
 
 def micro_batches(
