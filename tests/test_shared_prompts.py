@@ -222,6 +222,7 @@ def test_a_worker_shares_where_its_options_say_so(tmp_path: Path) -> None:
             dtype="float32",
             width=64,
             capacity=4,
+            cache_bytes=1 << 20,
             autocast=False,
             recompute=False,
             share_prompts=share,

@@ -6,20 +6,19 @@ H hidden size, V vocabulary.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from linn.engine.models.agreement import TOLERANCE
+from linn.engine.models.cache_state import CacheState
 from linn.engine.models.interface import State
 from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
 from linn.engine.models.positions import longest_sequence
@@ -54,116 +53,6 @@ _PREFILL_TOKENS = 1024
 _PROBE = 8
 """Tokens by which the two prompts differ that tell what a row's state takes."""
 
-Combine = Callable[[list[Tensor]], Tensor]
-"""One tensor of a new cache from the same tensor of one or two old ones."""
-
-
-class CacheState:
-    """A `transformers` cache of B rows.
-
-    Rows are padded on the left, so that every row's newest token is in the last column.
-    """
-
-    def __init__(self, cache: Any, lengths: Tensor, columns: int) -> None:
-        self.cache = cache
-        self.lengths = lengths
-        """int64 [B]: tokens fed so far."""
-        self.columns = columns
-        """Columns of the cached keys, known without asking the device; at least the largest
-        length."""
-
-    @property
-    def mask(self) -> Tensor:
-        """int64 [B, columns]: 1 where a column holds a row's token."""
-        column = torch.arange(self.columns, device=self.lengths.device)
-        return (column >= self.columns - self.lengths[:, None]).long()
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether any layer attends to earlier tokens; recurrent states alone do not."""
-        return any(isinstance(getattr(layer, "keys", None), Tensor) for layer in self.cache.layers)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all keys, values and states."""
-        total = 0
-        for layer in self.cache.layers:
-            tensors = [getattr(layer, name, None) for name in ("keys", "values")]
-            for name in ("conv_states", "recurrent_states"):
-                tensors += getattr(layer, name, {}).values()
-            total += sum(t.nbytes for t in tensors if isinstance(t, Tensor))
-        return total
-
-    def select(self, rows: Tensor, move: bool = False) -> CacheState:
-        """A new state of these rows (int64 [B']), in this order.
-
-        Columns that only left-out rows used are dropped.
-        """
-        lengths = self.lengths[rows]
-        columns = 0
-        if len(rows):
-            columns = int(lengths.max())
-        unused = self.columns - columns
-
-        def keys(one: list[Tensor]) -> Tensor:
-            return one[0][:, :, unused:][rows]
-
-        def states(one: list[Tensor]) -> Tensor:
-            return one[0][rows]
-
-        return CacheState(_combined([self.cache], keys, states, move), lengths, columns)
-
-    def join(self, other: State, move: bool = False) -> CacheState:
-        """A new state: this one's rows followed by the other's.
-
-        The narrower one is padded on the left.
-        """
-        assert isinstance(other, CacheState), other
-        lengths = torch.cat([self.lengths, other.lengths])
-        columns = max(self.columns, other.columns)
-
-        def keys(two: list[Tensor]) -> Tensor:
-            padded = [F.pad(t, (0, 0, columns - t.shape[2], 0)) for t in two]
-            return torch.cat(padded)
-
-        cache = _combined(
-            [self.cache, other.cache],
-            keys,
-            states=torch.cat,
-            move=move,
-        )
-        return CacheState(cache, lengths, columns)
-
-
-def _combined(caches: list[Any], keys: Combine, states: Combine, move: bool) -> Any:
-    """A new cache made of the tensors of others.
-
-    `keys` makes keys and values [B, heads, columns, d]; `states` makes conv and recurrent states
-    [B, ...]. `move`: the others' layers are emptied, each when it has been copied.
-    """
-    out = copy.copy(caches[0])
-    out.layers = []
-    for number, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
-        # A copy, so that whatever else a family's layer holds stays as it is.
-        layer = copy.copy(layers[0])
-
-        for name in ("keys", "values"):
-            tensors = [getattr(old, name, None) for old in layers]
-            filled = [t for t in tensors if isinstance(t, Tensor)]  # others have no token yet
-            if filled:
-                setattr(layer, name, keys(filled))
-
-        for name in ("conv_states", "recurrent_states"):
-            if hasattr(layer, name):
-                olds = [getattr(old, name) for old in layers]
-                setattr(layer, name, _combined_states(olds, states))
-
-        out.layers.append(layer)
-        if move:
-            for cache in caches:
-                cache.layers[number] = None
-    return out
-
 
 def free_time_step(inner: Any) -> None:
     """Bound Mamba-2's dt by the config's `time_step_limit` alone, as its definition does.
@@ -185,16 +74,6 @@ def _decoder_of(inner: Any) -> Any:
     if inner.base_model is inner:
         return getattr(inner, "model", inner)
     return inner.base_model
-
-
-def _combined_states(olds: list[dict[Any, Any]], states: Combine) -> dict[Any, Any]:
-    """The states of one layer, by their key; None stays None."""
-    new: dict[Any, Any] = {}
-    for key, first in olds[0].items():
-        new[key] = None
-        if first is not None:
-            new[key] = states([old[key] for old in olds])
-    return new
 
 
 class TransformersLM(nn.Module):
