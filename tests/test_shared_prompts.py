@@ -154,8 +154,9 @@ def test_only_who_asks_for_no_prompt_and_shares_gets_other_messages() -> None:
     assert score_shares(sequences, [2, 2, 1], 2, None) == plain
     assert score_shares(sequences, None, 2, 64) == plain
     shares, told = score_shares(sequences, [2, 2, 1], 2, 64)
-    assert shares == [[0, 1, 2], []]
-    assert told == [([(1, 2, 3), (1, 2, 4, 5), (6,)], [2, 2, 1]), ([], [])]
+    # Siblings together; of the last sequence nothing is asked for, so it costs nothing.
+    assert shares == [[0, 1], [2]]
+    assert told == [([(1, 2, 3), (1, 2, 4, 5)], [2, 2]), ([(6,)], [1])]
 
 
 # ---------------------------------------------------------------- the trainer
