@@ -50,12 +50,14 @@ class ToyLM(nn.Module):
         before = torch.cat([torch.full_like(segments[:, :1], -2), segments[:, :-1]], dim=1)
         for t in range(ids.shape[1]):
             start = torch.zeros_like(h)
+            goes_on = torch.zeros(len(ids), dtype=torch.bool)
             if continues is not None and t:
+                goes_on = (continues[:, t] >= 0) & (segments[:, t] != before[:, t])
+            if continues is not None and goes_on.any():
                 # The state after the last token of the segment that this one goes on from.
                 is_source = segments[:, :t] == continues[:, t, None]
                 last = (is_source * torch.arange(1, t + 1)).amax(1)
                 source = torch.stack(states, dim=1)[rows, (last - 1).clamp_min(0)]
-                goes_on = (continues[:, t] >= 0) & (last > 0)
                 start = torch.where(goes_on[:, None], source, start)
             keep = (segments[:, t] == before[:, t]).unsqueeze(1)
             h = torch.sigmoid(self.decay) * torch.where(keep, h, start) + self.embed[ids[:, t]]
