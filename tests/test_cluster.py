@@ -69,7 +69,9 @@ class Cluster:
             weights = 100
         return version, [drawn(*request, weights) for request in requests]
 
-    def score(self, process: FakeProcess, folder: Path | None, sequences: Any, t: float) -> Any:
+    def score(
+        self, process: FakeProcess, folder: Path | None, sequences: Any, t: float, prompts: Any
+    ) -> Any:
         return [[-0.5 - token / 100 for token in ids] for ids in sequences]
 
     def step(self, process: FakeProcess, *arguments: Any) -> dict[str, float]:

@@ -52,6 +52,14 @@ def test_gradients_summed_after_every_micro_batch_differ_by_their_order(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("model", MODELS)
+def test_siblings_share_prompts_over_shards_too(found: dict[str, Any], model: str) -> None:
+    assert found[f"shared: {model} scores"] is True
+    assert found[f"shared: {model} metrics"] is True
+    assert found[f"shared: {model} weights"] == 0.0
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["moe", "qwen3"])
 def test_a_rank_without_work_makes_the_same_passes(found: dict[str, Any], model: str) -> None:
     assert found[f"unequal: {model} weights"] == 0.0

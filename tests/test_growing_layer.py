@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from linn.engine.models.cache_state import CacheState
 from linn.engine.models.growing_layer import GrowingLayer
-from linn.engine.models.transformers_lm import CacheState
 
 
 def cache_of(kind: type[DynamicLayer], count: int = 2) -> DynamicCache:

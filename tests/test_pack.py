@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from support.toy_lm import ToyLM
 
 from linn.engine.training.losses import backward, score
-from linn.engine.training.pack import first_fit, micro_batches
+from linn.engine.training.pack import micro_batches
+from linn.engine.training.trees import first_fit
 from linn.types import Loss, Sample
 
 
@@ -49,18 +50,19 @@ def test_a_position_speaks_of_the_next_token_of_its_own_segment_only() -> None:
     (packed,) = micro_batches(samples, [0.5, 0.25], width=8)
     assert packed.ids.tolist() == [[3, 4, 5, 6, 7]]
     assert packed.segments.tolist() == [[0, 0, 0, 1, 1]]
-    assert packed.mask.tolist() == [[True, True, False, True, False]]  # 5 does not predict 6
-    assert packed.targets[packed.mask].tolist() == [4, 5, 7]
-    assert packed.weight[packed.mask].tolist() == [0.5, 0.5, 0.25]
-    assert packed.advantage[packed.mask].tolist() == [1.0, 2.0, 1.0]
-    assert packed.sample[packed.mask].tolist() == [0, 0, 1]
-    assert packed.token[packed.mask].tolist() == [1, 2, 1]
+    assert packed.continues is None
+    assert packed.place.tolist() == [0, 1, 3]  # 5 does not predict 6
+    assert packed.targets.tolist() == [4, 5, 7]
+    assert packed.weight.tolist() == [0.5, 0.5, 0.25]
+    assert packed.advantage.tolist() == [1.0, 2.0, 1.0]
+    assert packed.sample.tolist() == [0, 0, 1]
+    assert packed.token.tolist() == [1, 2, 1]
 
     # A signal that a sample lacks is NaN, never 0.
-    assert packed.behaviour[0, :2].tolist() == [-1.0, -2.0]
-    assert packed.behaviour[0, 3].isnan()
-    assert packed.teacher[0, 3] == -3.0
-    assert packed.teacher[0, :2].isnan().all()
+    assert packed.behaviour[:2].tolist() == [-1.0, -2.0]
+    assert packed.behaviour[2].isnan()
+    assert packed.teacher[2] == -3.0
+    assert packed.teacher[:2].isnan().all()
 
 
 def test_overlong_samples_get_their_own_row_and_padding_is_marked() -> None:
@@ -69,7 +71,7 @@ def test_overlong_samples_get_their_own_row_and_padding_is_marked() -> None:
     assert [tuple(b.ids.shape) for b in batches] == [(1, 12), (1, 8)]
     (both,) = micro_batches(samples, [1.0] * 3, width=8, tokens=24)
     assert both.segments[1].tolist() == [0] * 5 + [1] * 3 + [-1] * 4
-    assert not both.mask[1, 8:].any()
+    assert not (both.place >= 12 + 8).any()
 
 
 def test_a_family_that_cannot_pack_gets_one_sample_a_row() -> None:

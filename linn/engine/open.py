@@ -24,4 +24,5 @@ def open_engine(scale: ScaleConfig) -> Engine:
         cache_bytes=scale.cache << 20,
         autocast=scale.precision == "bfloat16",
         recompute=scale.recompute,
+        share_prompts=scale.share_prompts,
     )

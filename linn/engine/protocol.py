@@ -184,13 +184,20 @@ class Engine(Protocol):
         ...
 
     def score(
-        self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+        self,
+        folder: Path,
+        sequences: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        prompts: Sequence[int] | None = None,
     ) -> list[list[float]]:
         """Log-prob of every token of each sequence, given those before it.
 
         `folder`: the checkpoint that scores, a Hugging Face folder. It stays loaded until another
         is asked for, and is computed on the path of training: a policy scored by its own
         checkpoint has a `teacher_gap` of 0.
+
+        prompts: how many tokens each sequence begins with whose log-probs nobody asks for; theirs
+        may be 0.0, so that an engine can compute equal prompts once.
 
         One list per sequence, one entry per token. Entry 0 is 0.0: nothing precedes it. Raises
         UserError where the folder holds no model, ValueError for a temperature of 0 or less.

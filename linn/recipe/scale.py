@@ -107,6 +107,12 @@ class ScaleConfig(Config):
         "the rest is computed again in the backward pass; the same numbers in less memory, and "
         "about a fifth more time (docs/memory.md)",
     )
+    share_prompts: bool = Field(
+        False,
+        description="siblings' prompts are computed once, in training and under teachers and "
+        "references; the same numbers up to rounding (1e-5 in a log-prob), in less time where "
+        "prompts are as long as replies or longer (docs/benchmarks.md)",
+    )
     capacity: int = Field(
         256, ge=1, description="conversations that one process or replica decodes at once"
     )

@@ -106,6 +106,7 @@ EFFECTS: dict[str, Effect] = {
     "scale.precision": Effect.ASKED,
     "scale.width": Effect.ASKED,
     "scale.recompute": Effect.NOTHING,
+    "scale.share_prompts": Effect.ROUNDING,
     "scale.capacity": Effect.ROUNDING,
     "scale.cache": Effect.ROUNDING,
     "stages": Effect.MADE,

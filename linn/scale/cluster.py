@@ -19,9 +19,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from linn.engine.local.controller import LocalTrainer
-from linn.engine.local.dealing import deal, undeal
+from linn.engine.local.dealing import score_shares, undeal
 from linn.engine.local.sampler import LocalSampler, Pool
 from linn.engine.protocol import SHARD_BYTES, ModelCheck, Streams
+from linn.engine.training.trees import MICRO_BATCH
 from linn.errors import RunFailed, UserError
 from linn.scale.places import Places, Role
 from linn.scale.ranks import Ranks
@@ -50,6 +51,8 @@ class ClusterOptions:
     """Whether the trainers compute in bfloat16, so that samplers agree less closely."""
     deadline_s: float
     """After which a sampler that has not answered is taken for lost."""
+    share_prompts: bool = False
+    """Whether siblings share their prompt in the trainers."""
     after_cut: bool = False
     """Whether the samplers tell log-probs of what a top-p cut left, which no trainer knows."""
 
@@ -75,7 +78,8 @@ class ClusterEngine:
         """Times that samplers took weights since the policy was loaded."""
         trainers = _Trainers(self)
         self.sampler = LocalSampler(_Samplers(self))
-        self.trainer = LocalTrainer(trainers, self.sampler)
+        self._most = max(options.width, MICRO_BATCH) if options.share_prompts else None
+        self.trainer = LocalTrainer(trainers, self.sampler, self._most)
 
     # ------------------------------------------------------------ the policy
 
@@ -107,10 +111,14 @@ class ClusterEngine:
         self.call("export", Path(folder), shard_bytes)
 
     def score(
-        self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+        self,
+        folder: Path,
+        sequences: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        prompts: Sequence[int] | None = None,
     ) -> list[list[float]]:
         """Log-prob of every token under the checkpoint, sharded over the trainer ranks."""
-        return self._score(Path(folder), sequences, temperature)
+        return self._score(Path(folder), sequences, temperature, prompts)
 
     def sampler_of(self, folder: Path) -> LocalSampler:
         """A sampler over another checkpoint, held by the samplers beside the policy."""
@@ -272,14 +280,15 @@ class ClusterEngine:
         return gaps
 
     def _score(
-        self, folder: Path | None, sequences: Sequence[Sequence[int]], temperature: float
+        self,
+        folder: Path | None,
+        sequences: Sequence[Sequence[int]],
+        temperature: float,
+        prompts: Sequence[int] | None = None,
     ) -> list[list[float]]:
         """Dealt as training deals its samples."""
-        shares = deal([len(ids) for ids in sequences], self._ranks.count)
-        messages = []
-        for share in shares:
-            own = [tuple(sequences[i]) for i in share]
-            messages.append((folder, own, temperature))
+        shares, told = score_shares(sequences, prompts, self._ranks.count, self._most)
+        messages = [(folder, own, temperature, skipped) for own, skipped in told]
         return undeal(shares, self.call_each("score", messages))
 
 

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.transformers_lm import TransformersLM
 from linn.engine.training.adamw import AdamW
 from linn.engine.training.gradient_norm import norm_of, sum_of_squares
-from linn.engine.training.losses import backward, score_packed, to_score
+from linn.engine.training.losses import backward, score_packed
 from linn.engine.training.metrics import StepMetrics
 from linn.engine.training.pack import Packed, micro_batches
 from linn.engine.training.token_weights import StepFailed, moves
+from linn.engine.training.trees import to_score
 from linn.errors import UserError
 from linn.scale.options import Passing
 from linn.scale.passes import agree, check_all_tokens, empty, equal_passes, total
@@ -44,6 +46,9 @@ class FsdpTrainer:
         self.optim = optim
         self.how = how
         self.passing = passing
+        # A family of transformers goes through its layers for the prompts, then for the replies,
+        # and ranks would have to agree on how often: there every prompt is computed anew.
+        self.share = passing.share_prompts and not isinstance(model, TransformersLM)
         self.version = 0
         """Optimiser steps since the model was loaded."""
         self.root: nn.Module = model  # type: ignore[assignment]
@@ -68,7 +73,7 @@ class FsdpTrainer:
         metrics = StepMetrics()
         moving = [i for i, sample in enumerate(samples) if moves(sample, loss)]
         batch = [samples[i] for i in moving]
-        packed = self._packed(batch, [weights[i] for i in moving])
+        packed = self._packed(batch, [weights[i] for i in moving], self.share)
 
         value = self._sum_gradients(packed, batch, loss, metrics)
         metrics.add_samples(samples)
@@ -95,16 +100,17 @@ class FsdpTrainer:
         self.version += 1
         return {"loss": value, "grad_norm": norm, "lr": lr} | metrics.reduced()
 
-    def _packed(self, samples: Sequence[Sample], weights: Sequence[float]) -> list[Packed]:
+    def _packed(
+        self, samples: Sequence[Sample], weights: Sequence[float], share: bool
+    ) -> list[Packed]:
         """Micro-batches with anything trained; what cannot be packed is refused by all ranks."""
         packed: list[Packed] = []
         failure: Exception | None = None
         try:
             _check_fits(self.model, [sample.tokens for sample in samples])
-            batches = micro_batches(
-                samples, weights, self.passing.width, self.passing.tokens, self.model.packs
-            )
-            packed = [one for one in batches if one.mask.any()]
+            width, tokens = self.passing.width, self.passing.tokens
+            batches = micro_batches(samples, weights, width, tokens, self.model.packs, share)
+            packed = [one for one in batches if one.trains]
             check_all_tokens(packed, self.model.vocab)
         except Exception as error:
             failure = error
@@ -125,8 +131,8 @@ class FsdpTrainer:
             one = one.to(self.device)
             part, watched = backward(self.model, one, loss, self.how.bfloat16)
             value += part
-            if one.mask.any():
-                metrics.add(watched, one.sample[one.mask], batch)
+            if one.trains:
+                metrics.add(watched, one.sample, batch)
 
         if self.passing.whole_gradients:
             # A pass that adds nothing, and takes all that was kept along.
@@ -165,13 +171,19 @@ class FsdpTrainer:
     # ------------------------------------------------------------ log-probs
 
     def score(
-        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+        self,
+        sequences: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        prompts: Sequence[int] | None = None,
     ) -> list[list[float]]:
         """Log-prob of every token of this rank's sequences, on the path of `step`."""
         if temperature <= 0:
             raise ValueError(f"temperature = {temperature}: log-probs need one above 0")
-        samples, weights = to_score(sequences)
-        return self._score(self._packed(samples, weights), sequences, temperature)
+        if not self.share:
+            prompts = None
+        samples = [sample for sample in to_score(sequences, prompts) if len(sample.tokens)]
+        packed = self._packed(samples, [0.0] * len(samples), share=prompts is not None)
+        return self._score(packed, sequences, temperature)
 
     def _score(
         self, packed: Sequence[Packed], sequences: Sequence[Sequence[int]], temperature: float

@@ -31,6 +31,7 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
         bfloat16=scale.precision == "bfloat16",
         deadline_s=scale.samplers.deadline_s,
         after_cut=scale.samplers.engine == "vllm",
+        share_prompts=scale.share_prompts,
     )
     return ClusterEngine(options, _places(scale, device, [*ranks, *samplers]))
 
@@ -48,6 +49,7 @@ def _ranks(scale: ScaleConfig, device: str) -> list[Role]:
                 width=scale.width,
                 tokens=max(scale.width, MICRO_BATCH) if on_gpu else MICRO_BATCH,
                 whole_gradients=scale.trainers.sum == "step",
+                share_prompts=scale.share_prompts,
             ),
             bfloat16=scale.precision == "bfloat16",
             recompute=scale.recompute,

@@ -16,6 +16,8 @@ class Passing:
     whole_gradients: bool
     """Gradients are summed over ranks once per step, not once per micro-batch. Each rank then holds
     the whole gradient until it is."""
+    share_prompts: bool = False
+    """Siblings share their prompt, in models of linn's own."""
 
 
 @dataclass(frozen=True)

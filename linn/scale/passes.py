@@ -59,12 +59,13 @@ def check_all_tokens(batches: Sequence[Packed], vocab: int) -> None:
 
 def empty() -> Packed:
     """A row that trains nothing: two tokens, neither of them looked at."""
-    shape = (1, 2)
-    whole, real = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
+    ids = torch.zeros((1, 2), dtype=torch.int64)
+    whole, real = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     return Packed(
-        ids=whole,
-        segments=whole,
-        mask=torch.zeros(shape, dtype=torch.bool),
+        ids=ids,
+        segments=ids,
+        continues=None,
+        place=whole,
         targets=whole,
         weight=real,
         advantage=real,

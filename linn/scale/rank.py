@@ -73,11 +73,15 @@ class Rank:
         return self.policy.step(samples, loss, lr, weights)
 
     def score(
-        self, folder: Path | None, sequences: Sequence[Sequence[int]], temperature: float
+        self,
+        folder: Path | None,
+        sequences: Sequence[Sequence[int]],
+        temperature: float,
+        prompts: Sequence[int] | None,
     ) -> list[list[float]]:
         """Log-probs of this rank's sequences under a checkpoint; None: under the policy."""
         model = self.policy if folder is None else self._other.take(folder)
-        return model.score(sequences, temperature)
+        return model.score(sequences, temperature, prompts)
 
     def save(self, folder: Path) -> None:
         """A state that any number of ranks can read."""

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from linn import stopping
+from linn.engine.training.trees import first_trained
 from linn.play.credit import grouped, informative, judged_rewards, samples_of
 from linn.play.failures import check_failures, is_judged
 from linn.play.rollout import Job, play
@@ -163,7 +164,10 @@ def with_other(
     stage: StageRun, samples: Sequence[Sample], folder: Path, temperature: float
 ) -> list[Sample]:
     """The samples with another checkpoint's log-probs as `teacher`: MOPD's, or RLHF's reference."""
-    scores = stage.engine.score(folder, [sample.tokens for sample in samples], temperature)
+    tokens = [sample.tokens for sample in samples]
+    # Where nothing is trained, nothing is asked for.
+    prompts = [first_trained(sample) or len(sample.tokens) for sample in samples]
+    scores = stage.engine.score(folder, tokens, temperature, prompts)
     return [replace(sample, teacher=score) for sample, score in zip(samples, scores, strict=True)]
 
 

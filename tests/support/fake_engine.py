@@ -53,7 +53,11 @@ class FakeEngine:
         return ModelCheck((Finding("weights", there, "" if there else f"{folder}: none"),))
 
     def score(
-        self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+        self,
+        folder: Path,
+        sequences: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        prompts: Sequence[int] | None = None,
     ) -> list[list[float]]:
         return [self.scorer(folder, ids) for ids in sequences]
 

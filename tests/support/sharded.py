@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from linn.engine.local.dealing import deal
+from linn.engine.local.dealing import deal, deal_samples
 from linn.engine.models.load import load
 from linn.engine.training.token_weights import moves, token_weights
 from linn.engine.training.trainer import Trainer
+from linn.engine.training.trees import first_trained
 from linn.errors import UserError
 from linn.scale import states, writing
 from linn.scale.fsdp import FsdpTrainer
@@ -33,6 +34,7 @@ from linn.scale.options import Passing
 from linn.scale.reading import load_sharded
 from linn.scale.sharding import Sharding
 from linn.types import Loss, Optim, Sample
+from support.shared import siblings
 
 VOCAB = 48
 WIDTH = 96
@@ -173,6 +175,33 @@ def parity(ranks: Ranks) -> Iterator[tuple[str, Any]]:
                 yield f"{key} loss", max(gaps)
 
 
+def shared(ranks: Ranks) -> Iterator[tuple[str, Any]]:
+    """Siblings that share their prompt; a family of transformers computes each anew."""
+    batch = siblings([(30, [4, 9, 1]), (2, [20, 3]), (11, [6] * 5), (50, [8])])
+    loss = LOSSES["grpo"]
+    whole = token_weights(batch, loss)
+    own = deal_samples(batch, [True] * len(batch), ranks.world, WIDTH)[ranks.rank]
+    samples, weights = [batch[i] for i in own], [whole[i] for i in own]
+    prompts = [first_trained(sample) for sample in samples]
+    for model in MODELS:
+        plain = Trainer(
+            load(ranks.root / model),
+            OPTIM,
+            width=WIDTH,
+            tokens=WIDTH,
+            share=model != "qwen3",
+        )
+        passing = Passing(WIDTH, WIDTH, whole_gradients=True, share_prompts=True)
+        sharding = ranks.how()
+        trainer = FsdpTrainer(load_sharded(ranks.root / model, sharding), OPTIM, sharding, passing)
+        sequences = [sample.tokens for sample in samples]
+        scores = [one.score(sequences, 1.0, prompts) for one in (plain, trainer)]
+        yield f"{model} scores", scores[0] == scores[1]
+        expected = plain.step(samples, loss, 1e-3, weights)
+        yield f"{model} metrics", trainer.step(samples, loss, 1e-3, weights) == expected
+        yield f"{model} weights", apart(weights_of(plain), weights_of(trainer))
+
+
 def unequal(ranks: Ranks) -> Iterator[tuple[str, Any]]:
     """All samples on one rank and none on the other; an id that one rank alone refuses."""
     samples, loss = batch(0, "sft"), LOSSES["sft"]
@@ -277,6 +306,7 @@ def alone(root: Path) -> Iterator[tuple[str, Any]]:
 
 COMPARISONS: tuple[Callable[[Ranks], Iterator[tuple[str, Any]]], ...] = (
     parity,
+    shared,
     unequal,
     scores,
     cheaper,

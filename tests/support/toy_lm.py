@@ -32,6 +32,7 @@ class ToyLM(nn.Module):
     """h_t = sigmoid(decay)·h_{t-1} + embed(x_t), reset at segment starts; logits = W tanh(h)."""
 
     packs = True
+    shares = True
     positions = None
     absent = None
     recompute = False
@@ -44,15 +45,22 @@ class ToyLM(nn.Module):
         self.decay = nn.Parameter(torch.randn(size, generator=draw))
         self.out = nn.Parameter(torch.randn(vocab, size, generator=draw))
 
-    def hidden(self, ids: Tensor, segments: Tensor) -> Tensor:
-        h, states = torch.zeros(ids.shape[0], self.size), []
+    def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
+        rows, h, states = torch.arange(len(ids)), torch.zeros(ids.shape[0], self.size), []
         before = torch.cat([torch.full_like(segments[:, :1], -2), segments[:, :-1]], dim=1)
         for t in range(ids.shape[1]):
+            start = torch.zeros_like(h)
+            goes_on = torch.zeros(len(ids), dtype=torch.bool)
+            if continues is not None and t:
+                goes_on = (continues[:, t] >= 0) & (segments[:, t] != before[:, t])
+            if continues is not None and goes_on.any():
+                # The state after the last token of the segment that this one goes on from.
+                is_source = segments[:, :t] == continues[:, t, None]
+                last = (is_source * torch.arange(1, t + 1)).amax(1)
+                source = torch.stack(states, dim=1)[rows, (last - 1).clamp_min(0)]
+                start = torch.where(goes_on[:, None], source, start)
             keep = (segments[:, t] == before[:, t]).unsqueeze(1)
-            h = (
-                torch.where(keep, torch.sigmoid(self.decay) * h, torch.zeros_like(h))
-                + self.embed[ids[:, t]]
-            )
+            h = torch.sigmoid(self.decay) * torch.where(keep, h, start) + self.embed[ids[:, t]]
             states.append(h)
         return torch.tanh(torch.stack(states, dim=1))
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from linn.engine.local.dealing import deal, undeal
+from linn.engine.local.dealing import deal_samples, score_shares, undeal
 from linn.engine.local.processes import Workers
 from linn.engine.local.sampler import LocalSampler, Pool
 from linn.engine.local.streams import LiveWorkers, LocalStreams
 from linn.engine.protocol import SHARD_BYTES, ModelCheck
 from linn.engine.training.token_weights import StepFailed, moves, token_weights
+from linn.engine.training.trees import MICRO_BATCH
 from linn.types import Loss, Optim, Sample
 
 CACHE_BYTES = 256 << 20
@@ -38,6 +39,7 @@ class LocalEngine:
         cache_bytes: int = CACHE_BYTES,
         autocast: bool = False,
         recompute: bool = False,
+        share_prompts: bool = False,
     ) -> None:
         """`width`: tokens of a packed row. `capacity`: rows that a process decodes together.
 
@@ -45,13 +47,17 @@ class LocalEngine:
         decoded together.
 
         `autocast`: train in bf16 over `dtype` weights. `recompute`: keep only the inputs of each
-        layer for the backward pass.
+        layer for the backward pass. `share_prompts`: siblings' prompts are computed once.
         """
         self.width = width
-        self.workers = Workers(processes, dtype, width, capacity, cache_bytes, autocast, recompute)
+        self._most = max(width, MICRO_BATCH) if share_prompts else None
+        """Tokens of siblings that share their prompt; None: they do not."""
+        self.workers = Workers(
+            processes, dtype, width, capacity, cache_bytes, autocast, recompute, share_prompts
+        )
         self.live = LiveWorkers(processes, dtype, width, capacity, cache_bytes)
         self.sampler = LocalSampler(self.workers)
-        self.trainer = LocalTrainer(self.workers, self.sampler)
+        self.trainer = LocalTrainer(self.workers, self.sampler, self._most)
 
     def load(self, folder: Path, optim: Optim) -> None:
         """Take the policy from a Hugging Face folder, with a fresh optimiser."""
@@ -64,14 +70,15 @@ class LocalEngine:
         return findings
 
     def score(
-        self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+        self,
+        folder: Path,
+        sequences: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        prompts: Sequence[int] | None = None,
     ) -> list[list[float]]:
         """Log-prob of every token under the checkpoint; dealt as training deals its samples."""
-        shares = deal([len(ids) for ids in sequences], self.workers.count)
-        messages = []
-        for share in shares:
-            own = [tuple(sequences[i]) for i in share]
-            messages.append((Path(folder), own, temperature))
+        shares, told = score_shares(sequences, prompts, self.workers.count, self._most)
+        messages = [(Path(folder), own, temperature, skipped) for own, skipped in told]
         return undeal(shares, self.workers.call_each("score", messages))
 
     def sampler_of(self, folder: Path) -> LocalSampler:
@@ -126,10 +133,14 @@ class LocalEngine:
 class LocalTrainer:
     """The `Trainer` of processes that step together: samples are dealt to them by length."""
 
-    def __init__(self, workers: Pool, sampler: LocalSampler) -> None:
-        """`sampler`: the policy's, which forgets what it computed when the weights change."""
+    def __init__(self, workers: Pool, sampler: LocalSampler, most: int | None = None) -> None:
+        """`sampler`: the policy's, which forgets what it computed when the weights change.
+
+        `most`: tokens of siblings that share their prompt; None: they do not.
+        """
         self._workers = workers
         self._sampler = sampler
+        self._most = most
 
     def step(self, samples: Sequence[Sample], loss: Loss, lr: float) -> dict[str, float]:
         """One optimiser step over all samples.
@@ -138,9 +149,9 @@ class LocalTrainer:
         """
         weights = token_weights(samples, loss)
         # A sample without a gradient is not computed, so it costs its worker nothing.
-        lengths = [len(sample.tokens) if moves(sample, loss) else 0 for sample in samples]
+        moving = [moves(sample, loss) for sample in samples]
         messages = []
-        for share in deal(lengths, self._workers.count):
+        for share in deal_samples(samples, moving, self._workers.count, self._most):
             own_samples = [samples[i] for i in share]
             own_weights = [weights[i] for i in share]
             messages.append((own_samples, own_weights, loss, lr))

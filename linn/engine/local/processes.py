@@ -52,6 +52,8 @@ class WorkerOptions:
     """Whether matrix products of training run in bf16."""
     recompute: bool
     """Whether training keeps only the inputs of each layer for its backward pass."""
+    share_prompts: bool
+    """Whether siblings share their prompt in training and scoring."""
     die_by_kernel: bool
     """Whether Linux is to kill it when the thread that started it ends."""
     heartbeat: str
@@ -106,6 +108,7 @@ class Workers:
         cache_bytes: int,
         autocast: bool,
         recompute: bool,
+        share_prompts: bool = False,
     ) -> None:
         """The options of `WorkerOptions`; `count` is its `world`."""
         self.count = count
@@ -115,6 +118,7 @@ class Workers:
         self._cache_bytes = cache_bytes
         self._autocast = autocast
         self._recompute = recompute
+        self._share_prompts = share_prompts
         self._processes: list[Process] = []
         self._folder = ""
         self._watch: Watch | None = None
@@ -192,6 +196,7 @@ class Workers:
                 cache_bytes=self._cache_bytes,
                 autocast=self._autocast,
                 recompute=self._recompute,
+                share_prompts=self._share_prompts,
                 die_by_kernel=in_main_thread,
                 heartbeat=f"{self._folder}/{rank}.beat",
             )

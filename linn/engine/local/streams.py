@@ -308,6 +308,7 @@ class LiveWorkers:
             cache_bytes=cache_bytes,
             autocast=False,
             recompute=False,
+            share_prompts=False,
             die_by_kernel=in_main_thread,
             heartbeat=f"{self._folder}/{rank}.beat",
         )

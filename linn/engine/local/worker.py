@@ -52,6 +52,7 @@ class Worker:
             width=self.options.width,
             autocast=self.options.autocast,
             load=self._read,
+            share=self.options.share_prompts,
         )
         self.trainer.model.recompute = self.options.recompute
         self.sampler = BatchSampler(
@@ -75,7 +76,11 @@ class Worker:
         return self.sampler.generate(requests, known)
 
     def score(
-        self, folder: Path, sequences: Sequence[Sequence[int]], temperature: float
+        self,
+        folder: Path,
+        sequences: Sequence[Sequence[int]],
+        temperature: float,
+        prompts: Sequence[int] | None,
     ) -> list[list[float]]:
         return score(
             self.other.take(folder),
@@ -83,6 +88,7 @@ class Worker:
             temperature,
             width=self.options.width,
             autocast=self.options.autocast,
+            prompts=prompts,
         )
 
     def step(

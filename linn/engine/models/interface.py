@@ -51,10 +51,19 @@ class CausalLM(Protocol):
     recompute: bool
     """Whether `hidden` keeps for the backward pass nothing of a layer but its inputs."""
 
-    def hidden(self, ids: Tensor, segments: Tensor) -> Tensor:
+    @property
+    def shares(self) -> bool:
+        """Whether `hidden` takes segments that go on from a prompt in the same row."""
+        ...
+
+    def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows.
 
         ids, segments: int64 [R, W]. A segment is one sample; -1 marks padding at a row's end.
+
+        continues: int64 [R, W], the segment that a token's own segment goes on from, -1 where it
+        begins anew. Segments that go on from one (replies to a prompt) stand right behind it, and
+        are computed as if each came after its own copy of it. For models that `shares` alone.
         """
         ...
 

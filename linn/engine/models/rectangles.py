@@ -5,7 +5,8 @@ Letters of shapes: R packed rows of width W, T tokens without padding, S segment
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 WASTE = 1.25
 """The longest segment of a rectangle may be this many times as long as its shortest."""
+REPLY_WASTE = 2.0
+"""The same of replies to one prompt: what they read of the prompt outweighs their own padding."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,15 @@ class Rectangles:
     """int64: index of the token at each place of the rectangles, laid end to end."""
     place_of: Tensor
     """int64 [T]: each token's own place in the rectangles."""
+    prompts: tuple[tuple[int, int] | None, ...]
+    """Of each rectangle: the first token, and the number of tokens, of the prompt that all its
+    rows go on from; None where they begin anew."""
 
     def to(self, device: torch.device) -> Rectangles:
         """The same layout on another device."""
-        return Rectangles(self.shapes, self.token_at.to(device), self.place_of.to(device))
+        return Rectangles(
+            self.shapes, self.token_at.to(device), self.place_of.to(device), self.prompts
+        )
 
     def split(self, laid: Tensor) -> Iterator[Tensor]:
         """Each rectangle's part [rows, columns, ...] of values [places, ...] laid end to end."""
@@ -45,10 +53,34 @@ def segment_lengths(segments: Tensor) -> Tensor:
 
     segments: int64 [R, W], contiguous numbers within a row; -1 is padding.
     """
+    numbers = _unlike(segments, segments)[segments >= 0]
+    return torch.unique_consecutive(numbers, return_counts=True)[1]
+
+
+def prompts_of(segments: Tensor, continues: Tensor | None) -> list[int] | None:
+    """The segment that each one goes on from, row by row; -1 where it begins anew.
+
+    segments, continues: as `CausalLM.hidden` takes them. None: all begin anew.
+    """
+    if continues is None:
+        return None
+    is_token = segments >= 0
+    numbers, counts = torch.unique_consecutive(
+        _unlike(segments, segments)[is_token], return_counts=True
+    )
+    firsts = counts.cumsum(0) - counts
+    before = _unlike(continues, segments)[is_token][firsts]
+    # Rows and their segments are numbered upwards.
+    found = torch.searchsorted(numbers, before)
+    is_anew = continues[is_token][firsts] < 0
+    prompts: list[int] = found.masked_fill(is_anew, -1).tolist()
+    return prompts
+
+
+def _unlike(numbers: Tensor, segments: Tensor) -> Tensor:
+    """Numbers [R, W] of segments, which start anew in every row, so that no two rows share one."""
     row = torch.arange(len(segments), device=segments.device)[:, None]
-    # Numbers start anew in every row: make them differ between neighbouring rows.
-    unique = segments + row * (segments.max() + 1)
-    return torch.unique_consecutive(unique[segments >= 0], return_counts=True)[1]
+    return numbers + row * (segments.max() + 1)
 
 
 def into_rows(flat: Tensor, is_token: Tensor) -> Tensor:
@@ -63,15 +95,24 @@ def into_rows(flat: Tensor, is_token: Tensor) -> Tensor:
     return rows.index_put((is_token,), flat)
 
 
-def rectangles(lengths: Tensor) -> Rectangles:
-    """Rectangles for contiguous segments of these lengths (int64 [S], on the CPU)."""
+def rectangles(lengths: Tensor, prompts: Sequence[int] | None = None) -> Rectangles:
+    """Rectangles for contiguous segments of these lengths (int64 [S], on the CPU).
+
+    prompts: the segment that each one goes on from, -1 where it begins anew.
+    """
+    return lay(lengths, _groups(lengths, prompts))
+
+
+def lay(lengths: Tensor, groups: Iterable[tuple[int, Sequence[int]]]) -> Rectangles:
+    """A rectangle per group: the prompt that its segments go on from (-1: none), and these."""
     starts = lengths.cumsum(0) - lengths
     shapes: list[tuple[int, int]] = []
     token_at: list[Tensor] = []
+    before: list[tuple[int, int] | None] = []
     place_of = torch.empty(int(lengths.sum()), dtype=torch.int64)
     filled = 0  # places of the rectangles before
 
-    for group in _like_lengths(lengths):
+    for prompt, group in groups:
         # One row per segment, in the order of the tokens.
         members = torch.tensor(sorted(group))
         start = starts[members, None]  # [rows, 1]
@@ -89,18 +130,36 @@ def rectangles(lengths: Tensor) -> Rectangles:
 
         shapes.append((len(members), len(column)))
         token_at.append(token)
+        span = None if prompt < 0 else (int(starts[prompt]), int(lengths[prompt]))
+        before.append(span)
         filled += len(token)
 
-    return Rectangles(tuple(shapes), torch.cat(token_at), place_of)
+    return Rectangles(tuple(shapes), torch.cat(token_at), place_of, tuple(before))
 
 
-def _like_lengths(lengths: Tensor) -> list[list[int]]:
-    """Segment numbers grouped by length, longest first; lengths of a group are within WASTE."""
+def _groups(lengths: Tensor, prompts: Sequence[int] | None) -> Iterator[tuple[int, list[int]]]:
+    """The prompt (-1: none) and the segments of each rectangle."""
+    if prompts is None:
+        for group in like_lengths(lengths, WASTE):
+            yield -1, group
+        return
+
+    by_prompt: dict[int, list[int]] = defaultdict(list)
+    for segment, prompt in enumerate(prompts):
+        by_prompt[prompt].append(segment)
+    for prompt, members in by_prompt.items():
+        waste = WASTE if prompt < 0 else REPLY_WASTE
+        for group in like_lengths(lengths[torch.tensor(members)], waste):
+            yield prompt, [members[place] for place in group]
+
+
+def like_lengths(lengths: Tensor, waste: float) -> list[list[int]]:
+    """Segment numbers grouped by length, longest first; lengths of a group are within `waste`."""
     order = lengths.argsort(descending=True, stable=True)
     groups: list[list[int]] = []
     longest = 0
     for segment, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        if not groups or length * WASTE < longest:
+        if not groups or length * waste < longest:
             groups.append([])
             longest = length
         groups[-1].append(segment)

@@ -6,22 +6,31 @@ H hidden size, V vocabulary.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from linn.engine.models.agreement import TOLERANCE
+from linn.engine.models.cache_state import CacheState
 from linn.engine.models.interface import State
+from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
 from linn.engine.models.positions import longest_sequence
 from linn.engine.models.recompute import recomputed
-from linn.engine.models.rectangles import into_rows, prompt_groups, rectangles, segment_lengths
+from linn.engine.models.rectangles import (
+    Rectangles,
+    into_rows,
+    prompt_groups,
+    prompts_of,
+    rectangles,
+    segment_lengths,
+)
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config
 from linn.engine.protocol import SHARD_BYTES
@@ -44,116 +53,6 @@ _PREFILL_TOKENS = 1024
 _PROBE = 8
 """Tokens by which the two prompts differ that tell what a row's state takes."""
 
-Combine = Callable[[list[Tensor]], Tensor]
-"""One tensor of a new cache from the same tensor of one or two old ones."""
-
-
-class CacheState:
-    """A `transformers` cache of B rows.
-
-    Rows are padded on the left, so that every row's newest token is in the last column.
-    """
-
-    def __init__(self, cache: Any, lengths: Tensor, columns: int) -> None:
-        self.cache = cache
-        self.lengths = lengths
-        """int64 [B]: tokens fed so far."""
-        self.columns = columns
-        """Columns of the cached keys, known without asking the device; at least the largest
-        length."""
-
-    @property
-    def mask(self) -> Tensor:
-        """int64 [B, columns]: 1 where a column holds a row's token."""
-        column = torch.arange(self.columns, device=self.lengths.device)
-        return (column >= self.columns - self.lengths[:, None]).long()
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether any layer attends to earlier tokens; recurrent states alone do not."""
-        return any(isinstance(getattr(layer, "keys", None), Tensor) for layer in self.cache.layers)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all keys, values and states."""
-        total = 0
-        for layer in self.cache.layers:
-            tensors = [getattr(layer, name, None) for name in ("keys", "values")]
-            for name in ("conv_states", "recurrent_states"):
-                tensors += getattr(layer, name, {}).values()
-            total += sum(t.nbytes for t in tensors if isinstance(t, Tensor))
-        return total
-
-    def select(self, rows: Tensor, move: bool = False) -> CacheState:
-        """A new state of these rows (int64 [B']), in this order.
-
-        Columns that only left-out rows used are dropped.
-        """
-        lengths = self.lengths[rows]
-        columns = 0
-        if len(rows):
-            columns = int(lengths.max())
-        unused = self.columns - columns
-
-        def keys(one: list[Tensor]) -> Tensor:
-            return one[0][:, :, unused:][rows]
-
-        def states(one: list[Tensor]) -> Tensor:
-            return one[0][rows]
-
-        return CacheState(_combined([self.cache], keys, states, move), lengths, columns)
-
-    def join(self, other: State, move: bool = False) -> CacheState:
-        """A new state: this one's rows followed by the other's.
-
-        The narrower one is padded on the left.
-        """
-        assert isinstance(other, CacheState), other
-        lengths = torch.cat([self.lengths, other.lengths])
-        columns = max(self.columns, other.columns)
-
-        def keys(two: list[Tensor]) -> Tensor:
-            padded = [F.pad(t, (0, 0, columns - t.shape[2], 0)) for t in two]
-            return torch.cat(padded)
-
-        cache = _combined(
-            [self.cache, other.cache],
-            keys,
-            states=torch.cat,
-            move=move,
-        )
-        return CacheState(cache, lengths, columns)
-
-
-def _combined(caches: list[Any], keys: Combine, states: Combine, move: bool) -> Any:
-    """A new cache made of the tensors of others.
-
-    `keys` makes keys and values [B, heads, columns, d]; `states` makes conv and recurrent states
-    [B, ...]. `move`: the others' layers are emptied, each when it has been copied.
-    """
-    out = copy.copy(caches[0])
-    out.layers = []
-    for number, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
-        # A copy, so that whatever else a family's layer holds stays as it is.
-        layer = copy.copy(layers[0])
-
-        for name in ("keys", "values"):
-            tensors = [getattr(old, name, None) for old in layers]
-            filled = [t for t in tensors if isinstance(t, Tensor)]  # others have no token yet
-            if filled:
-                setattr(layer, name, keys(filled))
-
-        for name in ("conv_states", "recurrent_states"):
-            if hasattr(layer, name):
-                olds = [getattr(old, name) for old in layers]
-                setattr(layer, name, _combined_states(olds, states))
-
-        out.layers.append(layer)
-        if move:
-            for cache in caches:
-                cache.layers[number] = None
-    return out
-
 
 def free_time_step(inner: Any) -> None:
     """Bound Mamba-2's dt by the config's `time_step_limit` alone, as its definition does.
@@ -175,16 +74,6 @@ def _decoder_of(inner: Any) -> Any:
     if inner.base_model is inner:
         return getattr(inner, "model", inner)
     return inner.base_model
-
-
-def _combined_states(olds: list[dict[Any, Any]], states: Combine) -> dict[Any, Any]:
-    """The states of one layer, by their key; None stays None."""
-    new: dict[Any, Any] = {}
-    for key, first in olds[0].items():
-        new[key] = None
-        if first is not None:
-            new[key] = states([old[key] for old in olds])
-    return new
 
 
 class TransformersLM(nn.Module):
@@ -229,32 +118,63 @@ class TransformersLM(nn.Module):
         """Stay in evaluation mode: the only difference would be dropout."""
         return super().train(False)
 
-    def hidden(self, ids: Tensor, segments: Tensor) -> Tensor:
+    @cached_property
+    def shares(self) -> bool:
+        """Whether the family goes on from a prompt's keys as it computes whole sequences; tried."""
+        takes = {"past_key_values", "position_ids", "attention_mask"}
+        if not takes <= self._takes or prompt_cache(self.inner.config) is None:
+            return False
+        return agrees(self, TOLERANCE)
+
+    def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows.
 
         Zeros stand at padding (segment -1).
         """
         is_token = segments >= 0
-        lengths = segment_lengths(segments).cpu()
-        self._check_length(int(lengths.max()))
-        layout = rectangles(lengths).to(ids.device)
-        laid = ids[is_token][layout.token_at]
+        flat_ids = ids[is_token]
+        shared, layout = self._rectangles(segments, continues)
+        layout = layout.to(ids.device)
 
         outs = []
         with recomputed(self._layers(), self.recompute):
-            for part in layout.split(laid):  # [rows, columns]
-                out = self._decoder(input_ids=part, use_cache=False)
-                outs.append(out.last_hidden_state.flatten(0, 1))
+            if shared is None:
+                for part in layout.split(flat_ids[layout.token_at]):  # [rows, columns]
+                    out = self._decoder(input_ids=part, use_cache=False)
+                    outs.append(out.last_hidden_state.flatten(0, 1))
+            else:
+                for states in shared_states(self._decoder, self.inner.config, flat_ids, shared):
+                    outs.append(states.flatten(0, 1))
 
             flat = torch.cat(outs)[layout.place_of]  # [T, H]
             for _ in range(self.least_forwards - len(outs)):
-                idle = self._decoder(input_ids=laid[None, :1], use_cache=False)
+                idle = self._decoder(input_ids=flat_ids[None, :1], use_cache=False)
                 flat = flat + 0 * idle.last_hidden_state.sum()
         return into_rows(flat, is_token)
 
+    def _rectangles(
+        self, segments: Tensor, continues: Tensor | None
+    ) -> tuple[SharedRows | None, Rectangles]:
+        """How packed rows are laid out for the family's code; refuses sequences without positions.
+
+        Of rows that share prompts (`continues`), also who goes on from whom.
+        """
+        lengths = segment_lengths(segments).cpu()
+        prompts = prompts_of(segments, continues)
+        if prompts is None:
+            self._check_length(int(lengths.max()))
+            return None, rectangles(lengths)
+
+        wholes = []
+        for length, prompt in zip(lengths.tolist(), prompts, strict=True):
+            wholes.append(length if prompt < 0 else length + int(lengths[prompt]))
+        self._check_length(max(wholes))
+        shared = SharedRows(lengths, prompts)
+        return shared, shared.layout
+
     def forwards(self, segments: Tensor) -> int:
         """How often `hidden` calls the family's code for these packed rows."""
-        return len(rectangles(segment_lengths(segments).cpu()).shapes)
+        return len(self._rectangles(segments, None)[1].shapes)
 
     def _layers(self) -> list[nn.Module]:
         """The layers of the family that can be computed again by themselves."""

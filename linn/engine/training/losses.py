@@ -23,7 +23,8 @@ from torch import Tensor
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.vocabulary import check_tokens
 from linn.engine.training.pack import Packed, micro_batches
-from linn.types import Loss, Sample
+from linn.engine.training.trees import to_score
+from linn.types import Loss
 
 TokenMetrics = dict[str, Tensor]
 """What to watch, by name: one value per trained token [N], without gradient."""
@@ -44,9 +45,8 @@ class Signal:
 
     @classmethod
     def of(cls, packed: Packed) -> Signal:
-        """That of the trained tokens of packed rows, in their order."""
-        trained = packed.mask
-        return cls(*(getattr(packed, field.name)[trained] for field in fields(cls)))
+        """That of the trained tokens of packed rows."""
+        return cls(*(getattr(packed, field.name) for field in fields(cls)))
 
     def split(self, size: int) -> Iterator[Signal]:
         """The same in parts of `size` tokens."""
@@ -136,14 +136,16 @@ def chunk_size(vocab: int) -> int:
 
 
 def trained_states(model: CausalLM, packed: Packed) -> tuple[Tensor, Tensor]:
-    """Hidden states [N, H] of the positions that predict a trained token, and these tokens [N].
+    """Hidden states [N, H] of the places that predict a trained token, and these tokens [N].
 
     Raises UserError for a token that the model has no embedding for.
     """
     check_tokens([int(packed.ids.max())], model.vocab)
-    hidden = model.hidden(packed.ids, packed.segments).flatten(0, 1)
-    trained = packed.mask.flatten().nonzero().squeeze(1)
-    return hidden.index_select(0, trained), packed.targets.flatten().index_select(0, trained)
+    if packed.continues is None:
+        hidden = model.hidden(packed.ids, packed.segments)
+    else:
+        hidden = model.hidden(packed.ids, packed.segments, packed.continues)
+    return hidden.flatten(0, 1).index_select(0, packed.place), packed.targets
 
 
 def head_logprobs(
@@ -222,26 +224,25 @@ def score(
     width: int = 2048,
     tokens: int = 2048,
     autocast: bool = False,
+    prompts: Sequence[int] | None = None,
 ) -> list[list[float]]:
     """Log-prob of every token given those before it, computed as in training.
 
     Entry 0 of each sequence is 0.0: nothing precedes it.
 
-    width, tokens: of rows and of micro-batches. Raises ValueError for a temperature of 0.
+    width, tokens: of rows and of micro-batches. prompts: how many tokens each sequence begins with
+    whose log-probs nobody asks for, which are 0.0 too; equal prompts are then computed once, by a
+    model that `shares`. Raises ValueError for a temperature of 0.
     """
     if temperature <= 0:
         raise ValueError(f"temperature = {temperature}: log-probs need one above 0")
 
-    batches = micro_batches(*to_score(sequences), width, tokens, model.packs)
+    samples = [sample for sample in to_score(sequences, prompts) if len(sample.tokens)]
+    share = prompts is not None and model.shares
+    batches = micro_batches(samples, [0.0] * len(samples), width, tokens, model.packs, share)
     # Sequences of one token have nothing to score.
-    worth = (packed for packed in batches if packed.mask.any())
+    worth = (packed for packed in batches if packed.trains)
     return score_packed(model, sequences, worth, temperature, autocast)
-
-
-def to_score(sequences: Sequence[Sequence[int]]) -> tuple[list[Sample], list[float]]:
-    """Samples of which every token is looked at and none is trained, and their weights of 0."""
-    samples = [_unweighted(ids) for ids in sequences if len(ids) > 0]
-    return samples, [0.0] * len(samples)
 
 
 @torch.no_grad()
@@ -262,7 +263,6 @@ def score_packed(
     logprobs = torch.zeros(int(starts[-1]))
 
     for packed in batches:
-        mask = packed.mask
         with precision(device, autocast):
             hidden, targets = trained_states(model, packed.to(device))
             logps = []
@@ -271,16 +271,6 @@ def score_packed(
                 logps.append(logp)
 
         # Rows hold the sequences by length; each token goes back to its own place.
-        place = starts[packed.sample[mask]] + packed.token[mask]
-        logprobs[place] = torch.cat(logps).float().cpu()
+        logprobs[starts[packed.sample] + packed.token] = torch.cat(logps).float().cpu()
 
     return [row.tolist() for row in logprobs.split(lengths)]
-
-
-def _unweighted(ids: Sequence[int]) -> Sample:
-    """A sample of which every token is looked at and none is trained."""
-    return Sample(
-        tokens=ids,
-        mask=[False] + [True] * (len(ids) - 1),
-        advantage=[0.0] * len(ids),
-    )

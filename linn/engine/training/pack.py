@@ -1,79 +1,65 @@
-"""Samples into rows of a fixed width: token ids, segments, and the signal of each predicted token.
+"""Samples into rows of a fixed width: token ids, segments, and the signal of each trained token.
 
-Letters of shapes: R rows of width W.
+Letters of shapes: R rows of width W, N trained tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from linn.engine.training.trees import Tree, first_fit, lone_trees, shared_trees
 from linn.types import Sample
 
 
 @dataclass(frozen=True)
 class Packed:
-    """R rows of width W.
+    """R rows of width W, and the N tokens of them that are trained.
 
-    Position t of a row predicts token t+1 of the same segment: every field but `ids` and
-    `segments` speaks of that token.
+    A trained token is predicted at a place of the rows, that of the token before it. Siblings that
+    share their prompt are all predicted from its last place.
     """
 
     ids: Tensor
     """int64 [R, W]: token ids, 0 in padding."""
     segments: Tensor
     """int64 [R, W]: 0, 1, … within a row; -1 is padding at the row's end."""
-    mask: Tensor
-    """bool [R, W]: the predicted token is trained."""
+    continues: Tensor | None
+    """int64 [R, W]: the segment that a token's own segment goes on from, a prompt that several
+    replies share; -1 where it begins anew. None: all of them do."""
+    place: Tensor
+    """int64 [N]: where a token is predicted, row · W + column."""
     targets: Tensor
-    """int64 [R, W]: the predicted token."""
+    """int64 [N]: the token."""
     weight: Tensor
-    """float32 [R, W]: the sample's factor of `token_weights`."""
+    """float32 [N]: its sample's factor of `token_weights`."""
     advantage: Tensor
-    """float32 [R, W]: the predicted token's advantage."""
+    """float32 [N]: its advantage."""
     behaviour: Tensor
-    """float32 [R, W]: sampler's log-prob; NaN where the sample has none."""
+    """float32 [N]: sampler's log-prob; NaN where the sample has none."""
     teacher: Tensor
-    """float32 [R, W]: the other model's log-prob; NaN where the sample has none."""
+    """float32 [N]: the other model's log-prob; NaN where the sample has none."""
     sample: Tensor
-    """int64 [R, W]: index of the sample."""
+    """int64 [N]: index of its sample."""
     token: Tensor
-    """int64 [R, W]: index of the predicted token in its sample."""
+    """int64 [N]: its index in its sample."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether any token is trained, or looked at."""
+        return len(self.place) > 0
 
     def to(self, device: torch.device) -> Packed:
         """The same rows on another device."""
-        return Packed(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-
-def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Indices of the samples of each row.
-
-    Longest first, each into the first row with room. A sample over `width` has a row to itself.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []  # tokens that each row still takes
-    first = 0  # rows before it are full to the last token
-    # Equal lengths stay in the order of the samples.
-    longest_first = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-
-    for index in longest_first:
-        length = lengths[index]
-        while first < len(room) and room[first] <= 0:
-            first += 1
-
-        row = first
-        while row < len(room) and room[row] < length:
-            row += 1
-        if row == len(rows):
-            rows.append([])
-            room.append(width)
-
-        rows[row].append(index)
-        room[row] -= length
-    return rows
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = None if value is None else value.to(device)
+        return Packed(**moved)
 
 
 def micro_batches(
@@ -82,26 +68,32 @@ def micro_batches(
     width: int = 2048,
     tokens: int = 2048,
     packs: bool = True,
+    share: bool = False,
 ) -> Iterator[Packed]:
     """Packed rows in groups of at most `tokens` positions, cut to the group's longest row.
 
     A row longer than `tokens` is a group of its own. `packs` False gives every sample its own
-    row; rows of like length then share a micro-batch.
+    row; rows of like length then share a micro-batch. `share`: siblings in one row share their
+    prompt, and only a model that `shares` computes that.
     """
-    lengths = [len(sample.tokens) for sample in samples]
-    row_width = 0  # nothing fits beside anything
-    if packs:
-        row_width = width
+    # Nothing fits beside anything in rows of no width.
+    row_width = width if packs else 0
+    trees = lone_trees(samples)
+    if share:
+        # A tree may fill a micro-batch: more replies to a prompt than a row of samples holds.
+        row_width = max(width, tokens)
+        trees = shared_trees(samples, row_width)
+    sizes = [tree.size for tree in trees]
 
-    group: list[list[int]] = []
+    group: list[list[Tree]] = []
     widest = 0
-    for row in first_fit(lengths, row_width):
-        size = sum(lengths[index] for index in row)
+    for row in first_fit(sizes, row_width):
+        size = sum(sizes[index] for index in row)
         positions = max(widest, size) * (len(group) + 1)
         if group and positions > tokens:
             yield _pack(samples, weights, group, widest)
             group, widest = [], 0
-        group.append(row)
+        group.append([trees[index] for index in row])
         widest = max(widest, size)
     if group:
         yield _pack(samples, weights, group, widest)
@@ -110,65 +102,105 @@ def micro_batches(
 def _pack(
     samples: Sequence[Sample],
     weights: Sequence[float],
-    rows: list[list[int]],
+    rows: list[list[Tree]],
     width: int,
 ) -> Packed:
-    """The tensors of rows that hold these samples (their indices), one after the other."""
-    packed = _empty(len(rows), width)
-
-    for row, indices in enumerate(rows):
-        start = 0
-        for segment, index in enumerate(indices):
-            end = start + len(samples[index].tokens)
-            packed.segments[row, start:end] = segment
-
-            # The last position of a segment predicts nothing: what follows is another's.
-            ahead = (row, slice(start, end - 1))
-            packed.sample[ahead] = index
-            packed.weight[ahead] = weights[index]
-
-            _write(packed, samples[index], row, start)
-            start = end
-    return packed
+    """The tensors of rows that hold these trees, one after the other."""
+    writing = _Writing(len(rows), width)
+    for row, trees in enumerate(rows):
+        writing.begin(row)
+        for tree in trees:
+            prompt = None
+            if tree.prompt:
+                ids = samples[tree.samples[0]].tokens[: tree.prompt]
+                prompt = writing.lay(ids, after=None)
+            for index in tree.samples:
+                sample = samples[index]
+                own = writing.lay(sample.tokens[tree.prompt :], after=prompt)
+                writing.train(index, sample, weights[index], prompt, own)
+    return writing.packed()
 
 
-def _empty(rows: int, width: int) -> Packed:
-    """Rows of padding alone."""
-    shape = (rows, width)
-    return Packed(
-        ids=torch.zeros(shape, dtype=torch.int64),
-        segments=torch.full(shape, -1, dtype=torch.int64),
-        mask=torch.zeros(shape, dtype=torch.bool),
-        targets=torch.zeros(shape, dtype=torch.int64),
-        weight=torch.zeros(shape),
-        advantage=torch.zeros(shape),
-        # A signal that is missing must poison what reads it: NaN, never 0.
-        behaviour=torch.full(shape, torch.nan),
-        teacher=torch.full(shape, torch.nan),
-        sample=torch.zeros(shape, dtype=torch.int64),
-        token=torch.zeros(shape, dtype=torch.int64),
-    )
+@dataclass(frozen=True)
+class _Segment:
+    """Tokens that stand together in a row."""
+
+    number: int
+    """Its number in the row."""
+    start: int
+    """The place of its first token, row · W + column."""
+    length: int
+    """Its tokens."""
 
 
-def _write(packed: Packed, sample: Sample, row: int, start: int) -> None:
-    """Put a sample's tokens and its own signals into a row, from column `start` on."""
-    tokens = torch.tensor(sample.tokens, dtype=torch.int64)
-    end = start + len(tokens)
-    packed.ids[row, start:end] = tokens
+class _Writing:
+    """Rows that are being filled from the left."""
 
-    # From here on, position t speaks of the sample's token t + 1.
-    ahead = (row, slice(start, end - 1))
-    packed.targets[ahead] = tokens[1:]
-    packed.token[ahead] = torch.arange(1, len(tokens))
+    def __init__(self, rows: int, width: int) -> None:
+        self._width = width
+        self._ids = torch.zeros(rows * width, dtype=torch.int64)
+        self._segments = torch.full((rows * width,), -1)
+        self._continues = torch.full((rows * width,), -1)
+        self._signals: list[tuple[Tensor, ...]] = []
+        """Of each sample, the fields of `Packed` from `place` on."""
+        self._next = self._number = 0
 
-    signals = {
-        "mask": sample.mask,
-        "advantage": sample.advantage,
-        "behaviour": sample.behaviour,
-        "teacher": sample.teacher,
-    }
-    for name, values in signals.items():
-        if values is None:
-            continue  # stays NaN
-        field: Tensor = getattr(packed, name)
-        field[ahead] = torch.tensor(values[1:], dtype=field.dtype)
+    def begin(self, row: int) -> None:
+        """Write into this row from here on."""
+        self._next, self._number = row * self._width, 0
+
+    def lay(self, tokens: Sequence[int], after: _Segment | None) -> _Segment:
+        """Write a segment that goes on from another one, or begins anew."""
+        segment = _Segment(self._number, self._next, len(tokens))
+        own = slice(self._next, self._next + len(tokens))
+        self._ids[own] = torch.tensor(tokens, dtype=torch.int64)
+        self._segments[own] = segment.number
+        if after is not None:
+            self._continues[own] = after.number
+        self._next += len(tokens)
+        self._number += 1
+        return segment
+
+    def train(
+        self, index: int, sample: Sample, weight: float, prompt: _Segment | None, own: _Segment
+    ) -> None:
+        """Note the trained tokens of a sample that lies in its own segment, behind its prompt."""
+        # Entry 0 has nothing before it. The first of a segment is predicted by what stands before
+        # it: its prompt's last token.
+        token = 1 + torch.tensor(sample.mask[1:], dtype=torch.bool).nonzero().flatten()
+        shared = 0 if prompt is None else prompt.length
+        place = own.start + token - 1 - shared
+        if prompt is not None:
+            place[token == shared] = prompt.start + prompt.length - 1
+
+        def signal(values: Sequence[float] | None) -> Tensor:
+            # A signal that is missing must poison what reads it: NaN, never 0.
+            if values is None:
+                return torch.full((len(token),), torch.nan)
+            return torch.tensor(values, dtype=torch.float32)[token]
+
+        self._signals.append(
+            (
+                place,
+                torch.tensor(sample.tokens, dtype=torch.int64)[token],
+                torch.full((len(token),), weight),
+                signal(sample.advantage),
+                signal(sample.behaviour),
+                signal(sample.teacher),
+                torch.full_like(token, index),
+                token,
+            )
+        )
+
+    def packed(self) -> Packed:
+        """All that was written."""
+        continues = None
+        if bool((self._continues >= 0).any()):
+            continues = self._continues.view(-1, self._width)
+        columns = [torch.cat(parts) for parts in zip(*self._signals, strict=True)]
+        return Packed(
+            self._ids.view(-1, self._width),
+            self._segments.view(-1, self._width),
+            continues,
+            *columns,
+        )

@@ -49,6 +49,7 @@ class Trainer:
         tokens: int = 2048,
         autocast: bool = False,
         load: Callable[[Path], CausalLM] = load_model,
+        share: bool = False,
     ) -> None:
         """Take a model with float32 weights; raises ValueError for others.
 
@@ -56,12 +57,14 @@ class Trainer:
         stay in its caches).
         autocast: bf16 matrix products over the float32 weights.
         load: reads what `model.save` wrote.
+        share: siblings share their prompt, where the model `shares`.
         """
         self.model = model
         self.optim = optim
         self.width = width
         self.tokens = tokens
         self.autocast = autocast
+        self.share = share and model.shares
         self.version = 0
         """Optimiser steps since the model was loaded."""
         self._load = load
@@ -162,23 +165,28 @@ class Trainer:
             self.width,
             self.tokens,
             self.model.packs,
+            self.share,
         )
         for packed in batches:
-            if not packed.mask.any():
+            if not packed.trains:
                 continue
             packed = packed.to(self._device)
             value, token_metrics = backward(self.model, packed, loss, self.autocast)
 
             # The loss adds up beside the gradients, and is summed over processes with them.
             flat[-2] += value
-            metrics.add(token_metrics, packed.sample[packed.mask], batch)
+            metrics.add(token_metrics, packed.sample, batch)
 
     def score(
         self,
         sequences: Sequence[Sequence[int]],
         temperature: float = 1.0,
+        prompts: Sequence[int] | None = None,
     ) -> list[list[float]]:
-        """Log-prob of every token given those before it, on the path of `step`."""
+        """Log-prob of every token given those before it, on the path of `step`.
+
+        prompts: tokens at the beginning of each that nobody asks for; used where `share` is on.
+        """
         return score(
             self.model,
             sequences,
@@ -186,6 +194,7 @@ class Trainer:
             self.width,
             self.tokens,
             self.autocast,
+            prompts if self.share else None,
         )
 
     # ------------------------------------------------------------ memory

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from linn.engine.models.nemotron_h.config import Config
 from linn.engine.models.nemotron_h.gather import take
+from linn.engine.models.nemotron_h.handover import with_inputs, with_states
 from linn.engine.models.nemotron_h.scan import convolve, last_states, scan, scan_step
 from linn.engine.models.nemotron_h.segments import Segments
 
@@ -202,21 +203,30 @@ class Mamba(nn.Module):
         With `with_cache`, also the cache after each segment's last token.
         """
         gate, mixed, dt = self._project(hidden)
+        handover = segments.handover
 
         # The recurrence adds up over thousands of tokens: float32 even under autocast.
         with torch.autocast(hidden.device.type, enabled=False):
             taps, bias = self._taps()
-            convolved = convolve(mixed.float(), taps, bias, segments)
+            inputs = mixed.float()
+            convolved = convolve(inputs, taps, bias, segments)
+            if handover is not None:
+                convolved = with_inputs(convolved, inputs, taps, handover)
+
             x, b, c = self._split(F.silu(convolved))
+            a = self._decay_rates()
             y, decay, carry = scan(
                 x,
                 dt,
-                a=self._decay_rates(),
+                a=a,
                 b=b,
                 c=c,
                 d=self.D.float(),
                 segments=segments,
             )
+            if handover is not None:
+                states = last_states(x, dt, b, decay, carry, segments, handover.prompts)
+                y = with_states(y, dt, a, c, states, handover)
 
         cache = None
         if with_cache:
@@ -303,16 +313,15 @@ class Attention(nn.Module):
         laid = take(projected, layout.token_at, layout.place_of)
 
         outs = []
-        for part in layout.split(laid):  # [rows, columns, heads, head_dim]
+        parts = zip(layout.split(laid), layout.prompts, strict=True)
+        for part, prompt in parts:  # [rows, columns, heads, head_dim]
             q, k, v = part.transpose(1, 2).split(self._parts, dim=1)
-            # Padding stands after a segment's own tokens, so the causal mask alone hides it.
-            out = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                is_causal=True,
-                enable_gqa=self.heads != self.kv_heads,
-            )
+            if prompt is None:
+                # Padding stands after a segment's own tokens, so the causal mask alone hides it.
+                out = self._attend(q, k, v)
+            else:
+                start, tokens = prompt
+                out = self._continue(q, k, v, projected[start : start + tokens])
             out = out.transpose(1, 2)  # the tokens first again
             outs.append(out.reshape(-1, self.heads * self.head_dim))
         mixed = torch.cat(outs).index_select(0, layout.place_of)
@@ -321,6 +330,33 @@ class Attention(nn.Module):
         if with_cache:
             cache = self._cache_of(projected, segments)
         return self.o_proj(mixed), cache
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention under a mask (True: visible), or a causal one; all [rows, heads, tokens, d]."""
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+
+    def _continue(self, q: Tensor, k: Tensor, v: Tensor, prompt: Tensor) -> Tensor:
+        """Attention of replies, one per row, to their prompt and each to itself.
+
+        prompt: what `_project` gave for its tokens.
+        """
+        rows, columns, tokens = len(q), q.shape[2], len(prompt)
+        before = prompt[:, self.heads :].transpose(0, 1).expand(rows, -1, -1, -1)
+        keys, values = before.split(self.kv_heads, dim=1)
+        visible = torch.ones(columns, tokens + columns, dtype=torch.bool, device=q.device)
+        return self._attend(
+            q,
+            torch.cat([keys, k], dim=2),
+            torch.cat([values, v], dim=2),
+            visible.tril(tokens),
+        )
 
     def _cache_of(self, projected: Tensor, segments: Segments) -> AttentionCache:
         """Keys and values of all tokens, one row per segment."""

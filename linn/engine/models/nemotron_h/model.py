@@ -29,7 +29,12 @@ from linn.engine.models.nemotron_h.layers import (
 )
 from linn.engine.models.nemotron_h.segments import Segments, lay_out
 from linn.engine.models.recompute import recomputed
-from linn.engine.models.rectangles import into_rows, prompt_groups, segment_lengths
+from linn.engine.models.rectangles import (
+    into_rows,
+    prompt_groups,
+    prompts_of,
+    segment_lengths,
+)
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config, write_weights
 from linn.engine.protocol import SHARD_BYTES
@@ -193,6 +198,7 @@ class NemotronH(nn.Module):
     """
 
     packs = True
+    shares = True
 
     def __init__(self, raw: dict[str, Any], file: Path) -> None:
         """raw: the content of `config.json`, kept to be saved again; file: its path, for errors."""
@@ -209,11 +215,12 @@ class NemotronH(nn.Module):
         if self.config.tie_word_embeddings:
             self.lm_head.weight = self.backbone.embeddings.weight
 
-    def hidden(self, ids: Tensor, segments: Tensor) -> Tensor:
+    def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows; zeros at padding (segment -1)."""
         is_token = segments >= 0
         lengths = segment_lengths(segments).tolist()
-        layout = lay_out(lengths, CHUNK, self.config.conv_kernel, ids.device)
+        prompts = prompts_of(segments, continues)
+        layout = lay_out(lengths, CHUNK, self.config.conv_kernel, ids.device, prompts)
 
         with recomputed(list(self.backbone.layers), self.recompute):
             out, _ = self.backbone(ids[is_token], layout, with_cache=False)

@@ -227,18 +227,23 @@ def last_states(
     decay: Tensor,
     carry: Tensor,
     segments: Segments,
+    of: Tensor | None = None,
 ) -> Tensor:
     """The state [S, G, N, K, P] after each segment's last token.
 
-    x, dt and b as in `scan`; decay [C, H, Q] and carry [C, H, N, P] are its results.
+    x, dt and b as in `scan`; decay [C, H, Q] and carry [C, H, N, P] are its results. of: int64,
+    the segments that are asked for; None: all.
     """
     heads, groups = decay.shape[1], b.shape[1]
     chunk = segments.chunk
+    starts, ends = segments.starts, segments.ends
+    if of is not None:
+        starts, ends = starts[of], ends[of]
 
     # Where a segment's last chunk holds its own tokens: [S, Q].
-    last_chunk = segments.ends // chunk
-    last_place = segments.ends % chunk
-    first_place = (segments.starts - last_chunk * chunk).clamp_min(0)
+    last_chunk = ends // chunk
+    last_place = ends % chunk
+    first_place = (starts - last_chunk * chunk).clamp_min(0)
     place = torch.arange(chunk, device=x.device)
     own = (place >= first_place[:, None]) & (place <= last_place[:, None])
 
@@ -254,7 +259,7 @@ def last_states(
     written = torch.einsum("shq,sqhn,sqhp->shnp", weight, keys, values)
 
     # What entered that chunk counts where the segment began before it.
-    began_before = segments.starts < last_chunk * chunk
+    began_before = starts < last_chunk * chunk
     through = total.exp() * began_before[:, None]
     entered = carry[last_chunk] * through[..., None, None]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from linn.engine.models.nemotron_h.handover import Handover, hand_over
 from linn.engine.models.rectangles import Rectangles, rectangles
 
 
@@ -38,6 +39,8 @@ class Segments:
     their own segment before them."""
     rectangles: Rectangles
     """The same tokens in rectangles, for attention."""
+    handover: Handover | None = None
+    """What prompts hand over to the segments that go on from them; None: none does."""
 
     @property
     def ends(self) -> Tensor:
@@ -65,13 +68,21 @@ class Segments:
             spans=self.spans.to(device),
             early=tuple(index.to(device) for index in self.early),
             rectangles=self.rectangles.to(device),
+            handover=None if self.handover is None else self.handover.to(device),
         )
 
 
-def lay_out(lengths: Sequence[int], chunk: int, kernel: int, device: torch.device) -> Segments:
+def lay_out(
+    lengths: Sequence[int],
+    chunk: int,
+    kernel: int,
+    device: torch.device,
+    prompts: Sequence[int] | None = None,
+) -> Segments:
     """Segments of these lengths, laid end to end.
 
-    chunk: tokens of a scan's chunk; kernel: taps of the convolution.
+    chunk: tokens of a scan's chunk; kernel: taps of the convolution. prompts: the segment that each
+    one goes on from, -1 where it begins anew; replies stand right behind their prompt.
     """
     assert lengths and min(lengths) > 0, lengths
     sizes = torch.tensor(lengths)
@@ -99,7 +110,8 @@ def lay_out(lengths: Sequence[int], chunk: int, kernel: int, device: torch.devic
         reaches_end=(of_chunk == last).float()[:, None],
         spans=(last == before).float(),
         early=tuple(_early(position, kernel)),
-        rectangles=rectangles(sizes),
+        rectangles=rectangles(sizes, prompts),
+        handover=None if prompts is None else hand_over(starts, sizes, prompts, kernel),
     )
     return segments.to(device)
 

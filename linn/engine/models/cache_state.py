@@ -1,0 +1,136 @@
+"""Running batches over a cache of transformers: rows that are selected and joined.
+
+Letters of shapes: B rows of a running batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from linn.engine.models.interface import State
+
+Combine = Callable[[list[Tensor]], Tensor]
+"""One tensor of a new cache from the same tensor of one or two old ones."""
+
+
+class CacheState:
+    """A `transformers` cache of B rows.
+
+    Rows are padded on the left, so that every row's newest token is in the last column.
+    """
+
+    def __init__(self, cache: Any, lengths: Tensor, columns: int) -> None:
+        self.cache = cache
+        self.lengths = lengths
+        """int64 [B]: tokens fed so far."""
+        self.columns = columns
+        """Columns of the cached keys, known without asking the device; at least the largest
+        length."""
+
+    @property
+    def mask(self) -> Tensor:
+        """int64 [B, columns]: 1 where a column holds a row's token."""
+        column = torch.arange(self.columns, device=self.lengths.device)
+        return (column >= self.columns - self.lengths[:, None]).long()
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether any layer attends to earlier tokens; recurrent states alone do not."""
+        return any(isinstance(getattr(layer, "keys", None), Tensor) for layer in self.cache.layers)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys, values and states."""
+        total = 0
+        for layer in self.cache.layers:
+            tensors = [getattr(layer, name, None) for name in ("keys", "values")]
+            for name in ("conv_states", "recurrent_states"):
+                tensors += getattr(layer, name, {}).values()
+            total += sum(t.nbytes for t in tensors if isinstance(t, Tensor))
+        return total
+
+    def select(self, rows: Tensor, move: bool = False) -> CacheState:
+        """A new state of these rows (int64 [B']), in this order.
+
+        Columns that only left-out rows used are dropped.
+        """
+        lengths = self.lengths[rows]
+        columns = 0
+        if len(rows):
+            columns = int(lengths.max())
+        unused = self.columns - columns
+
+        def keys(one: list[Tensor]) -> Tensor:
+            return one[0][:, :, unused:][rows]
+
+        def states(one: list[Tensor]) -> Tensor:
+            return one[0][rows]
+
+        return CacheState(_combined([self.cache], keys, states, move), lengths, columns)
+
+    def join(self, other: State, move: bool = False) -> CacheState:
+        """A new state: this one's rows followed by the other's.
+
+        The narrower one is padded on the left.
+        """
+        assert isinstance(other, CacheState), other
+        lengths = torch.cat([self.lengths, other.lengths])
+        columns = max(self.columns, other.columns)
+
+        def keys(two: list[Tensor]) -> Tensor:
+            padded = [F.pad(t, (0, 0, columns - t.shape[2], 0)) for t in two]
+            return torch.cat(padded)
+
+        cache = _combined(
+            [self.cache, other.cache],
+            keys,
+            states=torch.cat,
+            move=move,
+        )
+        return CacheState(cache, lengths, columns)
+
+
+def _combined(caches: list[Any], keys: Combine, states: Combine, move: bool) -> Any:
+    """A new cache made of the tensors of others.
+
+    `keys` makes keys and values [B, heads, columns, d]; `states` makes conv and recurrent states
+    [B, ...]. `move`: the others' layers are emptied, each when it has been copied.
+    """
+    out = copy.copy(caches[0])
+    out.layers = []
+    for number, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
+        # A copy, so that whatever else a family's layer holds stays as it is.
+        layer = copy.copy(layers[0])
+
+        for name in ("keys", "values"):
+            tensors = [getattr(old, name, None) for old in layers]
+            filled = [t for t in tensors if isinstance(t, Tensor)]  # others have no token yet
+            if filled:
+                setattr(layer, name, keys(filled))
+
+        for name in ("conv_states", "recurrent_states"):
+            if hasattr(layer, name):
+                olds = [getattr(old, name) for old in layers]
+                setattr(layer, name, _combined_states(olds, states))
+
+        out.layers.append(layer)
+        if move:
+            for cache in caches:
+                cache.layers[number] = None
+    return out
+
+
+def _combined_states(olds: list[dict[Any, Any]], states: Combine) -> dict[Any, Any]:
+    """The states of one layer, by their key; None stays None."""
+    new: dict[Any, Any] = {}
+    for key, first in olds[0].items():
+        new[key] = None
+        if first is not None:
+            new[key] = states([old[key] for old in olds])
+    return new
