@@ -82,7 +82,9 @@ def served(monkeypatch: pytest.MonkeyPatch, clients: Clients, capacity: int = 64
     """Answers all clients; returns the model that did."""
     model = CountingLM()
     monkeypatch.setattr(live_worker, "load", lambda folder, dtype: model)
-    options = WorkerOptions(0, 1, "", "float32", 64, capacity, 2**28, False, False, False, "")
+    options = WorkerOptions(
+        0, 1, "", "float32", 64, capacity, 2**28, False, False, False, False, ""
+    )
     LiveWorker(options, clients).run()  # type: ignore[arg-type]
     return model
 

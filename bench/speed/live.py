@@ -142,7 +142,7 @@ def main() -> None:
     # Read once, and counted from outside.
     live_worker.load = lambda folder, dtype: model
     requests = requests_of(folder, given.replies, given.tokens)
-    options = WorkerOptions(0, 1, "", "float32", 64, 64, 2**30, False, False, False, "")
+    options = WorkerOptions(0, 1, "", "float32", 64, 64, 2**30, False, False, False, False, "")
 
     ratios = []
     for _ in range(given.rounds):

@@ -66,8 +66,7 @@ def serve(
     folders = named_folders(checkpoints)
     key = os.environ.get(key_env) or None
     chosen = template_choice(template)
-    if host not in ("127.0.0.1", "::1", "localhost") and key is None:
-        echo(f"⚠ {host}: whoever reaches it can use it; {key_env} sets a key", err=True)
+    _warn_if_open(host, key, key_env)
     if engine == "vllm":
         from linn.serve.vllm import start_vllm, vllm_command
 
@@ -79,10 +78,7 @@ def serve(
     if engine != "linn":
         raise UserError(f"--engine {engine!r}: allowed: linn, vllm")
 
-    # Named one by one: an environment may have some of them.
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"linn serve needs {', '.join(missing)}: pip install 'linn[serve]'")
+    _check_installed()
     from linn.serve.server import serve as run
 
     run(
@@ -99,3 +95,16 @@ def serve(
         thinking=not no_think,
         limits=Limits(grace_s=grace, queue=queue),
     )
+
+
+def _check_installed() -> None:
+    """Refuse to start without what the extra `serve` brings."""
+    # Named one by one: an environment may have some of them.
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"linn serve needs {', '.join(missing)}: pip install 'linn[serve]'")
+
+
+def _warn_if_open(host: str, key: str | None, key_env: str) -> None:
+    if host not in ("127.0.0.1", "::1", "localhost") and key is None:
+        echo(f"⚠ {host}: whoever reaches it can use it; {key_env} sets a key", err=True)
