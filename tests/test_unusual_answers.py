@@ -1,7 +1,7 @@
 r"""Right answers in unusual forms, which must earn, and wrong ones beside them, which must not.
 
-Graders that are too strict cost as much as graders that are too lax. Each line of a table was
-judged otherwise before.
+Graders that are too strict cost as much as graders that are too lax. The right ones earned nothing
+before, and many of the wrong ones earned.
 """
 
 import contextlib

@@ -15,6 +15,7 @@ _ONE = re.compile(r"(?P<before>[\W_]*)(?P<letter>[A-Za-z])(?P<after>[\W_]*)")
 _TURNING = frozenset("¬~≠≁≢×✗✘✖❌🚫⛔👎−+=^_*/|&?%…\\≤≥÷°∪∩⊕∧∨")
 """Signs that make a formula of a letter beside them, or deny or doubt it. Digits do so too."""
 _DASHES = "-–—"
+_APOSTROPHES = ("'", "‘", "’")
 _ESCAPED = re.compile(r"\\([{}()\[\]$#])")
 _ARROW = re.compile(r"[-=]+>|\\(?:to|rightarrow|Rightarrow|implies)(?![A-Za-z])|[⇒⟶⟹➡]\ufe0f?")
 
@@ -147,12 +148,13 @@ def _lone(bare: str) -> str | None:
     if one is None:
         return None
     before, after = one["before"], one["after"]
-    # `'B'` is quoted, `B'` is another thing than B.
-    is_primed = after[:1] in ("'", "’") and before[-1:] not in ("'", "‘", "’")
-    is_negative = before[-1:] in _DASHES and bool(before)
-    if is_primed or is_negative or "!" in before:
+    if "!" in before or before.endswith(tuple(_DASHES)):
         return None
-    return one["letter"] if all(map(_says_nothing, before + after)) else None
+    # `'B'` is quoted, `B'` is another thing than B.
+    if after.startswith(_APOSTROPHES) and not before.endswith(_APOSTROPHES):
+        return None
+    signs = before + after
+    return one["letter"] if all(map(_says_nothing, signs)) else None
 
 
 def _says_nothing(sign: str) -> bool:
@@ -221,17 +223,25 @@ def _bare(text: str) -> str:
 
 def _runs(text: str, options: Mapping[str, str]) -> list[_Run]:
     """The lone letters of a text that can be meant as options, those side by side together."""
-    found = [match for match in _WORD.finditer(text) if _can_be_option(match, text, options)]
     runs: list[_Run] = []
-    for match in found:
-        if runs and _BETWEEN.fullmatch(text, runs[-1][-1].end(), match.start()):
-            # `B (A and C are wrong)`: a bracket that opens behind a letter begins a remark.
-            between = text[runs[-1][-1].end() : match.start()]
-            if "(" not in between or ")" in between or _is_in_bracket(runs[-1][-1], text):
-                runs[-1].append(match)
-                continue
-        runs.append([match])
+    for match in _WORD.finditer(text):
+        if not _can_be_option(match, text, options):
+            continue
+        if runs and _stand_side_by_side(runs[-1][-1], match, text):
+            runs[-1].append(match)
+        else:
+            runs.append([match])
     return runs
+
+
+def _stand_side_by_side(left: re.Match[str], right: re.Match[str], text: str) -> bool:
+    """Whether nothing but a comma, a stroke, `or` and the like stands between two letters."""
+    if _BETWEEN.fullmatch(text, left.end(), right.start()) is None:
+        return False
+    # `B (A and C are wrong)`: a bracket that opens behind a letter begins a remark.
+    between = text[left.end() : right.start()]
+    begins_remark = "(" in between and ")" not in between
+    return not begins_remark or _is_in_bracket(left, text)
 
 
 def _is_in_bracket(match: re.Match[str], text: str) -> bool:

@@ -68,17 +68,29 @@ def readable(answer: str) -> str:
     """The answer in the library's own forms; as it is where it is too long to be one."""
     if len(answer) > _LONGEST:
         return answer
-    text = _FRAMES.sub(lambda match: match["inner"], without_colour(answer))
+    text = _without_type(answer)
+    text = _ENDS.sub("", _of_text(text.strip()))
+    text = _MODULUS.sub("", _UNIT.sub("", text))
+    return _with_numbers(text)
+
+
+def _without_type(text: str) -> str:
+    """Without colour, frame and size, and with the library's names."""
+    text = _FRAMES.sub(lambda match: match["inner"], without_colour(text))
     text = _SIZES.sub("", text)
     for pattern, name in _NAMES:
         text = pattern.sub(name, text)
-    text = _UNIT.sub("", _ENDS.sub("", _of_text(text.strip())))
-    text = _MODULUS.sub("", text)
-    text = _GROUPS.sub(lambda match: "".join(re.findall(r"\d", match[0])), text)
+    return text
+
+
+def _with_numbers(text: str) -> str:
+    """With numbers, degrees and spaces as the library reads them."""
+    text = _GROUPS.sub(_joined, text)
     text = _SPACES.sub(" ", text)
     text = _EXPONENT.sub(r"\1 \\times 10^{\2}", text)
     text = _DEGREES.sub(r"\g<name>(\\frac{\g<angle>\\pi}{180})", text)
-    text = _IMAGINARY.sub("i", _REPEATING.sub(_repeating, text))
+    text = _REPEATING.sub(_repeating, text)
+    text = _IMAGINARY.sub("i", text)
     # The library never finds a decimal beside `i` equal to a fraction.
     return _DECIMAL.sub(_exact, text) if _COMPLEX.fullmatch(text) else text
 
@@ -98,6 +110,11 @@ def _of_text(text: str) -> str:
     if amount is not None:
         return f"{amount['number']} \\text{{ {amount['unit']}}}"
     return text.replace(begin["inner"], inner.rstrip(".!"))
+
+
+def _joined(match: re.Match[str]) -> str:
+    """The digits of a number without what parts their groups."""
+    return "".join(re.findall(r"\d", match[0]))
 
 
 def _repeating(match: re.Match[str]) -> str:
