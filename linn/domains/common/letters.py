@@ -126,6 +126,7 @@ def prose_letter(text: str, options: Mapping[str, str]) -> str | None:
     if not bare[: first.start()].strip(" \t($[*_`") and not _is_several(runs[0]):
         letter = first[1].upper()
         return "" if _offers_other(letter, runs, bare) or _lists(bare, options) else letter
+    # A line that neither begins with its answer nor says one letter alone names none.
     if any(map(_is_several, runs)):
         return ""
     capitals = [match for match in named if match[1].isupper()]
@@ -197,6 +198,7 @@ def _labelled(bare: str, options: Mapping[str, str]) -> str | None:
         return None
     if _with_words(bare, options) == letter:
         return letter
+    # `B (…)` and `B = …` are labels of their own words alone; else they are prose and formulas.
     if not label["sure"]:
         return None
     lone = lone_letter(rest, options)

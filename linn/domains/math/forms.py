@@ -69,7 +69,9 @@ def readable(answer: str) -> str:
     if len(answer) > _LONGEST:
         return answer
     text = _without_type(answer)
+    # A stop ends the sentence that the box stands in, not the number.
     text = _ENDS.sub("", _of_text(text.strip()))
+    # A residue is said with its modulus: the row holds the residue.
     text = _MODULUS.sub("", _UNIT.sub("", text))
     return _with_numbers(text)
 
@@ -101,11 +103,13 @@ def _of_text(text: str) -> str:
     if begin is None:
         return text
     inner = begin["inner"].strip()
+    # `\text{Answer: }14`: the answer stands behind the text.
     announced = _ANNOUNCED.match(inner)
     if announced is not None and announced.end() == len(inner):
         return text[begin.end() :].strip() or text
     if begin.end() < len(text):
         return text
+    # Words alone stay words, whatever ends their sentence.
     amount = _AMOUNT.fullmatch(inner)
     if amount is not None:
         return f"{amount['number']} \\text{{ {amount['unit']}}}"
