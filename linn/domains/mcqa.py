@@ -280,10 +280,13 @@ def _boxed_words(inner: str, choice: Choice) -> str | None:
     inner = _plain(inner)
     found = []
     for letter, words in options.items():
-        # As whole words: `lead` does not stand in `leading`.
-        begin, end = (r"", r"") if choice.reference else (r"(?<!\w)", r"(?!\w)")
+        # As whole words: `lead` does not stand in `leading`, nor `1.5` in `-1.5` and `1.55`.
+        begin, end = r"(?<!\w)(?<![-−.](?=\d))", r"(?!\w|\.\d)"
+        if choice.reference:
+            begin = end = ""
         pattern = begin + re.escape(_plain(words)) + end
-        if _plain(words) and re.search(pattern, inner):
+        stands = re.search(pattern, inner) if _plain(words) else None
+        if stands is not None and (choice.reference or not letters.denies(inner[: stands.start()])):
             found.append(letter)
     same = [letter for letter in found if _plain(options[letter]) == inner]
     if len(same) == 1 and not choice.reference:
@@ -301,11 +304,11 @@ def _unwrapped(text: str) -> str:
 def _after_colon(text: str, choice: Choice) -> str | None:
     """The first `Answer:` line, all of which is a letter or the words of an option."""
     options = choice.options
-    line = _COLON.search(text)
+    line = (_COLON if choice.reference else _COLON_MD).search(text)
     if line is None:
         return None
     if not choice.reference:
-        return letters.lone_letter(line[1], options) or _letter_of(line[1], options)
+        return letters.line_letter(line[1], options) or _letter_of(line[1], options)
     candidate = _unwrapped(line[1]).strip()
     if len(candidate) == 1 and candidate.upper() in options:
         return candidate.upper()

@@ -15,6 +15,7 @@ from linn.domains.common.boxes import outer_boxes
 from linn.domains.common.options import check_option, is_number, is_whole
 from linn.domains.math import python_tool
 from linn.domains.math.equality import Comparer
+from linn.domains.math.forms import readable
 from linn.domains.math.rows import answer_of, request_of_problem, without_interpreter
 from linn.errors import UserError
 from linn.sandbox import Session
@@ -31,8 +32,7 @@ _TAIL = 4_000
 """An answer without a box, with several, or with a sentence on the final answer is read from this
 many last characters on."""
 _LONGEST_BOX = 400
-"""Characters; a longer box, or one of more than `_LONGEST_NUMBER` digits, is no answer."""
-_LONGEST_NUMBER = 100
+"""Characters; a longer box is no answer, unless the right answer is half as long."""
 _CPU_SECONDS: Mapping[Mode, float] = {"boxed": 0.6, "any": 10.0}
 """Processor time of one comparison; a reply that overruns it is wrong. Rows get as much as the
 reference has to read and to compare."""
@@ -50,8 +50,12 @@ _CHAIN = re.compile(
     r"|wedge)(?![A-Za-z])"
 )
 """What links the numbers of a chain."""
-_DENIAL = re.compile(r"\\(?:ne|neq|not|lnot|neg)(?![A-Za-z])|[≠¬]")
-"""What denies the number behind it."""
+_DENIAL = re.compile(
+    r"\\(?:ne|neq|not|lnot|neg)(?![A-Za-z])|[≠¬]"
+    r"|\\text\w*\s*\{[^{}]*\b(?:not|never|wrong|incorrect|false|neither|nor|except|but)\b"
+    r"|^\s*(?:\\(?:le|leq|leqslant|ge|geq|geqslant|lt|gt)(?![A-Za-z])|[<>≤≥])"
+)
+"""What denies a number, or gives a bound in its place."""
 _COMMAND = re.compile(r"\\(?:text|textbf|mathrm)\{[^{}]*\}|\\[A-Za-z]+")
 _QUOTES = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 """What rows put around an answer, tried in this order."""
@@ -237,16 +241,16 @@ class Math(Domain):
         parts = list(dict.fromkeys(boxes))
         if len(parts) == 1:
             return self._verify_box(boxes[0], answer)
-        text = " and ".join(f"\\boxed{{{part}}}" for part in parts)
-        return _verdict(self._equal(answer, text[-_TAIL:]), text[-40:], answer)
+        return _verdict(self._is_answer(answer, parts), " and ".join(parts)[-40:], answer)
 
     def _verify_box(self, box: str, answer: KnownAnswer) -> Verdict:
         """The verdict on what a box holds."""
-        if len(box) > _LONGEST_BOX or _longest_number(box) > _LONGEST_NUMBER:
+        # Some rows' own answers are as long.
+        expected = answer.expected
+        if len(box) > max(_LONGEST_BOX, 2 * len(expected)):
             return Verdict(0.0, "the box holds too much to be an answer")
 
         # Exact: math-verify would round.
-        expected = answer.expected
         is_plain = _PLAIN.fullmatch(expected) is not None
         if is_plain and _PLAIN.fullmatch(box):
             return _verdict(Fraction(box) == Fraction(expected), box, answer)
@@ -268,11 +272,22 @@ class Math(Domain):
                 return _verdict(False, box, answer)
             numbers = [side for side in _CHAIN.split(box) if _is_number(side)]
             sides = [box, *numbers] if len(numbers) > 1 else sides
-        equal = all(self._equal(answer, f"\\boxed{{{side}}}") for side in sides)
+        equal = all(self._is_answer(answer, [side]) for side in sides)
         return _verdict(equal, box, answer)
 
     def _equal(self, answer: KnownAnswer, text: str) -> bool:
         return self._worker.equal(answer.expected, text, _CPU_SECONDS[answer.mode])
+
+    def _is_answer(self, answer: KnownAnswer, formulas: Sequence[str]) -> bool:
+        """Whether formulas are the answer, as they stand or in forms that `math-verify` reads."""
+        text = " and ".join(f"\\boxed{{{formula}}}" for formula in formulas)[-_TAIL:]
+        if self._equal(answer, text):
+            return True
+        if answer.mode == "boxed" or self.reference:
+            return False
+        expected = readable(answer.expected)
+        other = " and ".join(f"\\boxed{{{readable(formula)}}}" for formula in formulas)[-_TAIL:]
+        return self._worker.equal(expected, other, _CPU_SECONDS[answer.mode], any_relation=True)
 
     def close(self) -> None:
         """End the worker process."""
@@ -302,11 +317,6 @@ def _has_boxes(rng: random.Random, name: str, item: str, a: int, b: int) -> tupl
 def _answer(prompt: Prompt) -> KnownAnswer:
     assert isinstance(prompt.hidden, KnownAnswer), type(prompt.hidden)
     return prompt.hidden
-
-
-def _longest_number(text: str) -> int:
-    """Characters of the longest number in a text."""
-    return max(map(len, _DIGITS.findall(text)), default=0)
 
 
 def _is_number(side: str) -> bool:

@@ -31,15 +31,17 @@ class Comparer:
             f"{__name__}:load_comparison", "math-verify process", _WALL_SECONDS
         )
 
-    def equal(self, expected: str, text: str, seconds: float) -> bool:
+    def equal(self, expected: str, text: str, seconds: float, any_relation: bool = False) -> bool:
         """Whether `text` gives the expected answer.
 
-        False where that takes more processor time than `seconds`, or crashes the library twice.
+        `any_relation`: an inequality may stand for the interval that is expected; the library takes
+        only the reverse. False where that takes more processor time than `seconds`, or crashes the
+        library twice.
         """
         exit_code = 0
         for _ in range(_TRIES):
             try:
-                return bool(self.worker.call((expected, text), seconds))
+                return bool(self.worker.call((expected, text, any_relation), seconds))
             except WorkerEnded as ended:
                 if ended.over_cpu_limit:
                     return False
@@ -58,7 +60,7 @@ class Comparer:
         self.worker.close()
 
 
-def load_comparison() -> Callable[[str, str], bool]:
+def load_comparison() -> Callable[[str, str, bool], bool]:
     """In the worker: import the library, lock the process down, return the comparison."""
     import resource
 
@@ -70,17 +72,20 @@ def load_comparison() -> Callable[[str, str], bool]:
     latex_only = [LatexExtractionConfig()]
     any_form = [ExprExtractionConfig(), LatexExtractionConfig()]
 
-    def equal(expected: str, text: str) -> bool:
+    def equal(expected: str, text: str, any_relation: bool) -> bool:
         try:
             gold = parse(f"\\boxed{{{expected}}}", latex_only, parsing_timeout=None)
             answer = parse(text, any_form, parsing_timeout=None)
-            return bool(gold and answer and verify(gold, answer, timeout_seconds=None))
+            if not gold or not answer:
+                return False
+            options = {"allow_set_relation_comp": any_relation, "timeout_seconds": None}
+            return bool(verify(gold, answer, **options))
         except Exception:
             # Whatever a formula breaks inside the library (MemoryError and RecursionError too), it
             # is not the answer.
             return False
 
-    equal("\\frac{1}{2}", "\\boxed{0.5}")  # builds the library's tables, outside any limit
+    equal("\\frac{1}{2}", "\\boxed{0.5}", False)  # builds the library's tables, outside any limit
 
     # The library parses what a model wrote, in part by evaluating it: whatever got through could
     # not write, execute or connect.

@@ -7,6 +7,7 @@ where `is_quick` says that it cannot, otherwise in a process with a limit of pro
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import json
 import math
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from linn.domains.structured import yaml_text
 from linn.domains.structured.closing import closed
 from linn.domains.structured.typist import Typist
 
@@ -22,8 +24,6 @@ KINDS = ("json", "yaml", "xml", "toml", "csv")
 CPU_SECONDS = 0.6
 """Processor time that the worker may spend on one check."""
 _QUICK_CHARS = 20_000
-_LONGEST_OWN_YAML = 50_000
-"""Characters of YAML that PyYAML's own, slow parser reads within the limit."""
 _LONGEST_NOTE = 200
 _DEEPEST = 400
 """Nesting of a document."""
@@ -46,8 +46,19 @@ def check(kind: str, text: str, schema_text: str, reference: bool = False) -> st
     """
     if not text.strip():
         return "empty reply"
+    why = _fault(kind, text, schema_text, reference)
+    if why and kind == "yaml" and not reference:
+        # YAML has two versions, and a document keeps the schema where it does so in one of them.
+        return why if _fault(kind, text, schema_text, core=True) else ""
+    return why
+
+
+def _fault(
+    kind: str, text: str, schema_text: str, reference: bool = False, core: bool = False
+) -> str:
+    """As `check`, for a text that is not empty; `core`: YAML in version 1.2."""
     try:
-        value = parse(kind, text, reference)
+        value = parse(kind, text, reference, core)
     except Exception as error:
         # Parsers raise many kinds; whatever they raise, the text is not such a document.
         return f"not {kind}: {type(error).__name__}: {error}"[:_LONGEST_NOTE]
@@ -74,7 +85,7 @@ def _typed(kind: str, value: Any, validator: Any, reference: bool) -> Any:
         return _xml_typed(value, schema) if kind == "xml" else _csv_typed(value, schema)
 
     typist = Typist(schema, lambda part, each: bool(validator.evolve(schema=each).is_valid(part)))
-    return typist.xml(value, schema) if kind == "xml" else typist.csv(value, schema)
+    return typist.xml_document(value, schema) if kind == "xml" else typist.csv(value, schema)
 
 
 def load_check() -> Callable[[str, str, str, bool], str]:
@@ -156,20 +167,22 @@ def _validator(schema_text: str, reference: bool) -> Any:
 # ---------------------------------------------------------------- the five kinds
 
 
-def parse(kind: str, text: str, reference: bool = False) -> Any:
+def parse(kind: str, text: str, reference: bool = False, core: bool = False) -> Any:
     """The value a document stands for; raises whatever its parser raises.
 
     JSON has no NaN and no Infinity, which Python's parser takes; nor can a schema speak of them in
     YAML and TOML. An object of one name twice says two things, of which parsers take the last.
-    `reference`: they pass.
+    `reference`: they pass. Dates and times of TOML are texts, as JSON writes them. `core`: YAML in
+    version 1.2.
     """
     if kind == "json":
         if reference:
             return json.loads(text)
         return json.loads(text, parse_constant=_no_number, object_pairs_hook=_distinct)
-    value = _parse_other(kind, text, reference)
-    if not reference:
-        _check_finite(value, 0)
+    if reference:
+        return _parse_as_reference(kind, text)
+    value = _parse_other(kind, text, core)
+    _check_finite(value, 0)
     return value
 
 
@@ -198,64 +211,55 @@ def _check_finite(value: Any, depth: int) -> None:
             _check_finite(part, depth + 1)
 
 
-def _parse_other(kind: str, text: str, reference: bool) -> Any:
+def _parse_as_reference(kind: str, text: str) -> Any:
+    """As nemo-gym does, for the kinds beside JSON."""
+    if kind == "yaml":
+        return yaml_text.parse_as_reference(text)
+    if kind == "csv":
+        return list(csv.DictReader(io.StringIO(text)))
+    return _parse_toml(text) if kind == "toml" else _parse_xml(text)
+
+
+def _parse_other(kind: str, text: str, core: bool) -> Any:
     """As `parse`, for the other kinds."""
     if kind == "yaml":
-        return _parse_yaml(text, reference)
+        return yaml_text.parse(text, core)
     if kind == "toml":
-        import tomllib
-
-        return tomllib.loads(text)
+        return _timeless(_parse_toml(text), 0)
     if kind == "csv":
-        table = csv.DictReader(io.StringIO(text))
-        if not reference:
-            _distinct([(name, None) for name in table.fieldnames or ()])
-        return list(table)
+        return _parse_csv(text.lstrip("\r\n"))
     assert kind == "xml", kind
-    return _parse_xml(text)
+    # Nothing may stand before an XML declaration, but a reply may begin with a blank line.
+    return _parse_xml(text.lstrip())
 
 
-def _parse_yaml(text: str, reference: bool) -> Any:
-    """As in the reference, PyYAML's own parser decides.
+def _parse_toml(text: str) -> Any:
+    import tomllib
 
-    libyaml differs in `{a:[1]}`, but reads long texts within the time limit.
-    """
-    import yaml
-
-    loader = yaml.SafeLoader
-    if len(text) > _LONGEST_OWN_YAML:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if reference:
-        return yaml.load(text, Loader=loader)
-    opened = loader(text)
-    try:
-        node = opened.get_single_node()
-        if node is None:
-            return None
-        _check_keys(node)
-        return opened.construct_document(node)
-    finally:
-        opened.dispose()
+    return tomllib.loads(text)
 
 
-def _check_keys(root: Any) -> None:
-    """Raises ValueError where a mapping of a YAML document names a key twice."""
-    import yaml
+def _timeless(value: Any, depth: int) -> Any:
+    """A value of TOML with its dates and times as texts; ValueError where it is nested deeply."""
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, dict):
+        return {key: _timeless(part, depth + 1) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_timeless(part, depth + 1) for part in value]
+    return value
 
-    seen: set[int] = set()
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        # An alias is the node that it stands for.
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            _distinct([(f"{key.tag} {key.value}", None) for key in scalars])
-            waiting += [part for _, part in node.value]
+
+def _parse_csv(text: str) -> list[dict[str, Any]]:
+    """The rows of a table, each as wide as its header."""
+    table = csv.DictReader(io.StringIO(text))
+    _distinct([(name, None) for name in table.fieldnames or ()])
+    rows = list(table)
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError("a row has more or fewer cells than the header")
+    return rows
 
 
 class _XmlObjects:

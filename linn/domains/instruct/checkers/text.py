@@ -39,6 +39,13 @@ _UNSEEN = re.compile(
 )
 """Control and format characters, fillers and tags; but no selector of an emoji's form."""
 
+_MARKS = string.punctuation + "“”‘’„‚«»‹›…–—¿¡"
+"""Signs that may stand around a word."""
+_FIRST_WORD = re.compile(r"[\W_]*([^\W_]+(?:['’_-][^\W_]+)*)")
+_LAST_WORD = re.compile(r"([^\W_]+(?:['’_-][^\W_]+)*)[\W_]*")
+_ENGLISH = 0.1
+"""The least likelihood at which a short text may be English: the detector takes `roses are red` for
+French, and gives English three in ten."""
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -52,8 +59,15 @@ def compare(count: int, relation: Relation, bound: int) -> bool:
     return count < bound if relation == "less than" else count >= bound
 
 
+def occurrences(words: str, text: str) -> int:
+    """How often words stand in a text, as they are written, case ignored; parts of longer words
+    count, as in IFEval.
+    """
+    return len(re.findall(re.escape(words.strip()), text, re.IGNORECASE))
+
+
 def hits(pattern: str, text: str) -> int:
-    """Matches of a keyword, case ignored. Keywords are regular expressions, as in the reference;
+    """Matches of a keyword that is a regular expression, as the references take it, case ignored;
     those that could run long are refused.
     """
     if len(pattern) > 1000:
@@ -88,6 +102,30 @@ def plain_words(text: str) -> list[str]:
 def trimmed(text: str) -> str:
     """`text` less ASCII punctuation and spaces at both ends."""
     return text.strip(string.punctuation + " ")
+
+
+def same(text: str, wanted: str) -> bool:
+    """Whether two texts are equal, case and white space at the ends apart."""
+    return text.strip().lower() == wanted.strip().lower()
+
+
+def opens_with(text: str, word: str) -> bool:
+    """Whether a text's first word, less what stands around it (`**Now**,`), is `word`."""
+    first = text.split(maxsplit=1)[:1]
+    found = _FIRST_WORD.match(text)
+    return _is_word(word, *first, found[1] if found else "")
+
+
+def closes_with(text: str, word: str) -> bool:
+    """Whether a text's last word, less what stands around it (`well-being.`), is `word`."""
+    last = text.rsplit(maxsplit=1)[-1:]
+    found = _LAST_WORD.fullmatch(last[0].lstrip(_MARKS)) if last else None
+    joined = [re.sub(r"[^\w\s]", "", each) for each in last]
+    return _is_word(word, *last, *joined, found[1] if found else "")
+
+
+def _is_word(wanted: str, *found: str) -> bool:
+    return any(same(each, wanted) or same(each.strip(_MARKS), wanted) for each in found if each)
 
 
 def divided(text: str) -> list[str]:
@@ -221,6 +259,18 @@ def language(text: str) -> str | None:
         return None
 
 
+def may_be_english(text: str) -> bool:
+    """Whether a text may be English, whatever its case; so may one without letters."""
+    langdetect = _library("langdetect", "langdetect", "language checks")
+    langdetect.DetectorFactory.seed = 0
+    try:
+        # The detector knows small letters better: capitals of any language seem English to it.
+        found = langdetect.detect_langs(text[:_LANGUAGE_CHARS].lower())
+    except langdetect.LangDetectException:
+        return True
+    return any(each.lang == "en" and each.prob >= _ENGLISH for each in found)
+
+
 def syllables(word: str) -> int:
     """Syllables of an English word: a dictionary's count, else one a group of vowels."""
     return int(_library("syllapy", "syllapy", "syllable checks").count(word))
@@ -229,6 +279,12 @@ def syllables(word: str) -> int:
 def is_emoji(character: str) -> bool:
     """Whether Unicode lists this one character as an emoji."""
     return bool(_library("emoji", "emoji", "emoji checks").is_emoji(character))
+
+
+def emoji_places(text: str) -> list[tuple[int, int]]:
+    """Where the emoji of a text begin and end, those of several characters too."""
+    found = _library("emoji", "emoji", "emoji checks").emoji_list(text)
+    return [(each["match_start"], each["match_end"]) for each in found]
 
 
 def starts_with_verb(text: str) -> bool:
