@@ -67,21 +67,17 @@ def serve(
     key = os.environ.get(key_env) or None
     chosen = template_choice(template)
     _warn_if_open(host, key, key_env)
+    _check_engine(engine, len(folders))
     if engine == "vllm":
         from linn.serve.vllm import start_vllm, vllm_command
 
-        if len(folders) > 1:
-            raise UserError("--engine vllm: it serves one checkpoint; name one")
         ((name, folder),) = folders.items()
         start_vllm(vllm_command(folder, name, host, port, chosen, context), key)
         return
-    if engine != "linn":
-        raise UserError(f"--engine {engine!r}: allowed: linn, vllm")
 
-    _check_installed()
-    from linn.serve.server import serve as run
+    from linn.serve import server
 
-    run(
+    server.serve(
         folders,
         host,
         port,
@@ -97,8 +93,15 @@ def serve(
     )
 
 
-def _check_installed() -> None:
-    """Refuse to start without what the extra `serve` brings."""
+def _check_engine(engine: str, checkpoints: int) -> None:
+    """Refuse an engine that is none, and to start without what the extra `serve` brings."""
+    if engine not in ("linn", "vllm"):
+        raise UserError(f"--engine {engine!r}: allowed: linn, vllm")
+    if engine == "vllm":
+        if checkpoints > 1:
+            raise UserError("--engine vllm: it serves one checkpoint; name one")
+        return
+
     # Named one by one: an environment may have some of them.
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:

@@ -329,13 +329,15 @@ def _emoji(text: str) -> bool:
     """
     bare = [without_punctuation(sentence).strip() for sentence in punkt_sentences(text)]
     found = [sentence for sentence in bare if sentence]
+    if not found:
+        return False
+
     places = [emoji_places(sentence) for sentence in found]
     for sentence, own, following in zip(found, places, [*places[1:], []], strict=True):
         closes = any(end >= len(sentence) - 1 for _, end in own)
         if not closes and not (following and following[0][0] == 0):
             return False
-
-    return bool(found)
+    return True
 
 
 def _line_indent(text: str) -> bool:
