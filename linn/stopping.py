@@ -7,6 +7,7 @@ later as if it had never stopped.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -47,6 +48,16 @@ def listen() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """The process ends by itself now, with the exit code that it has.
+
+    On its way out Python gives signals back to the system, which would end it by the next one.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -87,6 +87,20 @@ def test_a_process_that_still_starts_has_longer(workers):
     assert workers.watch.verdict is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel says what a process does")
+def test_one_that_is_stopped_while_it_starts_is_named_as_soon(workers):
+    workers.watch.begin("load")
+    for _ in range(heartbeat.SILENT_LOOKS + 1):
+        workers.look(set())
+    workers.handles[1].send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, workers.handles[1].pid, os.WSTOPPED | os.WNOWAIT)
+    for _ in range(heartbeat.SILENT_LOOKS):
+        assert workers.watch.verdict is None
+        workers.look(set())
+    rank, said = workers.watch.verdict
+    assert rank == 1 and "stopped by a signal" in said
+
+
 def test_a_hang_without_a_stop_is_told_once_per_call(workers, capsys):
     workers.look({0, 1})
     workers.watch.begin("step")

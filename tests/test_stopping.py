@@ -53,6 +53,25 @@ def test_a_signal_while_conversations_are_under_way_leaves_no_traceback():
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
+ENDING = """
+import os, signal, sys
+from linn import stopping
+
+# What stands in a module is taken apart after Python has given the signals back.
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)
+
+late = Late()
+stopping.listen()
+sys.exit(1)
+"""
+
+
+def test_a_signal_while_the_command_ends_changes_no_exit_code():
+    assert said(ENDING).returncode == 1
+
+
 def test_another_error_that_nobody_took_is_told_all_the_same():
     assert "of a task that nobody waits for" in said(FAILED).stderr
 

@@ -25,7 +25,9 @@ LOOK_S = 5.0
 SILENT_LOOKS = 9
 """Looks in a row without a sign of life, after which a process is taken for stopped."""
 STARTING_LOOKS = 180
-"""The same for one that has given none yet: it reads its libraries, maybe from a slow disk."""
+"""The same for one that has given none yet: it reads its libraries, maybe from a slow disk.
+
+One that a signal has stopped gets no longer than others."""
 IDLE_LOOKS = 12
 """Looks in a row in which nobody who owes an answer computed, after which that is told."""
 IDLE_SHARE = 0.005
@@ -81,6 +83,8 @@ class Watch:
         """Ranks that have not answered it."""
         self._silent: dict[int, int] = {}
         """Looks in a row without a sign of life, by rank."""
+        self._halted: dict[int, int] = {}
+        """Of those the looks in a row at which a signal had stopped it."""
         self._seen = [(0, 0.0)] * len(self._pids)
         """Signs of life and CPU seconds at the last look."""
         self._idle = 0
@@ -93,7 +97,7 @@ class Watch:
         """A call goes out to all workers."""
         with self._lock:
             self._call, self._owing = call, set(range(len(self._pids)))
-            self._silent, self._idle = {}, 0
+            self._silent, self._halted, self._idle = {}, {}, 0
 
     def answered(self, rank: int) -> None:
         """A worker has answered."""
@@ -133,8 +137,13 @@ class Watch:
                 continue
 
             computing = computing or seconds - used > IDLE_SHARE * LOOK_S
-            self._silent[rank] = 0 if beats != before else self._silent.get(rank, 0) + 1
-            if self._silent[rank] >= (SILENT_LOOKS if beats else STARTING_LOOKS):
+            silent = 0 if beats != before else self._silent.get(rank, 0) + 1
+            halted = 0
+            if silent and _is_stopped(self._pids[rank]):
+                halted = self._halted.get(rank, 0) + 1
+            self._silent[rank], self._halted[rank] = silent, halted
+            most = SILENT_LOOKS if beats else STARTING_LOOKS
+            if silent >= most or halted >= SILENT_LOOKS:
                 self._condemn(rank)
                 return
         if self._tells_idle:
@@ -163,11 +172,21 @@ class Watch:
             )
 
 
-def _state_of(pid: int) -> str:
-    """What the kernel says of a process that gives no sign of life."""
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process; False where the kernel does not say."""
+    return _letter(pid) == "T"
+
+
+def _letter(pid: int) -> str:
+    """The kernel's letter for what a process does; empty where there is none."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return ""
+
+
+def _state_of(pid: int) -> str:
+    """What the kernel says of a process that gives no sign of life."""
+    state = _letter(pid)
     words = {"T": "stopped by a signal", "t": "held by a debugger", "D": "waiting for a disk"}
     return f" ({words[state]})" if state in words else ""
