@@ -261,7 +261,10 @@ HOSTILE = [
     "we " + "all go " * (BIG // 7),
     'ProductID,Category,Brand,Price,Stock\n1,"' + "!" * BIG,
     "ID,Country,City,Year,Count\n" + "x" * BIG,
-    *(unit * (LONGEST // len(unit)) for unit in LONGEST_UNITS),
+    *(
+        pytest.param(unit * (LONGEST // len(unit)), marks=pytest.mark.long)
+        for unit in LONGEST_UNITS
+    ),
     "\x00",
     "\ud800",
     "```json\n",

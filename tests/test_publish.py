@@ -33,6 +33,8 @@ from linn.publish.publish import Order, Publication, public_recipe
 from linn.run.export import export_checkpoint, planned_export
 from linn.types import Loss
 
+pytestmark = pytest.mark.slow
+
 CARD = "---\nlicense: {}\n---\n# Rows\n"
 
 

@@ -47,7 +47,7 @@ def model(request: pytest.FixtureRequest) -> Any:
     return make(request.param)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(groups=GROUPS)
 @example(groups=EDGES)
 @settings(max_examples=3)
@@ -67,6 +67,7 @@ def test_in_64_bits_a_shared_prompt_changes_nothing(model: Any, groups: list[Gro
     ("name", "kind"),
     [("dense", "sft"), ("dense", "kl"), ("moe", "mopd"), ("qwen3", "grpo"), ("gemma2", "kl")],
 )
+@pytest.mark.slow
 def test_in_32_bits_it_is_rounding(name: str, kind: str) -> None:
     """Gemma 2 looks at a window of six tokens, shorter than the prompts."""
     model, samples = make(name), siblings(EDGES)
@@ -166,6 +167,7 @@ def toy(share: bool) -> Trainer:
     return Trainer(ToyLM(vocab=48), Optim(), width=64, tokens=96, load=toy_lm.load, share=share)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOSSES)
 def test_a_step_is_that_of_samples_by_themselves(kind: str) -> None:
     samples = siblings(EDGES, tools=True)
@@ -177,6 +179,7 @@ def test_a_step_is_that_of_samples_by_themselves(kind: str) -> None:
         assert torch.allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_whole_sequences_and_of_the_trainer_itself() -> None:
     samples = siblings(EDGES)
     sequences = [*(sample.tokens for sample in samples), [], [4]]

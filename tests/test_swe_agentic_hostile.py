@@ -29,7 +29,7 @@ from linn.domains.swe_agentic.tools import LONGEST_ANSWER
 from linn.types import Message, Prompt, Reply, ToolCall
 
 pytest_plugins = ["support.toy_package"]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 _PASS_ALL = """

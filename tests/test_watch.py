@@ -22,6 +22,8 @@ from support.run_folder import make_hostile, make_run, write_lines
 from linn.report import watch
 from linn.report.watch import server_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def serve(monkeypatch: Any) -> Iterator[Callable[[Path], str]]:
