@@ -104,7 +104,7 @@ def _stand_in() -> None:
     """Without a network: the script downloads a spacy model that it never uses, and nltk's data."""
     nltk: Any = importlib.import_module("nltk")
     nltk.download = lambda *names, **options: False
-    if importlib.util.find_spec("spacy") is None:
+    if "spacy" not in sys.modules and importlib.util.find_spec("spacy") is None:
         package, cli = types.ModuleType("spacy"), types.ModuleType("spacy.cli")
         cli.download = lambda name: None  # type: ignore[attr-defined]
         sys.modules |= {"spacy": package, "spacy.cli": cli}
