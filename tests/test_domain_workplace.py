@@ -177,7 +177,7 @@ def as_reply(turns: tuple[Message, ...]) -> Reply:
     return Reply(text=turns[-1].content, messages=turns)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_full_gold_earns_and_nothing_less_does(full: list[Prompt]) -> None:
     domain = Workplace("full")
     assert {one.name for prompt in full for one in prompt.hidden.calls} == set(TOOLS)

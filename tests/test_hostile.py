@@ -141,6 +141,7 @@ def binaries() -> dict[str, bytes]:
     return {name: result.code for name, result in zip(hostile.CPP, compiled, strict=True)}
 
 
+@pytest.mark.long
 @cpp
 def test_compiled_programs(box: Sandbox, binaries: dict[str, bytes]) -> None:
     names = {name: name for name in binaries}
@@ -151,6 +152,7 @@ def test_compiled_programs(box: Sandbox, binaries: dict[str, bytes]) -> None:
     assert statuses(outcomes, "null", "abort", "stack") == {"error"}
 
 
+@pytest.mark.long
 @cpp
 def test_compile_bombs() -> None:
     before, users_before = traces(), users()

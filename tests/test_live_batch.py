@@ -76,7 +76,11 @@ def random_request(rng: random.Random, prompts: list[tuple[int, ...]]) -> Reques
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "slack", "looked_at"),
-    [(lambda folder: ToyLM(), None, 1), (lambda folder: ToyLM(), 1, 1), (tiny_hybrid, None, 3)],
+    [
+        (lambda folder: ToyLM(), None, 1),
+        (lambda folder: ToyLM(), 1, 1),
+        pytest.param(tiny_hybrid, None, 3, marks=pytest.mark.long),
+    ],
     ids=["toy", "toy-joins-at-once", "hybrid"],
 )
 def test_two_hundred_admits_and_drops_leave_every_other_request_what_it_gets_alone(

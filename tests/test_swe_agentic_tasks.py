@@ -186,7 +186,7 @@ def test_the_right_package_passes_and_a_wrong_one_fails(suite: Suite) -> None:
 # ---------------------------------------------------------------- making tasks
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_made_tasks_hold(domain: SweAgentic, made: list[dict[str, Any]]) -> None:
     assert len(made) == 3
     for index, row in enumerate(made):
@@ -257,7 +257,7 @@ def test_visible_tests_hide_them_in_every_class() -> None:
     compile(shown, "x", "exec")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_task_is_proved_by_one_command(
     suite: Suite, made: list[dict[str, Any]], tmp_path: Path
 ) -> None:
