@@ -79,6 +79,7 @@ def test_in_32_bits_it_is_rounding(name: str, kind: str) -> None:
     assert shared[2] < tokens / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "qwen3"])
 def test_layers_that_are_computed_again_give_the_same_gradients(name: str) -> None:
     model, samples = make(name), siblings(EDGES)

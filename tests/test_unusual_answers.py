@@ -17,6 +17,8 @@ from linn.domains.mcqa import Choice, Mode, MultipleChoice
 from linn.domains.structured import documents
 from linn.types import Prompt, Reply
 
+pytestmark = pytest.mark.slow
+
 # ---------------------------------------------------------------- mcqa
 
 ELEMENTS = {"A": "carbon", "B": "Nitrogen gas", "C": "helium", "D": "the sum of A and C"}
