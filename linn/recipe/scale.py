@@ -117,7 +117,7 @@ class ScaleConfig(Config):
         256, ge=1, description="conversations that one process or replica decodes at once"
     )
     cache: int = Field(
-        256,
+        192,
         ge=1,
         description="MiB that keys, values and states of these conversations may take where all "
         "come to their last token: of long ones fewer are decoded at once, one at least. vLLM has "

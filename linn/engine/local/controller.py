@@ -19,7 +19,7 @@ from linn.engine.training.token_weights import StepFailed, moves, token_weights
 from linn.engine.training.trees import MICRO_BATCH
 from linn.types import Loss, Optim, Sample
 
-CACHE_BYTES = 256 << 20
+CACHE_BYTES = 192 << 20
 """As the recipe's `scale.cache` has it."""
 
 

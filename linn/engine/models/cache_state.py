@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from linn.engine.models.interface import State
 
 Combine = Callable[[list[Tensor]], Tensor]
 """One tensor of a new cache from the same tensor of one or two old ones."""
+Fill = Callable[[Tensor, list[Tensor]], None]
+"""The same for keys or values, written into the first tensor's columns."""
 
 
 class CacheState:
@@ -66,13 +67,14 @@ class CacheState:
             columns = int(lengths.max())
         unused = self.columns - columns
 
-        def keys(one: list[Tensor]) -> Tensor:
-            return one[0][:, :, unused:][rows]
+        def fill(new: Tensor, one: list[Tensor]) -> None:
+            new.copy_(one[0][:, :, unused:][rows])
 
         def states(one: list[Tensor]) -> Tensor:
             return one[0][rows]
 
-        return CacheState(_combined([self.cache], keys, states, move), lengths, columns)
+        size = len(rows), columns
+        return CacheState(_combined([self.cache], size, fill, states, move), lengths, columns)
 
     def join(self, other: State, move: bool = False) -> CacheState:
         """A new state: this one's rows followed by the other's.
@@ -83,36 +85,55 @@ class CacheState:
         lengths = torch.cat([self.lengths, other.lengths])
         columns = max(self.columns, other.columns)
 
-        def keys(two: list[Tensor]) -> Tensor:
-            padded = [F.pad(t, (0, 0, columns - t.shape[2], 0)) for t in two]
-            return torch.cat(padded)
+        def fill(new: Tensor, two: list[Tensor]) -> None:
+            parts = new.split([len(t) for t in two])
+            for part, t in zip(parts, two, strict=True):
+                padding = columns - t.shape[2]
+                part[:, :, :padding] = 0
+                part[:, :, padding:] = t
 
         cache = _combined(
             [self.cache, other.cache],
-            keys,
+            (len(lengths), columns),
+            fill,
             states=torch.cat,
             move=move,
         )
         return CacheState(cache, lengths, columns)
 
 
-def _combined(caches: list[Any], keys: Combine, states: Combine, move: bool) -> Any:
+def _combined(
+    caches: list[Any], size: tuple[int, int], fill: Fill, states: Combine, move: bool
+) -> Any:
     """A new cache made of the tensors of others.
 
-    `keys` makes keys and values [B, heads, columns, d]; `states` makes conv and recurrent states
-    [B, ...]. `move`: the others' layers are emptied, each when it has been copied.
+    `size`: rows B and columns of the new keys and values [B, heads, columns, d], which `fill`
+    writes; `states` makes conv and recurrent states [B, ...]. `move`: the others' layers are
+    emptied, each when it has been copied.
     """
+    from linn.engine.models.growing_layer import SPARE, GrowingLayer
+
+    rows, columns = size
     out = copy.copy(caches[0])
     out.layers = []
     for number, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
         # A copy, so that whatever else a family's layer holds stays as it is.
         layer = copy.copy(layers[0])
 
+        # Copied once: with the room that the next tokens take.
+        spare = SPARE if isinstance(layer, GrowingLayer) else 0
+        buffers = []
         for name in ("keys", "values"):
             tensors = [getattr(old, name, None) for old in layers]
             filled = [t for t in tensors if isinstance(t, Tensor)]  # others have no token yet
             if filled:
-                setattr(layer, name, keys(filled))
+                _, heads, _, width = filled[0].shape
+                buffer = filled[0].new_zeros(rows, heads, columns + spare, width)
+                fill(buffer[:, :, :columns], filled)
+                buffers.append(buffer)
+                setattr(layer, name, buffer)
+        if buffers and isinstance(layer, GrowingLayer):
+            layer.begin(buffers[0], buffers[1], columns)
 
         for name in ("conv_states", "recurrent_states"):
             if hasattr(layer, name):

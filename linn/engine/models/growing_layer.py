@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-_SPARE = 32
+SPARE = 32
 """Columns that a buffer has beyond those it is made for: tokens until it is copied again."""
 
 
@@ -14,8 +14,8 @@ class GrowingLayer(DynamicLayer):
     """A `DynamicLayer` that does not copy all keys and values for every new token.
 
     `keys` and `values` [B, heads, columns, d] are views of the front of two buffers that have spare
-    columns. Whoever sets other tensors there (a batch whose rows were selected or joined) gives
-    the layer a new start.
+    columns. Whoever sets other tensors there gives the layer a new start; `begin` does so with
+    buffers that are used as they are.
     """
 
     _buffers: tuple[Tensor, Tensor] | None = None
@@ -27,6 +27,11 @@ class GrowingLayer(DynamicLayer):
         twin = object.__new__(type(self))
         vars(twin).update(vars(self), _buffers=None, _views=None)
         return twin
+
+    def begin(self, keys: Tensor, values: Tensor, columns: int) -> None:
+        """Take these buffers, whose first columns are the keys and the values."""
+        self._buffers = keys, values
+        self.keys, self.values = self._views = keys[:, :, :columns], values[:, :, :columns]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -61,7 +66,7 @@ def _longer(tensor: Tensor, columns: int) -> Tensor:
     """A buffer with room for `columns` columns and some more; the tensor's own come first."""
     rows, heads, used, size = tensor.shape
     buffer = torch.empty(
-        (rows, heads, columns + _SPARE, size), dtype=tensor.dtype, device=tensor.device
+        (rows, heads, columns + SPARE, size), dtype=tensor.dtype, device=tensor.device
     )
     buffer[:, :, :used] = tensor
     # What stands in columns not yet written is never read; zeros cost nothing and are no NaN.

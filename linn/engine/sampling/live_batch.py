@@ -321,7 +321,7 @@ class LiveBatch:
         if len(owners) > len(places):
             siblings = torch.tensor(owners, device=self.device)
             logits = logits.index_select(0, siblings)
-            state = state.select(siblings)
+            state = state.select(siblings, move=True)
         return logits, state
 
 
