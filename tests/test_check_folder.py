@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.cli import refused, said
 from support.fake_engine import FakeEngine
 
 from linn.checkpoints import BASES
 from linn.cli.check import _model_folder
+from linn.engine.local import device
+from linn.engine.local.controller import LocalEngine
 from linn.engine.local.device import cuda_ids, device_line, gpus
 from linn.engine.protocol import ModelCheck
 from linn.errors import UserError
 from linn.pricing import model_check
 from linn.recipe.load import load
+from linn.recipe.scale import ScaleConfig
 from linn.types import Finding
 
 GOOD = ModelCheck((Finding("weights", True, "llama"),), vocab=1024, trained_length=64)
@@ -202,7 +206,7 @@ def test_models_and_domains_are_told_apart(
 def test_a_gpu_that_is_not_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    assert gpus(tmp_path) == [] and device_line([]) == "the CPU"
+    assert gpus(tmp_path) == [] and device_line(ScaleConfig(), []) == "the CPU"
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidia0").touch()
     (tmp_path / "dev/nvidiactl").touch()
@@ -211,7 +215,8 @@ def test_a_gpu_that_is_not_used_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     card.mkdir(parents=True)
     (card / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n")
     assert gpus(tmp_path) == ["NVIDIA H100 80GB HBM3"]
-    assert "H100 80GB HBM3 is not used" in device_line(gpus(tmp_path))
+    on_cpu = ScaleConfig(device="cpu")
+    assert "H100 80GB HBM3 is not used, scale.device is cpu" in device_line(on_cpu, gpus(tmp_path))
     for number, units in enumerate(("0", "304")):
         node = tmp_path / f"sys/class/kfd/kfd/topology/nodes/{number}"
         node.mkdir(parents=True)
@@ -223,3 +228,32 @@ def test_a_gpu_that_is_not_used_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     assert cuda_ids(tmp_path) == ["5", "7"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpus(tmp_path) == [] == cuda_ids(tmp_path)
+
+
+def test_the_local_engine_takes_a_gpu_that_torch_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = ["NVIDIA H100 80GB HBM3"]
+    auto, asked = ScaleConfig(processes=4), ScaleConfig(device="cuda", precision="bfloat16")
+    monkeypatch.setattr(device.metadata, "version", lambda package: "2.13.0+cu130")
+    assert device.local_device(auto, card) == "cuda"
+    assert device.local_device(auto, []) == device.local_device(auto, [device.APPLE]) == "cpu"
+    assert device_line(asked, card) == "NVIDIA H100 80GB HBM3, products in bfloat16"
+    assert "the first of 2" in device_line(auto, card * 2)
+
+    monkeypatch.setattr(device.metadata, "version", lambda package: "2.13.0+cpu")
+    assert device.local_device(auto, card) == "cpu"
+    assert "a build for CPUs" in device_line(auto, card)
+    # A GPU has one process, and moments may wait beside it; all else stays the cluster's.
+    assert asked.devices == asked.training_processes == asked.sampling_processes == 1
+    ScaleConfig(device="cuda", trainers={"moments": "host"})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="scale.device: cuda"):
+        device.local_device(asked, [])
+    with pytest.raises(ValueError, match="trainers: only a cluster"):
+        ScaleConfig(trainers={"ranks": 2})  # type: ignore[arg-type]
+
+
+def test_a_worker_without_the_gpu_that_is_asked_for_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    engine = LocalEngine(processes=1, device="cuda")
+    with engine, pytest.raises(UserError, match="install the build of torch"):
+        engine.check(Path("anywhere"))

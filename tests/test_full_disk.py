@@ -76,7 +76,7 @@ def test_a_worker_that_ends_without_a_word_on_a_full_disk_is_told_with_it(monkey
     ):
         usage.free = free
         monkeypatch.setattr(processes.shutil, "disk_usage", lambda folder: usage)
-        workers = processes.Workers(1, "float32", 64, 4, 1 << 28, autocast=False, recompute=False)
+        workers = processes.Workers(processes.WorkerOptions(width=64, capacity=4))
         workers._start()
         os.kill(workers.pids[0], 6)
         with pytest.raises(InfrastructureError, match=f"^{begins}.* exit code -6"):

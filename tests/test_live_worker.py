@@ -81,10 +81,8 @@ class CountingLM(ToyLM):
 def served(monkeypatch: pytest.MonkeyPatch, clients: Clients, capacity: int = 64) -> CountingLM:
     """Answers all clients; returns the model that did."""
     model = CountingLM()
-    monkeypatch.setattr(live_worker, "load", lambda folder, dtype: model)
-    options = WorkerOptions(
-        0, 1, "", "float32", 64, capacity, 2**28, False, False, False, False, ""
-    )
+    monkeypatch.setattr(live_worker, "load", lambda folder, dtype, device: model)
+    options = WorkerOptions(width=64, capacity=capacity, cache_bytes=2**28)
     LiveWorker(options, clients).run()  # type: ignore[arg-type]
     return model
 

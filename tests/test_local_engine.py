@@ -21,7 +21,7 @@ from support.sampling import Request, samples_of
 from linn.engine.local import heartbeat
 from linn.engine.local.controller import LocalEngine
 from linn.engine.local.dealing import deal, undeal
-from linn.engine.local.processes import Workers
+from linn.engine.local.processes import WorkerOptions, Workers
 from linn.engine.local.sampler import LocalSampler
 from linn.engine.training.token_weights import StepFailed
 from linn.errors import InfrastructureError, UserError
@@ -114,7 +114,7 @@ def test_a_cancelled_request_leaves_the_queue_and_is_never_computed() -> None:
             return [Completion((1,), (0.0,), "stop") for _ in batch]
 
     async def converse() -> None:
-        sampler = Noting(Workers(1, "float32", 64, 8, 1 << 28, autocast=False, recompute=False))
+        sampler = Noting(Workers(WorkerOptions(width=64, capacity=8)))
         waiting = [asyncio.ensure_future(sampler.generate(*each)) for each in requests()[:4]]
         await asyncio.sleep(0)
         waiting[1].cancel()

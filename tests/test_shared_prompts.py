@@ -220,20 +220,7 @@ def test_a_worker_shares_where_its_options_say_so(tmp_path: Path) -> None:
     prompts = [first_trained(sample) for sample in samples]
     metrics, scores = [], []
     for share in (False, True):
-        options = WorkerOptions(
-            rank=0,
-            world=1,
-            store="",
-            dtype="float32",
-            width=64,
-            capacity=4,
-            cache_bytes=1 << 20,
-            autocast=False,
-            recompute=False,
-            share_prompts=share,
-            die_by_kernel=False,
-            heartbeat="",
-        )
+        options = WorkerOptions(width=64, capacity=4, cache_bytes=1 << 20, share_prompts=share)
         worker = Worker(options)
         worker.load(tmp_path, Optim())
         assert worker.trainer is not None and worker.trainer.share is share

@@ -78,9 +78,9 @@ def test_another_error_that_nobody_took_is_told_all_the_same():
 
 @pytest.mark.slow
 def test_a_worker_that_is_still_importing_outlives_a_signal_to_all(tmp_path):
-    from linn.engine.local.processes import Workers
+    from linn.engine.local.processes import WorkerOptions, Workers
 
-    workers = Workers(1, "float32", 64, 4, 1 << 28, autocast=False, recompute=False)
+    workers = Workers(WorkerOptions(width=64, capacity=4))
     try:
         workers._start()
         for number in stopping.SIGNALS:

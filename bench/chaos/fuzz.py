@@ -153,10 +153,9 @@ def _check_here() -> None:
         from linn.engine.local.processes import WorkerOptions
         from linn.engine.local.worker import Worker
 
-        options = WorkerOptions(
-            0, 1, "", "float32", 1024, 256, 1 << 28, False, False, False, False, ""
+        answered, reply = answer(
+            Worker(WorkerOptions(width=1024)), "engine process 0", name, arguments
         )
-        answered, reply = answer(Worker(options), "engine process 0", name, arguments)
         if not answered:
             raise reply
         return [reply]

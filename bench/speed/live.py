@@ -142,7 +142,7 @@ def main() -> None:
     # Read once, and counted from outside.
     live_worker.load = lambda folder, dtype: model
     requests = requests_of(folder, given.replies, given.tokens)
-    options = WorkerOptions(0, 1, "", "float32", 64, 64, 2**30, False, False, False, False, "")
+    options = WorkerOptions(width=64, capacity=64, cache_bytes=2**30)
 
     ratios = []
     for _ in range(given.rounds):

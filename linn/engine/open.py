@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from linn.engine.local.device import gpus, local_device
 from linn.engine.protocol import Engine
 from linn.recipe.schema import ScaleConfig
 
@@ -17,12 +18,16 @@ def open_engine(scale: ScaleConfig) -> Engine:
 
     from linn.engine.local.controller import LocalEngine
 
+    device = local_device(scale, gpus())
     return LocalEngine(
-        processes=scale.processes,
+        # One GPU is filled by one process.
+        processes=scale.processes if device == "cpu" else 1,
         width=scale.width,
         capacity=scale.capacity,
-        cache_bytes=scale.cache << 20,
+        cache_bytes=None if scale.cache is None else scale.cache_bytes(),
         autocast=scale.precision == "bfloat16",
         recompute=scale.recompute,
         share_prompts=scale.share_prompts,
+        device=device,
+        host_moments=scale.trainers.moments == "host",
     )

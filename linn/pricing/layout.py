@@ -79,8 +79,13 @@ class Layout:
         free = samplers.tensor * (share * self.memory - self.weights_of_sampler)
         fit = max(0, int(free // self.conversation))
         if samplers.engine == "linn":
-            fit = min(fit, max(1, int((self.scale.cache << 20) // self.conversation)))
+            fit = min(fit, max(1, int(self._cache // self.conversation)))
         return min(self.scale.capacity, fit)
+
+    @property
+    def _cache(self) -> int:
+        on_gpu = self.scale.device != "cpu"
+        return self.scale.cache_bytes(self.memory if on_gpu else None)
 
     @property
     def _number(self) -> int:

@@ -15,12 +15,19 @@ from linn.chat.folder import token_ids
 from linn.chat.template import TemplateName, text_of
 from linn.checkpoints import BASES, start_folder
 from linn.domains.load import load
-from linn.engine.local.device import cuda_ids, device_line, device_of, gpus
+from linn.engine.local.device import (
+    cuda_ids,
+    device_line,
+    device_of,
+    gpu_bytes,
+    gpus,
+    local_device,
+)
 from linn.engine.open import open_engine
 from linn.engine.protocol import ModelCheck
 from linn.errors import UserError
 from linn.pricing.layout import lines
-from linn.pricing.memory import machine_bytes
+from linn.pricing.memory import Memory, machine_bytes
 from linn.pricing.price import price
 from linn.pricing.prompt_lengths import prompt_lengths
 from linn.pricing.shape import read_shape
@@ -43,7 +50,7 @@ def check_folder(
 
     Opens an engine of one process for it. Raises nothing for a bad folder: that is a finding.
     """
-    engine = open_engine(ScaleConfig(processes=1))
+    engine = open_engine(ScaleConfig(processes=1, device="cpu"))
     try:
         checked = engine.check(folder)
     finally:
@@ -62,7 +69,9 @@ def check_folder(
     if recipe is not None:
         findings += _lengths(recipe, checked)
         findings.append(_memory(recipe, folder))
-    findings.append(Finding("device", True, device_line(gpus())))
+    scale = ScaleConfig() if recipe is None else recipe.scale
+    if scale.engine == "local":
+        findings.append(_device(scale))
     return findings
 
 
@@ -76,7 +85,7 @@ def check_start(recipe: Recipe, run_folder: Path, say: Callable[[str], None]) ->
         what = "GPUs" if device_of(recipe.scale, len(cuda_ids())) == "cuda" else "CPU threads"
         say(f"computing on {recipe.scale.devices} {what}, a cluster (docs/cluster.md)")
     elif names := gpus():
-        say(f"computing on {device_line(names)}")
+        say(f"computing on {device_line(recipe.scale, names)}")
     if isinstance(recipe.model, NewModelConfig) or (run_folder / "run.json").exists():
         return
     folder = start_folder(recipe, run_folder)
@@ -258,6 +267,8 @@ def _memory(recipe: Recipe, folder: Path) -> Finding:
         # What GPUs hold is arithmetic that nobody has measured: told, and not refused.
         return Finding("memory", True, said)
 
+    if local_device(recipe.scale, gpus()) == "cuda":
+        return _gpu_memory(priced.memory)
     processes = recipe.scale.processes
     needed = priced.memory.whole * processes
     has = machine_bytes()
@@ -266,6 +277,28 @@ def _memory(recipe: Recipe, folder: Path) -> Finding:
     if not remedy:
         return Finding("memory", True, text)
     return Finding("memory", False, f"{text}: {remedy}")
+
+
+def _gpu_memory(memory: Memory) -> Finding:
+    """What one process holds on a GPU, against what the card has."""
+    has = gpu_bytes()
+    text = f"about {_gb(memory.whole)} on the GPU"
+    if has is None:
+        return Finding("memory", True, text)
+    text += f", which has {_gb(has)}"
+    if memory.whole > has:
+        # By formulas that were measured on CPUs: told, and not refused.
+        text += (
+            "; if it is too small: scale.recompute: true, trainers.moments: host, a smaller cache"
+        )
+    return Finding("memory", True, text)
+
+
+def _device(scale: ScaleConfig) -> Finding:
+    try:
+        return Finding("device", True, device_line(scale, gpus()))
+    except UserError as error:
+        return Finding("device", False, str(error))
 
 
 def _gb(size: float) -> str:

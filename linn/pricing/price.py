@@ -202,7 +202,7 @@ class _Pricer:
         """Caches of `rows` conversations of `longest` tokens, of those that are decoded at once."""
         scale = self.recipe.scale
         each = self.shape.state_bytes(longest)
-        fit = max(1.0, (scale.cache << 20) // each)
+        fit = max(1.0, scale.cache_bytes() // each)
         return min(rows, scale.capacity, fit) * each
 
     def _longest(self, config: RolloutConfig) -> float:

@@ -16,7 +16,8 @@ class TrainersConfig(Config):
     moments: Literal["device", "host"] = Field(
         "device",
         description="host: AdamW's moments, 8 bytes a parameter, wait in the host's memory between "
-        "steps; the same numbers, and on CPUs no difference",
+        "steps; the same numbers, and on CPUs no difference. The local engine's GPU has this key "
+        "too",
     )
     sum: Literal["micro_batch", "step"] = Field(
         "micro_batch",
@@ -65,8 +66,8 @@ class ScaleConfig(Config):
     processes: int = Field(
         2,
         ge=1,
-        description="of the local engine: worker processes of one thread each; rollouts and "
-        "training are spread over them",
+        description="of the local engine on a CPU: worker processes of one thread each; rollouts "
+        "and training are spread over them",
     )
     places: Literal["local", "ray"] = Field(
         "local",
@@ -75,8 +76,9 @@ class ScaleConfig(Config):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
-        description="of a cluster: auto takes GPUs where this machine has as many as it asks "
-        "for; under Ray, whose other machines auto does not see, say cuda",
+        description="auto takes this machine's GPU where it has one (an NVIDIA card, or AMD's by "
+        "ROCm); the local engine computes on one, in one process. Of a cluster: where there are as "
+        "many as it asks for; under Ray, whose other machines auto does not see, say cuda",
     )
     trainers: TrainersConfig = Field(
         default_factory=lambda: TrainersConfig(), description="of a cluster: the trainer ranks"
@@ -116,12 +118,12 @@ class ScaleConfig(Config):
     capacity: int = Field(
         256, ge=1, description="conversations that one process or replica decodes at once"
     )
-    cache: int = Field(
-        192,
+    cache: int | None = Field(
+        None,
         ge=1,
         description="MiB that keys, values and states of these conversations may take where all "
-        "come to their last token: of long ones fewer are decoded at once, one at least. vLLM has "
-        "a limit of its own (samplers.memory)",
+        "come to their last token: of long ones fewer are decoded at once, one at least. Default: "
+        "192, on a GPU a quarter of its memory. vLLM has a limit of its own (samplers.memory)",
     )
 
     @model_validator(mode="after")
@@ -131,27 +133,41 @@ class ScaleConfig(Config):
         # A run folder's recipe has every key, with its default.
         plain = ScaleConfig(engine="cluster")
         for key in _CLUSTER:
-            if getattr(self, key) != getattr(plain, key):
+            value = getattr(self, key)
+            if key == "trainers":  # a GPU of the local engine has a host beside it as well
+                value = value.model_copy(update={"moments": plain.trainers.moments})
+            if value != getattr(plain, key):
                 raise ValueError(f"{key}: only a cluster has it; set engine: cluster, or leave it")
         return self
 
     @property
+    def local_processes(self) -> int:
+        """Of the local engine: a GPU has one. What `auto` finds is not known here."""
+        return 1 if self.device == "cuda" else self.processes
+
+    def cache_bytes(self, device_bytes: float | None = None) -> int:
+        """What `cache` allows a process, on a GPU of so much memory or on a CPU (None)."""
+        if self.cache is not None:
+            return self.cache << 20
+        return 192 << 20 if device_bytes is None else int(device_bytes / 4)
+
+    @property
     def training_processes(self) -> int:
         """Processes that a batch is dealt to."""
-        return self.processes if self.engine == "local" else self.trainers.ranks
+        return self.local_processes if self.engine == "local" else self.trainers.ranks
 
     @property
     def sampling_processes(self) -> int:
         """Processes or replicas that conversations are dealt to."""
-        return self.processes if self.engine == "local" else self.samplers.replicas
+        return self.local_processes if self.engine == "local" else self.samplers.replicas
 
     @property
     def devices(self) -> int:
         """GPUs or CPU threads in all."""
         if self.engine == "local":
-            return self.processes
+            return self.local_processes
         return self.trainers.ranks + self.samplers.replicas * self.samplers.tensor
 
 
-_CLUSTER = ("places", "device", "trainers", "samplers", "exchange", "restarts")
+_CLUSTER = ("places", "trainers", "samplers", "exchange", "restarts")
 """Keys that the local engine has no use for."""

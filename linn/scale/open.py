@@ -64,7 +64,7 @@ def _samplers(scale: ScaleConfig, device: str) -> list[Role]:
     options = ReplicaOptions(
         device=device,
         capacity=scale.capacity,
-        cache_bytes=scale.cache << 20,
+        cache_bytes=scale.cache_bytes(),
         tensor=samplers.tensor,
         memory=samplers.memory,
         bfloat16=scale.precision == "bfloat16",

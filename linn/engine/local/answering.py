@@ -42,11 +42,24 @@ def answer(worker: Any, who: str, name: str, arguments: tuple[Any, ...]) -> tupl
         return False, error
     except (OSError, MemoryError, SafetensorError) as error:
         return False, InfrastructureError(f"{where}: {type(error).__name__}: {error}")
-    except Exception:
+    except Exception as error:
+        # By name: torch's class, and this module runs without torch.
+        if type(error).__name__ == "OutOfMemoryError":
+            return False, InfrastructureError(f"{where}: {_full_gpu(error)}")
         about = ""
         if arguments and isinstance(arguments[0], Path):
             about = f" {arguments[0]}"
         return False, RuntimeError(f"{where}{about}:\n{traceback.format_exc()}")
+
+
+def _full_gpu(error: Exception) -> str:
+    """What to do where a GPU's memory does not suffice."""
+    said = str(error).split(". ")[0]
+    return (
+        f"the GPU's memory is full ({said}); lower scale.width, scale.capacity, scale.cache or the "
+        "stage's max_tokens, or set scale.recompute: true, scale.trainers.moments: host or "
+        "scale.precision: bfloat16"
+    )
 
 
 def die_with_parent(by_kernel: bool) -> None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from linn.engine.local.dealing import deal_samples, score_shares, undeal
-from linn.engine.local.processes import Workers
+from linn.engine.local.processes import WorkerOptions, Workers
 from linn.engine.local.sampler import LocalSampler, Pool
 from linn.engine.local.streams import LiveWorkers, LocalStreams
 from linn.engine.protocol import SHARD_BYTES, ModelCheck
@@ -19,8 +19,8 @@ from linn.engine.training.token_weights import StepFailed, moves, token_weights
 from linn.engine.training.trees import MICRO_BATCH
 from linn.types import Loss, Optim, Sample
 
-CACHE_BYTES = 192 << 20
-"""As the recipe's `scale.cache` has it."""
+GPU_MICRO_BATCH = 8192
+"""Tokens that a GPU computes together: enough to fill it. On a CPU `MICRO_BATCH`."""
 
 
 class LocalEngine:
@@ -36,26 +36,43 @@ class LocalEngine:
         dtype: str = "float32",
         width: int = 2048,
         capacity: int = 256,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
         autocast: bool = False,
         recompute: bool = False,
         share_prompts: bool = False,
+        device: str = "cpu",
+        host_moments: bool = False,
     ) -> None:
         """`width`: tokens of a packed row. `capacity`: rows that a process decodes together.
 
         `cache_bytes`: what the states of these rows may take; of long conversations fewer are
-        decoded together.
+        decoded together. None: 192 MiB, on a GPU a quarter of its memory.
 
         `autocast`: train in bf16 over `dtype` weights. `recompute`: keep only the inputs of each
         layer for the backward pass. `share_prompts`: siblings' prompts are computed once.
+
+        `device`: `cpu` or `cuda`; one GPU has one process. `host_moments`: AdamW's moments wait
+        in the host's memory.
         """
         self.width = width
-        self._most = max(width, MICRO_BATCH) if share_prompts else None
+        tokens = MICRO_BATCH if device == "cpu" else GPU_MICRO_BATCH
+        self._most = max(width, tokens) if share_prompts else None
         """Tokens of siblings that share their prompt; None: they do not."""
-        self.workers = Workers(
-            processes, dtype, width, capacity, cache_bytes, autocast, recompute, share_prompts
+        options = WorkerOptions(
+            world=processes,
+            device=device,
+            dtype=dtype,
+            width=width,
+            tokens=tokens,
+            capacity=capacity,
+            cache_bytes=cache_bytes,
+            autocast=autocast,
+            recompute=recompute,
+            host_moments=host_moments,
+            share_prompts=share_prompts,
         )
-        self.live = LiveWorkers(processes, dtype, width, capacity, cache_bytes)
+        self.workers = Workers(options)
+        self.live = LiveWorkers(options)
         self.sampler = LocalSampler(self.workers)
         self.trainer = LocalTrainer(self.workers, self.sampler, self._most)
 

@@ -1,14 +1,19 @@
-"""What is computed on: the CPU by the local engine, GPUs by a cluster that has them. No torch."""
+"""What is computed on: this machine's CPU or GPUs. No torch."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from linn.errors import UserError
 from linn.recipe.scale import ScaleConfig
+
+APPLE = "Apple GPU"
+"""torch computes on it by another backend, which linn does not use."""
 
 
 def gpus(root: Path = Path("/")) -> list[str]:
@@ -16,7 +21,7 @@ def gpus(root: Path = Path("/")) -> list[str]:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return []
     if sys.platform == "darwin" and platform.machine() == "arm64":
-        return ["Apple GPU"]
+        return [APPLE]
 
     names = []
     for file in sorted(root.glob("proc/driver/nvidia/gpus/*/information")):
@@ -42,17 +47,63 @@ def _model_in(file: Path) -> str:
     return ""
 
 
-def device_line(names: list[str]) -> str:
-    """What is computed on, for a person whose machine has these GPUs."""
+def local_device(scale: ScaleConfig, names: list[str]) -> str:
+    """`cpu` or `cuda`, for the local engine of a machine with these GPUs.
+
+    Raises UserError where there is none that is asked for.
+    """
+    usable = [name for name in names if name != APPLE]
+    if scale.device == "cuda" and not usable:
+        raise UserError(
+            "scale.device: cuda: this machine has no GPU that torch's CUDA or ROCm build computes "
+            "on, or CUDA_VISIBLE_DEVICES hides it; set scale.device: cpu"
+        )
+    if scale.device == "auto":
+        return "cuda" if usable and not _is_cpu_build() else "cpu"
+    return scale.device
+
+
+def _is_cpu_build() -> bool:
+    """Whether the torch that is installed has no GPU support at all."""
+    try:
+        return "+cpu" in metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def device_line(scale: ScaleConfig, names: list[str]) -> str:
+    """What the local engine computes on, for a person whose machine has these GPUs."""
+    device = local_device(scale, names)
+    if device == "cuda":
+        more = f" (the first of {len(names)}; engine: cluster uses them all)"
+        products = "products in bfloat16" if scale.precision == "bfloat16" else "in float32"
+        return f"{names[0]}{more if len(names) > 1 else ''}, {products}"
     if not names:
         return "the CPU"
+
     found = names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
-    return f"the CPU; this machine's {found} is not used, linn's local engine has no GPU support"
+    if scale.device == "cpu":
+        why = "scale.device is cpu"
+    elif names[0] == APPLE:
+        why = "linn's local engine has no support for it"
+    else:
+        why = "this torch is a build for CPUs: install the one for this GPU's driver"
+    return f"the CPU; this machine's {found} is not used, {why}"
+
+
+def gpu_bytes() -> int | None:
+    """Memory of the first NVIDIA GPU; None where its driver does not tell."""
+    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout
+        return int(told.split()[0]) << 20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
 
 
 def cuda_ids(root: Path = Path("/")) -> list[str]:
     """What CUDA_VISIBLE_DEVICES calls the GPUs that this process may use: NVIDIA's and AMD's."""
-    there = [name for name in gpus(root) if "Apple" not in name]
+    there = [name for name in gpus(root) if name != APPLE]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if there and visible is not None:
         return [name.strip() for name in visible.split(",")]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from linn.engine.local import heartbeat
+from linn.engine.local.accelerator import cache_bytes, device_of, set_up
 from linn.engine.local.answering import die_with_parent, ignore_signals
 from linn.engine.local.arrivals import Arrival, Arrivals
 from linn.engine.local.processes import WorkerOptions
@@ -53,6 +54,7 @@ class LiveWorker:
 
     def __init__(self, options: WorkerOptions, pipe: Connection) -> None:
         self.options = options
+        self.device = device_of(options)
         self.pipe = pipe
         self.checkpoints: dict[str, _Checkpoint] = {}
         self._events: list[Event] = []
@@ -86,9 +88,10 @@ class LiveWorker:
         """Read a checkpoint."""
         key = str(folder)
         if key not in self.checkpoints:
-            model = load(folder, getattr(torch, self.options.dtype))
             options = self.options
-            batch = LiveBatch(model, options.capacity, cache_bytes=options.cache_bytes)
+            model = load(folder, getattr(torch, options.dtype), self.device)
+            states = cache_bytes(options, self.device)
+            batch = LiveBatch(model, options.capacity, cache_bytes=states)
             self.checkpoints[key] = _Checkpoint(batch)
         self._events.append((number, "value", self.checkpoints[key].batch.model.positions))
 
@@ -235,8 +238,7 @@ def main(arguments: Sequence[str]) -> None:
     options: WorkerOptions = pipe.recv()
     heartbeat.beat(Path(options.heartbeat))
     die_with_parent(options.die_by_kernel)
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    set_up()
     LiveWorker(options, pipe).run()
 
 

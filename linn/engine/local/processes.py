@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -21,6 +21,7 @@ from linn import stopping
 from linn.engine.local import heartbeat
 from linn.engine.local.heartbeat import Watch
 from linn.engine.training.token_weights import StepFailed
+from linn.engine.training.trees import MICRO_BATCH
 from linn.errors import InfrastructureError
 
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -34,29 +35,35 @@ _LEAST_FREE = 1 << 16
 class WorkerOptions:
     """What a worker is told when it starts; the first message of its pipe."""
 
-    rank: int
-    """Its number, from 0."""
-    world: int
+    world: int = 1
     """How many workers there are."""
-    store: str
-    """A file by which the workers find each other."""
-    dtype: str
+    device: str = "cpu"
+    """`cpu` or `cuda`; of the GPUs that it sees it takes the first."""
+    dtype: str = "float32"
     """Name of the torch dtype that weights are held in."""
-    width: int
+    width: int = 2048
     """Tokens of a packed row."""
-    capacity: int
+    tokens: int = MICRO_BATCH
+    """Tokens of a micro-batch; a longer row goes alone."""
+    capacity: int = 256
     """Rows decoded together."""
-    cache_bytes: int
-    """What their states may take."""
-    autocast: bool
+    cache_bytes: int | None = None
+    """What their states may take; None: as `accelerator.cache_bytes` has it."""
+    autocast: bool = False
     """Whether matrix products of training run in bf16."""
-    recompute: bool
+    recompute: bool = False
     """Whether training keeps only the inputs of each layer for its backward pass."""
-    share_prompts: bool
+    host_moments: bool = False
+    """Whether AdamW's moments wait in the host's memory between steps."""
+    share_prompts: bool = False
     """Whether siblings share their prompt in training and scoring."""
-    die_by_kernel: bool
+    rank: int = 0
+    """Its number, from 0."""
+    store: str = ""
+    """A file by which the workers find each other."""
+    die_by_kernel: bool = False
     """Whether Linux is to kill it when the thread that started it ends."""
-    heartbeat: str
+    heartbeat: str = ""
     """The file for its signs of life."""
 
 
@@ -99,26 +106,10 @@ class Process:
 class Workers:
     """One-thread processes that start at the first call and end with this one, however it ends."""
 
-    def __init__(
-        self,
-        count: int,
-        dtype: str,
-        width: int,
-        capacity: int,
-        cache_bytes: int,
-        autocast: bool,
-        recompute: bool,
-        share_prompts: bool = False,
-    ) -> None:
-        """The options of `WorkerOptions`; `count` is its `world`."""
-        self.count = count
-        self._dtype = dtype
-        self._width = width
-        self._capacity = capacity
-        self._cache_bytes = cache_bytes
-        self._autocast = autocast
-        self._recompute = recompute
-        self._share_prompts = share_prompts
+    def __init__(self, options: WorkerOptions) -> None:
+        """options: of all workers; each gets its own rank and files."""
+        self.count = options.world
+        self._options = options
         self._processes: list[Process] = []
         self._folder = ""
         self._watch: Watch | None = None
@@ -186,17 +177,10 @@ class Workers:
         # Linux sends its signal when the *thread* that started a process ends.
         in_main_thread = threading.current_thread() is threading.main_thread()
         for rank in range(self.count):
-            options = WorkerOptions(
+            options = replace(
+                self._options,
                 rank=rank,
-                world=self.count,
                 store=f"{self._folder}/store",
-                dtype=self._dtype,
-                width=self._width,
-                capacity=self._capacity,
-                cache_bytes=self._cache_bytes,
-                autocast=self._autocast,
-                recompute=self._recompute,
-                share_prompts=self._share_prompts,
                 die_by_kernel=in_main_thread,
                 heartbeat=f"{self._folder}/{rank}.beat",
             )

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +183,10 @@ class _LiveProcess:
 class LiveWorkers:
     """Processes that start with the first checkpoint and end with `close`."""
 
-    def __init__(self, count: int, dtype: str, width: int, capacity: int, cache_bytes: int) -> None:
-        """`capacity`: rows that a process decodes together, of each checkpoint.
-
-        `cache_bytes`: what the states of each checkpoint's rows may take.
-        """
-        self.count = count
-        self._options = (dtype, width, capacity, cache_bytes)
+    def __init__(self, options: WorkerOptions) -> None:
+        """options: of all of them; `capacity` and `cache_bytes` are those of each checkpoint."""
+        self.count = count = options.world
+        self._options = options
         self._processes: list[_LiveProcess] = []
         self._stillborn = [0] * count
         self._folders: list[Path] = []
@@ -296,19 +294,10 @@ class LiveWorkers:
             one.mend()
 
     def _start(self, rank: int) -> _LiveProcess:
-        dtype, width, capacity, cache_bytes = self._options
         in_main_thread = threading.current_thread() is threading.main_thread()
-        options = WorkerOptions(
+        options = replace(
+            self._options,
             rank=rank,
-            world=self.count,
-            store="",
-            dtype=dtype,
-            width=width,
-            capacity=capacity,
-            cache_bytes=cache_bytes,
-            autocast=False,
-            recompute=False,
-            share_prompts=False,
             die_by_kernel=in_main_thread,
             heartbeat=f"{self._folder}/{rank}.beat",
         )

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from linn.engine.local import heap, heartbeat
+from linn.engine.local.accelerator import cache_bytes, device_of, set_up
 from linn.engine.local.answering import die_with_parent, ignore_signals, serve
 from linn.engine.local.disk import room_for
 from linn.engine.local.processes import WorkerOptions
@@ -30,6 +32,7 @@ from linn.engine.protocol import ModelCheck
 from linn.engine.sampling.live_batch import BatchSampler, Request
 from linn.engine.training.losses import score
 from linn.engine.training.trainer import Trainer, size_of
+from linn.errors import UserError
 from linn.types import Completion, Loss, Optim, Sample
 
 
@@ -38,6 +41,7 @@ class Worker:
 
     def __init__(self, options: WorkerOptions) -> None:
         self.options = options
+        self.device = device_of(options)
         self.dtype: torch.dtype = getattr(torch, options.dtype)
         self.trainer: Trainer | None = None
         self.sampler: BatchSampler | None = None
@@ -50,14 +54,14 @@ class Worker:
             self._read(folder),
             optim,
             width=self.options.width,
+            tokens=self.options.tokens,
             autocast=self.options.autocast,
             load=self._read,
             share=self.options.share_prompts,
+            host_moments=self.options.host_moments,
         )
         self.trainer.model.recompute = self.options.recompute
-        self.sampler = BatchSampler(
-            self.trainer.model, self.options.capacity, cache_bytes=self.options.cache_bytes
-        )
+        self.sampler = self._sampler(self.trainer.model)
 
     def check(self, folder: Path) -> ModelCheck | None:
         # The others would find the same.
@@ -68,10 +72,7 @@ class Worker:
     ) -> list[Completion]:
         """Under the policy (None), or under the checkpoint in `folder`, which keeps no states."""
         if folder is not None:
-            sampler = BatchSampler(
-                self.other.take(folder), self.options.capacity, cache_bytes=self.options.cache_bytes
-            )
-            return sampler.generate(requests)
+            return self._sampler(self.other.take(folder)).generate(requests)
         assert self.sampler is not None, "Engine.load comes first"
         return self.sampler.generate(requests, known)
 
@@ -87,6 +88,7 @@ class Worker:
             sequences,
             temperature,
             width=self.options.width,
+            tokens=self.options.tokens,
             autocast=self.options.autocast,
             prompts=prompts,
         )
@@ -128,7 +130,7 @@ class Worker:
         digest = hashlib.blake2b()
         module: torch.nn.Module = self._policy().model  # type: ignore[assignment]
         for name, value in sorted(module.state_dict().items()):
-            content = value.contiguous().view(torch.uint8).numpy()
+            content = value.cpu().contiguous().view(torch.uint8).numpy()
             digest.update(name.encode() + content.tobytes())
         return digest.hexdigest()
 
@@ -144,7 +146,22 @@ class Worker:
             self.sampler.forget()
 
     def _read(self, folder: Path) -> CausalLM:
-        return load(folder, self.dtype)
+        return load(folder, self.dtype, self.device)
+
+    def _sampler(self, model: CausalLM) -> BatchSampler:
+        return BatchSampler(
+            model, self.options.capacity, cache_bytes=cache_bytes(self.options, self.device)
+        )
+
+
+class _Refusing:
+    """What serves where there is no device: every message is answered by why."""
+
+    def __init__(self, error: UserError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -154,10 +171,9 @@ def main(arguments: Sequence[str]) -> None:
     options: WorkerOptions = pipe.recv()
     heartbeat.beat(Path(options.heartbeat))
     die_with_parent(options.die_by_kernel)
+    set_up()
     if options.recompute:  # who asks for little memory pays for it in time
         heap.keep_little()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
     if options.world > 1:
         # The engine notices the death of a peer and ends us; a slow peer is no error.
         dist.init_process_group(
@@ -167,5 +183,10 @@ def main(arguments: Sequence[str]) -> None:
             world_size=options.world,
             timeout=timedelta(days=7),
         )
-    serve(Worker(options), f"engine process {options.rank}", pipe)
+    worker: Worker | _Refusing
+    try:
+        worker = Worker(options)
+    except UserError as error:
+        worker = _Refusing(error)
+    serve(worker, f"engine process {options.rank}", pipe)
     os._exit(0)  # no interpreter shutdown: the watching thread holds standard input's lock

@@ -20,8 +20,12 @@ _AGREED: set[str] = set()
 architecture many times."""
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
+def load(
+    folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> CausalLM:
     """Read a folder: our own class for `nemotron_h`, `transformers` for every other family.
+
+    It is tried on the CPU and then moved to `device`, where one is given.
 
     Raises UserError where the folder is not a model, its weights do not fit its config.json or are
     not finite, or where linn would compute it otherwise than its own code does.
@@ -56,6 +60,8 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
             _AGREED.add(architecture)
 
     model.absent = ids_without_text(folder, model.vocab)
+    if device is not None:
+        model.to(device)
     return model
 
 

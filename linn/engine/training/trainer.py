@@ -50,6 +50,7 @@ class Trainer:
         autocast: bool = False,
         load: Callable[[Path], CausalLM] = load_model,
         share: bool = False,
+        host_moments: bool = False,
     ) -> None:
         """Take a model with float32 weights; raises ValueError for others.
 
@@ -58,6 +59,7 @@ class Trainer:
         autocast: bf16 matrix products over the float32 weights.
         load: reads what `model.save` wrote.
         share: siblings share their prompt, where the model `shares`.
+        host_moments: AdamW's moments wait in the host's memory between steps.
         """
         self.model = model
         self.optim = optim
@@ -68,6 +70,7 @@ class Trainer:
         self.version = 0
         """Optimiser steps since the model was loaded."""
         self._load = load
+        self._host_moments = host_moments
 
         module: torch.nn.Module = model  # type: ignore[assignment]
         self._module = module
@@ -215,7 +218,7 @@ class Trainer:
 
     def _optimiser(self) -> AdamW:
         if self._adamw is None:
-            self._adamw = AdamW(list(self._trained.values()), self.optim)
+            self._adamw = AdamW(list(self._trained.values()), self.optim, self._host_moments)
         return self._adamw
 
     # ------------------------------------------------------------ on disk

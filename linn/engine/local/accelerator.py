@@ -1,0 +1,50 @@
+"""What a process of the local engine sets and asks of the device that it computes on."""
+
+from __future__ import annotations
+
+import torch
+
+from linn.engine.local.processes import WorkerOptions
+from linn.errors import UserError
+
+CACHE_BYTES = 192 << 20
+"""Of a CPU process, for the states of the conversations that it decodes together."""
+CACHE_SHARE = 4
+"""On a GPU they get one part in so many of its memory."""
+
+
+def set_up() -> None:
+    """How this whole process computes on its CPU."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def device_of(options: WorkerOptions) -> torch.device:
+    """The device, with arithmetic that means what it says.
+
+    Raises UserError for a GPU that this build of torch cannot use.
+    """
+    if options.device == "cpu":
+        return torch.device("cpu")
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"scale.device: {options.device}: torch {torch.__version__} finds no GPU that it can "
+            "use; install the build of torch for this GPU's driver, or set scale.device: cpu"
+        )
+    # float32 is float32: sampler and trainer must agree to 1e-4. Under `precision: bfloat16` the
+    # sums of a product stay in float32.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    return torch.device("cuda", 0)
+
+
+def cache_bytes(options: WorkerOptions, device: torch.device) -> int:
+    """What the states of one checkpoint's conversations may take."""
+    if options.cache_bytes is not None:
+        return options.cache_bytes
+    if device.type == "cpu":
+        return CACHE_BYTES
+    # Of all its memory and not of what is free now: equal runs decode equal batches.
+    return torch.cuda.get_device_properties(device).total_memory // CACHE_SHARE
