@@ -6,30 +6,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from linn.engine.models.interface import CausalLM, State
+from linn.engine.models.rounded_products import RoundedProducts
+from linn.engine.models.slots import SlotDecoder
 from linn.engine.sampling.draw import draw, most_likely
-from linn.engine.sampling.rows import Live, Rows
+from linn.engine.sampling.rows import NOT_FINITE, Advance, Live, Rows
+from linn.engine.sampling.slot_batch import SlotBatch
 from linn.engine.sampling.waiting import Request as Request
 from linn.engine.sampling.waiting import Waiting
 from linn.errors import RunFailed
 from linn.types import Completion
-
-@dataclass(frozen=True)
-class Advance:
-    """What one decode step brought."""
-
-    tokens: dict[int, tuple[int, float]]
-    """By request: the new token and its log-prob, the last token of a finished request included."""
-    completions: dict[int, Completion]
-    """By request: those that finished in this step."""
-    tops: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
-    """By request with `Sampling.top`: the most likely tokens of this step, with log-probs."""
 
 
 class LiveBatch:
@@ -173,10 +164,7 @@ class LiveBatch:
     ) -> Advance:
         """Note the token of each sampled row; requests that are done leave their rows."""
         if not all(math.isfinite(logprobs[row]) for row, _ in sampled):
-            raise RunFailed(
-                "the model's logits are not finite: its weights are broken, "
-                "or its dtype is too small for them"
-            )
+            raise RunFailed(NOT_FINITE)
 
         step = Advance({}, {})
         kept = []
@@ -251,6 +239,23 @@ class LiveBatch:
         return logits, state
 
 
+Batch = LiveBatch | SlotBatch
+"""Two ways of decoding the same requests; either is used as the other."""
+
+
+def open_batch(
+    model: CausalLM,
+    capacity: int = 256,
+    prefill_tokens: int = 16384,
+    cache_bytes: int | None = None,
+) -> Batch:
+    """The way of decoding that suits the model and its device: slots on a GPU."""
+    device: torch.device = next(model.parameters()).device  # type: ignore[attr-defined]
+    if device.type == "cuda" and isinstance(model, SlotDecoder) and model.has_slots:
+        return SlotBatch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
+    return LiveBatch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
+
+
 class BatchSampler:
     """Samples closed lists of requests from `model`, each list as one batch.
 
@@ -263,19 +268,41 @@ class BatchSampler:
         capacity: int = 256,
         prefill_tokens: int = 16384,
         cache_bytes: int | None = None,
+        bfloat16: bool = False,
+        batch: Callable[..., Batch] = open_batch,
     ) -> None:
-        """`capacity`, `prefill_tokens` and `cache_bytes` as in `LiveBatch`."""
-        self._batch = LiveBatch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
+        """`capacity`, `prefill_tokens` and `cache_bytes` as in `LiveBatch`.
+
+        `bfloat16`: products are taken in bfloat16, as in a trainer under autocast, and of weights
+        that are rounded once per list. `batch`: makes the batch out of what comes before.
+        """
+        self._rounded = RoundedProducts(model) if bfloat16 else None
+        self._device = next(model.parameters()).device.type  # type: ignore[attr-defined]
+        if self._rounded is not None:
+            model = self._rounded.model
+        self._batch = batch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
 
     def forget(self) -> None:
         """The weights change: states of unfinished conversations are of no use any more."""
         self._batch.forget()
+
+    def release(self) -> None:
+        """Free what is kept from list to list beside those states: a GPU's slots."""
+        if isinstance(self._batch, SlotBatch):
+            self._batch.release()
 
     def generate(self, requests: Sequence[Request], known: Sequence[int] = ()) -> list[Completion]:
         """One completion per request, in their order.
 
         `known` as in `LiveBatch.admit`; only states of the call before are kept.
         """
+        if self._rounded is None:
+            return self._generate(requests, known)
+        self._rounded.refresh()
+        with torch.autocast(self._device, torch.bfloat16):
+            return self._generate(requests, known)
+
+    def _generate(self, requests: Sequence[Request], known: Sequence[int]) -> list[Completion]:
         ids = self._batch.admit(requests, known)
         self._batch.forget()  # those who go on hold their states; nobody needs the others again
         completions: dict[int, Completion] = {}

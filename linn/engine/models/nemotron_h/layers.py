@@ -248,26 +248,37 @@ class Mamba(nn.Module):
         inside = index >= segments.starts[:, None]
         return mixed[index.clamp_min(0)] * inside[..., None].to(mixed.dtype)
 
-    def step(self, hidden: Tensor, cache: MambaCache) -> Tensor:
-        """One token per row, hidden [B, H] to [B, H]; updates the cache in place."""
+    def step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor | None = None) -> Tensor:
+        """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
+
+        is_open: bool [B]; the rows whose cache is to change, and then its tensors stay the same
+        ones. None: all rows, and the cache gets a new tensor.
+        """
         gate, mixed, dt = self._project(hidden)
 
         # The convolution needs the last `kernel` inputs, the present one included.
         window = torch.cat([cache.conv, mixed[:, None]], dim=1)  # [B, kernel, channels]
-        cache.conv = window[:, 1:]
-        taps, bias = self._taps()
-        convolved = (window * taps).sum(1) + bias
-        x, b, c = self._split(F.silu(convolved))
+        if is_open is None:
+            cache.conv = window[:, 1:]
+        else:
+            cache.conv.copy_(torch.where(is_open[:, None, None], window[:, 1:], window[:, :-1]))
+            # With dt = 0 a state decays by 1 and nothing is written to it.
+            dt = dt * is_open[:, None]
 
-        y = scan_step(
-            x,
-            dt,
-            a=self._decay_rates(),
-            b=b,
-            c=c,
-            state=cache.ssm,
-        )
-        y = y + x * self.D.float()[:, None]
+        # The recurrence adds up over thousands of tokens: float32 even under autocast.
+        with torch.autocast(hidden.device.type, enabled=False):
+            taps, bias = self._taps()
+            convolved = (window * taps).sum(1) + bias
+            x, b, c = self._split(F.silu(convolved))
+            y = scan_step(
+                x,
+                dt,
+                a=self._decay_rates(),
+                b=b,
+                c=c,
+                state=cache.ssm,
+            )
+            y = y + x * self.D.float()[:, None]
 
         normed = self.norm(y.flatten(1), gate)
         return self.out_proj(normed)
@@ -394,9 +405,7 @@ class Attention(nn.Module):
         # The query heads that share a key head stand where a sequence of queries would, so that
         # no key is copied.
         shared = rows * self.kv_heads
-        q = q.reshape(shared, -1, self.head_dim)
-        q = q * self.head_dim**-0.5
-        score = torch.bmm(q, keys)
+        score = self._scores(q.reshape(shared, -1, self.head_dim), keys)
 
         # The rows differ in what they hide, so it is added per row: [B, heads, L].
         score = score.view(rows, -1, longest)
@@ -404,3 +413,11 @@ class Attention(nn.Module):
 
         out = torch.bmm(weight.view(shared, -1, longest), values)
         return self.o_proj(out.view(rows, -1))
+
+    def _scores(self, q: Tensor, keys: Tensor) -> Tensor:
+        """q [N, queries, head_dim] times keys [N, head_dim, L], divided by the root of head_dim."""
+        scale = self.head_dim**-0.5
+        if q.is_cuda and q.dtype != torch.float32:
+            # As the kernels of `forward` do: summed and scaled in float32, and never rounded.
+            return torch.bmm(q, keys, out_dtype=torch.float32) * scale
+        return torch.bmm(q * scale, keys)
