@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.toy_lm import ToyLM, ToyState
 from torch import Tensor
 
 from linn.engine.models.nemotron_h.model import NemotronH
+from support.toy_lm import ToyLM, ToyState
 
 HYBRID: dict[str, Any] = {
     "model_type": "nemotron_h",
