@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ class Graphs:
         self._device = device
         self._records = record and device.type == "cuda"
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def run(self, key: Hashable, work: Callable[[], None]) -> None:
         """Do `work` once; the same key stands for the same work."""

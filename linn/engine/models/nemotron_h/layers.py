@@ -6,7 +6,10 @@ L the longest row so far.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import cache as cached
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -254,6 +257,8 @@ class Mamba(nn.Module):
         is_open: bool [B]; the rows whose cache is to change, and then its tensors stay the same
         ones. None: all rows, and the cache gets a new tensor.
         """
+        if is_open is not None and _has_fused_step(hidden.device):
+            return self._fused_step(hidden, cache, is_open)
         gate, mixed, dt = self._project(hidden)
 
         # The convolution needs the last `kernel` inputs, the present one included.
@@ -282,6 +287,37 @@ class Mamba(nn.Module):
 
         normed = self.norm(y.flatten(1), gate)
         return self.out_proj(normed)
+
+    def _fused_step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor) -> Tensor:
+        """`step` in slots, by kernels that read and write the state once."""
+        from linn.engine.models.nemotron_h import fused_step
+
+        projected = self.in_proj(hidden)
+        y = fused_step.advance(
+            projected,
+            cache.conv,
+            cache.ssm,
+            is_open,
+            config=self.config,
+            taps=self.conv1d.weight,
+            bias=self.conv1d.bias,
+            dt_bias=self.dt_bias,
+            a_log=self.A_log,
+            skip=self.D,
+        )
+        return self.out_proj(self.norm(y, projected[:, : self.config.inner]))
+
+
+def _has_fused_step(device: torch.device) -> bool:
+    """Whether Triton's kernels step a Mamba layer here; `LINN_KERNELS=plain` says no."""
+    if device.type != "cuda" or os.environ.get("LINN_KERNELS") == "plain":
+        return False
+    return _has_triton()
+
+
+@cached
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 class Attention(nn.Module):
