@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from support.slot_toy import SlotToyLM, small_hybrid
+from support.slot_toy import SlotToyLM, small_family, small_hybrid
 from test_live_batch import Client, random_request
 
 from linn.engine.sampling.live_batch import BatchSampler, LiveBatch, Request
 from linn.engine.sampling.slot_batch import SlotBatch
-from linn.errors import RunFailed
+from linn.errors import RunFailed, UserError
 from linn.types import Completion, Sampling
 
 
@@ -68,9 +68,11 @@ def test_two_hundred_admits_and_drops_leave_every_other_request_what_it_gets_alo
 
 
 @pytest.mark.slow
-def test_a_hybrid_gets_the_same_in_slots_turn_after_turn() -> None:
+@pytest.mark.parametrize("make", [small_hybrid, small_family], ids=["hybrid", "qwen3"])
+def test_a_model_gives_the_same_in_slots_turn_after_turn(make: Callable[[], Any]) -> None:
     """Siblings, stops (more than a row of them), greedy, top-p, and conversations that go on."""
-    model, rng = small_hybrid(), random.Random(2)
+    model, rng = make(), random.Random(2)
+    assert model.has_slots
     prompts = [tuple(rng.randrange(40) for _ in range(rng.randint(1, 30))) for _ in range(4)]
     many = tuple(range(20, 35))
     how = [
@@ -210,3 +212,18 @@ def test_weights_may_change_in_place_and_may_be_replaced() -> None:
     check_equal(sampler.generate(requests), live(model).generate(requests))
     sampler.release()
     check_equal(sampler.generate(requests), live(model).generate(requests))
+
+
+def test_a_family_with_windows_has_no_slots() -> None:
+    assert not small_family("Gemma2").has_slots
+
+
+def test_a_sequence_longer_than_the_positions_is_refused_when_it_gets_there() -> None:
+    """What was computed beyond the end of others is no reason."""
+    model = small_family("GPT2", n_positions=24, n_embd=32, n_layer=1, n_head=2)
+    assert model.has_slots
+    asked = [((1, 2, 3), Sampling(21), 0), ((1,), Sampling(2), 1)]
+    check_equal(in_slots(model, 7).generate(asked), live(model).generate(asked))
+    for sampler in (live(model), in_slots(model)):
+        with pytest.raises(UserError, match=r"25 tokens.* takes 24"):
+            sampler.generate([((1, 2, 3), Sampling(40), 0)])

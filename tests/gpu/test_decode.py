@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.slot_toy import small_hybrid
+from support.slot_toy import small_family, small_hybrid
 
 from linn.engine.sampling.live_batch import BatchSampler, LiveBatch, Request, open_batch
 from linn.engine.sampling.slot_batch import SlotBatch
@@ -96,6 +96,16 @@ def test_recorded_plain_and_cpu_take_the_same_greedy_tokens(count: int) -> None:
     # The second time every step is a replay.
     for _ in range(2):
         check_equal(recorded.generate(asked), plain)
+
+
+def test_a_family_of_transformers_is_recorded_too() -> None:
+    model = small_family().to(DEVICE)
+    assert model.has_slots
+    asked = requests(40, seed=4, longest=120, tokens=60)
+    right = BatchSampler(model, batch=LiveBatch).generate(asked)
+    recorded = sampler(model, record=True, capacity=24)
+    for _ in range(2):
+        check_equal(recorded.generate(asked), right, others=1)
 
 
 def test_draws_stops_cuts_and_rows_that_join_in_the_middle() -> None:

@@ -1,4 +1,4 @@
-"""The toy model with slots, and a small random hybrid."""
+"""The toy model with slots, and small random models of real families."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from linn.engine.models.nemotron_h.model import NemotronH
+from linn.engine.models.transformers_lm import TransformersLM
 from support.toy_lm import ToyLM, ToyState
 
 HYBRID: dict[str, Any] = {
@@ -50,6 +51,26 @@ def small_hybrid(**changes: Any) -> NemotronH:
     model = NemotronH(HYBRID | changes, Path("config.json"))
     model.initialise(0)
     return model
+
+
+def small_family(kind: str = "Qwen3", **changes: Any) -> TransformersLM:
+    """A random model of a family of transformers."""
+    import transformers
+
+    sizes = {
+        "vocab_size": 40,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "initializer_range": 0.1,
+    }
+    special: dict[str, Any] = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+    config = getattr(transformers, f"{kind}Config")(**{**sizes, **special, **changes})
+    torch.manual_seed(0)
+    return TransformersLM(transformers.AutoModelForCausalLM.from_config(config))
 
 
 class ToySlots:
@@ -107,6 +128,9 @@ class SlotToyLM(ToyLM):
     def decode(self, ids: Tensor, state: Any) -> tuple[Tensor, LongToyState]:
         logits, new = super().decode(ids, state)
         return logits, LongToyState(new.h, state.lengths + 1)
+
+    def check_length(self, tokens: int) -> None:
+        pass
 
     def new_slots(self, like: Any, rows: int, columns: int) -> ToySlots:
         return ToySlots(like, rows, columns)

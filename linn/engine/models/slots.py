@@ -50,6 +50,10 @@ class SlotDecoder(Protocol):
         """Whether this one can: a class of many families can for some."""
         ...
 
+    def check_length(self, tokens: int) -> None:
+        """Raise UserError where the model has not so many positions."""
+        ...
+
     def new_slots(self, like: State, rows: int, columns: int) -> Slots:
         """Empty slots for states such as `like`: its dtypes, its device."""
         ...

@@ -250,10 +250,14 @@ def open_batch(
     cache_bytes: int | None = None,
 ) -> Batch:
     """The way of decoding that suits the model and its device: slots on a GPU."""
-    device: torch.device = next(model.parameters()).device  # type: ignore[attr-defined]
-    if device.type == "cuda" and isinstance(model, SlotDecoder) and model.has_slots:
+    if _suits_slots(model):
         return SlotBatch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
     return LiveBatch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
+
+
+def _suits_slots(model: CausalLM) -> bool:
+    device: torch.device = next(model.parameters()).device  # type: ignore[attr-defined]
+    return device.type == "cuda" and isinstance(model, SlotDecoder) and model.has_slots
 
 
 class BatchSampler:
@@ -276,6 +280,7 @@ class BatchSampler:
         `bfloat16`: products are taken in bfloat16, as in a trainer under autocast, and of weights
         that are rounded once per list. `batch`: makes the batch out of what comes before.
         """
+        _suits_slots(model)  # a family tries it once, in full precision; its copy knows
         self._rounded = RoundedProducts(model) if bfloat16 else None
         self._device = next(model.parameters()).device.type  # type: ignore[attr-defined]
         if self._rounded is not None:

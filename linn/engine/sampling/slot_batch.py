@@ -77,6 +77,7 @@ class SlotBatch:
         `record`: False makes plain calls of all steps, as on a CPU.
         """
         assert isinstance(model, SlotDecoder), model
+        self._decoder: SlotDecoder = model
         self.model = model
         self.capacity = capacity
         self.steps = steps
@@ -248,7 +249,10 @@ class SlotBatch:
 
                 live.ids.append(token)
                 live.logprobs.append(logprob)
-                if live.is_done():
+                if not live.is_done():
+                    # Known now and not when it was fed: what came after is thrown away.
+                    self._decoder.check_length(len(live.prompt) + len(live.ids))
+                else:
                     step.completions[live.id] = live.completion()
                     ended.append(self._seats.pop(live.id))
             self._tell(step)

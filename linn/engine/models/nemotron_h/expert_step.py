@@ -18,6 +18,9 @@ from linn.engine.models.nemotron_h.experts import Experts, MoE
 _GROUPING = {(9, 0), (10, 0)}
 """Compute capabilities whose grouped product takes its borders from the device."""
 
+_ALIGNED = 8
+"""Numbers of which each side of an expert's matrix must be a multiple there."""
+
 
 def moe_step(moe: MoE, hidden: Tensor) -> Tensor:
     """What `MoE.forward` gives for hidden [T, H], up to rounding."""
@@ -64,5 +67,7 @@ def grouped(experts: Experts, hidden: Tensor, weights: Tensor, chosen: Tensor) -
 def _has_grouped_product(experts: Experts) -> bool:
     up = experts.up_proj
     if not up.is_cuda or up.dtype != torch.bfloat16 or not hasattr(F, "grouped_mm"):
+        return False
+    if any(size % _ALIGNED for size in up.shape[1:]):
         return False
     return torch.cuda.get_device_capability(up.device) in _GROUPING

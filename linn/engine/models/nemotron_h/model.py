@@ -250,6 +250,9 @@ class NemotronH(nn.Module):
             hidden = block.step(hidden, cache, lengths, hide, is_open)
         return self.backbone.norm_f(hidden)
 
+    def check_length(self, tokens: int) -> None:
+        """A sequence may have any length."""
+
     def new_slots(self, like: State, rows: int, columns: int) -> HybridSlots:
         """Empty slots for states such as `like`."""
         assert isinstance(like, HybridState), like
