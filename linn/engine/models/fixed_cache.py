@@ -49,7 +49,7 @@ class FixedCache:
         self.lengths = like.lengths.new_zeros(rows)
         self.looked_at = (0, 0)
         """B and L of the step that is being computed."""
-        self.cache = cache_utils.DynamicCache(config=config)
+        self.cache: Any = cache_utils.DynamicCache(config=config)
         self.cache.layers = []
         for layer in like.cache.layers:
             heads, size = layer.keys.shape[1], layer.keys.shape[3]
@@ -77,7 +77,7 @@ class FixedCache:
         lengths = self.lengths.index_select(0, slots)
         column = torch.arange(longest, device=lengths.device)
         index = (column - (longest - lengths[:, None])).clamp_min(0)
-        cache = cache_utils.DynamicCache()
+        cache: Any = cache_utils.DynamicCache()
         cache.layers = []
         for own in self.cache.layers:
             layer = GrowingLayer()

@@ -6,10 +6,7 @@ L the longest row so far.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from functools import cache as cached
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +17,7 @@ from linn.engine.models.nemotron_h.gather import take
 from linn.engine.models.nemotron_h.handover import with_inputs, with_states
 from linn.engine.models.nemotron_h.scan import convolve, last_states, scan, scan_step
 from linn.engine.models.nemotron_h.segments import Segments
+from linn.engine.models.nemotron_h.step_choice import has_fused_step
 
 
 @dataclass
@@ -251,13 +249,32 @@ class Mamba(nn.Module):
         inside = index >= segments.starts[:, None]
         return mixed[index.clamp_min(0)] * inside[..., None].to(mixed.dtype)
 
+    def _fused_step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor) -> Tensor:
+        """`step` in slots, by kernels that read and write the state once."""
+        from linn.engine.models.nemotron_h import fused_step
+
+        projected = self.in_proj(hidden)
+        y = fused_step.advance(
+            projected,
+            cache.conv,
+            cache.ssm,
+            is_open,
+            config=self.config,
+            taps=self.conv1d.weight,
+            bias=self.conv1d.bias,
+            dt_bias=self.dt_bias,
+            a_log=self.A_log,
+            skip=self.D,
+        )
+        return self.out_proj(self.norm(y, projected[:, : self.config.inner]))
+
     def step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor | None = None) -> Tensor:
         """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
 
         is_open: bool [B]; the rows whose cache is to change, and then its tensors stay the same
         ones. None: all rows, and the cache gets a new tensor.
         """
-        if is_open is not None and _has_fused_step(hidden.device):
+        if is_open is not None and has_fused_step(hidden.device):
             return self._fused_step(hidden, cache, is_open)
         gate, mixed, dt = self._project(hidden)
 
@@ -287,37 +304,6 @@ class Mamba(nn.Module):
 
         normed = self.norm(y.flatten(1), gate)
         return self.out_proj(normed)
-
-    def _fused_step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor) -> Tensor:
-        """`step` in slots, by kernels that read and write the state once."""
-        from linn.engine.models.nemotron_h import fused_step
-
-        projected = self.in_proj(hidden)
-        y = fused_step.advance(
-            projected,
-            cache.conv,
-            cache.ssm,
-            is_open,
-            config=self.config,
-            taps=self.conv1d.weight,
-            bias=self.conv1d.bias,
-            dt_bias=self.dt_bias,
-            a_log=self.A_log,
-            skip=self.D,
-        )
-        return self.out_proj(self.norm(y, projected[:, : self.config.inner]))
-
-
-def _has_fused_step(device: torch.device) -> bool:
-    """Whether Triton's kernels step a Mamba layer here; `LINN_KERNELS=plain` says no."""
-    if device.type != "cuda" or os.environ.get("LINN_KERNELS") == "plain":
-        return False
-    return _has_triton()
-
-
-@cached
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
 
 
 class Attention(nn.Module):
