@@ -172,13 +172,13 @@ class TransformersLM(nn.Module):
         lengths = segment_lengths(segments).cpu()
         prompts = prompts_of(segments, continues)
         if prompts is None:
-            self.check_length(int(lengths.max()))
+            self._check_length(int(lengths.max()))
             return None, rectangles(lengths)
 
         wholes = []
         for length, prompt in zip(lengths.tolist(), prompts, strict=True):
             wholes.append(length if prompt < 0 else length + int(lengths[prompt]))
-        self.check_length(max(wholes))
+        self._check_length(max(wholes))
         shared = SharedRows(lengths, prompts)
         return shared, shared.layout
 
@@ -242,7 +242,7 @@ class TransformersLM(nn.Module):
         """`prefill` of prompts that fit into memory together."""
         lengths = [len(prompt) for prompt in prompts]
         columns = max(lengths)
-        self.check_length(columns)
+        self._check_length(columns)
         state = CacheState(
             self._empty_cache(),
             lengths=torch.tensor(lengths, device=self._device),
@@ -269,7 +269,7 @@ class TransformersLM(nn.Module):
         positions = state.lengths[:, None]
         state.lengths = state.lengths + 1
         state.columns += 1
-        self.check_length(state.columns)
+        self._check_length(state.columns)
         return self._run(ids[:, None], positions, state), state
 
     @cached_property
@@ -314,6 +314,10 @@ class TransformersLM(nn.Module):
         return self.head(out.last_hidden_state[:, -1])
 
     def check_length(self, tokens: int) -> None:
+        """Raise UserError where the model has not so many positions."""
+        self._check_length(tokens)
+
+    def _check_length(self, tokens: int) -> None:
         """Refuse a sequence that has more tokens than the model has positions."""
         if self.positions is not None and tokens > self.positions:
             raise UserError(
