@@ -28,6 +28,8 @@ SIZES = (1, 8, 32, 64, 128, 256, 512, 1024)
 LEAST_COLUMNS = 128
 """Columns of the shortest recording."""
 
+_ROUND = 16
+
 
 @dataclass
 class _Seat:
@@ -356,7 +358,7 @@ class SlotBatch:
         longest = max([*reach, *(live.reach for live in lives)])
         most = self._waiting.most_rows(lives, longest)
         wanted = min(most, _size_for(max(rows, len(lives)) + len(self._waiting.queue)))
-        new = max(rows, wanted), max(columns, min(_bound(columns), longest))
+        new = max(rows, wanted), self._columns(max(rows, wanted), columns, longest)
 
         if slots is not None:
             grown = max(slots.rows, new[0]), max(slots.columns, new[1])
@@ -367,6 +369,17 @@ class SlotBatch:
                 new = max(rows, len(lives), min(new[0], most)), new[1]
                 self._pack(new[0])
         self._step.fit(like, *new)
+
+    def _columns(self, rows: int, least: int, longest: int) -> int:
+        """Columns to be made where `least` are needed now, and `longest` are at most.
+
+        A round number if the cache has room: products are faster over rows that begin at one.
+        """
+        rounded = -(-longest // _ROUND) * _ROUND
+        for columns in (_bound(least), min(_bound(least), rounded)):
+            if self._allowed(rows, columns):
+                return columns
+        return max(least, min(_bound(least), longest))
 
     def _allowed(self, rows: int, columns: int) -> bool:
         limit = self._waiting.cache_bytes
