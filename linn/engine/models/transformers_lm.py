@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from linn.engine.models import fixed_cache
 from linn.engine.models.agreement import TOLERANCE
 from linn.engine.models.cache_state import CacheState
 from linn.engine.models.interface import State
@@ -31,6 +32,7 @@ from linn.engine.models.rectangles import (
     rectangles,
     segment_lengths,
 )
+from linn.engine.models.slots import Slots
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config
 from linn.engine.protocol import SHARD_BYTES
@@ -49,6 +51,9 @@ _CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 
 _PREFILL_TOKENS = 1024
 """Prompt tokens computed at once, to bound memory."""
+
+_HALF_TOLERANCE = 0.1
+"""Nats that two ways of decoding may differ by in half precision."""
 
 _PROBE = 8
 """Tokens by which the two prompts differ that tell what a row's state takes."""
@@ -113,6 +118,11 @@ class TransformersLM(nn.Module):
     def _device(self) -> torch.device:
         device: torch.device = self.inner.get_output_embeddings().weight.device
         return device
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.inner.get_input_embeddings().weight.dtype
+        return dtype
 
     def train(self, mode: bool = True) -> TransformersLM:
         """Stay in evaluation mode: the only difference would be dropout."""
@@ -261,6 +271,51 @@ class TransformersLM(nn.Module):
         state.columns += 1
         self._check_length(state.columns)
         return self._run(ids[:, None], positions, state), state
+
+    @cached_property
+    def has_slots(self) -> bool:
+        """Whether the family decodes in slots as it does elsewhere; tried.
+
+        Families that attend to all tokens do. Windows, recurrent states and experts do not, and
+        those are decoded step by step.
+        """
+        from transformers.cache_utils import DynamicCache, DynamicLayer
+
+        takes = {"past_key_values", "position_ids", "attention_mask"}
+        layers = DynamicCache(config=self.inner.config).layers
+        if not takes <= self._takes or any(type(layer) is not DynamicLayer for layer in layers):
+            return False
+        tolerance = TOLERANCE if self._dtype == torch.float32 else _HALF_TOLERANCE
+        return bool(layers) and fixed_cache.agrees(self, tolerance)
+
+    def new_slots(self, like: State, rows: int, columns: int) -> Slots:
+        """Empty slots for states such as `like`."""
+        assert isinstance(like, CacheState), like
+        return fixed_cache.FixedCache(like, self.inner.config, rows, columns)
+
+    @torch.inference_mode()
+    def decode_slots(self, ids: Tensor, slots: Slots, is_open: Tensor, columns: int) -> Tensor:
+        """Feed one token to each of the first slots; logits [B, V]."""
+        assert isinstance(slots, fixed_cache.FixedCache), slots
+        lengths = slots.lengths[: len(ids)]
+        positions = lengths
+        if self.positions is not None:
+            # Rows that nobody wants may stand anywhere; whoever reads the others checks them.
+            positions = positions.clamp(max=self.positions - 1)
+        slots.looked_at = (len(ids), columns)
+        out = self._decoder(
+            input_ids=ids[:, None],
+            position_ids=positions[:, None],
+            attention_mask=fixed_cache.mask_of(lengths, columns).to(self._dtype),
+            past_key_values=slots.cache,
+            use_cache=True,
+        )
+        lengths += is_open
+        return self.head(out.last_hidden_state[:, -1])
+
+    def check_length(self, tokens: int) -> None:
+        """Raise UserError where the model has not so many positions."""
+        self._check_length(tokens)
 
     def _check_length(self, tokens: int) -> None:
         """Refuse a sequence that has more tokens than the model has positions."""

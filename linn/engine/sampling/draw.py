@@ -66,12 +66,29 @@ class Draws:
         pairs = zip(self._tensors(), other._tensors(), strict=True)
         return Draws(*(torch.cat(pair) for pair in pairs))
 
+    def first(self, rows: int) -> Draws:
+        """The first rows, as views: what is written there is written here."""
+        return Draws(*(value[:rows] for value in self._tensors()))
+
+    def put(self, rows: Tensor, other: Draws) -> None:
+        """Write the other's rows over these ones (int64 [B'])."""
+        for own, new in zip(self._tensors(), other._tensors(), strict=True):
+            own.index_copy_(0, rows, new)
+
     def _tensors(self) -> list[Tensor]:
         return [getattr(self, field.name) for field in fields(self)]
 
 
-def draw(logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+def draw(
+    logits: Tensor,
+    draws: Draws,
+    cuts: bool | None = None,
+    greedy: bool | None = None,
+) -> tuple[Tensor, Tensor]:
     """One token per row by inverse CDF of `logits` [B, V], and its log-prob (float32 [B]).
+
+    cuts, greedy: whether any row has a top-p below 1, or temperature 0. They change no result; who
+    knows spares the question, for which a GPU would stop. None: the rows are looked at.
 
     The log-prob is that of the tempered, untruncated distribution (temperature 1 for greedy rows).
     It is NaN where the logits are not finite.
@@ -83,10 +100,14 @@ def draw(logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     log_total = _block_sums(mass).sum(-1, dtype=torch.float64).log()
 
     # The cut comes after the total: what is reported is the probability before any top-p cut.
-    if bool((draws.top_p < 1).any()):
+    if cuts is None:
+        cuts = bool((draws.top_p < 1).any())
+    if cuts:
         mass = _nucleus(mass, draws.top_p)
     token = _inverse_cdf(mass, uniform(draws.key, draws.drawn)).clamp_(max=vocab - 1)
-    if bool(draws.greedy.any()):
+    if greedy is None:
+        greedy = bool(draws.greedy.any())
+    if greedy:
         token = torch.where(draws.greedy, logits.argmax(-1), token)
 
     chosen = scaled.gather(1, token.unsqueeze(1))
@@ -102,15 +123,26 @@ def most_likely(
     asked: (row, how many) each. The log-probs are of the distribution that `draw` reports.
     """
     rows = torch.tensor([row for row, _ in asked], device=logits.device)
-    temperature = draws.temperature.index_select(0, rows).unsqueeze(1)
-    scaled = logits.index_select(0, rows).float() / temperature
-    most = min(max(count for _, count in asked), logits.shape[1])
-    values, ids = scaled.log_softmax(-1).topk(most, dim=-1)
+    values, ids = top_of(
+        logits.index_select(0, rows),
+        draws.temperature.index_select(0, rows),
+        most=max(count for _, count in asked),
+    )
 
     found = []
     for (_, count), row_ids, row_values in zip(asked, ids.tolist(), values.tolist(), strict=True):
         found.append(list(zip(row_ids[:count], row_values[:count], strict=True)))
     return found
+
+
+def top_of(logits: Tensor, temperature: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Log-probs and ids [B, most] of the most likely tokens of `logits` [B, V], best first.
+
+    Fewer than `most` where the vocabulary has fewer.
+    """
+    scaled = logits.float() / temperature.unsqueeze(1)
+    values, ids = scaled.log_softmax(-1).topk(min(most, logits.shape[1]), dim=-1)
+    return values, ids
 
 
 def uniform(key: Tensor, position: Tensor) -> Tensor:
@@ -156,7 +188,7 @@ def _inverse_cdf(mass: Tensor, u: Tensor) -> Tensor:
     block = torch.searchsorted(ends, point, right=True)
     block = block.clamp_(max=last_block)
     previous = (block - 1).clamp(min=0)
-    start = torch.where(block > 0, ends.gather(1, previous), 0.0)
+    start = ends.gather(1, previous).masked_fill(block == 0, 0.0)
 
     blocks = mass.view(len(mass), -1, _BLOCK)
     index = block.unsqueeze(2).expand(-1, -1, _BLOCK)

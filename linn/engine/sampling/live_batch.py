@@ -6,35 +6,21 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from linn.engine.models.interface import CausalLM, State
-from linn.engine.models.vocabulary import check_tokens
+from linn.engine.models.rounded_products import RoundedProducts
+from linn.engine.models.slots import SlotDecoder
 from linn.engine.sampling.draw import draw, most_likely
-from linn.engine.sampling.kept_states import KeptStates, gather
-from linn.engine.sampling.rows import Live, Rows, by_prompt
+from linn.engine.sampling.rows import NOT_FINITE, Advance, Live, Rows
+from linn.engine.sampling.slot_batch import SlotBatch
+from linn.engine.sampling.waiting import Request as Request
+from linn.engine.sampling.waiting import Waiting
 from linn.errors import RunFailed
-from linn.types import Completion, Sampling
-
-Request = tuple[Sequence[int], Sampling, int]
-"""Prompt ids, how to sample, seed."""
-
-
-@dataclass(frozen=True)
-class Advance:
-    """What one decode step brought."""
-
-    tokens: dict[int, tuple[int, float]]
-    """By request: the new token and its log-prob, the last token of a finished request included."""
-    completions: dict[int, Completion]
-    """By request: those that finished in this step."""
-    tops: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
-    """By request with `Sampling.top`: the most likely tokens of this step, with log-probs."""
+from linn.types import Completion
 
 
 class LiveBatch:
@@ -63,21 +49,14 @@ class LiveBatch:
         """
         self.model = model
         self.capacity = capacity
-        self.prefill_tokens = prefill_tokens
-        self.cache_bytes = cache_bytes
-        self.slack = max(1, capacity // 8) if slack is None else slack
-        if not 1 <= self.slack <= capacity:
-            raise ValueError(f"slack is {self.slack}; allowed: 1 to the capacity, {capacity}")
-        self.device: torch.device = next(model.parameters()).device  # type: ignore[attr-defined]
-        self._next_id = 0
-        self._queue: deque[Live] = deque()
+        self._waiting = Waiting(model, capacity, prefill_tokens, slack, cache_bytes)
+        self.device = self._waiting.device
         self._rows: Rows | None = None
-        self._kept = KeptStates()
 
     @property
     def idle(self) -> bool:
         """Whether no request waits or is being decoded."""
-        return not self._queue and self._rows is None
+        return not self._waiting.queue and self._rows is None
 
     def admit(self, requests: Sequence[Request], known: Sequence[int] = ()) -> list[int]:
         """Queue requests behind those that wait; returns their ids, in their order.
@@ -91,22 +70,7 @@ class LiveBatch:
         ValueError for a request that cannot be sampled, UserError for a token without an embedding;
         nothing is queued then.
         """
-        lives = []
-        for number, (ids, how, seed) in enumerate(requests, self._next_id):
-            _check_request(ids, how, self.model.vocab)
-            lives.append(Live(number, tuple(ids), how, seed))
-
-        for live, length in zip(lives, known, strict=bool(known)):
-            if not 0 <= length <= len(live.prompt):
-                raise ValueError(f"known is {length} of {len(live.prompt)} prompt tokens")
-            if length:
-                live.kept = self._kept[live.prompt[:length]]
-                # The kept state has not read the last token of its conversation.
-                live.feed.extend(live.prompt[length - 1 :])
-
-        self._next_id += len(lives)
-        self._queue.extend(by_prompt(lives))
-        return [live.id for live in lives]
+        return self._waiting.admit(requests, known)
 
     def advance(self) -> Advance:
         """One decode step of all rows, after waiting requests have taken the rows that are free.
@@ -118,7 +82,7 @@ class LiveBatch:
         try:
             return self._step()
         except BaseException:
-            self._queue.clear()
+            self._waiting.queue.clear()
             self._rows = None
             raise
 
@@ -154,8 +118,7 @@ class LiveBatch:
 
         A live one's row is free at the next compaction, a finished one's kept state at once.
         """
-        self._queue = deque(live for live in self._queue if live.id not in ids)
-        self._kept.drop(ids)
+        self._waiting.drop(ids)
         if self._rows is not None:
             self._rows.drop(ids)
         self._free_if_empty()
@@ -165,7 +128,7 @@ class LiveBatch:
 
         Call it when the weights change, while the batch is idle.
         """
-        self._kept.clear()
+        self._waiting.kept.clear()
 
     def _free_if_empty(self) -> None:
         if self._rows is not None and not any(self._rows.lives):
@@ -182,7 +145,9 @@ class LiveBatch:
 
         # Compaction copies every state, so it waits until it pays: until requests that wait
         # can take the rows, or a quarter of the rows are computed for nothing.
-        enough = self._least_room() if self._queue else max(1, size // 4)
+        enough = max(1, size // 4)
+        if self._waiting.queue:
+            enough = self._waiting.least_room(self._lives())
         if size - len(alive) >= enough:
             self._rows = self._rows.select(alive)
 
@@ -199,10 +164,7 @@ class LiveBatch:
     ) -> Advance:
         """Note the token of each sampled row; requests that are done leave their rows."""
         if not all(math.isfinite(logprobs[row]) for row, _ in sampled):
-            raise RunFailed(
-                "the model's logits are not finite: its weights are broken, "
-                "or its dtype is too small for them"
-            )
+            raise RunFailed(NOT_FINITE)
 
         step = Advance({}, {})
         kept = []
@@ -220,7 +182,7 @@ class LiveBatch:
 
         if kept:
             index = torch.tensor([row for row, _ in kept], device=self.device)
-            self._kept.add(
+            self._waiting.kept.add(
                 part=rows.state.select(index),
                 owners=[live.id for _, live in kept],
                 conversations=[(*live.prompt, *live.ids) for _, live in kept],
@@ -232,11 +194,13 @@ class LiveBatch:
 
     def _join_waiting(self, logits: Tensor | None) -> Tensor | None:
         """Give free rows to requests that wait; returns `logits`, those of the new rows behind."""
+        lives = self._lives()
         used = 0 if self._rows is None else len(self._rows.lives)
-        if not self._queue or self._most_rows() - used < self._least_room():
+        free = self._waiting.most_rows(lives) - used
+        if not self._waiting.queue or free < self._waiting.least_room(lives):
             return logits
 
-        fresh, going_on = self._take(used)
+        fresh, going_on = self._waiting.take(lives, used)
         new_logits, state = self._start(fresh, going_on)
         new_rows = Rows.begin(fresh + going_on, state, self.device)
 
@@ -246,64 +210,18 @@ class LiveBatch:
         self._rows = self._rows.join(new_rows)
         return torch.cat([logits, new_logits])
 
-    def _most_rows(self, longest: int = 0) -> int:
-        """Rows that may be decoded together: live ones, the next that waits, others of `longest`.
-
-        Every row has as many columns as the longest of them.
-        """
-        if self.cache_bytes is None:
-            return self.capacity
-        if self._queue:
-            longest = max(longest, self._queue[0].reach)
-        if self._rows is not None:
-            longest = max([longest, *(live.reach for _, live in self._rows.live())])
-        if self.model.positions is not None:
-            longest = min(longest, self.model.positions)
-        fit = self.cache_bytes // max(1, self.model.row_bytes(longest))
-        return min(self.capacity, max(1, fit))
-
-    def _least_room(self) -> int:
-        """Rows that must be free before waiting requests take them: the same share of fewer."""
-        return max(1, self.slack * self._most_rows() // self.capacity)
-
-    def _take(self, used: int) -> tuple[list[Live], list[Live]]:
-        """The next requests of the queue: those to prefill, and those that go on.
-
-        They end where no row is free beside the `used` ones, or the budget of prompt tokens is
-        used up.
-        """
-        fresh: list[Live] = []
-        going_on: list[Live] = []
-        prompts: set[tuple[int, ...]] = set()
-        size, longest = 0, 0
-        while self._queue:
-            live = self._queue[0]
-            if used + len(fresh) + len(going_on) >= self._most_rows(longest):
-                break
-            longest = max(longest, live.reach)
-            if live.kept is not None:
-                going_on.append(live)
-            elif live.prompt in prompts:
-                fresh.append(live)
-            else:
-                size += len(live.prompt)
-                # The first prompt starts however long it is.
-                if prompts and size > self.prefill_tokens:
-                    break
-                prompts.add(live.prompt)
-                fresh.append(live)
-            self._queue.popleft()
-        return fresh, going_on
+    def _lives(self) -> list[Live]:
+        """The requests that have a row."""
+        if self._rows is None:
+            return []
+        return [live for _, live in self._rows.live()]
 
     def _start(self, fresh: list[Live], going_on: list[Live]) -> tuple[Tensor, State]:
         """Logits and state of new rows, `fresh` ones first."""
         if not going_on:
             return self._prefill(fresh)
 
-        kept = [live.kept for live in going_on if live.kept is not None]
-        state = gather(kept, self.device)
-        for live in going_on:
-            live.kept = None  # the rows hold a copy
+        state = self._waiting.resume(going_on)
         # Nothing is drawn from these: the first token of a row that goes on is always forced.
         logits = torch.zeros(len(going_on), self.model.vocab, device=self.device)
         if not fresh:
@@ -314,15 +232,32 @@ class LiveBatch:
 
     def _prefill(self, lives: list[Live]) -> tuple[Tensor, State]:
         """Logits and state after each prompt; equal prompts are computed once."""
-        places: dict[tuple[int, ...], int] = {}
-        owners = [places.setdefault(live.prompt, len(places)) for live in lives]
-        logits, state = self.model.prefill(list(places))
-
-        if len(owners) > len(places):
-            siblings = torch.tensor(owners, device=self.device)
-            logits = logits.index_select(0, siblings)
-            state = state.select(siblings, move=True)
+        logits, state, owners = self._waiting.prefill(lives)
+        if len(owners) > len(logits):
+            logits = logits.index_select(0, owners)
+            state = state.select(owners, move=True)
         return logits, state
+
+
+Batch = LiveBatch | SlotBatch
+"""Two ways of decoding the same requests; either is used as the other."""
+
+
+def open_batch(
+    model: CausalLM,
+    capacity: int = 256,
+    prefill_tokens: int = 16384,
+    cache_bytes: int | None = None,
+) -> Batch:
+    """The way of decoding that suits the model and its device: slots on a GPU."""
+    if _suits_slots(model):
+        return SlotBatch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
+    return LiveBatch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
+
+
+def _suits_slots(model: CausalLM) -> bool:
+    device: torch.device = next(model.parameters()).device  # type: ignore[attr-defined]
+    return device.type == "cuda" and isinstance(model, SlotDecoder) and model.has_slots
 
 
 class BatchSampler:
@@ -337,19 +272,42 @@ class BatchSampler:
         capacity: int = 256,
         prefill_tokens: int = 16384,
         cache_bytes: int | None = None,
+        bfloat16: bool = False,
+        batch: Callable[..., Batch] = open_batch,
     ) -> None:
-        """`capacity`, `prefill_tokens` and `cache_bytes` as in `LiveBatch`."""
-        self._batch = LiveBatch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
+        """`capacity`, `prefill_tokens` and `cache_bytes` as in `LiveBatch`.
+
+        `bfloat16`: products are taken in bfloat16, as in a trainer under autocast, and of weights
+        that are rounded once per list. `batch`: makes the batch out of what comes before.
+        """
+        _suits_slots(model)  # a family tries it once, in full precision; its copy knows
+        self._rounded = RoundedProducts(model) if bfloat16 else None
+        self._device = next(model.parameters()).device.type  # type: ignore[attr-defined]
+        if self._rounded is not None:
+            model = self._rounded.model
+        self._batch = batch(model, capacity, prefill_tokens, cache_bytes=cache_bytes)
 
     def forget(self) -> None:
         """The weights change: states of unfinished conversations are of no use any more."""
         self._batch.forget()
+
+    def release(self) -> None:
+        """Free what is kept from list to list beside those states: a GPU's slots."""
+        if isinstance(self._batch, SlotBatch):
+            self._batch.release()
 
     def generate(self, requests: Sequence[Request], known: Sequence[int] = ()) -> list[Completion]:
         """One completion per request, in their order.
 
         `known` as in `LiveBatch.admit`; only states of the call before are kept.
         """
+        if self._rounded is None:
+            return self._generate(requests, known)
+        self._rounded.refresh()
+        with torch.autocast(self._device, torch.bfloat16):
+            return self._generate(requests, known)
+
+    def _generate(self, requests: Sequence[Request], known: Sequence[int]) -> list[Completion]:
         ids = self._batch.admit(requests, known)
         self._batch.forget()  # those who go on hold their states; nobody needs the others again
         completions: dict[int, Completion] = {}
@@ -360,17 +318,6 @@ class BatchSampler:
             self._batch.drop(ids)
             raise
         return [completions[request] for request in ids]
-
-
-def _check_request(ids: Sequence[int], how: Sampling, vocab: int) -> None:
-    can_sample = how.max_tokens >= 1 and how.temperature >= 0 and 0 < how.top_p <= 1
-    if not len(ids) or not can_sample:
-        raise ValueError(f"cannot sample: {len(ids)} prompt tokens, {how}")
-
-    # Found out in the model, it would end the other requests of the batch too.
-    if min(ids) < 0:
-        raise ValueError(f"cannot sample: a prompt token is {min(ids)}")
-    check_tokens(ids, vocab)
 
 
 def _next_forced(rows: Rows) -> dict[int, int]:

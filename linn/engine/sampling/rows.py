@@ -14,6 +14,10 @@ from linn.engine.sampling.draw import Draws
 from linn.engine.sampling.kept_states import Kept
 from linn.types import Completion, Sampling
 
+NOT_FINITE = (
+    "the model's logits are not finite: its weights are broken, or its dtype is too small for them"
+)
+
 
 @dataclass
 class Live:
@@ -55,6 +59,18 @@ class Live:
 
     def _has_stopped(self) -> bool:
         return self.ids[-1] in self.how.stop
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What one decode step brought."""
+
+    tokens: dict[int, tuple[int, float]]
+    """By request: the new token and its log-prob, the last token of a finished request included."""
+    completions: dict[int, Completion]
+    """By request: those that finished in this step."""
+    tops: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    """By request with `Sampling.top`: the most likely tokens of this step, with log-probs."""
 
 
 @dataclass

@@ -17,6 +17,7 @@ from linn.engine.models.nemotron_h.gather import take
 from linn.engine.models.nemotron_h.handover import with_inputs, with_states
 from linn.engine.models.nemotron_h.scan import convolve, last_states, scan, scan_step
 from linn.engine.models.nemotron_h.segments import Segments
+from linn.engine.models.nemotron_h.step_choice import has_fused_step
 
 
 @dataclass
@@ -248,26 +249,58 @@ class Mamba(nn.Module):
         inside = index >= segments.starts[:, None]
         return mixed[index.clamp_min(0)] * inside[..., None].to(mixed.dtype)
 
-    def step(self, hidden: Tensor, cache: MambaCache) -> Tensor:
-        """One token per row, hidden [B, H] to [B, H]; updates the cache in place."""
+    def _fused_step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor) -> Tensor:
+        """`step` in slots, by kernels that read and write the state once."""
+        from linn.engine.models.nemotron_h import fused_step
+
+        projected = self.in_proj(hidden)
+        y = fused_step.advance(
+            projected,
+            cache.conv,
+            cache.ssm,
+            is_open,
+            config=self.config,
+            taps=self.conv1d.weight,
+            bias=self.conv1d.bias,
+            dt_bias=self.dt_bias,
+            a_log=self.A_log,
+            skip=self.D,
+        )
+        return self.out_proj(self.norm(y, projected[:, : self.config.inner]))
+
+    def step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor | None = None) -> Tensor:
+        """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
+
+        is_open: bool [B]; the rows whose cache is to change, and then its tensors stay the same
+        ones. None: all rows, and the cache gets a new tensor.
+        """
+        if is_open is not None and has_fused_step(hidden.device):
+            return self._fused_step(hidden, cache, is_open)
         gate, mixed, dt = self._project(hidden)
 
         # The convolution needs the last `kernel` inputs, the present one included.
         window = torch.cat([cache.conv, mixed[:, None]], dim=1)  # [B, kernel, channels]
-        cache.conv = window[:, 1:]
-        taps, bias = self._taps()
-        convolved = (window * taps).sum(1) + bias
-        x, b, c = self._split(F.silu(convolved))
+        if is_open is None:
+            cache.conv = window[:, 1:]
+        else:
+            cache.conv.copy_(torch.where(is_open[:, None, None], window[:, 1:], window[:, :-1]))
+            # With dt = 0 a state decays by 1 and nothing is written to it.
+            dt = dt * is_open[:, None]
 
-        y = scan_step(
-            x,
-            dt,
-            a=self._decay_rates(),
-            b=b,
-            c=c,
-            state=cache.ssm,
-        )
-        y = y + x * self.D.float()[:, None]
+        # The recurrence adds up over thousands of tokens: float32 even under autocast.
+        with torch.autocast(hidden.device.type, enabled=False):
+            taps, bias = self._taps()
+            convolved = (window * taps).sum(1) + bias
+            x, b, c = self._split(F.silu(convolved))
+            y = scan_step(
+                x,
+                dt,
+                a=self._decay_rates(),
+                b=b,
+                c=c,
+                state=cache.ssm,
+            )
+            y = y + x * self.D.float()[:, None]
 
         normed = self.norm(y.flatten(1), gate)
         return self.out_proj(normed)
@@ -394,9 +427,7 @@ class Attention(nn.Module):
         # The query heads that share a key head stand where a sequence of queries would, so that
         # no key is copied.
         shared = rows * self.kv_heads
-        q = q.reshape(shared, -1, self.head_dim)
-        q = q * self.head_dim**-0.5
-        score = torch.bmm(q, keys)
+        score = self._scores(q.reshape(shared, -1, self.head_dim), keys)
 
         # The rows differ in what they hide, so it is added per row: [B, heads, L].
         score = score.view(rows, -1, longest)
@@ -404,3 +435,11 @@ class Attention(nn.Module):
 
         out = torch.bmm(weight.view(shared, -1, longest), values)
         return self.o_proj(out.view(rows, -1))
+
+    def _scores(self, q: Tensor, keys: Tensor) -> Tensor:
+        """q [N, queries, head_dim] times keys [N, head_dim, L], divided by the root of head_dim."""
+        scale = self.head_dim**-0.5
+        if q.is_cuda and q.dtype != torch.float32:
+            # As the kernels of `forward` do: summed and scaled in float32, and never rounded.
+            return torch.bmm(q, keys, out_dtype=torch.float32) * scale
+        return torch.bmm(q * scale, keys)

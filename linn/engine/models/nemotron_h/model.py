@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from linn.engine.models.interface import State
 from linn.engine.models.nemotron_h import weights
 from linn.engine.models.nemotron_h.config import Config, read_config
+from linn.engine.models.nemotron_h.expert_step import moe_step
 from linn.engine.models.nemotron_h.experts import MLP, MoE
 from linn.engine.models.nemotron_h.layers import (
     Attention,
@@ -28,6 +29,8 @@ from linn.engine.models.nemotron_h.layers import (
     RMSNorm,
 )
 from linn.engine.models.nemotron_h.segments import Segments, lay_out
+from linn.engine.models.nemotron_h.slots import HybridSlots
+from linn.engine.models.nemotron_h.state import HybridState
 from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import (
     into_rows,
@@ -35,6 +38,7 @@ from linn.engine.models.rectangles import (
     prompts_of,
     segment_lengths,
 )
+from linn.engine.models.slots import Slots
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config, write_weights
 from linn.engine.protocol import SHARD_BYTES
@@ -44,62 +48,6 @@ CHUNK = 32
 `chunk_size` is for GPU kernels and changes no result."""
 PREFILL_TOKENS = 8192
 """Prompt tokens computed at once, to bound memory."""
-
-
-class HybridState:
-    """Caches of B running sequences; rows may have different lengths."""
-
-    def __init__(self, layers: list[LayerCache | None], lengths: Tensor, longest: int) -> None:
-        self.layers = layers
-        """One cache per layer; None for a layer without a memory."""
-        self.lengths = lengths
-        """int64 [B]: tokens fed so far."""
-        self.longest = longest
-        """Largest of the lengths, known without asking the device."""
-
-    def reserve(self, columns: int) -> None:
-        """Make room for so many tokens per row, and half as many again when it has to move."""
-        for number, layer in enumerate(self.layers):
-            if isinstance(layer, AttentionCache) and layer.capacity < columns:
-                self.layers[number] = layer.resized(max(64, columns + columns // 2))
-
-    def select(self, rows: Tensor, move: bool = False) -> HybridState:
-        """A new state of these rows (int64 [B']), in this order.
-
-        Rows may repeat or be left out.
-        """
-        lengths = self.lengths[rows]
-        longest = 0
-        if len(rows):
-            longest = int(lengths.max())
-
-        layers: list[LayerCache | None] = []
-        for number, layer in enumerate(self.layers):
-            if layer is None:
-                layers.append(None)
-            else:
-                layers.append(layer.select(rows, longest))
-            if move:
-                self.layers[number] = layer = None
-        return HybridState(layers, lengths, longest)
-
-    def join(self, other: State, move: bool = False) -> HybridState:
-        """A new state: this one's rows followed by the other's."""
-        assert isinstance(other, HybridState), other
-        lengths = torch.cat([self.lengths, other.lengths])
-        longest = max(self.longest, other.longest)
-
-        layers: list[LayerCache | None] = []
-        pairs = zip(self.layers, other.layers, strict=True)
-        for number, (one, two) in enumerate(pairs):
-            # Both are of one model, so both are None or neither is.
-            if one is None or two is None:
-                layers.append(None)
-            else:
-                layers.append(one.join(two, longest))
-            if move:
-                self.layers[number] = other.layers[number] = one = two = None
-        return HybridState(layers, lengths, longest)
 
 
 class Block(nn.Module):
@@ -146,20 +94,24 @@ class Block(nn.Module):
         cache: LayerCache | None,
         lengths: Tensor,
         hide: Tensor,
+        is_open: Tensor | None = None,
     ) -> Tensor:
         """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
 
-        lengths, hide: see `Attention.step`.
+        lengths, hide: see `Attention.step`. is_open: see `Mamba.step`; where it is given, nothing
+        is asked back from the device.
         """
         normed = self.norm(hidden)
         if isinstance(self.mixer, Mamba):
             assert isinstance(cache, MambaCache)
-            return hidden + self.mixer.step(normed, cache)
+            return hidden + self.mixer.step(normed, cache, is_open)
 
         if isinstance(self.mixer, Attention):
             assert isinstance(cache, AttentionCache)
             return hidden + self.mixer.step(normed, cache, lengths, hide)
 
+        if isinstance(self.mixer, MoE) and is_open is not None:
+            return hidden + moe_step(self.mixer, normed)
         return hidden + self.mixer(normed)
 
 
@@ -199,6 +151,7 @@ class NemotronH(nn.Module):
 
     packs = True
     shares = True
+    has_slots = True
 
     def __init__(self, raw: dict[str, Any], file: Path) -> None:
         """raw: the content of `config.json`, kept to be saved again; file: its path, for errors."""
@@ -269,25 +222,50 @@ class NemotronH(nn.Module):
         The state is updated in place and returned.
         """
         assert isinstance(state, HybridState), state
-        rows, device = len(ids), ids.device
         longest = state.longest + 1
         state.reserve(longest)
-
-        # A row's new token stands at column lengths[b]. What is beyond belongs to longer rows.
-        column = torch.arange(longest, device=device)
-        beyond = column > state.lengths[:, None]  # [B, L]
-        hide = torch.zeros(rows, 1, longest, device=device)
-        hide.masked_fill_(beyond[:, None], -torch.inf)
-
-        hidden = self.backbone.embeddings(ids)
-        for block, cache in zip(self.backbone.layers, state.layers, strict=True):
-            assert isinstance(block, Block)
-            hidden = block.step(hidden, cache, state.lengths, hide)
-        hidden = self.backbone.norm_f(hidden)
-
+        hidden = self._step(ids, state.layers, state.lengths, longest)
         state.lengths = state.lengths + 1
         state.longest = longest
         return self.head(hidden), state
+
+    def _step(
+        self,
+        ids: Tensor,
+        caches: list[LayerCache | None],
+        lengths: Tensor,
+        columns: int,
+        is_open: Tensor | None = None,
+    ) -> Tensor:
+        """Final normed hidden states [B, H] of one token per row; updates the caches in place."""
+        # A row's new token stands at column lengths[b]. What is beyond belongs to longer rows.
+        column = torch.arange(columns, device=ids.device)
+        beyond = column > lengths[:, None]  # [B, L]
+        hide = torch.zeros(len(ids), 1, columns, device=ids.device)
+        hide.masked_fill_(beyond[:, None], -torch.inf)
+
+        hidden = self.backbone.embeddings(ids)
+        for block, cache in zip(self.backbone.layers, caches, strict=True):
+            assert isinstance(block, Block)
+            hidden = block.step(hidden, cache, lengths, hide, is_open)
+        return self.backbone.norm_f(hidden)
+
+    def check_length(self, tokens: int) -> None:
+        """A sequence may have any length."""
+
+    def new_slots(self, like: State, rows: int, columns: int) -> HybridSlots:
+        """Empty slots for states such as `like`."""
+        assert isinstance(like, HybridState), like
+        return HybridSlots(like, rows, columns)
+
+    @torch.inference_mode()
+    def decode_slots(self, ids: Tensor, slots: Slots, is_open: Tensor, columns: int) -> Tensor:
+        """Feed one token to each of the first slots; logits [B, V]."""
+        assert isinstance(slots, HybridSlots), slots
+        lengths = slots.lengths[: len(ids)]
+        hidden = self._step(ids, slots.first(len(ids)), lengths, columns, is_open)
+        lengths += is_open
+        return self.head(hidden)
 
     def initialise(self, seed: int) -> None:
         """Draw random weights, a function of the seed."""
