@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from linn.engine.models.interface import State
+from linn.engine.models.kernels.choice import chunk_for
 from linn.engine.models.nemotron_h import weights
 from linn.engine.models.nemotron_h.config import Config, read_config
 from linn.engine.models.nemotron_h.experts import MLP, MoE
@@ -39,9 +40,6 @@ from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config, write_weights
 from linn.engine.protocol import SHARD_BYTES
 
-CHUNK = 32
-"""Tokens of a scan chunk: the fastest on a CPU thread (`bench/speed/model.py`). The config's
-`chunk_size` is for GPU kernels and changes no result."""
 PREFILL_TOKENS = 8192
 """Prompt tokens computed at once, to bound memory."""
 
@@ -220,7 +218,9 @@ class NemotronH(nn.Module):
         is_token = segments >= 0
         lengths = segment_lengths(segments).tolist()
         prompts = prompts_of(segments, continues)
-        layout = lay_out(lengths, CHUNK, self.config.conv_kernel, ids.device, prompts)
+        layout = lay_out(
+            lengths, chunk_for(ids.device), self.config.conv_kernel, ids.device, prompts
+        )
 
         with recomputed(list(self.backbone.layers), self.recompute):
             out, _ = self.backbone(ids[is_token], layout, with_cache=False)
@@ -256,7 +256,7 @@ class NemotronH(nn.Module):
         lengths = [len(prompt) for prompt in prompts]
         tokens = [token for prompt in prompts for token in prompt]
         ids = torch.tensor(tokens, device=self.lm_head.weight.device)
-        layout = lay_out(lengths, CHUNK, self.config.conv_kernel, ids.device)
+        layout = lay_out(lengths, chunk_for(ids.device), self.config.conv_kernel, ids.device)
 
         hidden, caches = self.backbone(ids, layout, with_cache=True)
         fed = torch.tensor(lengths, device=ids.device)
