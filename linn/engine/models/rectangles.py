@@ -83,16 +83,24 @@ def _unlike(numbers: Tensor, segments: Tensor) -> Tensor:
     return numbers + row * (segments.max() + 1)
 
 
-def into_rows(flat: Tensor, is_token: Tensor) -> Tensor:
+def places_of_tokens(segments: Tensor) -> Tensor:
+    """Where tokens stand in packed rows laid end to end: int64 [T], on the CPU.
+
+    segments: int64 [R, W]; -1 is padding.
+    """
+    return (segments.cpu() >= 0).flatten().nonzero().flatten()
+
+
+def into_rows(flat: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
     """Values [T, H] of the tokens back in packed rows [R, W, H], zeros in the padding.
 
-    is_token: bool [R, W], with T entries True.
+    places: int64 [T], as `places_of_tokens` gives them. shape: (R, W).
     """
-    if len(flat) == is_token.numel():
-        return flat.view(*is_token.shape, -1)
+    if len(flat) == shape.numel():
+        return flat.view(*shape, -1)
 
-    rows = flat.new_zeros(*is_token.shape, flat.shape[-1])
-    return rows.index_put((is_token,), flat)
+    rows = flat.new_zeros(shape.numel(), flat.shape[-1])
+    return rows.index_copy(0, places, flat).view(*shape, -1)
 
 
 def rectangles(lengths: Tensor, prompts: Sequence[int] | None = None) -> Rectangles:

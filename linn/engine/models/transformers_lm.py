@@ -26,6 +26,7 @@ from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import (
     Rectangles,
     into_rows,
+    places_of_tokens,
     prompt_groups,
     prompts_of,
     rectangles,
@@ -131,8 +132,8 @@ class TransformersLM(nn.Module):
 
         Zeros stand at padding (segment -1).
         """
-        is_token = segments >= 0
-        flat_ids = ids[is_token]
+        places = places_of_tokens(segments).to(ids.device, non_blocking=True)
+        flat_ids = ids.flatten()[places]
         shared, layout = self._rectangles(segments, continues)
         layout = layout.to(ids.device)
 
@@ -150,7 +151,7 @@ class TransformersLM(nn.Module):
             for _ in range(self.least_forwards - len(outs)):
                 idle = self._decoder(input_ids=flat_ids[None, :1], use_cache=False)
                 flat = flat + 0 * idle.last_hidden_state.sum()
-        return into_rows(flat, is_token)
+        return into_rows(flat, places, segments.shape)
 
     def _rectangles(
         self, segments: Tensor, continues: Tensor | None

@@ -32,6 +32,7 @@ from linn.engine.models.nemotron_h.segments import Segments, lay_out
 from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import (
     into_rows,
+    places_of_tokens,
     prompt_groups,
     prompts_of,
     segment_lengths,
@@ -215,16 +216,18 @@ class NemotronH(nn.Module):
 
     def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows; zeros at padding (segment -1)."""
-        is_token = segments >= 0
+        # The layout is made on the host, which waits for a GPU here and in no layer.
+        shape, device = segments.shape, ids.device
+        segments = segments.cpu()
+        continues = None if continues is None else continues.cpu()
         lengths = segment_lengths(segments).tolist()
         prompts = prompts_of(segments, continues)
-        layout = lay_out(
-            lengths, chunk_for(ids.device), self.config.conv_kernel, ids.device, prompts
-        )
+        layout = lay_out(lengths, chunk_for(device), self.config.conv_kernel, device, prompts)
+        places = places_of_tokens(segments).to(device, non_blocking=True)
 
         with recomputed(list(self.backbone.layers), self.recompute):
-            out, _ = self.backbone(ids[is_token], layout, with_cache=False)
-        return into_rows(out, is_token)
+            out, _ = self.backbone(ids.flatten()[places], layout, with_cache=False)
+        return into_rows(out, places, shape)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] in float32 of hidden states [..., H], `NEVER` at the `absent` ids."""
