@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.kernels import LENGTHS, by, differences, passes, scan_inputs, step_by_step
 from support.shared import Group, hybrid, siblings, trained, worst
+from test_families import qwen3
 from torch import Tensor
 
 from linn.engine.models.kernels import attention, choice, convolution, experts, scan
@@ -19,6 +20,7 @@ from linn.engine.models.kernels.carry import entering
 from linn.engine.models.nemotron_h import scan as plain_scan
 from linn.engine.models.nemotron_h.experts import Experts
 from linn.engine.models.nemotron_h.segments import lay_out
+from linn.engine.models.transformers_lm import TransformersLM
 from linn.types import Loss
 
 GROUPS: list[Group] = [(1, [1, 1, 40]), (200, [1, 130, 128]), (128, [3]), (126, [2, 33, 7])]
@@ -35,10 +37,10 @@ def test_a_model_and_its_gradients(pattern: str, monkeypatch: pytest.MonkeyPatch
     assert max(differences(expected, gradients).values()) < 1e-4
 
 
-@pytest.mark.parametrize("pattern", ["dense", "moe"])
-def test_packed_is_alone(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_packed_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(choice.VARIABLE, "gpu")
-    model = hybrid(pattern)
+    model = hybrid("moe")
     ids = torch.randint(model.vocab, (1, 460))
     segments = torch.tensor([[0] * 128 + [1] * 2 + [2] * 300 + [3] * 30])
     together = model.hidden(ids, segments)
@@ -76,6 +78,7 @@ def test_decoding_goes_on_from_a_prefill(monkeypatch: pytest.MonkeyPatch) -> Non
 # ---------------------------------------------------------------- recurrence
 
 
+@settings(max_examples=25)
 @given(st.integers(2, 150), st.integers(0, 3))
 def test_states_between_chunks(chunks: int, kind: int) -> None:
     draw = torch.Generator().manual_seed(chunks)
@@ -245,6 +248,21 @@ def test_no_layer_asks_the_host(prompts: list[int] | None, monkeypatch: pytest.M
     hidden, _ = model.backbone(ids, layout, with_cache=prompts is None)
     torch.autograd.backward(hidden.sum())
     assert hidden.shape == (sum(lengths), model.config.hidden_size)
+
+
+@pytest.mark.slow
+def test_a_family_of_transformers_is_called_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = TransformersLM(qwen3())
+    lengths = [3, 4, 5, 6, 7, 9, 11, 14]
+    row = [number for number, length in enumerate(lengths) for _ in range(length)]
+    segments = torch.tensor([row])
+    ids = torch.arange(len(row))[None] % 8
+    results = {}
+    for way in ("plain", "gpu"):
+        monkeypatch.setenv(choice.VARIABLE, way)
+        results[way] = model.forwards(segments), model.hidden(ids, segments)
+    assert results["gpu"][0] == 2 < results["plain"][0]
+    torch.testing.assert_close(results["gpu"][1], results["plain"][1], atol=1e-5, rtol=0)
 
 
 def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

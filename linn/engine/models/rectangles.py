@@ -14,6 +14,9 @@ from torch import Tensor
 
 WASTE = 1.25
 """The longest segment of a rectangle may be this many times as long as its shortest."""
+GPU_WASTE = 2.0
+"""The same where a GPU runs a whole family's code for each rectangle: what it takes to start that
+outweighs padding."""
 REPLY_WASTE = 2.0
 """The same of replies to one prompt: what they read of the prompt outweighs their own padding."""
 
@@ -103,12 +106,15 @@ def into_rows(flat: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
     return rows.index_copy(0, places, flat).view(*shape, -1)
 
 
-def rectangles(lengths: Tensor, prompts: Sequence[int] | None = None) -> Rectangles:
+def rectangles(
+    lengths: Tensor, prompts: Sequence[int] | None = None, waste: float = WASTE
+) -> Rectangles:
     """Rectangles for contiguous segments of these lengths (int64 [S], on the CPU).
 
-    prompts: the segment that each one goes on from, -1 where it begins anew.
+    prompts: the segment that each one goes on from, -1 where it begins anew. waste: how many times
+    as long as its shortest the longest segment of a rectangle may be, where none goes on.
     """
-    return lay(lengths, _groups(lengths, prompts))
+    return lay(lengths, _groups(lengths, prompts, waste))
 
 
 def lay(lengths: Tensor, groups: Iterable[tuple[int, Sequence[int]]]) -> Rectangles:
@@ -145,10 +151,12 @@ def lay(lengths: Tensor, groups: Iterable[tuple[int, Sequence[int]]]) -> Rectang
     return Rectangles(tuple(shapes), torch.cat(token_at), place_of, tuple(before))
 
 
-def _groups(lengths: Tensor, prompts: Sequence[int] | None) -> Iterator[tuple[int, list[int]]]:
-    """The prompt (-1: none) and the segments of each rectangle."""
+def _groups(
+    lengths: Tensor, prompts: Sequence[int] | None, anew: float
+) -> Iterator[tuple[int, list[int]]]:
+    """The prompt (-1: none) and the segments of each rectangle; anew: `waste` of `rectangles`."""
     if prompts is None:
-        for group in like_lengths(lengths, WASTE):
+        for group in like_lengths(lengths, anew):
             yield -1, group
         return
 
@@ -156,7 +164,7 @@ def _groups(lengths: Tensor, prompts: Sequence[int] | None) -> Iterator[tuple[in
     for segment, prompt in enumerate(prompts):
         by_prompt[prompt].append(segment)
     for prompt, members in by_prompt.items():
-        waste = WASTE if prompt < 0 else REPLY_WASTE
+        waste = anew if prompt < 0 else REPLY_WASTE
         for group in like_lengths(lengths[torch.tensor(members)], waste):
             yield prompt, [members[place] for place in group]
 

@@ -21,9 +21,12 @@ from linn.engine.models.agreement import TOLERANCE
 from linn.engine.models.cache_state import CacheState
 from linn.engine.models.interface import State
 from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
+from linn.engine.models.kernels.choice import on_gpu
 from linn.engine.models.positions import longest_sequence
 from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import (
+    GPU_WASTE,
+    WASTE,
     Rectangles,
     into_rows,
     places_of_tokens,
@@ -164,7 +167,8 @@ class TransformersLM(nn.Module):
         prompts = prompts_of(segments, continues)
         if prompts is None:
             self._check_length(int(lengths.max()))
-            return None, rectangles(lengths)
+            waste = GPU_WASTE if on_gpu(segments.device) else WASTE
+            return None, rectangles(lengths, waste=waste)
 
         wholes = []
         for length, prompt in zip(lengths.tolist(), prompts, strict=True):
