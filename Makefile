@@ -20,11 +20,15 @@ real: .venv/ready
 # Four workers on two cores: tests that kill and restart runs mostly wait. The order of files is
 # that of tests/conftest.py; xdist's own puts the longest last, since they hold the fewest tests.
 test: .venv/ready
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not long"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not long and not gpu"
 
 # What kills whole runs, starts several ranks, or attacks every kind of isolation as every user.
 test-long: .venv/ready
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m long
+
+# Where there is a CUDA device: what it computes against the CPU, with the largest differences.
+gpu-test: .venv/ready
+	$(BIN)/python -m pytest -s -m gpu tests/gpu
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -40,4 +44,4 @@ check: .venv/ready
 clean:
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: demo real test test-long check clean
+.PHONY: demo real test test-long gpu-test check clean

@@ -14,6 +14,9 @@ from torch import Tensor
 
 WASTE = 1.25
 """The longest segment of a rectangle may be this many times as long as its shortest."""
+GPU_WASTE = 2.0
+"""The same where a GPU runs a whole family's code for each rectangle: what it takes to start that
+outweighs padding."""
 REPLY_WASTE = 2.0
 """The same of replies to one prompt: what they read of the prompt outweighs their own padding."""
 
@@ -83,24 +86,35 @@ def _unlike(numbers: Tensor, segments: Tensor) -> Tensor:
     return numbers + row * (segments.max() + 1)
 
 
-def into_rows(flat: Tensor, is_token: Tensor) -> Tensor:
+def places_of_tokens(segments: Tensor) -> Tensor:
+    """Where tokens stand in packed rows laid end to end: int64 [T], on the CPU.
+
+    segments: int64 [R, W]; -1 is padding.
+    """
+    return (segments.cpu() >= 0).flatten().nonzero().flatten()
+
+
+def into_rows(flat: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
     """Values [T, H] of the tokens back in packed rows [R, W, H], zeros in the padding.
 
-    is_token: bool [R, W], with T entries True.
+    places: int64 [T], as `places_of_tokens` gives them. shape: (R, W).
     """
-    if len(flat) == is_token.numel():
-        return flat.view(*is_token.shape, -1)
+    if len(flat) == shape.numel():
+        return flat.view(*shape, -1)
 
-    rows = flat.new_zeros(*is_token.shape, flat.shape[-1])
-    return rows.index_put((is_token,), flat)
+    rows = flat.new_zeros(shape.numel(), flat.shape[-1])
+    return rows.index_copy(0, places, flat).view(*shape, -1)
 
 
-def rectangles(lengths: Tensor, prompts: Sequence[int] | None = None) -> Rectangles:
+def rectangles(
+    lengths: Tensor, prompts: Sequence[int] | None = None, waste: float = WASTE
+) -> Rectangles:
     """Rectangles for contiguous segments of these lengths (int64 [S], on the CPU).
 
-    prompts: the segment that each one goes on from, -1 where it begins anew.
+    prompts: the segment that each one goes on from, -1 where it begins anew. waste: how many times
+    as long as its shortest the longest segment of a rectangle may be, where none goes on.
     """
-    return lay(lengths, _groups(lengths, prompts))
+    return lay(lengths, _groups(lengths, prompts, waste))
 
 
 def lay(lengths: Tensor, groups: Iterable[tuple[int, Sequence[int]]]) -> Rectangles:
@@ -137,10 +151,12 @@ def lay(lengths: Tensor, groups: Iterable[tuple[int, Sequence[int]]]) -> Rectang
     return Rectangles(tuple(shapes), torch.cat(token_at), place_of, tuple(before))
 
 
-def _groups(lengths: Tensor, prompts: Sequence[int] | None) -> Iterator[tuple[int, list[int]]]:
-    """The prompt (-1: none) and the segments of each rectangle."""
+def _groups(
+    lengths: Tensor, prompts: Sequence[int] | None, anew: float
+) -> Iterator[tuple[int, list[int]]]:
+    """The prompt (-1: none) and the segments of each rectangle; anew: `waste` of `rectangles`."""
     if prompts is None:
-        for group in like_lengths(lengths, WASTE):
+        for group in like_lengths(lengths, anew):
             yield -1, group
         return
 
@@ -148,7 +164,7 @@ def _groups(lengths: Tensor, prompts: Sequence[int] | None) -> Iterator[tuple[in
     for segment, prompt in enumerate(prompts):
         by_prompt[prompt].append(segment)
     for prompt, members in by_prompt.items():
-        waste = WASTE if prompt < 0 else REPLY_WASTE
+        waste = anew if prompt < 0 else REPLY_WASTE
         for group in like_lengths(lengths[torch.tensor(members)], waste):
             yield prompt, [members[place] for place in group]
 

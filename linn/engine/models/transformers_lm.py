@@ -22,11 +22,15 @@ from linn.engine.models.agreement import TOLERANCE
 from linn.engine.models.cache_state import CacheState
 from linn.engine.models.interface import State
 from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
+from linn.engine.models.kernels.choice import on_gpu
 from linn.engine.models.positions import longest_sequence
 from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import (
+    GPU_WASTE,
+    WASTE,
     Rectangles,
     into_rows,
+    places_of_tokens,
     prompt_groups,
     prompts_of,
     rectangles,
@@ -141,8 +145,8 @@ class TransformersLM(nn.Module):
 
         Zeros stand at padding (segment -1).
         """
-        is_token = segments >= 0
-        flat_ids = ids[is_token]
+        places = places_of_tokens(segments).to(ids.device, non_blocking=True)
+        flat_ids = ids.flatten()[places]
         shared, layout = self._rectangles(segments, continues)
         layout = layout.to(ids.device)
 
@@ -160,7 +164,7 @@ class TransformersLM(nn.Module):
             for _ in range(self.least_forwards - len(outs)):
                 idle = self._decoder(input_ids=flat_ids[None, :1], use_cache=False)
                 flat = flat + 0 * idle.last_hidden_state.sum()
-        return into_rows(flat, is_token)
+        return into_rows(flat, places, segments.shape)
 
     def _rectangles(
         self, segments: Tensor, continues: Tensor | None
@@ -173,7 +177,8 @@ class TransformersLM(nn.Module):
         prompts = prompts_of(segments, continues)
         if prompts is None:
             self._check_length(int(lengths.max()))
-            return None, rectangles(lengths)
+            waste = GPU_WASTE if on_gpu(segments.device) else WASTE
+            return None, rectangles(lengths, waste=waste)
 
         wholes = []
         for length, prompt in zip(lengths.tolist(), prompts, strict=True):

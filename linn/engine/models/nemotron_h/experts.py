@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from linn.engine.models.kernels import experts as kernels
+from linn.engine.models.kernels.choice import experts_by
 from linn.engine.models.nemotron_h.config import Config
 from linn.engine.models.nemotron_h.gather import take
 
@@ -95,6 +97,15 @@ class Experts(nn.Module):
 
         hidden [T, width]; weights and chosen [T, k], as from `Router`.
         """
+        way = experts_by(hidden, self.up_proj)
+        if way == "grouped":
+            return kernels.grouped(hidden, weights, chosen, self.up_proj, self.down_proj)
+        if way == "all":
+            return kernels.all_of_them(hidden, weights, chosen, self.up_proj, self.down_proj)
+        return self._one_by_one(hidden, weights, chosen)
+
+    def _one_by_one(self, hidden: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        """`forward` in a loop over the experts that were chosen: the reference."""
         top = chosen.shape[1]
         expert = chosen.flatten()  # [T·k]
 

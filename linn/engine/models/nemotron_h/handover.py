@@ -40,13 +40,13 @@ class Handover:
     def to(self, device: torch.device) -> Handover:
         """The same on another device."""
         return Handover(
-            self.prompts.to(device),
+            self.prompts.to(device, non_blocking=True),
             self.sizes,
-            self.replies.to(device),
-            self.starts.to(device),
-            self.late.to(device),
-            self.inputs.to(device),
-            self.taps.to(device),
+            self.replies.to(device, non_blocking=True),
+            self.starts.to(device, non_blocking=True),
+            self.late.to(device, non_blocking=True),
+            self.inputs.to(device, non_blocking=True),
+            self.taps.to(device, non_blocking=True),
         )
 
 

@@ -7,15 +7,21 @@ L the longest row so far.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from linn.engine.models.kernels import convolution as gpu_convolution
+from linn.engine.models.kernels import scan as gpu_scan
+from linn.engine.models.kernels.attention import attend
+from linn.engine.models.kernels.choice import attends_joined, on_gpu
+from linn.engine.models.nemotron_h import scan as plain_scan
 from linn.engine.models.nemotron_h.config import Config
 from linn.engine.models.nemotron_h.gather import take
 from linn.engine.models.nemotron_h.handover import with_inputs, with_states
-from linn.engine.models.nemotron_h.scan import convolve, last_states, scan, scan_step
+from linn.engine.models.nemotron_h.scan import scan_step
 from linn.engine.models.nemotron_h.segments import Segments
 from linn.engine.models.nemotron_h.step_choice import has_fused_step
 
@@ -205,6 +211,7 @@ class Mamba(nn.Module):
         """
         gate, mixed, dt = self._project(hidden)
         handover = segments.handover
+        convolve, scan, last_states = _recurrence_for(hidden.device)
 
         # The recurrence adds up over thousands of tokens: float32 even under autocast.
         with torch.autocast(hidden.device.type, enabled=False):
@@ -216,25 +223,17 @@ class Mamba(nn.Module):
 
             x, b, c = self._split(F.silu(convolved))
             a = self._decay_rates()
-            y, decay, carry = scan(
-                x,
-                dt,
-                a=a,
-                b=b,
-                c=c,
-                d=self.D.float(),
-                segments=segments,
-            )
+            y, decay, carry = scan(x, dt, a, b, c, self.D.float(), segments)
             if handover is not None:
                 states = last_states(x, dt, b, decay, carry, segments, handover.prompts)
                 y = with_states(y, dt, a, c, states, handover)
 
-        cache = None
-        if with_cache:
-            cache = MambaCache(
-                conv=self._last_inputs(mixed, segments),
-                ssm=last_states(x, dt, b, decay, carry, segments),
-            )
+            cache = None
+            if with_cache:
+                cache = MambaCache(
+                    conv=self._last_inputs(mixed, segments),
+                    ssm=last_states(x, dt, b, decay, carry, segments),
+                )
 
         normed = self.norm(y.flatten(1), gate)
         return self.out_proj(normed), cache
@@ -306,6 +305,13 @@ class Mamba(nn.Module):
         return self.out_proj(normed)
 
 
+def _recurrence_for(device: torch.device) -> tuple[Any, Any, Any]:
+    """Convolution, scan and last states as they are computed on a device."""
+    if on_gpu(device):
+        return gpu_convolution.convolve, gpu_scan.scan, gpu_scan.last_states
+    return plain_scan.convolve, plain_scan.scan, plain_scan.last_states
+
+
 class Attention(nn.Module):
     """Grouped-query attention without positional embedding (the Mamba layers know the order)."""
 
@@ -342,6 +348,21 @@ class Attention(nn.Module):
         With `with_cache`, also the cache after each segment's last token.
         """
         projected = self._project(hidden)
+        if attends_joined(projected):
+            mixed = attend(projected, self.heads, segments.joined).flatten(1)
+        else:
+            mixed = self._in_rectangles(projected, segments)
+
+        cache = None
+        if with_cache:
+            cache = self._cache_of(projected, segments)
+        return self.o_proj(mixed), cache
+
+    def _in_rectangles(self, projected: Tensor, segments: Segments) -> Tensor:
+        """Attention's output [T, heads · head_dim], of segments of like lengths together.
+
+        projected: as `_project` gives it.
+        """
         layout = segments.rectangles
         laid = take(projected, layout.token_at, layout.place_of)
 
@@ -357,12 +378,7 @@ class Attention(nn.Module):
                 out = self._continue(q, k, v, projected[start : start + tokens])
             out = out.transpose(1, 2)  # the tokens first again
             outs.append(out.reshape(-1, self.heads * self.head_dim))
-        mixed = torch.cat(outs).index_select(0, layout.place_of)
-
-        cache = None
-        if with_cache:
-            cache = self._cache_of(projected, segments)
-        return self.o_proj(mixed), cache
+        return torch.cat(outs).index_select(0, layout.place_of)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention under a mask (True: visible), or a causal one; all [rows, heads, tokens, d]."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from linn.engine.models.interface import State
+from linn.engine.models.kernels.choice import chunk_for
 from linn.engine.models.nemotron_h import weights
 from linn.engine.models.nemotron_h.config import Config, read_config
 from linn.engine.models.nemotron_h.expert_step import moe_step
@@ -34,6 +35,7 @@ from linn.engine.models.nemotron_h.state import HybridState
 from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import (
     into_rows,
+    places_of_tokens,
     prompt_groups,
     prompts_of,
     segment_lengths,
@@ -43,9 +45,6 @@ from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config, write_weights
 from linn.engine.protocol import SHARD_BYTES
 
-CHUNK = 32
-"""Tokens of a scan chunk: the fastest on a CPU thread (`bench/speed/model.py`). The config's
-`chunk_size` is for GPU kernels and changes no result."""
 PREFILL_TOKENS = 8192
 """Prompt tokens computed at once, to bound memory."""
 
@@ -170,14 +169,18 @@ class NemotronH(nn.Module):
 
     def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows; zeros at padding (segment -1)."""
-        is_token = segments >= 0
+        # The layout is made on the host, which waits for a GPU here and in no layer.
+        shape, device = segments.shape, ids.device
+        segments = segments.cpu()
+        continues = None if continues is None else continues.cpu()
         lengths = segment_lengths(segments).tolist()
         prompts = prompts_of(segments, continues)
-        layout = lay_out(lengths, CHUNK, self.config.conv_kernel, ids.device, prompts)
+        layout = lay_out(lengths, chunk_for(device), self.config.conv_kernel, device, prompts)
+        places = places_of_tokens(segments).to(device, non_blocking=True)
 
         with recomputed(list(self.backbone.layers), self.recompute):
-            out, _ = self.backbone(ids[is_token], layout, with_cache=False)
-        return into_rows(out, is_token)
+            out, _ = self.backbone(ids.flatten()[places], layout, with_cache=False)
+        return into_rows(out, places, shape)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] in float32 of hidden states [..., H], `NEVER` at the `absent` ids."""
@@ -209,7 +212,7 @@ class NemotronH(nn.Module):
         lengths = [len(prompt) for prompt in prompts]
         tokens = [token for prompt in prompts for token in prompt]
         ids = torch.tensor(tokens, device=self.lm_head.weight.device)
-        layout = lay_out(lengths, CHUNK, self.config.conv_kernel, ids.device)
+        layout = lay_out(lengths, chunk_for(ids.device), self.config.conv_kernel, ids.device)
 
         hidden, caches = self.backbone(ids, layout, with_cache=True)
         fed = torch.tensor(lengths, device=ids.device)

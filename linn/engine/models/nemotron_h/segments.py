@@ -5,12 +5,14 @@ Letters of shapes: T tokens, S segments, C chunks of Q tokens each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from linn.engine.models.kernels.attention import Joined, join
 from linn.engine.models.nemotron_h.handover import Handover, hand_over
 from linn.engine.models.rectangles import Rectangles, rectangles
 
@@ -24,8 +26,14 @@ class Segments:
 
     starts: Tensor
     """int64 [S]: index of each segment's first token."""
+    ends: Tensor
+    """int64 [S]: index of each segment's last token."""
     lengths: tuple[int, ...]
     """Tokens of each segment."""
+    prompts: tuple[int, ...] | None
+    """The segment that each one goes on from, -1 where it begins anew; None: all do."""
+    of_token: Tensor
+    """int64 [T]: the segment of each token."""
     visible: Tensor
     """bool [C, 1, Q, Q]: query i may see key j (same segment, j <= i)."""
     began_before: Tensor
@@ -37,15 +45,11 @@ class Segments:
     early: tuple[Tensor, ...]
     """For k = 1 .. kernel - 1: int64 indices (>= k) of the tokens with fewer than k tokens of
     their own segment before them."""
-    rectangles: Rectangles
-    """The same tokens in rectangles, for attention."""
+    near_start: Tensor
+    """int64: indices of the tokens with fewer than kernel - 1 tokens of their own segment before
+    them."""
     handover: Handover | None = None
     """What prompts hand over to the segments that go on from them; None: none does."""
-
-    @property
-    def ends(self) -> Tensor:
-        """int64 [S]: index of each segment's last token."""
-        return self.starts + torch.tensor(self.lengths, device=self.starts.device) - 1
 
     @property
     def chunks(self) -> int:
@@ -57,19 +61,20 @@ class Segments:
         """Q, the tokens of a chunk."""
         return self.visible.shape[-1]
 
-    def to(self, device: torch.device) -> Segments:
-        """The same on another device."""
-        return Segments(
-            starts=self.starts.to(device),
-            lengths=self.lengths,
-            visible=self.visible.to(device),
-            began_before=self.began_before.to(device),
-            reaches_end=self.reaches_end.to(device),
-            spans=self.spans.to(device),
-            early=tuple(index.to(device) for index in self.early),
-            rectangles=self.rectangles.to(device),
-            handover=None if self.handover is None else self.handover.to(device),
-        )
+    def start_of(self, tokens: Tensor) -> Tensor:
+        """The first token of the segments of these tokens, both int64 [E]."""
+        return self.starts[self.of_token[tokens]]
+
+    @cached_property
+    def rectangles(self) -> Rectangles:
+        """The same tokens in rectangles, for attention."""
+        laid = rectangles(torch.tensor(self.lengths), self.prompts)
+        return laid.to(self.starts.device)
+
+    @cached_property
+    def joined(self) -> Joined:
+        """Where the queries and keys of each segment stand, for attention without rectangles."""
+        return join(self.lengths, self.prompts).to(self.starts.device)
 
 
 def lay_out(
@@ -85,35 +90,45 @@ def lay_out(
     one goes on from, -1 where it begins anew; replies stand right behind their prompt.
     """
     assert lengths and min(lengths) > 0, lengths
+    # What takes a look at the values is made on the host. The rest is computed where it is used,
+    # from two small tensors: a GPU is never waited for.
     sizes = torch.tensor(lengths)
     starts = sizes.cumsum(0) - sizes
-    number = torch.arange(len(lengths))
-    segment = torch.repeat_interleave(number, sizes)  # [T]
-    position = torch.arange(len(segment)) - starts[segment]  # [T], within its segment
+    near_start, early = _early(starts, sizes, kernel)
+    handover = None
+    if prompts is not None:
+        handover = hand_over(starts, sizes, prompts, kernel).to(device)
+
+    sizes = sizes.to(device, non_blocking=True)
+    starts = starts.to(device, non_blocking=True)
+    number = torch.arange(len(lengths), device=device)
+    segment = torch.repeat_interleave(number, sizes, output_size=sum(lengths))  # [T]
 
     of_chunk = _in_chunks(segment, chunk)  # [C, Q]
     same = of_chunk[:, :, None] == of_chunk[:, None, :]
-    causal = torch.ones(chunk, chunk, dtype=torch.bool).tril()
+    causal = torch.ones(chunk, chunk, dtype=torch.bool, device=device).tril()
     visible = same & causal
 
     # The segment that ends each chunk, and the one that ended the chunk before it: [C, 1].
     last = of_chunk[:, -1:]
-    none = torch.full((1, 1), -1)
+    none = torch.full((1, 1), -1, device=device)
     before = torch.cat([none, last[:-1]])
 
     # The axes of size 1 stand for the heads.
-    segments = Segments(
+    return Segments(
         starts=starts,
+        ends=starts + sizes - 1,
         lengths=tuple(lengths),
+        prompts=None if prompts is None else tuple(prompts),
+        of_token=segment,
         visible=visible[:, None],
         began_before=(of_chunk == before).float()[:, None],
         reaches_end=(of_chunk == last).float()[:, None],
         spans=(last == before).float(),
-        early=tuple(_early(position, kernel)),
-        rectangles=rectangles(sizes, prompts),
-        handover=None if prompts is None else hand_over(starts, sizes, prompts, kernel),
+        early=tuple(index.to(device, non_blocking=True) for index in early),
+        near_start=near_start.to(device, non_blocking=True),
+        handover=handover,
     )
-    return segments.to(device)
 
 
 def _in_chunks(segment: Tensor, chunk: int) -> Tensor:
@@ -127,8 +142,15 @@ def _in_chunks(segment: Tensor, chunk: int) -> Tensor:
     return torch.cat([segment, filling]).view(chunks, chunk)
 
 
-def _early(position: Tensor, kernel: int) -> Iterator[Tensor]:
-    """`Segments.early` of tokens that stand at these positions [T] of their segments."""
+def _early(starts: Tensor, sizes: Tensor, kernel: int) -> tuple[Tensor, list[Tensor]]:
+    """`Segments.near_start` and `Segments.early` of segments that stand so, on the host."""
+    place = torch.arange(kernel - 1)
+    token = starts[:, None] + place  # [S, kernel - 1], of which each segment has `sizes`
+    exists = place < sizes[:, None]
+
+    early = []
     for reach in range(1, kernel):
-        is_early = position[reach:] < reach
-        yield is_early.nonzero().flatten().add(reach)
+        # A tap that reaches back before the first token of all is not computed there.
+        is_early = exists & (place < reach) & (token >= reach)
+        early.append(token[is_early])
+    return token[exists], early

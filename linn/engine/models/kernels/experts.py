@@ -1,0 +1,57 @@
+"""A layer's routed experts in one pair of products, whatever their number.
+
+Letters of shapes: T tokens of width W, k experts per token, E experts of inner width I.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from linn.engine.models.kernels.choice import computed_in
+from linn.engine.models.nemotron_h.gather import take
+
+
+def grouped(hidden: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """The weighted sum [T, W] of each token's experts; how many each expert got stays on the GPU.
+
+    hidden [T, W]; weights and chosen [T, k], as from `Router`; up [E, I, W]; down [E, W, I].
+    """
+    top = chosen.shape[1]
+    sorted_experts, order = chosen.flatten().sort(stable=True)  # [T·k]
+    # Where each choice went: the inverse permutation.
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+
+    # The end of each expert's rows. Counting them instead would wait for the GPU.
+    numbers = torch.arange(len(up), device=up.device)
+    ends = torch.searchsorted(sorted_experts, numbers, right=True).to(torch.int32)
+
+    # Autocast does not know this operator.
+    dtype = computed_in(hidden)
+    by_expert = take(hidden, order // top, back.view(-1, top)).to(dtype)
+    inner = F.grouped_mm(by_expert, up.to(dtype).transpose(1, 2), offs=ends)
+    inner = F.relu(inner).square()
+    out = F.grouped_mm(inner, down.to(dtype).transpose(1, 2), offs=ends)
+
+    # Back into the tokens' order, and summed over k.
+    return _weighted(take(out, back, order).view(len(hidden), top, -1), weights)
+
+
+def all_of_them(
+    hidden: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: Tensor
+) -> Tensor:
+    """The same for few rows: every expert computes each of them, and k are read."""
+    count, inner_width = up.shape[:2]
+    inner = F.linear(hidden, up.flatten(0, 1))  # [T, E·I]
+    inner = F.relu(inner).square().view(len(hidden), count, inner_width)
+    out = torch.bmm(inner.transpose(0, 1), down.transpose(1, 2))  # [E, T, W]
+
+    row = torch.arange(len(hidden), device=hidden.device)
+    return _weighted(out[chosen, row[:, None]], weights)
+
+
+def _weighted(outs: Tensor, weights: Tensor) -> Tensor:
+    """The sum [T, W] of outs [T, k, W] by weights [T, k]."""
+    return torch.bmm(weights.to(outs.dtype)[:, None], outs)[:, 0]
