@@ -114,6 +114,12 @@ class TransformersLM(nn.Module):
         device: torch.device = self.inner.get_output_embeddings().weight.device
         return device
 
+    @property
+    def lm_head(self) -> nn.Module:
+        """What the head begins with: the product with the output embeddings."""
+        head: nn.Module = self.inner.get_output_embeddings()
+        return head
+
     def train(self, mode: bool = True) -> TransformersLM:
         """Stay in evaluation mode: the only difference would be dropout."""
         return super().train(False)
