@@ -99,8 +99,8 @@ class ScaleConfig(Config):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="bfloat16: matrix products of training in bf16 over float32 weights; the "
-        "local engine samples in float32, so max_mismatch has another default",
+        description="bfloat16: matrix products in bf16 over float32 weights. On a CPU those of training "
+        "alone, so sampler and trainer differ and max_mismatch has another default",
     )
     width: int = Field(1024, ge=16, description="tokens in a packed row")
     recompute: bool = Field(

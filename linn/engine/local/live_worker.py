@@ -23,7 +23,7 @@ from linn.engine.local.arrivals import Arrival, Arrivals
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.models.load import load
 from linn.engine.protocol import Token
-from linn.engine.sampling.live_batch import LiveBatch
+from linn.engine.sampling.live_batch import Batch, open_batch
 from linn.engine.sampling.text_logprobs import text_logprobs
 from linn.errors import InfrastructureError, LinnError, UserError
 from linn.types import Sampling
@@ -41,7 +41,7 @@ however many tokens it has, and it reads for all workers: with many streams, pie
 class _Checkpoint:
     """A model with its batch, and the requests in it."""
 
-    def __init__(self, batch: LiveBatch) -> None:
+    def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.arrivals = Arrivals(batch.capacity)
         """Wait for a row. Of those that join together, equal prompts share a prefill."""
@@ -91,7 +91,7 @@ class LiveWorker:
             options = self.options
             model = load(folder, getattr(torch, options.dtype), self.device)
             states = cache_bytes(options, self.device)
-            batch = LiveBatch(model, options.capacity, cache_bytes=states)
+            batch = open_batch(model, options.capacity, cache_bytes=states)
             self.checkpoints[key] = _Checkpoint(batch)
         self._events.append((number, "value", self.checkpoints[key].batch.model.positions))
 

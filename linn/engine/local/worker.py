@@ -97,6 +97,9 @@ class Worker:
         self, samples: Sequence[Sample], weights: Sequence[float], loss: Loss, lr: float
     ) -> dict[str, float]:
         self._forget()
+        if self.options.recompute and self.sampler is not None:
+            # Who asks for little memory gives the slots of decoding back, and records them again.
+            self.sampler.release()
         try:
             return self._policy().step(samples, loss, lr, weights)
         finally:
@@ -150,7 +153,11 @@ class Worker:
 
     def _sampler(self, model: CausalLM) -> BatchSampler:
         return BatchSampler(
-            model, self.options.capacity, cache_bytes=cache_bytes(self.options, self.device)
+            model,
+            self.options.capacity,
+            cache_bytes=cache_bytes(self.options, self.device),
+            # A CPU computes float32 as fast.
+            bfloat16=self.options.autocast and self.device.type == "cuda",
         )
 
 
