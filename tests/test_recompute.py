@@ -14,7 +14,7 @@ from torch import Tensor
 
 from linn.engine.models.load import load
 from linn.engine.models.transformers_lm import TransformersLM
-from linn.engine.training.losses import backward, chunk_size
+from linn.engine.training.losses import backward
 from linn.engine.training.pack import micro_batches
 from linn.errors import UserError
 from linn.types import Loss, Sample
@@ -110,12 +110,6 @@ def test_a_family_without_such_layers_is_refused_in_a_sentence(
     monkeypatch.setattr(transformers.modeling_layers, "GradientCheckpointingLayer", Other)
     with pytest.raises(UserError, match="scale.recompute: false"):
         gradients(model, autocast=False)
-
-
-def test_a_large_vocabulary_is_read_in_small_chunks() -> None:
-    assert chunk_size(1_024) == 1_024
-    assert chunk_size(49_152) == 170
-    assert chunk_size(10**9) == 1
 
 
 def test_what_only_samples_has_no_gradient_and_a_step_goes_on_without_it() -> None:

@@ -6,6 +6,7 @@ import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,31 +59,63 @@ def trainer(width: int = 32, tokens: int = 64, **optim: object) -> Trainer:
 
 
 def test_adamw_takes_the_steps_of_torchs_own_class() -> None:
-    """The same bits: decay on matrices alone, another rate at every step."""
+    """The same bits: decay on matrices alone, another rate at every step.
+
+    Rows of whole vectors go through the one kernel, all others operator by operator.
+    """
     optim = Optim(betas=(0.9, 0.98), eps=1e-7, weight_decay=0.1)
     generator = torch.Generator().manual_seed(0)
-    start = [torch.randn(*shape, generator=generator) for shape in [(3, 4), (5,), (2, 3, 2)]]
+    shapes = [(3, 4), (5,), (2, 3, 2), (3, 32), (2, 4, 8)]
+    start = [torch.randn(*shape, generator=generator) for shape in shapes]
     own = [torch.nn.Parameter(value.clone()) for value in start]
     torchs = [torch.nn.Parameter(value.clone()) for value in start]
 
     adamw = AdamW(own, optim)
-    matrices = {"params": [torchs[0], torchs[2]], "weight_decay": 0.1}
-    vectors = {"params": [torchs[1]], "weight_decay": 0.0}
-    reference = torch.optim.AdamW(
-        [matrices, vectors], lr=0.0, betas=optim.betas, eps=optim.eps, foreach=True
-    )
+    constants: dict[str, Any] = {"lr": 0.0, "betas": optim.betas, "eps": optim.eps}
+    plain = [
+        {"params": [torchs[0], torchs[2]], "weight_decay": 0.1},
+        {"params": [torchs[1]], "weight_decay": 0.0},
+    ]
+    references = [
+        torch.optim.AdamW(plain, foreach=True, **constants),
+        torch.optim.AdamW(torchs[3:], weight_decay=0.1, fused=True, **constants),
+    ]
     for step in range(1, 6):
         for one, other in zip(own, torchs, strict=True):
             one.grad = torch.randn(one.shape, generator=generator)
             other.grad = one.grad.clone()
-        for group in reference.param_groups:
-            group["lr"] = 0.01 / step
-        reference.step()
+        states: dict[torch.Tensor, Any] = {}
+        for reference in references:
+            for group in reference.param_groups:
+                group["lr"] = 0.01 / step
+            reference.step()
+            states |= reference.state
         adamw.step(0.01 / step)
         for one, other in zip(own, torchs, strict=True):
             assert torch.equal(one, other)
-            for key, value in reference.state[other].items():
+            for key, value in states[other].items():
                 assert torch.equal(adamw.state[one][key], value), key
+
+
+@pytest.mark.parametrize("shape", [(9, 48), (9, 3, 16), (9, 5), (9,)])
+def test_adamw_takes_the_same_step_over_shards_of_rows(shape: tuple[int, ...]) -> None:
+    """No bit depends on where a tensor is cut, and a rank may have no row at all."""
+    generator = torch.Generator().manual_seed(1)
+    start = torch.randn(shape, generator=generator)
+    cuts = (4, 0, 3, 2)
+    whole = torch.nn.Parameter(start.clone())
+    shards = [torch.nn.Parameter(part.clone()) for part in start.split(cuts)]
+    one, other = (AdamW(parameters, Optim(weight_decay=0.1)) for parameters in ([whole], shards))
+    for _ in range(5):
+        whole.grad = torch.randn(shape, generator=generator)
+        for shard, grad in zip(shards, whole.grad.split(cuts), strict=True):
+            shard.grad = grad.clone()
+        one.step(0.01)
+        other.step(0.01)
+    assert torch.equal(whole, torch.cat(shards))
+    for name in ("exp_avg", "exp_avg_sq"):
+        parts = [other.state[shard][name] for shard in shards]
+        assert torch.equal(one.state[whole][name], torch.cat(parts)), name
 
 
 def parameters(t: Trainer) -> dict[str, torch.Tensor]:

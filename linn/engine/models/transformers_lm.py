@@ -128,6 +128,12 @@ class TransformersLM(nn.Module):
         dtype: torch.dtype = self.inner.get_input_embeddings().weight.dtype
         return dtype
 
+    @property
+    def lm_head(self) -> nn.Module:
+        """What the head begins with: the product with the output embeddings."""
+        head: nn.Module = self.inner.get_output_embeddings()
+        return head
+
     def train(self, mode: bool = True) -> TransformersLM:
         """Stay in evaluation mode: the only difference would be dropout."""
         return super().train(False)

@@ -3,7 +3,7 @@
 The trainer knows these three by name (`sft`, `grpo`, `mopd`: `Loss.kind`) and nothing of domains or
 stages: everything else that differs between algorithms is in the samples.
 
-Also here: the log-probs themselves, without [tokens, vocabulary] in memory.
+Also here: the gradient of a micro-batch, and the log-probs alone, both chunk by chunk (`head.py`).
 
 Letters of shapes: N trained tokens, V vocabulary, H hidden size.
 """
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.vocabulary import check_tokens
+from linn.engine.training.head import chunk_size, drawn, gradient_in_place
 from linn.engine.training.pack import Packed, micro_batches
 from linn.engine.training.trees import to_score
 from linn.types import Loss
@@ -114,11 +115,6 @@ def _require_finite(values: Tensor, name: str) -> Tensor:
     return values
 
 
-LOGITS = 2**23
-"""Logits that exist at once (32 MB in float32, and a few times that with what is made of them)."""
-MOST_POSITIONS = 1024
-"""Positions that the head sees at a time where the vocabulary is small."""
-
 OBJECTIVES = {"sft": sft, "grpo": grpo, "mopd": mopd}
 """By `Loss.kind`."""
 
@@ -128,11 +124,6 @@ def precision(device: torch.device, autocast: bool) -> AbstractContextManager[An
     if autocast:
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
-
-
-def chunk_size(vocab: int) -> int:
-    """How many positions the head sees at a time."""
-    return max(1, min(MOST_POSITIONS, LOGITS // vocab))
 
 
 def trained_states(model: CausalLM, packed: Packed) -> tuple[Tensor, Tensor]:
@@ -146,27 +137,6 @@ def trained_states(model: CausalLM, packed: Packed) -> tuple[Tensor, Tensor]:
     else:
         hidden = model.hidden(packed.ids, packed.segments, packed.continues)
     return hidden.flatten(0, 1).index_select(0, packed.place), packed.targets
-
-
-def head_logprobs(
-    model: CausalLM,
-    hidden: Tensor,
-    targets: Tensor,
-    temperature: float,
-) -> tuple[Tensor, Tensor]:
-    """Log-probs [N] of the targets, and the entropies [N] of what they were drawn from.
-
-    Log-probs are differentiable, entropies are not. All logits [N, V] are in memory.
-    """
-    logits = model.head(hidden).float()
-    if temperature != 1:
-        logits = logits / temperature
-    logp = torch.log_softmax(logits, dim=-1)
-
-    with torch.no_grad():
-        entropy = -(logp.exp() * logp).sum(-1)
-    chosen = logp.gather(-1, targets.unsqueeze(-1))
-    return chosen.squeeze(-1), entropy
 
 
 def backward(
@@ -185,10 +155,10 @@ def backward(
     chunk: positions that the head sees at a time. Returns the loss, without its graph, and what
     to watch.
     """
-    with precision(packed.ids.device, autocast):
+    device = packed.ids.device
+    with precision(device, autocast):
         hidden, targets = trained_states(model, packed)
-    size = chunk or chunk_size(model.vocab)
-    objective = OBJECTIVES[loss.kind]
+    size = chunk or chunk_size(model.vocab, device.type)
 
     values: list[Tensor] = []
     gradients: list[Tensor] = []
@@ -199,21 +169,40 @@ def backward(
         Signal.of(packed).split(size),
         strict=True,
     )
-    for states, own_targets, signal in parts:
-        states.requires_grad_()
-        with precision(packed.ids.device, autocast):
-            logp, entropy = head_logprobs(model, states, own_targets, loss.temperature)
-        value, metrics = objective(logp, signal, loss)
-        torch.autograd.backward(value)
-
-        assert states.grad is not None
-        gradients.append(states.grad)
-        values.append(value.detach())
-        for name, watch in (metrics | {"entropy": entropy}).items():
-            watched[name].append(watch)
+    with gradient_in_place(model):
+        for states, own_targets, signal in parts:
+            states.requires_grad_()
+            value, metrics = _chunk_backward(model, states, own_targets, signal, loss, autocast)
+            assert states.grad is not None
+            gradients.append(states.grad)
+            values.append(value)
+            for name, watch in metrics.items():
+                watched[name].append(watch)
 
     torch.autograd.backward(hidden, torch.cat(gradients))
     return torch.stack(values).sum(), {name: torch.cat(all_) for name, all_ in watched.items()}
+
+
+def _chunk_backward(
+    model: CausalLM,
+    states: Tensor,
+    targets: Tensor,
+    signal: Signal,
+    loss: Loss,
+    autocast: bool,
+) -> tuple[Tensor, TokenMetrics]:
+    """From hidden states [N, H] to the objective, and back to their gradient.
+
+    Its logits are gone before the next chunk's are made.
+    """
+    with precision(states.device, autocast):
+        logits = model.head(states).float()
+    found = drawn(logits.detach(), targets, loss.temperature)
+    logp = found.logp.requires_grad_()
+    value, metrics = OBJECTIVES[loss.kind](logp, signal, loss)
+    (slope,) = torch.autograd.grad(value, logp)
+    torch.autograd.backward(logits, found.gradient(slope))
+    return value.detach(), metrics | {"entropy": found.entropy}
 
 
 @torch.no_grad()
@@ -254,8 +243,8 @@ def score_packed(
     autocast: bool,
 ) -> list[list[float]]:
     """`score` of sequences that are packed already (`to_score`, `micro_batches`)."""
-    size = chunk_size(model.vocab)
     device = next(model.parameters()).device  # type: ignore[attr-defined]
+    size = chunk_size(model.vocab, device.type)
 
     # All sequences end to end: sample i begins at starts[i].
     lengths = [len(ids) for ids in sequences]
@@ -266,9 +255,9 @@ def score_packed(
         with precision(device, autocast):
             hidden, targets = trained_states(model, packed.to(device))
             logps = []
-            for parts in zip(hidden.split(size), targets.split(size), strict=True):
-                logp, _ = head_logprobs(model, *parts, temperature)
-                logps.append(logp)
+            for states, own_targets in zip(hidden.split(size), targets.split(size), strict=True):
+                logits = model.head(states).float()
+                logps.append(drawn(logits, own_targets, temperature).logp)
 
         # Rows hold the sequences by length; each token goes back to its own place.
         logprobs[starts[packed.sample] + packed.token] = torch.cat(logps).float().cpu()
