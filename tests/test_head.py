@@ -202,12 +202,13 @@ def test_the_loss_of_a_real_vocabulary_takes_an_eighth_of_its_logits() -> None:
     ids = [place % 8 for place in range(places + 1)]
     ones = [1.0] * len(ids)
     (packed,) = micro_batches([Sample(ids, [True] * len(ids), ones)], [0.1])
-    backward(model, packed, Loss("sft"), chunk=1)  # whatever is made once
 
-    heap.trim()
-    Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is that of now
-    before = _resident("VmRSS")
-    backward(model, packed, Loss("sft"))
-    grown = _resident("VmHWM") - before
+    grown = []
+    for _ in range(2):  # the first makes what a process keeps, such as the product's own buffers
+        heap.trim()
+        Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is that of now
+        before = _resident("VmRSS")
+        backward(model, packed, Loss("sft"))
+        grown.append(_resident("VmHWM") - before)
     logits_and_gradient = 2 * places * model.vocab * 4
-    assert grown <= logits_and_gradient / 8
+    assert min(grown) <= logits_and_gradient / 8
