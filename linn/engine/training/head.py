@@ -107,7 +107,7 @@ def gradient_in_place(model: CausalLM) -> Iterator[None]:
     if type(head) is not nn.Linear:
         yield
         return
-    head.forward = _Projection(head)  # type: ignore[method-assign]
+    head.forward = _Projection(head)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
@@ -123,7 +123,8 @@ class _Projection:
         """The weights as they are multiplied, which autocast would make for every chunk."""
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        weight, bias = self._layer.weight, self._layer.bias
+        weight = self._layer.weight
+        bias: Tensor | None = self._layer.bias
         device = hidden.device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
