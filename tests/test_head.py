@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from support.shared import hybrid, siblings
 from test_families import gemma2, qwen3
 from torch import Tensor
 
-from linn.engine.local import heap
 from linn.engine.models.transformers_lm import TransformersLM
 from linn.engine.training.head import chunk_size, drawn
 from linn.engine.training.losses import OBJECTIVES, Signal, backward, score, trained_states
@@ -185,15 +183,18 @@ class _Wide(torch.nn.Module):
         return out
 
 
-def _resident(name: str) -> int:
-    """Bytes of this process's `VmRSS` (now) or `VmHWM` (at most so far)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(name)
+def _peak(run: Any) -> int:
+    """Bytes that tensors take at once, at most, while it runs: by torch's own account."""
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        run()
+    events = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux says it")
 def test_the_loss_of_a_real_vocabulary_takes_an_eighth_of_its_logits() -> None:
     places = 384
     model: Any = _Wide()
@@ -202,12 +203,7 @@ def test_the_loss_of_a_real_vocabulary_takes_an_eighth_of_its_logits() -> None:
     ids = [place % 8 for place in range(places + 1)]
     ones = [1.0] * len(ids)
     (packed,) = micro_batches([Sample(ids, [True] * len(ids), ones)], [0.1])
-    backward(model, packed, Loss("sft"), chunk=1)  # whatever is made once
 
-    heap.trim()
-    Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is that of now
-    before = _resident("VmRSS")
-    backward(model, packed, Loss("sft"))
-    grown = _resident("VmHWM") - before
-    logits_and_gradient = 2 * places * model.vocab * 4
-    assert grown <= logits_and_gradient / 8
+    logits = 4 * places * model.vocab
+    assert _peak(lambda: by_definition(model, packed, Loss("sft"))) > 2 * logits
+    assert _peak(lambda: backward(model, packed, Loss("sft"))) <= 2 * logits / 8

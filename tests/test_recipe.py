@@ -467,3 +467,20 @@ def test_only_a_change_of_how_a_domain_is_sampled_changes_the_scores() -> None:
     assert only.key == "evaluate.max_failed" and only.effect is Effect.NOTHING
     (other,) = differences_of_run(recipe({}), recipe({}, temperature=0.5))
     assert other.key == "evaluate.temperature" and other.effect is Effect.SCORES
+
+
+def test_a_run_that_began_without_shared_prompts_goes_on_so(tmp_path: Path) -> None:
+    """The default changed; whether an old folder says `false` or is older than the key."""
+    kept = Path(__file__).parent.parent / "recipes" / "tiny.yaml"
+    plain = recipes.load(kept)
+    assert plain.scale.share_prompts and recipes.continued(plain, tmp_path / "new") == plain
+    folder = tmp_path / "recipe.yaml"
+    off = recipes.resolved(recipes.load(kept, ["scale.share_prompts=false"]))
+    for text in (off, off.replace("  share_prompts: false\n", "")):
+        folder.write_text(text)
+        assert not recipes.load_resolved(folder).scale.share_prompts
+        assert recipes.resolved(recipes.continued(plain, tmp_path)) == off
+        asked = recipes.load(kept, ["scale.share_prompts=true"])
+        assert recipes.continued(asked, tmp_path) == asked
+    folder.write_text(recipes.resolved(plain))
+    assert recipes.continued(plain, tmp_path).scale.share_prompts

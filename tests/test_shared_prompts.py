@@ -125,6 +125,21 @@ def test_every_trained_sample_is_in_one_tree_of_its_own_prompt(
         whole = sum(len(sample.tokens) for sample in members)
         assert tree.size == whole - (len(members) - 1) * tree.prompt <= most
 
+    # A prompt that saves a quarter of its group's tokens or more is shared, no other.
+    by_group: dict[int, list[int]] = {}
+    for i, sample in enumerate(samples):
+        if sample is not idle:
+            by_group.setdefault(sample.group, []).append(i)
+    for number, members_of in by_group.items():
+        prompt_length, replies = groups[number]
+        saved = prompt_length * (len(replies) - 1)
+        pays = saved >= (prompt_length * len(replies) + sum(replies)) / 4
+        own = [tree for tree in trees if set(tree.samples) <= set(members_of)]
+        if not pays:
+            assert all(tree.prompt == 0 for tree in own)
+        elif most >= prompt_length + sum(replies):
+            assert [tree.prompt for tree in own] == [prompt_length]
+
     # Whole trees are dealt, and nobody is forgotten.
     dealt = deal_samples(samples, [True] * len(samples), shares, most)
     assert sorted(i for share in dealt for i in share) == list(range(len(samples)))

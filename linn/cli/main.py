@@ -118,6 +118,7 @@ def run(
 
     parsed = recipes.load(recipe, changes or [], scale)
     folder = out or Path("runs") / parsed.name
+    parsed = recipes.continued(parsed, folder)
 
     # Everything that can be refused is refused before anything is written.
     check_stages(parsed, until, redo)

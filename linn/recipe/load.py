@@ -115,8 +115,30 @@ def _lay_over(tree: dict[str, Any], file: Path) -> None:
 
 
 def load_resolved(path: Path) -> Recipe:
-    """Read the recipe that a run folder holds, whose names of files are as they were used."""
-    return parse(_tree_of(path), str(path))
+    """Read the recipe that a run folder holds, whose names of files are as they were used.
+
+    Every default of its day is written out, so a key that is missing came later.
+    """
+    tree = _tree_of(path)
+    scale = tree.setdefault("scale", {})
+    if isinstance(scale, dict):
+        scale.setdefault("share_prompts", False)
+    return parse(tree, str(path))
+
+
+def continued(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe as a run goes on with it in a folder that may have begun.
+
+    `scale.share_prompts` was off by default once. A run that began so goes on so, to the same
+    bytes, unless its recipe now names the key.
+    """
+    path = folder / "recipe.yaml"
+    if "share_prompts" in recipe.scale.model_fields_set or not path.exists():
+        return recipe
+    if load_resolved(path).scale.share_prompts:
+        return recipe
+    scale = recipe.scale.model_copy(update={"share_prompts": False})
+    return recipe.model_copy(update={"scale": scale})
 
 
 def _tree_of(path: Path) -> dict[str, Any]:

@@ -99,8 +99,8 @@ class ScaleConfig(Config):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="bfloat16: matrix products in bf16 over float32 weights. On a CPU those of training "
-        "alone, so sampler and trainer differ and max_mismatch has another default",
+        description="bfloat16: matrix products in bf16 over float32 weights; on a CPU those of "
+        "training alone, so sampler and trainer differ and max_mismatch has another default",
     )
     width: int = Field(1024, ge=16, description="tokens in a packed row")
     recompute: bool = Field(
@@ -110,10 +110,10 @@ class ScaleConfig(Config):
         "about a fifth more time (docs/memory.md)",
     )
     share_prompts: bool = Field(
-        False,
+        True,
         description="siblings' prompts are computed once, in training and under teachers and "
-        "references; the same numbers up to rounding (1e-5 in a log-prob), in less time where "
-        "prompts are as long as replies or longer (docs/benchmarks.md)",
+        "references, where that saves a quarter of a group's tokens or more; the same numbers up "
+        "to rounding (1e-5 in a log-prob), in less time (docs/benchmarks.md)",
     )
     capacity: int = Field(
         256, ge=1, description="conversations that one process or replica decodes at once"

@@ -22,6 +22,7 @@ from linn.judges.open import judge_folders, judges_of
 from linn.judges.panel import Judges
 from linn.ledger import RewardsOf, loss_line, regressions
 from linn.progress import Progress
+from linn.recipe import load as recipes
 from linn.recipe.schema import Recipe
 from linn.recipe.stages import AnyStage, DistillConfig, RlConfig, SftConfig
 from linn.run.folder import RunFolder
@@ -59,8 +60,8 @@ class Run:
     """One run folder and the recipe it follows."""
 
     def __init__(self, recipe: Recipe, folder: Path, progress: Progress | None = None) -> None:
-        self.recipe = recipe
-        self.folder = RunFolder(recipe, folder)
+        self.recipe = recipes.continued(recipe, folder)
+        self.folder = RunFolder(self.recipe, folder)
         self.progress = progress or Progress()
         self._tools: _Tools | None = None
 

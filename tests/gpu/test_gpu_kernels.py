@@ -134,7 +134,7 @@ def test_shared_prompts_change_nothing(model: NemotronH, autocast: bool, bound: 
     """Two prompts, of 200 and 130 tokens, with replies of 1, 128, 40 and of 3 tokens."""
     draw = torch.Generator().manual_seed(2)
     groups = [(200, [1, 128, 40]), (130, [3])]
-    row, apart, continues = [], [], []
+    row, separate, continues = [], [], []
     for prompt_length, lengths in groups:
         prompt = torch.randint(model.vocab, (prompt_length,), generator=draw)
         start = len(row)
@@ -143,7 +143,7 @@ def test_shared_prompts_change_nothing(model: NemotronH, autocast: bool, bound: 
         for length in lengths:
             row.append(torch.randint(model.vocab, (length,), generator=draw))
             continues += [start] * length
-            apart.append(torch.cat([prompt, row[-1]]))
+            separate.append(torch.cat([prompt, row[-1]]))
 
     def outs(rows: list[Tensor], goes_on: Tensor | None) -> list[Tensor]:
         ids, segments = packed_rows([rows], sum(map(len, rows)))
@@ -163,7 +163,7 @@ def test_shared_prompts_change_nothing(model: NemotronH, autocast: bool, bound: 
         sum((reply[:, 7].sum() for reply in replies), torch.zeros((), device=CUDA))
     )
     shared = gradients()
-    singles = [out[-len(reply) :] for out, reply in zip(outs(apart, None), replies, strict=True)]
+    singles = [out[-len(reply) :] for out, reply in zip(outs(separate, None), replies, strict=True)]
     torch.autograd.backward(
         sum((reply[:, 7].sum() for reply in singles), torch.zeros((), device=CUDA))
     )

@@ -128,9 +128,7 @@ class _Projection:
         device = hidden.device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-            hidden = hidden.to(dtype)
-            if bias is not None:
-                bias = bias.to(dtype)
+            hidden, bias = hidden.to(dtype), None if bias is None else bias.to(dtype)
         if self._cast is None:
             self._cast = weight.detach().to(hidden.dtype)
         product: Tensor = _Product.apply(hidden, self._cast, weight)

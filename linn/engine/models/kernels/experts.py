@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linn.engine.models.kernels.choice import computed_in
+from linn.engine.models.nemotron_h.activation import squared_relu
 from linn.engine.models.nemotron_h.gather import take
 
 
@@ -32,7 +33,7 @@ def grouped(hidden: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: T
     dtype = computed_in(hidden)
     by_expert = take(hidden, order // top, back.view(-1, top)).to(dtype)
     inner = F.grouped_mm(by_expert, up.to(dtype).transpose(1, 2), offs=ends)
-    inner = F.relu(inner).square()
+    inner = squared_relu(inner)
     out = F.grouped_mm(inner, down.to(dtype).transpose(1, 2), offs=ends)
 
     # Back into the tokens' order, and summed over k.
@@ -45,7 +46,7 @@ def all_of_them(
     """The same for few rows: every expert computes each of them, and k are read."""
     count, inner_width = up.shape[:2]
     inner = F.linear(hidden, up.flatten(0, 1))  # [T, E·I]
-    inner = F.relu(inner).square().view(len(hidden), count, inner_width)
+    inner = squared_relu(inner).view(len(hidden), count, inner_width)
     out = torch.bmm(inner.transpose(0, 1), down.transpose(1, 2))  # [E, T, W]
 
     row = torch.arange(len(hidden), device=hidden.device)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from linn.engine.models.nemotron_h.activation import squared_relu
 from linn.engine.models.nemotron_h.experts import Experts, MoE
 
 _GROUPING = {(9, 0), (10, 0)}
@@ -38,7 +39,7 @@ def dense(experts: Experts, hidden: Tensor, weights: Tensor, chosen: Tensor) -> 
     count = len(experts.up_proj)
     every = hidden.expand(count, -1, -1)
     inner = torch.bmm(every, experts.up_proj.transpose(1, 2))  # [E, T, inner]
-    out = torch.bmm(F.relu(inner).square(), experts.down_proj.transpose(1, 2))
+    out = torch.bmm(squared_relu(inner), experts.down_proj.transpose(1, 2))
 
     # Experts that a token did not choose weigh 0.
     share = weights.new_zeros(len(hidden), count).scatter_(1, chosen, weights)
@@ -56,7 +57,7 @@ def grouped(experts: Experts, hidden: Tensor, weights: Tensor, chosen: Tensor) -
     ups, downs = experts.up_proj.transpose(1, 2), experts.down_proj.transpose(1, 2)
     by_expert = hidden.index_select(0, order // top).to(ups.dtype)
     inner = F.grouped_mm(by_expert, ups, offs=ends)
-    out = F.grouped_mm(F.relu(inner).square(), downs, offs=ends)
+    out = F.grouped_mm(squared_relu(inner), downs, offs=ends)
 
     # Back into the tokens' order, [T, k, width], and summed over k.
     back = torch.empty_like(out).index_copy_(0, order, out)

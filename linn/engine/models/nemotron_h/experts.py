@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from linn.engine.models.kernels import experts as kernels
 from linn.engine.models.kernels.choice import experts_by
+from linn.engine.models.nemotron_h.activation import squared_relu
 from linn.engine.models.nemotron_h.config import Config
 from linn.engine.models.nemotron_h.gather import take
 
@@ -24,7 +25,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(width, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.down_proj(F.relu(self.up_proj(hidden)).square())
+        return self.down_proj(squared_relu(self.up_proj(hidden)))
 
 
 class Router(nn.Module):
@@ -124,7 +125,7 @@ class Experts(nn.Module):
         for part, up, down in zip(parts, ups, downs, strict=True):
             if len(part) == 0:
                 continue
-            inner = F.relu(F.linear(part, up)).square()
+            inner = squared_relu(F.linear(part, up))
             outs.append(F.linear(inner, down))
 
         # Back into the tokens' order, [T, k, width], and summed over k.
