@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,32 @@ def test_a_rank_that_dies_is_an_engine_lost_and_its_last_state_goes_on_bit_for_b
     cluster.restore(tmp_path / "state")
     assert cluster.trainer.step(batch, MOPD, 1e-2) == trained
     assert sample_all(cluster.sampler, REQUESTS) == done
+
+
+@pytest.mark.long
+def test_ranks_that_share_out_rows_and_experts_restart_from_their_state(
+    base: Path, tmp_path: Path
+) -> None:
+    """A policy that is its own teacher; a rank that dies."""
+    trainers = {"ranks": 2, "experts": 2, "context": 2}
+    tree = {"engine": "cluster", "device": "cpu", "trainers": trainers}
+    engine = open_engine(ScaleConfig.model_validate(tree))
+    assert isinstance(engine, ClusterEngine)
+    with engine:
+        engine.load(base, Optim(clip=0.1))
+        batch = samples_of(REQUESTS, sample_all(engine.sampler, REQUESTS))
+        scores = engine.score(base, [sample.tokens for sample in batch])
+        own = [replace(one, teacher=row) for one, row in zip(batch, scores, strict=True)]
+        assert engine.trainer.step(own, MOPD, 1e-3)["teacher_gap"] == 0.0
+
+        engine.save(tmp_path / "state")
+        trained = engine.trainer.step(batch, MOPD, 1e-2)
+        done = sample_all(engine.sampler, REQUESTS)
+        os.kill(engine.pids()["trainer rank 1"], signal.SIGKILL)
+        with pytest.raises(EngineLost, match="trainer rank 1 ended with exit code -9"):
+            engine.trainer.step(batch, MOPD, 1e-2)
+
+        engine.load(base, Optim(clip=0.1))
+        engine.restore(tmp_path / "state")
+        assert engine.trainer.step(batch, MOPD, 1e-2) == trained
+        assert sample_all(engine.sampler, REQUESTS) == done

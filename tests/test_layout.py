@@ -112,26 +112,82 @@ def test_what_fits_is_said_and_the_nearest_layout_that_does() -> None:
     # Then the moments, then more ranks or shorter rows.
     assert "fits with recompute: true, trainers.moments: host" in said(layout(8.4e9))
     small = said(layout(7e9))
-    assert "trainers.moments: host and trainers.ranks: 6" in small
+    assert "trainers.moments: host, trainers.ranks: 6\n" in small
     assert "trainers.moments: host and rows of " in small
     tiny = said(layout(5e9))
-    assert "no number of ranks holds a row of 10,000 tokens" in tiny
+    assert "no number of ranks up to 1024 holds a row of 10,000 tokens" in tiny
     whole = layout(80e9, trainers={"ranks": 4, "sum": "step"})
     assert "fits with trainers.sum: micro_batch" in said(replace(whole, memory=24e9))
 
 
-@pytest.mark.parametrize(
-    ("file", "device", "row"), [("8xh200", "h200", 65_536), ("2x8xh100", "h100", 32_768)]
+EXPERTS = replace(
+    SHAPE, routed=800_000_000, experts=8, moe=10, moe_kept=25_000, sent=20_000, own=True, heads=4
 )
-def test_the_scale_files_fit_and_twice_their_rows_do_not(file: str, device: str, row: int) -> None:
+"""The same with eight experts in each layer, which are most of it."""
+
+
+def spread(memory: float = 80e9, shape: Shape = EXPERTS, **scale: Any) -> Layout:
+    return layout_of(recipe(**scale), shape, 0, 1e9, "h100", memory)
+
+
+def test_rows_and_experts_over_ranks_by_hand() -> None:
+    alone = spread(recompute=True).rank
+    cut = spread(recompute=True, trainers={"ranks": 4, "context": 2}).rank
+    assert cut.activations == alone.activations / 2 == 2 * 10_000 * (10 * 1_000 + 2 * 30_000)
+    assert replace(cut, activations=alone.activations) == alone
+    # 10 M of a layer are no experts; of 80 M in experts a rank gathers a quarter. The rows on
+    # their way to them and back are more than what the widest layer keeps.
+    held = spread(recompute=True, trainers={"ranks": 4, "experts": 4}).rank
+    assert held.gathered == 8 * 100e6 + (10e6 + 20e6) * 16
+    assert held.activations == 4 * 10_000 * (10 * 1_000 + 2 * 25_000 + 20_000)
+    assert held.weights == alone.weights
+
+
+def test_the_nearest_layout_shares_out_rows_and_experts() -> None:
+    best = "fits with recompute: true, trainers.moments: host, "
+    # 7.04 GB at the best of the other keys: 1.44 of it layers, 2.8 activations.
+    assert best + "trainers.experts: 4" in said(spread(7e9))
+    assert best + "trainers.context: 2, trainers.experts: 2" in said(spread(5.8e9))
+    assert best + "trainers.context: 4, trainers.experts: 4" in said(spread(4.4e9))
+    assert "GB too many for each rank" in said(spread(4.4e9))
+    asked = {"ranks": 4, "context": 2, "experts": 4}
+    words = "each row over 2 ranks; a layer's experts over 4 ranks"
+    assert words in said(spread(trainers=asked))
+    assert "activations of 1/2 of 10,000 tokens" in said(spread(trainers=asked))
+    # Siblings that share a prompt stay in one piece.
+    assert "context" not in said(spread(5.8e9, share_prompts=True))
+
+
+@pytest.mark.parametrize(
+    ("trainers", "shape", "error"),
+    [
+        ({"ranks": 3, "experts": 3}, EXPERTS, "does not divide the 8 .*; take one of 1, 2, 4, 8"),
+        ({"ranks": 2, "experts": 2}, SHAPE, "the 0 routed experts of the .*; take one of 1$"),
+        ({"ranks": 8, "context": 8}, EXPERTS, "take at most 4, its attention heads"),
+        ({"ranks": 2, "context": 2}, SHAPE, "take 1: only Nemotron-H's rows are cut"),
+    ],
+)
+def test_what_a_model_cannot_share_out_is_said(
+    trainers: dict[str, int], shape: Shape, error: str
+) -> None:
+    with pytest.raises(UserError, match=error):
+        spread(shape=shape, trainers=trainers)
+
+
+@pytest.mark.parametrize(
+    ("file", "device", "row"), [("8xh200", "h200", 262_144), ("2x8xh100", "h100", 262_144)]
+)
+def test_the_scale_files_fit_and_rows_three_times_as_long_do_not(
+    file: str, device: str, row: int
+) -> None:
     path = ROOT / "recipes" / "scale" / f"{file}.yaml"
     cut = recipes.load(ROOT / "recipes" / "cascade2.yaml", [], path)
     shape = read_shape(ROOT / "linn" / "bases" / "nemotron-3-nano-30b-a3b")
     priced = price(cut, shape, load_all(cut.domain_options()), Assumptions(device))
     assert priced.layout is not None and priced.layout.row == row and priced.layout.fits
     assert as_dict(priced)["layout"]["rank"]["total"] == priced.layout.rank.total
-    twice = layout_of(cut, shape, 2 * row, 1e9, device, DEVICES[device].memory)
-    assert not twice.fits
+    longer = layout_of(cut, shape, 3 * row, 1e9, device, DEVICES[device].memory)
+    assert not longer.fits
 
 
 def test_a_scale_file_lays_its_stages_keys_over_the_recipe(tmp_path: Path) -> None:

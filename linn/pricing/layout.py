@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from linn.errors import UserError
 from linn.pricing.memory import HEAP, PROCESS, machine_bytes
 from linn.pricing.shape import Shape
 from linn.recipe.scale import ScaleConfig
@@ -34,7 +35,7 @@ class Rank:
     gathered: float
     """Embeddings and head as a whole, two layers as a whole, and the gradients of all these."""
     activations: float
-    """One row between its forward and its backward pass."""
+    """A row between its forward and its backward pass, or its piece of one."""
     other: float
     """Its rows of a teacher or a reference."""
 
@@ -110,8 +111,11 @@ def layout_of(
     trained: tokens of the longest conversation that is trained on. conversation: bytes that a
     sampler keeps of the longest one. memory: bytes of a GPU; on CPUs that of this machine counts,
     shared by all processes.
+
+    Raises UserError where the model's experts or rows cannot be shared out as `trainers` says.
     """
     scale = recipe.scale
+    _check_shares(scale, shape)
     if scale.device == "cpu":
         device = "CPU process"
         memory = machine_bytes() / scale.devices - PROCESS
@@ -120,6 +124,22 @@ def layout_of(
     row = max(scale.width, round(trained))
     rank = _rank(scale, shape, row, _has_other(recipe))
     return Layout(scale, shape, row, conversation, rank, device, memory)
+
+
+def _check_shares(scale: ScaleConfig, shape: Shape) -> None:
+    experts, context = scale.trainers.experts, scale.trainers.context
+    if experts > 1 and (not shape.experts or shape.experts % experts):
+        fitting = [n for n in range(1, shape.experts + 1) if shape.experts % n == 0]
+        raise UserError(
+            f"scale.trainers.experts: {experts} does not divide the {shape.experts} routed experts "
+            f"of the model's layers; take one of {', '.join(map(str, fitting or [1]))}"
+        )
+    if context > 1 and not (shape.own and context <= shape.heads):
+        most = f"at most {shape.heads}, its attention heads" if shape.own else "1"
+        raise UserError(
+            f"scale.trainers.context: {context}: rows of this model can't be cut like that; "
+            f"take {most}" + ("" if shape.own else ": only Nemotron-H's rows are cut")
+        )
 
 
 def lines(layout: Layout) -> Iterator[str]:
@@ -132,7 +152,7 @@ def lines(layout: Layout) -> Iterator[str]:
         "weights and gradients": rank.weights,
         "AdamW": rank.moments,
         "layers and head gathered": rank.gathered,
-        f"activations of {layout.row:,} tokens": rank.activations,
+        f"activations of {_tokens(layout)}": rank.activations,
         "teacher or reference": rank.other,
     }
     listed = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items() if size)
@@ -158,6 +178,13 @@ def lines(layout: Layout) -> Iterator[str]:
         yield f"  samplers: {_sampler_remedy(layout)}"
 
 
+def _tokens(layout: Layout) -> str:
+    context = layout.scale.trainers.context
+    if context == 1:
+        return f"{layout.row:,} tokens"
+    return f"1/{context} of {layout.row:,} tokens"
+
+
 def _placement(scale: ScaleConfig, device: str) -> str:
     trainers, samplers = scale.trainers.ranks, scale.samplers
     words = (
@@ -166,6 +193,10 @@ def _placement(scale: ScaleConfig, device: str) -> str:
     )
     if samplers.tensor > 1:
         words += f" of {samplers.tensor}"
+    if scale.trainers.context > 1:
+        words += f"; each row over {scale.trainers.context} ranks"
+    if scale.trainers.experts > 1:
+        words += f"; a layer's experts over {scale.trainers.experts} ranks"
     if scale.device == "cpu":
         return f"{words}, one CPU thread each"
     machines = -(-scale.devices // MACHINE)
@@ -184,21 +215,22 @@ def _rank(scale: ScaleConfig, shape: Shape, row: int, other: bool) -> Rank:
         weights += 4 * total
     # Two layers are whole at once: one is computed, the next is on its way. A gradient is there in
     # the layer's own dtype, and in float32 while it is summed.
-    layers = shape.largest * (2 * number + number + 4)
+    layers = shape.gathered(scale.trainers.experts) * (2 * number + number + 4)
     return Rank(
         weights=weights,
         moments=0.0 if scale.trainers.moments == "host" else 8 * total / ranks,
         gathered=float(8 * shape.ends + layers),
-        activations=_activations(shape, row, scale.recompute, number),
+        activations=number * _numbers(shape, row, scale) / scale.trainers.context,
         other=4 * total / ranks if other else 0.0,
     )
 
 
-def _activations(shape: Shape, tokens: int, recompute: bool, number: int) -> float:
-    """Of one row. The layer that is computed holds as much again while its gradients are made."""
-    if recompute:
-        return number * tokens * (shape.hidden * shape.layers + 2 * shape.widest)
-    return number * tokens * shape.kept * HEAP
+def _numbers(shape: Shape, tokens: int, scale: ScaleConfig) -> float:
+    """Activations of one row. The layer that is computed holds as much again for its gradients."""
+    experts = scale.trainers.experts
+    if scale.recompute:
+        return tokens * (shape.hidden * shape.layers + shape.inside(experts))
+    return tokens * shape.kept * HEAP + tokens * shape.sent * (experts > 1)
 
 
 def _has_other(recipe: Recipe) -> bool:
@@ -213,22 +245,38 @@ def _has_other(recipe: Recipe) -> bool:
 
 
 def _remedies(layout: Layout) -> Iterator[str]:
-    """The nearest layouts whose trainers fit: other keys, then more ranks, then shorter rows."""
+    """The nearest layouts whose trainers fit.
+
+    Other keys; then experts and rows over the same ranks; then more ranks, or shorter rows.
+    """
     scale, row = layout.scale, layout.row
+    yield f"trainers: {_gb(layout.rank.total - layout.memory)} GB too many for each rank"
     for keys in _cheaper(scale):
         if _fits(layout, _changed(scale, **keys), row):
             yield f"fits with {_named(keys)}"
             return
 
     best = _cheaper(scale)[-1]
-    named = f"{_named(best)} and " if best else ""
+    for shares in _shares(scale, layout.shape, scale.trainers.ranks):
+        if _fits(layout, _changed(scale, **best, **shares), row):
+            yield f"fits with {_named(best | _new(scale, shares))}"
+            return
+
     for ranks in range(scale.trainers.ranks + 1, MOST_RANKS):
-        if _fits(layout, _changed(scale, **best, ranks=ranks), row):
-            yield f"fits with {named}trainers.ranks: {ranks}"
+        fitting = [
+            best | {"ranks": ranks} | _new(scale, shares)
+            for shares in _shares(scale, layout.shape, ranks)
+            if _fits(layout, _changed(scale, **best, **shares, ranks=ranks), row)
+        ]
+        if fitting:
+            yield f"fits with {_named(fitting[0])}"
             break
     else:
-        yield f"no number of ranks holds a row of {row:,} tokens: one rank computes the whole of it"
+        yield f"no number of ranks up to {MOST_RANKS} holds a row of {row:,} tokens"
 
+    # The last of the ways to share out is the one that takes least memory.
+    best |= _new(scale, list(_shares(scale, layout.shape, scale.trainers.ranks))[-1])
+    named = f"{_named(best)} and " if best else ""
     shorter = row
     while shorter >= 16 and not _fits(layout, _changed(scale, **best), shorter):
         shorter = shorter * 31 // 32
@@ -253,6 +301,23 @@ def _cheaper(scale: ScaleConfig) -> list[dict[str, Any]]:
         saving["moments"] = "host"
         steps.append(dict(saving))
     return steps
+
+
+def _shares(scale: ScaleConfig, shape: Shape, ranks: int) -> Iterator[dict[str, int]]:
+    """Ways to share out rows and experts over so many ranks, those with least traffic first."""
+    rows = [1]
+    if shape.own and not scale.share_prompts:
+        most = min(shape.heads, ranks)
+        rows = [n for n in range(1, most + 1) if ranks % n == 0]
+    held = [n for n in range(1, ranks + 1) if ranks % n == 0 and shape.experts % n == 0]
+    for context in rows:
+        for experts in held if shape.experts else [1]:
+            yield {"context": context, "experts": experts}
+
+
+def _new(scale: ScaleConfig, shares: dict[str, int]) -> dict[str, int]:
+    """Those that the layout does not have."""
+    return {key: value for key, value in shares.items() if value != getattr(scale.trainers, key)}
 
 
 def _changed(scale: ScaleConfig, **keys: Any) -> ScaleConfig:

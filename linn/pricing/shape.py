@@ -64,11 +64,35 @@ class Shape:
     """Of these, the most that one layer keeps."""
     largest: int = 0
     """Parameters of the largest layer."""
+    heads: int = 0
+    """Query heads of an attention layer."""
+    moe: int = 0
+    """Layers with routed experts."""
+    moe_kept: int = 0
+    """Numbers per token that one of these keeps for the backward pass."""
+    sent: int = 0
+    """Numbers per token on the way to its experts and back, where they are spread over ranks."""
 
     @property
     def ends(self) -> int:
         """Parameters outside of the layers, but for the final norm: embeddings and head."""
         return self.vocab * self.hidden + self.embedding
+
+    def gathered(self, experts: int) -> float:
+        """Parameters of the largest layer in a rank that has one of `experts` parts of its experts.
+
+        No other kind of layer is counted: the largest is one with routed experts, if there are any.
+        """
+        if not self.moe:
+            return self.largest
+        routed = self.routed / self.moe
+        return self.largest - routed + routed / experts
+
+    def inside(self, experts: int) -> int:
+        """Numbers per token in the layer that is computed, with as many for its gradients."""
+        if experts == 1:
+            return 2 * self.widest
+        return max(2 * self.widest, 2 * self.moe_kept + self.sent)
 
     def forward_flops(self, tokens: float, attended: float) -> float:
         """FLOPs of a forward pass.
@@ -192,6 +216,10 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
         kept=sum(count[letter] * kept[letter] for letter in kept),
         widest=max(kept[letter] for letter in kept if count[letter]),
         largest=max(per_layer[letter] for letter in per_layer if count[letter]) + hidden,
+        heads=raw.get("num_attention_heads", 0),
+        moe=count["E"],
+        moe_kept=kept["E"],
+        sent=2 * top * (latent or hidden),
     )
 
 
@@ -286,4 +314,5 @@ def _dense(raw: Mapping[str, Any]) -> Shape:
         kept=layers * kept,
         widest=kept,
         largest=layer,
+        heads=heads,
     )

@@ -13,6 +13,18 @@ class TrainersConfig(Config):
     """The trainer ranks of a cluster, which hold the policy in shards."""
 
     ranks: int = Field(1, ge=1, description="processes, each with one GPU or one CPU thread")
+    experts: int = Field(
+        1,
+        ge=1,
+        description="ranks that hold the routed experts of a layer together: each gathers its "
+        "part of them, and tokens go to where theirs are; divides ranks and the number of experts",
+    )
+    context: int = Field(
+        1,
+        ge=1,
+        description="ranks that compute a row together, a piece each: for rows longer than one "
+        "GPU holds; divides ranks, at most the number of attention heads (docs/cluster.md)",
+    )
     moments: Literal["device", "host"] = Field(
         "device",
         description="host: AdamW's moments, 8 bytes a parameter, wait in the host's memory between "
@@ -24,6 +36,18 @@ class TrainersConfig(Config):
         description="when ranks sum their gradients: after every micro-batch, or once a step, for "
         "which every rank holds a whole gradient; `step` has the bits of the local engine",
     )
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        for key in ("experts", "context"):
+            together = getattr(self, key)
+            if self.ranks % together:
+                some = [n for n in range(1, self.ranks + 1) if self.ranks % n == 0]
+                raise ValueError(
+                    f"{key}: {together} does not divide ranks: {self.ranks}; take one of "
+                    f"{', '.join(map(str, some))}, or another number of ranks"
+                )
+        return self
 
 
 class SamplersConfig(Config):
@@ -129,6 +153,12 @@ class ScaleConfig(Config):
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
         if self.engine == "cluster":
+            if self.share_prompts and self.trainers.context > 1:
+                raise ValueError(
+                    f"share_prompts: true does not go with trainers.context: "
+                    f"{self.trainers.context}, where a prompt and its replies may lie on "
+                    "different ranks; set one of them to its default"
+                )
             return self
         # A run folder's recipe has every key, with its default.
         plain = ScaleConfig(engine="cluster")
@@ -154,7 +184,9 @@ class ScaleConfig(Config):
     @property
     def training_processes(self) -> int:
         """Processes that a batch is dealt to."""
-        return self.local_processes if self.engine == "local" else self.trainers.ranks
+        if self.engine == "local":
+            return self.local_processes
+        return self.trainers.ranks // self.trainers.context
 
     @property
     def sampling_processes(self) -> int:

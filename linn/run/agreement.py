@@ -93,6 +93,8 @@ EFFECTS: dict[str, Effect] = {
     "scale.device": Effect.ROUNDING,
     "scale.trainers": Effect.ROUNDING,
     "scale.trainers.ranks": Effect.ROUNDING,
+    "scale.trainers.experts": Effect.ROUNDING,
+    "scale.trainers.context": Effect.ROUNDING,
     "scale.trainers.moments": Effect.NOTHING,
     "scale.trainers.sum": Effect.ROUNDING,
     "scale.samplers": Effect.ROUNDING,

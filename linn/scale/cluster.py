@@ -53,6 +53,8 @@ class ClusterOptions:
     """After which a sampler that has not answered is taken for lost."""
     share_prompts: bool = False
     """Whether siblings share their prompt in the trainers."""
+    context: int = 1
+    """Ranks that compute a row together, so that samples are dealt to them as to one."""
     after_cut: bool = False
     """Whether the samplers tell log-probs of what a top-p cut left, which no trainer knows."""
 
@@ -172,9 +174,18 @@ class ClusterEngine:
             self._ranks.start(with_meeting(self._options.ranks, self._places.meeting()))
         return self._ranks.call_each(message, arguments)
 
-    def step(self, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    @property
+    def shares(self) -> int:
+        """Parts in which a batch is dealt to the ranks."""
+        return self._ranks.count // self._options.context
+
+    def to_ranks(self, shares: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """What each rank is told: those that compute a row together are told the same."""
+        return [share for share in shares for _ in range(self._options.context)]
+
+    def step(self, shares: Sequence[tuple[Any, ...]]) -> list[Any]:
         """One optimiser step; the samplers' weights are old afterwards."""
-        metrics = self.call_each("step", arguments)
+        metrics = self.call_each("step", self.to_ranks(shares))
         self._moved = True
         self._change()
         return metrics
@@ -287,9 +298,11 @@ class ClusterEngine:
         prompts: Sequence[int] | None = None,
     ) -> list[list[float]]:
         """Dealt as training deals its samples."""
-        shares, told = score_shares(sequences, prompts, self._ranks.count, self._most)
+        shares, told = score_shares(sequences, prompts, self.shares, self._most)
         messages = [(folder, own, temperature, skipped) for own, skipped in told]
-        return undeal(shares, self.call_each("score", messages))
+        replies = self.call_each("score", self.to_ranks(messages))
+        # Of those that computed the same rows the first tells.
+        return undeal(shares, replies[:: self._options.context])
 
 
 @dataclass(frozen=True)
@@ -312,7 +325,7 @@ class _Trainers(Pool):
 
     @property
     def count(self) -> int:
-        return len(self._engine._options.ranks)
+        return self._engine.shares
 
     def call_each(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         assert name == "step", name

@@ -8,7 +8,7 @@ local engine's two processes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,10 @@ class FsdpTrainer:
         self.how = how
         self.passing = passing
         # A family of transformers goes through its layers for the prompts, then for the replies,
-        # and ranks would have to agree on how often: there every prompt is computed anew.
+        # and ranks would have to agree on how often: there every prompt is computed anew. So it is
+        # in rows that are cut: a reply's prompt may lie on any of the ranks.
         self.share = passing.share_prompts and not isinstance(model, TransformersLM)
+        self.share = self.share and how.context is None
         self.version = 0
         """Optimiser steps since the model was loaded."""
         self.root: nn.Module = model  # type: ignore[assignment]
@@ -76,7 +78,8 @@ class FsdpTrainer:
         packed = self._packed(batch, [weights[i] for i in moving], self.share)
 
         value = self._sum_gradients(packed, batch, loss, metrics)
-        metrics.add_samples(samples)
+        if self.how.speaks:
+            metrics.add_samples(samples)
         self._take_gradients()
         # Each rank sums its own rows, then all sums are added: the norm of the whole gradient.
         squares = sum_of_squares(p.grad for p in self._own.values() if p.grad is not None)
@@ -127,8 +130,7 @@ class FsdpTrainer:
         """Every rank's gradients into the shards; returns the loss of all."""
         value = torch.zeros((), device=self.device)
         self._sum_at_backward(not self.passing.whole_gradients)
-        for one in equal_passes(self.model, packed, self.device):
-            one = one.to(self.device)
+        for one in self._passes(packed):
             part, watched = backward(self.model, one, loss, self.how.bfloat16)
             value += part
             if one.trains:
@@ -137,8 +139,15 @@ class FsdpTrainer:
         if self.passing.whole_gradients:
             # A pass that adds nothing, and takes all that was kept along.
             self._sum_at_backward(True)
-            backward(self.model, empty().to(self.device), loss, self.how.bfloat16)
+            for one in self._passes([empty()]):
+                backward(self.model, one, loss, self.how.bfloat16)
         return float(total(value))
+
+    def _passes(self, packed: Sequence[Packed]) -> Iterator[Packed]:
+        """What this rank computes, on its device: as many passes as any rank makes."""
+        passes = equal_passes(self.model, packed, self.device)
+        there = (one.to(self.device) for one in passes)
+        return there if self.how.context is None else self.how.context.cut(there)
 
     def _sum_at_backward(self, on: bool) -> None:
         """Whether a backward pass sums the gradients over ranks, or keeps them until one does."""
@@ -188,11 +197,21 @@ class FsdpTrainer:
     def _score(
         self, packed: Sequence[Packed], sequences: Sequence[Sequence[int]], temperature: float
     ) -> list[list[float]]:
-        passes = equal_passes(self.model, packed, self.device)
+        passes = self._passes(packed)
         logprobs = score_packed(self.model, sequences, passes, temperature, self.how.bfloat16)
+        if self.how.context is not None:
+            logprobs = self._gathered(logprobs)
         # Without a backward pass the weights outside of the layers stay whole, and grow old.
         self.root.reshard()  # type: ignore[operator]
         return logprobs
+
+    def _gathered(self, logprobs: list[list[float]]) -> list[list[float]]:
+        """Log-probs of the tokens that each rank of a row predicts, in all of them."""
+        assert self.how.context is not None
+        own = [value for row in logprobs for value in row]
+        values = self.how.context.total(torch.tensor(own, device=self.device))
+        rows = values.cpu().split([len(row) for row in logprobs])
+        return [row.tolist() for row in rows]
 
 
 def _check_fits(model: CausalLM, sequences: Sequence[Sequence[int]]) -> None:

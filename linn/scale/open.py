@@ -32,6 +32,7 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
         deadline_s=scale.samplers.deadline_s,
         after_cut=scale.samplers.engine == "vllm",
         share_prompts=scale.share_prompts,
+        context=scale.trainers.context,
     )
     return ClusterEngine(options, _places(scale, device, [*ranks, *samplers]))
 
@@ -39,6 +40,8 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
 def _ranks(scale: ScaleConfig, device: str) -> list[Role]:
     roles = []
     on_gpu = device == "cuda"
+    # Each of the ranks that compute a row together has its part of the tokens.
+    together = MICRO_BATCH * scale.trainers.context
     for rank in range(scale.trainers.ranks):
         options = RankOptions(
             rank=rank,
@@ -47,13 +50,15 @@ def _ranks(scale: ScaleConfig, device: str) -> list[Role]:
             device=device,
             passing=Passing(
                 width=scale.width,
-                tokens=max(scale.width, MICRO_BATCH) if on_gpu else MICRO_BATCH,
+                tokens=max(scale.width, together) if on_gpu else together,
                 whole_gradients=scale.trainers.sum == "step",
                 share_prompts=scale.share_prompts,
             ),
             bfloat16=scale.precision == "bfloat16",
             recompute=scale.recompute,
             host_moments=scale.trainers.moments == "host",
+            experts=scale.trainers.experts,
+            context=scale.trainers.context,
         )
         roles.append(Role(f"trainer rank {rank}", "linn.scale.rank", options, gpus=int(on_gpu)))
     return roles

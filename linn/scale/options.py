@@ -40,6 +40,10 @@ class RankOptions:
     """Only the inputs of each layer are kept for the backward pass."""
     host_moments: bool
     """AdamW's moments wait in the host's memory."""
+    experts: int = 1
+    """Ranks that hold the routed experts of a layer together."""
+    context: int = 1
+    """Ranks that compute a row together; they get the same samples."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 import warnings
@@ -12,18 +13,16 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 
 from linn.engine.local.disk import room_for
 from linn.engine.local.slot import Slot
 from linn.engine.models.check import check_model
 from linn.engine.protocol import ModelCheck
-from linn.engine.training.trainer import size_of
 from linn.scale import states, writing
 from linn.scale.fsdp import FsdpTrainer
 from linn.scale.options import RankOptions
 from linn.scale.reading import load_sharded
-from linn.scale.sharding import Sharding
+from linn.scale.sharding import sharding
 from linn.types import Loss, Optim, Sample
 
 _TIMEOUT = timedelta(minutes=10)
@@ -49,10 +48,13 @@ class Rank:
             world_size=options.world,
             timeout=_TIMEOUT if on_gpu else timedelta(days=7),
         )
-        self.how = Sharding(
-            mesh=init_device_mesh(options.device, (options.world,)),
+        self.how = sharding(
+            options.device,
+            options.world,
             bfloat16=options.bfloat16,
             recompute=options.recompute,
+            experts=options.experts,
+            context=options.context,
         )
         self._trainer: FsdpTrainer | None = None
         self._other = Slot(self._scorer)
@@ -60,6 +62,7 @@ class Rank:
     def load(self, folder: Path, optim: Optim) -> None:
         """The policy of a folder, with a fresh optimiser."""
         self._trainer = None  # frees the old policy before the new one is read
+        gc.collect()  # layers and what replaced their forward know each other
         self._trainer = self._read(folder, optim)
 
     def check(self, folder: Path) -> ModelCheck | None:
@@ -79,9 +82,13 @@ class Rank:
         temperature: float,
         prompts: Sequence[int] | None,
     ) -> list[list[float]]:
-        """Log-probs of this rank's sequences under a checkpoint; None: under the policy."""
+        """Log-probs of this rank's sequences under a checkpoint; None: under the policy.
+
+        Of the ranks that compute the same rows, the first one tells.
+        """
         model = self.policy if folder is None else self._other.take(folder)
-        return model.score(sequences, temperature, prompts)
+        logprobs = model.score(sequences, temperature, prompts)
+        return logprobs if self.how.speaks else []
 
     def save(self, folder: Path) -> None:
         """A state that any number of ranks can read."""
@@ -97,8 +104,9 @@ class Rank:
     def export(self, folder: Path, shard_bytes: int) -> None:
         """config.json and safetensors of the policy."""
         first = self.options.rank == 0
-        with room_for(folder, size_of(self.policy.model)) if first else nullcontext():
-            writing.export(self.policy.model, folder, shard_bytes)
+        model = self.policy.model
+        with room_for(folder, writing.size_of(model, self.how)) if first else nullcontext():
+            writing.export(model, self.how, folder, shard_bytes)
 
     def vocab(self) -> int:
         """Ids that the policy has embeddings for."""

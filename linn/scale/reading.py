@@ -7,7 +7,6 @@ other family is read whole by its own code, which knows its names, one rank afte
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +26,7 @@ from linn.engine.models.precision import KEY, kept, precision_of
 from linn.engine.models.vocabulary import ids_without_text
 from linn.engine.models.weight_files import headers
 from linn.errors import UserError
-from linn.scale.sharding import Sharding, local, shard
+from linn.scale.sharding import Sharding, check_whole, local, shard
 
 
 def load_sharded(folder: Path, how: Sharding) -> CausalLM:
@@ -36,6 +35,8 @@ def load_sharded(folder: Path, how: Sharding) -> CausalLM:
     Raises UserError where the folder is not a model, as `engine.models.load` does, on every rank.
     """
     config = read_config(folder)
+    if config["model_type"] != "nemotron_h":
+        check_whole(how, str(folder))
     config[KEY] = kept(precision_of(config, folder))
     if config["model_type"] == "nemotron_h":
         return _own_family(folder, config, how)
@@ -75,18 +76,12 @@ def _own_family(folder: Path, config: dict[str, Any], how: Sharding) -> CausalLM
         model.to_empty(device=how.mesh.device_type)
         broken = None
         for name, tensor in _tensors_of(model):
-            if not _fill(tensor, files, name):
+            if not _fill(tensor, how.part(tensor), files, name):
                 broken = broken or name
 
     _refuse_broken(broken, folder)
     model.absent = _on(how, ids_without_text(folder, model.vocab))
     return model
-
-
-def rows_of(count: int, ranks: int, rank: int) -> range:
-    """The rows of a tensor of `count` rows that one of the ranks holds; the last may have none."""
-    each = math.ceil(count / ranks)
-    return range(min(count, rank * each), min(count, (rank + 1) * each))
 
 
 class _Files:
@@ -148,18 +143,16 @@ def _tensors_of(model: NemotronH) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def _fill(tensor: Tensor, files: _Files, name: str) -> bool:
-    """Read this rank's rows of a tensor into its memory; whether all numbers are finite."""
+def _fill(tensor: Tensor, part: tuple[range, range], files: _Files, name: str) -> bool:
+    """Read this rank's part of a tensor into its memory; whether all numbers are finite."""
     own = local(tensor)
-    rows = range(tensor.shape[0])
-    if own is not tensor:
-        rows = rows_of(len(tensor), dist.get_world_size(), dist.get_rank())
+    rows, columns = part
 
     if ".experts." in name:
         # In the file every expert has a matrix of its own.
-        matrices = list(weights.names_of_experts(name, len(tensor)))[rows.start : rows.stop]
+        matrices = list(weights.names_of_experts(name, rows.stop))[rows.start :]
         for place, (matrix, _) in enumerate(matrices):
-            own[place].copy_(files.rows(matrix, range(own.shape[1])))
+            own[place].copy_(files.rows(matrix, columns))
     elif rows:
         own.copy_(files.rows(name, rows))
     return bool(own.isfinite().all())

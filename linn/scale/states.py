@@ -15,8 +15,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor
 
 from linn import files
 from linn.errors import UserError
@@ -70,7 +68,8 @@ def restore(trainer: FsdpTrainer, folder: Path) -> None:
 
 def size_on_disk(trainer: FsdpTrainer) -> int:
     """Bytes that `save` writes, by all ranks."""
-    return sum(3 * parameter.nbytes for parameter in trainer.trained.values())
+    whole = map(trainer.how.whole, trainer.trained.values())
+    return sum(3 * parameter.nbytes for parameter in whole)
 
 
 def _state(trainer: FsdpTrainer) -> dict[str, Tensor]:
@@ -81,35 +80,18 @@ def _state(trainer: FsdpTrainer) -> dict[str, Tensor]:
     for name, moments in trainer.moments().items():
         parameter = trainer.trained[name]
         for key in _MOMENTS:
-            state[f"{key}.{name}"] = _like(parameter, moments[key])
+            state[f"{key}.{name}"] = trainer.how.whole(parameter, moments[key])
     return state
 
 
 def _tensors(trainer: FsdpTrainer) -> Iterator[tuple[str, Tensor]]:
     """Parameters and what else a checkpoint holds, each once."""
     for name, parameter in trainer.root.named_parameters():
-        yield name, parameter.detach()
+        yield name, trainer.how.whole(parameter.detach())
     kept = trainer.root.state_dict().keys()
     for name, buffer in trainer.root.named_buffers():
         if name in kept:
             yield name, buffer
-
-
-def _like(parameter: Tensor, own: Tensor) -> Tensor:
-    """This rank's rows of a tensor that is cut as the parameter is."""
-    if not isinstance(parameter, DTensor):
-        return own
-    mesh = parameter.device_mesh
-    if own.device.type != mesh.device_type:  # it waits on the host, and stays there
-        mesh = init_device_mesh(own.device.type, (mesh.size(),))
-    return DTensor.from_local(
-        own,
-        mesh,
-        parameter.placements,
-        run_check=False,
-        shape=parameter.shape,
-        stride=parameter.stride(),
-    )
 
 
 def _check_shapes(state: dict[str, Tensor], saved: dict[str, Any], folder: Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from linn.engine.models.export import replace_weights
 from linn.engine.models.interface import CausalLM
@@ -21,9 +20,10 @@ from linn.engine.models.nemotron_h import weights
 from linn.engine.models.nemotron_h.model import NemotronH
 from linn.engine.models.transformers_lm import TransformersLM
 from linn.engine.models.weight_files import write_config, write_weights
+from linn.scale.sharding import Sharding, gathered
 
 
-def export(model: CausalLM, folder: Path, shard_bytes: int) -> None:
+def export(model: CausalLM, how: Sharding, folder: Path, shard_bytes: int) -> None:
     """Write config.json and the weights into an existing folder, in place of those it has.
 
     Every rank calls it, and returns when all is written.
@@ -33,13 +33,19 @@ def export(model: CausalLM, folder: Path, shard_bytes: int) -> None:
     with place as name:
         making = Path(name)
         if isinstance(model, NemotronH):
-            _write_own(model, making, shard_bytes, first)
+            _write_own(model, how, making, shard_bytes, first)
         else:
             assert isinstance(model, TransformersLM), model
             _write_other(model, making, shard_bytes, first)
         if first:
             replace_weights(making, folder)
     dist.barrier()
+
+
+def size_of(model: CausalLM, how: Sharding) -> int:
+    """Bytes of a model's tensors, those of all ranks."""
+    module: nn.Module = model  # type: ignore[assignment]
+    return sum(how.whole(value).nbytes for value in module.state_dict().values())
 
 
 class _Whole:
@@ -52,16 +58,18 @@ class _Whole:
         """On the CPU. Every rank asks for the same."""
         if self._last is None or self._last[0] is not tensor:
             self._last = None  # never two at once
-            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-            self._last = tensor, whole.detach().to("cpu").contiguous()
+            self._last = tensor, gathered(tensor).detach().to("cpu").contiguous()
         return self._last[1]
 
 
-def _write_own(model: NemotronH, making: Path, shard_bytes: int, first: bool) -> None:
+def _write_own(
+    model: NemotronH, how: Sharding, making: Path, shard_bytes: int, first: bool
+) -> None:
     """linn's own family: every expert's matrix under a name of its own."""
     places: dict[str, tuple[Tensor, int | None]] = {}
     sizes: dict[str, int] = {}
-    for name, value in model.state_dict().items():
+    for name, held in model.state_dict().items():
+        value = how.whole(held)
         size = value.numel() * value.element_size()
         if ".experts." not in name:
             places[name] = value, None
@@ -101,9 +109,7 @@ def _write_other(model: TransformersLM, making: Path, shard_bytes: int, first: b
             continue
         # Tied weights stay one tensor: the family writes them once.
         if id(value) not in made:
-            whole = value
-            if isinstance(value, DTensor):
-                whole = value.full_tensor()  # by all ranks
+            whole = gathered(value)
             made[id(value)] = whole.detach().to("cpu") if first else torch.empty(0)
         state[name] = made[id(value)]
 

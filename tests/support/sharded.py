@@ -52,17 +52,9 @@ def write_models(folder: Path) -> None:
     """A MoE hybrid; a dense hybrid and one of transformers' families, with tied embeddings."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from linn.bases.make import tiny_config
-    from linn.engine.models.nemotron_h.model import NemotronH
-
     for name, pattern in (("moe", "MEM*E"), ("dense", "M-*-")):
-        raw = tiny_config(VOCAB) | {"hybrid_override_pattern": pattern}
-        raw["tie_word_embeddings"] = name == "dense"
-        model = NemotronH(raw, folder / name / "config.json")
-        model.initialise(0)
-        with torch.no_grad():  # a new model is too close to uniform to show a difference
-            model.lm_head.weight.mul_(8)
-        model.save(folder / name)
+        keys = {"hybrid_override_pattern": pattern, "tie_word_embeddings": name == "dense"}
+        write_hybrid(folder / name, keys)
 
     torch.manual_seed(0)
     config = Qwen3Config(
@@ -76,6 +68,18 @@ def write_models(folder: Path) -> None:
         tie_word_embeddings=True,
     )
     Qwen3ForCausalLM(config).float().save_pretrained(folder / "qwen3")
+
+
+def write_hybrid(folder: Path, keys: dict[str, Any]) -> None:
+    """A tiny Nemotron-H whose config has these keys."""
+    from linn.bases.make import tiny_config
+    from linn.engine.models.nemotron_h.model import NemotronH
+
+    model = NemotronH(tiny_config(VOCAB) | keys, folder / "config.json")
+    model.initialise(0)
+    with torch.no_grad():  # a new model is too close to uniform to show a difference
+        model.lm_head.weight.mul_(8)
+    model.save(folder)
 
 
 def batch(step: int, kind: str, count: int = 9) -> list[Sample]:
@@ -151,7 +155,8 @@ def weights_of(trainer: Any) -> dict[str, Tensor]:
 
 def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """The largest difference of two policies; 0.0 is the same bits."""
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
+    with torch.no_grad():
+        return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
 # ---------------------------------------------------------------- comparisons
@@ -279,7 +284,7 @@ def on_disk(ranks: Ranks) -> Iterator[tuple[str, Any]]:
                 folder.mkdir()
                 plain.model.save(own, size)
             dist.barrier()
-            writing.export(trainer.model, folder, size)
+            writing.export(trainer.model, trainer.how, folder, size)
             files = [{p.name: p.read_bytes() for p in sorted(at.iterdir())} for at in (folder, own)]
             yield f"{model} export of {size}", files[0] == files[1]
         try:
@@ -314,7 +319,7 @@ COMPARISONS: tuple[Callable[[Ranks], Iterator[tuple[str, Any]]], ...] = (
 )
 
 
-def _meet(root: Path, name: str, rank: int, world: int) -> None:
+def meet(root: Path, name: str, rank: int, world: int) -> None:
     dist.init_process_group(
         "gloo",
         init_method=f"file://{root}/{name}",
@@ -327,7 +332,7 @@ def _meet(root: Path, name: str, rank: int, world: int) -> None:
 def run(rank: int, root: Path, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    _meet(root, "two", rank, 2)
+    meet(root, "two", rank, 2)
     found: dict[str, Any] = {}
     for comparison in COMPARISONS:
         if comparison.__name__ in names or not names:
@@ -336,7 +341,7 @@ def run(rank: int, root: Path, names: Sequence[str]) -> None:
     (root / f"rank-{rank}.json").write_text(json.dumps(found, indent=1))
     dist.destroy_process_group()
     if rank == 0 and not names:
-        _meet(root, "one", 0, 1)
+        meet(root, "one", 0, 1)
         found |= {f"alone: {key}": value for key, value in alone(root)}
         (root / "rank-0.json").write_text(json.dumps(found, indent=1))
         dist.destroy_process_group()

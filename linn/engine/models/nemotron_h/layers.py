@@ -211,7 +211,7 @@ class Mamba(nn.Module):
         """
         gate, mixed, dt = self._project(hidden)
         handover = segments.handover
-        convolve, scan, last_states = _recurrence_for(hidden.device)
+        convolve, scan, last_states = recurrence_for(hidden.device)
 
         # The recurrence adds up over thousands of tokens: float32 even under autocast.
         with torch.autocast(hidden.device.type, enabled=False):
@@ -305,7 +305,7 @@ class Mamba(nn.Module):
         return self.out_proj(normed)
 
 
-def _recurrence_for(device: torch.device) -> tuple[Any, Any, Any]:
+def recurrence_for(device: torch.device) -> tuple[Any, Any, Any]:
     """Convolution, scan and last states as they are computed on a device."""
     if on_gpu(device):
         return gpu_convolution.convolve, gpu_scan.scan, gpu_scan.last_states
