@@ -1,4 +1,4 @@
-"""The laptop's functions with a Python at hand: the model tries its function, then answers it."""
+"""The laptop's functions with a Python at hand: the model tries an expression, then answers the function."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from linn.domains.math.python_tool import NAME
 from linn.solve.tir import TirRules, WithPython
 from linn.types import Message, Prompt, ToolCall
 
-_HEAD = re.compile(r"def (\w+)\((\w+)\):")
+_HEAD = re.compile(r"def \w+\((\w+)\):")
 _TRIED: dict[type, Any] = {int: 3, list: [1, 2, 3], str: "abc"}
-"""What a function is tried on, by the type of its argument; none of a prompt's tests."""
+"""What an expression is tried on, by the type of its argument; none of a prompt's tests."""
 
 
 class CodePython(WithPython):
@@ -27,9 +27,9 @@ class CodePython(WithPython):
         super().__init__(Code(), TirRules(calls=2), self.name)
 
     def demonstrate(self, prompt: Prompt, rng: random.Random, faulty: bool) -> tuple[Message, ...]:
-        """The function and a call of it, what that gives, then the function as the answer.
+        """The expression on one value, what that gives, then the function.
 
-        The faults are the plain domain's. What a wrong function gives does not tell that it is
+        The faults are the plain domain's. What a wrong expression gives does not tell that it is
         wrong: the model would have to compare it with the words.
         """
         tests = prompt.hidden
@@ -39,12 +39,11 @@ class CodePython(WithPython):
         assert head is not None and plain.reasoning is not None, plain
         tried = _TRIED[type(tests.inputs[0][0])]
 
-        # The one expression is the generator's own, so it needs no sandbox to be worked out.
-        value = eval(plain.reasoning, {head[2]: tried})
-        shown = str(value) if "print(" in plain.content else repr(value)
-        call = ToolCall(NAME, {"code": f"{plain.content}\n\n{head[1]}({tried!r})"})
+        # The expression is the generator's own, so it needs no sandbox to be worked out.
+        value = eval(plain.reasoning, {head[1]: tried})
+        call = ToolCall(NAME, {"code": f"{head[1]} = {tried!r}\n{plain.reasoning}"})
         return (
-            Message("assistant", "", reasoning=plain.reasoning, tool_calls=(call,)),
-            Message("tool", shown or "(no output)"),
+            Message("assistant", "", reasoning="", tool_calls=(call,)),
+            Message("tool", repr(value)),
             Message("assistant", plain.content),
         )
