@@ -50,3 +50,10 @@ def test_demonstrations_show_what_python_gives_and_earn_what_they_should(pair):
         finally:
             env.close()
         assert tooled.verify(prompt, Reply(answer.content)).reward == float(not faulty)
+
+
+def test_every_turn_of_a_demonstration_opens_with_a_thought_as_the_prompt_does(pair):
+    tooled, _ = pair
+    prompt = next(iter(tooled.prompts("train")))
+    turns = tooled.demonstrate(prompt, random.Random(0), False)
+    assert all(turn.reasoning for turn in turns if turn.role == "assistant")

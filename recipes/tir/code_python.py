@@ -1,4 +1,4 @@
-"""The laptop's functions with a Python at hand: the model tries an expression, then answers the function."""
+"""The laptop's functions with a Python at hand: the model tries an expression first."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ class CodePython(WithPython):
         # The expression is the generator's own, so it needs no sandbox to be worked out.
         value = eval(plain.reasoning, {head[1]: tried})
         call = ToolCall(NAME, {"code": f"{head[1]} = {tried!r}\n{plain.reasoning}"})
+        # Every turn opens with a thought, as it does when the prompt is asked.
         return (
-            Message("assistant", "", reasoning="", tool_calls=(call,)),
+            Message("assistant", "", reasoning=plain.reasoning, tool_calls=(call,)),
             Message("tool", repr(value)),
-            Message("assistant", plain.content),
+            Message("assistant", plain.content, reasoning=plain.reasoning),
         )

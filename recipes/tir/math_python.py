@@ -34,5 +34,10 @@ class MathPython(WithPython):
         if not faulty:
             code += second.partition(" = ")[0].removeprefix(answer.first)
             value = answer.expected
-        call = Message("assistant", "", reasoning="", tool_calls=(ToolCall(NAME, {"code": code}),))
-        return (call, Message("tool", value), Message("assistant", f"\\boxed{{{value}}}"))
+        call = ToolCall(NAME, {"code": code})
+        # Every turn opens with a thought, as it does when the prompt is asked.
+        return (
+            Message("assistant", "", reasoning=code, tool_calls=(call,)),
+            Message("tool", value),
+            Message("assistant", f"\\boxed{{{value}}}", reasoning=value),
+        )
