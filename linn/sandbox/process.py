@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import os
-import select
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from linn.sandbox.groups import new_group
 from linn.sandbox.inside.scratch import FILES, empty
 from linn.sandbox.inside.watch import HEADER_BLOCK
 from linn.sandbox.outcome import text_of
+from linn.sandbox.waiting import ready
 
 _START_SECONDS = 30.0
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
@@ -134,7 +134,7 @@ class ServerProcess:
         while data:
             # It may answer before it has read everything: it could not start, and says why.
             left = max(0.0, deadline - time.monotonic())
-            answers, free, _ = select.select([self.stdout], [self.stdin], [], left)
+            answers, free = ready([self.stdout], [self.stdin], left)
             if answers:
                 return
             if not free:
@@ -149,7 +149,7 @@ class ServerProcess:
 
     def _more(self, deadline: float) -> None:
         left = max(0.0, deadline - time.monotonic())
-        if not select.select([self.stdout], [], [], left)[0]:
+        if not ready([self.stdout], [], left)[0]:
             raise Died("it does not answer")
         part = os.read(self.stdout, _PIPE_BYTES)
         if not part:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import marshal
 import os
-import select
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from linn.sandbox import isolation
 from linn.sandbox.groups import new_group
 from linn.sandbox.isolation import Place
 from linn.sandbox.outcome import Ran, text_of
+from linn.sandbox.waiting import ready
 
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -152,14 +152,14 @@ class Running:
             # Until the report is complete, since its end is the supervisor's.
             while self._report in streams and not is_flooded:
                 left = max(0.0, self._deadline - time.monotonic())
-                ready = select.select(list(streams), [], [], left)[0]
-                if not ready:
+                told = ready(list(streams), [], left)[0]
+                if not told:
                     break
-                is_flooded = _gather(ready, streams, self._output)
+                is_flooded = _gather(told, streams, self._output)
 
             # What is still in the pipes.
-            while not is_flooded and (ready := select.select(list(streams), [], [], 0)[0]):
-                is_flooded = _gather(ready, streams, self._output)
+            while not is_flooded and (told := ready(list(streams), [], 0)[0]):
+                is_flooded = _gather(told, streams, self._output)
         finally:
             self.kill()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from linn.errors import InfrastructureError
 from linn.sandbox import isolation
 from linn.sandbox.outcome import Ran, WorkspaceLimits
 from linn.sandbox.running import Running
+from linn.sandbox.waiting import ready
 from linn.sandbox.workspace import Workspace
 
 _SOURCE = Path(__file__).parent / "inside" / "interpreter.py"
@@ -167,7 +167,7 @@ class Session:
             # A short wait, so that closing from another thread is seen.
             writers = [into] if request else []
             wait = min(left, _LOOK_SECONDS)
-            readable, writable, _ = select.select([out], writers, [], wait)
+            readable, writable = ready([out], writers, wait)
 
             if writable:
                 request = _written(into, request)

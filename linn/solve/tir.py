@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from linn.solve.budget import Attempt
 from linn.solve.result import Result
 from linn.solve.rules import check_at_least
 from linn.solve.vote import VoteRules, vote
-from linn.types import Message, Prompt, Reply, Verdict
+from linn.types import Message, Prompt, Reply, Split, Verdict
 
 _MOST_CALLS = 100
 _USE = (
@@ -51,15 +51,25 @@ class TirRules:
 
 
 class WithPython(Domain):
-    """A domain whose model may call Python while it reasons; its grader stays what it is."""
+    """A domain whose model may call Python while it reasons; its grader stays what it is.
 
-    def __init__(self, inner: Domain, rules: TirRules) -> None:
+    A domain of one's own may be a subclass with a `demonstrate`, so that a model learns to call
+    Python in the very prompts that `tir` asks (recipes/tir/ has two).
+    """
+
+    def __init__(self, inner: Domain, rules: TirRules, name: str | None = None) -> None:
+        """`name`: the domain's own; default: that of `inner`, whose prompts it then plays."""
         super().__init__()
         self.inner, self.rules = inner, rules
         # Conversations find their domain by the name that their prompt has.
-        self.name = inner.name  # type: ignore[misc]
+        self.name = name or inner.name  # type: ignore[misc]
         self.max_turns = rules.calls + 1
         self.workers = inner.workers
+
+    def prompts(self, split: Split, seed: int = 0) -> Iterator[Prompt]:
+        """Those of `inner`, with the tool: what is held out there is held out here."""
+        for prompt in self.inner.prompts(split, seed):
+            yield self.equipped(prompt)
 
     def equipped(self, prompt: Prompt) -> Prompt:
         """The prompt with the tool, and the words on it at the end of the system turn."""
@@ -70,7 +80,7 @@ class WithPython(Domain):
         else:
             system, rest = Message("system", _USE), [first, *rest]
         tools = (definition(self.rules.seconds),)
-        return replace(prompt, messages=(system, *rest), tools=tools)
+        return replace(prompt, domain=self.name, messages=(system, *rest), tools=tools)
 
     def env(self, prompt: Prompt) -> Env:
         """An interpreter of its own for one conversation; it starts with the first call."""

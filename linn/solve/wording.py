@@ -30,11 +30,20 @@ def task_text(language: str, problem: Problem) -> str:
         kind_text = "Implement the functions of the statement; the judge's code calls them."
     else:
         kind_text = _READS[kind]
+    if problem.input_file or problem.output_file:
+        kind_text = (
+            f"It reads {_place(problem.input_file, 'standard input')} and writes "
+            f"{_place(problem.output_file, 'standard output')}."
+        )
     return (
         f"Write {_NAMES[language]} code that solves the task below, in one block fenced by "
         f"```{_MARKS[language]}. {kind_text} It may use {problem.seconds:g} seconds and "
         f"{problem.memory} MiB on each test."
     )
+
+
+def _place(name: str, otherwise: str) -> str:
+    return f"the file {name}" if name else otherwise
 
 
 def ioi_text(

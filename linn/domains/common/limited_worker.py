@@ -11,7 +11,6 @@ import gc
 import importlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from linn.errors import InfrastructureError
+from linn.sandbox.waiting import ready
 
 _MEMORY_BYTES = 2 << 30
 """Address space of a worker."""
@@ -180,7 +180,7 @@ def _exchange(
     deadline = time.monotonic() + wall_seconds
     while not line.endswith(b"\n"):
         remaining = max(0.0, deadline - time.monotonic())
-        readable, _, _ = select.select([process.stdout], [], [], remaining)
+        readable, _ = ready([process.stdout.fileno()], [], remaining)
         if not readable:
             return b"", True
         part = os.read(process.stdout.fileno(), 1 << 16)

@@ -10,6 +10,8 @@ from typing import Any
 from linn.errors import UserError
 from linn.sandbox import Sandbox
 from linn.solve.contest.files import (
+    answer_of,
+    check_file_name,
     check_tests,
     first_program,
     includes_in,
@@ -58,6 +60,8 @@ def read_cms(folder: Path, sandbox: Sandbox) -> Problem:
         seconds=_number(folder, block, "time_limit", 1.0),
         memory=int(_number(folder, block, "memory_limit", 256)),
         checker=_checker(folder),
+        input_file="" if block.get("output_only") else _file(folder, block, "infile"),
+        output_file="" if block.get("output_only") else _file(folder, block, "outfile"),
         stubs=stubs,
         folder=folder,
     )
@@ -84,14 +88,23 @@ def _number(folder: Path, block: Mapping[str, Any], key: str, default: float) ->
     return float(value)
 
 
+def _file(folder: Path, block: Mapping[str, Any], key: str) -> str:
+    """The file that programs read or write; standard input and output where the key is absent.
+
+    Older versions of CMS took input.txt and output.txt then.
+    """
+    name = str(block.get(key) or "")
+    check_file_name(f"{folder / 'task.yaml'}: {key}", name)
+    return name
+
+
 def _tests(folder: Path) -> dict[str, Test]:
     """`input/inputN.txt` and `output/outputN.txt`, in the order of N."""
     tests = {}
     count = 0
     while (path := folder / "input" / f"input{count}.txt").is_file():
-        answer = folder / "output" / f"output{count}.txt"
-        text = text_of(answer) if answer.is_file() else ""
-        tests[str(count)] = Test(str(count), text_of(path), text)
+        answer = answer_of(folder / "output" / f"output{count}.txt")
+        tests[str(count)] = Test(str(count), text_of(path), answer)
         count += 1
     return tests
 

@@ -68,6 +68,23 @@ def includes_in(folders: Sequence[Path]) -> dict[str, str]:
     return found
 
 
+def check_file_name(where: str, name: str) -> None:
+    """Refuse a name that would lead out of the folder where a program runs."""
+    if "/" in name or "\\" in name or name in (".", ".."):
+        raise UserError(f"{where} is {name!r}; allowed: a plain file name, or empty")
+
+
+def answer_of(path: Path, is_needed: bool = True) -> str:
+    """The judges' own output. UserError where it is absent and what compares outputs needs it."""
+    if path.is_file():
+        return text_of(path)
+    if is_needed:
+        raise UserError(
+            f"{path}: is not there; make the answers with the problem's own main solution first"
+        )
+    return ""
+
+
 def check_tests(where: Path, count: int) -> None:
     """Refuse a folder without tests, which its own generators make: linn does not run those."""
     if not count:

@@ -9,6 +9,7 @@ from typing import Any
 from linn.errors import UserError
 from linn.sandbox import Sandbox
 from linn.solve.contest.files import (
+    answer_of,
     check_tests,
     first_program,
     includes_in,
@@ -38,10 +39,10 @@ def read_ioi(folder: Path, sandbox: Sandbox) -> Problem:
             f"{folder / 'problem.json'}: type {block['type']!r} is not read; read are "
             f"{', '.join(_KINDS)}"
         )
-    tests = _tests(folder / "tests")
+    checker = first_program(folder / "checker", ["checker"])
+    tests = _tests(folder / "tests", has_answers=checker is None)
     check_tests(folder, len(tests))
     name = str(block.get("name") or block.get("code") or folder.name)
-    checker = first_program(folder / "checker", ["checker"])
     return Problem(
         name=name,
         title=str(block.get("title") or name),
@@ -81,13 +82,12 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _tests(folder: Path) -> dict[str, Test]:
-    """`NAME.in` with `NAME.out`, where there is one."""
+def _tests(folder: Path, has_answers: bool) -> dict[str, Test]:
+    """`NAME.in` with `NAME.out`, which only a checker can do without."""
     tests = {}
     for path in sorted(folder.glob("*.in")):
-        answer = path.with_suffix(".out")
-        text = text_of(answer) if answer.is_file() else ""
-        tests[path.stem] = Test(path.stem, text_of(path), text)
+        answer = answer_of(path.with_suffix(".out"), has_answers)
+        tests[path.stem] = Test(path.stem, text_of(path), answer)
     return tests
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from linn.sandbox import Limits, Outcome, Sandbox
+from linn.sandbox import Limits, Outcome, Sandbox, Workspace, WorkspaceLimits, scrub
 from linn.solve.contest.checking import Checking
 from linn.solve.contest.interaction import Interaction
 from linn.solve.contest.problem import Problem, Source, Subtask, Test
+from linn.solve.contest.programs import prepare
 from linn.solve.contest.submission import Submission
 from linn.solve.contest.verdicts import (
     Judged,
@@ -17,6 +18,10 @@ from linn.solve.contest.verdicts import (
 )
 
 _OUTPUT = 16 << 20
+_PROGRAM_BYTES = 16 << 20
+"""Room for a program and its headers, beside what it reads and writes."""
+_LAST_WORDS = 200
+"""Characters of what a program that crashed said."""
 _HOME_SECONDS = 60.0
 """CPU seconds in which a program may make one output of an output-only problem."""
 
@@ -55,7 +60,8 @@ class Judge:
         words = {}
         for subtask in wanted:
             own = self._subtask(problem, subtask, submission, code, ran)
-            shares[subtask.name] = together(subtask.rule, [v.share for v in own])
+            found = [verdict.share for verdict in own]
+            shares[subtask.name] = together(subtask.rule, found, subtask.weights)
             words[subtask.name] = min(own, key=lambda verdict: verdict.share)
         return Judged(shares, words, ran)
 
@@ -116,10 +122,43 @@ class Judge:
             return self.checking.check(problem.checker, test, submission.outputs[test.name])
         if program is None:
             return TestVerdict(0.0, "wrong answer", "there is no output for it")
-        outcome = self.run(program, code, test.input, self._limits(problem, program))
+        limits = self._limits(problem, program)
+        if problem.input_file or problem.output_file:
+            return self._test_with_files(problem, test, program, limits)
+        outcome = self.run(program, code, test.input, limits)
         if outcome.status != "ok":
             return verdict_of_status(outcome.status, outcome.error)
         return self.checking.check(problem.checker, test, outcome.stdout)
+
+    def _test_with_files(
+        self, problem: Problem, test: Test, program: Source, limits: Limits
+    ) -> TestVerdict:
+        """The verdict where a program reads or writes files: it runs in a folder of its own."""
+        bounds = WorkspaceLimits(
+            cpu=limits.cpu,
+            wall=limits.wall,
+            memory=limits.memory,
+            processes=limits.threads,
+            file=max(_OUTPUT, len(test.input)),
+            output=_OUTPUT,
+            disk=_OUTPUT + 2 * len(test.input) + _PROGRAM_BYTES,
+        )
+        with Workspace(bounds) as workspace:
+            files = self.checking.programs
+            command = prepare(files, workspace, program, problem.stubs, "program")
+            if problem.input_file:
+                workspace.write(problem.input_file, test.input)
+            ran = workspace.run(command, "" if problem.input_file else test.input)
+            if ran.status != "ok":
+                return verdict_of_status(ran.status, scrub(ran.stderr[-_LAST_WORDS:]))
+            output = ran.stdout
+            if problem.output_file:
+                try:
+                    output = workspace.read(problem.output_file)
+                except ValueError:
+                    note = f"it wrote no file {problem.output_file}"
+                    return TestVerdict(0.0, "wrong answer", note)
+        return self.checking.check(problem.checker, test, output)
 
     def run(self, program: Source, code: bytes, text: str, limits: Limits) -> Outcome:
         """What a program prints on an input."""

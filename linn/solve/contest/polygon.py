@@ -9,7 +9,14 @@ from xml.etree import ElementTree
 
 from linn.errors import UserError
 from linn.sandbox import Sandbox
-from linn.solve.contest.files import check_tests, includes_in, source_of, text_of
+from linn.solve.contest.files import (
+    answer_of,
+    check_file_name,
+    check_tests,
+    includes_in,
+    source_of,
+    text_of,
+)
 from linn.solve.contest.problem import Checker, Interactor, Problem, Rule, Subtask, Test
 
 _KNOWN: dict[str, Checker] = {
@@ -37,14 +44,14 @@ def read_polygon(folder: Path, sandbox: Sandbox) -> Problem:
     root = _root(path)
     testset = _testset(path, root)
     rows = testset.findall("tests/test")
-    tests = _tests(folder, testset, len(rows))
+    interactor = root.find("assets/interactor/source")
+    tests = _tests(folder, testset, len(rows), has_answers=interactor is None)
     check_tests(folder, len(tests))
 
     named = root.findall("names/name")
     english = [each for each in named if each.get("language") == "english"]
     title = next((each.get("value") for each in [*english, *named]), None)
     includes = includes_in([folder / "files", folder])
-    interactor = root.find("assets/interactor/source")
     is_interactive = interactor is not None
     return Problem(
         name=root.get("short-name") or folder.name,
@@ -61,6 +68,8 @@ def read_polygon(folder: Path, sandbox: Sandbox) -> Problem:
         seconds=_whole(path, testset, "time-limit", 1000) / 1000,
         memory=_whole(path, testset, "memory-limit", 256 << 20) >> 20,
         checker=_checker(folder, root, includes),
+        input_file=_file(path, root, "input-file"),
+        output_file=_file(path, root, "output-file"),
         interactor=None
         if interactor is None
         else Interactor("testlib", source_of(_inside(folder, interactor)), includes),
@@ -97,6 +106,16 @@ def _whole(path: Path, testset: ElementTree.Element, tag: str, default: int) -> 
     return int(text)
 
 
+def _file(path: Path, root: ElementTree.Element, key: str) -> str:
+    """The file that programs read or write; empty, and so for `stdin`: the standard one."""
+    judging = root.find("judging")
+    name = (judging.get(key) or "") if judging is not None else ""
+    if name in ("stdin", "stdout"):
+        return ""
+    check_file_name(f"{path}: {key}", name)
+    return name
+
+
 def _inside(folder: Path, element: ElementTree.Element) -> Path:
     """The file that an element names, inside the package."""
     path = (folder / (element.get("path") or "")).resolve()
@@ -105,7 +124,9 @@ def _inside(folder: Path, element: ElementTree.Element) -> Path:
     return path
 
 
-def _tests(folder: Path, testset: ElementTree.Element, count: int) -> dict[str, Test]:
+def _tests(
+    folder: Path, testset: ElementTree.Element, count: int, has_answers: bool
+) -> dict[str, Test]:
     """By number; a package without its generated tests is refused."""
     inputs = testset.findtext("input-path-pattern") or "tests/%02d"
     answers = testset.findtext("answer-path-pattern") or "tests/%02d.a"
@@ -118,9 +139,8 @@ def _tests(folder: Path, testset: ElementTree.Element, count: int) -> dict[str, 
                 f"{path}: is not there; take the package with its tests (full, for Linux), "
                 "or run its doall.sh"
             )
-        answer = _numbered(folder, answers, number)
-        text = text_of(answer) if answer.is_file() else ""
-        tests[str(number)] = Test(str(number), text_of(path), text)
+        answer = answer_of(_numbered(folder, answers, number), has_answers)
+        tests[str(number)] = Test(str(number), text_of(path), answer)
     return tests
 
 
@@ -159,10 +179,12 @@ def _subtasks(
     """
     tests_of: dict[str, list[str]] = {}
     points_of: dict[str, float] = {}
+    worth = {}
     for row, name in zip(rows, names, strict=True):
         group = row.get("group") or ""
+        worth[name] = float(row.get("points") or 0)
         tests_of.setdefault(group, []).append(name)
-        points_of[group] = points_of.get(group, 0.0) + float(row.get("points") or 0)
+        points_of[group] = points_of.get(group, 0.0) + worth[name]
     groups = {each.get("name") or "": each for each in testset.findall("groups/group")}
     if not any(points_of.values()) and not any(each.get("points") for each in groups.values()):
         return (Subtask("1", 100.0, tuple(names)),)
@@ -182,7 +204,13 @@ def _subtasks(
             own = [name for each in needed for name in tests_of.get(each, [])] + own
         if points > 0:
             rule = _POLICIES.get(policy, "min")
-            subtasks.append(Subtask(group or "1", points, tuple(dict.fromkeys(own)), "", rule))
+            own = list(dict.fromkeys(own))
+            weights: tuple[float, ...] = ()
+            # A test counts for its own points; samples among the others have none.
+            if rule == "sum" and any(worth[name] for name in own):
+                own = [name for name in own if worth[name]]
+                weights = tuple(worth[name] for name in own)
+            subtasks.append(Subtask(group or "1", points, tuple(own), "", rule, weights))
     return tuple(subtasks)
 
 

@@ -49,6 +49,8 @@ class Subtask:
     """Its constraints, as the statement has them."""
     rule: Rule = "min"
     """Its score from those of its tests: the worst, the product, or the mean."""
+    weights: tuple[float, ...] = ()
+    """Of its tests, where the mean does not count all alike."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,10 @@ class Problem:
     """Decides, where there is no interactor."""
     interactor: Interactor | None = None
     """Interactive problems have one."""
+    input_file: str = ""
+    """The file that a program reads, in the folder where it runs; empty: standard input."""
+    output_file: str = ""
+    """The file that it writes; empty: standard output."""
     stubs: Mapping[str, str] = field(default_factory=dict)
     """C++ files compiled with each submission: the grader that calls its functions, and headers."""
     folder: Path | None = None

@@ -80,8 +80,11 @@ def judged_from(row: Mapping[str, Any]) -> Judged:
     return Judged(dict(row["shares"]), words)
 
 
-def together(rule: Rule, shares: Sequence[float]) -> float:
-    """A subtask's share from those of its tests."""
+def together(rule: Rule, shares: Sequence[float], weights: Sequence[float] = ()) -> float:
+    """A subtask's share from those of its tests; `weights`: of a mean that has some."""
+    if rule == "sum" and weights:
+        pairs = zip(shares, weights, strict=True)
+        return sum(share * weight for share, weight in pairs) / sum(weights)
     if rule == "sum":
         return sum(shares) / len(shares)
     if rule == "min":
