@@ -8,18 +8,20 @@ import openai
 
 _ASK: list[Any] = [{"role": "user", "content": "What is 3 + 4?"}]
 _ERRAND: list[Any] = [{"role": "user", "content": "email iris about the hill: it is late"}]
-_TOOL: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "company_directory_find_email_address",
-        "description": "find an address",
-        "parameters": {
-            "type": "object",
-            "properties": {"name": {"type": "string"}},
-            "required": ["name"],
-        },
-    },
-}
+
+
+def _tool(name: str, meaning: str, *texts: str) -> dict[str, Any]:
+    """A definition of which all arguments are texts."""
+    properties = {text: {"type": "string"} for text in texts}
+    parameters = {"type": "object", "properties": properties, "required": list(texts)}
+    function = {"name": name, "description": meaning, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+_TOOLS = [
+    _tool("company_directory_find_email_address", "find an address", "name"),
+    _tool("email_send_email", "send an email", "recipient", "subject", "body"),
+]
 
 
 def talk(url: str, model: str) -> None:
@@ -58,11 +60,11 @@ def _chat(client: Any, model: str) -> None:
 
 def _tools(client: Any, model: str) -> None:
     """A call, its answer, and what follows; whole and streamed."""
-    how = {"model": model, "tools": [_TOOL], "max_tokens": 60, "temperature": 0}
+    how = {"model": model, "tools": _TOOLS, "max_tokens": 60, "temperature": 0}
     how["extra_body"] = {"enable_thinking": False}
     message = client.chat.completions.create(**how, messages=_ERRAND).choices[0].message
     calls = message.tool_calls or []
-    print("tools:", [(one.function.name, one.function.arguments) for one in calls])
+    print("tools:", _told(message))
 
     streamed = []
     for chunk in client.chat.completions.create(**how, messages=_ERRAND, stream=True):
@@ -74,7 +76,12 @@ def _tools(client: Any, model: str) -> None:
         return
     answer = {"role": "tool", "tool_call_id": calls[0].id, "content": '["iris@rock.com"]'}
     after = client.chat.completions.create(**how, messages=[*_ERRAND, message, answer])
-    print("after its answer:", repr(after.choices[0].message.content or ""))
+    print("after its answer:", _told(after.choices[0].message))
+
+
+def _told(message: Any) -> str:
+    calls = [f"{one.function.name}({one.function.arguments})" for one in message.tool_calls or []]
+    return " ".join([*calls, repr(message.content or "")])
 
 
 def _completions(client: Any, model: str) -> None:
