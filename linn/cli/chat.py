@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linn.cli.filter import Template, template_choice
+from linn.cli.serve import KEY, key_in
 from linn.errors import LinnError, UserError, nearest
 from linn.terminal import echo
 
@@ -60,7 +60,7 @@ def chat(
     ] = False,
     key_env: Annotated[
         str, typer.Option(metavar="VARIABLE", help="holds the key of a server, if it wants one")
-    ] = "LINN_API_KEY",
+    ] = KEY,
     template: Template = None,
 ) -> None:
     """Talk to a checkpoint, or to a model of a server."""
@@ -83,8 +83,7 @@ def chat(
 
     try:
         if address is not None:
-            key = os.environ.get(key_env) or None
-            asyncio.run(_with_server(address, key, key_env, session_with, screen))
+            asyncio.run(_with_server(address, key_in(key_env), key_env, session_with, screen))
         else:
             asyncio.run(_with_checkpoint(model, chosen, context, session_with, screen))
     finally:
