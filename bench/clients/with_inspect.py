@@ -44,9 +44,12 @@ def talk(url: str, model: str) -> None:
             seed=1,
             log_dir=folder,
         )[0]
-    print("inspect-ai", inspect_ai.__version__, log.status, log.error.message if log.error else "")
-    for sample in log.samples or []:
-        content = sample.output.choices[0].message.content
-        parts = content if isinstance(content, list) else []
-        kinds = [type(part).__name__ for part in parts]
-        print(repr(sample.output.completion[:60]), sample.output.stop_reason, kinds)
+        # Samples are read from the log's file when they are asked for.
+        print(
+            "inspect-ai", inspect_ai.__version__, log.status, log.error.message if log.error else ""
+        )
+        for sample in log.samples or []:
+            content = sample.output.choices[0].message.content
+            parts = content if isinstance(content, list) else []
+            kinds = [type(part).__name__ for part in parts]
+            print(repr(sample.output.completion[:60]), sample.output.stop_reason, kinds)

@@ -57,6 +57,6 @@ def _evaluate(path: str, how: dict[str, Any], task: Any, manager: Any, chat: boo
     found = lm_eval.simple_evaluate(
         path, how, tasks=[task], task_manager=manager, apply_chat_template=chat, verbosity="ERROR"
     )
-    print(
-        f"{path}:", {name: value for name, value in found["results"][task].items() if "," in name}
-    )
+    scores = found["results"][task].items()
+    told = [f"{name} {value:g}" for name, value in scores if "," in name]
+    print(f"{path}: {'; '.join(told)}")
