@@ -78,7 +78,7 @@ def talk(url: str, model: str, pid: int | None = None) -> None:
     asking.start()
     for name, sent in _attacks(client.ask):
         status, words = client.post(sent)
-        print(f"{name}: {status} {words[:90]}", flush=True)
+        print(f"{name}: {status} {words[:120]}", flush=True)
     _many(client)
     stop.set()
     asking.join()
