@@ -452,3 +452,17 @@ def test_a_dry_run_says_what_would_change_in_a_folder(tmp_path):
         and "--redo sft removes sft (2 steps, 1.0 h)" in err
     )
     assert not (run / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (("serve", "tiny", "--port", "99999"), "--port"),
+        (("serve", "tiny", "--port", "-1"), "--port"),
+        (("serve", "tiny", "--key-env", "NOT_SET_HERE"), "NOT_SET_HERE"),
+        (("chat", "http://127.0.0.1:1/v1#x", "--key-env", "NOT_SET_HERE"), "NOT_SET_HERE"),
+    ],
+)
+def test_what_a_server_cannot_start_with_is_told(arguments: tuple[str, ...], found: str) -> None:
+    """A key that is asked for and not there would leave the server open."""
+    assert found in refused(*arguments)

@@ -120,7 +120,7 @@ def test_the_end_of_one_reply_does_not_cut_the_others_short_pieces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Tokens are told by the clock. Here it stands still, so each reply comes in one piece."""
-    monkeypatch.setattr(live_worker.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(live_worker.time, "process_time", lambda: 0.0)
     clients = Clients(requests_of(100), 32)
     served(monkeypatch, clients)
     assert {len(pieces) for pieces in clients.pieces.values()} == {1}
@@ -131,7 +131,7 @@ def test_the_more_streams_the_longer_their_pieces(monkeypatch: pytest.MonkeyPatc
     lengths = []
     for count in (1, 64):
         ticks = iter(range(1, 10**9))
-        monkeypatch.setattr(live_worker.time, "monotonic", lambda t=ticks: 0.03 * next(t))
+        monkeypatch.setattr(live_worker.time, "process_time", lambda t=ticks: 0.03 * next(t))
         clients = Clients([((1, 2), Sampling(40), seed) for seed in range(count)], count)
         served(monkeypatch, clients)
         pieces = [len(piece) for pieces in clients.pieces.values() for piece in pieces]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from linn.chat.codec import Codec
 from linn.chat.request import render_row
 from linn.errors import InfrastructureError, UserError
 from linn.offline.shown import Shown
+from linn.serve import prompts
 from linn.serve.limits import Limits
 from linn.types import Message
 
@@ -493,3 +495,28 @@ def test_the_reply_reads_as_training_reads_it() -> None:
     reply = "".join(text for text, trained in spans if trained)
     told = Server(lambda text, seed: reply).chat()["message"]
     assert (told["content"], told["reasoning_content"]) == (message.content, message.reasoning)
+
+
+def test_large_requests_are_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read a megabyte takes 300 MB; small requests go past those that wait."""
+    reading, most, order = 0, 0, []
+    inner = prompts._read
+
+    def watched(row: Any, *rest: Any) -> Any:
+        nonlocal reading, most
+        size = len(row["messages"][0]["content"])
+        is_large = size > 10_000
+        reading += is_large
+        most = max(most, reading)
+        time.sleep(0.02 * is_large)
+        read = inner(row, *rest)
+        reading -= is_large
+        order.append(size)
+        return read
+
+    monkeypatch.setattr(prompts, "_read", watched)
+    large = [("/chat/completions", asks("word " * 16_000)) for _ in range(6)]
+    answers = Server().post_all([*large, ("/chat/completions", asks("Hi"))])
+    assert [answer.status_code for answer in answers] == [400] * 6 + [200]
+    assert most == 1
+    assert order.index(2) < 2

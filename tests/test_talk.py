@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import itertools
 import json
 import os
 import pty
@@ -12,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import pytest
 
 from linn.chat.request import render_row
 from linn.chat.stream import Delta
+from linn.cli import chat
 from linn.errors import UserError
 from linn.serve.functions import Functions
 from linn.serve.screen import Screen
@@ -199,6 +203,78 @@ def test_a_saved_conversation_is_a_row(tmp_path: Path) -> None:
     assert "Be brief." in text and "<think>\nhm\n</think>\nHello." in text
 
 
+@pytest.mark.parametrize("name", ["file/talk.jsonl", ""])
+def test_where_nothing_can_be_written_the_conversation_goes_on(tmp_path: Path, name: str) -> None:
+    talk = session([Delta(content="Hello.")])
+    all_of(talk.ask("Hi \udc80"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="another file"):
+        talk.save(tmp_path / name)
+    talk.save(tmp_path / "talk.jsonl")
+    assert (
+        json.loads((tmp_path / "talk.jsonl").read_text())["messages"][0]["content"] == "Hi \udc80"
+    )
+
+
+class Narrow(Says):
+    """A speaker that takes short conversations alone, and none with two turns of the user."""
+
+    async def say(self, messages: Sequence[Message], *rest: Any) -> AsyncGenerator[Part, None]:
+        roles = [message.role for message in messages]
+        if sum(len(message.content) for message in messages) > 100:
+            raise UserError("too long")
+        if any(one == other == "user" for one, other in itertools.pairwise(roles)):
+            raise UserError("two turns of the user")
+        async with aclosing(super().say(messages, *rest)) as parts:
+            async for part in parts:
+                yield part
+
+
+def test_a_message_that_is_too_long_does_not_end_the_conversation() -> None:
+    talk = Session(Narrow([Delta(content="one")]), Sampling(20), seed=1)
+    all_of(talk.ask("first"))
+    with pytest.raises(UserError, match="too long"):
+        all_of(talk.ask("x" * 101))
+    all_of(talk.ask("second"))
+    assert [message.content for message in talk.messages] == ["first", "one", "second", "one"]
+
+
+def test_a_message_that_got_no_answer_goes_along_with_the_next() -> None:
+    talk = Session(Narrow([Delta(content="one")]), Sampling(20), seed=1)
+
+    async def stopped() -> None:
+        steps = talk.ask("Hi")
+        task = asyncio.ensure_future(anext(steps))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await steps.aclose()
+
+    asyncio.run(stopped())
+    all_of(talk.ask("Are you there?"))
+    assert [message.content for message in talk.messages] == ["Hi\n\nAre you there?", "one"]
+    all_of(talk.retry())
+    assert talk.messages[0].content == "Hi\n\nAre you there?"
+
+
+def test_every_call_has_a_result_where_the_loop_was_stopped() -> None:
+    calls = tuple(ToolCall("add", {"a": place}, id=f"c{place}") for place in range(3))
+    functions = Functions([], source="")
+    talk = session([Delta(calls=calls)], functions=functions)
+
+    async def stopped() -> None:
+        steps = talk.ask("Hi")
+        async for step in steps:
+            if step.kind == "result":
+                break
+        await steps.aclose()
+
+    asyncio.run(stopped())
+    assert [message.role for message in talk.messages] == ["user", "assistant"] + ["tool"] * 3
+    assert [message.tool_call_id for message in talk.messages[2:]] == ["c0", "c1", "c2"]
+    assert "stopped" not in talk.messages[2].content and "stopped" in talk.messages[4].content
+
+
 # ---------------------------------------------------------------- the screen
 
 
@@ -338,3 +414,17 @@ def test_what_is_piped_in_is_answered_line_by_line() -> None:
     )  # fmt: skip
     assert done.stdout == "w0 w1 w2 \n[thought] hm\nDone.\nended\n"
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("text", ["/usr/bin/x: no such file", "/quit", "/exit\nnow"])
+def test_what_stands_in_quotes_is_no_command(text: str, monkeypatch, capsys) -> None:
+    talk = session([Delta(content="Hello.")])
+    monkeypatch.setattr("sys.stdin", io.StringIO(f'"""\n{text}\n"""\n/quit\nnever\n'))
+    asyncio.run(chat._converse(talk, Screen(live=False), "scripted"))
+    assert [message.content for message in talk.messages] == [text, "Hello."]
+
+
+def test_a_command_that_nobody_knows_is_told_the_ones_there_are() -> None:
+    with pytest.raises(UserError, match=r"/no-thnk.*/no-think") as error:
+        asyncio.run(chat._command("/no-thnk", session([Delta()]), Screen(live=False)))
+    assert ",," not in str(error.value)

@@ -103,6 +103,18 @@ async def ask(port: int, number: int, replies: int, is_stream: bool) -> None:
     writer.close()
 
 
+async def until_it_answers(port: int) -> None:
+    """Returns when somebody may connect: the socket is bound before uvicorn listens at it."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
+
+
 async def all_clients(port: int, clients: int, replies: int, is_stream: bool) -> None:
     """What the process of the clients does."""
     await asyncio.gather(*(ask(port, number, replies, is_stream) for number in range(clients)))
@@ -117,6 +129,7 @@ async def measure(given: argparse.Namespace) -> None:
     streams.said = [Token(one, -0.5) for one in ids]
     listening = server._socket("127.0.0.1", 0)
     serving = asyncio.create_task(server._serve(Service(models, Limits()), listening, "127.0.0.1"))
+    await until_it_answers(listening.getsockname()[1])
 
     for kind in ("stream", "whole"):
         for replies in (1, given.replies):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import re
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linn.cli.filter import Template, template_choice
-from linn.errors import InfrastructureError, UserError, nearest
+from linn.cli.serve import KEY, key_in
+from linn.errors import LinnError, UserError, nearest
 from linn.terminal import echo
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def chat(
     ] = False,
     key_env: Annotated[
         str, typer.Option(metavar="VARIABLE", help="holds the key of a server, if it wants one")
-    ] = "LINN_API_KEY",
+    ] = KEY,
     template: Template = None,
 ) -> None:
     """Talk to a checkpoint, or to a model of a server."""
@@ -82,8 +83,7 @@ def chat(
 
     try:
         if address is not None:
-            key = os.environ.get(key_env) or None
-            asyncio.run(_with_server(address, key, key_env, session_with, screen))
+            asyncio.run(_with_server(address, key_in(key_env), key_env, session_with, screen))
         else:
             asyncio.run(_with_checkpoint(model, chosen, context, session_with, screen))
     finally:
@@ -134,17 +134,18 @@ async def _converse(session: Session, screen: Screen, name: str) -> None:
     while True:
         try:
             # In this thread, where Ctrl-C arrives: nothing else is to be done meanwhile.
-            text = _read()
+            text, is_quoted = _read()
         except KeyboardInterrupt:
             continue
-        if text is None or text.strip() in ("/quit", "/exit"):
+        is_command = not is_quoted and text is not None and text.startswith("/")
+        if text is None or (is_command and text.strip() in ("/quit", "/exit")):
             return
         try:
-            if text.startswith("/"):
+            if is_command:
                 await _command(text, session, screen)
             elif text.strip():
                 await _shown(session.ask(text), screen)
-        except (UserError, InfrastructureError) as error:
+        except LinnError as error:
             # A mistake ends no conversation; without a terminal nobody could mend it.
             screen.end()
             if not screen.live:
@@ -200,25 +201,25 @@ async def _command(text: str, session: Session, screen: Screen) -> None:
         case "/help":
             echo(HELP, err=True)
         case _:
-            known = [line.split()[0] for line in HELP.splitlines() if line.startswith("/")]
+            known = re.findall(r"(?:^|, )(/[\w-]+)", HELP, re.MULTILINE)
             raise UserError(f"no command {word}{nearest(word, known)}")
 
 
-def _read() -> str | None:
-    """What is said next; None at the end of the input."""
+def _read() -> tuple[str | None, bool]:
+    """(what is said next, whether it stood in quotes); None at the end of the input."""
     lines: list[str] = []
     quoting = False
     while True:
         line = _line("… " if quoting else "> ")
         if line is None:
-            return "\n".join(lines) if lines else None
+            return ("\n".join(lines) if lines else None), quoting
         if line.strip() == '"""':
             quoting = not quoting
             if not quoting:
-                return "\n".join(lines)
+                return "\n".join(lines), True
             continue
         if not quoting:
-            return line
+            return line, False
         lines.append(line)
 
 

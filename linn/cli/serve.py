@@ -13,6 +13,8 @@ from linn.errors import UserError
 from linn.terminal import echo
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+KEY = "LINN_API_KEY"
+"""The variable that is looked at where none is named."""
 
 
 def serve(
@@ -26,7 +28,7 @@ def serve(
     host: Annotated[str, typer.Option(help="address; 0.0.0.0 opens it to the network")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(help="0: any free one")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
     processes: Annotated[int, typer.Option(min=1, help="processes that sample")] = 2,
     capacity: Annotated[
         int, typer.Option(min=1, help="replies that a process writes at once, per checkpoint")
@@ -51,7 +53,7 @@ def serve(
     ] = False,
     key_env: Annotated[
         str, typer.Option(metavar="VARIABLE", help="holds the key that clients must send, if any")
-    ] = "LINN_API_KEY",
+    ] = KEY,
     grace: Annotated[
         float, typer.Option(min=0, help="seconds that replies may go on after SIGTERM")
     ] = 20.0,
@@ -64,7 +66,7 @@ def serve(
     from linn.serve.models import named_folders
 
     folders = named_folders(checkpoints)
-    key = os.environ.get(key_env) or None
+    key = key_in(key_env)
     chosen = template_choice(template)
     _warn_if_open(host, key, key_env)
     _check_engine(engine, len(folders))
@@ -91,6 +93,17 @@ def serve(
         thinking=not no_think,
         limits=Limits(grace_s=grace, queue=queue),
     )
+
+
+def key_in(variable: str) -> str | None:
+    """The key that an environment variable holds, if any.
+
+    UserError where a variable was named and holds none: nobody should serve openly by a typo.
+    """
+    key = os.environ.get(variable) or None
+    if key is None and variable != KEY:
+        raise UserError(f"--key-env {variable}: the environment variable is not set")
+    return key
 
 
 def _check_engine(engine: str, checkpoints: int) -> None:

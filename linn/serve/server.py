@@ -131,6 +131,6 @@ def _socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise UserError(
-            f"--host {host} --port {port}: {error.strerror or error}; take another port"
+            f"--host {host} --port {port}: {error.strerror or error}; take another port or address"
         ) from None
     return listening

@@ -11,7 +11,7 @@ import hmac
 import time
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from typing import Any, Protocol
 
 from linn.serve.errors import CLOSING, ApiError, api_error
@@ -26,6 +26,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _SSE = (b"content-type", b"text/event-stream; charset=utf-8")
 _JSON = (b"content-type", b"application/json")
+_LARGE = 64 * 2**10
+"""Bytes of a request that waits for its turn to be read: to read a megabyte of text and cut it into
+tokens takes 300 MB, and many at once would take that many times."""
 
 
 class Answer(Protocol):
@@ -65,6 +68,8 @@ class Service:
         """Whether those that run end with an error."""
         self._key = None if key is None else key.encode()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
+        """Of large requests, one is read at a time."""
 
     def abort(self) -> None:
         """End what runs, each with an error."""
@@ -127,7 +132,8 @@ class Service:
 
     async def _make(self, exchange: _Exchange, begin: Begin, body: bytearray) -> None:
         since = time.monotonic()
-        answer, served, count, read, is_stream = await begin(bytes(body))
+        async with self._turn if len(body) > _LARGE else nullcontext():
+            answer, served, count, read, is_stream = await begin(bytes(body))
         send = self._stream if is_stream else self._send_whole
         # In this order: who waits for a model to be read stands in the queue too.
         with self._queued(count):

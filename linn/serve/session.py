@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -23,6 +22,9 @@ from linn.types import Message, Prompt, Sampling, ToolCall
 
 MOST_STEPS = 16
 """Rounds of calls in one answer, so that a model that calls for ever comes to an end."""
+
+_STOPPED = "error: the user stopped it"
+"""The result of a call that was not carried out."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,23 @@ class Session:
     async def ask(self, text: str) -> AsyncGenerator[Step, None]:
         """The user says something, and the model answers, calls included.
 
-        Who closes this generator in the middle keeps what the model has said so far.
+        Who closes this generator in the middle keeps what the model has said so far. What cannot
+        be asked (UserError: it is too long, say) is not part of the conversation.
         """
+        before = list(self.messages)
+        # Many templates refuse two turns of the user in a row: one that got no answer goes along.
+        if before and before[-1].role == "user":
+            text = f"{self.messages.pop().content}\n\n{text}"
         self.messages.append(Message("user", text))
-        async with aclosing(self._answer()) as steps:
-            async for step in steps:
-                yield step
+        asked = len(self.messages)
+        try:
+            async with aclosing(self._answer()) as steps:
+                async for step in steps:
+                    yield step
+        except UserError:
+            if len(self.messages) == asked:
+                self.messages = before
+            raise
 
     async def retry(self) -> AsyncGenerator[Step, None]:
         """Another answer to what the user said last; UserError where that was nothing."""
@@ -158,10 +171,17 @@ class Session:
             # Definitions alone: whoever reads this answers the call.
             if not calls or self._functions is None or not self._functions.runs:
                 return
-            for call in calls:
-                result = await asyncio.to_thread(self._functions.call, call)
-                self.messages.append(Message("tool", result, tool_call_id=call.id))
-                yield Step("result", result, call)
+            done = 0
+            try:
+                for call in calls:
+                    result = await asyncio.to_thread(self._functions.call, call)
+                    self.messages.append(Message("tool", result, tool_call_id=call.id))
+                    done += 1
+                    yield Step("result", result, call)
+            finally:
+                # Stopped in between: servers refuse a history with a call that has no result.
+                for call in calls[done:]:
+                    self.messages.append(Message("tool", _STOPPED, tool_call_id=call.id))
         yield Step("cut", f"{MOST_STEPS} rounds of calls")
 
     async def _turn(self) -> AsyncGenerator[Step, None]:
@@ -203,7 +223,10 @@ class Session:
         self.messages = []
 
     def save(self, path: Path) -> None:
-        """Write the conversation as a row that `linn render` and `linn data` read."""
+        """Write the conversation as a row that `linn render` and `linn data` read.
+
+        UserError where the file cannot be written.
+        """
         messages: list[dict[str, Any]] = []
         if self.system:
             messages.append({"role": "system", "content": self.system})
@@ -213,7 +236,10 @@ class Session:
         if self._functions:
             row["tools"] = self.tools
         row["chat_template_kwargs"] = {"enable_thinking": self.thinking}
-        files.write_text(path, json.dumps(row, ensure_ascii=False) + "\n")
+        try:
+            files.write_jsonl(path, [row])
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}; take another file") from None
 
 
 def _row_of(message: Message) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Other people's clients, and a hostile one, against a `linn serve` that runs."""
