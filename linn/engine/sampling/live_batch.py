@@ -93,7 +93,7 @@ class LiveBatch:
         """
         lives = []
         for number, (ids, how, seed) in enumerate(requests, self._next_id):
-            _check_request(ids, how, self.model.vocab)
+            check_request(ids, how, self.model.vocab)
             lives.append(Live(number, tuple(ids), how, seed))
 
         for live, length in zip(lives, known, strict=bool(known)):
@@ -362,7 +362,11 @@ class BatchSampler:
         return [completions[request] for request in ids]
 
 
-def _check_request(ids: Sequence[int], how: Sampling, vocab: int) -> None:
+def check_request(ids: Sequence[int], how: Sampling, vocab: int) -> None:
+    """Refuse a request that a model with `vocab` embeddings cannot sample.
+
+    Raises ValueError, or UserError for a token that it has no embedding for.
+    """
     can_sample = how.max_tokens >= 1 and how.temperature >= 0 and 0 < how.top_p <= 1
     if not len(ids) or not can_sample:
         raise ValueError(f"cannot sample: {len(ids)} prompt tokens, {how}")
