@@ -149,6 +149,8 @@ class Ray:
             # machine without a network has no other address.
             cores = max(len(os.sched_getaffinity(0)), CPUS * len(self._gpus))
             own = {"num_cpus": cores, "_node_ip_address": "127.0.0.1"}
+            # By default whatever else runs on the machine goes before Ray's processes.
+            os.environ.setdefault("RAY_worker_niceness", "0")
         self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **own)
         self._connected = True
 
