@@ -120,8 +120,8 @@ class ScaleConfig(Config):
         256,
         ge=1,
         description="MiB that keys, values and states of these conversations may take where all "
-        "come to their last token: of long ones fewer are decoded at once, one at least. vLLM takes "
-        "as much on a CPU; on a GPU it has a limit of its own (samplers.memory)",
+        "come to their last token: of long ones fewer are decoded at once, one at least. vLLM "
+        "takes as much on a CPU; on a GPU it has a limit of its own (samplers.memory)",
     )
 
     @model_validator(mode="after")

@@ -151,7 +151,16 @@ class Ray:
             own = {"num_cpus": cores, "_node_ip_address": "127.0.0.1"}
             # By default whatever else runs on the machine goes before Ray's processes.
             os.environ.setdefault("RAY_worker_niceness", "0")
-        self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **own)
+        own |= {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            self._ray.init(**own)
+        except Exception as error:  # Ray raises plain ones: no answer in time, no such address
+            self._ray.shutdown()
+            words = " ".join(str(error).split())[:300]
+            raise InfrastructureError(
+                f"Ray cannot be started or reached ({words}); on a busy machine try again, or set "
+                "scale.places: local; elsewhere see that RAY_ADDRESS names a Ray that runs"
+            ) from None
         self._connected = True
 
     def _no_room(self) -> str:
