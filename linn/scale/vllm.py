@@ -4,14 +4,19 @@ What of vLLM must be so, and is not by default:
 
 - log-probs after the temperature (`processed_logprobs`); under a top-p cut they are those of the
   cut distribution, so the engine takes these from its trainers;
-- no prefix cache: an update of the weights leaves what was computed with the old ones in it;
-- the model's own numbers alone: no tokenizer, no sampling defaults of the folder.
+- prefixes forgotten whenever the weights change: an update leaves what was computed with the old
+  ones in the cache. They are forgotten between batches too, so that a batch is a function of itself
+  and of the turns that it goes on from, whatever was sampled before;
+- prompts whole on a CPU: its generators cannot step back after a part of one;
+- the model's own numbers alone: no tokenizer, no sampling defaults of the folder;
+- what it cannot compute refused before it begins: an error inside ends it for good.
 
 Which draws a seed gives is vLLM's own; on GPUs the last bits depend on the company of a request.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Sequence
@@ -22,6 +27,7 @@ from linn.engine.local.slot import Slot
 from linn.engine.models.load import load, read_config
 from linn.engine.models.vocabulary import ids_without_text
 from linn.engine.sampling.live_batch import BatchSampler, Request
+from linn.engine.sampling.waiting import check_request
 from linn.errors import UserError
 from linn.scale.options import ReplicaOptions
 from linn.types import Completion, Sampling
@@ -30,12 +36,13 @@ ENVIRONMENT = {
     # The engine in this very process: who ends it ends all of it.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
 """What vLLM reads from its environment, unless the person has set it otherwise."""
+UNSAID = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")
+"""Keys of a config.json that say nothing of a model's shape."""
 SEEDS = 2**31
 """vLLM takes seeds below it."""
 
@@ -55,41 +62,35 @@ class VllmReplica:
             ) from None
         self.options = options
         self._engine: Any = None
+        self._config: dict[str, Any] = {}
+        """Of the model that the engine was opened with."""
+        self._vocab = self._longest = 0
+        """Ids that it has embeddings for, and tokens of the longest sequence that it computes."""
         self._hidden: dict[int, float] | None = None
         """A bias that keeps ids without text from being sampled."""
         self._version = -1
         self._other = Slot(self._sampler_of)
 
     def load(self, folder: Path, version: int) -> None:
-        """The policy of a folder. A second policy needs a new process: vLLM keeps its memory."""
-        from vllm import LLM
+        """The policy of a folder. Another model of the same shape needs no new engine."""
+        config = _shape(folder)
+        if self._engine is not None and self._config == config:
+            self.take(folder, version)
+            return
+        # The old one takes its process groups with it, and they are the new one's too.
+        self._engine = None
+        gc.collect()
 
-        options = self.options
-        on_gpu = options.device == "cuda"
-        more: dict[str, Any] = {"gpu_memory_utilization": options.memory} if on_gpu else {}
-        # Token ids in and out: linn renders and reads. Log-probs after temperature, as `Sampler`
-        # promises; no prefix cache, since it would outlive the weights that it was computed with.
-        self._engine = LLM(
-            model=str(folder),
-            skip_tokenizer_init=True,
-            generation_config="vllm",
-            dtype="bfloat16" if options.bfloat16 else "float32",
-            max_num_seqs=options.capacity,
-            tensor_parallel_size=options.tensor,
-            enforce_eager=not on_gpu,
-            enable_prefix_caching=False,
-            logprobs_mode="processed_logprobs",
-            disable_log_stats=True,
-            seed=0,
-            **more,
-        )
-        self._hidden = _hidden(folder)
+        self._engine = self._opened(folder)
+        self._config = config
+        self._vocab = int(config["vocab_size"])
+        self._longest = int(self._engine.llm_engine.model_config.max_model_len)
+        self._hidden = _hidden(folder, self._vocab)
         self._version = version
 
     def take(self, folder: Path, version: int) -> None:
         """The weights of a folder, of the same policy as it is after `version` steps."""
         self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-        # Off already, and reset all the same: a stale prefix is wrong without a word.
         self._engine.reset_prefix_cache()
         self._version = version
 
@@ -98,7 +99,7 @@ class VllmReplica:
     ) -> tuple[int, list[Completion]]:
         """One closed batch under the policy (None); a checkpoint is sampled by linn's own sampler.
 
-        known: no state is kept between batches, so nothing is.
+        known: of what goes on from earlier turns vLLM finds by itself what it still has.
         """
         if folder is not None:
             return self._version, self._other.take(folder).generate(requests)
@@ -107,10 +108,22 @@ class VllmReplica:
 
         from vllm.inputs import TokensPrompt
 
+        for ids, how, _ in requests:
+            check_request(ids, how, self._vocab)
+            if len(ids) >= self._longest:
+                raise self._too_long(len(ids) + 1)
+        if not any(known):
+            self._engine.reset_prefix_cache()
         prompts = [TokensPrompt(prompt_token_ids=list(ids)) for ids, _, _ in requests]
         params = [_params(how, seed, self._hidden) for _, how, seed in requests]
         outputs = self._engine.generate(prompts, params, use_tqdm=False)
-        return self._version, [_completion(one.outputs[0]) for one in outputs]
+
+        done = [_completion(one.outputs[0]) for one in outputs]
+        for (ids, how, _), completion in zip(requests, done, strict=True):
+            # It came to the end of what vLLM computes, not to its own.
+            if completion.finish == "length" and len(completion.ids) < how.max_tokens:
+                raise self._too_long(len(ids) + how.max_tokens)
+        return self._version, done
 
     def cpu_seconds(self) -> float:
         """Processor time so far."""
@@ -119,6 +132,44 @@ class VllmReplica:
     def pid(self) -> int:
         """Its process."""
         return os.getpid()
+
+    def _opened(self, folder: Path) -> Any:
+        """vLLM's engine over the model of a folder."""
+        from vllm import LLM
+        from vllm.engine.arg_utils import EngineArgs
+
+        options = self.options
+        model = {"model": str(folder), "skip_tokenizer_init": True}
+        # States of Mamba layers have no prefixes on a CPU, and no hits on a GPU.
+        is_hybrid = EngineArgs(**model).create_model_config().is_hybrid
+        if options.device == "cuda":
+            more: dict[str, Any] = {"gpu_memory_utilization": options.memory}
+        else:
+            more = {
+                "kv_cache_memory_bytes": options.cache_bytes,
+                "enforce_eager": True,
+                "enable_chunked_prefill": False,
+            }
+        return LLM(
+            generation_config="vllm",
+            dtype="bfloat16" if options.bfloat16 else "float32",
+            max_model_len=-1,  # the model's longest sequence, or what the cache can hold
+            max_num_seqs=options.capacity,
+            tensor_parallel_size=options.tensor,
+            enable_prefix_caching=not is_hybrid,
+            logprobs_mode="processed_logprobs",
+            disable_log_stats=True,
+            seed=0,
+            **model,
+            **more,
+        )
+
+    def _too_long(self, tokens: int) -> UserError:
+        return UserError(
+            f"a sequence of {tokens:,} tokens: vLLM computes {self._longest:,} of this model in "
+            "this memory; lower max_tokens or max_sequence, or give more (on a CPU scale.cache, on "
+            "a GPU samplers.memory)"
+        )
 
     def _sampler_of(self, folder: Path) -> BatchSampler:
         return BatchSampler(
@@ -142,9 +193,15 @@ def _params(how: Sampling, seed: int, hidden: dict[int, float] | None) -> Any:
     )
 
 
-def _hidden(folder: Path) -> dict[int, float] | None:
+def _shape(folder: Path) -> dict[str, Any]:
+    """What config.json says of the model; nothing of who wrote it."""
+    config = read_config(folder)
+    return {key: value for key, value in config.items() if key not in UNSAID}
+
+
+def _hidden(folder: Path, vocab: int) -> dict[int, float] | None:
     """Ids that the model has and its tokenizer does not: no part of the policy (`vocabulary`)."""
-    absent = ids_without_text(folder, int(read_config(folder)["vocab_size"]))
+    absent = ids_without_text(folder, vocab)
     return None if absent is None else dict.fromkeys(absent.tolist(), -100.0)
 
 

@@ -47,7 +47,7 @@ class Waiting:
         """Queue requests behind those that wait; see `LiveBatch.admit`."""
         lives = []
         for number, (ids, how, seed) in enumerate(requests, self._next_id):
-            _check_request(ids, how, self.model.vocab)
+            check_request(ids, how, self.model.vocab)
             lives.append(Live(number, tuple(ids), how, seed))
 
         for live, length in zip(lives, known, strict=bool(known)):
@@ -138,7 +138,7 @@ class Waiting:
         return state
 
 
-def _check_request(ids: Sequence[int], how: Sampling, vocab: int) -> None:
+def check_request(ids: Sequence[int], how: Sampling, vocab: int) -> None:
     can_sample = how.max_tokens >= 1 and how.temperature >= 0 and 0 < how.top_p <= 1
     if not len(ids) or not can_sample:
         raise ValueError(f"cannot sample: {len(ids)} prompt tokens, {how}")
