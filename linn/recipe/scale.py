@@ -147,8 +147,8 @@ class ScaleConfig(Config):
         ge=1,
         description="MiB that keys, values and states of these conversations may take where all "
         "come to their last token: of long ones fewer are decoded at once, one at least. Default: "
-        "192, on a GPU a quarter of its memory. vLLM takes as much on a CPU; on a GPU it has a limit "
-        "of its own (samplers.memory)",
+        "192, on a GPU a quarter of its memory. vLLM takes as much on a CPU; on a GPU it has a "
+        "limit of its own (samplers.memory)",
     )
 
     @model_validator(mode="after")

@@ -139,6 +139,10 @@ class Waiting:
 
 
 def check_request(ids: Sequence[int], how: Sampling, vocab: int) -> None:
+    """Refuse a request that a model with `vocab` embeddings cannot sample.
+
+    Raises ValueError, or UserError for a token that it has no embedding for.
+    """
     can_sample = how.max_tokens >= 1 and how.temperature >= 0 and 0 < how.top_p <= 1
     if not len(ids) or not can_sample:
         raise ValueError(f"cannot sample: {len(ids)} prompt tokens, {how}")
