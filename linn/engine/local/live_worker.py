@@ -219,7 +219,8 @@ class LiveWorker:
         events, self._events = self._events, []
         streamed = self._tokens.keys() - self._wholes
         pause = max(_GATHER_S, len(streamed) * self.options.world / _PIECES_PER_S)
-        now = time.process_time()
+        # A process that waits for its GPU uses no processor time.
+        now = time.process_time() if self.device.type == "cpu" else time.monotonic()
         if streamed and now - self._told >= pause:
             self._told = now
             events += [(number, "tokens", self._tokens.pop(number)) for number in streamed]
