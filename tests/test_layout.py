@@ -154,8 +154,6 @@ def test_the_nearest_layout_shares_out_rows_and_experts() -> None:
     words = "each row over 2 ranks; a layer's experts over 4 ranks"
     assert words in said(spread(trainers=asked))
     assert "activations of 1/2 of 10,000 tokens" in said(spread(trainers=asked))
-    # Siblings that share a prompt stay in one piece.
-    assert "context" not in said(spread(5.8e9, share_prompts=True))
 
 
 @pytest.mark.parametrize(

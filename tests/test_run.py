@@ -151,7 +151,10 @@ def test_processes_from_two_to_one_in_the_middle_keep_the_state(finished, tmp_pa
     # The fifth step, kept on the way, against the run that had one process and five steps.
     place = "stages/01-sft/checkpoints/step-0005/model.safetensors"
     ours, theirs = load_file(tmp_path / place), load_file(finished[1] / place)
-    assert all(torch.allclose(ours[name], theirs[name], atol=2e-5) for name in theirs)
+    # AdamW moves a weight whose gradient is nothing but rounding as far as any other: few of them,
+    # by no more than the rates of the steps.
+    gaps = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in theirs])
+    assert gaps.max() < 2e-4 and gaps.mean() < 1e-6
 
 
 def test_names_of_checkpoints(finished):

@@ -214,6 +214,16 @@ def test_weights_may_change_in_place_and_may_be_replaced() -> None:
     check_equal(sampler.generate(requests), live(model).generate(requests))
 
 
+def test_a_family_with_rounded_products_decodes_in_slots() -> None:
+    """Its cache takes keys of whatever dtype autocast gives them."""
+    model = small_family()
+    asked: list[Request] = [((3, 4, 5), Sampling(8, 0.0), 0), ((6, 7), Sampling(8, 0.0), 1)]
+    slots = BatchSampler(model, batch=SlotBatch, bfloat16=True).generate(asked)
+    eager = BatchSampler(model, batch=LiveBatch, bfloat16=True).generate(asked)
+    for one, two in zip(slots, eager, strict=True):
+        assert one.logprobs[0] == pytest.approx(two.logprobs[0], abs=0.02)
+
+
 def test_a_family_with_windows_has_no_slots() -> None:
     assert not small_family("Gemma2").has_slots
 

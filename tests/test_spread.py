@@ -13,6 +13,7 @@ import pytest
 
 from linn.errors import UserError
 from linn.recipe import load as recipes
+from linn.recipe.scale import ScaleConfig, TrainersConfig
 from linn.scale.context import Piece, pieces_of
 
 BOTH = "experts 2, context 2 of 4"
@@ -120,17 +121,22 @@ def test_pieces_of_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trainers", "more", "error"),
+    ("trainers", "error"),
     [
-        ({"ranks": 6, "context": 4}, {}, "context: 4 does not divide ranks: 6; take one of 1, 2"),
-        ({"ranks": 6, "experts": 4}, {}, "experts: 4 does not divide ranks: 6; take one of 1, 2"),
-        ({"ranks": 2, "context": 2}, {"share_prompts": True}, "share_prompts: true does not go"),
+        ({"ranks": 6, "context": 4}, "context: 4 does not divide ranks: 6; take one of 1, 2"),
+        ({"ranks": 6, "experts": 4}, "experts: 4 does not divide ranks: 6; take one of 1, 2"),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_the_recipe(
-    trainers: dict[str, int], more: dict[str, Any], error: str
+    trainers: dict[str, int], error: str
 ) -> None:
-    scale = {"engine": "cluster", "trainers": trainers} | more
+    scale = {"engine": "cluster", "trainers": trainers}
     stage = {"name": "s", "kind": "sft", "data": "rows.jsonl", "steps": 1}
     with pytest.raises(UserError, match=error):
         recipes.parse({"name": "t", "scale": scale, "stages": [stage]}, "t")
+
+
+def test_siblings_do_not_share_a_prompt_where_rows_are_cut() -> None:
+    cut = ScaleConfig(engine="cluster", trainers=TrainersConfig(ranks=2, context=2))
+    assert cut.share_prompts and not cut.shares_prompts
+    assert ScaleConfig(engine="cluster").shares_prompts

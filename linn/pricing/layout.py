@@ -257,7 +257,7 @@ def _remedies(layout: Layout) -> Iterator[str]:
             return
 
     best = _cheaper(scale)[-1]
-    for shares in _shares(scale, layout.shape, scale.trainers.ranks):
+    for shares in _shares(layout.shape, scale.trainers.ranks):
         if _fits(layout, _changed(scale, **best, **shares), row):
             yield f"fits with {_named(best | _new(scale, shares))}"
             return
@@ -265,7 +265,7 @@ def _remedies(layout: Layout) -> Iterator[str]:
     for ranks in range(scale.trainers.ranks + 1, MOST_RANKS):
         fitting = [
             best | {"ranks": ranks} | _new(scale, shares)
-            for shares in _shares(scale, layout.shape, ranks)
+            for shares in _shares(layout.shape, ranks)
             if _fits(layout, _changed(scale, **best, **shares, ranks=ranks), row)
         ]
         if fitting:
@@ -275,7 +275,7 @@ def _remedies(layout: Layout) -> Iterator[str]:
         yield f"no number of ranks up to {MOST_RANKS} holds a row of {row:,} tokens"
 
     # The last of the ways to share out is the one that takes least memory.
-    best |= _new(scale, list(_shares(scale, layout.shape, scale.trainers.ranks))[-1])
+    best |= _new(scale, list(_shares(layout.shape, scale.trainers.ranks))[-1])
     named = f"{_named(best)} and " if best else ""
     shorter = row
     while shorter >= 16 and not _fits(layout, _changed(scale, **best), shorter):
@@ -303,10 +303,10 @@ def _cheaper(scale: ScaleConfig) -> list[dict[str, Any]]:
     return steps
 
 
-def _shares(scale: ScaleConfig, shape: Shape, ranks: int) -> Iterator[dict[str, int]]:
+def _shares(shape: Shape, ranks: int) -> Iterator[dict[str, int]]:
     """Ways to share out rows and experts over so many ranks, those with least traffic first."""
     rows = [1]
-    if shape.own and not scale.share_prompts:
+    if shape.own:
         most = min(shape.heads, ranks)
         rows = [n for n in range(1, most + 1) if ranks % n == 0]
     held = [n for n in range(1, ranks + 1) if ranks % n == 0 and shape.experts % n == 0]

@@ -137,7 +137,8 @@ class ScaleConfig(Config):
         True,
         description="siblings' prompts are computed once, in training and under teachers and "
         "references, where that saves a quarter of a group's tokens or more; the same numbers up "
-        "to rounding (1e-5 in a log-prob), in less time (docs/benchmarks.md)",
+        "to rounding (1e-5 in a log-prob), in less time (docs/benchmarks.md). Not where "
+        "trainers.context cuts rows",
     )
     capacity: int = Field(
         256, ge=1, description="conversations that one process or replica decodes at once"
@@ -154,12 +155,6 @@ class ScaleConfig(Config):
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
         if self.engine == "cluster":
-            if self.share_prompts and self.trainers.context > 1:
-                raise ValueError(
-                    f"share_prompts: true does not go with trainers.context: "
-                    f"{self.trainers.context}, where a prompt and its replies may lie on "
-                    "different ranks; set one of them to its default"
-                )
             return self
         # A run folder's recipe has every key, with its default.
         plain = ScaleConfig(engine="cluster")
@@ -170,6 +165,12 @@ class ScaleConfig(Config):
             if value != getattr(plain, key):
                 raise ValueError(f"{key}: only a cluster has it; set engine: cluster, or leave it")
         return self
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether siblings share their prompt: not where a row is cut, and they may lie apart."""
+        is_cut = self.engine == "cluster" and self.trainers.context > 1
+        return self.share_prompts and not is_cut
 
     @property
     def local_processes(self) -> int:

@@ -31,7 +31,7 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
         bfloat16=scale.precision == "bfloat16",
         deadline_s=scale.samplers.deadline_s,
         after_cut=scale.samplers.engine == "vllm",
-        share_prompts=scale.share_prompts,
+        share_prompts=scale.shares_prompts,
         context=scale.trainers.context,
     )
     return ClusterEngine(options, _places(scale, device, [*ranks, *samplers]))
@@ -52,7 +52,7 @@ def _ranks(scale: ScaleConfig, device: str) -> list[Role]:
                 width=scale.width,
                 tokens=max(scale.width, together) if on_gpu else together,
                 whole_gradients=scale.trainers.sum == "step",
-                share_prompts=scale.share_prompts,
+                share_prompts=scale.shares_prompts,
             ),
             bfloat16=scale.precision == "bfloat16",
             recompute=scale.recompute,

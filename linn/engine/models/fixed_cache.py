@@ -35,8 +35,9 @@ class FixedLayer(DynamicLayer):
         assert self.keys is not None and self.values is not None
         row = torch.arange(rows, device=key_states.device)
         column = self.slots.lengths[:rows]
-        self.keys[row, :, column] = key_states[:, :, 0]
-        self.values[row, :, column] = value_states[:, :, 0]
+        # Under autocast a family's keys and values need not have one dtype in every pass.
+        self.keys[row, :, column] = key_states[:, :, 0].to(self.keys.dtype)
+        self.values[row, :, column] = value_states[:, :, 0].to(self.values.dtype)
         return self.keys[:rows, :, :columns], self.values[:rows, :, :columns]
 
 

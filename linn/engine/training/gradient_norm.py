@@ -7,8 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-_PART = 2**16
-"""Numbers whose squares are added up at once; each part is a double while that lasts."""
+_PART = {"cpu": 2**16, "cuda": 2**24}
+"""Numbers whose squares are added up at once, by device; each part is a double while that lasts.
+A CPU keeps it in its caches. On a GPU every part is a launch: of 2^16 numbers each, they were
+nearly half of a step of 0.3e9 parameters."""
 
 
 def gradient_norm(gradients: Iterable[Tensor]) -> float:
@@ -30,7 +32,8 @@ def sum_of_squares(gradients: Iterable[Tensor]) -> Tensor:
     """
     sums = []
     for gradient in gradients:
-        for part in gradient.flatten().split(_PART):
+        size = _PART.get(gradient.device.type, _PART["cuda"])
+        for part in gradient.flatten().split(size):
             sums.append(part.double().square().sum())
     if not sums:
         return torch.zeros((), dtype=torch.float64)

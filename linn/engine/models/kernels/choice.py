@@ -20,7 +20,7 @@ VARIABLE = "LINN_KERNELS"
 
 CHUNK = 32
 """Tokens of a scan's chunk on a CPU: the fastest on one thread (`bench/speed/model.py`)."""
-GPU_CHUNK = 128
+GPU_CHUNK = 64
 """The same on a GPU. Weights within chunks take memory in proportion to it, states between chunks
 in proportion to its inverse; both are equal near 90 for the base's heads. No result depends on it
 but by rounding."""
