@@ -31,6 +31,7 @@ settings.register_profile(
 )
 settings.load_profile("linn")
 
+
 LONGEST = (
     "test_run.py",
     "test_run_among_sandboxes.py",
@@ -64,8 +65,16 @@ OWN_FOLDER = "LINN_TESTS_FOLDER"
 """Set in a worker's environment: the folder for its temporary files."""
 
 
+def _hide_gpu(config: pytest.Config) -> None:
+    """Hide a GPU from tests that are not of one: what they promise, they promise of a CPU."""
+    asked = [config.getoption("markexpr"), *map(str, config.args)]
+    if not any("gpu" in words and "not gpu" not in words for words in asked):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Each worker has temporary files of its own: what others make is not taken for a leftover."""
+    _hide_gpu(config)
     if not hasattr(config, "workerinput"):
         return
     folder = tempfile.mkdtemp(prefix="tests-of-linn-")
