@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from support.processes import is_alive
 from support.sampling import Request, sample_all, samples_of
 
 from linn.engine.local import heartbeat
-from linn.engine.local.controller import LocalEngine
 from linn.engine.open import open_engine
 from linn.engine.protocol import Engine
 from linn.errors import EngineLost
@@ -78,7 +78,7 @@ def test_a_cluster_has_the_bytes_of_the_local_engine_of_the_same_dealing(
     base: Path, cluster: ClusterEngine, tmp_path: Path
 ) -> None:
     found = cascade(cluster, base, tmp_path / "cluster")
-    with LocalEngine(processes=2) as local:
+    with closing(open_engine(ScaleConfig(processes=2, device="cpu"))) as local:
         assert cascade(local, base, tmp_path / "local") == found
 
 
