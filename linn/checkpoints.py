@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -26,6 +27,15 @@ def resolve(name: str) -> Path:
             f"checkpoint {name!r}: neither RUN@STAGE[:STEP] nor a folder with config.json"
         )
     return base
+
+
+def devices_of(run_folder: Path) -> list[str]:
+    """What a run was computed on so far, in order; nothing where its run.json does not say."""
+    try:
+        devices = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))["devices"]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return []  # a run of an earlier version; whoever goes on with a broken one is told
+    return [str(device) for device in devices] if isinstance(devices, list) else []
 
 
 def start_folder(recipe: Recipe, folder: Path) -> Path:

@@ -16,9 +16,9 @@ import torch
 from support.cli import refused, said
 from support.fake_engine import FakeEngine
 
-from linn.checkpoints import BASES
+from linn.checkpoints import BASES, devices_of
 from linn.cli.check import _model_folder
-from linn.engine.local import device
+from linn.engine.local import accelerator, device
 from linn.engine.local.controller import LocalEngine
 from linn.engine.local.device import cuda_ids, device_line, gpus
 from linn.engine.protocol import ModelCheck
@@ -257,3 +257,30 @@ def test_a_worker_without_the_gpu_that_is_asked_for_says_so() -> None:
     engine = LocalEngine(processes=1, device="cuda")
     with engine, pytest.raises(UserError, match="install the build of torch"):
         engine.check(Path("anywhere"))
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that `auto` finds is no key, so nothing else would tell."""
+    recipe = load(BASES.parents[1] / "recipes" / "tiny.yaml", ["scale.device=auto"])
+    (tmp_path / "run.json").write_text(json.dumps({"devices": ["CPUs"]}))
+    told: list[str] = []
+    model_check.check_start(recipe, tmp_path, told.append)
+    assert told == [] and devices_of(tmp_path) == ["CPUs"]
+
+    monkeypatch.setattr(device, "gpus", lambda: ["NVIDIA H100 80GB HBM3"])
+    monkeypatch.setattr(device.metadata, "version", lambda package: "2.13.0")
+    model_check.check_start(recipe, tmp_path, told.append)
+    assert told[0] == "computing on NVIDIA H100 80GB HBM3, in float32"
+    assert "computed on CPUs so far and goes on on NVIDIA H100" in told[1]
+    assert devices_of(tmp_path / "nowhere") == []
+
+
+def test_the_default_of_caches_is_one_number() -> None:
+    cpu = torch.device("cpu")
+    assert accelerator.cache_bytes(None, cpu) == ScaleConfig().cache_bytes() == 192 << 20
+    assert ScaleConfig().cache_bytes(80e9) == 80e9 / accelerator.CACHE_SHARE
+    assert (
+        accelerator.cache_bytes(5, cpu) == 5 and ScaleConfig(cache=3).cache_bytes(80e9) == 3 << 20
+    )

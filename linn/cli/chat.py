@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,11 +107,13 @@ async def _with_checkpoint(
     name: str, template: Any, context: int, session_with: Any, screen: Screen
 ) -> None:
     from linn.checkpoints import resolve
+    from linn.engine.local.device import say_device
     from linn.engine.open import open_engine
     from linn.recipe.schema import ScaleConfig
     from linn.serve.models import Models
     from linn.serve.session import Checkpoint
 
+    say_device(partial(echo, err=True))
     # One conversation has one row, and takes one process.
     engine = open_engine(ScaleConfig(processes=1, capacity=1))
     try:

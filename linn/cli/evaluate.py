@@ -170,6 +170,7 @@ def benchmarks(
 
 def _benchmarks(asked: Asked, against: Path | None, as_json: bool, out: Path | None) -> None:
     from linn.checkpoints import resolve
+    from linn.engine.local.device import say_device
     from linn.evals.benchmarks import results as results_of
     from linn.evals.benchmarks.once import benchmark_once
     from linn.evals.benchmarks.shown import difference_line, table
@@ -182,6 +183,8 @@ def _benchmarks(asked: Asked, against: Path | None, as_json: bool, out: Path | N
         if not is_kept(folder):
             refuse_unfit(folder, None, _say, asked.template)
 
+    if asked.endpoint is None:
+        say_device(_say)
     progress = Progress()
     lines: dict[str, int] = {}
 
@@ -285,6 +288,7 @@ def _domains(
 ) -> None:
     """A recipe's domains, or files of rows."""
     from linn.checkpoints import resolve
+    from linn.engine.local.device import say_device
     from linn.evals.once import evaluate_once, on_files
     from linn.judges.open import judge_folders
     from linn.ledger import Ledger
@@ -312,6 +316,8 @@ def _domains(
     # A run's checkpoints are of a model that was checked when the run began.
     if not (at or is_kept(start)):
         refuse_unfit(start, None, _say, parsed.template)
+    if parsed.scale.engine == "local":
+        say_device(_say, parsed.scale)
     scores = stopping.run(
         evaluate_once(start, parsed, checkpoint, judges, folders, splits, say=_say)
     )

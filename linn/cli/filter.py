@@ -179,6 +179,7 @@ def _rates(
     """The pass rate of every row by its line, measured by the model `source`."""
     from contextlib import ExitStack
 
+    from linn.engine.local.device import say_device
     from linn.engine.open import open_engine
     from linn.offline import difficulty
     from linn.progress import Progress
@@ -196,6 +197,7 @@ def _rates(
     domain = measurement.domain
     with ExitStack() as stack:
         stack.callback(show.close)
+        say_device(show.say)
         engine = open_engine(ScaleConfig(processes=processes))
         stack.callback(engine.close)
         judges = judges_for(domain, judge, engine, show.say) if judge is not None else None

@@ -109,7 +109,9 @@ def solve(
 ) -> None:
     """Spend test-time compute: many rollouts on each task. Run again, it goes on."""
     import asyncio
+    from functools import partial
 
+    from linn.engine.local.device import say_device
     from linn.recipe.load import domain_config
     from linn.report.solves import build_solve
     from linn.solve.order import Order, fulfil
@@ -147,6 +149,8 @@ def solve(
         python_times=python_times,
         max_failed=max_failed,
     )
+    if not order.models.is_served:
+        say_device(partial(echo, err=True))
     folder = out or Path("solves") / strategy
     watch = _Watch()
     try:

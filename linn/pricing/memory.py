@@ -17,9 +17,9 @@ TRANSFORMERS = 0.13e9
 MICRO_BATCH = 2048
 """Tokens that go through the layers together; a longer row goes alone (`Trainer.tokens`)."""
 LOGITS = 2**23
-"""Logits that training makes at once (`linn.engine.training.losses`)."""
-COPIES = 5
-"""Arrays of the logits' size: themselves, their log-softmax, the entropy's, two gradients."""
+"""Logits that training makes at once (`linn.engine.training.head`)."""
+COPIES = 2
+"""Arrays of the logits' size: their product, and what becomes of it in place."""
 HEAP = 1.3
 """Kept activations take this much more than their sum: holes that the C library's heap leaves."""
 FLOAT = 4
@@ -126,8 +126,7 @@ def activation_bytes(shape: Shape, tokens: float, recompute: bool) -> float:
     else:
         layers = tokens * shape.kept * HEAP
 
-    # A small vocabulary's head sees at most 1,024 positions at once.
-    positions = max(1.0, min(tokens, 1024, LOGITS // shape.vocab))
+    positions = max(1.0, min(tokens, LOGITS // shape.vocab))
     table = shape.vocab * shape.hidden
     head = COPIES * positions * shape.vocab + table
     # AdamW works on one tensor after the other, when the activations are gone.

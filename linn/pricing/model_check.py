@@ -13,15 +13,15 @@ from pathlib import Path
 from linn.chat.codec import Codec
 from linn.chat.folder import token_ids
 from linn.chat.template import TemplateName, text_of
-from linn.checkpoints import BASES, start_folder
+from linn.checkpoints import BASES, devices_of, start_folder
 from linn.domains.load import load
 from linn.engine.local.device import (
-    cuda_ids,
+    computed_on,
     device_line,
-    device_of,
     gpu_bytes,
     gpus,
     local_device,
+    say_device,
 )
 from linn.engine.open import open_engine
 from linn.engine.protocol import ModelCheck
@@ -81,11 +81,18 @@ def check_start(recipe: Recipe, run_folder: Path, say: Callable[[str], None]) ->
     A run that has begun was checked, and linn's own bases need no check. Raises UserError with
     everything that would go wrong, in one line.
     """
+    here = computed_on(recipe.scale)
     if recipe.scale.engine == "cluster":
-        what = "GPUs" if device_of(recipe.scale, len(cuda_ids())) == "cuda" else "CPU threads"
-        say(f"computing on {recipe.scale.devices} {what}, a cluster (docs/cluster.md)")
-    elif names := gpus():
-        say(f"computing on {device_line(recipe.scale, names)}")
+        say(f"computing on {recipe.scale.devices} {here}, a cluster (docs/cluster.md)")
+    else:
+        say_device(say, recipe.scale)
+
+    before = devices_of(run_folder)
+    if before and before[-1] != here:
+        say(
+            f"⚑ this run computed on {before[-1]} so far and goes on on {here}: its state is kept, "
+            "its bytes are no longer those of an unbroken run (docs/running.md)"
+        )
     if isinstance(recipe.model, NewModelConfig) or (run_folder / "run.json").exists():
         return
     folder = start_folder(recipe, run_folder)

@@ -8,6 +8,11 @@ from pydantic import Field, model_validator
 
 from linn.recipe.base import Config
 
+CACHE_BYTES = 192 << 20
+"""The default of `cache` on a CPU."""
+CACHE_SHARE = 4
+"""On a GPU, by default, one part in so many of its memory."""
+
 
 class TrainersConfig(Config):
     """The trainer ranks of a cluster, which hold the policy in shards."""
@@ -181,7 +186,7 @@ class ScaleConfig(Config):
         """What `cache` allows a process, on a GPU of so much memory or on a CPU (None)."""
         if self.cache is not None:
             return self.cache << 20
-        return 192 << 20 if device_bytes is None else int(device_bytes / 4)
+        return CACHE_BYTES if device_bytes is None else int(device_bytes / CACHE_SHARE)
 
     @property
     def training_processes(self) -> int:

@@ -25,7 +25,8 @@ from typing import Any
 from linn import files
 from linn.chat.folder import template_name
 from linn.chat.template import TemplateName
-from linn.checkpoints import start_folder
+from linn.checkpoints import devices_of, start_folder
+from linn.engine.local.device import computed_on
 from linn.errors import UserError
 from linn.ledger import Ledger, RewardFiles
 from linn.recipe import load as recipes
@@ -199,11 +200,18 @@ class RunFolder:
             "template": self.template,
             "versions": versions(),
             "machine": machine(),
+            "devices": self._devices(path),
             "stages": stages,
             "data": self._marks,
             "changes": [entry_of(change) for change in self._changes],
         }
         files.write_json(path, content)
+
+    def _devices(self, path: Path) -> list[str]:
+        """What the run was computed on, one after the other: another device rounds otherwise."""
+        before = devices_of(path.parent)
+        here = computed_on(self.recipe.scale)
+        return before if before and before[-1] == here else [*before, here]
 
     def _keep_teachers(self) -> None:
         for name, teachers in self._recorded_teachers().items():

@@ -66,15 +66,17 @@ def _ranks(scale: ScaleConfig, device: str) -> list[Role]:
 
 def _samplers(scale: ScaleConfig, device: str) -> list[Role]:
     samplers = scale.samplers
+    on_gpu = device == "cuda"
     options = ReplicaOptions(
         device=device,
         capacity=scale.capacity,
-        cache_bytes=scale.cache_bytes(),
+        # A GPU's own share is known where the GPU is.
+        cache_bytes=None if on_gpu and scale.cache is None else scale.cache_bytes(),
         tensor=samplers.tensor,
         memory=samplers.memory,
         bfloat16=scale.precision == "bfloat16",
     )
-    each = samplers.tensor if device == "cuda" else 0
+    each = samplers.tensor if on_gpu else 0
     kind = REPLICAS[samplers.engine]
     return [Role(f"sampler {n}", kind, options, each) for n in range(samplers.replicas)]
 

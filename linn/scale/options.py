@@ -54,8 +54,9 @@ class ReplicaOptions:
     """`cpu` or `cuda`."""
     capacity: int
     """Rows decoded together."""
-    cache_bytes: int
-    """What their states may take; vLLM goes by `memory`."""
+    cache_bytes: int | None
+    """What their states may take; None: a quarter of the GPU's memory. On a GPU vLLM goes by
+    `memory`."""
     tensor: int = 1
     """GPUs that hold it together; vLLM alone takes more than one."""
     memory: float = 0.9

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from linn.engine.local.accelerator import cache_bytes
 from linn.engine.local.slot import Slot
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load
@@ -35,9 +36,7 @@ class Replica:
         """The policy of a folder."""
         self._model = self._sampler = None  # never two policies at once
         self._model = self._read(folder)
-        self._sampler = BatchSampler(
-            self._model, self.options.capacity, cache_bytes=self.options.cache_bytes
-        )
+        self._sampler = self._sampler_of(self._model)
         self._version = version
 
     def take(self, folder: Path, version: int) -> None:
@@ -54,11 +53,7 @@ class Replica:
     ) -> tuple[int, list[Completion]]:
         """One closed batch under the policy (None) or a checkpoint; with the weights' version."""
         if folder is not None:
-            sampler = BatchSampler(
-                self._other.take(folder),
-                self.options.capacity,
-                cache_bytes=self.options.cache_bytes,
-            )
+            sampler = self._sampler_of(self._other.take(folder))
             return self._version, sampler.generate(requests)
         assert self._sampler is not None, "`load` comes first"
         return self._version, self._sampler.generate(requests, known)
@@ -72,10 +67,11 @@ class Replica:
         return os.getpid()
 
     def _read(self, folder: Path) -> CausalLM:
-        model = load(folder)
-        module: nn.Module = model  # type: ignore[assignment]
-        module.to(self.options.device)
-        return model
+        return load(folder, device=torch.device(self.options.device))
+
+    def _sampler_of(self, model: CausalLM) -> BatchSampler:
+        states = cache_bytes(self.options.cache_bytes, torch.device(self.options.device))
+        return BatchSampler(model, self.options.capacity, cache_bytes=states)
 
 
 def opened(options: ReplicaOptions) -> Replica:

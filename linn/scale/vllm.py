@@ -23,6 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from linn.engine.local.accelerator import cache_bytes
 from linn.engine.local.slot import Slot
 from linn.engine.models.load import load, read_config
 from linn.engine.models.vocabulary import ids_without_text
@@ -172,9 +175,8 @@ class VllmReplica:
         )
 
     def _sampler_of(self, folder: Path) -> BatchSampler:
-        return BatchSampler(
-            load(folder), self.options.capacity, cache_bytes=self.options.cache_bytes
-        )
+        states = cache_bytes(self.options.cache_bytes, torch.device("cpu"))
+        return BatchSampler(load(folder), self.options.capacity, cache_bytes=states)
 
 
 def _params(how: Sampling, seed: int, hidden: dict[int, float] | None) -> Any:

@@ -6,10 +6,12 @@ import asyncio
 import signal
 import socket
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from linn.chat.template import TemplateName
+from linn.engine.local.device import say_device
 from linn.engine.open import open_engine
 from linn.errors import UserError
 from linn.recipe.schema import ScaleConfig
@@ -42,6 +44,7 @@ def serve(
     limits = limits or Limits()
     # A request that names no length is counted with the whole context.
     scale = ScaleConfig(processes=processes, capacity=capacity, cache=max(1, cache >> 20))
+    say_device(partial(echo, err=True), scale)
     engine = open_engine(scale)
     # Before anything is read: a model takes a while, a taken port is told at once.
     listening = _socket(host, port)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from linn.engine.local.processes import WorkerOptions
 from linn.errors import UserError
 
 CACHE_BYTES = 192 << 20
-"""Of a CPU process, for the states of the conversations that it decodes together."""
+"""Of a CPU process, for the states of the conversations that it decodes together; `ScaleConfig`
+has the same."""
 CACHE_SHARE = 4
-"""On a GPU they get one part in so many of its memory."""
+"""On a GPU they get one part in so many of its memory; there too."""
 
 
 def set_up() -> None:
@@ -19,17 +19,17 @@ def set_up() -> None:
     torch.set_flush_denormal(True)
 
 
-def device_of(options: WorkerOptions) -> torch.device:
+def device_of(name: str) -> torch.device:
     """The device, with arithmetic that means what it says.
 
     Raises UserError for a GPU that this build of torch cannot use.
     """
-    if options.device == "cpu":
+    if name == "cpu":
         return torch.device("cpu")
 
     if not torch.cuda.is_available():
         raise UserError(
-            f"scale.device: {options.device}: torch {torch.__version__} finds no GPU that it can "
+            f"scale.device: {name}: torch {torch.__version__} finds no GPU that it can "
             "use; install the build of torch for this GPU's driver, or set scale.device: cpu"
         )
     # float32 is float32: sampler and trainer must agree to 1e-4. Under `precision: bfloat16` the
@@ -40,10 +40,10 @@ def device_of(options: WorkerOptions) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def cache_bytes(options: WorkerOptions, device: torch.device) -> int:
-    """What the states of one checkpoint's conversations may take."""
-    if options.cache_bytes is not None:
-        return options.cache_bytes
+def cache_bytes(asked: int | None, device: torch.device) -> int:
+    """What the states of one checkpoint's conversations may take; `asked`: None for the default."""
+    if asked is not None:
+        return asked
     if device.type == "cpu":
         return CACHE_BYTES
     # Of all its memory and not of what is free now: equal runs decode equal batches.

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -89,6 +90,28 @@ def device_line(scale: ScaleConfig, names: list[str]) -> str:
     else:
         why = "this torch is a build for CPUs: install the one for this GPU's driver"
     return f"the CPU; this machine's {found} is not used, {why}"
+
+
+def say_device(say: Callable[[str], object], scale: ScaleConfig | None = None) -> None:
+    """Say what the local engine computes on; nothing where there is no choice.
+
+    scale: None for verbs that have no such block. Raises UserError where there is no such device.
+    """
+    names = gpus()
+    line = device_line(scale or ScaleConfig(), names)
+    if names:
+        say(f"computing on {line}")
+
+
+def computed_on(scale: ScaleConfig) -> str:
+    """What an engine of this `scale` computes on here, for a run's record.
+
+    Raises UserError where this machine has not what is asked for.
+    """
+    if scale.engine == "cluster":
+        return "GPUs" if device_of(scale, len(cuda_ids())) == "cuda" else "CPUs"
+    names = gpus()
+    return names[0] if local_device(scale, names) == "cuda" else "CPUs"
 
 
 def gpu_bytes() -> int | None:

@@ -56,7 +56,7 @@ class LiveWorker:
 
     def __init__(self, options: WorkerOptions, pipe: Connection) -> None:
         self.options = options
-        self.device = device_of(options)
+        self.device = device_of(options.device)
         self.pipe = pipe
         self.checkpoints: dict[str, _Checkpoint] = {}
         self._events: list[Event] = []
@@ -65,7 +65,7 @@ class LiveWorker:
         self._wholes: set[int] = set()
         """Requests whose tokens are told at their end."""
         self._told = 0.0
-        """When tokens of unfinished requests were told last, in seconds of `process_time`."""
+        """When tokens of unfinished requests were told last, by the clock of `_tell`."""
 
     def run(self) -> None:
         """Answer messages until the engine closes the pipe."""
@@ -92,7 +92,7 @@ class LiveWorker:
         if key not in self.checkpoints:
             options = self.options
             model = load(folder, getattr(torch, options.dtype), self.device)
-            states = cache_bytes(options, self.device)
+            states = cache_bytes(options.cache_bytes, self.device)
             batch = open_batch(model, options.capacity, cache_bytes=states)
             self.checkpoints[key] = _Checkpoint(batch)
         self._events.append((number, "value", self.checkpoints[key].batch.model.positions))

@@ -41,7 +41,7 @@ class Worker:
 
     def __init__(self, options: WorkerOptions) -> None:
         self.options = options
-        self.device = device_of(options)
+        self.device = device_of(options.device)
         self.dtype: torch.dtype = getattr(torch, options.dtype)
         self.trainer: Trainer | None = None
         self.sampler: BatchSampler | None = None
@@ -155,8 +155,8 @@ class Worker:
         return BatchSampler(
             model,
             self.options.capacity,
-            cache_bytes=cache_bytes(self.options, self.device),
-            # A CPU computes float32 as fast.
+            cache_bytes=cache_bytes(self.options.cache_bytes, self.device),
+            # On a CPU bfloat16 products are no faster here, so its sampler stays exact.
             bfloat16=self.options.autocast and self.device.type == "cuda",
         )
 
