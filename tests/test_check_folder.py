@@ -9,6 +9,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -230,16 +231,50 @@ def test_a_gpu_that_is_not_used_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     assert gpus(tmp_path) == [] == cuda_ids(tmp_path)
 
 
-def test_the_local_engine_takes_a_gpu_that_torch_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_tells_nothing_of_a_card_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel refuses to read the properties of a card that another container has."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    nodes = tmp_path / "sys/class/kfd/kfd/topology/nodes"
+    for number, text in enumerate(("simd_count", "simd_count\n304 1\n", "a 1\nsimd_count 304\n")):
+        (nodes / str(number)).mkdir(parents=True)
+        (nodes / str(number) / "properties").write_text(text)
+    # A folder in its place is unreadable for root as well.
+    (nodes / "3/properties").mkdir(parents=True)
+    (tmp_path / "proc/driver/nvidia/gpus/0/information").mkdir(parents=True)
+    assert gpus(tmp_path) == ["NVIDIA GPU", "AMD GPU"]
+
+
+def torch_built_for(toolkits: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The torch that is installed has these lines in its version.py; its number says nothing."""
+    folder.mkdir(exist_ok=True)
+    (folder / "version.py").write_text(f"__version__ = '2.13.0'\ndebug = False\n{toolkits}\n")
+    found = SimpleNamespace(origin=str(folder / "__init__.py"))
+    monkeypatch.setattr(device, "find_spec", lambda package: found)
+
+
+def test_the_torch_of_these_tests_is_read_as_it_reads_itself() -> None:
+    import torch
+
+    assert device._is_cpu_build() == (torch.version.cuda is None and torch.version.hip is None)
+
+
+def test_the_local_engine_takes_a_gpu_that_torch_can_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = ["NVIDIA H100 80GB HBM3"]
     auto, asked = ScaleConfig(processes=4), ScaleConfig(device="cuda", precision="bfloat16")
-    monkeypatch.setattr(device.metadata, "version", lambda package: "2.13.0+cu130")
+    torch_built_for("cuda = '13.0'\nhip = None", tmp_path, monkeypatch)
     assert device.local_device(auto, card) == "cuda"
     assert device.local_device(auto, []) == device.local_device(auto, [device.APPLE]) == "cpu"
     assert device_line(asked, card) == "NVIDIA H100 80GB HBM3, products in bfloat16"
     assert "the first of 2" in device_line(auto, card * 2)
 
-    monkeypatch.setattr(device.metadata, "version", lambda package: "2.13.0+cpu")
+    torch_built_for("cuda: Optional[str] = None\nhip: Optional[str] = '7.1'", tmp_path, monkeypatch)
+    assert device.local_device(auto, card) == "cuda"
+    torch_built_for("cuda: Optional[str] = None\nhip: Optional[str] = None", tmp_path, monkeypatch)
     assert device.local_device(auto, card) == "cpu"
     assert "a build for CPUs" in device_line(auto, card)
     # A GPU has one process, and moments may wait beside it; all else stays the cluster's.
@@ -270,7 +305,7 @@ def test_a_run_that_goes_on_elsewhere_says_so(
     assert told == [] and devices_of(tmp_path) == ["CPUs"]
 
     monkeypatch.setattr(device, "gpus", lambda: ["NVIDIA H100 80GB HBM3"])
-    monkeypatch.setattr(device.metadata, "version", lambda package: "2.13.0")
+    torch_built_for("cuda = '13.0'\nhip = None", tmp_path / "torch", monkeypatch)
     model_check.check_start(recipe, tmp_path, told.append)
     assert told[0] == "computing on NVIDIA H100 80GB HBM3, in float32"
     assert "computed on CPUs so far and goes on on NVIDIA H100" in told[1]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.toy_lm import ToyLM
@@ -16,6 +17,7 @@ from linn.engine.local.arrivals import APART, SHARE, Arrival, Arrivals
 from linn.engine.local.live_worker import LiveWorker
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.sampling.live_batch import BatchSampler, Request
+from linn.errors import InfrastructureError, UserError
 from linn.types import Sampling
 
 FOLDER = Path("toy")
@@ -148,6 +150,33 @@ def test_one_that_cannot_be_sampled_takes_nobody_along(monkeypatch: pytest.Monke
     served(monkeypatch, clients)
     assert clients.errors.keys() == bad.keys()
     assert clients.pieces.keys() == set(range(40)) - bad.keys()
+
+
+def test_without_its_device_it_answers_who_opens_a_checkpoint() -> None:
+    """A process that ended over it would be started again, and tell the end of a traceback."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    told: list[Any] = []
+    clients = Clients([], 0)
+    clients.send = told.extend  # type: ignore[method-assign]
+    clients.poll = lambda timeout: bool(clients._inbox or told)  # type: ignore[method-assign]
+    LiveWorker(WorkerOptions(device="cuda"), clients).run()  # type: ignore[arg-type]
+    ((number, kind, error),) = told
+    assert (number, kind) == (-1, "error") and isinstance(error, UserError)
+    assert "finds no GPU" in str(error) and "CUDA_VISIBLE_DEVICES=-1" in str(error)
+
+
+def test_a_full_gpu_is_one_line_to_everybody_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(self: Any, ids: Any, state: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has")
+
+    monkeypatch.setattr(CountingLM, "decode", decode)
+    clients = Clients(requests_of(3), 3)
+    served(monkeypatch, clients)
+    assert len(clients.errors) == 3
+    for error in clients.errors.values():
+        assert isinstance(error, InfrastructureError)
+        assert "memory is full (CUDA out of memory); lower --cache" in str(error)
 
 
 # ---------------------------------------------------------------- who joins when

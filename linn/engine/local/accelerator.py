@@ -30,7 +30,8 @@ def device_of(name: str) -> torch.device:
     if not torch.cuda.is_available():
         raise UserError(
             f"scale.device: {name}: torch {torch.__version__} finds no GPU that it can "
-            "use; install the build of torch for this GPU's driver, or set scale.device: cpu"
+            "use; install the build of torch for this GPU's driver, or set scale.device: cpu, or "
+            "CUDA_VISIBLE_DEVICES=-1 in the environment where there is no recipe"
         )
     # float32 is float32: sampler and trainer must agree to 1e-4. Under `precision: bfloat16` the
     # sums of a product stay in float32.

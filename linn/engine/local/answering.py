@@ -17,6 +17,11 @@ from safetensors import SafetensorError
 from linn import stopping
 from linn.errors import InfrastructureError, LinnError
 
+_FULL = (
+    "the GPU's memory is full ({}); lower scale.width, scale.capacity, scale.cache or the stage's "
+    "max_tokens, or set scale.recompute: true, scale.trainers.moments: host or scale.precision: "
+    "bfloat16"
+)
 _PR_SET_PDEATHSIG = 1
 """Of Linux's prctl: the signal that this process gets when its parent ends."""
 
@@ -43,23 +48,20 @@ def answer(worker: Any, who: str, name: str, arguments: tuple[Any, ...]) -> tupl
     except (OSError, MemoryError, SafetensorError) as error:
         return False, InfrastructureError(f"{where}: {type(error).__name__}: {error}")
     except Exception as error:
-        # By name: torch's class, and this module runs without torch.
-        if type(error).__name__ == "OutOfMemoryError":
-            return False, InfrastructureError(f"{where}: {_full_gpu(error)}")
+        if said := full_gpu(error):
+            return False, InfrastructureError(f"{where}: {_FULL.format(said)}")
         about = ""
         if arguments and isinstance(arguments[0], Path):
             about = f" {arguments[0]}"
         return False, RuntimeError(f"{where}{about}:\n{traceback.format_exc()}")
 
 
-def _full_gpu(error: Exception) -> str:
-    """What to do where a GPU's memory does not suffice."""
-    said = str(error).split(". ")[0]
-    return (
-        f"the GPU's memory is full ({said}); lower scale.width, scale.capacity, scale.cache or the "
-        "stage's max_tokens, or set scale.recompute: true, scale.trainers.moments: host or "
-        "scale.precision: bfloat16"
-    )
+def full_gpu(error: Exception) -> str:
+    """What torch says where a GPU's memory does not suffice; empty for all other errors."""
+    # By name: torch's class, and this module runs without torch.
+    if type(error).__name__ != "OutOfMemoryError":
+        return ""
+    return str(error).split(". ")[0] or "CUDA out of memory"
 
 
 def die_with_parent(by_kernel: bool) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from linn.errors import UserError
@@ -33,19 +34,26 @@ def gpus(root: Path = Path("/")) -> list[str]:
 
     # AMD's driver lists processors as well: those without SIMD units.
     for file in sorted(root.glob("sys/class/kfd/kfd/topology/nodes/*/properties")):
-        words = file.read_text(encoding="utf-8", errors="replace").split()
-        if "simd_count" in words and words[words.index("simd_count") + 1] != "0":
+        if re.search(r"^simd_count[ \t]+[1-9]", _text(file), re.MULTILINE):
             names.append("AMD GPU")
     return names
 
 
 def _model_in(file: Path) -> str:
     """The name in the driver's description of one GPU; empty where it has none."""
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in _text(file).splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "Model":
             return value.strip()
     return ""
+
+
+def _text(file: Path) -> str:
+    """What a driver tells; empty where it may not be read, as of a card that is another's."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def local_device(scale: ScaleConfig, names: list[str]) -> str:
@@ -65,11 +73,16 @@ def local_device(scale: ScaleConfig, names: list[str]) -> str:
 
 
 def _is_cpu_build() -> bool:
-    """Whether the torch that is installed has no GPU support at all."""
-    try:
-        return "+cpu" in metadata.version("torch")
-    except metadata.PackageNotFoundError:
+    """Whether the torch that is installed has no GPU support at all.
+
+    Its number need not say so (`+cpu`): that of conda's builds does not, nor that of some on PyPI.
+    """
+    found = find_spec("torch")  # looks where it is, and imports nothing
+    if found is None or found.origin is None:
         return False
+    text = _text(Path(found.origin).with_name("version.py"))
+    toolkits = re.findall(r"^(?:cuda|hip)\b[^=\n]*=\s*(\S+)", text, re.MULTILINE)
+    return bool(toolkits) and all(toolkit == "None" for toolkit in toolkits)
 
 
 def device_line(scale: ScaleConfig, names: list[str]) -> str:

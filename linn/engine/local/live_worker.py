@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 
 from linn.engine.local import heartbeat
 from linn.engine.local.accelerator import cache_bytes, device_of, set_up
-from linn.engine.local.answering import die_with_parent, ignore_signals
+from linn.engine.local.answering import die_with_parent, full_gpu, ignore_signals
 from linn.engine.local.arrivals import Arrival, Arrivals
 from linn.engine.local.processes import WorkerOptions
 from linn.engine.models.load import load
@@ -56,7 +57,6 @@ class LiveWorker:
 
     def __init__(self, options: WorkerOptions, pipe: Connection) -> None:
         self.options = options
-        self.device = device_of(options.device)
         self.pipe = pipe
         self.checkpoints: dict[str, _Checkpoint] = {}
         self._events: list[Event] = []
@@ -66,6 +66,11 @@ class LiveWorker:
         """Requests whose tokens are told at their end."""
         self._told = 0.0
         """When tokens of unfinished requests were told last, by the clock of `_tell`."""
+
+    @cached_property
+    def device(self) -> torch.device:
+        """What it computes on. Where there is none, UserError answers who opens a checkpoint."""
+        return device_of(self.options.device)
 
     def run(self) -> None:
         """Answer messages until the engine closes the pipe."""
@@ -210,6 +215,10 @@ class LiveWorker:
         if isinstance(error, (LinnError, ValueError)):
             return error
         where = f"engine process {self.options.rank}"
+        if said := full_gpu(error):
+            return InfrastructureError(
+                f"{where}: the GPU's memory is full ({said}); lower --cache, --capacity or --memory"
+            )
         if isinstance(error, (OSError, MemoryError)):
             return InfrastructureError(f"{where}: {type(error).__name__}: {error}")
         return RuntimeError(f"{where}:\n{traceback.format_exc()}")
@@ -220,7 +229,7 @@ class LiveWorker:
         streamed = self._tokens.keys() - self._wholes
         pause = max(_GATHER_S, len(streamed) * self.options.world / _PIECES_PER_S)
         # A process that waits for its GPU uses no processor time.
-        now = time.process_time() if self.device.type == "cpu" else time.monotonic()
+        now = time.process_time() if self.options.device == "cpu" else time.monotonic()
         if streamed and now - self._told >= pause:
             self._told = now
             events += [(number, "tokens", self._tokens.pop(number)) for number in streamed]
