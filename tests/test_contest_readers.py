@@ -98,6 +98,21 @@ def test_a_cms_checker_gives_a_share_and_a_note(judge, tmp_path):
         ({"gen__GEN": "#ST: 100\n1 2\n"}, "makes 1 inputs, and input/ holds 3"),
         ({"check__manager.cpp": ""}, "Communication tasks are not read"),
         ({"task.yaml": "score_type: X\nscore_type_parameters: [[1, 2]]"}, "score_type 'X'; read"),
+        ({"task.yaml": "time_limit: .nan"}, "time_limit is nan; allowed"),
+        ({"task.yaml": "memory_limit: .inf"}, "memory_limit is inf; allowed"),
+        ({"task.yaml": "title: 2020-02-30"}, r"task\.yaml: not YAML \(day is out of range"),
+        ({"task.yaml": "a: " + "[" * 3000}, "not YAML"),
+        ({"task.yaml": "score_type_parameters: [[x, 1]]"}, "points of group 1 is 'x'; allowed"),
+        (
+            {"task.yaml": "score_type_parameters: [[5, null]]"},
+            "group 1 are None; allowed: a number",
+        ),
+        ({"task.yaml": "score_type_parameters: [[5, 2], [5, 2]]"}, "group 2 are 2; .* 1 at most"),
+        ({"task.yaml": "score_type_parameters: [[5, '(']]"}, "which is no pattern"),
+        ({"task.yaml": "score_type_parameters: []"}, "no subtask earns points"),
+        ({"task.yaml": "score_type_parameters: true"}, "is True; allowed: points"),
+        ({"gen__GEN": "#ST: 1.2.3\n1\n2\n3\n"}, "is '1.2.3'; allowed: points"),
+        ({"input__input4.txt": "1 2"}, r"input3\.txt: is not there, and 1 later"),
     ],
 )
 def test_a_cms_folder_that_cannot_be_read_says_why(judge, tmp_path, files, message):
@@ -193,6 +208,24 @@ def test_other_kinds_of_the_iois_are_refused(judge, tmp_path):
         read_problem(ioi(tmp_path / "b", tests__mapping="other 1-1\n"), judge.sandbox)
     with pytest.raises(UserError, match=r"subtask full: no test 9-9"):
         read_problem(ioi(tmp_path / "c", tests__mapping="full 9-9\n"), judge.sandbox)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("problem.json", '{"time_limit": "x"}', "time_limit is 'x'; allowed: a number above 0"),
+        ("problem.json", '{"time_limit": NaN}', "time_limit is nan; allowed"),
+        ("problem.json", '{"memory_limit": Infinity}', "memory_limit is inf; allowed"),
+        ("problem.json", "[" * 100_000, "not JSON"),
+        ("subtasks.json", '{"subtasks": null}', "subtasks: expected keys and values, found None"),
+        ("subtasks.json", '{"subtasks": {"a": 5}}', "subtasks: a: expected keys and values"),
+        ("subtasks/01.json", '{"score": null}', "score is None; allowed: points"),
+        ("subtasks/01.json", '{"testcases": 5}', "testcases: expected a list, found int"),
+    ],
+)
+def test_values_of_an_ioi_folder_that_are_none_are_named(judge, tmp_path, name, text, message):
+    with pytest.raises(UserError, match=message):
+        read_problem(ioi(tmp_path, **{name: text}), judge.sandbox)
 
 
 # ---------------------------------------------------------------- Polygon
@@ -305,12 +338,31 @@ def test_a_checker_and_an_interactor_of_a_package_decide_by_their_exit_code(judg
         (("tests/%02d<", "tests/%s<"), "path pattern"),
         (("tests/%02d<", "data/%02d<"), "take the package with its tests"),
         (("500", "half"), "time-limit is 'half'"),
+        (("500", "0"), "time-limit is '0'; allowed: a whole number above 0"),
+        (("500", "9" * 5000), "time-limit is '999"),
+        (("%02d<", "%99999999999d<"), "path pattern"),
+        (('"generated"', '"generated" points="x"'), "points of test 2 is 'x'; allowed: points"),
     ],
 )
 def test_a_package_that_cannot_be_read_says_why(judge, tmp_path, change, message):
     folder = polygon(tmp_path, TESTS.format("", "", ""))
     path = folder / "problem.xml"
     path.write_text(path.read_text().replace(*change))
+    with pytest.raises(UserError, match=message):
+        read_problem(folder, judge.sandbox)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "expected keys and values, found list"),
+        ('{"sampleTests": 5}', "sampleTests: expected a list, found int"),
+        ('{"sampleTests": [3]}', "sampleTests 1: expected keys and values, found int"),
+    ],
+)
+def test_a_statement_that_cannot_be_read_says_why(judge, tmp_path, text, message):
+    name = "statements/english/problem-properties.json"
+    folder = polygon(tmp_path, TESTS.format("", "", ""), **{name: text})
     with pytest.raises(UserError, match=message):
         read_problem(folder, judge.sandbox)
 

@@ -10,11 +10,14 @@ from typing import Any
 from linn.errors import UserError
 from linn.sandbox import Sandbox
 from linn.solve.contest.files import (
+    above_0,
     answer_of,
     check_file_name,
     check_tests,
+    dict_at,
     first_program,
     includes_in,
+    points_at,
     statement_in,
     text_of,
 )
@@ -27,6 +30,7 @@ _RULES: dict[str, Rule] = {
     "Sum": "sum",
 }
 _SUBTASK = re.compile(r"#\s*ST:\s*([0-9.]+)\s*(.*)")
+_INPUT = re.compile(r"input\d+\.txt")
 _COPY = re.compile(r"#\s*COPY:")
 
 
@@ -58,7 +62,7 @@ def read_cms(folder: Path, sandbox: Sandbox) -> Problem:
         tests=tests,
         subtasks=_subtasks(folder, block, list(tests)),
         seconds=_number(folder, block, "time_limit", 1.0),
-        memory=int(_number(folder, block, "memory_limit", 256)),
+        memory=max(1, int(_number(folder, block, "memory_limit", 256))),
         checker=_checker(folder),
         input_file="" if block.get("output_only") else _file(folder, block, "infile"),
         output_file="" if block.get("output_only") else _file(folder, block, "outfile"),
@@ -72,20 +76,15 @@ def _yaml(path: Path) -> dict[str, Any]:
 
     try:
         block = yaml.safe_load(text_of(path))
-    except yaml.YAMLError as error:
+    # ValueError: a date that no calendar has.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(block, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(block).__name__}")
-    return block
+    return dict_at(str(path), block)
 
 
 def _number(folder: Path, block: Mapping[str, Any], key: str, default: float) -> float:
     value = block.get(key)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise UserError(f"{folder / 'task.yaml'}: {key} is {value!r}; allowed: a number above 0")
-    return float(value)
+    return default if value is None else above_0(f"{folder / 'task.yaml'}: {key}", value)
 
 
 def _file(folder: Path, block: Mapping[str, Any], key: str) -> str:
@@ -99,13 +98,17 @@ def _file(folder: Path, block: Mapping[str, Any], key: str) -> str:
 
 
 def _tests(folder: Path) -> dict[str, Test]:
-    """`input/inputN.txt` and `output/outputN.txt`, in the order of N."""
+    """`input/inputN.txt` and `output/outputN.txt`, in the order of N, which leaves none out."""
     tests = {}
     count = 0
     while (path := folder / "input" / f"input{count}.txt").is_file():
         answer = answer_of(folder / "output" / f"output{count}.txt")
         tests[str(count)] = Test(str(count), text_of(path), answer)
         count += 1
+    # Those behind a gap would be left out without a word.
+    more = len([one for one in folder.glob("input/*") if _INPUT.fullmatch(one.name)]) - count
+    if more > 0:
+        raise UserError(f"{path}: is not there, and {more} later inputs are")
     return tests
 
 
@@ -128,9 +131,9 @@ def _subtasks(folder: Path, block: Mapping[str, Any], names: list[str]) -> tuple
 
     # Without subtasks each test counts for its share, as CMS's Sum has it.
     path = folder / "gen" / "GEN"
-    groups = _groups(text_of(path)) if path.is_file() else []
+    groups = _groups(path) if path.is_file() else []
     if not groups:
-        points = float(block.get("total_value", 100))
+        points = points_at(f"{folder / 'task.yaml'}: total_value", block.get("total_value", 100))
         return (Subtask("1", points, tuple(names), "", "sum"),)
 
     # A GEN that does not fit the inputs would give points for the wrong ones.
@@ -138,16 +141,16 @@ def _subtasks(folder: Path, block: Mapping[str, Any], names: list[str]) -> tuple
     if counts != len(names):
         raise UserError(f"{path}: it makes {counts} inputs, and input/ holds {len(names)}")
     parameters = [[points, count, text] for points, text, count in groups]
-    return _cut(names, parameters, "min")
+    return _cut(str(path), names, parameters, "min")
 
 
-def _groups(text: str) -> list[tuple[float, str, int]]:
+def _groups(path: Path) -> list[tuple[float, str, int]]:
     """(points, words, number of inputs) of each `#ST:` of a GEN file."""
     groups: list[tuple[float, str, int]] = []
-    for line in map(str.strip, text.splitlines()):
+    for line in map(str.strip, text_of(path).splitlines()):
         subtask = _SUBTASK.fullmatch(line)
         if subtask:
-            groups.append((float(subtask[1]), subtask[2].strip(), 0))
+            groups.append((points_at(f"{path}: {line!r}", subtask[1]), subtask[2].strip(), 0))
         elif line and (_COPY.match(line) or not line.startswith("#")) and groups:
             points, words, count = groups[-1]
             groups[-1] = points, words, count + 1
@@ -164,29 +167,47 @@ def _by_parameters(folder: Path, block: Mapping[str, Any], names: list[str]) -> 
         )
     if isinstance(parameters, int | float):
         # Sum: the points of one test.
-        return (Subtask("1", float(parameters) * len(names), tuple(names), "", "sum"),)
+        points = points_at(where, parameters)
+        return (Subtask("1", points * len(names), tuple(names), "", "sum"),)
     if not isinstance(parameters, list) or not all(
         isinstance(each, list) and len(each) >= 2 for each in parameters
     ):
         raise UserError(f"{where}: expected a list of [points, tests]")
-    return _cut(names, parameters, rule)
+    return _cut(where, names, parameters, rule)
 
 
-def _cut(names: list[str], parameters: Sequence[Any], rule: Rule) -> tuple[Subtask, ...]:
+def _cut(
+    where: str, names: list[str], parameters: Sequence[Any], rule: Rule
+) -> tuple[Subtask, ...]:
     """Subtasks of so many tests each, or of those whose names match. Groups of 0 points go."""
     subtasks = []
     at = 0
-    for number, (points, tests, *more) in enumerate(parameters, 1):
+    for number, (worth, tests, *more) in enumerate(parameters, 1):
+        points = points_at(f"{where}: the points of group {number}", worth)
         # CMS takes a number of tests, or a pattern that their names begin with.
         if isinstance(tests, str):
-            pattern = re.compile(tests)
-            own = tuple(name for name in names if pattern.match(name))
+            own = _matching(f"{where}: the tests of group {number}", tests, names)
+        elif type(tests) is int and 0 <= tests <= len(names) - at:
+            own = tuple(names[at : at + tests])
+            at += tests
         else:
-            own = tuple(names[at : at + int(tests)])
-            at += int(tests)
+            raise UserError(
+                f"{where}: the tests of group {number} are {tests!r}; allowed: a number, "
+                f"{len(names) - at} at most here, or a pattern"
+            )
 
         # Groups of no points are the statement's samples.
-        if float(points) > 0 and own:
+        if points > 0 and own:
             text = str(more[0]) if more else ""
-            subtasks.append(Subtask(str(number), float(points), own, text, rule))
+            subtasks.append(Subtask(str(number), points, own, text, rule))
+    if not subtasks:
+        raise UserError(f"{where}: no subtask earns points")
     return tuple(subtasks)
+
+
+def _matching(where: str, pattern: str, names: Sequence[str]) -> tuple[str, ...]:
+    try:
+        found = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{where} are {pattern!r}, which is no pattern ({error})") from None
+    return tuple(name for name in names if found.match(name))

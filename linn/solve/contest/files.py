@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from linn.errors import UserError
 from linn.solve.contest.problem import Source
 
 _STATEMENTS = (".md", ".txt", ".tex", ".html")
 _PROGRAMS = (".cpp", ".cc", ".py")
+_MOST = 1e9
+"""Of seconds, MiB and points: what is above is a mistake, or infinite."""
 
 
 def text_of(path: Path) -> str:
@@ -18,6 +23,52 @@ def text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; UserError where it holds anything else."""
+    try:
+        value = json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    return dict_at(str(path), value)
+
+
+def dict_at(where: str, value: Any) -> dict[str, Any]:
+    """The keys and values that stand somewhere; UserError where something else does."""
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected keys and values, found {type(value).__name__}")
+    return value
+
+
+def list_at(where: str, value: Any) -> list[Any]:
+    """The list that stands somewhere; UserError where something else does."""
+    if not isinstance(value, list):
+        raise UserError(f"{where}: expected a list, found {type(value).__name__}")
+    return value
+
+
+def above_0(where: str, value: Any) -> float:
+    """A limit; UserError where it is no number that a program could run with."""
+    return _number(where, value, "a number above 0", least=math.ulp(0))
+
+
+def points_at(where: str, value: Any) -> float:
+    """Points of a subtask or a test; UserError where they are none. Texts of numbers count."""
+    try:
+        return _number(
+            where, float(value) if isinstance(value, str) else value, "points, 0 or more"
+        )
+    except ValueError:
+        raise UserError(f"{where} is {value!r}; allowed: points, 0 or more") from None
+
+
+def _number(where: str, value: Any, allowed: str, least: float = 0) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # NaN is below nothing and above nothing.
+    if not is_number or not least <= value <= _MOST:
+        raise UserError(f"{where} is {value!r}; allowed: {allowed}")
+    return float(value)
 
 
 def source_of(path: Path) -> Source:

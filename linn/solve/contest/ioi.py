@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from linn.errors import UserError
 from linn.sandbox import Sandbox
 from linn.solve.contest.files import (
+    above_0,
     answer_of,
     check_tests,
+    dict_at,
     first_program,
     includes_in,
+    json_of,
+    list_at,
+    points_at,
     statement_in,
     text_of,
 )
@@ -32,13 +36,11 @@ def read_ioi(folder: Path, sandbox: Sandbox) -> Problem:
     Subtasks stand in subtasks.json, their tests in tests/mapping; or each subtask in a file of its
     own, `subtasks/NAME.json` with `score` and `testcases`.
     """
-    block = _json(folder / "problem.json")
+    path = folder / "problem.json"
+    block = json_of(path)
     kind = _KINDS.get(str(block.get("type", "Batch")))
     if kind is None:
-        raise UserError(
-            f"{folder / 'problem.json'}: type {block['type']!r} is not read; read are "
-            f"{', '.join(_KINDS)}"
-        )
+        raise UserError(f"{path}: type {block['type']!r} is not read; read are {', '.join(_KINDS)}")
     checker = first_program(folder / "checker", ["checker"])
     tests = _tests(folder / "tests", has_answers=checker is None)
     check_tests(folder, len(tests))
@@ -50,8 +52,8 @@ def read_ioi(folder: Path, sandbox: Sandbox) -> Problem:
         kind=kind,
         tests=tests,
         subtasks=_subtasks(folder, tests),
-        seconds=float(block.get("time_limit", 1.0)),
-        memory=int(block.get("memory_limit", 256)),
+        seconds=above_0(f"{path}: time_limit", block.get("time_limit", 1.0)),
+        memory=max(1, int(above_0(f"{path}: memory_limit", block.get("memory_limit", 256)))),
         checker=_checker(folder, checker),
         stubs=_stubs(folder),
         folder=folder,
@@ -70,16 +72,6 @@ def _stubs(folder: Path) -> dict[str, str]:
         if (place / "grader.cpp").is_file():
             return {"grader.cpp": text_of(place / "grader.cpp"), **includes_in([place])}
     return {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(text_of(path))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected an object, found {type(value).__name__}")
-    return value
 
 
 def _tests(folder: Path, has_answers: bool) -> dict[str, Test]:
@@ -113,15 +105,20 @@ def _subtasks(folder: Path, tests: dict[str, Test]) -> tuple[Subtask, ...]:
 def _of_files(paths: list[Path]) -> list[tuple[str, float, list[str], str]]:
     found = []
     for path in paths:
-        block = _json(path)
-        names = [str(name) for name in block.get("testcases", [])]
+        block = json_of(path)
+        cases = list_at(f"{path}: testcases", block.get("testcases", []))
         text = str(block.get("description", ""))
-        found.append((path.stem, float(block.get("score", 0)), names, text))
+        points = points_at(f"{path}: score", block.get("score", 0))
+        found.append((path.stem, points, [str(name) for name in cases], text))
     return found
 
 
 def _of_mapping(folder: Path) -> list[tuple[str, float, list[str], str]]:
-    blocks = _json(folder / "subtasks.json").get("subtasks", {})
+    where = f"{folder / 'subtasks.json'}: subtasks"
+    blocks = dict_at(where, json_of(folder / "subtasks.json").get("subtasks", {}))
+    for name, block in blocks.items():
+        dict_at(f"{where}: {name}", block)
+        points_at(f"{where}: {name}: index", block.get("index", 0))
 
     # A test may belong to several subtasks: it stands there once for each.
     names: dict[str, list[str]] = {}
@@ -136,7 +133,7 @@ def _of_mapping(folder: Path) -> list[tuple[str, float, list[str], str]]:
     found = []
     for name in sorted(blocks, key=lambda name: blocks[name].get("index", 0)):
         block = blocks[name]
-        points = float(block.get("score", 0))
+        points = points_at(f"{where}: {name}: score", block.get("score", 0))
         text = str(block.get("text", ""))
         found.append((name, points, names.get(name, []), text))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,7 +12,11 @@ from linn.solve.contest.files import (
     answer_of,
     check_file_name,
     check_tests,
+    dict_at,
     includes_in,
+    json_of,
+    list_at,
+    points_at,
     source_of,
     text_of,
 )
@@ -59,14 +62,14 @@ def read_polygon(folder: Path, sandbox: Sandbox) -> Problem:
         statement=_statement(folder, root),
         kind="interactive" if is_interactive else "batch",
         tests=tests,
-        subtasks=_subtasks(testset, rows, list(tests)),
+        subtasks=_subtasks(path, testset, rows, list(tests)),
         samples=tuple(
             test
             for row, test in zip(rows, tests.values(), strict=True)
             if row.get("sample") == "true" and not is_interactive
         ),
         seconds=_whole(path, testset, "time-limit", 1000) / 1000,
-        memory=_whole(path, testset, "memory-limit", 256 << 20) >> 20,
+        memory=max(1, _whole(path, testset, "memory-limit", 256 << 20) >> 20),
         checker=_checker(folder, root, includes),
         input_file=_file(path, root, "input-file"),
         output_file=_file(path, root, "output-file"),
@@ -101,9 +104,11 @@ def _whole(path: Path, testset: ElementTree.Element, tag: str, default: int) -> 
     text = testset.findtext(tag)
     if text is None:
         return default
-    if not text.strip().isdecimal():
-        raise UserError(f"{path}: {tag} is {text!r}; allowed: a whole number")
-    return int(text)
+    digits = text.strip()
+    # 15 digits: milliseconds and bytes of every machine.
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 15 and int(digits)):
+        raise UserError(f"{path}: {tag} is {text[:40]!r}; allowed: a whole number above 0")
+    return int(digits)
 
 
 def _file(path: Path, root: ElementTree.Element, key: str) -> str:
@@ -148,7 +153,7 @@ def _numbered(folder: Path, pattern: str, number: int) -> Path:
     """A test's file: the pattern is C's, with one number."""
     before, percent, after = pattern.partition("%")
     digits, d, end = after.partition("d")
-    width = int(digits or 0) if (digits or "0").isdecimal() else -1
+    width = int(digits or 0) if (digits or "0").isdecimal() and len(digits) <= 2 else -1
     path = folder / f"{before}{number:0{max(width, 1)}d}{end}"
 
     # A pattern of a stranger's must not lead out of the package.
@@ -171,7 +176,10 @@ def _checker(folder: Path, root: ElementTree.Element, includes: dict[str, str]) 
 
 
 def _subtasks(
-    testset: ElementTree.Element, rows: Sequence[ElementTree.Element], names: Sequence[str]
+    path: Path,
+    testset: ElementTree.Element,
+    rows: Sequence[ElementTree.Element],
+    names: Sequence[str],
 ) -> tuple[Subtask, ...]:
     """Its groups that earn points; without any, one subtask of all tests, as at ICPC.
 
@@ -182,7 +190,7 @@ def _subtasks(
     worth = {}
     for row, name in zip(rows, names, strict=True):
         group = row.get("group") or ""
-        worth[name] = float(row.get("points") or 0)
+        worth[name] = points_at(f"{path}: the points of test {name}", row.get("points") or 0)
         tests_of.setdefault(group, []).append(name)
         points_of[group] = points_of.get(group, 0.0) + worth[name]
     groups = {each.get("name") or "": each for each in testset.findall("groups/group")}
@@ -198,7 +206,8 @@ def _subtasks(
         points = points_of[group]
         if element is not None:
             policy = element.get("points-policy") or policy
-            points = float(element.get("points") or points)
+            worth_of = f"{path}: the points of group {group!r}"
+            points = points_at(worth_of, element.get("points") or points)
         if policy == "complete-group":
             needed = _needed(group, groups)
             own = [name for each in needed for name in tests_of.get(each, [])] + own
@@ -249,10 +258,7 @@ def _statement(folder: Path, root: ElementTree.Element) -> str:
 
 
 def _of_properties(path: Path) -> str:
-    try:
-        properties = json.loads(text_of(path))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+    properties = json_of(path)
     parts = [f"# {properties.get('name', '')}"]
     for section in _SECTIONS:
         text = str(properties.get(section) or "").strip()
@@ -261,7 +267,9 @@ def _of_properties(path: Path) -> str:
             parts.append(heading + text)
 
     # The samples stand apart from the sections' text.
-    for number, sample in enumerate(properties.get("sampleTests") or [], 1):
+    where = f"{path}: sampleTests"
+    for number, each in enumerate(list_at(where, properties.get("sampleTests") or []), 1):
+        sample = dict_at(f"{where} {number}", each)
         parts.append(f"## Example {number}")
         for key in ("input", "output"):
             text = str(sample.get(key, "")).rstrip()
