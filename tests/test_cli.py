@@ -85,6 +85,12 @@ def test_wrong_yaml_is_one_line(tmp_path, text, found):
         (0, {"name": "a/b"}, "names a folder"),
         (0, {"name": "base"}, "take another"),
         (0, {"steps": True}, "steps: must be a number, found True"),
+        (None, {"scale": {"cache": True}}, "cache: must be a number, found True"),
+        (
+            None,
+            {"scale": {"engine": "cluster", "trainers": {"ranks": 10**30, "context": 7}}},
+            "scale.trainers.ranks: must be less than or equal to 65536",
+        ),
         (0, {"lr": float("inf")}, "must be a finite number"),
         (0, {"domains": {"arithmetic": 0}}, "not all 0"),
         (0, {"domains": {"arithmetic": -1}}, "0 or more"),

@@ -484,3 +484,14 @@ def test_a_run_that_began_without_shared_prompts_goes_on_so(tmp_path: Path) -> N
         assert recipes.continued(asked, tmp_path) == asked
     folder.write_text(recipes.resolved(plain))
     assert recipes.continued(plain, tmp_path).scale.share_prompts
+
+
+def test_a_run_that_began_with_the_older_cache_goes_on_with_it(tmp_path: Path) -> None:
+    """How many conversations are decoded together decides the last bits of what they draw."""
+    kept = Path("recipes/tiny.yaml")
+    plain, sized = recipes.load(kept), recipes.load(kept, ["scale.cache=64"])
+    for cache, goes_on in (("256", 256), ("null", None), ("128", None)):
+        begun = recipes.resolved(recipes.load(kept, [f"scale.cache={cache}"]))
+        (tmp_path / "recipe.yaml").write_text(begun)
+        assert recipes.continued(plain, tmp_path).scale.cache == goes_on
+        assert recipes.continued(sized, tmp_path).scale.cache == 64

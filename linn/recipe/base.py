@@ -36,6 +36,15 @@ def short(domain: str) -> str:
     return Path(domain).stem if domain.endswith(".py") else domain
 
 
+def _is_number(annotation: Any) -> bool:
+    """Whether a key takes numbers, alone or among other things, and no yes or no."""
+    kinds = [annotation]
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = list(get_args(annotation))
+    plain = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds]
+    return bool not in plain and (int in plain or float in plain)
+
+
 class Config(BaseModel):
     """Base of every block of a recipe: unknown keys refused, values frozen, numbers finite."""
 
@@ -53,7 +62,7 @@ class Config(BaseModel):
         # YAML reads `yes` as True, which Python would take for 1.
         if isinstance(tree, dict):
             for key, field in cls.model_fields.items():
-                if isinstance(tree.get(key), bool) and field.annotation in (int, float):
+                if isinstance(tree.get(key), bool) and _is_number(field.annotation):
                     raise ValueError(f"{key}: must be a number, found {tree[key]}")
         return tree
 

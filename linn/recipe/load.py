@@ -23,6 +23,9 @@ SHOWN = 4
 """Mistakes that one message names at most."""
 
 
+_BEFORE = {"share_prompts": False, "cache": 256}
+"""Keys of `scale` whose default is another one now: what it was."""
+
 MOST_VALUES = 100_000
 """Values in a recipe at most, those that aliases (`*name`) repeat included."""
 
@@ -129,15 +132,18 @@ def load_resolved(path: Path) -> Recipe:
 def continued(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe as a run goes on with it in a folder that may have begun.
 
-    `scale.share_prompts` was off by default once. A run that began so goes on so, to the same
+    Some keys of `scale` had another default once. A run that began with it goes on so, to the same
     bytes, unless its recipe now names the key.
     """
     path = folder / "recipe.yaml"
-    if "share_prompts" in recipe.scale.model_fields_set or not path.exists():
+    unnamed = _BEFORE.keys() - recipe.scale.model_fields_set
+    if not unnamed or not path.exists():
         return recipe
-    if load_resolved(path).scale.share_prompts:
+    begun = load_resolved(path).scale
+    kept = {key: _BEFORE[key] for key in unnamed if getattr(begun, key) == _BEFORE[key]}
+    if not kept:
         return recipe
-    scale = recipe.scale.model_copy(update={"share_prompts": False})
+    scale = recipe.scale.model_copy(update=kept)
     return recipe.model_copy(update={"scale": scale})
 
 

@@ -17,7 +17,9 @@ CACHE_SHARE = 4
 class TrainersConfig(Config):
     """The trainer ranks of a cluster, which hold the policy in shards."""
 
-    ranks: int = Field(1, ge=1, description="processes, each with one GPU or one CPU thread")
+    ranks: int = Field(
+        1, ge=1, le=65536, description="processes, each with one GPU or one CPU thread"
+    )
     experts: int = Field(
         1,
         ge=1,
