@@ -132,8 +132,8 @@ def load_resolved(path: Path) -> Recipe:
 def continued(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe as a run goes on with it in a folder that may have begun.
 
-    Some keys of `scale` had another default once. A run that began with it goes on so, to the same
-    bytes, unless its recipe now names the key.
+    Some keys of `scale` had another default once. A run that began with it goes on so, unless its
+    recipe now names the key: no setting changes under a run because linn did.
     """
     path = folder / "recipe.yaml"
     unnamed = _BEFORE.keys() - recipe.scale.model_fields_set
