@@ -155,9 +155,9 @@ def test_a_cascade_by_ray_and_vllm_and_the_same_bytes_whoever_dies(
     go(root / f"{kind}-local", bases[kind], LOCAL, lambda engine: None)
     figures.took(f"{kind}: the run, local engine", start)
     # Nothing is sampled before the second stage.
-    weights = "stages/sft/checkpoints/step-4/model.safetensors"
+    weights = "stages/01-sft/checkpoints/step-0004/model.safetensors"
     assert results(root / f"{kind}-local")[weights] == results(whole)[weights]
-    for stage in ("rl", "mopd"):
+    for stage in ("02-rl", "03-mopd"):
         check_steps(kind, stage, whole, root / f"{kind}-local", figures)
 
 
