@@ -88,6 +88,19 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """No finaliser of an earlier test's garbage runs where this one recurses to the limit.
+
+    It would fail there, and pytest would take it for this test's fault.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Test modules, torch and thousands of tests stay: no garbage collection looks through them."""
     gc.disable()

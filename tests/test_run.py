@@ -151,10 +151,10 @@ def test_processes_from_two_to_one_in_the_middle_keep_the_state(finished, tmp_pa
     # The fifth step, kept on the way, against the run that had one process and five steps.
     place = "stages/01-sft/checkpoints/step-0005/model.safetensors"
     ours, theirs = load_file(tmp_path / place), load_file(finished[1] / place)
-    # AdamW moves a weight whose gradient is nothing but rounding as far as any other: few of them,
-    # by no more than the rates of the steps.
+    # AdamW moves a weight whose gradient is nothing but rounding as far as any other: a few in a
+    # million, here two.
     gaps = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in theirs])
-    assert gaps.max() < 2e-4 and gaps.mean() < 1e-6
+    assert gaps.mean() < 1e-7 and (gaps > 2e-5).sum() <= 10 and gaps.max() < 5e-5
 
 
 def test_names_of_checkpoints(finished):
