@@ -87,17 +87,13 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Generator[None, object, object]:
-    """No finaliser of an earlier test's garbage runs where this one recurses to the limit.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Garbage of the tests before is collected here, not where this one recurses to the limit.
 
-    It would fail there, and pytest would take it for this test's fault.
+    Its finalisers would fail there, and pytest would take that for this test's fault.
     """
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.enable()
+    gc.collect(1)  # the young: what was dropped just now
 
 
 @pytest.hookimpl(wrapper=True)
