@@ -102,7 +102,7 @@ class TextStream:
 
 
 class StopStrings:
-    """Ends a text at the first of some strings, which is left out."""
+    """Ends a text at the one of some strings that is whole first, and leaves it out."""
 
     def __init__(self, stops: Collection[str]) -> None:
         self._stops = [stop for stop in stops if stop]
@@ -115,11 +115,13 @@ class StopStrings:
         if self.found:
             return ""
         text = self._held + text
-        # Of several, the one that begins first: it would have come first letter by letter.
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if places:
+        # Of several, the one that is whole first; of those, the one that begins first. So it would
+        # be letter by letter, and so it is however the text is cut.
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
             self.found, self._held = True, ""
-            return text[: min(places)]
+            _, begin = min(found)
+            return text[:begin]
         told = settled(text, self._stops)
         self._held = text[len(told) :]
         return told
