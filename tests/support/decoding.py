@@ -27,9 +27,19 @@ def packed_rows(rows: Sequence[Sequence[Tensor]], width: int) -> tuple[Tensor, T
 class RunningBatch:
     """A running batch whose rows read known texts; its logits are compared after every move."""
 
-    def __init__(self, model: CausalLM, texts: Sequence[Tensor], expected: Sequence[Tensor]):
-        """expected: log-probs [T, V] of each text, computed alone."""
+    def __init__(
+        self,
+        model: CausalLM,
+        texts: Sequence[Tensor],
+        expected: Sequence[Tensor],
+        as_sampled: bool = False,
+    ):
+        """expected: log-probs [T, V] of each text, computed alone.
+
+        as_sampled: states pass through `CausalLM.siblings`, as the sampler's do.
+        """
         self.model = model
+        self.as_sampled = as_sampled
         self.texts = texts
         self.expected = expected
         self.rows: list[tuple[int, int]] = []
@@ -62,7 +72,10 @@ class RunningBatch:
             self._compare(logits)
 
     def _prefill(self, rows: Sequence[tuple[int, int]]) -> tuple[Tensor, State]:
-        return self.model.prefill([self.texts[text][:fed].tolist() for text, fed in rows])
+        logits, state = self.model.prefill([self.texts[text][:fed].tolist() for text, fed in rows])
+        if self.as_sampled:
+            state = self.model.siblings(state, torch.arange(len(rows)))
+        return logits, state
 
     def _compare(self, logits: Tensor) -> None:
         assert logits.shape == (len(self.rows), self.model.vocab)

@@ -81,6 +81,9 @@ class ToyLM(nn.Module):
         state = ToyState(torch.stack(rows))
         return self.head(torch.tanh(state.h)), state
 
+    def siblings(self, state: ToyState, owners: Tensor) -> ToyState:
+        return state.select(owners)
+
     @torch.no_grad()
     def decode(self, ids: Tensor, state: ToyState) -> tuple[Tensor, ToyState]:
         h = torch.sigmoid(self.decay) * state.h + self.embed[ids]

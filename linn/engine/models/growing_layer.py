@@ -37,7 +37,7 @@ class GrowingLayer(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Append [B, heads, new columns, d]; returns all keys and values."""
-        if self.keys is None or not self.keys.numel():
+        if self.keys is None or not (self.keys.numel() or self._buffers):
             # A prompt needs no spare columns: it may be copied before anything is sampled.
             keys, values = super().update(key_states, value_states, *args, **kwargs)
             return keys, values

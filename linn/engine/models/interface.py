@@ -75,6 +75,13 @@ class CausalLM(Protocol):
         """Logits [B, V] after each prompt, and the state to continue from. Without gradients."""
         ...
 
+    def siblings(self, state: State, owners: Tensor) -> State:
+        """A state whose row b goes on from row owners[b] (int64 [B]) of the state after a prefill.
+
+        What siblings have in common may be kept once. The old state is of no use afterwards.
+        """
+        ...
+
     def decode(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """Feed one token per row (int64 [B]); logits [B, V] and the new state. No gradients."""
         ...

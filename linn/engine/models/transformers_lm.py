@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from linn.engine.models import fixed_cache
+from linn.engine.models import fixed_cache, siblings
 from linn.engine.models.agreement import TOLERANCE
 from linn.engine.models.cache_state import CacheState
 from linn.engine.models.interface import State
@@ -36,6 +36,7 @@ from linn.engine.models.rectangles import (
     rectangles,
     segment_lengths,
 )
+from linn.engine.models.siblings import SiblingState
 from linn.engine.models.slots import Slots
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config
@@ -271,17 +272,55 @@ class TransformersLM(nn.Module):
         return self._run(ids, positions, state), state
 
     @torch.inference_mode()
-    def decode(self, ids: Tensor, state: State) -> tuple[Tensor, CacheState]:
+    def siblings(self, state: State, owners: Tensor) -> State:
+        """The state of rows that go on from these rows; see `CausalLM.siblings`.
+
+        On a CPU, families that attend to all tokens read a prompt's keys once for all siblings.
+        """
+        assert isinstance(state, CacheState), state
+        if self._decodes_siblings and not torch.is_autocast_enabled(self._device.type):
+            return SiblingState.begin(state, owners)
+        if len(owners) == len(state.lengths):
+            return state
+        return state.select(owners, move=True)
+
+    @cached_property
+    def _decodes_siblings(self) -> bool:
+        """Whether the family's code takes the attention of `siblings`; tried."""
+        takes = {"past_key_values", "position_ids", "attention_mask"}
+        is_plain = self._device.type == "cpu" and self._dtype == torch.float32
+        return is_plain and takes <= self._takes and siblings.agrees(self, TOLERANCE)
+
+    @torch.inference_mode()
+    def decode(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """Feed one token per row (int64 [B]); logits [B, V].
 
         The state is updated in place and returned.
         """
+        if isinstance(state, SiblingState):
+            return self._decode_siblings(ids, state), state
         assert isinstance(state, CacheState), state
         positions = state.lengths[:, None]
         state.lengths = state.lengths + 1
         state.columns += 1
         self._check_length(state.columns)
         return self._run(ids[:, None], positions, state), state
+
+    def _decode_siblings(self, ids: Tensor, state: SiblingState) -> Tensor:
+        """Logits [B, V] of one token more per row."""
+        lengths = state.lengths
+        self._check_length(int(lengths.max()) + 1)
+        with siblings.attention_of(state, self._decoder.config) as mask:
+            out = self._decoder(
+                input_ids=ids[:, None],
+                position_ids=lengths[:, None],
+                attention_mask=mask,
+                past_key_values=state.own.cache,
+                use_cache=True,
+            )
+        state.own.lengths = state.own.lengths + 1
+        state.own.columns += 1
+        return self.head(out.last_hidden_state[:, -1])
 
     @cached_property
     def has_slots(self) -> bool:

@@ -235,8 +235,7 @@ class LiveBatch:
         logits, state, owners = self._waiting.prefill(lives)
         if len(owners) > len(logits):
             logits = logits.index_select(0, owners)
-            state = state.select(owners, move=True)
-        return logits, state
+        return logits, self.model.siblings(state, owners)
 
 
 Batch = LiveBatch | SlotBatch

@@ -219,6 +219,14 @@ class NemotronH(nn.Module):
         return self.head(hidden[layout.ends]), HybridState(caches, fed, max(lengths))
 
     @torch.inference_mode()
+    def siblings(self, state: State, owners: Tensor) -> HybridState:
+        """The state of rows that go on from these rows; see `CausalLM.siblings`."""
+        assert isinstance(state, HybridState), state
+        if len(owners) == len(state.lengths):
+            return state
+        return state.select(owners, move=True)
+
+    @torch.inference_mode()
     def decode(self, ids: Tensor, state: State) -> tuple[Tensor, HybridState]:
         """Feed one token per row (int64 [B]); logits [B, V].
 

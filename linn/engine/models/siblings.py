@@ -1,0 +1,271 @@
+"""Decoding of siblings in families of transformers: a prompt's keys are kept and read once.
+
+Without it every sibling has a copy of its prompt's keys and values, and each step reads all of
+them. Here the queries of one prompt's siblings meet its keys in one product; what a row has sampled
+itself stands in a cache of its own.
+
+Letters of shapes: B rows, U prompts, S rows of the largest group of siblings, P columns of the
+longest prompt, C columns of what was sampled, G query heads per key head, d head size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from linn.engine.models.cache_state import CacheState
+from linn.engine.models.growing_layer import SPARE, GrowingLayer
+from linn.engine.models.interface import State
+
+_NAME = "linn_siblings"
+"""What this attention is called in a family's config while a step is computed."""
+
+_WASTE = 4
+"""Places of groups per row, at most; where groups are more unequal, each row gets its prompt."""
+
+_UNKNOWN = ("softcap", "s_aux", "sliding_window", "position_bias")
+"""What else a family may ask of its attention."""
+
+
+class SiblingState:
+    """B rows, of which each goes on from one of U prompts."""
+
+    def __init__(self, prompts: CacheState, owner: Tensor, own: CacheState) -> None:
+        """owner: int64 [B], the prompt of each row. `own`: what was fed after the prompts.
+
+        A row of `own` may be longer than another's; a prompt without rows is of no use.
+        """
+        used, owner = owner.unique(return_inverse=True)
+        # A copy of the prompts is dearer than some that are computed for nothing.
+        if 4 * len(used) <= 3 * len(prompts.lengths):
+            prompts = prompts.select(used, move=True)
+        else:
+            owner = used[owner]
+
+        largest = int(owner.bincount().max()) if len(owner) else 0
+        if len(prompts.lengths) * largest > _WASTE * len(owner):
+            prompts = prompts.select(owner)
+            owner = torch.arange(len(owner), device=owner.device)
+            largest = min(1, len(owner))
+        self.prompts = prompts
+        self.owner = owner
+        self.own = own
+        self.groups = Groups(owner, len(prompts.lengths), largest)
+
+    @classmethod
+    def begin(cls, prompts: CacheState, owner: Tensor) -> SiblingState:
+        """Rows to which nothing has been fed after their prompts."""
+        cache = copy.copy(prompts.cache)
+        cache.layers = [_empty(layer, len(owner)) for layer in prompts.cache.layers]
+        return cls(prompts, owner, CacheState(cache, torch.zeros_like(owner), columns=0))
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [B]: tokens fed so far, the prompts' among them."""
+        return self.prompts.lengths[self.owner] + self.own.lengths
+
+    @property
+    def columns(self) -> int:
+        """At least the largest length, known without asking the device."""
+        return self.prompts.columns + self.own.columns
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values."""
+        return self.prompts.nbytes + self.own.nbytes
+
+    def select(self, rows: Tensor, move: bool = False) -> SiblingState:
+        """A new state of these rows (int64 [B']), in this order."""
+        prompts = self.prompts if move else copy_of(self.prompts)
+        return SiblingState(prompts, self.owner[rows], self.own.select(rows, move))
+
+    def join(self, other: State, move: bool = False) -> SiblingState:
+        """A new state: this one's rows followed by the other's."""
+        assert isinstance(other, SiblingState), other
+        moved = other.owner + len(self.prompts.lengths)
+        return SiblingState(
+            self.prompts.join(other.prompts, move),
+            torch.cat([self.owner, moved]),
+            self.own.join(other.own, move),
+        )
+
+
+class Groups:
+    """Where the rows of a batch stand when siblings are laid side by side."""
+
+    def __init__(self, owner: Tensor, prompts: int, largest: int) -> None:
+        """owner: int64 [B], each below `prompts` (U); largest: S."""
+        self.shape = prompts, largest
+        rows = torch.arange(len(owner), device=owner.device)
+        order = owner.argsort(stable=True)
+        counts = owner.bincount(minlength=prompts)
+        first = (counts.cumsum(0) - counts)[owner[order]]  # of its group, in this order
+        places = owner[order] * largest + rows - first
+        self.place = torch.empty_like(rows)
+        """int64 [B]: of a row among U · S places."""
+        self.place[order] = places
+        self.row = torch.zeros(prompts * largest, dtype=torch.int64, device=owner.device)
+        """int64 [U · S]: the row at a place; any row where a group has fewer."""
+        self.row[self.place] = rows
+        self.in_order = len(self.row) == len(rows) and bool((self.place == rows).all())
+        """Whether the rows stand there as they are."""
+
+    def lay(self, of_rows: Tensor) -> Tensor:
+        """[U, S, ...] of [B, ...]."""
+        laid = of_rows if self.in_order else of_rows.index_select(0, self.row)
+        return laid.view(*self.shape, *of_rows.shape[1:])
+
+    def back(self, laid: Tensor) -> Tensor:
+        """[B, ...] of [U, S, ...]."""
+        flat = laid.flatten(0, 1)
+        return flat if self.in_order else flat.index_select(0, self.place)
+
+
+def copy_of(state: CacheState) -> CacheState:
+    """The same keys and values; what is emptied in one stays in the other."""
+    cache = copy.copy(state.cache)
+    cache.layers = list(state.cache.layers)
+    return CacheState(cache, state.lengths, state.columns)
+
+
+def _empty(like: Any, rows: int) -> GrowingLayer:
+    """A layer of `rows` rows that has room for the first tokens."""
+    layer = copy.copy(like)
+    buffers = []
+    for tensor in (like.keys, like.values):
+        buffers.append(tensor.new_zeros(rows, tensor.shape[1], SPARE, tensor.shape[3]))
+    layer.begin(buffers[0], buffers[1], columns=0)
+    assert isinstance(layer, GrowingLayer)
+    return layer
+
+
+# ------------------------------------------------------------ attention
+
+_steps: list[tuple[SiblingState, Tensor | None]] = []
+"""The state of the step that is being computed, and what its prompts hide: [U, 1, 1, P]."""
+
+
+@contextmanager
+def attention_of(state: SiblingState, config: Any) -> Iterator[Tensor]:
+    """A family's attention is that of siblings within; gives the mask of what they sampled.
+
+    config: the family's own, of the part that attends. The mask is float32 [B, 1, 1, C + 1], for
+    one token more than the state has.
+    """
+    before = config._attn_implementation
+    state_hides = _hidden(state.prompts.lengths, state.prompts.columns)
+    _steps.append((state, state_hides))
+    config._attn_implementation = _NAME
+    try:
+        columns = state.own.columns + 1
+        mask = _hidden(state.own.lengths + 1, columns)
+        if mask is None:
+            mask = torch.zeros(1, 1, 1, columns, device=state.owner.device)
+        yield mask
+    finally:
+        config._attn_implementation = before
+        _steps.pop()
+
+
+def _hidden(lengths: Tensor, columns: int) -> Tensor | None:
+    """float32 [rows, 1, 1, columns]: -inf before a row's first token; None: nothing is hidden."""
+    padding = columns - lengths
+    if not bool((padding > 0).any()):
+        return None
+    hidden = torch.arange(columns, device=lengths.device) < padding[:, None]
+    mask = torch.zeros(hidden.shape, device=lengths.device).masked_fill_(hidden, -torch.inf)
+    return mask[:, None, None]
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one token per row, as a family's code asks for it; [B, 1, heads, d].
+
+    query [B, heads, 1, d]; key and value [B, key heads, C, d] of what was sampled. Raises
+    NotImplementedError for what else a family's attention does.
+    """
+    for name in _UNKNOWN:
+        if options.get(name) is not None:
+            raise NotImplementedError(f"attention with {name}")
+
+    state, hides = _steps[-1]
+    layer = state.prompts.cache.layers[module.layer_idx]
+    rows, heads, _, size = query.shape
+    shared, columns = key.shape[1], key.shape[2]
+    scale = size**-0.5 if scaling is None else scaling
+    q = (query[:, :, 0] * scale).view(rows, shared, -1, size)  # [B, key heads, G, d]
+    groups, prompts = state.groups, state.groups.shape[0]
+
+    # Scores over the prompts, [U, key heads, S, G, P], and over what each row sampled.
+    laid = groups.lay(q).transpose(1, 2).reshape(prompts * shared, -1, size)
+    front = torch.bmm(laid, layer.keys.flatten(0, 1).transpose(1, 2))
+    front = front.view(prompts, shared, -1, front.shape[-1])  # [U, key heads, S · G, P]
+    if hides is not None:
+        front += hides
+    behind = torch.bmm(q.flatten(0, 1), key.flatten(0, 1).transpose(1, 2))
+    behind = behind.view(rows, shared, -1, columns) + attention_mask
+    behind = groups.lay(behind).transpose(1, 2).reshape(prompts, shared, -1, columns)
+
+    weights = torch.cat([front, behind], dim=-1).softmax(-1).to(value.dtype)
+    of_prompts, of_own = weights.split([front.shape[-1], columns], dim=-1)
+
+    out = torch.bmm(of_prompts.flatten(0, 1), layer.values.flatten(0, 1))
+    out = _by_row(out, groups, shared)
+    of_own = _by_row(of_own.flatten(0, 1), groups, shared)
+    out = out.flatten(0, 1) + torch.bmm(of_own.flatten(0, 1), value.flatten(0, 1))
+    return out.view(rows, 1, heads, size), None
+
+
+def _by_row(laid: Tensor, groups: Groups, shared: int) -> Tensor:
+    """[B, key heads, G, n] of [U · key heads, S · G, n]."""
+    prompts, siblings = groups.shape
+    split = laid.view(prompts, shared, siblings, -1, laid.shape[-1])
+    return groups.back(split.transpose(1, 2))
+
+
+ALL_ATTENTION_FUNCTIONS.register(_NAME, _attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+# ------------------------------------------------------------ which families
+
+
+def agrees(model: Any, tolerance: float) -> bool:
+    """Whether a `TransformersLM` decodes siblings as it decodes rows with a prompt each; tried.
+
+    tolerance: nats that log-probs may differ by.
+    """
+    cache = model._empty_cache()
+    if not cache.layers or any(type(layer) is not GrowingLayer for layer in cache.layers):
+        return False
+    prompts = [[1, 2, 3, 4, 5], [6, 7]]
+    device = next(model.parameters()).device
+    owner = torch.tensor([0, 1, 0, 0], device=device)
+    ids = torch.tensor([3, 4, 5, 6], device=device)
+    try:
+        _, state = model.prefill(prompts)
+        shared = SiblingState.begin(copy_of(state), owner)
+        state = state.select(owner)
+        for _ in range(3):
+            right, state = model.decode(ids, state)
+            logits, shared = model.decode(ids, shared)
+            gap = (logits.log_softmax(-1) - right.log_softmax(-1)).abs().nan_to_num(torch.inf)
+            if float(gap.max()) > tolerance:
+                return False
+    except Exception:  # whatever a family's code says of an attention that it does not expect
+        return False
+    return True

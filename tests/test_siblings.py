@@ -1,0 +1,100 @@
+"""Siblings that read one copy of their prompt's keys: as rows with a prompt each."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from linn.engine.models.siblings import SiblingState
+from linn.engine.models.transformers_lm import TransformersLM
+from linn.engine.sampling.live_batch import LiveBatch
+from linn.types import Sampling
+from tests.support.decoding import RunningBatch
+from tests.test_families import SIZES, alone, gemma2, granite_hybrid, qwen3, tokens
+
+
+def llama() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(**SIZES))
+
+
+def gpt_oss() -> Any:
+    """Attention with a sink per head, which this attention does not have."""
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    special = {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}
+    layers = ["full_attention"] * SIZES["num_hidden_layers"]
+    return GptOssForCausalLM(GptOssConfig(**SIZES | special, layer_types=layers))
+
+
+def made(maker: Any) -> TransformersLM:
+    torch.manual_seed(0)
+    return TransformersLM(maker())
+
+
+@pytest.mark.parametrize("maker", [qwen3, llama], ids=lambda maker: maker.__name__)
+@pytest.mark.parametrize("seed", range(4))
+def test_any_order_of_moves_is_the_stock_forward(maker: Any, seed: int) -> None:
+    """Rows are drawn, repeated, dropped and joined; groups become as unequal as they may."""
+    model = made(maker)
+    texts = [tokens(60, number) for number in range(5)]
+    expected = [alone(model.inner, text) for text in texts]
+    batch = RunningBatch(model, texts, expected, as_sampled=True)
+    draw = random.Random(seed)
+    batch.start((0, 7), (1, 1), (2, draw.randint(1, 12)))
+    assert isinstance(batch.state, SiblingState)
+    for _ in range(6):
+        batch.feed(draw.randint(0, 3))
+        rows = draw.choices(range(len(batch.rows)), k=draw.randint(1, 9))
+        batch.select(*rows)
+        batch.feed(draw.randint(0, 2))
+        batch.join((draw.choice([3, 4]), draw.randint(1, 15)))
+        batch.feed()
+
+
+@pytest.mark.parametrize("maker", [gemma2, granite_hybrid, gpt_oss], ids=lambda m: m.__name__)
+def test_other_attention_keeps_a_prompt_per_row(maker: Any) -> None:
+    model = made(maker)
+    _, state = model.prefill([[1, 2, 3]])
+    assert not isinstance(model.siblings(state, torch.tensor([0, 0])), SiblingState)
+
+
+def test_a_prompt_is_kept_once_and_goes_with_its_last_row() -> None:
+    model = made(qwen3)
+    batch = LiveBatch(model)
+    for group in range(4):
+        prompt = tuple(tokens(20 + group, group).tolist())
+        batch.admit([(prompt, Sampling(4 + 8 * group), 8 * group + one) for one in range(8)])
+    kept = []
+    while not batch.idle:
+        batch.advance()
+        if batch._rows is not None:
+            state = batch._rows.state
+            assert isinstance(state, SiblingState)
+            kept.append((len(state.prompts.lengths), state.own.columns))
+    assert kept[0][0] == 4 and kept[-1][0] == 1
+
+
+def test_groups_of_unequal_size_are_not_padded_beyond_a_bound() -> None:
+    model = made(qwen3)
+    _, prompts = model.prefill([[number] for number in range(1, 21)])
+    owner = torch.tensor([0] * 40 + list(range(20)))
+    state = model.siblings(prompts, owner)
+    assert isinstance(state, SiblingState)
+    places, siblings = state.groups.shape
+    assert places * siblings <= 4 * len(owner)
+
+
+def test_the_longest_prompt_and_the_longest_reply_need_not_be_one_rows() -> None:
+    model = made(lambda: qwen3(max_position_embeddings=40))
+    batch = LiveBatch(model)
+    long, short = tuple(tokens(30).tolist()), tuple(tokens(5, 1).tolist())
+    batch.admit([(long, Sampling(10), 1), (short, Sampling(35), 2)])
+    lengths = []
+    while not batch.idle:
+        lengths += [len(done.ids) for done in batch.advance().completions.values()]
+    assert sorted(lengths) == [10, 35]
