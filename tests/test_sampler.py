@@ -11,7 +11,7 @@ import torch
 from support.toy_lm import ToyLM
 
 from linn.engine.models.interface import CausalLM
-from linn.engine.sampling.draw import Draws, uniform
+from linn.engine.sampling.draw import Draws, draw, uniform
 from linn.engine.sampling.live_batch import BatchSampler, Request
 from linn.engine.training.losses import score
 from linn.errors import RunFailed
@@ -134,6 +134,15 @@ def test_siblings_share_one_prefill_and_a_repeat_gives_the_same_bits() -> None:
     assert sampler.generate(requests) == first
     assert len({c.ids for c in first[:8]}) > 1, "siblings differ by their seeds"
     assert sampler.generate([]) == []
+
+
+def test_rows_without_a_cut_are_not_touched_by_those_with_one() -> None:
+    """Only rows with a top-p below 1 are sorted; the whole batch is what a GPU sorts."""
+    logits = 3 * torch.randn(24, 100, generator=torch.Generator().manual_seed(0))
+    how = [Sampling(5, top_p=(1.0, 0.6, 0.95)[row % 3]) for row in range(24)]
+    draws = Draws.begin(how, list(range(24)), torch.device("cpu"))
+    for some, whole in zip(draw(logits, draws), draw(logits, draws, cuts=True), strict=True):
+        assert torch.equal(some, whole)
 
 
 def test_stop_and_length_ends() -> None:

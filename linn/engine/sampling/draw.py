@@ -101,8 +101,11 @@ def draw(
 
     # The cut comes after the total: what is reported is the probability before any top-p cut.
     if cuts is None:
-        cuts = bool((draws.top_p < 1).any())
-    if cuts:
+        # Sorting is the dearest part of a draw, and in a mixed batch few rows may need it.
+        rows = (draws.top_p < 1).nonzero().squeeze(1)
+        if len(rows):
+            mass[rows] = _nucleus(mass[rows], draws.top_p[rows])
+    elif cuts:
         mass = _nucleus(mass, draws.top_p)
     token = _inverse_cdf(mass, uniform(draws.key, draws.drawn)).clamp_(max=vocab - 1)
     if greedy is None:
