@@ -39,8 +39,7 @@ def main() -> None:
     for comparison in chosen:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "model"
-            lengths = "natural" if comparison.lengths == "none" else comparison.lengths
-            write = ("-m", "bench.peers.folder", str(folder), comparison.model, lengths)
+            write = ("-m", "bench.peers.folder", str(folder), comparison.model, comparison.lengths)
             subprocess.run([sys.executable, *write], check=True, capture_output=True)
             results[comparison.name] = Compared(comparison, folder, how).result()
         # What is measured is kept, also where a later comparison fails or is interrupted.

@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback
 from trl import (
     DistillationConfig,
     DistillationTrainer,
@@ -99,10 +93,6 @@ def _model(folder: Path, task: dict[str, Any]) -> PreTrainedModel:
     )
 
 
-def _train(trainer: Trainer) -> None:
-    trainer.train()
-
-
 def grpo(task: dict[str, Any], turns: Turns) -> None:
     """GRPOTrainer: no reference model, one update per batch."""
     groups = workload.GROUPS["grpo"]
@@ -133,7 +123,7 @@ def grpo(task: dict[str, Any], turns: Turns) -> None:
             processing_class=AutoTokenizer.from_pretrained(folder),
             callbacks=[callback],
         )
-        _train(trainer)
+        trainer.train()
 
 
 def mopd(task: dict[str, Any], turns: Turns) -> None:
@@ -159,13 +149,13 @@ def mopd(task: dict[str, Any], turns: Turns) -> None:
             processing_class=AutoTokenizer.from_pretrained(folder),
             callbacks=[callback],
         )
-        _train(trainer)
+        trainer.train()
 
 
 def sft(task: dict[str, Any], turns: Turns) -> None:
     """SFTTrainer over rows that it packs."""
     rows = workload.rows_of_text()
-    folder, setting = Path(task["folder"]), task["setting"]
+    setting = task["setting"]
     callback = _InTurn(turns)
     callback.tokens = workload.trained_tokens(rows)
     with tempfile.TemporaryDirectory() as output:
@@ -175,7 +165,7 @@ def sft(task: dict[str, Any], turns: Turns) -> None:
         micro = setting.get("micro", 1)
         trainer = _sft_trainer(task, rows, output, batch, batch if micro == "all" else micro)
         trainer.add_callback(callback)
-        _train(trainer)
+        trainer.train()
 
 
 def _sft_trainer(

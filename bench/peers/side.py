@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
@@ -24,10 +25,9 @@ def main(descriptor: str, text: str) -> None:
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    try:
-        getattr(import_module(f"bench.peers.of_{task['side']}"), task["work"])(task, turns)
-    except Finished:
-        pass
+    side = import_module(f"bench.peers.of_{task['side']}")
+    with suppress(Finished):
+        getattr(side, task["work"])(task, turns)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ LENGTHS = {
     # A new model is nearly uniform: 21 ids in 1,024 are met after 49 tokens on average.
     "natural": Lengths(256, tuple(range(21))),
     "fixed": Lengths(64),
+    # Of work without replies.
+    "none": Lengths(0),
 }
 
 
