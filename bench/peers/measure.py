@@ -13,7 +13,9 @@ from bench.peers.comparisons import Comparison, Peer, Setting
 from bench.peers.turns import Side, SideFailed
 
 Told = dict[str, Any]
-"""What a side told of a turn: `cpu` and `wall` seconds, `tokens`."""
+"""What a side told of a turn: `cpu` and `wall` seconds, `tokens`, and anything else it has."""
+
+MEASURED = ("cpu", "wall", "tokens")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ class Compared:
         fit = [one for one in tried if "refused" not in one]
         if not fit:
             return {"skipped": "no setting works", "settings": tried}
+        # CPU seconds: those of a wall clock would choose by what else the machine does.
         best = min(fit, key=lambda one: one["cpu_per_token"])
+        # linn is started anew for each peer, so that both have been through as much.
         with self._side("linn", {}) as linn, self._side(peer.side, best["setting"]) as other:
             for side in (linn, other):
                 side.turn()  # warms up
@@ -88,6 +92,7 @@ class Compared:
                     side.turn()  # warms up
                     told = side.turn()
                 one["cpu_per_token"] = told["cpu"] / told["tokens"]
+                one |= {key: value for key, value in told.items() if key not in MEASURED}
             except SideFailed as error:
                 one["refused"] = str(error)
             tried.append(one)
@@ -127,6 +132,7 @@ def figures(turns: Sequence[Told], peak: int | None) -> dict[str, Any]:
 
 def ratio(pairs: Sequence[tuple[Told, Told]], kind: str) -> dict[str, float]:
     """How many times as many tokens linn does in a second: the median over pairs, and the range."""
+    # Per token: natural lengths differ from turn to turn.
     ratios = []
     for linn, peer in pairs:
         ratios.append(linn["tokens"] / linn[kind] * peer[kind] / peer["tokens"])

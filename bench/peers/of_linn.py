@@ -28,6 +28,7 @@ def _engine(task: dict[str, Any], turns: Turns) -> Iterator[Engine]:
         turns.rest_of_cpu = engine.cpu_seconds
         yield engine
     finally:
+        # Its worker is gone: nobody answers that question any more.
         turns.rest_of_cpu = lambda: 0.0
         engine.close()
 

@@ -68,6 +68,7 @@ def sft(task: dict[str, Any], turns: Turns) -> None:
     def step() -> int:
         for row in rows:
             ids = torch.tensor([row])
+            # Weighted so that their sum is the mean over all tokens, as in a packed step.
             loss = model(input_ids=ids, labels=ids).loss * (len(row) - 1) / tokens
             loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

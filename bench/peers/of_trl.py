@@ -7,9 +7,11 @@ cost time everywhere. A trainer's `train` runs once: a callback hands the turns 
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback
 from trl import (
@@ -35,12 +37,14 @@ class _InTurn(TrainerCallback):
         self.turns = turns
         self.tokens = 0
         """Trained in the step that runs."""
+        self.more: dict[str, Any] = {}
+        """What else there is to tell."""
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.turns.begin()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.turns.end(self.tokens)
+        self.turns.end(self.tokens, **self.more)
         self.turns.begin()
 
 
@@ -75,6 +79,7 @@ def _sampling(task: dict[str, Any]) -> dict[str, Any]:
     if lengths.stops:
         generation["eos_token_id"] = list(lengths.stops)
     else:
+        # TRL adds the tokenizer's own end to what stops a reply.
         generation["min_new_tokens"] = lengths.most
     return {
         "max_completion_length": lengths.most,
@@ -112,7 +117,7 @@ def grpo(task: dict[str, Any], turns: Turns) -> None:
             num_generations=groups.siblings,
             cache_implementation=cache if cache == "static" else None,
             use_transformers_continuous_batching=cache == "continuous",
-            beta=0.0,
+            beta=0.0,  # no reference model, as linn's GRPO without `kl`
             loss_type="dapo",
         )
         trainer = GRPOTrainer(
@@ -139,7 +144,7 @@ def mopd(task: dict[str, Any], turns: Turns) -> None:
             **_common(output, groups.replies, setting.get("micro", groups.replies)),
             **_sampling(task),
             cache_implementation=setting.get("cache"),
-            beta=1.0,
+            beta=1.0,  # reverse KL, MOPD's own; over the whole vocabulary, not the drawn token
         )
         trainer = DistillationTrainer(
             model=_model(folder, task),
@@ -160,10 +165,13 @@ def sft(task: dict[str, Any], turns: Turns) -> None:
     callback.tokens = workload.trained_tokens(rows)
     with tempfile.TemporaryDirectory() as output:
         # A step is an epoch: how many packed rows that is, TRL knows once it has packed them.
+        # So it packs twice; the first trainer is for its count alone.
         packed = _sft_trainer(task, rows, output, batch=1, micro=1)
         batch = len(packed.train_dataset)
         micro = setting.get("micro", 1)
         trainer = _sft_trainer(task, rows, output, batch, batch if micro == "all" else micro)
+        # Rows that saw each other would be other work.
+        callback.more["log-probs off by"] = _off_by(trainer)
         trainer.add_callback(callback)
         trainer.train()
 
@@ -184,6 +192,29 @@ def _sft_trainer(
         train_dataset=Dataset.from_dict({"input_ids": rows}),
         processing_class=AutoTokenizer.from_pretrained(folder),
     )
+
+
+@torch.no_grad()
+def _off_by(trainer: SFTTrainer) -> float:
+    """The most by which a log-prob in TRL's first packed row is not that of its own row alone."""
+    model = trainer.model
+    packed = trainer.data_collator([trainer.train_dataset[0]])
+    packed.pop("labels")
+    ids = packed["input_ids"][0]
+    together = model(**packed).logits[0]
+
+    starts = (packed["position_ids"][0] == 0).nonzero().flatten().tolist()
+    worst = 0.0
+    for start, end in pairwise([*starts, len(ids)]):
+        alone = model(input_ids=ids[None, start:end]).logits[0]
+        gaps = _logprobs(together[start:end], ids[start:end]) - _logprobs(alone, ids[start:end])
+        worst = max(worst, float(gaps.abs().max()))
+    return worst
+
+
+def _logprobs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Of each token but the first."""
+    return logits[:-1].log_softmax(-1).gather(-1, ids[1:, None])
 
 
 def _dataset(prompts: list[list[int]]) -> Dataset:

@@ -7,25 +7,41 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+EXACT = 1e-4
+"""Above this a peer's log-probs are not those of the same work."""
+
 
 def show(results: dict[str, Any], console: Console) -> None:
     """Print it. CPU seconds: what other programs do at the same time hardly changes them."""
-    table = Table(box=None, pad_edge=False, title="tokens per CPU second, one thread")
-    table.add_column("work")
-    table.add_column("peer")
-    for column in ("linn", "peer", "ratio", "(range)", "wall", "MB"):
+    table = Table(box=None, pad_edge=False, title="tokens per CPU second, on one thread")
+    table.add_column("work and peer")
+    for column in ("linn", "peer", "ratio", "(range)", "wall", "MB, both"):
         table.add_column(column, justify="right")
     notes = []
     for name, result in results.items():
+        table.add_row(name)
         for peer, found in result["peers"].items():
             if "skipped" in found:
-                table.add_row(name, peer, "", "–")
                 notes.append(f"{name}, {peer}: {found['skipped']}")
                 continue
-            table.add_row(name, peer, *_cells(found))
+            table.add_row(f"  {peer}", *_cells(found))
+            # The setting that was compared is part of the figure.
+            notes += [f"{name}, {peer}: {line}" for line in _remarks(found)]
     console.print(table)
     for note in notes:
         console.print(note)
+
+
+def _remarks(found: dict[str, Any]) -> list[str]:
+    """What a reader must know of a peer's figures."""
+    lines = []
+    if found["setting"]:
+        settings = ", ".join(f"{key} {value}" for key, value in found["setting"].items())
+        lines.append(f"its best setting: {settings}")
+    off_by = found["peer"]["turns"][0].get("log-probs off by", 0.0)
+    if off_by > EXACT:
+        lines.append(f"NOT the same work, its log-probs are off by {off_by:.1e}")
+    return lines
 
 
 def _cells(found: dict[str, Any]) -> list[str]:

@@ -39,7 +39,7 @@ class Turns:
         """Wait for the word. Raises Finished where there is none to come."""
         try:
             word = self._pipe.recv_bytes()
-        except EOFError:
+        except EOFError:  # the parent closed the pipe, or is gone
             word = b"stop"
         if word != b"go":
             raise Finished
@@ -75,7 +75,7 @@ class Side:
         threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         environment = os.environ | dict.fromkeys(threads, "1")
         environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        environment |= {"CUDA_VISIBLE_DEVICES": ""}
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # also where there is a GPU
         self._process = subprocess.Popen(
             command,
             stdout=self._log,
@@ -84,7 +84,7 @@ class Side:
             pass_fds=(theirs.fileno(),),
             env=environment,
         )
-        theirs.close()
+        theirs.close()  # so that its end is seen as the end of the pipe
 
     def turn(self) -> dict[str, Any]:
         """Have it work once. Raises SideFailed where it ends instead."""
