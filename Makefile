@@ -1,5 +1,6 @@
 # make demo: the whole cascade on this machine.  make test: the tests; make test-long: those that CI runs too.
 # make cluster-test: vLLM and Ray, on this machine's CPU.
+# make bench: linn beside TRL, transformers and vLLM, on this machine's CPU.
 # make check: lint, types, and how the code reads.
 # make real: a small cascade on a real pretrained model, under an hour on 2 cores.
 # Each sets up .venv from nothing but Python 3.11+.
@@ -49,6 +50,24 @@ cluster-test:
 	.venv-cluster/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
+# linn beside other packages, one thread, in turn: about an hour on a machine that does nothing else.
+# TRL is in an environment of its own; vLLM, which wants another transformers, in that of
+# cluster-test. What cannot be installed is left out and said. ARGS: --only NAME …, --rounds N.
+bench:
+	@if $(MAKE) --no-print-directory .venv-peers/ready > .venv-peers.log 2>&1; then \
+	    $(MAKE) --no-print-directory .venv-cluster/ready > .venv-cluster.log 2>&1 || \
+	        { echo "bench: without vLLM:"; tail -n 4 .venv-cluster.log; }; \
+	    .venv-peers/bin/python -m bench.peers --out bench.json $(ARGS); \
+	else \
+	    echo "bench: skipped, trl cannot be installed here:"; \
+	    tail -n 4 .venv-peers.log; \
+	fi
+
+.venv-peers/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet -c constraints.txt -e '.[peers]'
+	touch $@
+
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,6 +80,6 @@ check: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-cluster .venv-cluster.log runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-cluster .venv-cluster.log .venv-peers .venv-peers.log bench.json runs .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: demo real test test-long gpu-test cluster-test check clean
+.PHONY: demo real test test-long gpu-test cluster-test bench check clean

@@ -1,0 +1,84 @@
+"""What is compared with what: the rows of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Setting = Mapping[str, Any]
+"""Keys of one side; what they mean stands in its module (`of_…`)."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A package that does the same work, in the settings that might be its best."""
+
+    side: str
+    """Its module's name, without `of_`."""
+    name: str
+    """For people."""
+    settings: tuple[Setting, ...] = ({},)
+    """All are tried, and the fastest is compared. The first was the fastest when it was last
+    measured: `--known` takes it untried."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One piece of work, by linn and by others."""
+
+    work: str
+    """`rollout`, `grpo`, `mopd` or `sft`."""
+    lengths: str
+    """Of replies: `natural` or `fixed`."""
+    model: str
+    """`qwen3` or `hybrid`."""
+    peers: tuple[Peer, ...] = field(repr=False)
+    """Whom linn is compared with."""
+
+    @property
+    def name(self) -> str:
+        """What `--only` calls it."""
+        parts = [self.work, self.lengths, self.model]
+        return "-".join(part for part in parts if part != "none")
+
+
+GENERATE = Peer("transformers", "generate", ({}, {"cache": "static"}))
+VLLM = Peer("vllm", "vLLM-cpu")
+# Of a batch's 128 samples TRL computes `micro` together: small ones stay in a CPU's caches.
+TRL = Peer(
+    "trl",
+    "TRL",
+    (
+        {"micro": 32},
+        {"micro": 128},
+        {"micro": 8},
+        {"micro": 32, "cache": "static"},
+        {"micro": 32, "cache": "continuous"},
+    ),
+)
+TRL_DISTILLATION = Peer(
+    "trl", "TRL", ({"micro": 32}, {"micro": 128}, {"micro": 8}, {"micro": 32, "cache": "static"})
+)
+TRL_PACKED = Peer(
+    "trl",
+    "TRL, packed",
+    (
+        {"micro": 1, "attention": "sdpa"},
+        {"micro": 1, "attention": "eager"},
+        {"micro": "all", "attention": "sdpa"},
+    ),
+)
+BY_ROW = Peer("transformers", "row by row")
+
+COMPARISONS = (
+    Comparison("rollout", "natural", "qwen3", (GENERATE, VLLM)),
+    Comparison("rollout", "fixed", "qwen3", (GENERATE, VLLM)),
+    Comparison("rollout", "natural", "hybrid", (GENERATE,)),
+    Comparison("grpo", "natural", "qwen3", (TRL,)),
+    Comparison("grpo", "fixed", "qwen3", (TRL,)),
+    Comparison("grpo", "natural", "hybrid", (TRL,)),
+    Comparison("grpo", "fixed", "hybrid", (TRL,)),
+    Comparison("mopd", "fixed", "qwen3", (TRL_DISTILLATION,)),
+    Comparison("sft", "none", "qwen3", (TRL_PACKED, BY_ROW)),
+)

@@ -1,0 +1,32 @@
+"""vLLM's side: the replica that `samplers: {engine: vllm}` opens, on the CPU."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from bench.peers import workload
+from bench.peers.turns import Turns
+from linn.recipe.scale import CACHE_BYTES, ScaleConfig
+from linn.scale.options import ReplicaOptions
+from linn.scale.vllm import VllmReplica
+from linn.types import Sampling
+
+
+def rollout(task: dict[str, Any], turns: Turns) -> None:
+    """Prompts of siblings are computed once here too; as many rows and bytes as linn's default."""
+    groups = workload.GROUPS["rollout"]
+    lengths = workload.LENGTHS[task["lengths"]]
+    how = Sampling(lengths.most, stop=lengths.stops)
+    prompts = [tuple(ids) for ids in workload.prompts_of(groups)]
+    seeds = count()
+    replica = VllmReplica(ReplicaOptions("cpu", ScaleConfig().capacity, CACHE_BYTES))
+    replica.load(Path(task["folder"]), 1)
+
+    def sample() -> int:
+        asked = [(ids, how, next(seeds)) for ids in prompts for _ in range(groups.siblings)]
+        done = replica.generate(None, asked, [0] * len(asked))[1]
+        return sum(len(one.ids) for one in done)
+
+    turns.play(sample)
