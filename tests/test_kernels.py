@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.kernels import LENGTHS, by, differences, passes, scan_inputs, step_by_step
 from support.shared import Group, hybrid, siblings, trained, worst
-from test_families import qwen3
+from test_families import gemma2
 from torch import Tensor
 
 from linn.engine.models.kernels import attention, choice, convolution, experts, scan
@@ -252,7 +252,7 @@ def test_no_layer_asks_the_host(prompts: list[int] | None, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_a_family_of_transformers_is_called_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = TransformersLM(qwen3())
+    model = TransformersLM(gemma2())
     lengths = [3, 4, 5, 6, 7, 9, 11, 14]
     row = [number for number, length in enumerate(lengths) for _ in range(length)]
     segments = torch.tensor([row])

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linn.engine.models import rectangle_attention
 from linn.engine.models.kernels import attention, choice, convolution, experts, scan
 from linn.engine.models.nemotron_h import scan as plain_scan
 from linn.engine.models.nemotron_h.experts import Experts
@@ -195,7 +196,8 @@ def layers(raw: dict[str, Any], lengths: list[int]) -> None:
             projected = attend._project(into)
             if joined:
                 return attention.attend(projected, attend.heads, layout.joined)
-            return attend._in_rectangles(projected, layout)
+            by_rectangles = rectangle_attention.attend
+            return by_rectangles(projected, attend.heads, layout.rectangles).flatten(1)
 
     row("attention reference", lambda: attention_by(False), (into,))
     if DEVICE.type == "cuda":

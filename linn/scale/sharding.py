@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -159,7 +160,7 @@ def shard(model: CausalLM, how: Sharding) -> None:
         if not isinstance(layer, FSDPModule):
             fully_shard(layer, mesh=how.mesh, mp_policy=policy)
         if how.recompute:
-            layer.forward = partial(_recomputed, layer.forward)
+            layer.forward = partial(_recomputed, model, layer.forward)
 
     # The head's gradient adds up over many chunks: in float32, as its weights then must be.
     whole = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -241,7 +242,7 @@ def gathered(tensor: Tensor) -> Tensor:
     return tensor.to_local()
 
 
-def _recomputed(forward: Any, *arguments: Any, **options: Any) -> Any:
+def _recomputed(model: CausalLM, forward: Any, *arguments: Any, **options: Any) -> Any:
     """One layer; with gradients, nothing of it is kept but its inputs and the router's choice."""
     if not torch.is_grad_enabled():
         return forward(*arguments, **options)
@@ -250,7 +251,7 @@ def _recomputed(forward: Any, *arguments: Any, **options: Any) -> Any:
         *arguments,
         use_reentrant=False,
         preserve_rng_state=False,
-        context_fn=_keeping_choices,
+        context_fn=partial(_keeping_choices, model),
         **options,
     )
 
@@ -277,10 +278,18 @@ class _Choices(TorchDispatchMode):
         return out
 
 
-def _keeping_choices() -> tuple[_Choices, _Choices]:
+def _keeping_choices(model: CausalLM) -> tuple[_Choices, AbstractContextManager[None]]:
     """What the forward pass of a layer runs in, and what its repetition runs in."""
     kept: list[Any] = []
-    return _Choices(kept, again=False), _Choices(kept, again=True)
+    return _Choices(kept, again=False), _repeating(model, kept)
+
+
+@contextmanager
+def _repeating(model: CausalLM, kept: list[Any]) -> Iterator[None]:
+    """The choices that were kept, and the attention that the layer had."""
+    attention = model.attention() if isinstance(model, TransformersLM) else nullcontext()
+    with attention, _Choices(kept, again=True):
+        yield
 
 
 def _to_bfloat16(module: nn.Module, arguments: Any, out: Tensor) -> Tensor:

@@ -151,10 +151,10 @@ def _gathered(kept: Tensor, places: Tensor) -> Tensor:
     return chosen.view(*places.shape, *kept.shape[1:]).transpose(1, 2)
 
 
-def agrees(model: Any, tolerance: float) -> bool:
+def agrees(model: Any, tolerance: float, joined: bool) -> bool:
     """Whether a model of a family computes shared prompts as it computes whole sequences.
 
-    model: a `TransformersLM`; tolerance: nats that log-probs may differ by.
+    model: a `TransformersLM`; tolerance: nats that log-probs may differ by; joined: in one pass.
     """
     prompts, lengths = [-1, 0, 0, -1, 3], [7, 4, 2, 3, 3]
     draw = torch.Generator().manual_seed(0)
@@ -166,8 +166,8 @@ def agrees(model: Any, tolerance: float) -> bool:
     ]
     try:
         with torch.no_grad():
-            shared = _logprobs(model, texts, prompts)
-            plain = _logprobs(model, whole, None)
+            shared = _logprobs(model, texts, prompts, joined)
+            plain = _logprobs(model, whole, None, joined=False)
     except Exception:  # whatever a family's code says of a cache that it does not expect
         return False
     for own, right in zip(shared, plain, strict=True):
@@ -178,7 +178,7 @@ def agrees(model: Any, tolerance: float) -> bool:
 
 
 def _logprobs(
-    model: Any, texts: Sequence[Tensor], prompts: Sequence[int] | None
+    model: Any, texts: Sequence[Tensor], prompts: Sequence[int] | None, joined: bool
 ) -> tuple[Tensor, ...]:
     """Log-probs [tokens, V] after each token of some texts, laid end to end in one row."""
     sizes = [len(text) for text in texts]
@@ -188,6 +188,10 @@ def _logprobs(
     continues = None
     if prompts is not None:
         continues = torch.tensor(prompts)[number][None].to(device)
-    hidden = model.hidden(ids, number[None].to(device), continues)
+    asked, model.joined = model.joined, joined
+    try:
+        hidden = model.hidden(ids, number[None].to(device), continues)
+    finally:
+        model.joined = asked
     logprobs: Tensor = model.head(hidden)[0].log_softmax(-1)
     return logprobs.split(sizes)

@@ -80,6 +80,14 @@ def prompts_of(segments: Tensor, continues: Tensor | None) -> list[int] | None:
     return prompts
 
 
+def longest_whole(lengths: Tensor, prompts: Sequence[int] | None) -> int:
+    """Tokens of the longest sequence: a segment (int64 [S], on the CPU) behind its prompt."""
+    if prompts is None:
+        return int(lengths.max())
+    prompt = torch.tensor(prompts)
+    return int((lengths + lengths[prompt].where(prompt >= 0, 0)).max())
+
+
 def _unlike(numbers: Tensor, segments: Tensor) -> Tensor:
     """Numbers [R, W] of segments, which start anew in every row, so that no two rows share one."""
     row = torch.arange(len(segments), device=segments.device)[:, None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,17 @@ from linn.engine.models import fixed_cache, siblings
 from linn.engine.models.agreement import TOLERANCE
 from linn.engine.models.cache_state import CacheState
 from linn.engine.models.interface import State
+from linn.engine.models.joined_rows import joined_attention, joined_states, may_join
 from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
 from linn.engine.models.kernels.choice import on_gpu
 from linn.engine.models.positions import longest_sequence
-from linn.engine.models.recompute import recomputed
+from linn.engine.models.recompute import layers_of_family, recomputed
 from linn.engine.models.rectangles import (
     GPU_WASTE,
     WASTE,
     Rectangles,
     into_rows,
+    longest_whole,
     places_of_tokens,
     prompt_groups,
     prompts_of,
@@ -114,6 +117,8 @@ class TransformersLM(nn.Module):
         self.least_forwards = 0
         """Times that `hidden` calls the family's code, at least: a model that is sharded over ranks
         gathers its weights in each of them, so all ranks must make as many."""
+        self.joined: bool | None = None
+        """Whether packed rows are computed in one pass; None: where the family can."""
         self._row_bytes: tuple[int, int] | None = None
         """Bytes of a row's state that stay, and those per token."""
         self.eval()
@@ -142,10 +147,29 @@ class TransformersLM(nn.Module):
     @cached_property
     def shares(self) -> bool:
         """Whether the family goes on from a prompt's keys as it computes whole sequences; tried."""
+        if self.joined is None and self._joins:
+            return True
         takes = {"past_key_values", "position_ids", "attention_mask"}
         if not takes <= self._takes or prompt_cache(self.inner.config) is None:
             return False
-        return agrees(self, TOLERANCE)
+        return agrees(self, TOLERANCE, joined=False)
+
+    @cached_property
+    def _joins(self) -> bool:
+        """Whether the family computes packed rows in one pass as it does each segment; tried."""
+        return may_join(self.inner.config, self._takes) and agrees(self, TOLERANCE, joined=True)
+
+    def _is_joined(self, device: torch.device) -> bool:
+        """Whether packed rows on this device are computed in one pass."""
+        if self.joined is not None:
+            return self.joined
+        return device.type == "cpu" and not on_gpu(device) and self._joins
+
+    def attention(self) -> AbstractContextManager[None]:
+        """What the family's layers are computed in, and computed again."""
+        if self._is_joined(self._device):
+            return joined_attention(self.inner.config)
+        return nullcontext()
 
     def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows.
@@ -153,25 +177,42 @@ class TransformersLM(nn.Module):
         Zeros stand at padding (segment -1).
         """
         places = places_of_tokens(segments).to(ids.device, non_blocking=True)
-        flat_ids = ids.flatten()[places]
+        compute = self._joined if self._is_joined(ids.device) else self._in_rectangles
+        flat = compute(ids.flatten()[places], segments, continues)
+        return into_rows(flat, places, segments.shape)
+
+    def _joined(self, ids: Tensor, segments: Tensor, continues: Tensor | None) -> Tensor:
+        """Hidden states [T, H] of tokens laid end to end, in one pass."""
+        lengths = segment_lengths(segments).cpu()
+        prompts = prompts_of(segments, continues)
+        self._check_length(longest_whole(lengths, prompts))
+        with self.attention(), recomputed(self._layers(), self.recompute, self.attention):
+            flat = joined_states(self._decoder, ids, lengths, prompts)
+            for _ in range(self.least_forwards - 1):
+                idle = joined_states(self._decoder, ids[:1], torch.tensor([1]), None)
+                flat = flat + 0 * idle.sum()
+        return flat
+
+    def _in_rectangles(self, ids: Tensor, segments: Tensor, continues: Tensor | None) -> Tensor:
+        """The same, one pass for each rectangle."""
         shared, layout = self._rectangles(segments, continues)
         layout = layout.to(ids.device)
 
         outs = []
         with recomputed(self._layers(), self.recompute):
             if shared is None:
-                for part in layout.split(flat_ids[layout.token_at]):  # [rows, columns]
+                for part in layout.split(ids[layout.token_at]):  # [rows, columns]
                     out = self._decoder(input_ids=part, use_cache=False)
                     outs.append(out.last_hidden_state.flatten(0, 1))
             else:
-                for states in shared_states(self._decoder, self.inner.config, flat_ids, shared):
+                for states in shared_states(self._decoder, self.inner.config, ids, shared):
                     outs.append(states.flatten(0, 1))
 
             flat = torch.cat(outs)[layout.place_of]  # [T, H]
             for _ in range(self.least_forwards - len(outs)):
-                idle = self._decoder(input_ids=flat_ids[None, :1], use_cache=False)
+                idle = self._decoder(input_ids=ids[None, :1], use_cache=False)
                 flat = flat + 0 * idle.last_hidden_state.sum()
-        return into_rows(flat, places, segments.shape)
+        return flat
 
     def _rectangles(
         self, segments: Tensor, continues: Tensor | None
@@ -182,31 +223,22 @@ class TransformersLM(nn.Module):
         """
         lengths = segment_lengths(segments).cpu()
         prompts = prompts_of(segments, continues)
+        self._check_length(longest_whole(lengths, prompts))
         if prompts is None:
-            self._check_length(int(lengths.max()))
             waste = GPU_WASTE if on_gpu(segments.device) else WASTE
             return None, rectangles(lengths, waste=waste)
-
-        wholes = []
-        for length, prompt in zip(lengths.tolist(), prompts, strict=True):
-            wholes.append(length if prompt < 0 else length + int(lengths[prompt]))
-        self._check_length(max(wholes))
         shared = SharedRows(lengths, prompts)
         return shared, shared.layout
 
     def forwards(self, segments: Tensor) -> int:
         """How often `hidden` calls the family's code for these packed rows."""
+        if self._is_joined(self._device):
+            return 1
         return len(self._rectangles(segments, None)[1].shapes)
 
     def _layers(self) -> list[nn.Module]:
         """The layers of the family that can be computed again by themselves."""
-        from transformers.modeling_layers import GradientCheckpointingLayer
-
-        modules = self._decoder.modules()
-        layers: list[nn.Module] = []
-        for module in modules:
-            if isinstance(module, GradientCheckpointingLayer):
-                layers.append(module)
+        layers = layers_of_family(self._decoder)
         if self.recompute and not layers:
             raise UserError(
                 f"model type {self.inner.config.model_type}: its layers can't be computed again "

@@ -19,11 +19,11 @@ from linn.engine.models.kernels.attention import attend
 from linn.engine.models.kernels.choice import attends_joined, on_gpu
 from linn.engine.models.nemotron_h import scan as plain_scan
 from linn.engine.models.nemotron_h.config import Config
-from linn.engine.models.nemotron_h.gather import take
 from linn.engine.models.nemotron_h.handover import with_inputs, with_states
 from linn.engine.models.nemotron_h.scan import scan_step
 from linn.engine.models.nemotron_h.segments import Segments
 from linn.engine.models.nemotron_h.step_choice import has_fused_step
+from linn.engine.models.rectangle_attention import attend as attend_in_rectangles
 
 
 @dataclass
@@ -351,61 +351,12 @@ class Attention(nn.Module):
         if attends_joined(projected):
             mixed = attend(projected, self.heads, segments.joined).flatten(1)
         else:
-            mixed = self._in_rectangles(projected, segments)
+            mixed = attend_in_rectangles(projected, self.heads, segments.rectangles).flatten(1)
 
         cache = None
         if with_cache:
             cache = self._cache_of(projected, segments)
         return self.o_proj(mixed), cache
-
-    def _in_rectangles(self, projected: Tensor, segments: Segments) -> Tensor:
-        """Attention's output [T, heads · head_dim], of segments of like lengths together.
-
-        projected: as `_project` gives it.
-        """
-        layout = segments.rectangles
-        laid = take(projected, layout.token_at, layout.place_of)
-
-        outs = []
-        parts = zip(layout.split(laid), layout.prompts, strict=True)
-        for part, prompt in parts:  # [rows, columns, heads, head_dim]
-            q, k, v = part.transpose(1, 2).split(self._parts, dim=1)
-            if prompt is None:
-                # Padding stands after a segment's own tokens, so the causal mask alone hides it.
-                out = self._attend(q, k, v)
-            else:
-                start, tokens = prompt
-                out = self._continue(q, k, v, projected[start : start + tokens])
-            out = out.transpose(1, 2)  # the tokens first again
-            outs.append(out.reshape(-1, self.heads * self.head_dim))
-        return torch.cat(outs).index_select(0, layout.place_of)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attention under a mask (True: visible), or a causal one; all [rows, heads, tokens, d]."""
-        return F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            is_causal=mask is None,
-            enable_gqa=self.heads != self.kv_heads,
-        )
-
-    def _continue(self, q: Tensor, k: Tensor, v: Tensor, prompt: Tensor) -> Tensor:
-        """Attention of replies, one per row, to their prompt and each to itself.
-
-        prompt: what `_project` gave for its tokens.
-        """
-        rows, columns, tokens = len(q), q.shape[2], len(prompt)
-        before = prompt[:, self.heads :].transpose(0, 1).expand(rows, -1, -1, -1)
-        keys, values = before.split(self.kv_heads, dim=1)
-        visible = torch.ones(columns, tokens + columns, dtype=torch.bool, device=q.device)
-        return self._attend(
-            q,
-            torch.cat([keys, k], dim=2),
-            torch.cat([values, v], dim=2),
-            visible.tril(tokens),
-        )
 
     def _cache_of(self, projected: Tensor, segments: Segments) -> AttentionCache:
         """Keys and values of all tokens, one row per segment."""

@@ -1,0 +1,117 @@
+"""Packed rows in one pass through a family's code, of which attention alone knows the segments.
+
+Everything else in such a family computes each token by itself. So it runs over all tokens laid end
+to end, and only attention goes by rectangles. Families with other memories than keys and values of
+all tokens are computed segment by segment instead (`TransformersLM.hidden`).
+
+Letters of shapes: T tokens, H query heads that share G key heads, d the width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from linn.engine.models.rectangle_attention import attend
+from linn.engine.models.rectangles import Rectangles, rectangles
+
+_NAME = "linn_joined"
+"""What transformers calls the attention of this file."""
+
+_NEEDED = {"position_ids", "kwargs"}
+"""What the family's code must take: positions, and what it hands on to its attention."""
+
+_HARMLESS = {
+    "dropout",
+    "position_ids",
+    "position_embeddings",
+    "cache_position",
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+}
+"""What families also tell their attention that changes nothing here. Whatever else they tell, such
+as a window, a cap or sinks, this attention has not."""
+
+
+def may_join(config: Any, takes: set[str]) -> bool:
+    """Whether a family could be computed so: its cache holds all keys, and nothing else.
+
+    takes: the parameters of its decoder's `forward`. Whether it gives the same numbers is tried
+    (`kept_prompts.agrees`).
+    """
+    layers = DynamicCache(config=config).layers
+    attends = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    return attends and takes >= _NEEDED
+
+
+def joined_states(
+    decoder: Any, ids: Tensor, lengths: Tensor, prompts: Sequence[int] | None
+) -> Tensor:
+    """Hidden states [T, ...] of segments laid end to end; within `joined_attention`.
+
+    decoder: the family's code; ids: int64 [T]; lengths: int64 [S], on the CPU; prompts: the segment
+    that each one goes on from, -1 where it begins anew; None: all do.
+    """
+    out = decoder(
+        input_ids=ids[None],
+        position_ids=_positions(lengths, prompts)[None].to(ids.device),
+        use_cache=False,
+        rectangles=rectangles(lengths, prompts).to(ids.device),
+    )
+    states: Tensor = out.last_hidden_state[0]
+    return states
+
+
+def _positions(lengths: Tensor, prompts: Sequence[int] | None) -> Tensor:
+    """The position [T] of each token in its sequence, its prompt included."""
+    first = lengths.cumsum(0) - lengths
+    if prompts is not None:
+        prompt = torch.tensor(prompts)
+        first = first - lengths[prompt].where(prompt >= 0, 0)
+    return torch.arange(int(lengths.sum())) - first.repeat_interleave(lengths)
+
+
+@contextmanager
+def joined_attention(config: Any) -> Iterator[None]:
+    """Within the block a family's code attends by rectangles, as `joined_states` asks it to.
+
+    config: the whole model's.
+    """
+    AttentionInterface.register(_NAME, _attend)
+    text_config = config.get_text_config(decoder=True)
+    before = text_config._attn_implementation
+    text_config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        text_config._attn_implementation = before
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    *,
+    rectangles: Rectangles,
+    **told: Any,
+) -> tuple[Tensor, None]:
+    """Attention [1, T, H, d] as transformers calls it: query [1, H, T, d], key, value [1, G, T, d].
+
+    Raises NotImplementedError where the family tells more than this attention does.
+    """
+    more = sorted(name for name in told if told[name] is not None and name not in _HARMLESS)
+    if more or attention_mask is not None:
+        raise NotImplementedError(f"attention over joined rows has no {', '.join(more)}")
+    projected = torch.cat([query, key, value], dim=1)[0].transpose(0, 1)
+    return attend(projected, query.shape[1], rectangles, scaling)[None], None
