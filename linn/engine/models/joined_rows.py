@@ -27,7 +27,7 @@ _NAME = "linn_joined"
 _NEEDED = {"position_ids", "kwargs"}
 """What the family's code must take: positions, and what it hands on to its attention."""
 
-_HARMLESS = {
+HARMLESS = {
     "dropout",
     "position_ids",
     "position_embeddings",
@@ -110,7 +110,7 @@ def _attend(
 
     Raises NotImplementedError where the family tells more than this attention does.
     """
-    more = sorted(name for name in told if told[name] is not None and name not in _HARMLESS)
+    more = sorted(name for name in told if told[name] is not None and name not in HARMLESS)
     if more or attention_mask is not None:
         raise NotImplementedError(f"attention over joined rows has no {', '.join(more)}")
     projected = torch.cat([query, key, value], dim=1)[0].transpose(0, 1)

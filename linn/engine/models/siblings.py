@@ -23,15 +23,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from linn.engine.models.cache_state import CacheState
 from linn.engine.models.growing_layer import SPARE, GrowingLayer
 from linn.engine.models.interface import State
+from linn.engine.models.joined_rows import HARMLESS
 
 _NAME = "linn_siblings"
 """What this attention is called in a family's config while a step is computed."""
 
 _WASTE = 4
 """Places of groups per row, at most; where groups are more unequal, each row gets its prompt."""
-
-_UNKNOWN = ("softcap", "s_aux", "sliding_window", "position_bias")
-"""What else a family may ask of its attention."""
 
 
 class SiblingState:
@@ -191,16 +189,16 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor,
     scaling: float | None = None,
-    **options: Any,
+    **told: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one token per row, as a family's code asks for it; [B, 1, heads, d].
 
     query [B, heads, 1, d]; key and value [B, key heads, C, d] of what was sampled. Raises
-    NotImplementedError for what else a family's attention does.
+    NotImplementedError where the family tells more than this attention does.
     """
-    for name in _UNKNOWN:
-        if options.get(name) is not None:
-            raise NotImplementedError(f"attention with {name}")
+    more = sorted(name for name in told if told[name] is not None and name not in HARMLESS)
+    if more:
+        raise NotImplementedError(f"attention of siblings has no {', '.join(more)}")
 
     state, hides = _steps[-1]
     layer = state.prompts.cache.layers[module.layer_idx]
