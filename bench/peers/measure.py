@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.peers import workload
 from bench.peers.comparisons import Comparison, Peer, Setting
 from bench.peers.turns import Side, SideFailed
 
@@ -85,18 +86,27 @@ class Compared:
             return [{"setting": dict(peer.settings[0]), "cpu_per_token": 0.0, "untried": True}]
         tried = []
         for setting in peer.settings:
-            self._say(f"{peer.name}, trying {dict(setting) or 'its defaults'}")
-            one: dict[str, Any] = {"setting": dict(setting)}
-            try:
-                with self._side(peer.side, setting) as side:
-                    side.turn()  # warms up
-                    told = side.turn()
-                one["cpu_per_token"] = told["cpu"] / told["tokens"]
-                one |= {key: value for key, value in told.items() if key not in MEASURED}
-            except SideFailed as error:
-                one["refused"] = str(error)
-            tried.append(one)
+            tried.append(self._trial(peer, setting))
+            one = tried[-1]
+            told = one.get("refused") or f"{1000 * one['cpu_per_token']:.2f} CPU-ms a token"
+            self._say(f"{peer.name}, {dict(setting) or 'its defaults'}: {told}")
         return tried
+
+    def _trial(self, peer: Peer, setting: Setting) -> dict[str, Any]:
+        one: dict[str, Any] = {"setting": dict(setting)}
+        try:
+            with self._side(peer.side, setting) as side:
+                side.turn()  # warms up
+                told = side.turn()
+        except SideFailed as error:
+            return one | {"refused": str(error)}
+        lengths = workload.LENGTHS[self._comparison.lengths]
+        if lengths.most and not lengths.stops:
+            asked = workload.GROUPS[self._comparison.work].replies * lengths.most
+            if told["tokens"] != asked:
+                return one | {"refused": f"{told['tokens']} tokens where {asked} were asked for"}
+        one["cpu_per_token"] = told["cpu"] / told["tokens"]
+        return one | {key: value for key, value in told.items() if key not in MEASURED}
 
     @contextmanager
     def _side(self, name: str, setting: Setting) -> Iterator[Side]:
