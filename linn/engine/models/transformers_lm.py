@@ -92,9 +92,10 @@ def _decoder_of(inner: Any) -> Any:
 class TransformersLM(nn.Module):
     """Any `AutoModelForCausalLM` as a `CausalLM`.
 
-    Packed rows are computed segment by segment (similar lengths together, padded on the right,
-    where a causal model never looks). So recurrent and sliding-window families pack as exactly as
-    plain attention. Dropout is never on: sampler and trainer must agree.
+    Where attention alone knows the segments, packed rows are computed in one pass. Others go
+    segment by segment (similar lengths together, padded on the right, where a causal model never
+    looks). So recurrent and sliding-window families pack as exactly as plain attention. Dropout is
+    never on: sampler and trainer must agree.
     """
 
     packs = True
