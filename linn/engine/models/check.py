@@ -78,7 +78,7 @@ def _stock(model: CausalLM, folder: Path) -> Any:
     # Imported here, so that a run of our own family never waits for transformers.
     from transformers import AutoModelForCausalLM
 
-    from linn.engine.models.transformers_lm import free_time_step
+    from linn.engine.models.family_code import free_time_step
 
     auto: Any = AutoModelForCausalLM
     inner = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()

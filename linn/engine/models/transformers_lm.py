@@ -7,7 +7,6 @@ H hidden size, V vocabulary.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from linn.engine.models import fixed_cache, siblings
 from linn.engine.models.agreement import TOLERANCE
 from linn.engine.models.cache_state import CacheState
+from linn.engine.models.family_code import decoder_of, free_time_step, scaled
 from linn.engine.models.interface import State
 from linn.engine.models.joined_rows import joined_attention, joined_states, may_join
 from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
@@ -67,34 +67,13 @@ _PROBE = 8
 """Tokens by which the two prompts differ that tell what a row's state takes."""
 
 
-def free_time_step(inner: Any) -> None:
-    """Bound Mamba-2's dt by the config's `time_step_limit` alone, as its definition does.
-
-    transformers floors the dt of Nemotron-H and Zamba 2 at `time_step_min`, which is the range that
-    new weights are drawn from, and in decoding it does not.
-    """
-    limit = getattr(inner.config, "time_step_limit", None) or (0.0, math.inf)
-    for module in inner.modules():
-        if hasattr(module, "time_step_limit"):
-            module.time_step_limit = tuple(limit)
-
-
-def _decoder_of(inner: Any) -> Any:
-    """The part of a model that gives hidden states.
-
-    In a few families `base_model` is the whole, and the part is called `model`.
-    """
-    if inner.base_model is inner:
-        return getattr(inner, "model", inner)
-    return inner.base_model
-
-
 class TransformersLM(nn.Module):
     """Any `AutoModelForCausalLM` as a `CausalLM`.
 
-    Packed rows are computed segment by segment (similar lengths together, padded on the right,
-    where a causal model never looks). So recurrent and sliding-window families pack as exactly as
-    plain attention. Dropout is never on: sampler and trainer must agree.
+    Where attention alone knows the segments, packed rows are computed in one pass. Others go
+    segment by segment (similar lengths together, padded on the right, where a causal model never
+    looks). So recurrent and sliding-window families pack as exactly as plain attention. Dropout is
+    never on: sampler and trainer must agree.
     """
 
     packs = True
@@ -109,7 +88,7 @@ class TransformersLM(nn.Module):
         for module in inner.modules():
             if isinstance(module, nn.Embedding):
                 module.padding_idx = None
-        self._decoder = _decoder_of(inner)
+        self._decoder = decoder_of(inner)
         self._takes = set(inspect.signature(self._decoder.forward).parameters)
         self.absent: Tensor | None
         self.register_buffer("absent", None, persistent=False)
@@ -252,19 +231,7 @@ class TransformersLM(nn.Module):
         Families scale or cap them, each under a name of its own.
         """
         logits: Tensor = self.inner.get_output_embeddings()(hidden).float()
-        config = self.inner.config.get_text_config(decoder=True)
-
-        if divide := getattr(config, "logits_scaling", None):
-            logits = logits / divide
-
-        for name in ("logit_scale", "lm_head_multiplier"):
-            if multiply := getattr(config, name, None):
-                logits = logits * multiply
-
-        if cap := getattr(config, "final_logit_softcapping", None):
-            logits = torch.tanh(logits / cap) * cap
-
-        return hide(logits, self.absent)
+        return hide(scaled(logits, self.inner.config), self.absent)
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
