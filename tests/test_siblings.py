@@ -98,3 +98,13 @@ def test_the_longest_prompt_and_the_longest_reply_need_not_be_one_rows() -> None
     while not batch.idle:
         lengths += [len(done.ids) for done in batch.advance().completions.values()]
     assert sorted(lengths) == [10, 35]
+
+
+def test_under_autocast_a_prompt_per_row_and_no_verdict_on_the_family() -> None:
+    model = made(qwen3)
+    _, state = model.prefill([[1, 2, 3]])
+    owners = torch.tensor([0, 0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not isinstance(model.siblings(state, owners), SiblingState)
+    _, state = model.prefill([[1, 2, 3]])
+    assert isinstance(model.siblings(state, owners), SiblingState)

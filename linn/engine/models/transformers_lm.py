@@ -277,7 +277,8 @@ class TransformersLM(nn.Module):
         On a CPU, families that attend to all tokens read a prompt's keys once for all siblings.
         """
         assert isinstance(state, CacheState), state
-        if self._decodes_siblings and not torch.is_autocast_enabled(self._device.type):
+        # Autocast first: under it the family would be tried with other rounding, once and for all.
+        if not torch.is_autocast_enabled(self._device.type) and self._decodes_siblings:
             return SiblingState.begin(state, owners)
         if len(owners) == len(state.lengths):
             return state
