@@ -10,7 +10,7 @@ import torch
 
 from linn.engine.models.siblings import SiblingState
 from linn.engine.models.transformers_lm import TransformersLM
-from linn.engine.sampling.live_batch import LiveBatch
+from linn.engine.sampling.live_batch import BatchSampler, LiveBatch
 from linn.types import Sampling
 from tests.support.decoding import RunningBatch
 from tests.test_families import SIZES, alone, gemma2, granite_hybrid, qwen3, tokens
@@ -108,3 +108,23 @@ def test_under_autocast_a_prompt_per_row_and_no_verdict_on_the_family() -> None:
         assert not isinstance(model.siblings(state, owners), SiblingState)
     _, state = model.prefill([[1, 2, 3]])
     assert isinstance(model.siblings(state, owners), SiblingState)
+
+
+def test_a_conversation_goes_on_from_a_kept_state() -> None:
+    """A further turn of some siblings, beside newcomers: as if all of it had been one prompt."""
+    model = made(qwen3)
+    sampler = BatchSampler(model)
+    prompt = tuple(tokens(9).tolist())
+    more = [(prompt, Sampling(4 + seed, more=True), seed) for seed in range(4)]
+    first = sampler.generate([*more, (tuple(tokens(30, 1).tolist()), Sampling(3), 9)])
+
+    further = []
+    for done in (first[3], first[0]):
+        further.append(((*prompt, *done.ids, 5, 6), Sampling(6), 7))
+    newcomer = (tuple(tokens(14, 2).tolist()), Sampling(5), 8)
+    known = [len(prompt) + len(first[3].ids), len(prompt) + len(first[0].ids), 0]
+    went_on = sampler.generate([*further, newcomer], known)
+    anew = BatchSampler(model).generate([*further, newcomer])
+    for one, other in zip(went_on, anew, strict=True):
+        assert one.ids == other.ids
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
