@@ -63,6 +63,17 @@ def test_other_attention_keeps_a_prompt_per_row(maker: Any) -> None:
     assert not isinstance(model.siblings(state, torch.tensor([0, 0])), SiblingState)
 
 
+def test_a_window_that_only_a_mask_hides_is_refused() -> None:
+    """Its attention is told nothing, and a trial of a few tokens is shorter than the window."""
+    inner = qwen3(use_sliding_window=True, sliding_window=20, max_window_layers=0)
+    for module in inner.modules():
+        if hasattr(module, "layer_idx"):
+            module.sliding_window = None
+    model = TransformersLM(inner)
+    _, state = model.prefill([[1, 2, 3]])
+    assert not isinstance(model.siblings(state, torch.tensor([0, 0])), SiblingState)
+
+
 def test_a_prompt_is_kept_once_and_goes_with_its_last_row() -> None:
     model = made(qwen3)
     batch = LiveBatch(model)

@@ -10,7 +10,7 @@ Letters of shapes: T tokens, H query heads that share G key heads, d the width o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ _NAME = "linn_joined"
 _NEEDED = {"position_ids", "kwargs"}
 """What the family's code must take: positions, and what it hands on to its attention."""
 
-HARMLESS = {
+_HARMLESS = {
     "dropout",
     "position_ids",
     "position_embeddings",
@@ -41,15 +41,29 @@ HARMLESS = {
 as a window, a cap or sinks, this attention has not."""
 
 
-def may_join(config: Any, takes: set[str]) -> bool:
-    """Whether a family could be computed so: its cache holds all keys, and nothing else.
+def attends_to_all(config: Any) -> bool:
+    """Whether a family remembers the keys and values of all tokens, and nothing else.
 
-    takes: the parameters of its decoder's `forward`. Whether it gives the same numbers is tried
-    (`kept_prompts.agrees`).
+    Its own cache says so. A window may be hidden in a mask alone, and no short trial would show it.
     """
     layers = DynamicCache(config=config).layers
-    attends = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-    return attends and takes >= _NEEDED
+    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def may_attend(config: Any, takes: set[str]) -> bool:
+    """Whether a family could be computed with an attention of ours.
+
+    takes: the parameters of its decoder's `forward`. Whether it gives the same numbers is tried
+    (`kept_prompts.agrees`, `siblings.agrees`).
+    """
+    return attends_to_all(config) and takes >= _NEEDED
+
+
+def check_told(told: dict[str, Any]) -> None:
+    """Raise NotImplementedError where a family tells its attention more than ours does."""
+    more = sorted(name for name in told if told[name] is not None and name not in _HARMLESS)
+    if more:
+        raise NotImplementedError(f"this attention has no {', '.join(more)}")
 
 
 def joined_states(
@@ -79,16 +93,20 @@ def _positions(lengths: Tensor, prompts: Sequence[int] | None) -> Tensor:
     return torch.arange(int(lengths.sum())) - first.repeat_interleave(lengths)
 
 
-@contextmanager
-def joined_attention(config: Any) -> Iterator[None]:
+def joined_attention(config: Any) -> AbstractContextManager[None]:
     """Within the block a family's code attends by rectangles, as `joined_states` asks it to.
 
     config: the whole model's.
     """
-    AttentionInterface.register(_NAME, _attend)
+    return attention_named(_NAME, config)
+
+
+@contextmanager
+def attention_named(name: str, config: Any) -> Iterator[None]:
+    """Within the block a family's attention is the one that is registered under this name."""
     text_config = config.get_text_config(decoder=True)
     before = text_config._attn_implementation
-    text_config._attn_implementation = _NAME
+    text_config._attn_implementation = name
     try:
         yield
     finally:
@@ -110,8 +128,9 @@ def _attend(
 
     Raises NotImplementedError where the family tells more than this attention does.
     """
-    more = sorted(name for name in told if told[name] is not None and name not in HARMLESS)
-    if more or attention_mask is not None:
-        raise NotImplementedError(f"attention over joined rows has no {', '.join(more)}")
+    check_told(told | {"attention_mask": attention_mask})
     projected = torch.cat([query, key, value], dim=1)[0].transpose(0, 1)
     return attend(projected, query.shape[1], rectangles, scaling)[None], None
+
+
+AttentionInterface.register(_NAME, _attend)

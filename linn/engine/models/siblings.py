@@ -11,19 +11,16 @@ longest prompt, C columns of what was sampled, G query heads per key head, d hea
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import AttentionInterface
 
 from linn.engine.models.cache_state import CacheState
 from linn.engine.models.growing_layer import SPARE, GrowingLayer
 from linn.engine.models.interface import State
-from linn.engine.models.joined_rows import HARMLESS
+from linn.engine.models.joined_rows import attention_named, check_told
 
 _NAME = "linn_siblings"
 """What this attention is called in a family's config while a step is computed."""
@@ -56,6 +53,8 @@ class SiblingState:
         self.owner = owner
         self.own = own
         self.groups = Groups(owner, len(prompts.lengths), largest)
+        self.hides = _hidden(prompts.lengths, prompts.columns)
+        """What the prompts hide, [U, 1, 1, P]; None: nothing."""
 
     @classmethod
     def begin(cls, prompts: CacheState, owner: Tensor) -> SiblingState:
@@ -68,16 +67,6 @@ class SiblingState:
     def lengths(self) -> Tensor:
         """int64 [B]: tokens fed so far, the prompts' among them."""
         return self.prompts.lengths[self.owner] + self.own.lengths
-
-    @property
-    def columns(self) -> int:
-        """At least the largest length, known without asking the device."""
-        return self.prompts.columns + self.own.columns
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all keys and values."""
-        return self.prompts.nbytes + self.own.nbytes
 
     def select(self, rows: Tensor, move: bool = False) -> SiblingState:
         """A new state of these rows (int64 [B']), in this order."""
@@ -146,30 +135,30 @@ def _empty(like: Any, rows: int) -> GrowingLayer:
 
 # ------------------------------------------------------------ attention
 
-_steps: list[tuple[SiblingState, Tensor | None]] = []
-"""The state of the step that is being computed, and what its prompts hide: [U, 1, 1, P]."""
 
+def decoded(decoder: Any, config: Any, ids: Tensor, state: SiblingState) -> Tensor:
+    """Hidden states [B, H] of one token more per row (int64 [B]); the state moves on.
 
-@contextmanager
-def attention_of(state: SiblingState, config: Any) -> Iterator[Tensor]:
-    """A family's attention is that of siblings within; gives the mask of what they sampled.
-
-    config: the family's own, of the part that attends. The mask is float32 [B, 1, 1, C + 1], for
-    one token more than the state has.
+    decoder: the family's code; config: the whole model's.
     """
-    before = config._attn_implementation
-    state_hides = _hidden(state.prompts.lengths, state.prompts.columns)
-    _steps.append((state, state_hides))
-    config._attn_implementation = _NAME
-    try:
-        columns = state.own.columns + 1
-        mask = _hidden(state.own.lengths + 1, columns)
-        if mask is None:
-            mask = torch.zeros(1, 1, 1, columns, device=state.owner.device)
-        yield mask
-    finally:
-        config._attn_implementation = before
-        _steps.pop()
+    own, columns = state.own, state.own.columns + 1
+    # Of four dimensions it is taken as it is; a family makes others of two.
+    mask = _hidden(own.lengths + 1, columns)
+    if mask is None:
+        mask = torch.zeros(1, 1, 1, columns, device=ids.device)
+    with attention_named(_NAME, config):
+        out = decoder(
+            input_ids=ids[:, None],
+            position_ids=state.lengths[:, None],
+            attention_mask=mask,
+            past_key_values=own.cache,
+            use_cache=True,
+            siblings=state,
+        )
+    own.lengths = own.lengths + 1
+    own.columns = columns
+    states: Tensor = out.last_hidden_state[:, -1]
+    return states
 
 
 def _hidden(lengths: Tensor, columns: int) -> Tensor | None:
@@ -189,6 +178,8 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor,
     scaling: float | None = None,
+    *,
+    siblings: SiblingState,
     **told: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one token per row, as a family's code asks for it; [B, 1, heads, d].
@@ -196,24 +187,20 @@ def _attend(
     query [B, heads, 1, d]; key and value [B, key heads, C, d] of what was sampled. Raises
     NotImplementedError where the family tells more than this attention does.
     """
-    more = sorted(name for name in told if told[name] is not None and name not in HARMLESS)
-    if more:
-        raise NotImplementedError(f"attention of siblings has no {', '.join(more)}")
-
-    state, hides = _steps[-1]
-    layer = state.prompts.cache.layers[module.layer_idx]
+    check_told(told)
+    layer = siblings.prompts.cache.layers[module.layer_idx]
     rows, heads, _, size = query.shape
     shared, columns = key.shape[1], key.shape[2]
     scale = size**-0.5 if scaling is None else scaling
     q = (query[:, :, 0] * scale).view(rows, shared, -1, size)  # [B, key heads, G, d]
-    groups, prompts = state.groups, state.groups.shape[0]
+    groups, prompts = siblings.groups, siblings.groups.shape[0]
 
     # Scores over the prompts, [U, key heads, S, G, P], and over what each row sampled.
     laid = groups.lay(q).transpose(1, 2).reshape(prompts * shared, -1, size)
     front = torch.bmm(laid, layer.keys.flatten(0, 1).transpose(1, 2))
     front = front.view(prompts, shared, -1, front.shape[-1])  # [U, key heads, S · G, P]
-    if hides is not None:
-        front += hides
+    if siblings.hides is not None:
+        front += siblings.hides
     behind = torch.bmm(q.flatten(0, 1), key.flatten(0, 1).transpose(1, 2))
     behind = behind.view(rows, shared, -1, columns) + attention_mask
     behind = groups.lay(behind).transpose(1, 2).reshape(prompts, shared, -1, columns)
@@ -230,13 +217,12 @@ def _attend(
 
 def _by_row(laid: Tensor, groups: Groups, shared: int) -> Tensor:
     """[B, key heads, G, n] of [U · key heads, S · G, n]."""
-    prompts, siblings = groups.shape
-    split = laid.view(prompts, shared, siblings, -1, laid.shape[-1])
+    prompts, largest = groups.shape
+    split = laid.view(prompts, shared, largest, -1, laid.shape[-1])
     return groups.back(split.transpose(1, 2))
 
 
-ALL_ATTENTION_FUNCTIONS.register(_NAME, _attend)
-ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+AttentionInterface.register(_NAME, _attend)
 
 
 # ------------------------------------------------------------ which families
@@ -247,9 +233,6 @@ def agrees(model: Any, tolerance: float) -> bool:
 
     tolerance: nats that log-probs may differ by.
     """
-    cache = model._empty_cache()
-    if not cache.layers or any(type(layer) is not GrowingLayer for layer in cache.layers):
-        return False
     prompts = [[1, 2, 3, 4, 5], [6, 7]]
     device = next(model.parameters()).device
     owner = torch.tensor([0, 1, 0, 0], device=device)

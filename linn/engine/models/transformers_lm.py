@@ -22,7 +22,12 @@ from linn.engine.models.agreement import TOLERANCE
 from linn.engine.models.cache_state import CacheState
 from linn.engine.models.family_code import decoder_of, free_time_step, scaled
 from linn.engine.models.interface import State
-from linn.engine.models.joined_rows import joined_attention, joined_states, may_join
+from linn.engine.models.joined_rows import (
+    attends_to_all,
+    joined_attention,
+    joined_states,
+    may_attend,
+)
 from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
 from linn.engine.models.kernels.choice import on_gpu
 from linn.engine.models.positions import longest_sequence
@@ -136,7 +141,7 @@ class TransformersLM(nn.Module):
     @cached_property
     def _joins(self) -> bool:
         """Whether the family computes packed rows in one pass as it does each segment; tried."""
-        return may_join(self.inner.config, self._takes) and agrees(self, TOLERANCE, joined=True)
+        return may_attend(self.inner.config, self._takes) and agrees(self, TOLERANCE, joined=True)
 
     def _is_joined(self, device: torch.device) -> bool:
         """Whether packed rows on this device are computed in one pass."""
@@ -287,9 +292,10 @@ class TransformersLM(nn.Module):
     @cached_property
     def _decodes_siblings(self) -> bool:
         """Whether the family's code takes the attention of `siblings`; tried."""
-        takes = {"past_key_values", "position_ids", "attention_mask"}
         is_plain = self._device.type == "cpu" and self._dtype == torch.float32
-        return is_plain and takes <= self._takes and siblings.agrees(self, TOLERANCE)
+        can = {"past_key_values", "attention_mask"} <= self._takes
+        can = can and may_attend(self.inner.config, self._takes)
+        return is_plain and can and siblings.agrees(self, TOLERANCE)
 
     @torch.inference_mode()
     def decode(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
@@ -298,29 +304,14 @@ class TransformersLM(nn.Module):
         The state is updated in place and returned.
         """
         if isinstance(state, SiblingState):
-            return self._decode_siblings(ids, state), state
+            self._check_length(int(state.lengths.max()) + 1)
+            return self.head(siblings.decoded(self._decoder, self.inner.config, ids, state)), state
         assert isinstance(state, CacheState), state
         positions = state.lengths[:, None]
         state.lengths = state.lengths + 1
         state.columns += 1
         self._check_length(state.columns)
         return self._run(ids[:, None], positions, state), state
-
-    def _decode_siblings(self, ids: Tensor, state: SiblingState) -> Tensor:
-        """Logits [B, V] of one token more per row."""
-        lengths = state.lengths
-        self._check_length(int(lengths.max()) + 1)
-        with siblings.attention_of(state, self._decoder.config) as mask:
-            out = self._decoder(
-                input_ids=ids[:, None],
-                position_ids=lengths[:, None],
-                attention_mask=mask,
-                past_key_values=state.own.cache,
-                use_cache=True,
-            )
-        state.own.lengths = state.own.lengths + 1
-        state.own.columns += 1
-        return self.head(out.last_hidden_state[:, -1])
 
     @cached_property
     def has_slots(self) -> bool:
@@ -329,14 +320,11 @@ class TransformersLM(nn.Module):
         Families that attend to all tokens do. Windows, recurrent states and experts do not, and
         those are decoded step by step.
         """
-        from transformers.cache_utils import DynamicCache, DynamicLayer
-
         takes = {"past_key_values", "position_ids", "attention_mask"}
-        layers = DynamicCache(config=self.inner.config).layers
-        if not takes <= self._takes or any(type(layer) is not DynamicLayer for layer in layers):
+        if not takes <= self._takes or not attends_to_all(self.inner.config):
             return False
         tolerance = TOLERANCE if self._dtype == torch.float32 else _HALF_TOLERANCE
-        return bool(layers) and fixed_cache.agrees(self, tolerance)
+        return fixed_cache.agrees(self, tolerance)
 
     def new_slots(self, like: State, rows: int, columns: int) -> Slots:
         """Empty slots for states such as `like`."""
