@@ -98,8 +98,8 @@ def write_folder(folder: Path, model: str, lengths: Lengths) -> None:
         (place / "generation_config.json").write_text(json.dumps(stops) + "\n")
 
 
-def _write_qwen3(folder: Path, seed: int) -> None:
-    """1.05 million parameters."""
+def new_qwen3(seed: int) -> Any:
+    """`transformers`' own Qwen3 of 1.05 million parameters, random."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -115,7 +115,11 @@ def _write_qwen3(folder: Path, seed: int) -> None:
         max_position_embeddings=4096,
         tie_word_embeddings=True,
     )
-    Qwen3ForCausalLM(config).float().save_pretrained(folder)
+    return Qwen3ForCausalLM(config).float()
+
+
+def _write_qwen3(folder: Path, seed: int) -> None:
+    new_qwen3(seed).save_pretrained(folder)
 
 
 def _write_hybrid(folder: Path, seed: int) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from bench.peers.workload import new_qwen3
 from linn.bases.make import tiny_config
 from linn.engine.local import heap
 from linn.engine.models.interface import CausalLM
@@ -91,22 +92,9 @@ def hybrid(folder: Path) -> CausalLM:
 
 def qwen3(folder: Path) -> CausalLM:
     """A Qwen3 of 1.0 million parameters with random weights."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
     from linn.engine.models.transformers_lm import TransformersLM
 
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCAB,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        tie_word_embeddings=True,
-    )
-    return TransformersLM(Qwen3ForCausalLM(config).float())
+    return TransformersLM(new_qwen3(0))
 
 
 MODELS = {"hybrid": hybrid, "qwen3": qwen3}
