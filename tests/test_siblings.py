@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from linn.engine.models.growing_layer import SPARE
 from linn.engine.models.siblings import SiblingState
 from linn.engine.models.transformers_lm import TransformersLM
 from linn.engine.sampling.live_batch import BatchSampler, LiveBatch
 from linn.types import Sampling
-from tests.support.decoding import RunningBatch
+from tests.support.decoding import RunningBatch, packed_rows
 from tests.test_families import SIZES, alone, gemma2, granite_hybrid, qwen3, tokens
 
 
@@ -34,6 +35,15 @@ def gpt_oss() -> Any:
 def made(maker: Any) -> TransformersLM:
     torch.manual_seed(0)
     return TransformersLM(maker())
+
+
+def size(state: Any) -> int:
+    """Bytes of the keys and values of prompts and rows, with the room for further tokens."""
+    total = 0
+    for part in (state.prompts, state.own):
+        for layer in part.cache.layers:
+            total += layer.keys.untyped_storage().nbytes() + layer.values.untyped_storage().nbytes()
+    return total
 
 
 @pytest.mark.parametrize("maker", [qwen3, llama], ids=lambda maker: maker.__name__)
@@ -72,6 +82,40 @@ def test_a_window_that_only_a_mask_hides_is_refused() -> None:
     model = TransformersLM(inner)
     _, state = model.prefill([[1, 2, 3]])
     assert not isinstance(model.siblings(state, torch.tensor([0, 0])), SiblingState)
+
+
+def test_a_window_in_layers_that_are_called_full_is_refused() -> None:
+    """Phi-MoE hides it in the mask whatever its layers are called."""
+    from transformers import PhimoeConfig, PhimoeForCausalLM
+
+    layers = ["full_attention"] * SIZES["num_hidden_layers"]
+    special = {"num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 16}
+    torch.manual_seed(0)
+    inner = PhimoeForCausalLM(PhimoeConfig(**SIZES | special, layer_types=layers))
+    model = TransformersLM(inner)
+    text = tokens(40)
+    ids, segments = packed_rows([[text]], width=40)
+    logprobs = model.head(model.hidden(ids, segments))[0].log_softmax(-1)
+    torch.testing.assert_close(logprobs, alone(inner, text), atol=1e-5, rtol=0)
+    batch = RunningBatch(model, [text], [alone(inner, text)], as_sampled=True)
+    batch.start((0, 20))
+    batch.feed(19)
+
+
+def test_a_long_prompt_costs_rows_that_have_sampled_much_no_more_than_its_own_length() -> None:
+    """Columns of the longest prompt and of the longest reply are not added up, if of two rows."""
+    model = made(qwen3)
+    texts = [tokens(400, 0), tokens(400, 1)]
+    batch = RunningBatch(model, texts, [alone(model.inner, t) for t in texts], as_sampled=True)
+    batch.start((0, 3))
+    batch.select(*[0] * 8)
+    batch.feed(380)
+    batch.join((1, 390))
+    assert size(batch.state) <= 9 * model.row_bytes(390 + 2 * SPARE)
+    batch.feed(2)
+    batch.select(*range(8))
+    assert size(batch.state) <= 8 * model.row_bytes(385 + 2 * SPARE)
+    batch.feed(2)
 
 
 def test_a_prompt_is_kept_once_and_goes_with_its_last_row() -> None:

@@ -155,3 +155,9 @@ def _combined_states(olds: list[dict[Any, Any]], states: Combine) -> dict[Any, A
         if first is not None:
             new[key] = states([old[key] for old in olds])
     return new
+
+
+def columns_at(tensor: Tensor, index: Tensor) -> Tensor:
+    """Columns `index` [B', L'] of a tensor [B', heads, columns, d]."""
+    heads, size = tensor.shape[1], tensor.shape[3]
+    return tensor.gather(2, index[:, None, :, None].expand(-1, heads, -1, size))

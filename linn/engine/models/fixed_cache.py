@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import cache_utils
 from transformers.cache_utils import DynamicLayer
 
-from linn.engine.models.cache_state import CacheState
+from linn.engine.models.cache_state import CacheState, columns_at
 from linn.engine.models.growing_layer import GrowingLayer
 from linn.engine.models.interface import State
 
@@ -69,7 +69,7 @@ class FixedCache:
         index = (column + state.columns - lengths[:, None]).clamp_max(state.columns - 1)
         for own, new in zip(self.cache.layers, state.cache.layers, strict=True):
             for name in ("keys", "values"):
-                moved = _at(getattr(new, name).index_select(0, rows), index)
+                moved = columns_at(getattr(new, name).index_select(0, rows), index)
                 getattr(own, name)[:, :, : state.columns].index_copy_(0, slots, moved)
         self.lengths.index_copy_(0, slots, lengths)
 
@@ -82,10 +82,10 @@ class FixedCache:
         cache.layers = []
         for own in self.cache.layers:
             layer = GrowingLayer()
-            keys = _at(own.keys.index_select(0, slots), index)
+            keys = columns_at(own.keys.index_select(0, slots), index)
             layer.lazy_initialization(keys, keys)
             layer.keys = keys
-            layer.values = _at(own.values.index_select(0, slots), index)
+            layer.values = columns_at(own.values.index_select(0, slots), index)
             cache.layers.append(layer)
         return CacheState(cache, lengths, longest)
 
@@ -147,9 +147,3 @@ def agrees(model: Any, tolerance: float) -> bool:
     except Exception:  # whatever a family's code says of a cache that it does not expect
         return False
     return True
-
-
-def _at(tensor: Tensor, index: Tensor) -> Tensor:
-    """Columns `index` [B', L'] of a tensor [B', heads, columns, d]."""
-    heads, size = tensor.shape[1], tensor.shape[3]
-    return tensor.gather(2, index[:, None, :, None].expand(-1, heads, -1, size))

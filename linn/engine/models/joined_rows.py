@@ -41,11 +41,19 @@ _HARMLESS = {
 as a window, a cap or sinks, this attention has not."""
 
 
+_WINDOWS = ("sliding_window", "attention_chunk_size")
+"""What configs call the most tokens that are looked back on."""
+
+
 def attends_to_all(config: Any) -> bool:
     """Whether a family remembers the keys and values of all tokens, and nothing else.
 
-    Its own cache says so. A window may be hidden in a mask alone, and no short trial would show it.
+    Its own cache says so, and its config has no window: one may be hidden in a mask alone, where
+    no short trial would show it, also in layers that are called full.
     """
+    text_config = config.get_text_config(decoder=True)
+    if any(getattr(text_config, name, None) for name in _WINDOWS):
+        return False
     layers = DynamicCache(config=config).layers
     return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
 

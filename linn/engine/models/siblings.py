@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from linn.engine.models.cache_state import CacheState
+from linn.engine.models.cache_state import CacheState, columns_at
 from linn.engine.models.growing_layer import SPARE, GrowingLayer
 from linn.engine.models.interface import State
 from linn.engine.models.joined_rows import attention_named, check_told
@@ -26,7 +26,7 @@ _NAME = "linn_siblings"
 """What this attention is called in a family's config while a step is computed."""
 
 _WASTE = 4
-"""Places of groups per row, at most; where groups are more unequal, each row gets its prompt."""
+"""Places of groups per row, at most; where groups are more unequal, rows share nothing."""
 
 
 class SiblingState:
@@ -37,31 +37,25 @@ class SiblingState:
 
         A row of `own` may be longer than another's; a prompt without rows is of no use.
         """
-        used, owner = owner.unique(return_inverse=True)
-        # A copy of the prompts is dearer than some that are computed for nothing.
-        if 4 * len(used) <= 3 * len(prompts.lengths):
-            prompts = prompts.select(used, move=True)
-        else:
-            owner = used[owner]
-
-        largest = int(owner.bincount().max()) if len(owner) else 0
-        if len(prompts.lengths) * largest > _WASTE * len(owner):
-            prompts = prompts.select(owner)
-            owner = torch.arange(len(owner), device=owner.device)
-            largest = min(1, len(owner))
+        prompts, owner = _used(prompts, owner)
+        counts = owner.bincount(minlength=1)
+        places = len(prompts.lengths) * int(counts.max())
+        longest = int((prompts.lengths[owner] + own.lengths).max()) if len(owner) else 0
+        apart = len(prompts.lengths) * prompts.columns + len(owner) * own.columns
+        if places > _WASTE * len(owner) or apart > len(owner) * longest:
+            prompts, owner, own = _as_prompts(prompts, owner, own, longest)
+            counts = owner.bincount(minlength=1)
         self.prompts = prompts
         self.owner = owner
         self.own = own
-        self.groups = Groups(owner, len(prompts.lengths), largest)
+        self.groups = Groups(owner, len(prompts.lengths), int(counts.max()))
         self.hides = _hidden(prompts.lengths, prompts.columns)
         """What the prompts hide, [U, 1, 1, P]; None: nothing."""
 
     @classmethod
     def begin(cls, prompts: CacheState, owner: Tensor) -> SiblingState:
         """Rows to which nothing has been fed after their prompts."""
-        cache = copy.copy(prompts.cache)
-        cache.layers = [_empty(layer, len(owner)) for layer in prompts.cache.layers]
-        return cls(prompts, owner, CacheState(cache, torch.zeros_like(owner), columns=0))
+        return cls(prompts, owner, _nothing_after(prompts, owner))
 
     @property
     def lengths(self) -> Tensor:
@@ -113,6 +107,54 @@ class Groups:
         """[B, ...] of [U, S, ...]."""
         flat = laid.flatten(0, 1)
         return flat if self.in_order else flat.index_select(0, self.place)
+
+
+def _used(prompts: CacheState, owner: Tensor) -> tuple[CacheState, Tensor]:
+    """The prompts that have rows, cut to the longest, and who owns which.
+
+    All of them stay where a copy would save less than a quarter.
+    """
+    used, new_owner = owner.unique(return_inverse=True)
+    longest = int(prompts.lengths[used].max()) if len(used) else 0
+    if 4 * len(used) * longest <= 3 * len(prompts.lengths) * prompts.columns:
+        return prompts.select(used, move=True), new_owner
+    return prompts, owner
+
+
+def _as_prompts(
+    prompts: CacheState, owner: Tensor, own: CacheState, longest: int
+) -> tuple[CacheState, Tensor, CacheState]:
+    """Rows that share nothing: each becomes a prompt of its own, and nothing comes after it.
+
+    So no more is kept than where rows never shared: `longest` columns each. That of a long prompt
+    beside what another row has sampled at length is more.
+    """
+    before, after = prompts.lengths[owner], own.lengths
+    column = torch.arange(longest, device=owner.device)
+    token = column - (longest - before - after)[:, None]  # negative in the padding
+    of_prompt = prompts.columns - before[:, None] + token
+    of_own = prompts.columns + own.columns - after[:, None] + token - before[:, None]
+    index = torch.where(token < before[:, None], of_prompt, of_own).clamp_min(0)
+
+    cache = copy.copy(prompts.cache)
+    cache.layers = []
+    for number, layer in enumerate(prompts.cache.layers):
+        new = copy.copy(layer)
+        for name in ("keys", "values"):
+            parts = [getattr(layer, name)[owner], getattr(own.cache.layers[number], name)]
+            setattr(new, name, columns_at(torch.cat(parts, dim=2), index))
+        cache.layers.append(new)
+        prompts.cache.layers[number] = own.cache.layers[number] = None
+    rows = torch.arange(len(owner), device=owner.device)
+    whole = CacheState(cache, before + after, longest)
+    return whole, rows, _nothing_after(whole, rows)
+
+
+def _nothing_after(prompts: CacheState, owner: Tensor) -> CacheState:
+    """What rows have of their own before anything is fed to them."""
+    cache = copy.copy(prompts.cache)
+    cache.layers = [_empty(layer, len(owner)) for layer in prompts.cache.layers]
+    return CacheState(cache, torch.zeros_like(owner), columns=0)
 
 
 def copy_of(state: CacheState) -> CacheState:
