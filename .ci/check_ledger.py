@@ -82,7 +82,10 @@ def recovered(rows: list[Score], stage: Mapping[str, Any], rewards: RewardsOf) -
         found = recovery(
             rows, stage["parent"], name, stage["teachers"], metric=metric, rewards=rewards
         )
-        share = None if found is None else found.pooled.share
+        if found is None:
+            yield False, f"{name}, its start and its teachers were all measured ({metric})"
+            continue
+        share = found.pooled.share
         if share is None:
             yield False, f"{name} had a gap to its teachers to close ({metric})"
             continue

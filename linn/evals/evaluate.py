@@ -88,18 +88,27 @@ class Evaluation:
 
     @property
     def whole(self) -> list[Probe]:
-        """Everything that is evaluated after a stage.
+        """Everything, for a checkpoint that is measured by itself.
 
         `accuracy` on both splits, `greedy` on test, `pass@k` on validation where the recipe has it.
         """
+        # Whoever asks for one checkpoint alone wants both, unless the recipe has no greedy at all.
+        return self._probes(greedy=bool(self.config.greedy))
+
+    def after(self, stage: str) -> list[Probe]:
+        """What is evaluated after a stage of the recipe: `greedy` where `evaluate.greedy` says."""
+        return self._probes(greedy=self.config.is_greedy(stage))
+
+    def _probes(self, greedy: bool) -> list[Probe]:
         config = self.config
         sampled = Sampling(config.max_tokens)
-        greedy = Sampling(config.max_tokens, temperature=0.0)
-        probes = [
-            Probe(split="test", metric="accuracy", sampling=sampled, as_trained=True),
-            Probe(split="test", metric="greedy", sampling=greedy),
-            Probe(split="validation", metric="accuracy", sampling=sampled, as_trained=True),
-        ]
+        probes = [Probe(split="test", metric="accuracy", sampling=sampled, as_trained=True)]
+        if greedy:
+            likeliest = Sampling(config.max_tokens, temperature=0.0)
+            probes.append(Probe(split="test", metric="greedy", sampling=likeliest))
+        probes.append(
+            Probe(split="validation", metric="accuracy", sampling=sampled, as_trained=True)
+        )
         if config.pass_at:
             probes.append(
                 Probe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,23 @@ class Ledger:
         kept = [row for row in rows if row.stage != stage or row.step <= step]
         if len(kept) < len(rows):
             self._write(kept)
+
+    def keep_only(self, stage: str, step: int, kinds: Collection[tuple[str, str]]) -> list[str]:
+        """Forget a checkpoint's rows of other (split, metric) than these; benchmarks' rows stay.
+
+        Returns the metrics that went. The file is left alone where there are none.
+        """
+        kept, dropped = [], []
+        for row in self.read():
+            is_here = (row.stage, row.step) == (stage, step)
+            is_benchmark = row.metric.startswith("avg@")
+            if is_here and not is_benchmark and (row.split, row.metric) not in kinds:
+                dropped.append(row)
+            else:
+                kept.append(row)
+        if dropped:
+            self._write(kept)
+        return list(dict.fromkeys(row.metric for row in dropped))
 
     def _write(self, rows: Iterable[Score]) -> None:
         text = "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)

@@ -119,16 +119,24 @@ def plan(recipe: Recipe, folder: Path) -> str:
         if name.endswith(".py"):
             lines.append(f"{name}: read, not run; linn check {name} runs and proves it")
 
-    config = recipe.evaluate
-    # Test prompts are sampled and greedy; validation prompts sampled, with pass@k so often more.
-    per_domain = 2 * config.test + config.validation * (1 + config.pass_at)
-    conversations = per_domain * len(recipe.domains)
-    lines.append(
-        f"after every stage: {conversations:,} held-out conversations "
-        f"over {len(recipe.domains)} domains"
+    lines += textwrap.wrap(
+        _evaluation_of(recipe), 79, subsequent_indent="   ", break_on_hyphens=False
     )
 
     return "\n".join(lines)
+
+
+def _evaluation_of(recipe: Recipe) -> str:
+    """What is held after the stages; where `evaluate.greedy` names some, what those cost more."""
+    domains = len(recipe.domains)
+    measured = [name for name in recipe.stage_names() if recipe.is_measured(name)]
+    counts = {name: domains * recipe.conversations_after(name) for name in measured}
+    least = min(counts.values(), default=0)
+    text = f"after every stage: {least:,} held-out conversations over {domains} domains"
+    greedy = [name for name in measured if counts[name] > least]
+    if greedy:
+        text += f"; {domains * recipe.evaluate.test:,} greedy ones more after {', '.join(greedy)}"
+    return text
 
 
 def _work_of(recipe: Recipe, stage: StageConfig) -> str:

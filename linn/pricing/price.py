@@ -114,14 +114,10 @@ class _Pricer:
         return StagePrice(config.name, kind, config.steps, expected, most)
 
     def evaluation(self) -> StagePrice:
-        """The held-out conversations after each evaluated stage.
-
-        Two passes over the test prompts (sampled and greedy) and one over the validation prompts;
-        with pass@k, k more over these.
-        """
+        """The held-out conversations after each evaluated stage."""
         config = self.recipe.evaluate
-        times = sum(stage.evaluate for stage in self.recipe.stages) + config.start
-        conversations = times * (2 * config.test + config.validation * (1 + config.pass_at))
+        names = self.recipe.stage_names()
+        conversations = sum(map(self.recipe.conversations_after, names))
         readings = []
 
         for most in (False, True):

@@ -23,6 +23,7 @@ from linn.recipe.schema import Recipe
 from linn.report.files import RunFiles, text
 from linn.report.numbers import format_score
 from linn.report.summary import given_back, recoveries
+from linn.report.tables import table
 from linn.serve.vllm import parser_flags
 from linn.terminal import visible
 from linn.types import Score
@@ -137,6 +138,7 @@ def model_card(subject: Subject, folder: Path) -> str:
 
     scores, since = _scores(subject)
     found = changes_of(subject)
+    greedy = table(subject.run.scores, subject.run.parents, metric="greedy")
     # The Hub reads scores from the metadata, people from the tables below it.
     results = [
         EvalResult(
@@ -172,6 +174,8 @@ def model_card(subject: Subject, folder: Path) -> str:
         since=since,
         stages=_stage_lines(subject, found),
         changes=found,
+        has_greedy=bool(greedy.rows),
+        sampled_alone=[name for name in greedy.unmeasured if name in subject.line],
         teachers=_teachers(subject),
         branches=[_branch_line(subject, place) for place in subject.others],
         data=[data_line(passed) for passed in _data_of(subject)],

@@ -47,6 +47,11 @@ class EvaluateConfig(Config):
     pass_at: int = Field(
         0, ge=0, description="also measure pass@k over k rollouts of each validation prompt; 0: no"
     )
+    greedy: bool | list[str] = Field(
+        True,
+        description="after which stages test prompts are also measured at temperature 0: true is "
+        "every stage, false none, a list those that it names (`base` with evaluate.start)",
+    )
     start: bool = Field(False, description="measure the start checkpoint too, as stage `base`")
     benchmarks: dict[str, BenchmarkUse] = Field(
         default_factory=dict,
@@ -71,6 +76,12 @@ class EvaluateConfig(Config):
             return {short(name): value for name, value in given.items()}
         return given
 
+    @field_validator("greedy", mode="plain")
+    @classmethod
+    def _leave_to_the_recipe(cls, given: Any) -> Any:
+        # A refusal lists the stages, and this block does not know them: `Recipe` checks the key.
+        return given
+
     @field_validator("benchmarks", mode="before")
     @classmethod
     def _expand_names(cls, given: Any) -> Any:
@@ -86,6 +97,10 @@ class EvaluateConfig(Config):
                         f"evaluate.{key}: domain {domain!r} is not among the recipe's domains"
                         f"{nearest(domain, names)}"
                     )
+
+    def is_greedy(self, stage: str) -> bool:
+        """Whether a stage, or `base`, is measured at temperature 0 where it is measured."""
+        return stage in self.greedy if isinstance(self.greedy, list) else self.greedy
 
     def sampling(self, domain: str, trained: tuple[float, float]) -> tuple[float, float]:
         """Temperature and nucleus mass of a domain; `trained`: where these keys do not say."""

@@ -100,7 +100,7 @@ def _plain_in_words(plain: Any) -> str:
         of_value = type_in_words(parts[1])
         return f"NAME: {of_value.upper()} pairs"
 
-    # The tuples of a recipe are all pairs, its only list is that of the stages.
+    # The tuples of a recipe are all pairs, its lists are all of stages.
     if origin is tuple:
         return f"two {type_in_words(parts[0])}s"
     if block_in(plain) is not None:

@@ -223,6 +223,7 @@ class Recipe(Config):
             earlier.append(stage.name)
 
         self.evaluate.check_domains(domains)
+        self._check_greedy(self.evaluate.greedy)
         # A judge may be any stage that comes before the first that asks it.
         for name, config in self.domains.items():
             if config.judge is not None and config.judge.stage is not None:
@@ -251,6 +252,25 @@ class Recipe(Config):
             self._check_curriculum(stage, where)
         elif isinstance(stage, DistillConfig):
             self._check_teachers(stage, where, earlier)
+
+    def _check_greedy(self, given: Any) -> None:
+        """Refuse what names no measured stage; the line lists those that there are."""
+        if isinstance(given, bool):
+            return
+        measured = [name for name in self.stage_names() if self.is_measured(name)]
+        allowed = f"allowed: true, false or a list of {', '.join(measured) or 'no stage'}"
+        if not isinstance(given, list):
+            found = "nothing" if given is None else f"{given!r:.60}"
+            raise ValueError(f"evaluate.greedy: found {found}; {allowed}")
+        for name in given:
+            if name in measured:
+                continue
+            fault = "is no stage of this recipe"
+            if name == "base":
+                fault = "is not measured; say evaluate.start: true"
+            elif name in self.stage_names():
+                fault = "is not measured; take its evaluate: false away"
+            raise ValueError(f"evaluate.greedy: {name!r} {fault}; {allowed}")
 
     def _check_domains(self, stage: StageConfig, where: str) -> None:
         # A name that only `faulty` or `teachers` mentions would be misspelt without notice.
@@ -365,6 +385,21 @@ class Recipe(Config):
     def stage_names(self) -> list[str]:
         """`base` and every stage, in order."""
         return ["base", *(stage.name for stage in self.stages)]
+
+    def is_measured(self, name: str) -> bool:
+        """Whether a stage, or `base`, is evaluated."""
+        return self.evaluate.start if name == "base" else self.stage(name).evaluate
+
+    def conversations_after(self, name: str) -> int:
+        """Held-out conversations of each domain after a stage, or of `base`.
+
+        Test prompts are sampled and, where `evaluate.greedy` says so, greedy; validation prompts
+        are sampled, with pass@k so often more.
+        """
+        if not self.is_measured(name):
+            return 0
+        config = self.evaluate
+        return (1 + config.is_greedy(name)) * config.test + config.validation * (1 + config.pass_at)
 
     def stage(self, name: str) -> AnyStage:
         """The block of the stage `name`."""

@@ -56,7 +56,7 @@ def render(run: RunFiles, watch: Watch | None = None) -> str:
     chapters = _chapters(run)
     tables = [
         ("Sampled", "Mean reward, each domain sampled as it is trained.", cascade),
-        ("Greedy", "At temperature 0.", greedy),
+        ("Greedy", _greedy_note(greedy), greedy),
         *_benchmarks(run),
     ]
     tables = [entry for entry in tables if entry[2].rows]
@@ -76,6 +76,13 @@ def render(run: RunFiles, watch: Watch | None = None) -> str:
         counts=counts,
         count_of=count_of,
     )
+
+
+def _greedy_note(greedy: Table) -> str:
+    """What the table is, and which stages have no scores in it."""
+    if not greedy.unmeasured:
+        return "At temperature 0."
+    return f"At temperature 0. Not measured so (–): {', '.join(greedy.unmeasured)}."
 
 
 def _benchmarks(run: RunFiles) -> list[tuple[str, str, Table]]:

@@ -193,4 +193,8 @@ def greedy_moves(run: RunFiles, table: Table) -> list[str]:
         parts.append(f"the largest loss is {loss[1]}")
     if gain[0] > 0:
         parts.append(f"the largest gain is {gain[1]}")
-    return [f"At temperature 0 {'; '.join(parts)}."]
+    where = "At temperature 0"
+    if table.unmeasured:
+        measured = len(table.rows) - len(table.unmeasured)
+        where += f", measured after {measured} of {len(table.rows)} stages,"
+    return [f"{where} {'; '.join(parts)}."]

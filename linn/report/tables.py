@@ -87,6 +87,11 @@ class Table:
         return [cell.change for _, cell in self.cells if cell.change is not None]
 
     @property
+    def unmeasured(self) -> list[str]:
+        """The stages that stand here without a score, since they were sampled alone."""
+        return [stage for stage, row in self.rows if not any(row)]
+
+    @property
     def method(self) -> str:
         """How its changes were compared, in a sentence."""
         by_pairs = sum(change.by.paired for change in self.changes)
@@ -123,8 +128,9 @@ def table(
     """The cascade table.
 
     `parents`: stage -> where it started, in run order. `teachers`: domain -> stages that taught it.
-    Stages without a row in this split and metric are left out. The best mark comes from validation
-    accuracy, whatever is shown.
+    Stages without a row in this split and metric are left out; but a greedy table shows those that
+    were sampled alone, without a score. The best mark comes from validation accuracy, whatever is
+    shown.
     """
     # Rows of stages that the recipe no longer has stay in the ledger, and out of the table.
     scores = latest((row for row in rows if row.stage in parents), split, metric)
@@ -147,9 +153,14 @@ def table(
             best=top is not None and top.stage == stage,
         )
 
+    # What `evaluate.greedy` leaves out is seen to be left out, and not taken for unchanged.
+    sampled: set[str] = set()
+    if metric == "greedy" and scores:
+        sampled = {stage for stage, _ in latest(rows, split, "accuracy")}
     lines = [(stage, tuple(cell(stage, domain) for domain in domains)) for stage in parents]
+    shown = [(stage, cells) for stage, cells in lines if any(cells) or stage in sampled]
 
-    return Table(domains, tuple((stage, cells) for stage, cells in lines if any(cells)))
+    return Table(domains, tuple(shown))
 
 
 def benchmarks(rows: Sequence[Score]) -> list[tuple[str, str]]:
@@ -184,8 +195,12 @@ def recovery(
 ) -> Recovery | None:
     """The recovery of a distillation; None where no taught domain was measured at all places.
 
-    `teachers`: domain -> checkpoint, chosen on validation.
+    `teachers`: domain -> checkpoint, chosen on validation. None as well where the metric is missing
+    at some places (`places_without`).
     """
+    # Pooled over a part of the domains, the number would hang on which part that is.
+    if places_without(rows, start, mopd, teachers, split, metric):
+        return None
     # Every taught domain counts, also one in which nothing was to be gained.
     taught = []
     for domain, teacher in teachers.items():
@@ -199,3 +214,24 @@ def recovery(
         return None
     domains = tuple((one, gap_share([one])) for one in taught)
     return Recovery(domains, pooled=gap_share(taught))
+
+
+def places_without(
+    rows: Sequence[Score],
+    start: str,
+    mopd: str,
+    teachers: Mapping[str, str],
+    split: Split = "test",
+    metric: str = "greedy",
+) -> list[str]:
+    """The checkpoints of a recovery that were sampled, but not measured by this metric.
+
+    `evaluate.greedy` left them out, or they were kept within a stage.
+    """
+    found: dict[str, None] = {}
+    for domain, teacher in teachers.items():
+        for place in (start, teacher, mopd):
+            sampled = row_at(rows, place, domain, split, "accuracy")
+            if sampled is not None and row_at(rows, place, domain, split, metric) is None:
+                found[place] = None
+    return list(found)

@@ -20,6 +20,7 @@ from linn.report.tables import (
     Cell,
     Table,
     benchmarks,
+    places_without,
     recovery,
     table,
 )
@@ -102,7 +103,7 @@ def _half_width(cell: Cell) -> float:
 
 def _cell_text(cell: Cell | None) -> str:
     if cell is None:
-        return ""
+        return "–"
     mark = ""
     if cell.lost:
         mark = LOSS
@@ -113,6 +114,9 @@ def _cell_text(cell: Cell | None) -> str:
 
 def _below(console: Console, cascade: Table, meaning: str) -> None:
     """What a table's cells have no room for: its losses, what failed, how it was compared."""
+    if cascade.unmeasured:
+        stages = ", ".join(cascade.unmeasured)
+        console.print(f"– not measured at temperature 0: {stages}", highlight=False)
     losses = [change for change in cascade.changes if change.lost]
     if losses:
         console.print(f"losses, {meaning}, prompt by prompt:", style="bold", highlight=False)
@@ -147,6 +151,7 @@ def _recovery(
             run.scores, parent, stage.name, stage.teachers, metric=metric, rewards=rewards
         )
         if found is None:
+            _not_told(console, run, stage, parent, metric)
             continue
         title = f"{stage.name}: of the gap to the teacher, test split, {metric}"
         console.print(title, style="bold", highlight=False)
@@ -159,6 +164,16 @@ def _recovery(
         console.print(_pooled_line(found.pooled, len(found.domains)), highlight=False)
         if not found.paired:
             console.print("not all of it prompt by prompt: their rewards are not at hand")
+
+
+def _not_told(console: Console, run: RunFiles, stage: StageFiles, parent: str, metric: str) -> None:
+    """Why a run with scores of a metric has no recovery by it."""
+    if not any(row.metric == metric for row in run.scores):
+        return
+    missing = places_without(run.scores, parent, stage.name, stage.teachers, metric=metric)
+    if missing:
+        text = f"{stage.name}, {metric}: no share of the gap, since not all of it was measured so:"
+        console.print(f"{text} {', '.join(missing)}", highlight=False)
 
 
 def _pooled_line(pooled: GapShare, count: int) -> str:

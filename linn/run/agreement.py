@@ -72,6 +72,8 @@ EFFECTS: dict[str, Effect] = {
     "evaluate.top_p": Effect.SCORES,
     "evaluate.max_failed": Effect.NOTHING,
     "evaluate.pass_at": Effect.SCORES,
+    # Only of the stages that it adds: one that it no longer names keeps its scores.
+    "evaluate.greedy": Effect.SCORES,
     "evaluate.start": Effect.SCORES,
     "evaluate.benchmarks": Effect.SCORES,
     "evaluate.at_once": Effect.SCORES,
@@ -233,6 +235,8 @@ def differences_of_run(old: Recipe, new: Recipe) -> list[Difference]:
         before, after = _dumped(getattr(old, block)), _dumped(getattr(new, block))
         if block == "evaluate":
             before, after = before | _sampling(old, new), after | _sampling(new, old)
+            if not _differs_in_greedy(old, new):
+                before["greedy"] = after["greedy"]
         found += _keys(None, f"{block}.", f"{block}.", before, after)
     return [*found, *_domains(old, new)]
 
@@ -247,6 +251,15 @@ def _sampling(recipe: Recipe, other: Recipe) -> dict[str, dict[str, float]]:
             name: own[name][place] for name in shared if own[name][place] != others[name][place]
         }
     return found
+
+
+def _differs_in_greedy(old: Recipe, new: Recipe) -> bool:
+    """Whether a stage of both is measured at temperature 0 by one of them alone.
+
+    `true`, a list of all stages and the same list in another order mean the same.
+    """
+    shared = [name for name in old.stage_names() if name in new.stage_names()]
+    return any(old.evaluate.is_greedy(name) != new.evaluate.is_greedy(name) for name in shared)
 
 
 def differences_of_stage(old: Recipe, new: Recipe, index: int) -> list[Difference]:

@@ -272,23 +272,30 @@ def _add_run(request: Request, plan: Plan, found: Sequence[Difference]) -> None:
         note = ""
         if one.effect is Effect.SCORES:
             note = "curves and kept checkpoints keep the scores that they have"
+        if one.key == "evaluate.greedy":
+            note = "finished stages that it no longer names keep the scores that they have"
         promise = promises[one.effect]
         plan.changes.append(Change(stage, step, one.name, one.old, one.new, promise, note))
 
-    # `start` alone concerns the start alone.
-    scores = [one.key for one in found if one.effect is Effect.SCORES]
-    if scores and scores != ["evaluate.start"]:
-        for number, standing in request.kept.items():
-            known = standing.name in [*plan.reopened, *plan.remeasured]
-            if standing.finished and not known and _is_measured(request.new, number):
-                plan.remeasured.append(standing.name)
+    concerned = _measured_otherwise(request, found)
+    for standing in request.kept.values():
+        known = standing.name in [*plan.reopened, *plan.remeasured]
+        if standing.finished and not known and standing.name in concerned:
+            plan.remeasured.append(standing.name)
 
 
-def _is_measured(recipe: Recipe, number: int) -> bool:
-    """Whether a stage, or the start (0), is measured at all."""
-    if number == 0:
-        return recipe.evaluate.start
-    return recipe.stages[number - 1].evaluate
+def _measured_otherwise(request: Request, found: Sequence[Difference]) -> set[str]:
+    """The measured stages, `base` among them, of which other values ask for other scores."""
+    recipe = request.new
+    measured = {name for name in recipe.stage_names() if recipe.is_measured(name)}
+    keys = {one.key for one in found if one.effect is Effect.SCORES}
+    if keys - {"evaluate.start", "evaluate.greedy"}:
+        return measured
+    # `start` concerns the start alone, which is then measured for the first time.
+    if "evaluate.greedy" not in keys:
+        return set()
+    before, now = request.old.evaluate, recipe.evaluate
+    return {name for name in measured if now.is_greedy(name) and not before.is_greedy(name)}
 
 
 def _place(request: Request, plan: Plan) -> tuple[str, int]:

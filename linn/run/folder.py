@@ -324,13 +324,8 @@ class RunFolder:
         # Scores of other rows would stand beside those to come.
         if any(key.startswith(("domains.", "evaluate.")) for key in keys):
             for name in self.names:
-                if name in done and name not in plan.remeasured and self._is_measured(name):
+                if name in done and name not in plan.remeasured and self.recipe.is_measured(name):
                     plan.remeasured.append(name)
-
-    def _is_measured(self, name: str) -> bool:
-        if name == "base":
-            return self.recipe.evaluate.start
-        return self.recipe.stage(name).evaluate
 
     def take_up(self, plan: Plan) -> list[str]:
         """Put the changes on record, and reopen what they concern.

@@ -169,7 +169,7 @@ class Run:
         if gone:
             self.progress.say(
                 f"{', '.join(gone)}: cannot be measured anew, since the last checkpoint is gone; "
-                "the old scores stay, and are of other prompts"
+                "the old scores stay as they are, of before the change"
             )
 
     def _tell_deleted(self) -> None:

@@ -63,7 +63,9 @@ class Evaluator:
 
         `checkpoint`: the weights that the engine holds, by which benchmarks keep rollouts.
         """
-        self._evaluate(step, self.evaluation.whole, folder)
+        probes = self.evaluation.after(self.stage)
+        self._evaluate(step, probes, folder)
+        self._forget_others(step, probes, folder)
         if self.benchmarks is None:
             return
         self.benchmarks.say = self.progress.say
@@ -82,6 +84,22 @@ class Evaluator:
             self.progress.say(
                 f"{self.stage}:{step} {score.domain} {score.metric} {score.value:.1%} "
                 f"[{score.low:.1%}, {score.high:.1%}], n {score.n}"
+            )
+
+    def _forget_others(self, step: int, probes: Sequence[Probe], folder: Path) -> None:
+        """Drop what an earlier measurement has that this one was not asked for.
+
+        It may be of other prompts, and would stand beside the new scores as if of the same.
+        """
+        names = {f"{probe.split}-{probe.metric}" for probe in probes}
+        for path in folder.glob("*.jsonl"):
+            if path.stem not in names:
+                path.unlink()
+        kinds = [(probe.split, probe.metric) for probe in probes]
+        if dropped := self.ledger.keep_only(self.stage, step, kinds):
+            self.progress.say(
+                f"{self.stage}:{step} {', '.join(dropped)}: no longer measured; "
+                "the old scores are taken out of the ledger"
             )
 
     def _evaluate(self, step: int, probes: Sequence[Probe], folder: Path | None) -> None:
