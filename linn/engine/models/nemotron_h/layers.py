@@ -1,4 +1,4 @@
-"""Nemotron-H's norms, Mamba-2 mixer and attention, with the caches that the mixers decode from.
+"""Nemotron-H's norms, Mamba-2 mixer and attention.
 
 Letters of shapes: T tokens laid end to end, S segments, B rows of a running batch, H hidden size,
 L the longest row so far.
@@ -6,7 +6,6 @@ L the longest row so far.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,77 +17,13 @@ from linn.engine.models.kernels import scan as gpu_scan
 from linn.engine.models.kernels.attention import attend
 from linn.engine.models.kernels.choice import attends_joined, on_gpu
 from linn.engine.models.nemotron_h import scan as plain_scan
+from linn.engine.models.nemotron_h.caches import AttentionCache, MambaCache
 from linn.engine.models.nemotron_h.config import Config
 from linn.engine.models.nemotron_h.handover import with_inputs, with_states
 from linn.engine.models.nemotron_h.scan import scan_step
 from linn.engine.models.nemotron_h.segments import Segments
 from linn.engine.models.nemotron_h.step_choice import has_fused_step
 from linn.engine.models.rectangle_attention import attend as attend_in_rectangles
-
-
-@dataclass
-class MambaCache:
-    """What a Mamba-2 layer remembers of B rows; its size does not grow with their lengths."""
-
-    conv: Tensor
-    """[B, kernel - 1, channels]: the convolution's last inputs."""
-    ssm: Tensor
-    """float32 [B, groups, state, heads of a group, head_dim]."""
-
-    def select(self, rows: Tensor, columns: int) -> MambaCache:
-        """A new cache of these rows."""
-        return MambaCache(self.conv[rows], self.ssm[rows])
-
-    def join(self, other: LayerCache, columns: int) -> MambaCache:
-        """A new cache: this one's rows followed by the other's."""
-        assert isinstance(other, MambaCache), other
-        return MambaCache(
-            torch.cat([self.conv, other.conv]),
-            torch.cat([self.ssm, other.ssm]),
-        )
-
-
-@dataclass
-class AttentionCache:
-    """Keys and values of B rows, right-padded to a capacity that grows geometrically."""
-
-    keys: Tensor
-    """[B, kv heads, head_dim, capacity]: as the product with a query reads them."""
-    values: Tensor
-    """[B, kv heads, capacity, head_dim]."""
-
-    @property
-    def capacity(self) -> int:
-        """Columns there is room for."""
-        return self.values.shape[2]
-
-    def resized(self, capacity: int) -> AttentionCache:
-        """The same, cut or filled with zeros to a capacity."""
-        extra = capacity - self.capacity
-        return AttentionCache(
-            F.pad(self.keys, (0, extra)),
-            F.pad(self.values, (0, 0, 0, extra)),
-        )
-
-    def select(self, rows: Tensor, columns: int) -> AttentionCache:
-        """A new cache of these rows, cut to the first columns."""
-        return AttentionCache(
-            self.keys[..., :columns][rows],
-            self.values[:, :, :columns][rows],
-        )
-
-    def join(self, other: LayerCache, columns: int) -> AttentionCache:
-        """A new cache: this one's rows followed by the other's, both brought to these columns."""
-        assert isinstance(other, AttentionCache), other
-        one, two = self.resized(columns), other.resized(columns)
-        return AttentionCache(
-            torch.cat([one.keys, two.keys]),
-            torch.cat([one.values, two.values]),
-        )
-
-
-LayerCache = MambaCache | AttentionCache
-"""What one layer with a memory decodes from."""
 
 
 class RMSNorm(nn.Module):
@@ -270,39 +205,42 @@ class Mamba(nn.Module):
     def step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor | None = None) -> Tensor:
         """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
 
-        is_open: bool [B]; the rows whose cache is to change, and then its tensors stay the same
-        ones. None: all rows, and the cache gets a new tensor.
+        is_open: bool [B]; the rows whose cache is to change, which has neither decay nor ring then.
+        None: all rows.
         """
         if is_open is not None and has_fused_step(hidden.device):
             return self._fused_step(hidden, cache, is_open)
         gate, mixed, dt = self._project(hidden)
 
-        # The convolution needs the last `kernel` inputs, the present one included.
-        window = torch.cat([cache.conv, mixed[:, None]], dim=1)  # [B, kernel, channels]
-        if is_open is None:
-            cache.conv = window[:, 1:]
-        else:
-            cache.conv.copy_(torch.where(is_open[:, None, None], window[:, 1:], window[:, :-1]))
-            # With dt = 0 a state decays by 1 and nothing is written to it.
-            dt = dt * is_open[:, None]
-
         # The recurrence adds up over thousands of tokens: float32 even under autocast.
         with torch.autocast(hidden.device.type, enabled=False):
             taps, bias = self._taps()
-            convolved = (window * taps).sum(1) + bias
+            if is_open is None:
+                convolved = cache.convolve(mixed, taps, bias)
+            else:
+                convolved = _convolve_open(mixed, cache.conv, is_open, taps, bias)
+                # With dt = 0 a state decays by 1 and nothing is written to it.
+                dt = dt * is_open[:, None]
+
             x, b, c = self._split(F.silu(convolved))
-            y = scan_step(
-                x,
-                dt,
-                a=self._decay_rates(),
-                b=b,
-                c=c,
-                state=cache.ssm,
-            )
+            a = self._decay_rates()
+            if is_open is None:
+                y = cache.advance(x, dt, a, b, c)
+            else:
+                y = scan_step(x, dt, a, b, c, state=cache.ssm)
             y = y + x * self.D.float()[:, None]
 
         normed = self.norm(y.flatten(1), gate)
         return self.out_proj(normed)
+
+
+def _convolve_open(
+    newest: Tensor, conv: Tensor, is_open: Tensor, taps: Tensor, bias: Tensor
+) -> Tensor:
+    """As `MambaCache.convolve` of inputs without a ring, which move on in the open rows alone."""
+    window = torch.cat([conv, newest[:, None]], dim=1)  # [B, K, C]
+    conv.copy_(torch.where(is_open[:, None, None], window[:, 1:], window[:, :-1]))
+    return (window * taps).sum(1) + bias
 
 
 def recurrence_for(device: torch.device) -> tuple[Any, Any, Any]:

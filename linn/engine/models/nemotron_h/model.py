@@ -18,20 +18,14 @@ from torch import Tensor, nn
 from linn.engine.models.interface import State
 from linn.engine.models.kernels.choice import chunk_for
 from linn.engine.models.nemotron_h import weights
+from linn.engine.models.nemotron_h.caches import AttentionCache, LayerCache, MambaCache
 from linn.engine.models.nemotron_h.config import Config, read_config
 from linn.engine.models.nemotron_h.expert_step import moe_step
 from linn.engine.models.nemotron_h.experts import MLP, MoE
-from linn.engine.models.nemotron_h.layers import (
-    Attention,
-    AttentionCache,
-    LayerCache,
-    Mamba,
-    MambaCache,
-    RMSNorm,
-)
+from linn.engine.models.nemotron_h.layers import Attention, Mamba, RMSNorm
 from linn.engine.models.nemotron_h.segments import Segments, lay_out
 from linn.engine.models.nemotron_h.slots import HybridSlots
-from linn.engine.models.nemotron_h.state import HybridState
+from linn.engine.models.nemotron_h.state import HybridState, joined
 from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import (
     into_rows,
@@ -47,6 +41,8 @@ from linn.engine.protocol import SHARD_BYTES
 
 PREFILL_TOKENS = 8192
 """Prompt tokens computed at once, to bound memory."""
+CPU_PREFILL_TOKENS = 3072
+"""The same on a CPU, where fewer stay in its caches."""
 
 
 class Block(nn.Module):
@@ -193,19 +189,11 @@ class NemotronH(nn.Module):
 
         Long prompts are computed a few at a time, to bound memory.
         """
-        logits: list[Tensor] = []
-        state: HybridState | None = None
-
-        for group in prompt_groups(prompts, PREFILL_TOKENS):
-            group_logits, group_state = self._prefill_group(group)
-            logits.append(group_logits)
-            if state is None:
-                state = group_state
-            else:
-                state = state.join(group_state, move=True)
-
-        assert state is not None, "no prompts"
-        return torch.cat(logits), state
+        on_cpu = self.lm_head.weight.device.type == "cpu"
+        most = CPU_PREFILL_TOKENS if on_cpu else PREFILL_TOKENS
+        groups = [self._prefill_group(group) for group in prompt_groups(prompts, most)]
+        logits, states = zip(*groups, strict=True)
+        return torch.cat(logits), joined(states, move=True)
 
     def _prefill_group(self, prompts: list[Sequence[int]]) -> tuple[Tensor, HybridState]:
         """`prefill` of prompts that fit into memory together."""
@@ -288,8 +276,8 @@ class NemotronH(nn.Module):
         number = self.lm_head.weight.element_size()
         keys_and_values = 2 * config.num_key_value_heads * config.head_dim * number
 
-        # The scan's state is in float32, whatever the weights are in.
-        scan = 4 * config.inner * config.ssm_state_size
+        # The scan's state and its decay are in float32, whatever the weights are in.
+        scan = 4 * (config.inner * config.ssm_state_size + config.mamba_num_heads)
         convolution = number * (config.conv_kernel - 1) * config.channels
 
         letters = config.pattern

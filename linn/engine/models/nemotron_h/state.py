@@ -5,11 +5,14 @@ Letters of shapes: B rows of a running batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from linn.engine.models.interface import State
-from linn.engine.models.nemotron_h.layers import AttentionCache, LayerCache
+from linn.engine.models.nemotron_h.caches import AttentionCache, LayerCache
 
 
 class HybridState:
@@ -52,17 +55,22 @@ class HybridState:
     def join(self, other: State, move: bool = False) -> HybridState:
         """A new state: this one's rows followed by the other's."""
         assert isinstance(other, HybridState), other
-        lengths = torch.cat([self.lengths, other.lengths])
-        longest = max(self.longest, other.longest)
+        return joined([self, other], move)
 
-        layers: list[LayerCache | None] = []
-        pairs = zip(self.layers, other.layers, strict=True)
-        for number, (one, two) in enumerate(pairs):
-            # Both are of one model, so both are None or neither is.
-            if one is None or two is None:
-                layers.append(None)
-            else:
-                layers.append(one.join(two, longest))
-            if move:
-                self.layers[number] = other.layers[number] = one = two = None
-        return HybridState(layers, lengths, longest)
+
+def joined(states: Sequence[HybridState], move: bool = False) -> HybridState:
+    """A new state: the rows of all of these, one after the other. move: as in `State`."""
+    if len(states) == 1:
+        return states[0]
+    longest = max(state.longest for state in states)
+    layers: list[LayerCache | None] = []
+    for number in range(len(states[0].layers)):
+        # All are of one model, so a layer has a cache in each or in none.
+        caches = [cache for state in states if (cache := state.layers[number]) is not None]
+        kind: Any = type(caches[0]) if caches else None
+        layers.append(kind.joined(caches, longest) if caches else None)
+        if move:
+            for state in states:
+                state.layers[number] = None
+            del caches
+    return HybridState(layers, torch.cat([state.lengths for state in states]), longest)
