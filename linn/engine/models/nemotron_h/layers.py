@@ -19,9 +19,9 @@ from linn.engine.models.kernels.choice import attends_joined, on_gpu
 from linn.engine.models.nemotron_h import scan as plain_scan
 from linn.engine.models.nemotron_h.caches import AttentionCache, MambaCache
 from linn.engine.models.nemotron_h.config import Config
-from linn.engine.models.nemotron_h.handover import with_inputs, with_states
+from linn.engine.models.nemotron_h.handover import with_ends, with_inputs, with_states
 from linn.engine.models.nemotron_h.scan import scan_step
-from linn.engine.models.nemotron_h.segments import Segments
+from linn.engine.models.nemotron_h.segments import Leaves, Segments
 from linn.engine.models.nemotron_h.step_choice import has_fused_step
 from linn.engine.models.rectangle_attention import attend as attend_in_rectangles
 
@@ -142,7 +142,7 @@ class Mamba(nn.Module):
     ) -> tuple[Tensor, MambaCache | None]:
         """The mixer's output [T, H].
 
-        With `with_cache`, also the cache after each segment's last token.
+        With `with_cache`, also the cache after each leaf's last token.
         """
         gate, mixed, dt = self._project(hidden)
         handover = segments.handover
@@ -165,23 +165,24 @@ class Mamba(nn.Module):
 
             cache = None
             if with_cache:
-                cache = MambaCache(
-                    conv=self._last_inputs(mixed, segments),
-                    ssm=last_states(x, dt, b, decay, carry, segments),
-                )
+                leaves = segments.leaves
+                ends = last_states(x, dt, b, decay, carry, segments, leaves.segments)
+                if handover is not None:
+                    ends = with_ends(ends, dt, a, states, leaves)
+                cache = MambaCache(self._last_inputs(mixed, leaves), ends)
 
         normed = self.norm(y.flatten(1), gate)
         return self.out_proj(normed), cache
 
-    def _last_inputs(self, mixed: Tensor, segments: Segments) -> Tensor:
-        """The convolution's last inputs [S, kernel - 1, channels] of each segment.
+    def _last_inputs(self, mixed: Tensor, leaves: Leaves) -> Tensor:
+        """The convolution's last inputs [L, kernel - 1, channels] of each leaf.
 
-        Zeros stand before a segment's first token.
+        Zeros stand before its first token.
         """
-        back = torch.arange(self.config.conv_kernel - 2, -1, -1, device=mixed.device)
-        index = segments.ends[:, None] - back  # [S, kernel - 1]
-        inside = index >= segments.starts[:, None]
-        return mixed[index.clamp_min(0)] * inside[..., None].to(mixed.dtype)
+        back = torch.arange(self.config.conv_kernel - 1, 0, -1, device=mixed.device)
+        column = leaves.lengths[:, None] - back  # [L, kernel - 1]
+        inputs = mixed[leaves.tokens(column.clamp_min(0))]
+        return inputs * (column >= 0)[..., None].to(mixed.dtype)
 
     def _fused_step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor) -> Tensor:
         """`step` in slots, by kernels that read and write the state once."""
@@ -283,7 +284,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, AttentionCache | None]:
         """The mixer's output [T, H].
 
-        With `with_cache`, also the cache after each segment's last token.
+        With `with_cache`, also the cache after each leaf's last token.
         """
         projected = self._project(hidden)
         if attends_joined(projected):
@@ -293,14 +294,14 @@ class Attention(nn.Module):
 
         cache = None
         if with_cache:
-            cache = self._cache_of(projected, segments)
+            cache = self._cache_of(projected, segments.leaves)
         return self.o_proj(mixed), cache
 
-    def _cache_of(self, projected: Tensor, segments: Segments) -> AttentionCache:
-        """Keys and values of all tokens, one row per segment."""
-        column = torch.arange(max(segments.lengths), device=projected.device)
-        # Beyond a segment's end its last token is repeated; `step` hides it.
-        index = torch.minimum(segments.starts[:, None] + column, segments.ends[:, None])
+    def _cache_of(self, projected: Tensor, leaves: Leaves) -> AttentionCache:
+        """Keys and values of all tokens, one row per leaf."""
+        column = torch.arange(leaves.longest, device=projected.device)
+        # Beyond a leaf's end its last token is repeated; `step` hides it.
+        index = leaves.tokens(torch.minimum(column, leaves.lengths[:, None] - 1))
         both = projected[:, self.heads :][index].transpose(1, 2)
         keys, values = both.split(self.kv_heads, dim=1)
         return AttentionCache(keys.transpose(2, 3).contiguous(), values.contiguous())

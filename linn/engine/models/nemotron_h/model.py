@@ -19,6 +19,7 @@ from linn.engine.models.interface import State
 from linn.engine.models.kernels.choice import chunk_for
 from linn.engine.models.nemotron_h import weights
 from linn.engine.models.nemotron_h.caches import AttentionCache, LayerCache, MambaCache
+from linn.engine.models.nemotron_h.common_prefixes import Tree, common_prefixes, lone, passes
 from linn.engine.models.nemotron_h.config import Config, read_config
 from linn.engine.models.nemotron_h.expert_step import moe_step
 from linn.engine.models.nemotron_h.experts import MLP, MoE
@@ -30,7 +31,6 @@ from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import (
     into_rows,
     places_of_tokens,
-    prompt_groups,
     prompts_of,
     segment_lengths,
 )
@@ -74,7 +74,7 @@ class Block(nn.Module):
     ) -> tuple[Tensor, LayerCache | None]:
         """Hidden states [T, H] after the layer.
 
-        With `with_cache`, also the cache after each segment's last token (None without a memory).
+        With `with_cache`, also the cache after each leaf's last token (None without a memory).
         """
         normed = self.norm(hidden)
         if isinstance(self.mixer, Mamba | Attention):
@@ -187,24 +187,54 @@ class NemotronH(nn.Module):
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, HybridState]:
         """Logits [B, V] after each prompt, and the state to continue from.
 
-        Long prompts are computed a few at a time, to bound memory.
+        Long prompts are computed a few at a time, to bound memory; what prompts begin with in
+        common is computed once.
         """
         on_cpu = self.lm_head.weight.device.type == "cpu"
         most = CPU_PREFILL_TOKENS if on_cpu else PREFILL_TOKENS
-        groups = [self._prefill_group(group) for group in prompt_groups(prompts, most)]
-        logits, states = zip(*groups, strict=True)
-        return torch.cat(logits), joined(states, move=True)
+        # Not tried on a GPU, so there each prompt is computed whole.
+        trees = common_prefixes(prompts) if on_cpu else lone(prompts)
+        parts = list(passes(trees, prompts, most))
+        computed = [self._prefill_part(part, prompts) for part in parts]
+        logits, states = zip(*computed, strict=True)
+        all_logits, state = torch.cat(logits), joined(states, move=True)
 
-    def _prefill_group(self, prompts: list[Sequence[int]]) -> tuple[Tensor, HybridState]:
-        """`prefill` of prompts that fit into memory together."""
-        lengths = [len(prompt) for prompt in prompts]
-        tokens = [token for prompt in prompts for token in prompt]
+        order = [index for part in parts for tree in part for index in tree.members]
+        if order == list(range(len(prompts))):
+            return all_logits, state
+        back = torch.tensor(order, device=all_logits.device).argsort()
+        return all_logits[back], state.select(back, move=True)
+
+    def _prefill_part(
+        self, trees: Sequence[Tree], prompts: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, HybridState]:
+        """`prefill` of trees that fit into memory together: a row per member, tree by tree."""
+        tokens: list[int] = []
+        lengths: list[int] = []
+        goes_on: list[int] = []
+        for tree in trees:
+            prefix = -1
+            if tree.prefix:
+                prefix = len(lengths)
+                tokens += prompts[tree.members[0]][: tree.prefix]
+                lengths.append(tree.prefix)
+                goes_on.append(-1)
+            for index in tree.members:
+                tokens += prompts[index][tree.prefix :]
+                lengths.append(len(prompts[index]) - tree.prefix)
+                goes_on.append(prefix)
+
         ids = torch.tensor(tokens, device=self.lm_head.weight.device)
-        layout = lay_out(lengths, chunk_for(ids.device), self.config.conv_kernel, ids.device)
-
+        layout = lay_out(
+            lengths,
+            chunk_for(ids.device),
+            self.config.conv_kernel,
+            ids.device,
+            goes_on if max(goes_on) >= 0 else None,
+        )
         hidden, caches = self.backbone(ids, layout, with_cache=True)
-        fed = torch.tensor(lengths, device=ids.device)
-        return self.head(hidden[layout.ends]), HybridState(caches, fed, max(lengths))
+        leaves = layout.leaves
+        return self.head(hidden[leaves.ends]), HybridState(caches, leaves.lengths, leaves.longest)
 
     @torch.inference_mode()
     def siblings(self, state: State, owners: Tensor) -> HybridState:
