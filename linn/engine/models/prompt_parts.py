@@ -43,7 +43,7 @@ def parts_of(state: CacheState) -> list[Part]:
     _, heads, _, size = state.cache.layers[0].keys.shape
     lengths = state.lengths.cpu()
     found = []
-    for first, last in _runs(lengths, _PART // (heads * size)):
+    for first, last in runs_of(lengths, heads * size):
         columns = int(lengths[first:last].max())
         layers = [_cut(layer, slice(first, last), columns) for layer in state.cache.layers]
         part = Part(
@@ -67,11 +67,16 @@ def _cut(layer: object, prompts: slice, columns: int) -> list[Tensor]:
     return cut
 
 
-def _runs(lengths: Tensor, price: int) -> Iterator[tuple[int, int]]:
-    """Where to cut prompts of these lengths (int64 [U]): first and last + 1 of each run.
+def runs_of(lengths: Tensor, numbers: int) -> list[tuple[int, int]]:
+    """Where to cut rows of these lengths (int64 [U], on the CPU): first and last + 1 of each run.
 
-    The fewest columns in all, where each run costs as many as `price` more.
+    numbers: of a token's keys in one layer. The cheapest cut, where a run costs `_PART`.
     """
+    return list(_runs(lengths, _PART // numbers))
+
+
+def _runs(lengths: Tensor, price: int) -> Iterator[tuple[int, int]]:
+    """The fewest columns in all, where each run costs as many as `price` more."""
     count = len(lengths)
     if count * int(lengths.max()) - int(lengths.sum()) <= price:
         yield 0, count

@@ -161,5 +161,25 @@ class AttentionCache:
         return cls(keys, values)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What some rows that stand next to each other read of their keys in a step."""
+
+    rows: slice
+    """Which rows, n of them."""
+    hide: Tensor
+    """[n, 1, L]: -inf at the columns that a row has not reached."""
+
+
+def hidden_beyond(column: Tensor, lengths: Tensor) -> Tensor:
+    """`Seen.hide` of these columns (int64 [L]), for rows that had `lengths` tokens (int64 [n]).
+
+    A row's new token stands at column lengths[b]; what is beyond belongs to longer rows.
+    """
+    beyond = column > lengths[:, None]
+    hide = torch.zeros(len(lengths), 1, len(column), device=column.device)
+    return hide.masked_fill_(beyond[:, None], -torch.inf)
+
+
 LayerCache = MambaCache | AttentionCache
 """What one layer with a memory decodes from."""

@@ -6,6 +6,7 @@ L the longest row so far.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from linn.engine.models.kernels import scan as gpu_scan
 from linn.engine.models.kernels.attention import attend
 from linn.engine.models.kernels.choice import attends_joined, on_gpu
 from linn.engine.models.nemotron_h import scan as plain_scan
-from linn.engine.models.nemotron_h.caches import AttentionCache, MambaCache
+from linn.engine.models.nemotron_h.caches import AttentionCache, MambaCache, Seen
 from linn.engine.models.nemotron_h.config import Config
 from linn.engine.models.nemotron_h.handover import with_ends, with_inputs, with_states
 from linn.engine.models.nemotron_h.scan import scan_step
@@ -311,36 +312,43 @@ class Attention(nn.Module):
         hidden: Tensor,
         cache: AttentionCache,
         lengths: Tensor,
-        hide: Tensor,
+        seen: Sequence[Seen],
     ) -> Tensor:
         """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
 
         lengths: int64 [B], tokens fed before; the new one goes to that column of the cache.
-        hide: [B, 1, L], -inf at the columns that a row has not reached.
+        seen: all rows, in their order.
         """
-        rows, longest = len(hidden), hide.shape[2]
         projected = self._project(hidden)
         q, k, v = projected.split(self._parts, dim=1)
 
-        row = torch.arange(rows, device=hidden.device)
+        row = torch.arange(len(hidden), device=hidden.device)
         cache.keys[row, :, :, lengths] = k
         cache.values[row, :, lengths] = v
 
-        # The columns that any row has reached.
-        keys = cache.keys.flatten(0, 1)[:, :, :longest]  # [B·kv heads, head_dim, L]
-        values = cache.values.flatten(0, 1)[:, :longest]  # [B·kv heads, L, head_dim]
+        outs = [self._read(q[some.rows], cache, some) for some in seen]
+        return self.o_proj(torch.cat(outs) if len(outs) > 1 else outs[0])
+
+    def _read(self, q: Tensor, cache: AttentionCache, seen: Seen) -> Tensor:
+        """What some rows read of their own keys and values, [n, heads · head_dim].
+
+        q [n, heads, head_dim]: their queries.
+        """
+        rows, columns = len(q), seen.hide.shape[2]
+        keys = cache.keys[seen.rows, :, :, :columns].flatten(0, 1)  # [n·kv heads, head_dim, L]
+        values = cache.values[seen.rows, :, :columns].flatten(0, 1)  # [n·kv heads, L, head_dim]
 
         # The query heads that share a key head stand where a sequence of queries would, so that
         # no key is copied.
         shared = rows * self.kv_heads
         score = self._scores(q.reshape(shared, -1, self.head_dim), keys)
 
-        # The rows differ in what they hide, so it is added per row: [B, heads, L].
-        score = score.view(rows, -1, longest)
-        weight = (score.float() + hide).softmax(-1).to(v.dtype)
+        # The rows differ in what they hide, so it is added per row: [n, heads, L].
+        score = score.view(rows, -1, columns)
+        weight = (score.float() + seen.hide).softmax(-1).to(values.dtype)
 
-        out = torch.bmm(weight.view(shared, -1, longest), values)
-        return self.o_proj(out.view(rows, -1))
+        out = torch.bmm(weight.view(shared, -1, columns), values)
+        return out.view(rows, -1)
 
     def _scores(self, q: Tensor, keys: Tensor) -> Tensor:
         """q [N, queries, head_dim] times keys [N, head_dim, L], divided by the root of head_dim."""

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from linn.engine.models.interface import State
 from linn.engine.models.kernels.choice import chunk_for
 from linn.engine.models.nemotron_h import weights
-from linn.engine.models.nemotron_h.caches import AttentionCache, LayerCache, MambaCache
+from linn.engine.models.nemotron_h.caches import (
+    AttentionCache,
+    LayerCache,
+    MambaCache,
+    Seen,
+    hidden_beyond,
+)
 from linn.engine.models.nemotron_h.common_prefixes import Tree, common_prefixes, lone, passes
 from linn.engine.models.nemotron_h.config import Config, read_config
 from linn.engine.models.nemotron_h.expert_step import moe_step
@@ -88,12 +94,12 @@ class Block(nn.Module):
         hidden: Tensor,
         cache: LayerCache | None,
         lengths: Tensor,
-        hide: Tensor,
+        seen: Sequence[Seen],
         is_open: Tensor | None = None,
     ) -> Tensor:
         """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
 
-        lengths, hide: see `Attention.step`. is_open: see `Mamba.step`; where it is given, nothing
+        lengths, seen: see `Attention.step`. is_open: see `Mamba.step`; where it is given, nothing
         is asked back from the device.
         """
         normed = self.norm(hidden)
@@ -103,7 +109,7 @@ class Block(nn.Module):
 
         if isinstance(self.mixer, Attention):
             assert isinstance(cache, AttentionCache)
-            return hidden + self.mixer.step(normed, cache, lengths, hide)
+            return hidden + self.mixer.step(normed, cache, lengths, seen)
 
         if isinstance(self.mixer, MoE) and is_open is not None:
             return hidden + moe_step(self.mixer, normed)
@@ -253,7 +259,7 @@ class NemotronH(nn.Module):
         assert isinstance(state, HybridState), state
         longest = state.longest + 1
         state.reserve(longest)
-        hidden = self._step(ids, state.layers, state.lengths, longest)
+        hidden = self._step(ids, state.layers, state.lengths, state.seen())
         state.lengths = state.lengths + 1
         state.longest = longest
         return self.head(hidden), state
@@ -263,20 +269,14 @@ class NemotronH(nn.Module):
         ids: Tensor,
         caches: list[LayerCache | None],
         lengths: Tensor,
-        columns: int,
+        seen: Sequence[Seen],
         is_open: Tensor | None = None,
     ) -> Tensor:
         """Final normed hidden states [B, H] of one token per row; updates the caches in place."""
-        # A row's new token stands at column lengths[b]. What is beyond belongs to longer rows.
-        column = torch.arange(columns, device=ids.device)
-        beyond = column > lengths[:, None]  # [B, L]
-        hide = torch.zeros(len(ids), 1, columns, device=ids.device)
-        hide.masked_fill_(beyond[:, None], -torch.inf)
-
         hidden = self.backbone.embeddings(ids)
         for block, cache in zip(self.backbone.layers, caches, strict=True):
             assert isinstance(block, Block)
-            hidden = block.step(hidden, cache, lengths, hide, is_open)
+            hidden = block.step(hidden, cache, lengths, seen, is_open)
         return self.backbone.norm_f(hidden)
 
     def check_length(self, tokens: int) -> None:
@@ -292,7 +292,9 @@ class NemotronH(nn.Module):
         """Feed one token to each of the first slots; logits [B, V]."""
         assert isinstance(slots, HybridSlots), slots
         lengths = slots.lengths[: len(ids)]
-        hidden = self._step(ids, slots.first(len(ids)), lengths, columns, is_open)
+        column = torch.arange(columns, device=ids.device)
+        seen = [Seen(slice(None), hidden_beyond(column, lengths))]
+        hidden = self._step(ids, slots.first(len(ids)), lengths, seen, is_open)
         lengths += is_open
         return self.head(hidden)
 
