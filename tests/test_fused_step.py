@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.slot_toy import small_hybrid
 
-from linn.engine.models.nemotron_h.layers import MambaCache
+from linn.engine.models.nemotron_h.caches import MambaCache
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":

@@ -268,13 +268,16 @@ def test_a_family_of_transformers_is_called_less_often(monkeypatch: pytest.Monke
 def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     up, odd = torch.zeros(4, 16, 8), torch.zeros(4, 6, 8)
     few, many = torch.zeros(7, 8), torch.zeros(1000, 8)
-    assert choice.experts_by(many, up) == "loop" and choice.chunk_for(CPU) == 32
+    assert choice.experts_by(many, up, 2) == "loop" and choice.chunk_for(CPU) == 32
+    # On a CPU a few rows go through all experts, if most of that is not in vain.
+    assert choice.experts_by(few, up, 2) == "all"
+    assert choice.experts_by(few, torch.zeros(9, 16, 8), 2) == "loop"
     monkeypatch.setenv(choice.VARIABLE, "gpu")
     assert choice.chunk_for(CPU) == choice.GPU_CHUNK
-    assert choice.experts_by(few, up) == choice.experts_by(many, up) == "grouped"
-    assert choice.experts_by(few, odd) == "all" and choice.experts_by(many, odd) == "loop"
+    assert choice.experts_by(few, up, 2) == choice.experts_by(many, up, 2) == "grouped"
+    assert choice.experts_by(few, odd, 2) == "all" and choice.experts_by(many, odd, 2) == "loop"
     # A card whose groups have to be asked for (float32, or an older one) does without for few rows.
     monkeypatch.setattr(choice, "_groups_alone", lambda device, dtype: False)
-    assert choice.experts_by(few, up) == "all" and choice.experts_by(many, up) == "grouped"
+    assert choice.experts_by(few, up, 2) == "all" and choice.experts_by(many, up, 2) == "grouped"
     monkeypatch.setenv(choice.VARIABLE, "plain")
-    assert choice.experts_by(few, up) == "loop" and not choice.on_gpu(torch.device("cuda"))
+    assert choice.experts_by(few, up, 2) == "loop" and not choice.on_gpu(torch.device("cuda"))

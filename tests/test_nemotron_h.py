@@ -219,7 +219,7 @@ def test_long_prompts_are_prefilled_in_groups(
     model = load(folder)
     prompts = [tokens(n, n).tolist() for n in (30, 5, 60, 7)]
     together, _ = model.prefill(prompts)
-    monkeypatch.setattr("linn.engine.models.nemotron_h.model.PREFILL_TOKENS", 40)
+    monkeypatch.setattr("linn.engine.models.nemotron_h.model.CPU_PREFILL_TOKENS", 40)
     in_groups, state = model.prefill(prompts)
     close(in_groups.log_softmax(-1), together.log_softmax(-1))
     logits, _ = model.decode(torch.tensor([1, 2, 3, 4]), state)
@@ -315,11 +315,14 @@ def test_a_rows_bytes_are_those_of_its_state(tmp_path: Path) -> None:
     model = load(tmp_path)
     for columns in (1, 5, 70):
         _, state = model.prefill([[1] * columns] * 3)
+        _, state = model.decode(torch.ones(3, dtype=torch.int64), state)
         assert isinstance(state, HybridState)
         cut = state.select(torch.arange(3))  # a running batch has spare columns
-        caches = [layer for layer in cut.layers if layer is not None]
-        held = sum(tensor.nbytes for cache in caches for tensor in vars(cache).values())
-        assert held == 3 * model.row_bytes(columns)
+        held = 0
+        for cache in cut.layers:
+            for value in () if cache is None else vars(cache).values():
+                held += value.nbytes if isinstance(value, torch.Tensor) else 0
+        assert held == 3 * model.row_bytes(columns + 1)
 
 
 def test_the_tiny_model_is_tiny() -> None:

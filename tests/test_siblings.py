@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 
+from linn.engine.models import prompt_parts
 from linn.engine.models.growing_layer import SPARE
 from linn.engine.models.siblings import SiblingState
 from linn.engine.models.transformers_lm import TransformersLM
@@ -48,8 +50,14 @@ def size(state: Any) -> int:
 
 @pytest.mark.parametrize("maker", [qwen3, llama], ids=lambda maker: maker.__name__)
 @pytest.mark.parametrize("seed", range(4))
-def test_any_order_of_moves_is_the_stock_forward(maker: Any, seed: int) -> None:
-    """Rows are drawn, repeated, dropped and joined; groups become as unequal as they may."""
+def test_any_order_of_moves_is_the_stock_forward(
+    maker: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are drawn, repeated, dropped and joined; groups become as unequal as they may.
+
+    Prompts are computed together, in a few parts, or each by itself.
+    """
+    monkeypatch.setattr(prompt_parts, "_PART", [2**15, 200, 0, 400][seed])
     model = made(maker)
     texts = [tokens(60, number) for number in range(5)]
     expected = [alone(model.inner, text) for text in texts]
@@ -132,6 +140,39 @@ def test_a_prompt_is_kept_once_and_goes_with_its_last_row() -> None:
             assert isinstance(state, SiblingState)
             kept.append((len(state.prompts.lengths), state.own.columns))
     assert kept[0][0] == 4 and kept[-1][0] == 1
+
+
+def test_a_short_prompt_is_not_computed_to_the_longest() -> None:
+    """Of 32 prompts that all differ in length; each is whole in its part, and none is twice."""
+    model = made(lambda: qwen3(head_dim=64))
+    texts = [tokens(37 + 15 * number) for number in range(32)][::-1]
+    _, prompts = model.prefill([text.tolist() for text in texts])
+    state = model.siblings(prompts, torch.arange(32).repeat_interleave(4))
+    assert isinstance(state, SiblingState)
+    parts = [(part.prompts, part.columns) for part in state.parts]
+    assert [one for where, _ in parts for one in range(32)[where]] == list(range(32))
+    assert all(columns == len(texts[where.start]) for where, columns in parts)
+    computed = sum(len(texts[where]) * columns for where, columns in parts)
+    assert computed < 0.7 * 32 * len(texts[0])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_prompts_are_cut_where_it_costs_least(seed: int) -> None:
+    """Beside all ways to cut them."""
+    draw = random.Random(seed)
+    lengths = [draw.randint(1, 60) for _ in range(draw.randint(1, 8))]
+    price = draw.choice([0, 5, 40, 200])
+
+    def cost(runs: list[tuple[int, int]]) -> int:
+        return sum((last - first) * max(lengths[first:last]) + price for first, last in runs)
+
+    ways = []
+    for number in range(2 ** (len(lengths) - 1)):
+        cuts = [place for place in range(1, len(lengths)) if number >> (place - 1) & 1]
+        ways.append(list(pairwise([0, *cuts, len(lengths)])))
+    found = list(prompt_parts._runs(torch.tensor(lengths), price))
+    assert found in ways
+    assert cost(found) == min(map(cost, ways))
 
 
 def test_groups_of_unequal_size_are_not_padded_beyond_a_bound() -> None:

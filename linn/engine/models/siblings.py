@@ -21,6 +21,7 @@ from linn.engine.models.cache_state import CacheState, columns_at
 from linn.engine.models.growing_layer import SPARE, GrowingLayer
 from linn.engine.models.interface import State
 from linn.engine.models.joined_rows import attention_named, check_told
+from linn.engine.models.prompt_parts import hidden, parts_of
 
 _NAME = "linn_siblings"
 """What this attention is called in a family's config while a step is computed."""
@@ -49,8 +50,8 @@ class SiblingState:
         self.owner = owner
         self.own = own
         self.groups = Groups(owner, len(prompts.lengths), int(counts.max()))
-        self.hides = _hidden(prompts.lengths, prompts.columns)
-        """What the prompts hide, [U, 1, 1, P]; None: nothing."""
+        self.parts = parts_of(prompts)
+        """Of like lengths, so that a short prompt is not computed to the longest."""
 
     @classmethod
     def begin(cls, prompts: CacheState, owner: Tensor) -> SiblingState:
@@ -64,7 +65,7 @@ class SiblingState:
 
     def select(self, rows: Tensor, move: bool = False) -> SiblingState:
         """A new state of these rows (int64 [B']), in this order."""
-        prompts = self.prompts if move else copy_of(self.prompts)
+        prompts = self._prompts(move)
         return SiblingState(prompts, self.owner[rows], self.own.select(rows, move))
 
     def join(self, other: State, move: bool = False) -> SiblingState:
@@ -72,10 +73,17 @@ class SiblingState:
         assert isinstance(other, SiblingState), other
         moved = other.owner + len(self.prompts.lengths)
         return SiblingState(
-            self.prompts.join(other.prompts, move),
+            self._prompts(move).join(other._prompts(move), move),
             torch.cat([self.owner, moved]),
             self.own.join(other.own, move),
         )
+
+    def _prompts(self, move: bool) -> CacheState:
+        """The prompts for another state; where they move, nothing here holds on to them."""
+        if not move:
+            return copy_of(self.prompts)
+        self.parts = []
+        return self.prompts
 
 
 class Groups:
@@ -184,18 +192,14 @@ def decoded(decoder: Any, config: Any, ids: Tensor, state: SiblingState) -> Tens
     decoder: the family's code; config: the whole model's.
     """
     own, columns = state.own, state.own.columns + 1
-    # Of four dimensions it is taken as it is; a family makes others of two.
-    mask = _hidden(own.lengths + 1, columns)
-    if mask is None:
-        mask = torch.zeros(1, 1, 1, columns, device=ids.device)
     with attention_named(_NAME, config):
         out = decoder(
             input_ids=ids[:, None],
             position_ids=state.lengths[:, None],
-            attention_mask=mask,
             past_key_values=own.cache,
             use_cache=True,
             siblings=state,
+            own_hides=hidden(own.lengths + 1, columns),
         )
     own.lengths = own.lengths + 1
     own.columns = columns
@@ -203,65 +207,68 @@ def decoded(decoder: Any, config: Any, ids: Tensor, state: SiblingState) -> Tens
     return states
 
 
-def _hidden(lengths: Tensor, columns: int) -> Tensor | None:
-    """float32 [rows, 1, 1, columns]: -inf before a row's first token; None: nothing is hidden."""
-    padding = columns - lengths
-    if not bool((padding > 0).any()):
-        return None
-    hidden = torch.arange(columns, device=lengths.device) < padding[:, None]
-    mask = torch.zeros(hidden.shape, device=lengths.device).masked_fill_(hidden, -torch.inf)
-    return mask[:, None, None]
-
-
 def _attend(
     module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor,
+    attention_mask: None,
     scaling: float | None = None,
     *,
     siblings: SiblingState,
+    own_hides: Tensor | None,
     **told: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one token per row, as a family's code asks for it; [B, 1, heads, d].
 
-    query [B, heads, 1, d]; key and value [B, key heads, C, d] of what was sampled. Raises
-    NotImplementedError where the family tells more than this attention does.
+    query [B, heads, 1, d]; key and value [B, key heads, C, d] of what was sampled, of which
+    own_hides [B, 1, 1, C] hides the padding. Raises NotImplementedError where the family tells more
+    than this attention does.
     """
-    check_told(told)
-    layer = siblings.prompts.cache.layers[module.layer_idx]
+    check_told(told | {"attention_mask": attention_mask})
     rows, heads, _, size = query.shape
     shared, columns = key.shape[1], key.shape[2]
     scale = size**-0.5 if scaling is None else scaling
     q = (query[:, :, 0] * scale).view(rows, shared, -1, size)  # [B, key heads, G, d]
-    groups, prompts = siblings.groups, siblings.groups.shape[0]
+    groups = siblings.groups
+    prompts, largest = groups.shape
 
-    # Scores over the prompts, [U, key heads, S, G, P], and over what each row sampled.
-    laid = groups.lay(q).transpose(1, 2).reshape(prompts * shared, -1, size)
-    front = torch.bmm(laid, layer.keys.flatten(0, 1).transpose(1, 2))
-    front = front.view(prompts, shared, -1, front.shape[-1])  # [U, key heads, S · G, P]
-    if siblings.hides is not None:
-        front += siblings.hides
+    # Scores over what each row sampled, [U · key heads, S · G, C].
     behind = torch.bmm(q.flatten(0, 1), key.flatten(0, 1).transpose(1, 2))
-    behind = behind.view(rows, shared, -1, columns) + attention_mask
-    behind = groups.lay(behind).transpose(1, 2).reshape(prompts, shared, -1, columns)
+    behind = behind.view(rows, shared, -1, columns)
+    if own_hides is not None:
+        behind += own_hides
+    behind = _by_prompt(behind, groups)
 
-    weights = torch.cat([front, behind], dim=-1).softmax(-1).to(value.dtype)
-    of_prompts, of_own = weights.split([front.shape[-1], columns], dim=-1)
+    # What the prompts give, [U · key heads, S · G, d], and the weights of what rows sampled.
+    laid = _by_prompt(q, groups)
+    out = torch.empty_like(laid)
+    of_own = q.new_empty(prompts, largest, shared, q.shape[2], columns)
+    for part in siblings.parts:
+        front = torch.bmm(laid[part.pairs], part.keys[module.layer_idx])
+        if part.hides is not None:
+            front.view(-1, shared, *front.shape[1:]).add_(part.hides)
+        weights = torch.cat([front, behind[part.pairs]], dim=-1).softmax(-1)
+        of_part, of_rows = weights.split([part.columns, columns], dim=-1)
+        torch.bmm(of_part, part.values[module.layer_idx], out=out[part.pairs])
+        of_own[part.prompts] = _split(of_rows, groups, shared)
 
-    out = torch.bmm(of_prompts.flatten(0, 1), layer.values.flatten(0, 1))
-    out = _by_row(out, groups, shared)
-    of_own = _by_row(of_own.flatten(0, 1), groups, shared)
-    out = out.flatten(0, 1) + torch.bmm(of_own.flatten(0, 1), value.flatten(0, 1))
+    out = groups.back(_split(out, groups, shared)).flatten(0, 1)  # [B · key heads, G, d]
+    out.baddbmm_(groups.back(of_own).flatten(0, 1), value.flatten(0, 1))
     return out.view(rows, 1, heads, size), None
 
 
-def _by_row(laid: Tensor, groups: Groups, shared: int) -> Tensor:
-    """[B, key heads, G, n] of [U · key heads, S · G, n]."""
-    prompts, largest = groups.shape
-    split = laid.view(prompts, shared, largest, -1, laid.shape[-1])
-    return groups.back(split.transpose(1, 2))
+def _by_prompt(of_rows: Tensor, groups: Groups) -> Tensor:
+    """[U · key heads, S · G, n] of [B, key heads, G, n]."""
+    laid = groups.lay(of_rows).transpose(1, 2)
+    return laid.reshape(laid.shape[0] * laid.shape[1], -1, laid.shape[-1])
+
+
+def _split(laid: Tensor, groups: Groups, shared: int) -> Tensor:
+    """[U, S, key heads, G, n] of [U · key heads, S · G, n], also of some prompts alone."""
+    largest = groups.shape[1]
+    heads = laid.shape[1] // largest
+    return laid.view(-1, shared, largest, heads, laid.shape[2]).transpose(1, 2)
 
 
 AttentionInterface.register(_NAME, _attend)

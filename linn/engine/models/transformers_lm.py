@@ -293,8 +293,7 @@ class TransformersLM(nn.Module):
     def _decodes_siblings(self) -> bool:
         """Whether the family's code takes the attention of `siblings`; tried."""
         is_plain = self._device.type == "cpu" and self._dtype == torch.float32
-        can = {"past_key_values", "attention_mask"} <= self._takes
-        can = can and may_attend(self.inner.config, self._takes)
+        can = "past_key_values" in self._takes and may_attend(self.inner.config, self._takes)
         return is_plain and can and siblings.agrees(self, TOLERANCE)
 
     @torch.inference_mode()

@@ -43,14 +43,14 @@ def grouped(hidden: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: T
 def all_of_them(
     hidden: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: Tensor
 ) -> Tensor:
-    """The same for few rows: every expert computes each of them, and k are read."""
-    count, inner_width = up.shape[:2]
-    inner = F.linear(hidden, up.flatten(0, 1))  # [T, E·I]
-    inner = squared_relu(inner).view(len(hidden), count, inner_width)
-    out = torch.bmm(inner.transpose(0, 1), down.transpose(1, 2))  # [E, T, W]
+    """The same for few rows: every expert computes each of them, weighted 0 if it is not chosen."""
+    every = hidden.expand(len(up), -1, -1)
+    inner = torch.bmm(every, up.transpose(1, 2))  # [E, T, I]
+    out = torch.bmm(squared_relu(inner), down.transpose(1, 2))  # [E, T, W]
 
-    row = torch.arange(len(hidden), device=hidden.device)
-    return _weighted(out[chosen, row[:, None]], weights)
+    share = weights.new_zeros(len(hidden), len(up)).scatter(1, chosen, weights)
+    share = share.t().to(out.dtype)[..., None]  # [E, T, 1]
+    return (out * share).sum(0)
 
 
 def _weighted(outs: Tensor, weights: Tensor) -> Tensor:

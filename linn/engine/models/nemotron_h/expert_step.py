@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from linn.engine.models.kernels.experts import all_of_them
 from linn.engine.models.nemotron_h.activation import squared_relu
 from linn.engine.models.nemotron_h.experts import Experts, MoE
 
@@ -30,21 +31,9 @@ def moe_step(moe: MoE, hidden: Tensor) -> Tensor:
     if _has_grouped_product(moe.experts):
         routed = grouped(moe.experts, latent, weights, chosen)
     else:
-        routed = dense(moe.experts, latent, weights, chosen)
+        up, down = moe.experts.up_proj, moe.experts.down_proj
+        routed = all_of_them(latent, weights, chosen, up, down)
     return moe.fc2_latent_proj(routed) + moe.shared_experts(hidden)
-
-
-def dense(experts: Experts, hidden: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
-    """The weighted sum [T, width] of each token's experts; all experts compute all tokens."""
-    count = len(experts.up_proj)
-    every = hidden.expand(count, -1, -1)
-    inner = torch.bmm(every, experts.up_proj.transpose(1, 2))  # [E, T, inner]
-    out = torch.bmm(squared_relu(inner), experts.down_proj.transpose(1, 2))
-
-    # Experts that a token did not choose weigh 0.
-    share = weights.new_zeros(len(hidden), count).scatter_(1, chosen, weights)
-    share = share.t().to(out.dtype)[..., None]  # [E, T, 1]
-    return (out * share).sum(0)
 
 
 def grouped(experts: Experts, hidden: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ class Experts(nn.Module):
 
         hidden [T, width]; weights and chosen [T, k], as from `Router`.
         """
-        way = experts_by(hidden, self.up_proj)
+        way = experts_by(hidden, self.up_proj, chosen.shape[1])
         if way == "grouped":
             return kernels.grouped(hidden, weights, chosen, self.up_proj, self.down_proj)
         if way == "all":

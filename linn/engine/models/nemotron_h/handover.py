@@ -5,17 +5,21 @@ in what came before, so that of a reply's prompt is added afterwards: a few inpu
 convolution, and the prompt's last state, decayed since. Gradients flow back the same way, and add
 up over the replies.
 
-Letters of shapes: T tokens of which t belong to replies, F prompts with replies, H heads of width P
-in G groups (K = H/G heads per group), N the state's size, D channels.
+Letters of shapes: T tokens of which t belong to replies, F prompts with replies, L leaves, H heads
+of width P in G groups (K = H/G heads per group), N the state's size, D channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from linn.engine.models.nemotron_h.segments import Leaves
 
 
 @dataclass(frozen=True)
@@ -123,3 +127,17 @@ def with_states(
         out = own @ state.flatten(2)  # [G, tokens, K·P]
         read.append(out.transpose(0, 1).reshape(-1, *y.shape[1:]))
     return y.index_add(0, handover.replies, torch.cat(read) * decay[..., None])
+
+
+def with_ends(ends: Tensor, dt: Tensor, a: Tensor, states: Tensor, leaves: Leaves) -> Tensor:
+    """The states [L, G, N, K, P] after leaves, with what their prompts' last states add to them.
+
+    ends: the same as if nothing had come before; dt [T, H], a [H]: as in `scan`; states
+    [F, G, N, K, P]: of the prompts.
+    """
+    total = (dt * a).double().cumsum(0)
+    since = total[leaves.ends] - total[leaves.starts] + (dt * a)[leaves.starts]
+    decay = since.exp().to(ends.dtype) * (leaves.before > 0)[:, None]  # [L, H]
+    _, groups, _, per_group, _ = ends.shape
+    decay = decay.view(len(ends), groups, 1, per_group, 1)
+    return torch.addcmul(ends, states[leaves.handed], decay)

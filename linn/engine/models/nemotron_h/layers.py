@@ -1,4 +1,4 @@
-"""Nemotron-H's norms, Mamba-2 mixer and attention, with the caches that the mixers decode from.
+"""Nemotron-H's norms, Mamba-2 mixer and attention.
 
 Letters of shapes: T tokens laid end to end, S segments, B rows of a running batch, H hidden size,
 L the longest row so far.
@@ -6,7 +6,7 @@ L the longest row so far.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,77 +18,13 @@ from linn.engine.models.kernels import scan as gpu_scan
 from linn.engine.models.kernels.attention import attend
 from linn.engine.models.kernels.choice import attends_joined, on_gpu
 from linn.engine.models.nemotron_h import scan as plain_scan
+from linn.engine.models.nemotron_h.caches import AttentionCache, MambaCache, Seen
 from linn.engine.models.nemotron_h.config import Config
-from linn.engine.models.nemotron_h.handover import with_inputs, with_states
+from linn.engine.models.nemotron_h.handover import with_ends, with_inputs, with_states
 from linn.engine.models.nemotron_h.scan import scan_step
-from linn.engine.models.nemotron_h.segments import Segments
+from linn.engine.models.nemotron_h.segments import Leaves, Segments
 from linn.engine.models.nemotron_h.step_choice import has_fused_step
 from linn.engine.models.rectangle_attention import attend as attend_in_rectangles
-
-
-@dataclass
-class MambaCache:
-    """What a Mamba-2 layer remembers of B rows; its size does not grow with their lengths."""
-
-    conv: Tensor
-    """[B, kernel - 1, channels]: the convolution's last inputs."""
-    ssm: Tensor
-    """float32 [B, groups, state, heads of a group, head_dim]."""
-
-    def select(self, rows: Tensor, columns: int) -> MambaCache:
-        """A new cache of these rows."""
-        return MambaCache(self.conv[rows], self.ssm[rows])
-
-    def join(self, other: LayerCache, columns: int) -> MambaCache:
-        """A new cache: this one's rows followed by the other's."""
-        assert isinstance(other, MambaCache), other
-        return MambaCache(
-            torch.cat([self.conv, other.conv]),
-            torch.cat([self.ssm, other.ssm]),
-        )
-
-
-@dataclass
-class AttentionCache:
-    """Keys and values of B rows, right-padded to a capacity that grows geometrically."""
-
-    keys: Tensor
-    """[B, kv heads, head_dim, capacity]: as the product with a query reads them."""
-    values: Tensor
-    """[B, kv heads, capacity, head_dim]."""
-
-    @property
-    def capacity(self) -> int:
-        """Columns there is room for."""
-        return self.values.shape[2]
-
-    def resized(self, capacity: int) -> AttentionCache:
-        """The same, cut or filled with zeros to a capacity."""
-        extra = capacity - self.capacity
-        return AttentionCache(
-            F.pad(self.keys, (0, extra)),
-            F.pad(self.values, (0, 0, 0, extra)),
-        )
-
-    def select(self, rows: Tensor, columns: int) -> AttentionCache:
-        """A new cache of these rows, cut to the first columns."""
-        return AttentionCache(
-            self.keys[..., :columns][rows],
-            self.values[:, :, :columns][rows],
-        )
-
-    def join(self, other: LayerCache, columns: int) -> AttentionCache:
-        """A new cache: this one's rows followed by the other's, both brought to these columns."""
-        assert isinstance(other, AttentionCache), other
-        one, two = self.resized(columns), other.resized(columns)
-        return AttentionCache(
-            torch.cat([one.keys, two.keys]),
-            torch.cat([one.values, two.values]),
-        )
-
-
-LayerCache = MambaCache | AttentionCache
-"""What one layer with a memory decodes from."""
 
 
 class RMSNorm(nn.Module):
@@ -207,7 +143,7 @@ class Mamba(nn.Module):
     ) -> tuple[Tensor, MambaCache | None]:
         """The mixer's output [T, H].
 
-        With `with_cache`, also the cache after each segment's last token.
+        With `with_cache`, also the cache after each leaf's last token.
         """
         gate, mixed, dt = self._project(hidden)
         handover = segments.handover
@@ -230,23 +166,24 @@ class Mamba(nn.Module):
 
             cache = None
             if with_cache:
-                cache = MambaCache(
-                    conv=self._last_inputs(mixed, segments),
-                    ssm=last_states(x, dt, b, decay, carry, segments),
-                )
+                leaves = segments.leaves
+                ends = last_states(x, dt, b, decay, carry, segments, leaves.segments)
+                if handover is not None:
+                    ends = with_ends(ends, dt, a, states, leaves)
+                cache = MambaCache(self._last_inputs(mixed, leaves), ends)
 
         normed = self.norm(y.flatten(1), gate)
         return self.out_proj(normed), cache
 
-    def _last_inputs(self, mixed: Tensor, segments: Segments) -> Tensor:
-        """The convolution's last inputs [S, kernel - 1, channels] of each segment.
+    def _last_inputs(self, mixed: Tensor, leaves: Leaves) -> Tensor:
+        """The convolution's last inputs [L, kernel - 1, channels] of each leaf.
 
-        Zeros stand before a segment's first token.
+        Zeros stand before its first token.
         """
-        back = torch.arange(self.config.conv_kernel - 2, -1, -1, device=mixed.device)
-        index = segments.ends[:, None] - back  # [S, kernel - 1]
-        inside = index >= segments.starts[:, None]
-        return mixed[index.clamp_min(0)] * inside[..., None].to(mixed.dtype)
+        back = torch.arange(self.config.conv_kernel - 1, 0, -1, device=mixed.device)
+        column = leaves.lengths[:, None] - back  # [L, kernel - 1]
+        inputs = mixed[leaves.tokens(column.clamp_min(0))]
+        return inputs * (column >= 0)[..., None].to(mixed.dtype)
 
     def _fused_step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor) -> Tensor:
         """`step` in slots, by kernels that read and write the state once."""
@@ -270,39 +207,42 @@ class Mamba(nn.Module):
     def step(self, hidden: Tensor, cache: MambaCache, is_open: Tensor | None = None) -> Tensor:
         """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
 
-        is_open: bool [B]; the rows whose cache is to change, and then its tensors stay the same
-        ones. None: all rows, and the cache gets a new tensor.
+        is_open: bool [B]; the rows whose cache is to change, which has neither decay nor ring then.
+        None: all rows.
         """
         if is_open is not None and has_fused_step(hidden.device):
             return self._fused_step(hidden, cache, is_open)
         gate, mixed, dt = self._project(hidden)
 
-        # The convolution needs the last `kernel` inputs, the present one included.
-        window = torch.cat([cache.conv, mixed[:, None]], dim=1)  # [B, kernel, channels]
-        if is_open is None:
-            cache.conv = window[:, 1:]
-        else:
-            cache.conv.copy_(torch.where(is_open[:, None, None], window[:, 1:], window[:, :-1]))
-            # With dt = 0 a state decays by 1 and nothing is written to it.
-            dt = dt * is_open[:, None]
-
         # The recurrence adds up over thousands of tokens: float32 even under autocast.
         with torch.autocast(hidden.device.type, enabled=False):
             taps, bias = self._taps()
-            convolved = (window * taps).sum(1) + bias
+            if is_open is None:
+                convolved = cache.convolve(mixed, taps, bias)
+            else:
+                convolved = _convolve_open(mixed, cache.conv, is_open, taps, bias)
+                # With dt = 0 a state decays by 1 and nothing is written to it.
+                dt = dt * is_open[:, None]
+
             x, b, c = self._split(F.silu(convolved))
-            y = scan_step(
-                x,
-                dt,
-                a=self._decay_rates(),
-                b=b,
-                c=c,
-                state=cache.ssm,
-            )
+            a = self._decay_rates()
+            if is_open is None:
+                y = cache.advance(x, dt, a, b, c)
+            else:
+                y = scan_step(x, dt, a, b, c, state=cache.ssm)
             y = y + x * self.D.float()[:, None]
 
         normed = self.norm(y.flatten(1), gate)
         return self.out_proj(normed)
+
+
+def _convolve_open(
+    newest: Tensor, conv: Tensor, is_open: Tensor, taps: Tensor, bias: Tensor
+) -> Tensor:
+    """As `MambaCache.convolve` of inputs without a ring, which move on in the open rows alone."""
+    window = torch.cat([conv, newest[:, None]], dim=1)  # [B, K, C]
+    conv.copy_(torch.where(is_open[:, None, None], window[:, 1:], window[:, :-1]))
+    return (window * taps).sum(1) + bias
 
 
 def recurrence_for(device: torch.device) -> tuple[Any, Any, Any]:
@@ -345,7 +285,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, AttentionCache | None]:
         """The mixer's output [T, H].
 
-        With `with_cache`, also the cache after each segment's last token.
+        With `with_cache`, also the cache after each leaf's last token.
         """
         projected = self._project(hidden)
         if attends_joined(projected):
@@ -355,14 +295,14 @@ class Attention(nn.Module):
 
         cache = None
         if with_cache:
-            cache = self._cache_of(projected, segments)
+            cache = self._cache_of(projected, segments.leaves)
         return self.o_proj(mixed), cache
 
-    def _cache_of(self, projected: Tensor, segments: Segments) -> AttentionCache:
-        """Keys and values of all tokens, one row per segment."""
-        column = torch.arange(max(segments.lengths), device=projected.device)
-        # Beyond a segment's end its last token is repeated; `step` hides it.
-        index = torch.minimum(segments.starts[:, None] + column, segments.ends[:, None])
+    def _cache_of(self, projected: Tensor, leaves: Leaves) -> AttentionCache:
+        """Keys and values of all tokens, one row per leaf."""
+        column = torch.arange(leaves.longest, device=projected.device)
+        # Beyond a leaf's end its last token is repeated; `step` hides it.
+        index = leaves.tokens(torch.minimum(column, leaves.lengths[:, None] - 1))
         both = projected[:, self.heads :][index].transpose(1, 2)
         keys, values = both.split(self.kv_heads, dim=1)
         return AttentionCache(keys.transpose(2, 3).contiguous(), values.contiguous())
@@ -372,36 +312,43 @@ class Attention(nn.Module):
         hidden: Tensor,
         cache: AttentionCache,
         lengths: Tensor,
-        hide: Tensor,
+        seen: Sequence[Seen],
     ) -> Tensor:
         """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
 
         lengths: int64 [B], tokens fed before; the new one goes to that column of the cache.
-        hide: [B, 1, L], -inf at the columns that a row has not reached.
+        seen: all rows, in their order.
         """
-        rows, longest = len(hidden), hide.shape[2]
         projected = self._project(hidden)
         q, k, v = projected.split(self._parts, dim=1)
 
-        row = torch.arange(rows, device=hidden.device)
+        row = torch.arange(len(hidden), device=hidden.device)
         cache.keys[row, :, :, lengths] = k
         cache.values[row, :, lengths] = v
 
-        # The columns that any row has reached.
-        keys = cache.keys.flatten(0, 1)[:, :, :longest]  # [B·kv heads, head_dim, L]
-        values = cache.values.flatten(0, 1)[:, :longest]  # [B·kv heads, L, head_dim]
+        outs = [self._read(q[some.rows], cache, some) for some in seen]
+        return self.o_proj(torch.cat(outs) if len(outs) > 1 else outs[0])
+
+    def _read(self, q: Tensor, cache: AttentionCache, seen: Seen) -> Tensor:
+        """What some rows read of their own keys and values, [n, heads · head_dim].
+
+        q [n, heads, head_dim]: their queries.
+        """
+        rows, columns = len(q), seen.hide.shape[2]
+        keys = cache.keys[seen.rows, :, :, :columns].flatten(0, 1)  # [n·kv heads, head_dim, L]
+        values = cache.values[seen.rows, :, :columns].flatten(0, 1)  # [n·kv heads, L, head_dim]
 
         # The query heads that share a key head stand where a sequence of queries would, so that
         # no key is copied.
         shared = rows * self.kv_heads
         score = self._scores(q.reshape(shared, -1, self.head_dim), keys)
 
-        # The rows differ in what they hide, so it is added per row: [B, heads, L].
-        score = score.view(rows, -1, longest)
-        weight = (score.float() + hide).softmax(-1).to(v.dtype)
+        # The rows differ in what they hide, so it is added per row: [n, heads, L].
+        score = score.view(rows, -1, columns)
+        weight = (score.float() + seen.hide).softmax(-1).to(values.dtype)
 
-        out = torch.bmm(weight.view(shared, -1, longest), values)
-        return self.o_proj(out.view(rows, -1))
+        out = torch.bmm(weight.view(shared, -1, columns), values)
+        return out.view(rows, -1)
 
     def _scores(self, q: Tensor, keys: Tensor) -> Tensor:
         """q [N, queries, head_dim] times keys [N, head_dim, L], divided by the root of head_dim."""

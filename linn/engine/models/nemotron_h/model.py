@@ -18,25 +18,25 @@ from torch import Tensor, nn
 from linn.engine.models.interface import State
 from linn.engine.models.kernels.choice import chunk_for
 from linn.engine.models.nemotron_h import weights
+from linn.engine.models.nemotron_h.caches import (
+    AttentionCache,
+    LayerCache,
+    MambaCache,
+    Seen,
+    hidden_beyond,
+)
+from linn.engine.models.nemotron_h.common_prefixes import Tree, common_prefixes, lone, passes
 from linn.engine.models.nemotron_h.config import Config, read_config
 from linn.engine.models.nemotron_h.expert_step import moe_step
 from linn.engine.models.nemotron_h.experts import MLP, MoE
-from linn.engine.models.nemotron_h.layers import (
-    Attention,
-    AttentionCache,
-    LayerCache,
-    Mamba,
-    MambaCache,
-    RMSNorm,
-)
+from linn.engine.models.nemotron_h.layers import Attention, Mamba, RMSNorm
 from linn.engine.models.nemotron_h.segments import Segments, lay_out
 from linn.engine.models.nemotron_h.slots import HybridSlots
-from linn.engine.models.nemotron_h.state import HybridState
+from linn.engine.models.nemotron_h.state import HybridState, joined
 from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import (
     into_rows,
     places_of_tokens,
-    prompt_groups,
     prompts_of,
     segment_lengths,
 )
@@ -47,6 +47,8 @@ from linn.engine.protocol import SHARD_BYTES
 
 PREFILL_TOKENS = 8192
 """Prompt tokens computed at once, to bound memory."""
+CPU_PREFILL_TOKENS = 3072
+"""The same on a CPU, where fewer stay in its caches."""
 
 
 class Block(nn.Module):
@@ -78,7 +80,7 @@ class Block(nn.Module):
     ) -> tuple[Tensor, LayerCache | None]:
         """Hidden states [T, H] after the layer.
 
-        With `with_cache`, also the cache after each segment's last token (None without a memory).
+        With `with_cache`, also the cache after each leaf's last token (None without a memory).
         """
         normed = self.norm(hidden)
         if isinstance(self.mixer, Mamba | Attention):
@@ -92,12 +94,12 @@ class Block(nn.Module):
         hidden: Tensor,
         cache: LayerCache | None,
         lengths: Tensor,
-        hide: Tensor,
+        seen: Sequence[Seen],
         is_open: Tensor | None = None,
     ) -> Tensor:
         """One token per row, hidden [B, H] to [B, H]; updates the cache in place.
 
-        lengths, hide: see `Attention.step`. is_open: see `Mamba.step`; where it is given, nothing
+        lengths, seen: see `Attention.step`. is_open: see `Mamba.step`; where it is given, nothing
         is asked back from the device.
         """
         normed = self.norm(hidden)
@@ -107,7 +109,7 @@ class Block(nn.Module):
 
         if isinstance(self.mixer, Attention):
             assert isinstance(cache, AttentionCache)
-            return hidden + self.mixer.step(normed, cache, lengths, hide)
+            return hidden + self.mixer.step(normed, cache, lengths, seen)
 
         if isinstance(self.mixer, MoE) and is_open is not None:
             return hidden + moe_step(self.mixer, normed)
@@ -191,32 +193,54 @@ class NemotronH(nn.Module):
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, HybridState]:
         """Logits [B, V] after each prompt, and the state to continue from.
 
-        Long prompts are computed a few at a time, to bound memory.
+        Long prompts are computed a few at a time, to bound memory; what prompts begin with in
+        common is computed once.
         """
-        logits: list[Tensor] = []
-        state: HybridState | None = None
+        on_cpu = self.lm_head.weight.device.type == "cpu"
+        most = CPU_PREFILL_TOKENS if on_cpu else PREFILL_TOKENS
+        # Not tried on a GPU, so there each prompt is computed whole.
+        trees = common_prefixes(prompts) if on_cpu else lone(prompts)
+        parts = list(passes(trees, prompts, most))
+        computed = [self._prefill_part(part, prompts) for part in parts]
+        logits, states = zip(*computed, strict=True)
+        all_logits, state = torch.cat(logits), joined(states, move=True)
 
-        for group in prompt_groups(prompts, PREFILL_TOKENS):
-            group_logits, group_state = self._prefill_group(group)
-            logits.append(group_logits)
-            if state is None:
-                state = group_state
-            else:
-                state = state.join(group_state, move=True)
+        order = [index for part in parts for tree in part for index in tree.members]
+        if order == list(range(len(prompts))):
+            return all_logits, state
+        back = torch.tensor(order, device=all_logits.device).argsort()
+        return all_logits[back], state.select(back, move=True)
 
-        assert state is not None, "no prompts"
-        return torch.cat(logits), state
+    def _prefill_part(
+        self, trees: Sequence[Tree], prompts: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, HybridState]:
+        """`prefill` of trees that fit into memory together: a row per member, tree by tree."""
+        tokens: list[int] = []
+        lengths: list[int] = []
+        goes_on: list[int] = []
+        for tree in trees:
+            prefix = -1
+            if tree.prefix:
+                prefix = len(lengths)
+                tokens += prompts[tree.members[0]][: tree.prefix]
+                lengths.append(tree.prefix)
+                goes_on.append(-1)
+            for index in tree.members:
+                tokens += prompts[index][tree.prefix :]
+                lengths.append(len(prompts[index]) - tree.prefix)
+                goes_on.append(prefix)
 
-    def _prefill_group(self, prompts: list[Sequence[int]]) -> tuple[Tensor, HybridState]:
-        """`prefill` of prompts that fit into memory together."""
-        lengths = [len(prompt) for prompt in prompts]
-        tokens = [token for prompt in prompts for token in prompt]
         ids = torch.tensor(tokens, device=self.lm_head.weight.device)
-        layout = lay_out(lengths, chunk_for(ids.device), self.config.conv_kernel, ids.device)
-
+        layout = lay_out(
+            lengths,
+            chunk_for(ids.device),
+            self.config.conv_kernel,
+            ids.device,
+            goes_on if max(goes_on) >= 0 else None,
+        )
         hidden, caches = self.backbone(ids, layout, with_cache=True)
-        fed = torch.tensor(lengths, device=ids.device)
-        return self.head(hidden[layout.ends]), HybridState(caches, fed, max(lengths))
+        leaves = layout.leaves
+        return self.head(hidden[leaves.ends]), HybridState(caches, leaves.lengths, leaves.longest)
 
     @torch.inference_mode()
     def siblings(self, state: State, owners: Tensor) -> HybridState:
@@ -235,7 +259,7 @@ class NemotronH(nn.Module):
         assert isinstance(state, HybridState), state
         longest = state.longest + 1
         state.reserve(longest)
-        hidden = self._step(ids, state.layers, state.lengths, longest)
+        hidden = self._step(ids, state.layers, state.lengths, state.seen())
         state.lengths = state.lengths + 1
         state.longest = longest
         return self.head(hidden), state
@@ -245,20 +269,14 @@ class NemotronH(nn.Module):
         ids: Tensor,
         caches: list[LayerCache | None],
         lengths: Tensor,
-        columns: int,
+        seen: Sequence[Seen],
         is_open: Tensor | None = None,
     ) -> Tensor:
         """Final normed hidden states [B, H] of one token per row; updates the caches in place."""
-        # A row's new token stands at column lengths[b]. What is beyond belongs to longer rows.
-        column = torch.arange(columns, device=ids.device)
-        beyond = column > lengths[:, None]  # [B, L]
-        hide = torch.zeros(len(ids), 1, columns, device=ids.device)
-        hide.masked_fill_(beyond[:, None], -torch.inf)
-
         hidden = self.backbone.embeddings(ids)
         for block, cache in zip(self.backbone.layers, caches, strict=True):
             assert isinstance(block, Block)
-            hidden = block.step(hidden, cache, lengths, hide, is_open)
+            hidden = block.step(hidden, cache, lengths, seen, is_open)
         return self.backbone.norm_f(hidden)
 
     def check_length(self, tokens: int) -> None:
@@ -274,7 +292,9 @@ class NemotronH(nn.Module):
         """Feed one token to each of the first slots; logits [B, V]."""
         assert isinstance(slots, HybridSlots), slots
         lengths = slots.lengths[: len(ids)]
-        hidden = self._step(ids, slots.first(len(ids)), lengths, columns, is_open)
+        column = torch.arange(columns, device=ids.device)
+        seen = [Seen(slice(None), hidden_beyond(column, lengths))]
+        hidden = self._step(ids, slots.first(len(ids)), lengths, seen, is_open)
         lengths += is_open
         return self.head(hidden)
 
@@ -288,8 +308,8 @@ class NemotronH(nn.Module):
         number = self.lm_head.weight.element_size()
         keys_and_values = 2 * config.num_key_value_heads * config.head_dim * number
 
-        # The scan's state is in float32, whatever the weights are in.
-        scan = 4 * config.inner * config.ssm_state_size
+        # The scan's state and its decay are in float32, whatever the weights are in.
+        scan = 4 * (config.inner * config.ssm_state_size + config.mamba_num_heads)
         convolution = number * (config.conv_kernel - 1) * config.channels
 
         letters = config.pattern

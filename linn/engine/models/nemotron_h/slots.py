@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from linn.engine.models.interface import State
-from linn.engine.models.nemotron_h.layers import AttentionCache, LayerCache, MambaCache
+from linn.engine.models.nemotron_h.caches import AttentionCache, LayerCache, MambaCache
 from linn.engine.models.nemotron_h.state import HybridState
 
 
@@ -83,7 +83,7 @@ class HybridSlots:
 def _parts(layer: LayerCache, columns: int) -> tuple[Tensor, Tensor]:
     """The two tensors of a cache, as views; keys and values cut to the first columns."""
     if isinstance(layer, MambaCache):
-        return layer.conv, layer.ssm
+        return layer.settled()
     return layer.keys[..., :columns], layer.values[:, :, :columns]
 
 

@@ -5,11 +5,15 @@ Letters of shapes: B rows of a running batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from linn.engine.models.interface import State
-from linn.engine.models.nemotron_h.layers import AttentionCache, LayerCache
+from linn.engine.models.nemotron_h.caches import AttentionCache, LayerCache, Seen, hidden_beyond
+from linn.engine.models.prompt_parts import runs_of
 
 
 class HybridState:
@@ -22,12 +26,38 @@ class HybridState:
         """int64 [B]: tokens fed so far."""
         self.longest = longest
         """Largest of the lengths, known without asking the device."""
+        self._runs: list[tuple[slice, int]] | None = None
+        """Rows of like lengths, and by how many tokens the longest of them is shorter than the
+        longest of all. A decode step changes none of that."""
 
     def reserve(self, columns: int) -> None:
         """Make room for so many tokens per row, and half as many again when it has to move."""
         for number, layer in enumerate(self.layers):
             if isinstance(layer, AttentionCache) and layer.capacity < columns:
                 self.layers[number] = layer.resized(max(64, columns + columns // 2))
+
+    def seen(self) -> list[Seen]:
+        """What the rows read of their keys once the next token stands there.
+
+        On a CPU rows of like lengths that stand next to each other are cut to the longest of them.
+        """
+        if self._runs is None:
+            self._runs = self._cut()
+        found = []
+        for rows, shorter in self._runs:
+            columns = self.longest + 1 - shorter
+            column = torch.arange(columns, device=self.lengths.device)
+            found.append(Seen(rows, hidden_beyond(column, self.lengths[rows])))
+        return found
+
+    def _cut(self) -> list[tuple[slice, int]]:
+        """See `_runs`."""
+        attention = [layer for layer in self.layers if isinstance(layer, AttentionCache)]
+        if self.lengths.device.type != "cpu" or not attention or not len(self.lengths):
+            return [(slice(None), 0)]
+        _, heads, size, _ = attention[0].keys.shape
+        runs = [slice(*run) for run in runs_of(self.lengths, heads * size)]
+        return [(rows, self.longest - int(self.lengths[rows].max())) for rows in runs]
 
     def select(self, rows: Tensor, move: bool = False) -> HybridState:
         """A new state of these rows (int64 [B']), in this order.
@@ -52,17 +82,22 @@ class HybridState:
     def join(self, other: State, move: bool = False) -> HybridState:
         """A new state: this one's rows followed by the other's."""
         assert isinstance(other, HybridState), other
-        lengths = torch.cat([self.lengths, other.lengths])
-        longest = max(self.longest, other.longest)
+        return joined([self, other], move)
 
-        layers: list[LayerCache | None] = []
-        pairs = zip(self.layers, other.layers, strict=True)
-        for number, (one, two) in enumerate(pairs):
-            # Both are of one model, so both are None or neither is.
-            if one is None or two is None:
-                layers.append(None)
-            else:
-                layers.append(one.join(two, longest))
-            if move:
-                self.layers[number] = other.layers[number] = one = two = None
-        return HybridState(layers, lengths, longest)
+
+def joined(states: Sequence[HybridState], move: bool = False) -> HybridState:
+    """A new state: the rows of all of these, one after the other. move: as in `State`."""
+    if len(states) == 1:
+        return states[0]
+    longest = max(state.longest for state in states)
+    layers: list[LayerCache | None] = []
+    for number in range(len(states[0].layers)):
+        # All are of one model, so a layer has a cache in each or in none.
+        caches = [cache for state in states if (cache := state.layers[number]) is not None]
+        kind: Any = type(caches[0]) if caches else None
+        layers.append(kind.joined(caches, longest) if caches else None)
+        if move:
+            for state in states:
+                state.layers[number] = None
+            del caches
+    return HybridState(layers, torch.cat([state.lengths for state in states]), longest)

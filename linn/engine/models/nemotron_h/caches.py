@@ -1,0 +1,185 @@
+"""What the mixers of Nemotron-H decode from, layer by layer, and a Mamba layer's own step.
+
+Letters of shapes: B rows of a running batch, C channels of the convolution, K its taps, H heads of
+width P in G groups, N the state's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_LEAST_DECAY = 1e-12
+"""Below it a state is multiplied by what it has decayed by. What is added to the state is divided
+by that number before, and stays far from what float32 can hold."""
+
+
+@dataclass
+class MambaCache:
+    """What a Mamba-2 layer remembers of B rows; its size does not grow with their lengths.
+
+    A step is bound by passing over the state. So it is not multiplied by each token's decay: what
+    is added to it is divided by all decay so far, and what is read of it is multiplied.
+    """
+
+    conv: Tensor
+    """[B, K - 1, C]: the convolution's last inputs, in a ring."""
+    ssm: Tensor
+    """float32 [B, G, N, H/G, P]: the state, but for `decay`."""
+    decay: Tensor | None = None
+    """float32 [B, H]: what the state of each head is still to be multiplied by; None: 1."""
+    oldest: int = 0
+    """The place in the ring of the oldest input."""
+
+    def select(self, rows: Tensor, columns: int) -> MambaCache:
+        """A new cache of these rows."""
+        decay = None if self.decay is None else self.decay[rows]
+        return MambaCache(self.conv[rows], self.ssm[rows], decay, self.oldest)
+
+    @classmethod
+    def joined(cls, caches: Sequence[MambaCache], columns: int) -> MambaCache:
+        """A new cache: the rows of all of these, one after the other."""
+        return cls(
+            torch.cat([cache._in_order() for cache in caches]),
+            torch.cat([cache.ssm for cache in caches]),
+            torch.cat([cache._decays() for cache in caches]),
+        )
+
+    def settled(self) -> tuple[Tensor, Tensor]:
+        """The convolution's last inputs, oldest first, and the state as it is."""
+        if self.decay is None:
+            return self._in_order(), self.ssm
+        return self._in_order(), self.ssm * self._of_heads(self.decay)
+
+    def convolve(self, newest: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+        """The convolution's output [B, C] in float32 for its newest inputs [B, C], which are kept.
+
+        taps [K, C], the last one for the newest input; bias [C].
+        """
+        out = torch.addcmul(bias, newest.float(), taps[-1])
+        back = len(taps) - 1
+        for age in range(back):
+            place = (self.oldest + age) % back
+            out.addcmul_(self.conv[:, place].float(), taps[age])
+        if back:
+            self.conv[:, self.oldest] = newest
+            self.oldest = (self.oldest + 1) % back
+        return out
+
+    def advance(self, x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        """One token per row: moves the state on and returns y [B, H, P] without d x.
+
+        x [B, H, P], dt [B, H], a [H], b and c [B, G, N], as in `scan`.
+        """
+        rows, groups, size, per_group, width = self.ssm.shape
+
+        # h = decay · s is to become exp(dt a) h + b (dt x): so s gets b (dt x) / decay.
+        decay = (dt * a).exp()
+        if self.decay is not None:
+            decay = self.decay * decay
+        # Written so that what is no number, in one row, does not keep the others from it.
+        if not float(decay.min()) >= _LEAST_DECAY:
+            self.ssm.mul_(self._of_heads(decay))
+            decay = torch.ones_like(decay)
+        written = x * (dt / decay)[..., None]
+        self.ssm.addcmul_(
+            b.view(rows, groups, size, 1, 1),
+            written.view(rows, groups, 1, per_group, width),
+        )
+        self.decay = decay
+
+        # y = c h, for all heads of a group in one product.
+        y = torch.bmm(
+            c.reshape(rows * groups, 1, size),
+            self.ssm.view(rows * groups, size, per_group * width),
+        )
+        return y.view(rows, groups * per_group, width) * decay[..., None]
+
+    def _in_order(self) -> Tensor:
+        """`conv` with the oldest input first."""
+        return self.conv.roll(-self.oldest, dims=1) if self.oldest else self.conv
+
+    def _decays(self) -> Tensor:
+        """`decay`, also where it is 1."""
+        if self.decay is not None:
+            return self.decay
+        rows, groups, _, per_group, _ = self.ssm.shape
+        return self.ssm.new_ones(rows, groups * per_group)
+
+    def _of_heads(self, values: Tensor) -> Tensor:
+        """Values of the heads [B, H] in a shape that is multiplied with the state."""
+        rows, groups, _, per_group, _ = self.ssm.shape
+        return values.view(rows, groups, 1, per_group, 1)
+
+
+@dataclass
+class AttentionCache:
+    """Keys and values of B rows, right-padded to a capacity that grows geometrically."""
+
+    keys: Tensor
+    """[B, kv heads, head_dim, capacity]: as the product with a query reads them."""
+    values: Tensor
+    """[B, kv heads, capacity, head_dim]."""
+
+    @property
+    def capacity(self) -> int:
+        """Columns there is room for."""
+        return self.values.shape[2]
+
+    def resized(self, capacity: int) -> AttentionCache:
+        """The same, cut or filled with zeros to a capacity."""
+        extra = capacity - self.capacity
+        return AttentionCache(
+            F.pad(self.keys, (0, extra)),
+            F.pad(self.values, (0, 0, 0, extra)),
+        )
+
+    def select(self, rows: Tensor, columns: int) -> AttentionCache:
+        """A new cache of these rows, cut to the first columns."""
+        return AttentionCache(
+            self.keys[..., :columns][rows],
+            self.values[:, :, :columns][rows],
+        )
+
+    @classmethod
+    def joined(cls, caches: Sequence[AttentionCache], columns: int) -> AttentionCache:
+        """A new cache: the rows of all of these, one after the other, brought to these columns."""
+        rows = sum(len(cache.keys) for cache in caches)
+        _, heads, size, _ = caches[0].keys.shape
+        keys = caches[0].keys.new_zeros(rows, heads, size, columns)
+        values = caches[0].values.new_zeros(rows, heads, columns, size)
+        first = 0
+        for cache in caches:
+            own, seen = slice(first, first + len(cache.keys)), min(columns, cache.capacity)
+            keys[own, ..., :seen] = cache.keys[..., :seen]
+            values[own, :, :seen] = cache.values[:, :, :seen]
+            first += len(cache.keys)
+        return cls(keys, values)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What some rows that stand next to each other read of their keys in a step."""
+
+    rows: slice
+    """Which rows, n of them."""
+    hide: Tensor
+    """[n, 1, L]: -inf at the columns that a row has not reached."""
+
+
+def hidden_beyond(column: Tensor, lengths: Tensor) -> Tensor:
+    """`Seen.hide` of these columns (int64 [L]), for rows that had `lengths` tokens (int64 [n]).
+
+    A row's new token stands at column lengths[b]; what is beyond belongs to longer rows.
+    """
+    beyond = column > lengths[:, None]
+    hide = torch.zeros(len(lengths), 1, len(column), device=column.device)
+    return hide.masked_fill_(beyond[:, None], -torch.inf)
+
+
+LayerCache = MambaCache | AttentionCache
+"""What one layer with a memory decodes from."""
