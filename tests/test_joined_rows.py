@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.decoding import RunningBatch
 from support.shared import in_double, worst
 from test_families import SIZES, alone, gemma2, granite_hybrid, mamba2, qwen3, tokens
 
+from linn.engine.models import transformers_lm
 from linn.engine.models.transformers_lm import TransformersLM
 
 PROMPTS = [-1, 0, 0, -1, -1, 4, 4, 4]
@@ -98,3 +100,44 @@ def test_whoever_tells_attention_more_is_computed_segment_by_segment() -> None:
         segments = torch.tensor([[0] * 9 + [1] * 3])
         assert model.forwards(segments) == 2
         assert model.hidden(segments, segments).shape[1] == 12
+
+
+@pytest.mark.parametrize("make", [qwen3, llama, gpt2])
+@pytest.mark.parametrize("lengths", [[1], [7, 1, 30, 12], [25] * 3])
+def test_prompts_are_computed_end_to_end(
+    make: Any, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a few at a time; what is decoded behind them is the stock forward."""
+    monkeypatch.setattr(transformers_lm, "_PREFILL_TOKENS", 31)
+    torch.manual_seed(0)
+    model = TransformersLM(make())
+    model.prefill([[1, 2]])  # tries the family
+    texts = [tokens(length + 4, number) for number, length in enumerate(lengths)]
+    batch = RunningBatch(model, texts, [alone(model.inner, text) for text in texts])
+    shapes = []
+    model._decoder.register_forward_pre_hook(
+        lambda _, __, told: shapes.append(tuple(told["input_ids"].shape)), with_kwargs=True
+    )
+    batch.start(*enumerate(lengths))
+    assert all(rows == 1 for rows, _ in shapes)
+    assert sum(columns for _, columns in shapes) == sum(lengths)
+    batch.feed(2)
+    batch.select(*reversed(range(len(lengths))))
+    batch.join((0, lengths[0]))
+    batch.feed(1)
+
+
+def test_whoever_does_not_use_that_cache_prefills_in_rows() -> None:
+    def forget(_: Any, args: Any, told: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if "rectangles" in told:
+            told.pop("past_key_values", None)
+        return args, told
+
+    torch.manual_seed(0)
+    model = TransformersLM(qwen3())
+    model._decoder.register_forward_pre_hook(forget, with_kwargs=True)
+    text = tokens(9)
+    batch = RunningBatch(model, [text], [alone(model.inner, text)])
+    batch.start((0, 5))
+    batch.feed(3)
+    assert model._joins and not model._prefills_joined

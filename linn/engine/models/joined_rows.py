@@ -75,18 +75,24 @@ def check_told(told: dict[str, Any]) -> None:
 
 
 def joined_states(
-    decoder: Any, ids: Tensor, lengths: Tensor, prompts: Sequence[int] | None
+    decoder: Any,
+    ids: Tensor,
+    lengths: Tensor,
+    prompts: Sequence[int] | None,
+    cache: Any | None = None,
 ) -> Tensor:
     """Hidden states [T, ...] of segments laid end to end; within `joined_attention`.
 
     decoder: the family's code; ids: int64 [T]; lengths: int64 [S], on the CPU; prompts: the segment
-    that each one goes on from, -1 where it begins anew; None: all do.
+    that each one goes on from, -1 where it begins anew; None: all do. cache: one that keeps what it
+    is given and gives it back as it is.
     """
     out = decoder(
         input_ids=ids[None],
         position_ids=_positions(lengths, prompts)[None].to(ids.device),
-        use_cache=False,
+        use_cache=cache is not None,
         rectangles=rectangles(lengths, prompts).to(ids.device),
+        **({} if cache is None else {"past_key_values": cache}),
     )
     states: Tensor = out.last_hidden_state[0]
     return states

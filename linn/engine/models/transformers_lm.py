@@ -17,10 +17,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from linn.engine.models import fixed_cache, siblings
+from linn.engine.models import fixed_cache, joined_prefill, siblings
 from linn.engine.models.agreement import TOLERANCE
-from linn.engine.models.cache_state import CacheState
+from linn.engine.models.cache_state import CacheState, joined
 from linn.engine.models.family_code import decoder_of, free_time_step, scaled
+from linn.engine.models.growing_layer import growing_cache
 from linn.engine.models.interface import State
 from linn.engine.models.joined_rows import (
     attends_to_all,
@@ -50,14 +51,6 @@ from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config
 from linn.engine.protocol import SHARD_BYTES
 from linn.errors import UserError
-
-_CACHE_LAYERS = {
-    "GrowingLayer",
-    "LinearAttentionLayer",
-    "LinearAttentionAndFullAttentionLayer",
-    "DummyLayer",
-}
-"""Layers of a `transformers` cache whose rows can be selected and joined."""
 
 _CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 """What families call their cache: attention and hybrids, Mamba and its kin."""
@@ -244,23 +237,42 @@ class TransformersLM(nn.Module):
 
         Long prompts are computed a few at a time, to bound memory.
         """
-        logits: list[Tensor] = []
-        state: CacheState | None = None
-        for group in prompt_groups(prompts, _PREFILL_TOKENS):
-            group_logits, group_state = self._prefill_group(group)
-            logits.append(group_logits)
-            state = state.join(group_state, move=True) if state else group_state
+        assert prompts, "no prompts"
+        self._check_length(max(len(prompt) for prompt in prompts))
+        # Autocast first: under it the family would be tried with other rounding, once and for all.
+        device = self._device
+        is_plain = not torch.is_autocast_enabled(device.type)
+        if is_plain and self._is_joined(device) and self._prefills_joined:
+            return self._prefill_joined(prompts)
+        return self._prefill_in_rows(prompts)
 
-        assert state is not None, "no prompts"
-        return torch.cat(logits), state
+    @cached_property
+    def _prefills_joined(self) -> bool:
+        """Whether the family's cache keeps prompts that are computed in one pass; tried."""
+        if "past_key_values" not in self._takes or prompt_cache(self.inner.config) is None:
+            return False
+        ways = self._prefill_joined, self._prefill_in_rows
+        return joined_prefill.agrees(self, *ways, TOLERANCE)
+
+    def _prefill_joined(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
+        """`prefill` of prompts that lie end to end."""
+        states, state = joined_prefill.prefilled(
+            self._decoder, self.inner.config, prompts, _PREFILL_TOKENS, self._device
+        )
+        return self.head(states), state
+
+    def _prefill_in_rows(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
+        """`prefill` of prompts with a row each, padded on the left."""
+        groups = [self._prefill_group(one) for one in prompt_groups(prompts, _PREFILL_TOKENS)]
+        logits = torch.cat([logits for logits, _ in groups])
+        return logits, joined([state for _, state in groups], move=True)
 
     def _prefill_group(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
         """`prefill` of prompts that fit into memory together."""
         lengths = [len(prompt) for prompt in prompts]
         columns = max(lengths)
-        self._check_length(columns)
         state = CacheState(
-            self._empty_cache(),
+            growing_cache(self.inner.config),
             lengths=torch.tensor(lengths, device=self._device),
             columns=columns,
         )
@@ -379,28 +391,6 @@ class TransformersLM(nn.Module):
             **options,
         )
         return self.head(out.last_hidden_state[:, -1])
-
-    def _empty_cache(self) -> Any:
-        """A cache without tokens.
-
-        Sliding windows keep all keys, so that rows can be joined; the family's mask hides the old
-        ones.
-        """
-        from transformers import cache_utils
-
-        from linn.engine.models.growing_layer import GrowingLayer
-
-        full_attention = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer)
-        cache = cache_utils.DynamicCache(config=self.inner.config)
-        for number, layer in enumerate(cache.layers):
-            if type(layer) in full_attention:
-                cache.layers[number] = GrowingLayer()
-            elif type(layer).__name__ not in _CACHE_LAYERS:
-                raise UserError(
-                    f"model type {self.inner.config.model_type}: "
-                    f"its cache ({type(layer).__name__}) can't be batched here"
-                )
-        return cache
 
     def row_bytes(self, columns: int) -> int:
         """Bytes that one row's state takes after `columns` tokens."""
