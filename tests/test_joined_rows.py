@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.decoding import RunningBatch
 from support.shared import in_double, worst
 from test_families import SIZES, alone, gemma2, granite_hybrid, mamba2, qwen3, tokens
 
+from linn.engine.models import last_layer, transformers_lm
 from linn.engine.models.transformers_lm import TransformersLM
 
 PROMPTS = [-1, 0, 0, -1, -1, 4, 4, 4]
@@ -98,3 +100,115 @@ def test_whoever_tells_attention_more_is_computed_segment_by_segment() -> None:
         segments = torch.tensor([[0] * 9 + [1] * 3])
         assert model.forwards(segments) == 2
         assert model.hidden(segments, segments).shape[1] == 12
+
+
+@pytest.mark.parametrize("make", [qwen3, llama, gpt2])
+@pytest.mark.parametrize("lengths", [[1], [7, 1, 30, 12], [25] * 3])
+def test_prompts_are_computed_end_to_end(
+    make: Any, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a few at a time; what is decoded behind them is the stock forward."""
+    monkeypatch.setattr(transformers_lm, "_PREFILL_TOKENS", 31)
+    torch.manual_seed(0)
+    model = TransformersLM(make())
+    model.prefill([[1, 2]])  # tries the family
+    texts = [tokens(length + 4, number) for number, length in enumerate(lengths)]
+    batch = RunningBatch(model, texts, [alone(model.inner, text) for text in texts])
+    shapes = []
+    model._decoder.register_forward_pre_hook(
+        lambda _, __, told: shapes.append(tuple(told["input_ids"].shape)), with_kwargs=True
+    )
+    batch.start(*enumerate(lengths))
+    assert all(rows == 1 for rows, _ in shapes)
+    assert sum(columns for _, columns in shapes) == sum(lengths)
+    batch.feed(2)
+    batch.select(*reversed(range(len(lengths))))
+    batch.join((0, lengths[0]))
+    batch.feed(1)
+
+
+def test_whoever_does_not_use_that_cache_prefills_in_rows() -> None:
+    def forget(_: Any, args: Any, told: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if "rectangles" in told:
+            told.pop("past_key_values", None)
+        return args, told
+
+    torch.manual_seed(0)
+    model = TransformersLM(qwen3())
+    model._decoder.register_forward_pre_hook(forget, with_kwargs=True)
+    text = tokens(9)
+    batch = RunningBatch(model, [text], [alone(model.inner, text)])
+    batch.start((0, 5))
+    batch.feed(3)
+    assert model._joins and not model._prefills_joined
+
+
+READ = [20, 23, 29, 30, 35, 38, 38, 47, 49]
+"""Places that are read; one twice, and none of some segments."""
+
+
+@pytest.mark.parametrize("make", [qwen3, llama, gpt2])
+@pytest.mark.parametrize("prompts", [None, PROMPTS])
+def test_what_nobody_reads_of_the_last_layer_changes_nothing_that_is_read(
+    make: Any, prompts: list[int] | None
+) -> None:
+    torch.manual_seed(0)
+    read = torch.tensor(READ)
+    with in_double():
+        model = TransformersLM(make()).double()
+        assert model.reads_some
+        seen = []
+        last = last_layer.last_mlp(model._decoder)
+        assert last is not None
+        last.register_forward_hook(lambda _, __, out: seen.append(out))
+        found, states = {}, {}
+        for some in (True, False):
+            model.zero_grad()
+            hidden = model.hidden(*packed(prompts), read if some else None)[0, read]
+            slope = torch.linspace(-1, 1, hidden.numel(), dtype=hidden.dtype).view_as(hidden)
+            torch.autograd.backward(hidden, slope)
+            grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+            found[some] = {name: grad.clone() for name, grad in grads.items()}
+            states[some] = hidden.detach()
+    torch.testing.assert_close(states[True], states[False], atol=1e-9, rtol=0)
+    assert worst(found[True], found[False]) < 1e-9
+    computed = [int(out[0].any(-1).sum()) for out in seen]
+    assert computed == [len(set(READ)), sum(LENGTHS)]
+
+
+def test_an_mlp_that_sees_its_neighbours_is_computed_for_all() -> None:
+    class Mixing(torch.nn.Module):
+        """Adds up all tokens before."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.cumsum(1)
+
+    torch.manual_seed(0)
+    model = TransformersLM(qwen3())
+    model._decoder.layers[-1].mlp = Mixing()
+    model.joined = True
+    assert not model.reads_some
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_step_spares_the_same_where_layers_are_computed_again(recompute: bool) -> None:
+    """Its gradients are those of states that are all computed."""
+    torch.manual_seed(0)
+    with in_double():
+        model = TransformersLM(qwen3()).double()
+        model.recompute = recompute
+        grads = []
+        for some in (torch.tensor(READ), None):
+            model.zero_grad()
+            model.hidden(*packed(PROMPTS), some)[0, READ].square().sum().backward()
+            own = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+            grads.append({name: grad.clone() for name, grad in own.items()})
+    assert worst(*grads) < 1e-9
+
+
+def test_experts_are_spared_as_well() -> None:
+    torch.manual_seed(0)
+    model = TransformersLM(moe())
+    assert model.reads_some
+    whole, some = (model.hidden(*packed(PROMPTS), at)[0, READ] for at in (None, torch.tensor(READ)))
+    torch.testing.assert_close(some, whole, atol=1e-5, rtol=0)

@@ -6,7 +6,7 @@ Letters of shapes: B rows of a running batch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -82,24 +82,29 @@ class CacheState:
         The narrower one is padded on the left.
         """
         assert isinstance(other, CacheState), other
-        lengths = torch.cat([self.lengths, other.lengths])
-        columns = max(self.columns, other.columns)
+        return joined([self, other], move)
 
-        def fill(new: Tensor, two: list[Tensor]) -> None:
-            parts = new.split([len(t) for t in two])
-            for part, t in zip(parts, two, strict=True):
-                padding = columns - t.shape[2]
-                part[:, :, :padding] = 0
-                part[:, :, padding:] = t
 
-        cache = _combined(
-            [self.cache, other.cache],
-            (len(lengths), columns),
-            fill,
-            states=torch.cat,
-            move=move,
-        )
-        return CacheState(cache, lengths, columns)
+def joined(states: Sequence[CacheState], move: bool = False) -> CacheState:
+    """A state of the rows of all these, in order; the narrower ones are padded on the left.
+
+    move: the others are of no more use, and emptied layer by layer.
+    """
+    if len(states) == 1:
+        return states[0]
+    lengths = torch.cat([state.lengths for state in states])
+    columns = max(state.columns for state in states)
+
+    def fill(new: Tensor, olds: list[Tensor]) -> None:
+        parts = new.split([len(t) for t in olds])
+        for part, t in zip(parts, olds, strict=True):
+            padding = columns - t.shape[2]
+            part[:, :, :padding] = 0
+            part[:, :, padding:] = t
+
+    caches = [state.cache for state in states]
+    cache = _combined(caches, (len(lengths), columns), fill, states=torch.cat, move=move)
+    return CacheState(cache, lengths, columns)
 
 
 def _combined(
@@ -128,8 +133,9 @@ def _combined(
             filled = [t for t in tensors if isinstance(t, Tensor)]  # others have no token yet
             if filled:
                 _, heads, _, width = filled[0].shape
-                buffer = filled[0].new_zeros(rows, heads, columns + spare, width)
+                buffer = filled[0].new_empty(rows, heads, columns + spare, width)
                 fill(buffer[:, :, :columns], filled)
+                buffer[:, :, columns:] = 0
                 buffers.append(buffer)
                 setattr(layer, name, buffer)
         if buffers and isinstance(layer, GrowingLayer):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from linn.errors import UserError
 
 SPARE = 32
 """Columns that a buffer has beyond those it is made for: tokens until it is copied again."""
@@ -60,6 +64,31 @@ class GrowingLayer(DynamicLayer):
         assert self.keys is not None and self.values is not None
         self._buffers = (_longer(self.keys, columns), _longer(self.values, columns))
         return self._buffers
+
+
+_OTHERS = {
+    "LinearAttentionLayer",
+    "LinearAttentionAndFullAttentionLayer",
+    "DummyLayer",
+}
+"""Other layers of a `transformers` cache whose rows can be selected and joined."""
+
+
+def growing_cache(config: Any) -> Any:
+    """A cache without tokens for a model of this config, whose attention layers grow in place.
+
+    Sliding windows keep all keys, so that rows can be joined; the family's mask hides the old ones.
+    """
+    cache = DynamicCache(config=config)
+    for number, layer in enumerate(cache.layers):
+        if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
+            cache.layers[number] = GrowingLayer()
+        elif type(layer).__name__ not in _OTHERS:
+            raise UserError(
+                f"model type {config.model_type}: "
+                f"its cache ({type(layer).__name__}) can't be batched here"
+            )
+    return cache
 
 
 def _longer(tensor: Tensor, columns: int) -> Tensor:

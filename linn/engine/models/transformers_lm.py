@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,22 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from linn.engine.models import fixed_cache, siblings
+from linn.engine.models import fixed_cache, joined_prefill, last_layer, siblings
 from linn.engine.models.agreement import TOLERANCE
-from linn.engine.models.cache_state import CacheState
+from linn.engine.models.cache_state import CacheState, joined
 from linn.engine.models.family_code import decoder_of, free_time_step, scaled
+from linn.engine.models.growing_layer import growing_cache
 from linn.engine.models.interface import State
 from linn.engine.models.joined_rows import (
     attends_to_all,
     joined_attention,
     joined_states,
     may_attend,
+    one_pass,
 )
 from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
 from linn.engine.models.kernels.choice import on_gpu
+from linn.engine.models.last_layer import few
 from linn.engine.models.positions import longest_sequence
 from linn.engine.models.recompute import layers_of_family, recomputed
 from linn.engine.models.rectangles import (
@@ -50,14 +53,6 @@ from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config
 from linn.engine.protocol import SHARD_BYTES
 from linn.errors import UserError
-
-_CACHE_LAYERS = {
-    "GrowingLayer",
-    "LinearAttentionLayer",
-    "LinearAttentionAndFullAttentionLayer",
-    "DummyLayer",
-}
-"""Layers of a `transformers` cache whose rows can be selected and joined."""
 
 _CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 """What families call their cache: attention and hybrids, Mamba and its kin."""
@@ -155,23 +150,49 @@ class TransformersLM(nn.Module):
             return joined_attention(self.inner.config)
         return nullcontext()
 
-    def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
+    @property
+    def reads_some(self) -> bool:
+        """Whether `hidden` spares what nobody reads of the last layer."""
+        # Ranks that share their weights are not to try it.
+        return not self.least_forwards and self._is_joined(self._device) and self._spares
+
+    @cached_property
+    def _spares(self) -> bool:
+        """Whether what is read stays as it is where the rest of the last layer is spared; tried."""
+        return last_layer.agrees(self, TOLERANCE)
+
+    def hidden(
+        self,
+        ids: Tensor,
+        segments: Tensor,
+        continues: Tensor | None = None,
+        read: Tensor | None = None,
+    ) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows.
 
-        Zeros stand at padding (segment -1).
+        Zeros stand at padding (segment -1). read: int64 [N], places (row · W + column) whose states
+        alone are read; others may get any. For families that `reads_some`. None: all are.
         """
         places = places_of_tokens(segments).to(ids.device, non_blocking=True)
-        compute = self._joined if self._is_joined(ids.device) else self._in_rectangles
-        flat = compute(ids.flatten()[places], segments, continues)
+        own = ids.flatten()[places]
+        if self._is_joined(ids.device):
+            read = None if read is None else torch.searchsorted(places, read)
+            flat = self._joined(own, segments, continues, read)
+        else:
+            flat = self._in_rectangles(own, segments, continues)
         return into_rows(flat, places, segments.shape)
 
-    def _joined(self, ids: Tensor, segments: Tensor, continues: Tensor | None) -> Tensor:
-        """Hidden states [T, H] of tokens laid end to end, in one pass."""
+    def _joined(
+        self, ids: Tensor, segments: Tensor, continues: Tensor | None, read: Tensor | None
+    ) -> Tensor:
+        """Hidden states [T, H] of tokens laid end to end, in one pass; read: int64 [N] of them."""
         lengths = segment_lengths(segments).cpu()
         prompts = prompts_of(segments, continues)
-        self._check_length(longest_whole(lengths, prompts))
-        with self.attention(), recomputed(self._layers(), self.recompute, self.attention):
-            flat = joined_states(self._decoder, ids, lengths, prompts)
+        self.check_length(longest_whole(lengths, prompts))
+        read = None if read is None else few(read, len(ids))
+        around = partial(one_pass, self._decoder, self.inner.config, read)
+        with around(), recomputed(self._layers(), self.recompute, around):
+            flat = joined_states(self._decoder, ids, lengths, prompts, read=read)
             for _ in range(self.least_forwards - 1):
                 idle = joined_states(self._decoder, ids[:1], torch.tensor([1]), None)
                 flat = flat + 0 * idle.sum()
@@ -207,7 +228,7 @@ class TransformersLM(nn.Module):
         """
         lengths = segment_lengths(segments).cpu()
         prompts = prompts_of(segments, continues)
-        self._check_length(longest_whole(lengths, prompts))
+        self.check_length(longest_whole(lengths, prompts))
         if prompts is None:
             waste = GPU_WASTE if on_gpu(segments.device) else WASTE
             return None, rectangles(lengths, waste=waste)
@@ -244,23 +265,39 @@ class TransformersLM(nn.Module):
 
         Long prompts are computed a few at a time, to bound memory.
         """
-        logits: list[Tensor] = []
-        state: CacheState | None = None
-        for group in prompt_groups(prompts, _PREFILL_TOKENS):
-            group_logits, group_state = self._prefill_group(group)
-            logits.append(group_logits)
-            state = state.join(group_state, move=True) if state else group_state
+        assert prompts, "no prompts"
+        self.check_length(max(len(prompt) for prompt in prompts))
+        # Autocast first: under it the family would be tried with other rounding, once and for all.
+        is_plain = not torch.is_autocast_enabled(self._device.type)
+        if is_plain and self._is_joined(self._device) and self._prefills_joined:
+            return self._prefill_joined(prompts)
+        return self._prefill_in_rows(prompts)
 
-        assert state is not None, "no prompts"
-        return torch.cat(logits), state
+    @cached_property
+    def _prefills_joined(self) -> bool:
+        """Whether the family's cache keeps prompts that are computed in one pass; tried."""
+        ways = self._prefill_joined, self._prefill_in_rows
+        return "past_key_values" in self._takes and joined_prefill.agrees(self, *ways, TOLERANCE)
+
+    def _prefill_joined(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
+        """`prefill` of prompts that lie end to end."""
+        states, state = joined_prefill.prefilled(
+            self._decoder, self.inner.config, prompts, _PREFILL_TOKENS, self._device, self._spares
+        )
+        return self.head(states), state
+
+    def _prefill_in_rows(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
+        """`prefill` of prompts with a row each, padded on the left."""
+        groups = [self._prefill_group(one) for one in prompt_groups(prompts, _PREFILL_TOKENS)]
+        logits = torch.cat([logits for logits, _ in groups])
+        return logits, joined([state for _, state in groups], move=True)
 
     def _prefill_group(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
         """`prefill` of prompts that fit into memory together."""
         lengths = [len(prompt) for prompt in prompts]
         columns = max(lengths)
-        self._check_length(columns)
         state = CacheState(
-            self._empty_cache(),
+            growing_cache(self.inner.config),
             lengths=torch.tensor(lengths, device=self._device),
             columns=columns,
         )
@@ -303,13 +340,13 @@ class TransformersLM(nn.Module):
         The state is updated in place and returned.
         """
         if isinstance(state, SiblingState):
-            self._check_length(int(state.lengths.max()) + 1)
+            self.check_length(int(state.lengths.max()) + 1)
             return self.head(siblings.decoded(self._decoder, self.inner.config, ids, state)), state
         assert isinstance(state, CacheState), state
         positions = state.lengths[:, None]
         state.lengths = state.lengths + 1
         state.columns += 1
-        self._check_length(state.columns)
+        self.check_length(state.columns)
         return self._run(ids[:, None], positions, state), state
 
     @cached_property
@@ -351,11 +388,7 @@ class TransformersLM(nn.Module):
         return self.head(out.last_hidden_state[:, -1])
 
     def check_length(self, tokens: int) -> None:
-        """Raise UserError where the model has not so many positions."""
-        self._check_length(tokens)
-
-    def _check_length(self, tokens: int) -> None:
-        """Refuse a sequence that has more tokens than the model has positions."""
+        """Raise UserError for a sequence of more tokens than the model has positions."""
         if self.positions is not None and tokens > self.positions:
             raise UserError(
                 f"a sequence of {tokens:,} tokens, and model type {self.inner.config.model_type} "
@@ -379,28 +412,6 @@ class TransformersLM(nn.Module):
             **options,
         )
         return self.head(out.last_hidden_state[:, -1])
-
-    def _empty_cache(self) -> Any:
-        """A cache without tokens.
-
-        Sliding windows keep all keys, so that rows can be joined; the family's mask hides the old
-        ones.
-        """
-        from transformers import cache_utils
-
-        from linn.engine.models.growing_layer import GrowingLayer
-
-        full_attention = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer)
-        cache = cache_utils.DynamicCache(config=self.inner.config)
-        for number, layer in enumerate(cache.layers):
-            if type(layer) in full_attention:
-                cache.layers[number] = GrowingLayer()
-            elif type(layer).__name__ not in _CACHE_LAYERS:
-                raise UserError(
-                    f"model type {self.inner.config.model_type}: "
-                    f"its cache ({type(layer).__name__}) can't be batched here"
-                )
-        return cache
 
     def row_bytes(self, columns: int) -> int:
         """Bytes that one row's state takes after `columns` tokens."""
