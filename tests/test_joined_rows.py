@@ -10,7 +10,7 @@ from support.decoding import RunningBatch
 from support.shared import in_double, worst
 from test_families import SIZES, alone, gemma2, granite_hybrid, mamba2, qwen3, tokens
 
-from linn.engine.models import last_layer, transformers_lm
+from linn.engine.models import transformers_lm
 from linn.engine.models.transformers_lm import TransformersLM
 
 PROMPTS = [-1, 0, 0, -1, -1, 4, 4, 4]
@@ -141,74 +141,3 @@ def test_whoever_does_not_use_that_cache_prefills_in_rows() -> None:
     batch.start((0, 5))
     batch.feed(3)
     assert model._joins and not model._prefills_joined
-
-
-READ = [20, 23, 29, 30, 35, 38, 38, 47, 49]
-"""Places that are read; one twice, and none of some segments."""
-
-
-@pytest.mark.parametrize("make", [qwen3, llama, gpt2])
-@pytest.mark.parametrize("prompts", [None, PROMPTS])
-def test_what_nobody_reads_of_the_last_layer_changes_nothing_that_is_read(
-    make: Any, prompts: list[int] | None
-) -> None:
-    torch.manual_seed(0)
-    read = torch.tensor(READ)
-    with in_double():
-        model = TransformersLM(make()).double()
-        assert model.reads_some
-        seen = []
-        last = last_layer.last_mlp(model._decoder)
-        assert last is not None
-        last.register_forward_hook(lambda _, __, out: seen.append(out))
-        found, states = {}, {}
-        for some in (True, False):
-            model.zero_grad()
-            hidden = model.hidden(*packed(prompts), read if some else None)[0, read]
-            slope = torch.linspace(-1, 1, hidden.numel(), dtype=hidden.dtype).view_as(hidden)
-            torch.autograd.backward(hidden, slope)
-            grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-            found[some] = {name: grad.clone() for name, grad in grads.items()}
-            states[some] = hidden.detach()
-    torch.testing.assert_close(states[True], states[False], atol=1e-9, rtol=0)
-    assert worst(found[True], found[False]) < 1e-9
-    computed = [int(out[0].any(-1).sum()) for out in seen]
-    assert computed == [len(set(READ)), sum(LENGTHS)]
-
-
-def test_an_mlp_that_sees_its_neighbours_is_computed_for_all() -> None:
-    class Mixing(torch.nn.Module):
-        """Adds up all tokens before."""
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.cumsum(1)
-
-    torch.manual_seed(0)
-    model = TransformersLM(qwen3())
-    model._decoder.layers[-1].mlp = Mixing()
-    model.joined = True
-    assert not model.reads_some
-
-
-@pytest.mark.parametrize("recompute", [False, True])
-def test_a_step_spares_the_same_where_layers_are_computed_again(recompute: bool) -> None:
-    """Its gradients are those of states that are all computed."""
-    torch.manual_seed(0)
-    with in_double():
-        model = TransformersLM(qwen3()).double()
-        model.recompute = recompute
-        grads = []
-        for some in (torch.tensor(READ), None):
-            model.zero_grad()
-            model.hidden(*packed(PROMPTS), some)[0, READ].square().sum().backward()
-            own = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-            grads.append({name: grad.clone() for name, grad in own.items()})
-    assert worst(*grads) < 1e-9
-
-
-def test_experts_are_spared_as_well() -> None:
-    torch.manual_seed(0)
-    model = TransformersLM(moe())
-    assert model.reads_some
-    whole, some = (model.hidden(*packed(PROMPTS), at)[0, READ] for at in (None, torch.tensor(READ)))
-    torch.testing.assert_close(some, whole, atol=1e-5, rtol=0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from torch import Tensor
 
@@ -99,28 +99,5 @@ class CausalLM(Protocol):
         The config is the base's own but for class and dtype. Weights above `shard_bytes` become
         shards with an index. The same weights give the same bytes. A tied head is written once
         where transformers ties it too.
-        """
-        ...
-
-
-@runtime_checkable
-class Reading(Protocol):
-    """A `CausalLM` that spares what nobody reads."""
-
-    @property
-    def reads_some(self) -> bool:
-        """Whether this one can: a class of many families can for some."""
-        ...
-
-    def hidden(
-        self,
-        ids: Tensor,
-        segments: Tensor,
-        continues: Tensor | None = None,
-        read: Tensor | None = None,
-    ) -> Tensor:
-        """As `CausalLM.hidden`; read: int64 [N], the places (row · W + column) that are read.
-
-        Others may get any state. None: all are read.
         """
         ...

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from linn.engine.models.cache_state import CacheState
 from linn.engine.models.growing_layer import growing_cache
-from linn.engine.models.joined_rows import joined_states, one_pass
+from linn.engine.models.joined_rows import joined_attention, joined_states
 from linn.engine.models.kept_prompts import PromptLayer, prompt_cache
-from linn.engine.models.last_layer import few
 from linn.engine.models.rectangles import prompt_groups
 
 Prompts = Sequence[Sequence[int]]
@@ -27,12 +26,11 @@ Prompts = Sequence[Sequence[int]]
 
 
 def prefilled(
-    decoder: Any, config: Any, prompts: Prompts, most: int, device: torch.device, spares: bool
+    decoder: Any, config: Any, prompts: Prompts, most: int, device: torch.device
 ) -> tuple[Tensor, CacheState]:
     """Hidden states [B, H] of each prompt's last token, and the state to continue from.
 
-    decoder: the family's code; config: the whole model's; most: tokens that are computed at once;
-    spares: what nobody reads of the last layer.
+    decoder: the family's code; config: the whole model's; most: tokens that are computed at once.
     """
     whole = growing_cache(config)
     lengths = [len(prompt) for prompt in prompts]
@@ -44,11 +42,9 @@ def prefilled(
         ids = torch.tensor([token for prompt in group for token in prompt], device=device)
         cache = prompt_cache(config)
         assert cache is not None, "the family remembers in another way"
-        ends = (own.cumsum(0) - 1).to(device)
-        read = few(ends, len(ids)) if spares else None
-        with one_pass(decoder, config, read):
-            hidden = joined_states(decoder, ids, own, None, cache, read)
-        states.append(hidden[ends])
+        with joined_attention(config):
+            hidden = joined_states(decoder, ids, own, None, cache)
+        states.append(hidden[(own.cumsum(0) - 1).to(device)])
         for layer, kept in zip(whole.layers, cache.layers, strict=True):
             if not first:
                 _make_room(layer, kept, len(prompts), columns)

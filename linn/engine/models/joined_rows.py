@@ -18,7 +18,6 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from linn.engine.models.last_layer import Reading, number_of_last, read_at
 from linn.engine.models.rectangle_attention import attend_apart
 from linn.engine.models.rectangles import Rectangles, rectangles
 
@@ -81,26 +80,19 @@ def joined_states(
     lengths: Tensor,
     prompts: Sequence[int] | None,
     cache: Any | None = None,
-    read: Tensor | None = None,
 ) -> Tensor:
-    """Hidden states [T, ...] of segments laid end to end; within `one_pass`.
+    """Hidden states [T, ...] of segments laid end to end; within `joined_attention`.
 
     decoder: the family's code; ids: int64 [T]; lengths: int64 [S], on the CPU; prompts: the segment
     that each one goes on from, -1 where it begins anew; None: all do. cache: one that keeps what it
-    is given and gives it back as it is. read: int64 [N], in order, the tokens whose states are
-    read, as `one_pass` is told; others may get any. None: all are.
+    is given and gives it back as it is.
     """
-    layout = rectangles(lengths, prompts)
-    told: dict[str, Any] = {}
-    if cache is not None:
-        told["past_key_values"] = cache
-    if read is not None:
-        told["reading"] = Reading(number_of_last(decoder), read, layout.firsts(read.cpu()))
+    told = {} if cache is None else {"past_key_values": cache}
     out = decoder(
         input_ids=ids[None],
         position_ids=_positions(lengths, prompts)[None].to(ids.device),
         use_cache=cache is not None,
-        rectangles=layout.to(ids.device),
+        rectangles=rectangles(lengths, prompts).to(ids.device),
         **told,
     )
     states: Tensor = out.last_hidden_state[0]
@@ -114,13 +106,6 @@ def _positions(lengths: Tensor, prompts: Sequence[int] | None) -> Tensor:
         prompt = torch.tensor(prompts)
         first = first - lengths[prompt].where(prompt >= 0, 0)
     return torch.arange(int(lengths.sum())) - first.repeat_interleave(lengths)
-
-
-@contextmanager
-def one_pass(decoder: Any, config: Any, read: Tensor | None) -> Iterator[None]:
-    """What `joined_states` is computed in, and computed again, where these tokens are read."""
-    with joined_attention(config), read_at(decoder, read):
-        yield
 
 
 def joined_attention(config: Any) -> AbstractContextManager[None]:
@@ -152,19 +137,15 @@ def _attend(
     scaling: float | None = None,
     *,
     rectangles: Rectangles,
-    reading: Reading | None = None,
     **told: Any,
 ) -> tuple[Tensor, None]:
     """Attention [1, T, H, d] as transformers calls it: query [1, H, T, d], key, value [1, G, T, d].
 
-    reading: of the last layer, what is read.
     Raises NotImplementedError where the family tells more than this attention does.
     """
     check_told(told | {"attention_mask": attention_mask})
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    is_last = reading is not None and module.layer_idx == reading.layer
-    firsts = reading.firsts if reading is not None and is_last else None
-    return attend_apart(q, k, v, rectangles, scaling, firsts)[None], None
+    return attend_apart(q, k, v, rectangles, scaling)[None], None
 
 
 AttentionInterface.register(_NAME, _attend)

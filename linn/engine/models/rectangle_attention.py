@@ -32,14 +32,10 @@ def attend_apart(
     value: Tensor,
     layout: Rectangles,
     scale: float | None = None,
-    firsts: Sequence[int] | None = None,
 ) -> Tensor:
-    """The same of queries [T, H, d], keys and values [T, G, d].
-
-    firsts: of each rectangle the first column whose attention is read; before it stand zeros.
-    """
+    """The same of queries [T, H, d], keys and values [T, G, d]."""
     laid = [take(part, layout.token_at, layout.place_of) for part in (query, key, value)]
-    return _in_rectangles((query, key, value), laid, layout, scale, firsts)
+    return _in_rectangles((query, key, value), laid, layout, scale)
 
 
 def _in_rectangles(
@@ -47,7 +43,6 @@ def _in_rectangles(
     laid: Sequence[Tensor],
     layout: Rectangles,
     scale: float | None,
-    firsts: Sequence[int] | None = None,
 ) -> Tensor:
     """Attention [T, H, d] of queries, keys and values [T, heads, d].
 
@@ -59,17 +54,13 @@ def _in_rectangles(
     rectangles = zip(*(layout.split(part) for part in laid), strict=True)
     for number, parts in enumerate(rectangles):
         q, k, v = (part.transpose(1, 2) for part in parts)  # [rows, heads, columns, d]
-        first = firsts[number] if firsts is not None else 0
-        if first == q.shape[2]:
-            outs.append(parts[0].new_zeros(len(q) * first, *parts[0].shape[2:]))
-            continue
         prompt = layout.prompts[number]
         if prompt is not None:
             keys, values = (part.expand(len(q), -1, -1, -1) for part in before[prompt])
             k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
-        mask = layout.mask(number, first, q.dtype)
+        mask = layout.mask(number, q.dtype)
         out = F.scaled_dot_product_attention(
-            q[:, :, first:],
+            q,
             k,
             v,
             attn_mask=mask,
@@ -78,10 +69,7 @@ def _in_rectangles(
             scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        out = out.transpose(1, 2)  # the tokens first again
-        if first:
-            out = F.pad(out, (0, 0, 0, 0, first, 0))
-        outs.append(out.flatten(0, 1))
+        outs.append(out.transpose(1, 2).flatten(0, 1))  # the tokens first again
     return torch.cat(outs).index_select(0, layout.place_of)
 
 

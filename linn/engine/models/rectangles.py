@@ -37,39 +37,25 @@ class Rectangles:
     prompts: tuple[tuple[int, int] | None, ...]
     """Of each rectangle: the first token, and the number of tokens, of the prompt that all its
     rows go on from; None where they begin anew."""
-    _masks: dict[tuple[int, int, torch.dtype], Tensor] = field(
+    _masks: dict[tuple[int, torch.dtype], Tensor] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    def mask(self, number: int, first: int, dtype: torch.dtype) -> Tensor | None:
-        """What a rectangle's queries from column `first` on do not see: -inf, and 0 elsewhere.
+    def mask(self, number: int, dtype: torch.dtype) -> Tensor | None:
+        """What a rectangle's queries do not see: -inf, and 0 elsewhere.
 
-        [columns - first, keys], the prompt's keys first; made once for all layers. None: it is the
-        causal mask of as many queries as keys.
+        [columns, keys], the prompt's keys first; made once for all layers. None: it is the causal
+        mask of as many queries as keys.
         """
         prompt = self.prompts[number]
-        if prompt is None and not first:
+        if prompt is None:
             return None
-        if (number, first, dtype) not in self._masks:
-            columns = self.shapes[number][1]
-            before = 0 if prompt is None else prompt[1]
-            size = columns - first, before + columns
+        if (number, dtype) not in self._masks:
+            columns, before = self.shapes[number][1], prompt[1]
+            size = columns, before + columns
             mask = torch.full(size, -torch.inf, dtype=dtype, device=self.token_at.device)
-            self._masks[number, first, dtype] = mask.triu_(before + first + 1)
-        return self._masks[number, first, dtype]
-
-    def firsts(self, places: Tensor) -> tuple[int, ...]:
-        """Of each rectangle the first column that holds one of these tokens (int64 [N]) in any row.
-
-        Where none does: the number of columns.
-        """
-        is_read = torch.zeros(len(self.place_of), dtype=torch.bool, device=places.device)
-        is_read[places] = True
-        found = []
-        for part in self.split(is_read[self.token_at]):
-            columns = part.any(0).nonzero().flatten()
-            found.append(int(columns[0]) if len(columns) else part.shape[1])
-        return tuple(found)
+            self._masks[number, dtype] = mask.triu_(before + 1)
+        return self._masks[number, dtype]
 
     def to(self, device: torch.device) -> Rectangles:
         """The same layout on another device."""

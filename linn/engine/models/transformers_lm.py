@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from linn.engine.models import fixed_cache, joined_prefill, last_layer, siblings
+from linn.engine.models import fixed_cache, joined_prefill, siblings
 from linn.engine.models.agreement import TOLERANCE
 from linn.engine.models.cache_state import CacheState, joined
 from linn.engine.models.family_code import decoder_of, free_time_step, scaled
@@ -28,11 +28,9 @@ from linn.engine.models.joined_rows import (
     joined_attention,
     joined_states,
     may_attend,
-    one_pass,
 )
 from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
 from linn.engine.models.kernels.choice import on_gpu
-from linn.engine.models.last_layer import few
 from linn.engine.models.positions import longest_sequence
 from linn.engine.models.recompute import layers_of_family, recomputed
 from linn.engine.models.rectangles import (
@@ -150,49 +148,23 @@ class TransformersLM(nn.Module):
             return joined_attention(self.inner.config)
         return nullcontext()
 
-    @property
-    def reads_some(self) -> bool:
-        """Whether `hidden` spares what nobody reads of the last layer."""
-        # Ranks that share their weights are not to try it.
-        return not self.least_forwards and self._is_joined(self._device) and self._spares
-
-    @cached_property
-    def _spares(self) -> bool:
-        """Whether what is read stays as it is where the rest of the last layer is spared; tried."""
-        return last_layer.agrees(self, TOLERANCE)
-
-    def hidden(
-        self,
-        ids: Tensor,
-        segments: Tensor,
-        continues: Tensor | None = None,
-        read: Tensor | None = None,
-    ) -> Tensor:
+    def hidden(self, ids: Tensor, segments: Tensor, continues: Tensor | None = None) -> Tensor:
         """Final normed hidden states [R, W, H] of packed rows.
 
-        Zeros stand at padding (segment -1). read: int64 [N], places (row · W + column) whose states
-        alone are read; others may get any. For families that `reads_some`. None: all are.
+        Zeros stand at padding (segment -1).
         """
         places = places_of_tokens(segments).to(ids.device, non_blocking=True)
-        own = ids.flatten()[places]
-        if self._is_joined(ids.device):
-            read = None if read is None else torch.searchsorted(places, read)
-            flat = self._joined(own, segments, continues, read)
-        else:
-            flat = self._in_rectangles(own, segments, continues)
+        compute = self._joined if self._is_joined(ids.device) else self._in_rectangles
+        flat = compute(ids.flatten()[places], segments, continues)
         return into_rows(flat, places, segments.shape)
 
-    def _joined(
-        self, ids: Tensor, segments: Tensor, continues: Tensor | None, read: Tensor | None
-    ) -> Tensor:
-        """Hidden states [T, H] of tokens laid end to end, in one pass; read: int64 [N] of them."""
+    def _joined(self, ids: Tensor, segments: Tensor, continues: Tensor | None) -> Tensor:
+        """Hidden states [T, H] of tokens laid end to end, in one pass."""
         lengths = segment_lengths(segments).cpu()
         prompts = prompts_of(segments, continues)
         self.check_length(longest_whole(lengths, prompts))
-        read = None if read is None else few(read, len(ids))
-        around = partial(one_pass, self._decoder, self.inner.config, read)
-        with around(), recomputed(self._layers(), self.recompute, around):
-            flat = joined_states(self._decoder, ids, lengths, prompts, read=read)
+        with self.attention(), recomputed(self._layers(), self.recompute, self.attention):
+            flat = joined_states(self._decoder, ids, lengths, prompts)
             for _ in range(self.least_forwards - 1):
                 idle = joined_states(self._decoder, ids[:1], torch.tensor([1]), None)
                 flat = flat + 0 * idle.sum()
@@ -282,7 +254,7 @@ class TransformersLM(nn.Module):
     def _prefill_joined(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, CacheState]:
         """`prefill` of prompts that lie end to end."""
         states, state = joined_prefill.prefilled(
-            self._decoder, self.inner.config, prompts, _PREFILL_TOKENS, self._device, self._spares
+            self._decoder, self.inner.config, prompts, _PREFILL_TOKENS, self._device
         )
         return self.head(states), state
 

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from linn.engine.models.nemotron_h.segments import Leaves
+from linn.engine.models.nemotron_h.leaves import Leaves
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from linn.engine.models.nemotron_h import scan as plain_scan
 from linn.engine.models.nemotron_h.caches import AttentionCache, MambaCache, Seen
 from linn.engine.models.nemotron_h.config import Config
 from linn.engine.models.nemotron_h.handover import with_ends, with_inputs, with_states
+from linn.engine.models.nemotron_h.leaves import Leaves
 from linn.engine.models.nemotron_h.scan import scan_step
-from linn.engine.models.nemotron_h.segments import Leaves, Segments
+from linn.engine.models.nemotron_h.segments import Segments
 from linn.engine.models.nemotron_h.step_choice import has_fused_step
 from linn.engine.models.rectangle_attention import attend as attend_in_rectangles
 
