@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from linn import stopping
-from linn.engine.local import heartbeat
+from linn.engine.local import heap, heartbeat
 from linn.engine.local.heartbeat import Watch
 from linn.engine.training.token_weights import StepFailed
 from linn.engine.training.trees import MICRO_BATCH
@@ -260,6 +260,9 @@ def start_worker(options: WorkerOptions, log_path: Path, module: str = "worker")
     root = str(Path(__file__).resolve().parents[3])
     inherited = os.environ.get("PYTHONPATH")
     python_path = os.pathsep.join([root, inherited] if inherited else [root])
+    env = os.environ | _ONE_THREAD | {"PYTHONPATH": python_path}
+    if options.recompute:
+        env |= heap.huge_pages(os.environ)
     # A signal to all processes (Ctrl-C, a scheduler) must not end one that is still importing: it
     # begins with these blocked, and ignores them as soon as it can.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
@@ -270,7 +273,7 @@ def start_worker(options: WorkerOptions, log_path: Path, module: str = "worker")
             stdout=log,
             stderr=log,
             pass_fds=[there.fileno()],
-            env=os.environ | _ONE_THREAD | {"PYTHONPATH": python_path},
+            env=env,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
