@@ -194,6 +194,29 @@ def test_experts(way: Any, autocast: bool) -> None:
     assert not results[1][3][2].any(), "nobody chose it"
 
 
+@pytest.mark.parametrize("scale", [1e25, 1e38])
+def test_an_expert_that_overflows_concerns_those_alone_that_chose_it(scale: float) -> None:
+    """As in the loop that more rows take: a sampler would end where a trainer goes on."""
+    model = hybrid("moe")
+    layer = next(m for m in model.modules() if isinstance(m, Experts))
+    with torch.no_grad():
+        layer.up_proj[0] *= scale
+    hidden = torch.randn(6, layer.up_proj.shape[2], requires_grad=True)
+    chosen = torch.tensor([[1, 2], [3, 1], [2, 0], [4, 5], [7, 6], [5, 1]])
+    weights = torch.full((6, 2), 0.5)
+    inputs = hidden, layer.up_proj, layer.down_proj
+    rows = [0, 1, 3, 4, 5]
+
+    results = []
+    for way in (layer._one_by_one, layer):
+        out = way(hidden, weights, chosen)[rows]
+        results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
+    assert not way(hidden, weights, chosen)[2].isfinite().all(), "it does overflow"
+    for one, other in zip(results[0], results[1], strict=True):
+        at = rows if len(one) == len(hidden) else range(1, len(one))
+        torch.testing.assert_close(other[at], one[at], atol=1e-5, rtol=1e-4)
+
+
 def each_alone(query: Tensor, key: Tensor, value: Tensor, *where: Any, **options: Any) -> Tensor:
     """What `varlen_attn` is said to do: causal attention, the last query beside the last key."""
     assert options == {"window_size": (-1, 0), "enable_gqa": True}

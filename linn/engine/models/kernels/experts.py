@@ -43,14 +43,16 @@ def grouped(hidden: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: T
 def all_of_them(
     hidden: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: Tensor
 ) -> Tensor:
-    """The same for few rows: every expert computes each of them, weighted 0 if it is not chosen."""
+    """The same for few rows: each passes every expert, and what it did not choose counts 0."""
+    share = weights.new_zeros(len(hidden), len(up)).scatter(1, chosen, weights)
+    is_chosen = torch.zeros_like(share, dtype=torch.bool).scatter(1, chosen, True)
+
     every = hidden.expand(len(up), -1, -1)
     inner = torch.bmm(every, up.transpose(1, 2))  # [E, T, I]
+    # Left out before it is squared: where an expert overflows, 0 times what it gives is no number.
+    inner = inner.where(is_chosen.t()[..., None], 0)
     out = torch.bmm(squared_relu(inner), down.transpose(1, 2))  # [E, T, W]
-
-    share = weights.new_zeros(len(hidden), len(up)).scatter(1, chosen, weights)
-    share = share.t().to(out.dtype)[..., None]  # [E, T, 1]
-    return (out * share).sum(0)
+    return (out * share.t().to(out.dtype)[..., None]).sum(0)
 
 
 def _weighted(outs: Tensor, weights: Tensor) -> Tensor:
