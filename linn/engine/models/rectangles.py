@@ -17,6 +17,9 @@ WASTE = 1.25
 GPU_WASTE = 2.0
 """The same where a GPU runs a whole family's code for each rectangle: what it takes to start that
 outweighs padding."""
+_KEPT_MASK = 2**22
+"""Numbers of a mask, at most, that is kept from layer to layer: of a micro-batch of usual size. The
+masks of long replies behind long prompts would together take more memory than what is computed."""
 REPLY_WASTE = 2.0
 """The same of replies to one prompt: what they read of the prompt outweighs their own padding."""
 
@@ -37,25 +40,29 @@ class Rectangles:
     prompts: tuple[tuple[int, int] | None, ...]
     """Of each rectangle: the first token, and the number of tokens, of the prompt that all its
     rows go on from; None where they begin anew."""
-    _masks: dict[tuple[int, torch.dtype], Tensor] = field(
+    _masks: dict[tuple[int, int, torch.dtype], Tensor] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def mask(self, number: int, dtype: torch.dtype) -> Tensor | None:
         """What a rectangle's queries do not see: -inf, and 0 elsewhere.
 
-        [columns, keys], the prompt's keys first; made once for all layers. None: it is the causal
-        mask of as many queries as keys.
+        [columns, keys], the prompt's keys first; one of usual size is made once for all layers and
+        rectangles. None: it is the causal mask of as many queries as keys.
         """
         prompt = self.prompts[number]
         if prompt is None:
             return None
-        if (number, dtype) not in self._masks:
-            columns, before = self.shapes[number][1], prompt[1]
-            size = columns, before + columns
-            mask = torch.full(size, -torch.inf, dtype=dtype, device=self.token_at.device)
-            self._masks[number, dtype] = mask.triu_(before + 1)
-        return self._masks[number, dtype]
+        columns, before = self.shapes[number][1], prompt[1]
+        mask = self._masks.get((columns, before, dtype))
+        if mask is None:
+            mask = torch.full(
+                (columns, before + columns), -torch.inf, dtype=dtype, device=self.token_at.device
+            )
+            mask.triu_(before + 1)
+            if mask.numel() <= _KEPT_MASK:
+                self._masks[columns, before, dtype] = mask
+        return mask
 
     def to(self, device: torch.device) -> Rectangles:
         """The same layout on another device."""
