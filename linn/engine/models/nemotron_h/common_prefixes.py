@@ -80,7 +80,8 @@ def _common(one: Prompt, two: Prompt) -> int:
 def passes(trees: Sequence[Tree], prompts: Sequence[Prompt], most: int) -> Iterator[list[Tree]]:
     """The trees in parts of at most `most` tokens each, or of one prompt that is longer.
 
-    A tree may be cut: both parts then compute its prefix.
+    A tree may be cut: both parts then compute its prefix. So behind a long prefix there is room for
+    half of `most`, however long it is: else each prompt would compute it again.
     """
     part: list[Tree] = []
     size = 0
@@ -90,7 +91,10 @@ def passes(trees: Sequence[Tree], prompts: Sequence[Prompt], most: int) -> Itera
             # Whoever goes on from the prefix of the tree before it is cheaper.
             follows = bool(part) and tree.prefix > 0 and part[-1].members[-1] in tree.members
             cost = own - tree.prefix if follows else own
-            if part and size + cost > most:
+            room = most
+            if follows and len(part) == 1:
+                room = max(most, tree.prefix + most // 2)
+            if part and size + cost > room:
                 yield part
                 part, size, follows, cost = [], 0, False, own
             if follows:
