@@ -170,8 +170,10 @@ def test_a_request_dropped_while_it_waits_never_starts() -> None:
     assert client.done.keys() == {first, third} and client.batch.advance().tokens == {}
 
 
-def test_a_finished_request_goes_on_from_its_state_until_it_is_dropped() -> None:
+@pytest.mark.parametrize("extends", [True, False])
+def test_a_finished_request_goes_on_from_its_state_until_it_is_dropped(extends: bool) -> None:
     model = ToyLM()
+    model.extends = extends
     client = Client(LiveBatch(model, capacity=4))
     # Others run all the time: a kept state is nothing that only an idle batch has.
     client.admit(request(60, 7), request(60, 8))

@@ -36,6 +36,7 @@ class ToyLM(nn.Module):
     positions = None
     absent = None
     recompute = False
+    extends = True
 
     def __init__(self, vocab: int = 17, size: int = 8, seed: int = 0) -> None:
         super().__init__()
@@ -88,6 +89,16 @@ class ToyLM(nn.Module):
     def decode(self, ids: Tensor, state: ToyState) -> tuple[Tensor, ToyState]:
         h = torch.sigmoid(self.decay) * state.h + self.embed[ids]
         return self.head(torch.tanh(h)), ToyState(h)
+
+    @torch.no_grad()
+    def extend(self, tokens: Sequence[Sequence[int]], state: ToyState) -> tuple[Tensor, ToyState]:
+        hidden, rows = [], []
+        for own, h in zip(tokens, state.h, strict=True):
+            for token in own:
+                h = torch.sigmoid(self.decay) * h + self.embed[token]
+                hidden.append(torch.tanh(h))
+            rows.append(h)
+        return torch.stack(hidden), ToyState(torch.stack(rows))
 
     def save(self, folder: Path, shard_bytes: int = 0) -> None:
         (folder / "config.json").write_text(json.dumps({"vocab": self.vocab, "size": self.size}))

@@ -86,6 +86,19 @@ class CausalLM(Protocol):
         """Feed one token per row (int64 [B]); logits [B, V] and the new state. No gradients."""
         ...
 
+    @property
+    def extends(self) -> bool:
+        """Whether `extend` may be called; where not, `decode` feeds one token at a time."""
+        ...
+
+    def extend(self, tokens: Sequence[Sequence[int]], state: State) -> tuple[Tensor, State]:
+        """Feed several tokens, one at least, to each row in one pass. Without gradients.
+
+        Hidden states [T, H] of all these tokens, row by row, as `head` takes them, and a new state;
+        the old one stays as it is.
+        """
+        ...
+
     def row_bytes(self, columns: int) -> int:
         """Bytes that one row's state takes after `columns` tokens; 0 where it takes next to none.
 

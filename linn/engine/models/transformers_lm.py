@@ -321,6 +321,15 @@ class TransformersLM(nn.Module):
         self.check_length(state.columns)
         return self._run(ids[:, None], positions, state), state
 
+    @property
+    def extends(self) -> bool:
+        """No family goes on with several tokens at once."""
+        return False
+
+    def extend(self, tokens: Sequence[Sequence[int]], state: State) -> tuple[Tensor, State]:
+        """Not there: `extends` says so."""
+        raise NotImplementedError
+
     @cached_property
     def has_slots(self) -> bool:
         """Whether the family decodes in slots as it does elsewhere; tried.

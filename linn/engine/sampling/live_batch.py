@@ -76,8 +76,9 @@ class LiveBatch:
         """One decode step of all rows, after waiting requests have taken the rows that are free.
 
         Every live request gets one token, except those that are still fed what came after their
-        kept state. Raises RunFailed where a log-prob is not finite. Whatever it raises, every
-        waiting and live request is dropped then: some rows may have moved on and others not.
+        kept state: models that cannot `extend` take one token a step. Raises RunFailed where a
+        log-prob is not finite. Whatever it raises, every waiting and live request is dropped then:
+        some rows may have moved on and others not.
         """
         try:
             return self._step()
@@ -221,14 +222,26 @@ class LiveBatch:
         if not going_on:
             return self._prefill(fresh)
 
-        state = self._waiting.resume(going_on)
-        # Nothing is drawn from these: the first token of a row that goes on is always forced.
-        logits = torch.zeros(len(going_on), self.model.vocab, device=self.device)
+        logits, state = self._go_on(going_on)
         if not fresh:
             return logits, state
 
         fresh_logits, fresh_state = self._prefill(fresh)
         return torch.cat([fresh_logits, logits]), fresh_state.join(state)
+
+    def _go_on(self, lives: list[Live]) -> tuple[Tensor, State]:
+        """Logits and state of rows that go on from kept states."""
+        state = self._waiting.resume(lives)
+        if not self.model.extends:
+            # Nothing is drawn from these: the first token of such a row is always forced.
+            return torch.zeros(len(lives), self.model.vocab, device=self.device), state
+
+        feeds = [tuple(live.feed) for live in lives]
+        for live in lives:
+            live.feed.clear()
+        hidden, state = self.model.extend(feeds, state)
+        ends = torch.tensor([len(feed) for feed in feeds], device=self.device).cumsum(0) - 1
+        return self.model.head(hidden[ends]), state
 
     def _prefill(self, lives: list[Live]) -> tuple[Tensor, State]:
         """Logits and state after each prompt; equal prompts are computed once."""

@@ -102,16 +102,20 @@ class Waiting:
             live = self.queue[0]
             if used + len(fresh) + len(going_on) >= self.most_rows(lives, longest):
                 break
+            cost = 0
+            if live.kept is not None:
+                cost = len(live.feed) if self.model.extends else 0
+            elif live.prompt not in prompts:
+                cost = len(live.prompt)
+            # The first one starts however long it is.
+            if cost and size and size + cost > self.prefill_tokens:
+                break
+
+            size += cost
             longest = max(longest, live.reach)
             if live.kept is not None:
                 going_on.append(live)
-            elif live.prompt in prompts:
-                fresh.append(live)
             else:
-                size += len(live.prompt)
-                # The first prompt starts however long it is.
-                if prompts and size > self.prefill_tokens:
-                    break
                 prompts.add(live.prompt)
                 fresh.append(live)
             self.queue.popleft()

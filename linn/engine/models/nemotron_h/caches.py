@@ -35,13 +35,13 @@ class MambaCache:
     oldest: int = 0
     """The place in the ring of the oldest input."""
 
-    def select(self, rows: Tensor, columns: int) -> MambaCache:
+    def select(self, rows: Tensor, columns: int, capacity: int) -> MambaCache:
         """A new cache of these rows."""
         decay = None if self.decay is None else self.decay[rows]
         return MambaCache(self.conv[rows], self.ssm[rows], decay, self.oldest)
 
     @classmethod
-    def joined(cls, caches: Sequence[MambaCache], columns: int) -> MambaCache:
+    def joined(cls, caches: Sequence[MambaCache], columns: int, capacity: int) -> MambaCache:
         """A new cache: the rows of all of these, one after the other."""
         return cls(
             torch.cat([cache._in_order() for cache in caches]),
@@ -116,6 +116,11 @@ class MambaCache:
         return values.view(rows, groups, 1, per_group, 1)
 
 
+def room_for(columns: int) -> int:
+    """The columns of a cache that is to grow, by how many are needed at once."""
+    return max(64, columns + columns // 2)
+
+
 @dataclass
 class AttentionCache:
     """Keys and values of B rows, right-padded to a capacity that grows geometrically."""
@@ -138,27 +143,39 @@ class AttentionCache:
             F.pad(self.values, (0, 0, 0, extra)),
         )
 
-    def select(self, rows: Tensor, columns: int) -> AttentionCache:
-        """A new cache of these rows, cut to the first columns."""
+    def empty(self, rows: int, capacity: int) -> AttentionCache:
+        """Zeros for so many rows."""
+        _, heads, size, _ = self.keys.shape
         return AttentionCache(
-            self.keys[..., :columns][rows],
-            self.values[:, :, :columns][rows],
+            self.keys.new_zeros(rows, heads, size, capacity),
+            self.values.new_zeros(rows, heads, capacity, size),
         )
 
+    def select(self, rows: Tensor, columns: int, capacity: int) -> AttentionCache:
+        """A new cache of these rows, cut to the first columns, with room for `capacity`."""
+        new = self.empty(len(rows), capacity)
+        keys, values = new.keys[..., :columns], new.values[:, :, :columns]
+        torch.index_select(self.keys[..., :columns], 0, rows, out=keys)
+        torch.index_select(self.values[:, :, :columns], 0, rows, out=values)
+        return new
+
     @classmethod
-    def joined(cls, caches: Sequence[AttentionCache], columns: int) -> AttentionCache:
-        """A new cache: the rows of all of these, one after the other, brought to these columns."""
-        rows = sum(len(cache.keys) for cache in caches)
-        _, heads, size, _ = caches[0].keys.shape
-        keys = caches[0].keys.new_zeros(rows, heads, size, columns)
-        values = caches[0].values.new_zeros(rows, heads, columns, size)
+    def joined(
+        cls, caches: Sequence[AttentionCache], columns: int, capacity: int
+    ) -> AttentionCache:
+        """A new cache: the rows of all of these, one after the other.
+
+        Each is brought to these columns; there is room for `capacity`.
+        """
+        new = caches[0].empty(sum(len(cache.keys) for cache in caches), capacity)
+        keys, values = new.keys, new.values
         first = 0
         for cache in caches:
             own, seen = slice(first, first + len(cache.keys)), min(columns, cache.capacity)
             keys[own, ..., :seen] = cache.keys[..., :seen]
             values[own, :, :seen] = cache.values[:, :, :seen]
             first += len(cache.keys)
-        return cls(keys, values)
+        return new
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What a prompt hands over to the replies that go on from it, in Mamba-2 layers.
 
+The prompt is a segment of the same layout, or a state that a running batch keeps.
+
 A layer computes every segment as if nothing came before it. Convolution and recurrence are linear
 in what came before, so that of a reply's prompt is added afterwards: a few inputs of the
 convolution, and the prompt's last state, decayed since. Gradients flow back the same way, and add
@@ -95,10 +97,31 @@ def hand_over(starts: Tensor, lengths: Tensor, prompts: Sequence[int], kernel: i
     )
 
 
+def hand_over_states(starts: Tensor, lengths: Tensor, kernel: int) -> Handover:
+    """Of segments that each go on from a state of their own, which a running batch keeps.
+
+    The inputs that are read of before are kernel - 1 per state, oldest first, end to end.
+    """
+    back = kernel - 1
+    place = torch.arange(back)[:, None]  # of a token in its segment
+    reach = torch.arange(1, kernel)
+    reads = (reach > place) & (place < lengths[:, None, None])  # [S, back, back]
+    segment, of_token, of_reach = reads.nonzero().unbind(1)
+    return Handover(
+        prompts=torch.arange(len(lengths)),
+        sizes=tuple(lengths.tolist()),
+        replies=torch.arange(int(lengths.sum())),
+        starts=starts.repeat_interleave(lengths),
+        late=starts[segment] + of_token,
+        inputs=segment * back + back - (of_reach + 1 - of_token),
+        taps=kernel - 2 - of_reach,
+    )
+
+
 def with_inputs(convolved: Tensor, x: Tensor, taps: Tensor, handover: Handover) -> Tensor:
     """The convolution [T, D], with what its taps [kernel, D] read of prompts.
 
-    x [T, D]: its inputs.
+    x [·, D]: the inputs among which the prompts' are.
     """
     read = x.index_select(0, handover.inputs) * taps.index_select(0, handover.taps)
     return convolved.index_add(0, handover.late, read)

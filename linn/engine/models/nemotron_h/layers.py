@@ -18,6 +18,7 @@ from linn.engine.models.kernels import scan as gpu_scan
 from linn.engine.models.kernels.attention import attend
 from linn.engine.models.kernels.choice import attends_joined, on_gpu
 from linn.engine.models.nemotron_h import scan as plain_scan
+from linn.engine.models.nemotron_h.behind import attend_behind
 from linn.engine.models.nemotron_h.caches import AttentionCache, MambaCache, Seen
 from linn.engine.models.nemotron_h.config import Config
 from linn.engine.models.nemotron_h.handover import with_ends, with_inputs, with_states
@@ -141,10 +142,12 @@ class Mamba(nn.Module):
         hidden: Tensor,
         segments: Segments,
         with_cache: bool,
+        before: MambaCache | None = None,
     ) -> tuple[Tensor, MambaCache | None]:
         """The mixer's output [T, H].
 
-        With `with_cache`, also the cache after each leaf's last token.
+        With `with_cache`, also the cache after each leaf's last token. before: what segments that
+        are laid out behind states go on from.
         """
         gate, mixed, dt = self._project(hidden)
         handover = segments.handover
@@ -155,14 +158,20 @@ class Mamba(nn.Module):
             taps, bias = self._taps()
             inputs = mixed.float()
             convolved = convolve(inputs, taps, bias, segments)
+            earlier = None
+            if before is not None:
+                earlier, states = before.settled()
+                earlier = earlier.flatten(0, 1)
             if handover is not None:
-                convolved = with_inputs(convolved, inputs, taps, handover)
+                read = inputs if earlier is None else earlier.float()
+                convolved = with_inputs(convolved, read, taps, handover)
 
             x, b, c = self._split(F.silu(convolved))
             a = self._decay_rates()
             y, decay, carry = scan(x, dt, a, b, c, self.D.float(), segments)
             if handover is not None:
-                states = last_states(x, dt, b, decay, carry, segments, handover.prompts)
+                if before is None:
+                    states = last_states(x, dt, b, decay, carry, segments, handover.prompts)
                 y = with_states(y, dt, a, c, states, handover)
 
             cache = None
@@ -171,17 +180,27 @@ class Mamba(nn.Module):
                 ends = last_states(x, dt, b, decay, carry, segments, leaves.segments)
                 if handover is not None:
                     ends = with_ends(ends, dt, a, states, leaves)
-                cache = MambaCache(self._last_inputs(mixed, leaves), ends)
+                cache = MambaCache(self._last_inputs(mixed, leaves, earlier), ends)
 
         normed = self.norm(y.flatten(1), gate)
         return self.out_proj(normed), cache
 
-    def _last_inputs(self, mixed: Tensor, leaves: Leaves) -> Tensor:
+    def _last_inputs(self, mixed: Tensor, leaves: Leaves, earlier: Tensor | None) -> Tensor:
         """The convolution's last inputs [L, kernel - 1, channels] of each leaf.
 
-        Zeros stand before its first token.
+        earlier [L (kernel - 1), channels]: those that came before the leaves; where there are none,
+        zeros stand before a leaf's first token.
         """
         back = torch.arange(self.config.conv_kernel - 1, 0, -1, device=mixed.device)
+        if earlier is not None:
+            own = leaves.ends[:, None] + 1 - back
+            place = torch.arange(len(earlier), device=mixed.device)
+            place = place.view(len(leaves.ends), len(back))
+            # Of as many as it has tokens, the oldest ones are of no more use.
+            kept = place + (leaves.ends - leaves.starts + 1)[:, None]
+            return torch.cat([earlier, mixed])[
+                torch.where(own >= leaves.starts[:, None], own + len(earlier), kept)
+            ]
         column = leaves.lengths[:, None] - back  # [L, kernel - 1]
         inputs = mixed[leaves.tokens(column.clamp_min(0))]
         return inputs * (column >= 0)[..., None].to(mixed.dtype)
@@ -283,21 +302,24 @@ class Attention(nn.Module):
         hidden: Tensor,
         segments: Segments,
         with_cache: bool,
+        before: AttentionCache | None = None,
     ) -> tuple[Tensor, AttentionCache | None]:
         """The mixer's output [T, H].
 
-        With `with_cache`, also the cache after each leaf's last token.
+        With `with_cache`, also the cache after each leaf's last token. before: what segments that
+        are laid out behind states go on from.
         """
         projected = self._project(hidden)
+        if before is not None:
+            mixed, cache = attend_behind(projected, self.heads, before, segments)
+            return self.o_proj(mixed), cache
         if attends_joined(projected):
             mixed = attend(projected, self.heads, segments.joined).flatten(1)
         else:
             mixed = attend_in_rectangles(projected, self.heads, segments.rectangles).flatten(1)
 
-        cache = None
-        if with_cache:
-            cache = self._cache_of(projected, segments.leaves)
-        return self.o_proj(mixed), cache
+        made = self._cache_of(projected, segments.leaves) if with_cache else None
+        return self.o_proj(mixed), made
 
     def _cache_of(self, projected: Tensor, leaves: Leaves) -> AttentionCache:
         """Keys and values of all tokens, one row per leaf."""

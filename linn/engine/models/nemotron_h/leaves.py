@@ -46,6 +46,12 @@ class Leaves:
         """int64 [L]: tokens of each, its prompt's included."""
         return self.before + self.ends - self.starts + 1
 
+    def behind(self, before: Tensor) -> Leaves:
+        """The same, each behind a state that has read `before` tokens, int64 [L]."""
+        longest = int((before + self.ends - self.starts + 1).max())
+        handed = torch.arange(len(before), device=before.device)
+        return replace(self, before=before, handed=handed, longest=longest)
+
     def tokens(self, columns: Tensor) -> Tensor:
         """The tokens at these columns of the leaves, a prompt's coming first; both int64 [L, n]."""
         own = self.starts[:, None] + columns - self.before[:, None]

@@ -30,13 +30,14 @@ from linn.engine.models.nemotron_h.config import Config, read_config
 from linn.engine.models.nemotron_h.expert_step import moe_step
 from linn.engine.models.nemotron_h.experts import MLP, MoE
 from linn.engine.models.nemotron_h.layers import Attention, Mamba, RMSNorm
-from linn.engine.models.nemotron_h.segments import Segments, lay_out
+from linn.engine.models.nemotron_h.segments import Segments, lay_out, lay_out_behind
 from linn.engine.models.nemotron_h.slots import HybridSlots
 from linn.engine.models.nemotron_h.state import HybridState, joined
 from linn.engine.models.recompute import recomputed
 from linn.engine.models.rectangles import (
     into_rows,
     places_of_tokens,
+    prompt_groups,
     prompts_of,
     segment_lengths,
 )
@@ -77,12 +78,17 @@ class Block(nn.Module):
         hidden: Tensor,
         segments: Segments,
         with_cache: bool,
+        before: LayerCache | None = None,
     ) -> tuple[Tensor, LayerCache | None]:
         """Hidden states [T, H] after the layer.
 
         With `with_cache`, also the cache after each leaf's last token (None without a memory).
+        before: what segments that are laid out behind states go on from.
         """
         normed = self.norm(hidden)
+        if before is not None:
+            out, cache = self.mixer(normed, segments, with_cache, before)
+            return hidden + out, cache
         if isinstance(self.mixer, Mamba | Attention):
             out, cache = self.mixer(normed, segments, with_cache)
             return hidden + out, cache
@@ -134,12 +140,17 @@ class Backbone(nn.Module):
         ids: Tensor,
         segments: Segments,
         with_cache: bool,
+        before: Sequence[LayerCache | None] | None = None,
     ) -> tuple[Tensor, list[LayerCache | None]]:
-        """Final normed hidden states [T, H] of ids [T], and each layer's cache after it."""
+        """Final normed hidden states [T, H] of ids [T], and each layer's cache after it.
+
+        before: of each layer, what segments that are laid out behind states go on from.
+        """
         hidden = self.embeddings(ids)
         caches = []
-        for block in self.layers:
-            hidden, cache = block(hidden, segments, with_cache)
+        for number, block in enumerate(self.layers):
+            behind = () if before is None else (before[number],)
+            hidden, cache = block(hidden, segments, with_cache, *behind)
             caches.append(cache)
         return self.norm_f(hidden), caches
 
@@ -263,6 +274,39 @@ class NemotronH(nn.Module):
         state.lengths = state.lengths + 1
         state.longest = longest
         return self.head(hidden), state
+
+    @property
+    def extends(self) -> bool:
+        """Whether `extend` is there: not tried on a GPU."""
+        return self.lm_head.weight.device.type == "cpu"
+
+    @torch.inference_mode()
+    def extend(self, tokens: Sequence[Sequence[int]], state: State) -> tuple[Tensor, HybridState]:
+        """Feed several tokens to each row; their hidden states [T, H], and the new state."""
+        assert isinstance(state, HybridState), state
+        computed = []
+        first = 0
+        for group in prompt_groups(tokens, CPU_PREFILL_TOKENS):
+            rows = torch.arange(first, first + len(group))
+            computed.append(self._extend_part(group, state.select(rows)))
+            first += len(group)
+        hidden, states = zip(*computed, strict=True)
+        return torch.cat(hidden), joined(states, move=True)
+
+    def _extend_part(
+        self, tokens: Sequence[Sequence[int]], state: HybridState
+    ) -> tuple[Tensor, HybridState]:
+        """`extend` of rows that fit into memory together."""
+        ids = torch.tensor([token for own in tokens for token in own])
+        layout = lay_out_behind(
+            state.lengths,
+            [len(own) for own in tokens],
+            chunk_for(ids.device),
+            self.config.conv_kernel,
+        )
+        hidden, caches = self.backbone(ids, layout, with_cache=True, before=state.layers)
+        leaves = layout.leaves
+        return hidden, HybridState(caches, leaves.lengths, leaves.longest)
 
     def _step(
         self,

@@ -6,14 +6,14 @@ Letters of shapes: T tokens, S segments, C chunks of Q tokens each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from linn.engine.models.kernels.attention import Joined, join
-from linn.engine.models.nemotron_h.handover import Handover, hand_over
+from linn.engine.models.nemotron_h.handover import Handover, hand_over, hand_over_states
 from linn.engine.models.nemotron_h.leaves import Leaves, leaves_of
 from linn.engine.models.rectangles import Rectangles, rectangles
 
@@ -51,6 +51,9 @@ class Segments:
     them."""
     handover: Handover | None = None
     """What prompts hand over to the segments that go on from them; None: none does."""
+    before: Tensor | None = None
+    """int64 [S]: the tokens that a segment's state has read, where each one goes on from a state of
+    a running batch; None: they have none."""
 
     @property
     def chunks(self) -> int:
@@ -69,7 +72,8 @@ class Segments:
     @cached_property
     def leaves(self) -> Leaves:
         """The segments whose end somebody may go on from."""
-        return leaves_of(self.lengths, self.prompts).to(self.starts.device)
+        leaves = leaves_of(self.lengths, self.prompts).to(self.starts.device)
+        return leaves if self.before is None else leaves.behind(self.before)
 
     @cached_property
     def rectangles(self) -> Rectangles:
@@ -135,6 +139,16 @@ def lay_out(
         near_start=near_start.to(device, non_blocking=True),
         handover=handover,
     )
+
+
+def lay_out_behind(before: Tensor, lengths: Sequence[int], chunk: int, kernel: int) -> Segments:
+    """Segments of these lengths, each of which goes on from a state of a running batch.
+
+    before: int64 [S], on the CPU as all of it: the tokens that each state has read.
+    """
+    layout = lay_out(lengths, chunk, kernel, before.device)
+    handover = hand_over_states(layout.starts, torch.tensor(lengths), kernel)
+    return replace(layout, handover=handover, before=before)
 
 
 def _in_chunks(segment: Tensor, chunk: int) -> Tensor:

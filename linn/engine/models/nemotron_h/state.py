@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from linn.engine.models.interface import State
-from linn.engine.models.nemotron_h.caches import AttentionCache, LayerCache, Seen, hidden_beyond
+from linn.engine.models.nemotron_h.caches import (
+    AttentionCache,
+    LayerCache,
+    Seen,
+    hidden_beyond,
+    room_for,
+)
 from linn.engine.models.prompt_parts import runs_of
 
 
@@ -31,10 +37,10 @@ class HybridState:
         longest of all. A decode step changes none of that."""
 
     def reserve(self, columns: int) -> None:
-        """Make room for so many tokens per row, and half as many again when it has to move."""
+        """Make room for so many tokens per row, and for more when it has to move."""
         for number, layer in enumerate(self.layers):
             if isinstance(layer, AttentionCache) and layer.capacity < columns:
-                self.layers[number] = layer.resized(max(64, columns + columns // 2))
+                self.layers[number] = layer.resized(room_for(columns))
 
     def seen(self) -> list[Seen]:
         """What the rows read of their keys once the next token stands there.
@@ -68,13 +74,15 @@ class HybridState:
         longest = 0
         if len(rows):
             longest = int(lengths.max())
+        # What moves is decoded on; copies are kept, as small as they can be.
+        capacity = room_for(longest) if move else longest
 
         layers: list[LayerCache | None] = []
         for number, layer in enumerate(self.layers):
             if layer is None:
                 layers.append(None)
             else:
-                layers.append(layer.select(rows, longest))
+                layers.append(layer.select(rows, longest, capacity))
             if move:
                 self.layers[number] = layer = None
         return HybridState(layers, lengths, longest)
@@ -90,12 +98,13 @@ def joined(states: Sequence[HybridState], move: bool = False) -> HybridState:
     if len(states) == 1:
         return states[0]
     longest = max(state.longest for state in states)
+    capacity = room_for(longest) if move else longest
     layers: list[LayerCache | None] = []
     for number in range(len(states[0].layers)):
         # All are of one model, so a layer has a cache in each or in none.
         caches = [cache for state in states if (cache := state.layers[number]) is not None]
         kind: Any = type(caches[0]) if caches else None
-        layers.append(kind.joined(caches, longest) if caches else None)
+        layers.append(kind.joined(caches, longest, capacity) if caches else None)
         if move:
             for state in states:
                 state.layers[number] = None
