@@ -34,7 +34,7 @@ def gpt2() -> Any:
     """Learned positions."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 96}
     return GPT2LMHeadModel(GPT2Config(vocab_size=SIZES["vocab_size"], **sizes))
 
 

@@ -34,6 +34,15 @@ def gpt_oss() -> Any:
     return GptOssForCausalLM(GptOssConfig(**SIZES | special, layer_types=layers))
 
 
+def masked_window() -> Any:
+    """A window that only the mask knows: attention is told nothing, and trials are shorter."""
+    inner = qwen3(use_sliding_window=True, sliding_window=20, max_window_layers=0)
+    for module in inner.modules():
+        if hasattr(module, "layer_idx"):
+            module.sliding_window = None
+    return inner
+
+
 def made(maker: Any) -> TransformersLM:
     torch.manual_seed(0)
     return TransformersLM(maker())
@@ -74,20 +83,11 @@ def test_any_order_of_moves_is_the_stock_forward(
         batch.feed()
 
 
-@pytest.mark.parametrize("maker", [gemma2, granite_hybrid, gpt_oss], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "maker", [gemma2, granite_hybrid, gpt_oss, masked_window], ids=lambda m: m.__name__
+)
 def test_other_attention_keeps_a_prompt_per_row(maker: Any) -> None:
     model = made(maker)
-    _, state = model.prefill([[1, 2, 3]])
-    assert not isinstance(model.siblings(state, torch.tensor([0, 0])), SiblingState)
-
-
-def test_a_window_that_only_a_mask_hides_is_refused() -> None:
-    """Its attention is told nothing, and a trial of a few tokens is shorter than the window."""
-    inner = qwen3(use_sliding_window=True, sliding_window=20, max_window_layers=0)
-    for module in inner.modules():
-        if hasattr(module, "layer_idx"):
-            module.sliding_window = None
-    model = TransformersLM(inner)
     _, state = model.prefill([[1, 2, 3]])
     assert not isinstance(model.siblings(state, torch.tensor([0, 0])), SiblingState)
 

@@ -71,6 +71,19 @@ class RunningBatch:
             self.rows = [(text, fed + 1) for text, fed in self.rows]
             self._compare(logits)
 
+    def extend(self, *counts: int) -> None:
+        """Feed so many of the next tokens of each row's text in one pass."""
+        rows = [
+            (text, fed, fed + more) for (text, fed), more in zip(self.rows, counts, strict=True)
+        ]
+        tokens = [self.texts[text][first:last].tolist() for text, first, last in rows]
+        hidden, self.state = self.model.extend(tokens, self.state)
+        expected = torch.cat([self.expected[text][first:last] for text, first, last in rows])
+        with torch.no_grad():
+            logprobs = self.model.head(hidden).log_softmax(-1)
+        torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=0)
+        self.rows = [(text, last) for text, _, last in rows]
+
     def _prefill(self, rows: Sequence[tuple[int, int]]) -> tuple[Tensor, State]:
         logits, state = self.model.prefill([self.texts[text][:fed].tolist() for text, fed in rows])
         if self.as_sampled:

@@ -48,7 +48,7 @@ def prefilled(
         for layer, kept in zip(whole.layers, cache.layers, strict=True):
             if not first:
                 _make_room(layer, kept, len(prompts), columns)
-            _write(layer, kept, first, own.tolist())
+            write(layer, kept, first, own.tolist())
         first += len(group)
     return torch.cat(states), CacheState(whole, torch.tensor(lengths, device=device), columns)
 
@@ -61,8 +61,8 @@ def _make_room(layer: Any, kept: PromptLayer, rows: int, columns: int) -> None:
     layer.values = values.new_empty(rows, values.shape[1], columns, values.shape[3])
 
 
-def _write(layer: Any, kept: PromptLayer, first: int, lengths: Sequence[int]) -> None:
-    """What was kept of prompts of these lengths, end to end, into rows from `first` on.
+def write(layer: Any, kept: PromptLayer, first: int, lengths: Sequence[int]) -> None:
+    """What was kept of texts of these lengths, end to end, into rows from `first` on.
 
     Their last tokens stand in the last column; before their first there are zeros.
     """

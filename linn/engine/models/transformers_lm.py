@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from linn.engine.models import fixed_cache, joined_prefill, siblings
+from linn.engine.models import extension, fixed_cache, joined_prefill, siblings
 from linn.engine.models.agreement import TOLERANCE
 from linn.engine.models.cache_state import CacheState, joined
 from linn.engine.models.family_code import decoder_of, free_time_step, scaled
@@ -298,12 +298,17 @@ class TransformersLM(nn.Module):
             return state
         return state.select(owners, move=True)
 
+    @property
+    def _takes_ours(self) -> bool:
+        """Whether the family might decode with an attention of ours, on this device."""
+        is_plain = self._device.type == "cpu" and self._dtype == torch.float32
+        can = "past_key_values" in self._takes and may_attend(self.inner.config, self._takes)
+        return is_plain and can
+
     @cached_property
     def _decodes_siblings(self) -> bool:
         """Whether the family's code takes the attention of `siblings`; tried."""
-        is_plain = self._device.type == "cpu" and self._dtype == torch.float32
-        can = "past_key_values" in self._takes and may_attend(self.inner.config, self._takes)
-        return is_plain and can and siblings.agrees(self, TOLERANCE)
+        return self._takes_ours and siblings.agrees(self, TOLERANCE)
 
     @torch.inference_mode()
     def decode(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
@@ -323,12 +328,22 @@ class TransformersLM(nn.Module):
 
     @property
     def extends(self) -> bool:
-        """No family goes on with several tokens at once."""
-        return False
+        """Whether the family goes on with several tokens at once, as things are."""
+        # Autocast first: under it the family would be tried with other rounding, once and for all.
+        return not torch.is_autocast_enabled(self._device.type) and self._extends
 
+    @cached_property
+    def _extends(self) -> bool:
+        """Whether the family's code takes the attention of `extension`; tried."""
+        return self._takes_ours and extension.agrees(self, TOLERANCE)
+
+    @torch.inference_mode()
     def extend(self, tokens: Sequence[Sequence[int]], state: State) -> tuple[Tensor, State]:
-        """Not there: `extends` says so."""
-        raise NotImplementedError
+        """Feed several tokens to each row; their hidden states [T, H], and the new state."""
+        assert isinstance(state, CacheState | SiblingState), state
+        before = state.lengths.tolist()
+        self.check_length(max(fed + len(own) for fed, own in zip(before, tokens, strict=True)))
+        return extension.extended(self._decoder, self.inner.config, tokens, state, _PREFILL_TOKENS)
 
     @cached_property
     def has_slots(self) -> bool:
