@@ -3,8 +3,8 @@
 What a tool answers is fed so: all rows' tokens end to end in one pass through the family's code, of
 which attention alone knows the rows. Without it they are fed one by one, a decode step each.
 
-Letters of shapes: B rows, S of them computed at once, T tokens of those, H query heads that share
-G key heads, d head size, C columns of a row's keys.
+Letters of shapes: T tokens that are computed at once, H query heads that share G key heads, d head
+size, C keys of a row, V vocabulary.
 """
 
 from __future__ import annotations
@@ -53,14 +53,15 @@ class Earlier:
             owner = state.owner[rows]
             lengths = state.prompts.lengths[owner]
             self._parts.append((state.prompts, owner.tolist(), lengths.tolist()))
-        own = own_of(state)
+        own = _own(state)
         number = range(len(own.lengths))[rows]
         self._parts.append((own, list(number), own.lengths[rows].tolist()))
 
         width = int(state.lengths[rows].max()) + max(sizes)
         self.most = min(max(sizes), max(1, _MASK // (2 * width)))
         """Queries of one row that are computed at once."""
-        self._hides = torch.full((self.most, width + self.most), -torch.inf).triu_(width + 1)
+        shape = self.most, width + self.most
+        self._hides = torch.full(shape, -torch.inf, dtype=torch.float32).triu_(width + 1)
 
     def of(self, layer: int, row: int, new: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """All keys and values [G, C, d] of a row that is fed, of which the last are these."""
@@ -77,12 +78,12 @@ class Earlier:
 
         float32 [queries, seen]: -inf, and 0 elsewhere.
         """
-        # Of one mask for all: its rows see one key more each, as many before as are asked for.
+        # One mask serves all: it is cut so that the first query sees as many as were before it.
         first = self._hides.shape[1] - self.most - (seen - queries)
         return self._hides[:queries, first : first + seen]
 
 
-def own_of(state: Rows) -> CacheState:
+def _own(state: Rows) -> CacheState:
     """What grows of a state when tokens are fed: all of it, but for prompts that rows share."""
     if isinstance(state, SiblingState):
         return state.own
@@ -97,7 +98,7 @@ def extended(
     decoder: the family's code; config: the whole model's; most: tokens that are computed at once.
     """
     sizes = [len(row) for row in tokens]
-    own = own_of(state)
+    own = _own(state)
     grown = _room_for(own, sizes)
     outs = []
     first = 0
