@@ -11,6 +11,7 @@ import torch
 
 from linn.engine.models.agreement import quick, stock_forward
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.kernels.products import take_products
 from linn.engine.models.precision import KEY, kept, precision_of
 from linn.engine.models.vocabulary import ids_without_text
 from linn.errors import UserError
@@ -62,6 +63,8 @@ def load(
     model.absent = ids_without_text(folder, model.vocab)
     if device is not None:
         model.to(device)
+    if device is None or device.type == "cpu":
+        take_products(model)
     return model
 
 

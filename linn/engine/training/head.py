@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.kernels.products import Linear, product, suits
 
 LOGITS = {"cpu": 2**23, "cuda": 2**25}
 """Logits that exist at once, by device: 32 MB in float32 on a CPU. A GPU's products need more rows
@@ -104,10 +105,10 @@ def gradient_in_place(model: CausalLM) -> Iterator[None]:
     as it is.
     """
     head = getattr(model, "lm_head", None)
-    if type(head) is not nn.Linear:
+    if head is None or type(head) not in (nn.Linear, Linear):
         yield
         return
-    head.forward = _Projection(head)  # type: ignore[method-assign, assignment]
+    head.forward = _Projection(head)
     try:
         yield
     finally:
@@ -143,6 +144,8 @@ class _Product(torch.autograd.Function):
         """values: the weight as it is multiplied, [V, H]."""
         ctx.save_for_backward(hidden, values)
         ctx.weight = weight
+        if suits(hidden, values):
+            return product(hidden, values)
         return linear(hidden, values)
 
     @staticmethod
@@ -158,4 +161,6 @@ class _Product(torch.autograd.Function):
                 weight.grad.addmm_(gradient.T, hidden)
             else:
                 weight.grad += gradient.T @ hidden
+        if suits(gradient, values.t()):
+            return product(gradient, values.t()), None, None
         return gradient @ values, None, None

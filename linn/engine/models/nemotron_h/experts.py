@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from linn.engine.models.kernels import experts as kernels
 from linn.engine.models.kernels.choice import experts_by
+from linn.engine.models.kernels.products import linear
 from linn.engine.models.nemotron_h.activation import squared_relu
 from linn.engine.models.nemotron_h.config import Config
 from linn.engine.models.nemotron_h.gather import take
@@ -125,8 +126,8 @@ class Experts(nn.Module):
         for part, up, down in zip(parts, ups, downs, strict=True):
             if len(part) == 0:
                 continue
-            inner = squared_relu(F.linear(part, up))
-            outs.append(F.linear(inner, down))
+            inner = squared_relu(linear(part, up))
+            outs.append(linear(inner, down))
 
         # Back into the tokens' order, [T, k, width], and summed over k.
         out = take(torch.cat(outs), back, order)

@@ -17,6 +17,7 @@ from linn.engine.models.kernels import convolution as gpu_convolution
 from linn.engine.models.kernels import scan as gpu_scan
 from linn.engine.models.kernels.attention import attend
 from linn.engine.models.kernels.choice import attends_joined, on_gpu
+from linn.engine.models.kernels.products import linear
 from linn.engine.models.nemotron_h import scan as plain_scan
 from linn.engine.models.nemotron_h.behind import attend_behind
 from linn.engine.models.nemotron_h.caches import AttentionCache, MambaCache, Seen
@@ -295,7 +296,7 @@ class Attention(nn.Module):
     def _project(self, hidden: Tensor) -> Tensor:
         """Queries, keys and values [T, heads + 2 kv heads, head_dim] in one product."""
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
-        return F.linear(hidden, weight).view(len(hidden), -1, self.head_dim)
+        return linear(hidden, weight).view(len(hidden), -1, self.head_dim)
 
     def forward(
         self,

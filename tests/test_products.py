@@ -1,0 +1,149 @@
+"""oneDNN's products are torch's own, whatever their operands look like; and who is left alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.slot_toy import small_hybrid
+from torch import Tensor, nn
+
+from linn.engine.models.kernels import products
+from linn.engine.training.head import gradient_in_place
+
+if not products._is_right():  # pragma: no cover
+    pytest.skip("this torch has no oneDNN", allow_module_level=True)
+
+
+@pytest.fixture
+def everything(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every product is oneDNN's, on any processor."""
+    monkeypatch.setattr(products, "by_onednn", lambda: True)
+    monkeypatch.setattr(products, "_LEAST", 1)
+    yield
+
+
+def laid(rows: int, columns: int, draw: random.Random) -> Tensor:
+    """A random matrix, in memory as views and transposed matrices are."""
+    kind = draw.choice(["plain", "turned", "cut", "turned and cut", "every other", "repeated"])
+    if kind == "turned":
+        return torch.randn(columns, rows).t()
+    if kind == "cut":
+        return torch.randn(rows + 2, columns + 5)[1:-1, 2 : 2 + columns]
+    if kind == "turned and cut":
+        return torch.randn(columns + 1, rows + 3)[1:, :rows].t()
+    if kind == "every other":
+        return torch.randn(2 * rows, 2 * columns)[::2, ::2]
+    if kind == "repeated":
+        return torch.randn(1, columns).expand(rows, -1)
+    return torch.randn(rows, columns)
+
+
+@pytest.mark.usefixtures("everything")
+def test_products_and_gradients_are_right_in_any_layout() -> None:
+    for seed in range(300):
+        draw = random.Random(seed)
+        torch.manual_seed(seed)
+        rows, inputs, outputs = (draw.choice([1, 2, 3, 16, 33, 64]) for _ in range(3))
+        x, weight = laid(rows, inputs, draw), laid(outputs, inputs, draw)
+        bias = torch.randn(3 * outputs)[::3] if draw.random() < 0.5 else None
+        if draw.random() < 0.3:
+            x = x.reshape(1, rows, inputs).expand(2, -1, -1)
+        upstream = torch.randn(outputs).expand(*x.shape[:-1], outputs)
+        wanted = [draw.random() < 0.8 for _ in range(2)]
+
+        sides = []
+        for dtype, linear in ((torch.float32, products.linear), (torch.float64, F.linear)):
+            own = [
+                value.detach().to(dtype).requires_grad_(needs)
+                for value, needs in zip((x, weight), wanted, strict=True)
+            ]
+            offset = None if bias is None else bias.detach().to(dtype).requires_grad_()
+            out = linear(*own, offset)
+            if out.requires_grad:
+                out.backward(upstream.to(dtype))
+            sides.append([out.detach(), *(value.grad for value in own)])
+            sides[-1].append(None if offset is None else offset.grad)
+        for got, right in zip(*sides, strict=True):
+            assert (got is None) == (right is None)
+            if got is not None:
+                torch.testing.assert_close(got.double(), right, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.usefixtures("everything")
+def test_a_model_computes_and_learns_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = torch.randint(32, (1, 80))
+    segments = torch.zeros(1, 80, dtype=torch.int64)
+    calls = 0
+    product = products.product
+
+    def counted(*arguments: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return product(*arguments)
+
+    monkeypatch.setattr(products, "product", counted)
+
+    def learnt(taken: bool) -> dict[str, Tensor]:
+        model: Any = small_hybrid(seed=2)
+        if taken:
+            products.take_products(model)
+        with gradient_in_place(model):
+            logits = model.head(model.hidden(ids, segments)[0])
+            logits.log_softmax(-1)[..., 3].sum().backward()
+        return {"logits": logits.detach()} | {
+            name: value.grad for name, value in model.named_parameters() if value.grad is not None
+        }
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "by_onednn", lambda: False)
+        right = learnt(taken=False)
+        assert not calls
+    got = learnt(taken=True)
+    assert calls > 30
+    assert got.keys() == right.keys()
+    for name, value in right.items():
+        torch.testing.assert_close(got[name], value, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_who_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "by_onednn", lambda: True)
+    big, weight = torch.randn(1024, 64), torch.randn(64, 64)
+    assert products.suits(big, weight)
+    assert not products.suits(big[:8], weight)
+    assert not products.suits(big.double(), weight.double())
+    assert not products.suits(big.bfloat16(), weight.bfloat16())
+    assert not products.suits(big.to("meta"), weight.to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not products.suits(big, weight)
+        assert products.linear(big, weight).dtype == torch.bfloat16
+
+    class Own(nn.Linear):
+        """Somebody's layer that is more than a product."""
+
+    model = nn.Sequential(nn.Linear(4, 4), Own(4, 4))
+    products.take_products(model)
+    assert [type(layer) for layer in model] == [products.Linear, Own]
+    monkeypatch.setattr(products, "by_onednn", lambda: False)
+    model = nn.Sequential(nn.Linear(4, 4))
+    products.take_products(model)
+    assert type(model[0]) is nn.Linear
+    assert not products.suits(big, weight)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "taken"), [("AuthenticAMD", True), ("GenuineIntel", False), (None, False)]
+)
+def test_the_processor_decides(
+    vendor: str | None, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if vendor is not None:
+        file.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n", encoding="utf-8")
+    monkeypatch.setattr(products, "_CPUINFO", file)
+    assert products.by_onednn.__wrapped__() is taken
