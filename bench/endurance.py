@@ -11,7 +11,8 @@ steps, the curve is measured every 1,000, and texts of the last 20 steps are kep
 While `linn run` goes on, this process reads the memory and the CPU time of each of its processes,
 and the files of the run's folder. It prints each tenth of the run, and how far the last of them
 stands from the second: the first is warm-up. CPU time is counted because wall clocks lie on a
-shared machine.
+shared machine. It lies as well, by as much as neighbours slow a core down; so at every look the
+same small work is done here, and steps are told beside it too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from linn.assets import copy_assets
@@ -54,6 +56,8 @@ class Look:
     """In the run's folder."""
     size: float
     """MB of them."""
+    gauge: float
+    """CPU milliseconds of the same small work, done here."""
 
 
 # ---------------------------------------------------------------- the run
@@ -120,7 +124,17 @@ def _look(pid: int, step: int, run: Path) -> Look:
     pids = _family(pid)
     sizes = [path.stat().st_size for path in run.rglob("*") if path.is_file()]
     rss = tuple(_rss(one) for one in pids)
-    return Look(step, rss, sum(map(_cpu, pids)), len(sizes), sum(sizes) / 1e6)
+    return Look(step, rss, sum(map(_cpu, pids)), len(sizes), sum(sizes) / 1e6, _gauge())
+
+
+def _gauge() -> float:
+    """What a fixed number of small products and Python's own steps cost, in milliseconds."""
+    matrix = torch.full((64, 64), 1 / 64)
+    start = time.process_time()
+    for _ in range(500):
+        matrix = matrix @ matrix
+    sum(number % 7 for number in range(50_000))
+    return (time.process_time() - start) * 1e3
 
 
 def _family(pid: int) -> list[int]:
@@ -159,6 +173,8 @@ class Tenth:
     """At its end."""
     size: float
     """MB at its end."""
+    gauge: float
+    """See `Look`."""
 
 
 def tenths_of(looks: Sequence[Look], costs: Sequence[float], steps: int) -> list[Tenth]:
@@ -180,6 +196,7 @@ def tenths_of(looks: Sequence[Look], costs: Sequence[float], steps: int) -> list
             all_cost=used * 1e3,
             files=seen[-1].files,
             size=seen[-1].size,
+            gauge=statistics.median(look.gauge for look in seen),
         )
         found.append(tenth)
     return found
@@ -187,12 +204,14 @@ def tenths_of(looks: Sequence[Look], costs: Sequence[float], steps: int) -> list
 
 def told(tenths: Sequence[Tenth]) -> list[str]:
     """A table, and how the last tenth differs from the second."""
-    lines = ["| steps | MB of each process | CPU ms a step | with all | files | MB of files |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = [
+        "| steps | MB of each process | CPU ms a step | with all | the same work | files | MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for one in tenths:
         memory = " + ".join(f"{mb:.1f}" for mb in one.rss)
         cells = [f"{one.steps:,}", memory, f"{one.cost:.1f}", f"{one.all_cost:.1f}"]
-        cells += [str(one.files), f"{one.size:.2f}"]
+        cells += [f"{one.gauge:.2f}", str(one.files), f"{one.size:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
 
     if len(tenths) < 3:
@@ -201,6 +220,10 @@ def told(tenths: Sequence[Tenth]) -> list[str]:
     memories = enumerate(zip(begin.rss, end.rss, strict=True))
     changes = {f"memory of process {number}": pair for number, pair in memories}
     changes["CPU of a step"] = begin.cost, end.cost
+    changes["CPU of a step, in units of the same work"] = (
+        begin.cost / begin.gauge,
+        end.cost / end.gauge,
+    )
     for name, (before, after) in changes.items():
         change = after / before - 1
         verdict = "flat" if abs(change) <= _ALLOWED else "NOT FLAT"
@@ -211,6 +234,7 @@ def told(tenths: Sequence[Tenth]) -> list[str]:
 
 def endure(folder: Path, steps: int) -> None:
     """Write the base and the recipe, run it, print what was seen."""
+    torch.set_num_threads(1)
     write_base(folder / "base")
     recipe, run = folder / "recipe.yaml", folder / "run"
     recipe.write_text(yaml.safe_dump(recipe_of(folder / "base", steps)))

@@ -146,4 +146,16 @@ def test_the_processor_decides(
     if vendor is not None:
         file.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n", encoding="utf-8")
     monkeypatch.setattr(products, "_CPUINFO", file)
-    assert products.by_onednn.__wrapped__() is taken
+    assert products._is_faster.__wrapped__() is taken
+
+
+def test_plain_products_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_is_faster", lambda: True)
+    monkeypatch.delenv("LINN_KERNELS", raising=False)
+    assert products.by_onednn()
+    monkeypatch.setenv("LINN_KERNELS", "plain")
+    assert not products.by_onednn()
+    monkeypatch.delenv("LINN_KERNELS")
+    monkeypatch.setattr(products, "_forgone", False)
+    products.forgo()
+    assert not products.by_onednn()

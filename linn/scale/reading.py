@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.kernels.products import take_products
 from linn.engine.models.load import load as load_whole
 from linn.engine.models.load import read_config
 from linn.engine.models.nemotron_h import weights
@@ -65,6 +66,8 @@ def _other_family(folder: Path, how: Sharding) -> CausalLM:
 def _own_family(folder: Path, config: dict[str, Any], how: Sharding) -> CausalLM:
     with torch.device("meta"):
         model = NemotronH(config, folder / "config.json")
+    if how.mesh.device_type == "cpu":
+        take_products(model)
     with ExitStack() as stack:
         files = _Files(folder, stack)
         if model.config.tie_word_embeddings and not _ties_head(model, files):

@@ -27,6 +27,7 @@ from linn.engine.local.slot import Slot
 from linn.engine.models.check import check_model
 from linn.engine.models.export import export
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.kernels import products
 from linn.engine.models.load import load
 from linn.engine.protocol import ModelCheck
 from linn.engine.sampling.live_batch import BatchSampler, Request
@@ -181,6 +182,7 @@ def main(arguments: Sequence[str]) -> None:
     set_up()
     if options.recompute:  # who asks for little memory pays for it in time
         heap.keep_little()
+        products.forgo()
     if options.world > 1:
         # The engine notices the death of a peer and ends us; a slow peer is no error.
         dist.init_process_group(

@@ -9,6 +9,7 @@ Letters of shapes: N rows, I inputs, O outputs.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_LEAST = 2**20
+from linn.engine.models.kernels.choice import VARIABLE
+
+_LEAST = 2**21
 """Multiplications from which on oneDNN takes less time: it starts 8 us later."""
+
+_FINE = 256
+"""Up to so many rows there is a size every 16; above, four sizes from one power of two to the
+next."""
 
 _CPUINFO = Path("/proc/cpuinfo")
 
+_forgone = False
+"""Whether this process leaves all products to torch."""
+
+
+def forgo() -> None:
+    """Leave all products of this process to torch, which takes some 150 MB less for them."""
+    global _forgone
+    _forgone = True
+
+
+def by_onednn() -> bool:
+    """Whether this process takes large products from oneDNN.
+
+    No result depends on it but by rounding, which in long sums is up to twice that of MKL.
+    """
+    return not _forgone and os.environ.get(VARIABLE) != "plain" and _is_faster()
+
 
 @cache
-def by_onednn() -> bool:
-    """Whether this machine's large products are oneDNN's. No result depends on it but by rounding.
-
-    The processor decides, and no measurement: the same machine always computes the same.
-    """
+def _is_faster() -> bool:
+    """The processor decides, and no measurement: the same machine always computes the same."""
     try:
         is_amd = "AuthenticAMD" in _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -74,8 +95,30 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if torch.is_grad_enabled():
         out = _Linear.apply(flat, weight, bias)
     else:
-        out = product(flat, weight, bias)
+        out = _cut(product(_filled(flat), weight, bias), len(flat))
     return out.view(*x.shape[:-1], len(weight))
+
+
+def _filled(x: Tensor) -> Tensor:
+    """x [N, I] with zeros below it, up to one of a few sizes.
+
+    oneDNN prepares itself for every size that it meets: that takes as long as the product of a
+    thousand rows, and up to a megabyte.
+    """
+    rows = len(x)
+    step = 16 if rows <= _FINE else 1 << (rows.bit_length() - 3)
+    size = -(-rows // step) * step
+    if size == rows:
+        return x
+    filled = x.new_empty(size, x.shape[1])
+    filled[:rows] = x
+    filled[rows:] = 0
+    return filled
+
+
+def _cut(out: Tensor, rows: int) -> Tensor:
+    """The first rows of a tensor of one's own, where they are."""
+    return out.resize_(rows, out.shape[1])
 
 
 class _Linear(torch.autograd.Function):
@@ -84,17 +127,18 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x, weight, bias)
+        return _cut(product(_filled(x), weight, bias), len(x))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        grad = grads[0].contiguous()
+        rows = len(grads[0])
+        grad = _filled(grads[0].contiguous())
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
-            product(grad, weight.t()) if of_x else None,
-            _of_weight(grad, x) if of_weight else None,
+            _cut(product(grad, weight.t()), rows) if of_x else None,
+            _of_weight(grad, _filled(x)) if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
 
