@@ -42,7 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[None]:
-    """The reference's products: what rounds otherwise in batches of another size is not at issue."""
+    """The reference's products: rounding by the size of a batch is not at issue."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LINN_KERNELS", "plain")
         yield
