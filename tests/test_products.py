@@ -202,3 +202,17 @@ def test_what_no_gradient_needs_may_change(of_weight: bool) -> None:
 def test_a_layer_takes_its_input_by_name() -> None:
     layer = products.Linear(4, 3)
     assert torch.equal(layer(input=torch.ones(2, 4)), layer(torch.ones(2, 4)))
+
+
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_one_number_may_be_the_bias_of_all_outputs(shape: tuple[int, ...]) -> None:
+    x, weight = torch.randn(5, 4), torch.randn(3, 4)
+    grads = []
+    for linear in (products.linear, F.linear):
+        bias = torch.full(shape, 2.0, requires_grad=True)
+        out = linear(x, weight, bias)
+        torch.testing.assert_close(out, F.linear(x, weight) + 2)
+        out.sum().backward()
+        grads.append(bias.grad)
+    assert torch.equal(*grads)

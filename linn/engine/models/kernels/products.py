@@ -75,7 +75,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`product` of as many rows as there are."""
     if bias is not None:
-        bias = bias.contiguous()  # it would read the memory behind a view
+        # It would read the memory behind a view, and nothing of a lone number.
+        bias = bias.expand(len(weight)).contiguous()
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
@@ -108,7 +109,7 @@ def _filled(x: Tensor) -> Tensor:
     """x [N, I] with zeros below it, up to one of a few sizes.
 
     oneDNN prepares itself for every size that it meets: that takes as long as the product of a
-    thousand rows, and up to a megabyte.
+    thousand rows, and up to a few megabytes.
     """
     rows = len(x)
     step = 16 if rows <= _FINE else 1 << (rows.bit_length() - 3)
