@@ -14,7 +14,7 @@ from support.slot_toy import small_hybrid
 from torch import Tensor, nn
 
 from linn.engine.models.kernels import products
-from linn.engine.training.head import gradient_in_place
+from linn.engine.training.head import LOGITS, chunk_size, gradient_in_place
 
 if not products._is_right():  # pragma: no cover
     pytest.skip("this torch has no oneDNN", allow_module_level=True)
@@ -216,3 +216,12 @@ def test_one_number_may_be_the_bias_of_all_outputs(shape: tuple[int, ...]) -> No
         out.sum().backward()
         grads.append(bias.grad)
     assert torch.equal(*grads)
+
+
+def test_a_whole_chunk_of_logits_is_not_filled() -> None:
+    for vocab in (300, 4095, 32000, 50257, 151936, 400000):
+        rows = chunk_size(vocab)
+        assert 0.75 * LOGITS["cpu"] // vocab <= rows <= LOGITS["cpu"] // vocab
+        x = torch.empty(rows, 1)
+        assert products._filled(x) is x
+    assert chunk_size(10**6) == 8 and chunk_size(10**8) == 1

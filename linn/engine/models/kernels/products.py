@@ -105,6 +105,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out.view(*x.shape[:-1], len(weight))
 
 
+def unfilled(rows: int) -> int:
+    """So many rows, or as few less as it takes that nothing is filled: of less than 16 all are."""
+    return rows - rows % _step(rows) or rows
+
+
+def _step(rows: int) -> int:
+    """How far apart sizes are around so many rows."""
+    return 16 if rows <= _FINE else 1 << (rows.bit_length() - 3)
+
+
 def _filled(x: Tensor) -> Tensor:
     """x [N, I] with zeros below it, up to one of a few sizes.
 
@@ -112,7 +122,7 @@ def _filled(x: Tensor) -> Tensor:
     thousand rows, and up to a few megabytes.
     """
     rows = len(x)
-    step = 16 if rows <= _FINE else 1 << (rows.bit_length() - 3)
+    step = _step(rows)
     size = -(-rows // step) * step
     if size == rows:
         return x
