@@ -14,7 +14,7 @@ from support.slot_toy import small_hybrid
 from torch import Tensor, nn
 
 from linn.engine.models.kernels import products
-from linn.engine.training.head import gradient_in_place
+from linn.engine.training.head import LOGITS, chunk_size, gradient_in_place
 
 if not products._is_right():  # pragma: no cover
     pytest.skip("this torch has no oneDNN", allow_module_level=True)
@@ -80,14 +80,14 @@ def test_a_model_computes_and_learns_what_it_did(monkeypatch: pytest.MonkeyPatch
     ids = torch.randint(32, (1, 80))
     segments = torch.zeros(1, 80, dtype=torch.int64)
     calls = 0
-    product = products.product
+    product = products._product
 
     def counted(*arguments: Any) -> Tensor:
         nonlocal calls
         calls += 1
         return product(*arguments)
 
-    monkeypatch.setattr(products, "product", counted)
+    monkeypatch.setattr(products, "_product", counted)
 
     def learnt(taken: bool) -> dict[str, Tensor]:
         model: Any = small_hybrid(seed=2)
@@ -159,3 +159,69 @@ def test_plain_products_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(products, "_forgone", False)
     products.forgo()
     assert not products.by_onednn()
+
+
+@pytest.mark.usefixtures("everything")
+def test_products_come_in_a_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN keeps up to megabytes for each size: of a layer, and of the head in training."""
+    sizes = set()
+    product = products._product
+
+    def noted(x: Tensor, *others: Any) -> Tensor:
+        sizes.add(x.shape)
+        return product(x, *others)
+
+    monkeypatch.setattr(products, "_product", noted)
+    model = nn.Module()
+    model.lm_head = products.Linear(8, 40)
+    with gradient_in_place(model):  # type: ignore[arg-type]
+        for rows in range(1, 600):
+            for layer in (products.Linear(8, 40), model.lm_head):
+                out = layer(torch.randn(rows, 8, requires_grad=True))
+                out.backward(torch.ones_like(out))
+    # 21 sizes of inputs and of gradients, and as many of the weights' gradients.
+    assert len(sizes) <= 3 * 21
+
+
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("of_weight", [True, False])
+def test_what_no_gradient_needs_may_change(of_weight: bool) -> None:
+    x, weight = torch.randn(5, 4), torch.randn(3, 4)
+    (weight if of_weight else x).requires_grad_()
+    out = products.linear(x, weight)
+    changed = weight if of_weight else x
+    with torch.no_grad():
+        changed += 1
+    out.sum().backward()
+    other = x if of_weight else weight.detach()
+    right = other.sum(0).expand_as(changed)
+    torch.testing.assert_close(changed.grad, right)
+
+
+@pytest.mark.usefixtures("everything")
+def test_a_layer_takes_its_input_by_name() -> None:
+    layer = products.Linear(4, 3)
+    assert torch.equal(layer(input=torch.ones(2, 4)), layer(torch.ones(2, 4)))
+
+
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_one_number_may_be_the_bias_of_all_outputs(shape: tuple[int, ...]) -> None:
+    x, weight = torch.randn(5, 4), torch.randn(3, 4)
+    grads = []
+    for linear in (products.linear, F.linear):
+        bias = torch.full(shape, 2.0, requires_grad=True)
+        out = linear(x, weight, bias)
+        torch.testing.assert_close(out, F.linear(x, weight) + 2)
+        out.sum().backward()
+        grads.append(bias.grad)
+    assert torch.equal(*grads)
+
+
+def test_a_whole_chunk_of_logits_is_not_filled() -> None:
+    for vocab in (300, 4095, 32000, 50257, 151936, 400000):
+        rows = chunk_size(vocab)
+        assert 0.75 * LOGITS["cpu"] // vocab <= rows <= LOGITS["cpu"] // vocab
+        x = torch.empty(rows, 1)
+        assert products._filled(x) is x
+    assert chunk_size(10**6) == 8 and chunk_size(10**8) == 1

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from linn.engine.models.interface import CausalLM
-from linn.engine.models.kernels.products import Linear, product, suits
+from linn.engine.models.kernels.products import Linear, product, suits, unfilled
 
 LOGITS = {"cpu": 2**23, "cuda": 2**25}
 """Logits that exist at once, by device: 32 MB in float32 on a CPU. A GPU's products need more rows
@@ -30,7 +30,9 @@ BLOCK = {"cpu": 2**17, "cuda": 2**23}
 
 def chunk_size(vocab: int, device: str = "cpu") -> int:
     """How many positions the head sees at a time."""
-    return max(1, LOGITS.get(device, LOGITS["cuda"]) // vocab)
+    rows = max(1, LOGITS.get(device, LOGITS["cuda"]) // vocab)
+    # Filled, a chunk would be copied, and take more than the allocator keeps (32 MB).
+    return unfilled(rows) if device == "cpu" else rows
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,14 @@ def _is_right() -> bool:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [N, I] times weight [O, I] transposed, plus bias [O], by oneDNN and without gradients."""
+    return _cut(_product(_filled(x), weight, bias), len(x))
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`product` of as many rows as there are."""
     if bias is not None:
-        bias = bias.contiguous()  # it would read the memory behind a view
+        # It would read the memory behind a view, and nothing of a lone number.
+        bias = bias.expand(len(weight)).contiguous()
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
@@ -95,18 +101,28 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if torch.is_grad_enabled():
         out = _Linear.apply(flat, weight, bias)
     else:
-        out = _cut(product(_filled(flat), weight, bias), len(flat))
+        out = product(flat, weight, bias)
     return out.view(*x.shape[:-1], len(weight))
+
+
+def unfilled(rows: int) -> int:
+    """So many rows, or as few less as it takes that nothing is filled: of less than 16 all are."""
+    return rows - rows % _step(rows) or rows
+
+
+def _step(rows: int) -> int:
+    """How far apart sizes are around so many rows."""
+    return 16 if rows <= _FINE else 1 << (rows.bit_length() - 3)
 
 
 def _filled(x: Tensor) -> Tensor:
     """x [N, I] with zeros below it, up to one of a few sizes.
 
     oneDNN prepares itself for every size that it meets: that takes as long as the product of a
-    thousand rows, and up to a megabyte.
+    thousand rows, and up to a few megabytes.
     """
     rows = len(x)
-    step = 16 if rows <= _FINE else 1 << (rows.bit_length() - 3)
+    step = _step(rows)
     size = -(-rows // step) * step
     if size == rows:
         return x
@@ -126,8 +142,10 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _cut(product(_filled(x), weight, bias), len(x))
+        of_x, of_weight, _ = ctx.needs_input_grad
+        # As torch's own: what no gradient needs is not kept, and may change.
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
+        return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -137,7 +155,7 @@ class _Linear(torch.autograd.Function):
         grad = _filled(grads[0].contiguous())
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
-            _cut(product(grad, weight.t()), rows) if of_x else None,
+            _cut(_product(grad, weight.t()), rows) if of_x else None,
             _of_weight(grad, _filled(x)) if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
@@ -147,16 +165,16 @@ def _of_weight(grad: Tensor, x: Tensor) -> Tensor:
     """The gradient [O, I] of the weights; grad [N, O], x [N, I]."""
     # The first operand is copied where it lies in memory the other way round: the smaller one.
     if x.shape[1] < grad.shape[1]:
-        return product(x.t(), grad.t()).t()
-    return product(grad.t(), x.t())
+        return _product(x.t(), grad.t()).t()
+    return _product(grad.t(), x.t())
 
 
 class Linear(nn.Linear):
     """`nn.Linear` by `linear`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The product of x [..., I] with the weights."""
-        return linear(x, self.weight, self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        """The product of input [..., I], which some code gives by this name, with the weights."""
+        return linear(input, self.weight, self.bias)
 
 
 def take_products(model: nn.Module) -> None:
