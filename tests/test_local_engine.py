@@ -41,21 +41,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[None]:
-    """The reference's products: rounding by the size of a batch is not at issue."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LINN_KERNELS", "plain")
-        yield
-
-
-@pytest.fixture(scope="module")
-def one(plain: None) -> Iterator[LocalEngine]:
+def one() -> Iterator[LocalEngine]:
     with LocalEngine(processes=1) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
-def pair(plain: None) -> Iterator[LocalEngine]:
+def pair() -> Iterator[LocalEngine]:
     with LocalEngine(processes=2) as engine:
         yield engine
 
@@ -68,10 +60,27 @@ def requests() -> list[Request]:
 def test_one_and_two_processes_agree(
     base: Path, one: LocalEngine, pair: LocalEngine, tmp_path: Path
 ) -> None:
+    # AdamW's first steps are as long for a gradient that is nothing but rounding as for any other:
+    # the products of this machine are compared where such a gradient moves little.
+    check_agreement(base, (one, pair), tmp_path, Optim(eps=1e-6))
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_agree_by_the_references_products(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINN_KERNELS", "plain")
+    with LocalEngine(processes=1) as one, LocalEngine(processes=2) as pair:
+        check_agreement(base, (one, pair), tmp_path, Optim())
+
+
+def check_agreement(
+    base: Path, engines: Sequence[LocalEngine], tmp_path: Path, optim: Optim
+) -> None:
     loss = Loss("mopd", "sequence")
     results = []
-    for engine in (one, pair):
-        engine.load(base, Optim())
+    for engine in engines:
+        engine.load(base, optim)
         done = engine.sampler.run(requests())
         batch = samples_of(requests(), done)
         metrics = [engine.trainer.step(batch, loss, 1e-3) for _ in range(2)]
