@@ -21,16 +21,22 @@ OBJECTIVES = [("experts 2", "sft"), ("experts 2", "grpo"), ("experts 2", "mopd")
 OBJECTIVES += [("context 2", "sft"), ("context 2", "grpo"), ("context 2", "mopd"), (BOTH, "grpo")]
 
 
+@pytest.fixture(scope="module", params=["plain", ""], ids=["plain", "own products"])
+def kernels(request: pytest.FixtureRequest) -> str:
+    """`LINN_KERNELS`: the reference's products, and those that this machine takes."""
+    chosen: str = request.param
+    return chosen
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(tmp_path_factory: pytest.TempPathFactory, kernels: str) -> dict[str, Any]:
     """What up to four ranks found: one start for all comparisons, see support/spread.py."""
     folder = tmp_path_factory.mktemp("ranks")
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here.parent), str(here), os.environ.get("PYTHONPATH", "")])
     run = subprocess.run(
         [sys.executable, "-m", "support.spread", str(folder)],
-        # The reference's products: what rounds otherwise in rows of another length is not at issue.
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "LINN_KERNELS": "plain"},
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "LINN_KERNELS": kernels},
         capture_output=True,
         text=True,
     )
@@ -42,10 +48,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.long
 @pytest.mark.parametrize(("layout", "loss"), OBJECTIVES)
 def test_ranks_that_share_out_rows_and_experts_train_as_one_process(
-    found: dict[str, Any], layout: str, loss: str
+    found: dict[str, Any], kernels: str, layout: str, loss: str
 ) -> None:
     kind = f"parity {loss}" if layout != BOTH else "grpo grpo"
-    assert found[f"{layout}: {kind} loss"] < 3e-7
+    # oneDNN's longest sums, over rows of other lengths here, round up to twice as much as MKL's.
+    assert found[f"{layout}: {kind} loss"] < (3e-7 if kernels == "plain" else 6e-7)
     assert found[f"{layout}: {kind} norm"] < 3e-6
     assert found[f"{layout}: {kind} counts"] is True
     # AdamW moves every number by the rate (1e-3), whatever the size of its gradient: a gradient
