@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 from support.fake_cluster import REQUESTS, Cluster, dies, messages
 from support.fake_places import FakeProcess, drawn
 from support.sampling import sample_all, samples_of
 
+from linn.bases.make import new_model
 from linn.errors import EngineLost
 from linn.recipe.schema import ScaleConfig
 from linn.scale.cluster import AT_REST
 from linn.scale.open import _ranks, _samplers
+from linn.scale.options import ReplicaOptions
 from linn.scale.places import Died, Local, Role
-from linn.types import Loss, Optim
+from linn.scale.replica import Replica
+from linn.types import Completion, Loss, Optim
 
 MOPD = Loss("mopd", "sequence")
 
@@ -152,6 +156,41 @@ def test_the_samplers_turn_may_come_before_any_rank_is_there(cluster: Cluster, c
     assert sample_all(judge, REQUESTS) == [drawn(*request, 100) for request in REQUESTS]
     assert card.asked == ["sampler generate"]
     trained(cluster)
+
+
+@pytest.mark.slow
+def test_linns_own_sampler_goes_on_with_conversations_whose_states_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_model(tmp_path, 64, seed=1)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    replica = Replica(ReplicaOptions(device="cpu", capacity=16, cache_bytes=1 << 24))
+    replica.load(tmp_path, 1)
+
+    def turns(between: Callable[[], None]) -> list[Completion]:
+        _, first = replica.generate(None, REQUESTS, [0] * len(REQUESTS))
+        between()
+        more, known = [], []
+        for (ids, how, seed), done in zip(REQUESTS, first, strict=True):
+            more.append(((*ids, *done.ids, 9), how, seed))
+            known.append(len(ids) + len(done.ids))
+        return replica.generate(None, more, known)[1]
+
+    def as_on_a_gpu() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(replica, "_device", torch.device("cuda"))
+            replica.sleep()
+        with pytest.raises(AssertionError, match="`wake` after `sleep`"):
+            replica.generate(None, REQUESTS, [0] * len(REQUESTS))
+        replica.wake()
+        replica.wake()
+
+    expected = turns(lambda: None)
+    assert turns(replica.sleep) == expected, "a CPU keeps its states"
+    anew = turns(as_on_a_gpu)
+    assert [one.ids for one in anew] == [one.ids for one in expected]
+    for one, other in zip(anew, expected, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
 def test_a_sampler_has_the_gpus_of_its_ranks_whoever_starts_first_and_again() -> None:

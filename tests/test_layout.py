@@ -12,7 +12,7 @@ from linn.domains.load import load_all
 from linn.errors import UserError
 from linn.pricing.amounts import as_dict
 from linn.pricing.assumptions import DEVICES, Assumptions
-from linn.pricing.layout import RESERVE, Layout, layout_of, lines
+from linn.pricing.layout import ASLEEP, RESERVE, Layout, layout_of, lines
 from linn.pricing.price import price
 from linn.pricing.shape import Shape, read_shape
 from linn.recipe import load as recipes
@@ -98,6 +98,30 @@ def test_samplers() -> None:
     assert layout(cache=5_000).conversations == 5 and layout(cache=1).conversations == 1
     with pytest.raises(UserError, match="tensor: 2 needs engine: vllm"):
         layout(samplers={"tensor": 2})
+
+
+def test_samplers_on_the_trainers_gpus() -> None:
+    tree = {"engine": "vllm", "replicas": 4, "colocated": True}
+    made = layout(capacity=1000, samplers=tree)
+    # A gigabyte of weights and two of moments; half of the card is vLLM's.
+    assert made.at_rest == 3e9 and made.taken_by_sampler == pytest.approx(40e9)
+    assert made.room == 80e9 * (1 - RESERVE) - ASLEEP and made.fits
+    assert made.conversations == int(0.5 * 80e9 * (1 - RESERVE) - 4e9) // 10**9
+    assert "4 vllm samplers, in turn on 4 x h100" in said(made)
+    assert "their weights, 16 GB in all, wait in the memory of the hosts" in said(made)
+    assert "a rank at rest keeps 3 GB, vLLM takes 0.5 of the GPU, 40 GB: fits" in said(made)
+
+    greedy = layout(samplers=tree | {"memory": 0.95})
+    assert not greedy.turn_fits and not greedy.fits
+    assert "samplers: fits with samplers.memory: 0.9\n" in said(greedy) + "\n"
+    small = "fits with trainers.moments: host, samplers.memory: 0.81"
+    assert small in said(layout(8e9, samplers=tree))
+    assert "take more ranks" in said(layout(5e9, samplers=tree))
+    own = {"replicas": 4, "colocated": True}
+    assert "samplers: fits with trainers.moments: host\n" in said(layout(8e9, samplers=own)) + "\n"
+    # Whoever computes on CPUs keeps what it has.
+    cpu = layout(device="cpu", samplers=tree)
+    assert cpu.at_rest == 0 and cpu.room == cpu.memory and "in turn:" not in said(cpu)
 
 
 def said(made: Layout) -> str:

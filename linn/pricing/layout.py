@@ -227,8 +227,9 @@ def lines(layout: Layout) -> Iterator[str]:
         yield from _turn(layout)
     if rank.total > layout.room:
         yield from (f"  {line}" for line in _remedies(layout))
-    if not many:
-        yield f"  samplers: {_sampler_remedy(layout)}"
+    if not (many and layout.turn_fits):
+        remedy = _turn_remedy if layout.in_turn else _sampler_remedy
+        yield f"  samplers: {remedy(layout)}"
 
 
 def _turn(layout: Layout) -> Iterator[str]:
@@ -247,8 +248,6 @@ def _turn(layout: Layout) -> Iterator[str]:
         f"  in turn: a rank at rest keeps {_gb(layout.at_rest)} GB, vLLM takes "
         f"{samplers.memory_share:g} of the GPU, {_gb(layout.taken_by_sampler)} GB: {verdict}"
     )
-    if verdict == "OVER":
-        yield f"  samplers: {_turn_remedy(layout)}"
 
 
 def _turn_remedy(layout: Layout) -> str:
@@ -257,8 +256,10 @@ def _turn_remedy(layout: Layout) -> str:
         scale = _changed(layout.scale, **keys)
         rank = replace(layout.rank, moments=0.0) if keys else layout.rank
         if share := replace(layout, scale=scale, rank=rank).most_memory:
-            named = f"{_named(keys)}, " if keys else ""
-            return f"fits with {named}samplers.memory: {share:g}"
+            words = [_named(keys)] if keys else []
+            if scale.samplers.engine == "vllm":
+                words.append(f"samplers.memory: {share:g}")
+            return f"fits with {', '.join(words)}"
     return "beside these ranks no share holds the model and one conversation; take more ranks"
 
 
