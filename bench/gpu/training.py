@@ -56,8 +56,7 @@ def main() -> None:
     for name, (make, count) in MODELS.items():
         if options.only not in (None, name):
             continue
-        with device:
-            model = make(options.small).to(device)
+        model = make(options.small, device)
         for recompute in (False,) if options.default else (False, True):
             for kernels in ("",) if options.default else ("plain", ""):
                 os.environ["LINN_KERNELS"] = kernels
@@ -128,26 +127,26 @@ def _active(model: Any) -> float:
     return active
 
 
-def _hybrid(small: bool) -> Any:
-    return _drawn(SHAPE | SMALL if small else SHAPE)
+def _hybrid(small: bool, device: torch.device) -> Any:
+    return _drawn(SHAPE | SMALL if small else SHAPE, device)
 
 
-def _base(small: bool) -> Any:
+def _base(small: bool, device: torch.device) -> Any:
     raw = json.loads((BASE / "config.json").read_text())
     raw |= {"hybrid_override_pattern": "MEM*E", "num_hidden_layers": 5}
-    return _drawn(raw | SMALL if small else raw)
+    return _drawn(raw | SMALL if small else raw, device)
 
 
-def _drawn(raw: dict[str, Any]) -> NemotronH:
-    """A random model, drawn on the device that is the default."""
-    model = NemotronH(raw, Path("config.json"))
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.02)
+def _drawn(raw: dict[str, Any], device: torch.device) -> NemotronH:
+    with device:
+        model = NemotronH(raw, Path("config.json"))
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.02)
     return model
 
 
-def _qwen3(small: bool) -> Any:
+def _qwen3(small: bool, device: torch.device) -> Any:
     import transformers
 
     config = transformers.Qwen3Config(
@@ -163,7 +162,7 @@ def _qwen3(small: bool) -> Any:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        return load(Path(folder))
+        return load(Path(folder)).to(device)
 
 
 def _product_rate(size: int, device: torch.device) -> float:
