@@ -51,9 +51,12 @@ def cluster() -> Iterator[ClusterEngine]:
     engine.close()
 
 
-def two_turns(engine: Engine) -> list[list[Completion]]:
+def two_turns(
+    engine: Engine, between: Callable[[], object] = lambda: None
+) -> list[list[Completion]]:
     """Conversations, and their going on from the states that were kept."""
     first = sample_all(engine.sampler, REQUESTS)
+    between()
     longer: list[Request] = []
     for (ids, _, seed), done in zip(REQUESTS, first, strict=True):
         longer.append(((*ids, *done.ids, 7), Sampling(9), seed))
@@ -80,6 +83,34 @@ def test_a_cluster_has_the_bytes_of_the_local_engine_of_the_same_dealing(
     found = cascade(cluster, base, tmp_path / "cluster")
     with closing(open_engine(ScaleConfig(processes=2, device="cpu"))) as local:
         assert cascade(local, base, tmp_path / "local") == found
+
+
+@pytest.mark.long
+def test_samplers_that_take_turns_with_the_trainers_give_the_bytes_of_those_apart(
+    base: Path, cluster: ClusterEngine, tmp_path: Path
+) -> None:
+    """Also where trainers compute between two turns, and where a sampler dies asleep."""
+    trainers = {"ranks": 2, "sum": "step"}
+    samplers = {"replicas": 2, "colocated": True}
+    tree = {"engine": "cluster", "device": "cpu", "trainers": trainers, "samplers": samplers}
+    with open_engine(ScaleConfig.model_validate(tree)) as engine:
+        assert isinstance(engine, ClusterEngine)
+        assert cascade(engine, base, tmp_path / "turns") == cascade(
+            cluster, base, tmp_path / "apart"
+        )
+
+        def score() -> None:
+            engine.score(base, [[1, 2, 3], [4, 5]])
+
+        def score_and_kill() -> None:
+            score()
+            os.kill(engine.pids()["sampler 1"], signal.SIGKILL)
+
+        expected = two_turns(cluster)
+        assert two_turns(engine, score) == expected
+        lost = engine.pids()["sampler 1"]
+        assert two_turns(engine, score_and_kill) == expected
+        assert engine.pids()["sampler 1"] != lost
 
 
 def in_the_middle(does: Callable[[], None]) -> threading.Thread:

@@ -5,8 +5,9 @@ docs/cluster.md has the formulas. Nothing here was measured on a GPU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from linn.errors import UserError
@@ -18,6 +19,8 @@ from linn.recipe.stages import DistillConfig, RlConfig
 
 RESERVE = 0.06
 """Share of a GPU's memory that is left to its driver, its communication buffers and to holes."""
+ASLEEP = 2e9
+"""Bytes of a GPU that a sampler keeps while it sleeps: its driver's context and recorded graphs."""
 MACHINE = 8
 """GPUs of a machine."""
 MOST_RANKS = 1024
@@ -62,7 +65,31 @@ class Layout:
     device: str
     """What each process computes on, for a person."""
     memory: float
-    """Bytes that one process may take."""
+    """Bytes that one process may take; where trainers and samplers take turns, both together."""
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether trainers and samplers have the same GPUs; CPUs give nothing back."""
+        return self.scale.samplers.colocated and self.scale.device != "cpu"
+
+    @property
+    def room(self) -> float:
+        """Bytes that a trainer rank may take."""
+        return self.memory - ASLEEP * self.in_turn
+
+    @property
+    def at_rest(self) -> float:
+        """Bytes of a rank on a sampler's GPU: its shards, without gradients."""
+        if not self.in_turn:
+            return 0.0
+        shards = 4 * self.shape.total / self.scale.trainers.ranks
+        return shards + self.rank.moments + self.rank.other
+
+    @property
+    def taken_by_sampler(self) -> float:
+        """Bytes of a GPU that a vLLM replica takes, whatever it holds."""
+        card = self.memory / (1 - RESERVE)
+        return self.scale.samplers.memory_share * card
 
     @property
     def weights_of_sampler(self) -> float:
@@ -76,12 +103,35 @@ class Layout:
     def conversations(self) -> int:
         """Longest conversations that a replica holds at once."""
         samplers = self.scale.samplers
-        share = samplers.memory if samplers.engine == "vllm" else 1.0
-        free = samplers.tensor * (share * self.memory - self.weights_of_sampler)
-        fit = max(0, int(free // self.conversation))
+        fit = self._held_by(samplers.memory_share)
         if samplers.engine == "linn":
             fit = min(fit, max(1, int(self._cache // self.conversation)))
         return min(self.scale.capacity, fit)
+
+    def _held_by(self, share: float) -> int:
+        """Longest conversations in a share of a replica's GPUs; all that is left is linn's own."""
+        samplers = self.scale.samplers
+        room = self.memory - self.at_rest
+        if samplers.engine == "vllm":
+            room = share * self.memory
+        free = samplers.tensor * (room - self.weights_of_sampler)
+        return max(0, int(free // self.conversation))
+
+    @property
+    def turn_fits(self) -> bool:
+        """Whether vLLM finds its share of the GPU free while the ranks rest."""
+        if not self.in_turn or self.scale.samplers.engine != "vllm":
+            return True
+        return self.at_rest + self.taken_by_sampler <= self.memory
+
+    @property
+    def most_memory(self) -> float:
+        """The largest `samplers.memory` beside ranks at rest, where that holds a conversation.
+
+        0 where none does.
+        """
+        share = math.floor(100 * (self.memory - self.at_rest) * (1 - RESERVE) / self.memory) / 100
+        return share if share > 0 and self._held_by(share) else 0.0
 
     @property
     def _cache(self) -> int:
@@ -95,7 +145,7 @@ class Layout:
     @property
     def fits(self) -> bool:
         """Whether trainers and samplers do."""
-        return self.rank.total <= self.memory and self.conversations > 0
+        return self.rank.total <= self.room and self.conversations > 0 and self.turn_fits
 
 
 def layout_of(
@@ -118,7 +168,8 @@ def layout_of(
     _check_shares(scale, shape)
     if scale.device == "cpu":
         device = "CPU process"
-        memory = machine_bytes() / scale.devices - PROCESS
+        processes = scale.trainers.ranks + scale.samplers.devices
+        memory = machine_bytes() / processes - PROCESS
     else:
         memory = (1 - RESERVE) * memory
     row = max(scale.width, round(trained))
@@ -156,9 +207,9 @@ def lines(layout: Layout) -> Iterator[str]:
         "teacher or reference": rank.other,
     }
     listed = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items() if size)
-    verdict = "fits" if rank.total <= layout.memory else "OVER"
+    verdict = "fits" if rank.total <= layout.room else "OVER"
     yield (
-        f"  a trainer rank, GB: {listed}; {_gb(rank.total)} of {_gb(layout.memory)} of the "
+        f"  a trainer rank, GB: {listed}; {_gb(rank.total)} of {_gb(layout.room)} of the "
         f"{layout.device}: {verdict}"
     )
     if scale.trainers.moments == "host":
@@ -172,10 +223,43 @@ def lines(layout: Layout) -> Iterator[str]:
         f"{samplers.tensor}, {_gb(layout.conversation)} for the longest conversation: "
         f"{many:,} of these at once: {verdict}"
     )
-    if rank.total > layout.memory:
+    if layout.in_turn:
+        yield from _turn(layout)
+    if rank.total > layout.room:
         yield from (f"  {line}" for line in _remedies(layout))
     if not many:
         yield f"  samplers: {_sampler_remedy(layout)}"
+
+
+def _turn(layout: Layout) -> Iterator[str]:
+    """What both sides leave on a GPU that they share."""
+    samplers = layout.scale.samplers
+    weights = samplers.devices * layout.weights_of_sampler
+    yield (
+        f"  in turn: samplers asleep keep {_gb(ASLEEP)} GB of each GPU, and their weights, "
+        f"{_gb(weights)} GB in all, wait in the memory of the hosts"
+    )
+    if samplers.engine == "linn":
+        yield f"  in turn: a rank at rest keeps {_gb(layout.at_rest)} GB"
+        return
+    verdict = "fits" if layout.turn_fits else "OVER"
+    yield (
+        f"  in turn: a rank at rest keeps {_gb(layout.at_rest)} GB, vLLM takes "
+        f"{samplers.memory_share:g} of the GPU, {_gb(layout.taken_by_sampler)} GB: {verdict}"
+    )
+    if verdict == "OVER":
+        yield f"  samplers: {_turn_remedy(layout)}"
+
+
+def _turn_remedy(layout: Layout) -> str:
+    """The largest share of a GPU that ranks at rest leave, by the moments where they must go."""
+    for keys in ({}, {"moments": "host"}):
+        scale = _changed(layout.scale, **keys)
+        rank = replace(layout.rank, moments=0.0) if keys else layout.rank
+        if share := replace(layout, scale=scale, rank=rank).most_memory:
+            named = f"{_named(keys)}, " if keys else ""
+            return f"fits with {named}samplers.memory: {share:g}"
+    return "beside these ranks no share holds the model and one conversation; take more ranks"
 
 
 def _tokens(layout: Layout) -> str:
@@ -193,6 +277,8 @@ def _placement(scale: ScaleConfig, device: str) -> str:
     )
     if samplers.tensor > 1:
         words += f" of {samplers.tensor}"
+    if samplers.colocated:
+        words += ", in turn"
     if scale.trainers.context > 1:
         words += f"; each row over {scale.trainers.context} ranks"
     if scale.trainers.experts > 1:
@@ -200,9 +286,10 @@ def _placement(scale: ScaleConfig, device: str) -> str:
     if scale.device == "cpu":
         return f"{words}, one CPU thread each"
     machines = -(-scale.devices // MACHINE)
+    own = "samplers on the first of them" if samplers.colocated else "each with a device of its own"
     return (
         f"{words} on {scale.devices} x {device}, {machines} machine{'s' * (machines > 1)} of "
-        f"{MACHINE}; trainers first, each with a device of its own"
+        f"{MACHINE}; trainers first, {own}"
     )
 
 
@@ -250,7 +337,7 @@ def _remedies(layout: Layout) -> Iterator[str]:
     Other keys; then experts and rows over the same ranks; then more ranks, or shorter rows.
     """
     scale, row = layout.scale, layout.row
-    yield f"trainers: {_gb(layout.rank.total - layout.memory)} GB too many for each rank"
+    yield f"trainers: {_gb(layout.rank.total - layout.room)} GB too many for each rank"
     for keys in _cheaper(scale):
         if _fits(layout, _changed(scale, **keys), row):
             yield f"fits with {_named(keys)}"
@@ -329,13 +416,13 @@ def _changed(scale: ScaleConfig, **keys: Any) -> ScaleConfig:
 
 def _fits(layout: Layout, scale: ScaleConfig, row: int) -> bool:
     other = layout.rank.other > 0
-    return _rank(scale, layout.shape, row, other).total <= layout.memory
+    return _rank(scale, layout.shape, row, other).total <= layout.room
 
 
 def _sampler_remedy(layout: Layout) -> str:
     tensor = layout.scale.samplers.tensor
     while tensor <= MACHINE:
-        share = layout.scale.samplers.memory * layout.memory
+        share = layout.scale.samplers.memory_share * layout.memory
         free = tensor * share - 2 * layout.shape.total
         if free >= layout.conversation:
             return f"fits with engine: vllm, tensor: {tensor}, precision: bfloat16"

@@ -12,6 +12,8 @@ CACHE_BYTES = 192 << 20
 """The default of `cache` on a CPU."""
 CACHE_SHARE = 4
 """On a GPU, by default, one part in so many of its memory."""
+MEMORY, MEMORY_COLOCATED = 0.9, 0.5
+"""The defaults of `samplers.memory`: of a GPU of its own, and of one that trainers rest on."""
 
 
 class TrainersConfig(Config):
@@ -67,8 +69,18 @@ class SamplersConfig(Config):
     tensor: int = Field(
         1, ge=1, description="GPUs of one replica (tensor parallel); vllm alone takes more than one"
     )
-    memory: float = Field(
-        0.9, gt=0, le=1, description="share of a GPU's memory that vllm takes for one replica"
+    colocated: bool = Field(
+        False,
+        description="samplers and trainers take turns on the same GPUs: samplers sleep while the "
+        "trainers compute, trainers free all but weights and moments while the samplers do. "
+        "Sampler 0 has the GPUs of the first `tensor` ranks, and so on; places: local alone",
+    )
+    memory: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of a GPU's whole memory that vllm takes for one replica; default 0.9, "
+        "where colocated 0.5, since the trainers' weights and moments stay there",
     )
     deadline_s: float = Field(
         7200.0,
@@ -76,6 +88,18 @@ class SamplersConfig(Config):
         description="seconds after which a replica that has not answered its share of a batch is "
         "ended, and another one does the share again; one that died is seen at once",
     )
+
+    @property
+    def memory_share(self) -> float:
+        """`memory`, or its default."""
+        if self.memory is not None:
+            return self.memory
+        return MEMORY_COLOCATED if self.colocated else MEMORY
+
+    @property
+    def devices(self) -> int:
+        """GPUs or CPU threads that all replicas take."""
+        return self.replicas * self.tensor
 
     @model_validator(mode="after")
     def _check_tensor(self) -> Self:
@@ -162,6 +186,7 @@ class ScaleConfig(Config):
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
         if self.engine == "cluster":
+            self._check_colocated()
             return self
         # A run folder's recipe has every key, with its default.
         plain = ScaleConfig(engine="cluster")
@@ -172,6 +197,22 @@ class ScaleConfig(Config):
             if value != getattr(plain, key):
                 raise ValueError(f"{key}: only a cluster has it; set engine: cluster, or leave it")
         return self
+
+    def _check_colocated(self) -> None:
+        samplers, ranks = self.samplers, self.trainers.ranks
+        if not samplers.colocated:
+            return
+        if self.places == "ray":
+            raise ValueError(
+                "samplers.colocated: Ray places a process on GPUs of its own; set places: local, "
+                "or colocated: false"
+            )
+        if samplers.devices > ranks:
+            raise ValueError(
+                f"samplers.colocated: {samplers.replicas} replicas of {samplers.tensor} take "
+                f"{samplers.devices} GPUs, and trainers.ranks: {ranks} has {ranks}; lower replicas "
+                "or tensor, or take more ranks"
+            )
 
     @property
     def shares_prompts(self) -> bool:
@@ -207,7 +248,8 @@ class ScaleConfig(Config):
         """GPUs or CPU threads in all."""
         if self.engine == "local":
             return self.local_processes
-        return self.trainers.ranks + self.samplers.replicas * self.samplers.tensor
+        apart = 0 if self.samplers.colocated else self.samplers.devices
+        return self.trainers.ranks + apart
 
 
 _CLUSTER = ("places", "trainers", "samplers", "exchange", "restarts")

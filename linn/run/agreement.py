@@ -103,6 +103,7 @@ EFFECTS: dict[str, Effect] = {
     "scale.samplers.engine": Effect.ROUNDING,
     "scale.samplers.replicas": Effect.ROUNDING,
     "scale.samplers.tensor": Effect.ROUNDING,
+    "scale.samplers.colocated": Effect.NOTHING,
     "scale.samplers.memory": Effect.NOTHING,
     "scale.samplers.deadline_s": Effect.NOTHING,
     "scale.exchange": Effect.NOTHING,

@@ -35,6 +35,8 @@ PROBE_TOKENS = 8
 """Tokens of each continuation."""
 AGREES = {False: (1e-4, 1e-3), True: (0.1, 2.0)}
 """Nats by which the log-probs of sampler and trainer may differ, mean and most; by `bfloat16`."""
+AT_REST = ("check", "cpu_seconds", "vocab")
+"""Messages that a trainer rank answers without its GPU."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class ClusterOptions:
     """Ranks that compute a row together, so that samples are dealt to them as to one."""
     after_cut: bool = False
     """Whether the samplers tell log-probs of what a top-p cut left, which no trainer knows."""
+    colocated: bool = False
+    """Whether samplers and trainers have the same GPUs, and so compute in turn."""
 
 
 class ClusterEngine:
@@ -78,6 +82,8 @@ class ClusterEngine:
         """Whether the weights are others than those of `_base`."""
         self._syncs = 0
         """Times that samplers took weights since the policy was loaded."""
+        self._rests = True
+        """Whether the ranks hold no more than they must, or are not there."""
         trainers = _Trainers(self)
         self.sampler = LocalSampler(_Samplers(self))
         self._most = max(options.width, MICRO_BATCH) if options.share_prompts else None
@@ -150,6 +156,7 @@ class ClusterEngine:
         self._replicas.close()
         self._places.close()
         self._published = None
+        self._rests = True
 
     def __enter__(self) -> Self:
         return self
@@ -170,6 +177,9 @@ class ClusterEngine:
 
     def call_each(self, message: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """A message to each rank; they start at the first."""
+        if self._options.colocated and message not in AT_REST:
+            self._replicas.sleep()
+            self._rests = False
         if not self._ranks.started:
             self._ranks.start(with_meeting(self._options.ranks, self._places.meeting()))
         return self._ranks.call_each(message, arguments)
@@ -194,6 +204,7 @@ class ClusterEngine:
         """A batch, from the weights as they are now."""
         if any(folder is None for folder, _, _ in shares):
             self._sync()
+        self._wake()
         done = self._replicas.call_each("generate", shares)
         return self._uncut(shares, done) if self._options.after_cut else done
 
@@ -220,6 +231,19 @@ class ClusterEngine:
                 of_sampler[place.index] = replace(of_sampler[place.index], logprobs=logprobs)
         return done
 
+    def _wake(self) -> None:
+        """The samplers' turn on GPUs that they share with the trainers.
+
+        vLLM measures what is free when it opens, so samplers that start now, or again, find the
+        ranks at rest too.
+        """
+        if not self._options.colocated:
+            return
+        if not self._rests and self._ranks.started:
+            self._ranks.call("rest")
+            self._rests = True
+        self._replicas.wake()
+
     # ------------------------------------------------------------ weights to samplers
 
     def _change(self) -> None:
@@ -241,6 +265,7 @@ class ClusterEngine:
             self.export(folder)
         weights = Weights(self._base, folder, self._version)
         self._published = None  # until all have them
+        self._wake()
         self._replicas.take(weights)
         self._published = weights
         # A sampler that is lost from here on needs the new ones.

@@ -85,7 +85,7 @@ class FsdpTrainer:
         squares = sum_of_squares(p.grad for p in self._own.values() if p.grad is not None)
         norm = norm_of(total(squares.to(self.device)))
         if not (math.isfinite(value) and norm < math.inf):
-            self._free_gradients()
+            self.free_gradients()
             refused = StepFailed(
                 f"step {self.version + 1}: loss {value}, gradient norm {norm}; "
                 "weights and optimiser are unchanged"
@@ -99,7 +99,7 @@ class FsdpTrainer:
                 assert parameter.grad is not None
                 parameter.grad.mul_(self.optim.clip / norm)
         self.optimiser().step(lr)
-        self._free_gradients()
+        self.free_gradients()
         self.version += 1
         return {"loss": value, "grad_norm": norm, "lr": lr} | metrics.reduced()
 
@@ -174,7 +174,8 @@ class FsdpTrainer:
             if parameter.grad is not None:
                 own.grad = local(parameter.grad)
 
-    def _free_gradients(self) -> None:
+    def free_gradients(self) -> None:
+        """Give their memory back; a step does so by itself, unless it was left by an error."""
         for name, parameter in self.trained.items():
             parameter.grad = self._own[name].grad = None
 

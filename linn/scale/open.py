@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from linn.engine.local.device import cuda_ids, device_of
@@ -33,6 +34,7 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
         after_cut=scale.samplers.engine == "vllm",
         share_prompts=scale.shares_prompts,
         context=scale.trainers.context,
+        colocated=scale.samplers.colocated,
     )
     return ClusterEngine(options, _places(scale, device, [*ranks, *samplers]))
 
@@ -60,7 +62,7 @@ def _ranks(scale: ScaleConfig, device: str) -> list[Role]:
             experts=scale.trainers.experts,
             context=scale.trainers.context,
         )
-        roles.append(Role(f"trainer rank {rank}", "linn.scale.rank", options, gpus=int(on_gpu)))
+        roles.append(Role(_rank_name(rank), "linn.scale.rank", options, gpus=int(on_gpu)))
     return roles
 
 
@@ -73,12 +75,25 @@ def _samplers(scale: ScaleConfig, device: str) -> list[Role]:
         # A GPU's own share is known where the GPU is.
         cache_bytes=None if on_gpu and scale.cache is None else scale.cache_bytes(),
         tensor=samplers.tensor,
-        memory=samplers.memory,
+        memory=samplers.memory_share,
+        colocated=samplers.colocated,
         bfloat16=scale.precision == "bfloat16",
     )
-    each = samplers.tensor if on_gpu else 0
-    kind = REPLICAS[samplers.engine]
-    return [Role(f"sampler {n}", kind, options, each) for n in range(samplers.replicas)]
+    kind, each = REPLICAS[samplers.engine], samplers.tensor
+    roles = []
+    for number in range(samplers.replicas):
+        role = Role(f"sampler {number}", kind, options)
+        if on_gpu and samplers.colocated:
+            ranks = range(number * each, (number + 1) * each)
+            role = replace(role, beside=tuple(map(_rank_name, ranks)))
+        elif on_gpu:
+            role = replace(role, gpus=each)
+        roles.append(role)
+    return roles
+
+
+def _rank_name(rank: int) -> str:
+    return f"trainer rank {rank}"
 
 
 def _places(scale: ScaleConfig, device: str, roles: Sequence[Role]) -> Places:

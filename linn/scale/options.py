@@ -61,5 +61,7 @@ class ReplicaOptions:
     """GPUs that hold it together; vLLM alone takes more than one."""
     memory: float = 0.9
     """Share of a GPU's memory that vLLM takes."""
+    colocated: bool = False
+    """Whether trainers take turns with it on its GPUs."""
     bfloat16: bool = False
     """Whether vLLM computes in bfloat16."""

@@ -50,7 +50,9 @@ class Role:
     options: Any
     """What that function is given; it can be pickled."""
     gpus: int = 0
-    """GPUs of its own; 0: it computes on the CPU."""
+    """GPUs of its own; 0: it computes on the CPU, or `beside` others."""
+    beside: tuple[str, ...] = ()
+    """Roles with whose GPUs it computes, in turn with them."""
     environment: Mapping[str, str] | None = None
     """Further variables of its environment."""
 
@@ -117,11 +119,13 @@ class Local:
     def __init__(self, exchange: Path | None = None, gpus: Sequence[str] = ()) -> None:
         """exchange: where the folder is made; None: among the system's temporary files.
 
-        gpus: ids of those that may be used. Each process that asks for some gets the next free
-        ones, and sees no others.
+        gpus: ids of those that may be used. Each role that asks for some gets the next free ones,
+        for all processes that will ever play it; they see no others.
         """
         self._exchange = exchange
         self._free = list(gpus)
+        self._held: dict[str, list[str]] = {}
+        """GPUs by role."""
         self._folder: Path | None = None
         self._meetings = 0
         self._started: list[LocalProcess] = []
@@ -143,14 +147,24 @@ class Local:
         """Subprocesses; one that cannot be started at all is an InfrastructureError."""
         processes: list[Process] = []
         for role in roles:
-            gpus = [self._free.pop(0) for _ in range(role.gpus)]
             try:
-                process = LocalProcess(role, self.folder(), gpus, self._free)
+                process = LocalProcess(role, self.folder(), self._gpus_of(role))
             except OSError as error:
                 raise InfrastructureError(f"{role.name} cannot start: {error}") from None
             processes.append(process)
             self._started.append(process)
         return processes
+
+    def _gpus_of(self, role: Role) -> list[str]:
+        """By name, so that who shares GPUs finds them, whoever starts first and again."""
+        if role.beside:
+            return [gpu for name in role.beside for gpu in self._held_by(name, 1)]
+        return self._held_by(role.name, role.gpus)
+
+    def _held_by(self, name: str, count: int) -> list[str]:
+        if name not in self._held:
+            self._held[name] = [self._free.pop(0) for _ in range(count)]
+        return self._held[name]
 
     def answered(self, processes: Sequence[Process], seconds: float) -> list[Process]:
         """By their pipes."""
@@ -175,10 +189,8 @@ class Local:
 class LocalProcess:
     """A subprocess, its pipe, its log and who watches it."""
 
-    def __init__(self, role: Role, folder: Path, gpus: list[str], free: list[str]) -> None:
-        """free: where its GPUs go back to."""
+    def __init__(self, role: Role, folder: Path, gpus: Sequence[str]) -> None:
         self.name = role.name
-        self._gpus, self._free = gpus, free
         stem = f"{role.name.replace(' ', '-')}-{id(self):x}"
         beats = folder / f"{stem}.beat"
         heartbeat.prepare(beats)
@@ -223,7 +235,7 @@ class LocalProcess:
         self._handle.stdin.close()
 
     def end(self, kill: bool = False) -> None:
-        """Also frees its GPUs."""
+        """At once, or within seconds."""
         if self._ended:
             return
         self._ended = True
@@ -237,7 +249,6 @@ class LocalProcess:
             self._handle.wait()
         self._watch.close()
         self._log.close()
-        self._free += self._gpus
 
     def _died(self) -> Died:
         if self._watch.verdict is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from linn.engine.local.accelerator import device_of
 from linn.engine.local.disk import room_for
 from linn.engine.local.slot import Slot
 from linn.engine.models.check import check_model
@@ -39,6 +40,7 @@ class Rank:
         torch.set_flush_denormal(True)
         # FSDP2 warns of what would go wrong if somebody changed hidden states in place.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+        device_of(options.device)
         on_gpu = options.device == "cuda"
         dist.init_process_group(
             # What waits on the host is saved from there.
@@ -107,6 +109,17 @@ class Rank:
         model = self.policy.model
         with room_for(folder, writing.size_of(model, self.how)) if first else nullcontext():
             writing.export(model, self.how, folder, shard_bytes)
+
+    def rest(self) -> None:
+        """Free what is not needed between two calls: samplers take turns on this GPU.
+
+        Shards of weights and moments stay, and those of the teacher or reference.
+        """
+        if self._trainer is not None:
+            self._trainer.free_gradients()
+        gc.collect()
+        if self.options.device == "cuda":
+            torch.cuda.empty_cache()
 
     def vocab(self) -> int:
         """Ids that the policy has embeddings for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from linn.engine.local.accelerator import cache_bytes
+from linn.engine.local.accelerator import cache_bytes, device_of
 from linn.engine.local.slot import Slot
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load
@@ -24,12 +25,15 @@ class Replica:
 
     def __init__(self, options: ReplicaOptions) -> None:
         self.options = options
+        self._device = device_of(options.device)
         if options.device == "cpu":
             torch.set_num_threads(1)
             torch.set_flush_denormal(True)
         self._model: CausalLM | None = None
         self._sampler: BatchSampler | None = None
         self._version = -1
+        self._has_states = False
+        """Whether the states that the last batch left are still there."""
         self._other = Slot(self._read)
 
     def load(self, folder: Path, version: int) -> None:
@@ -55,8 +59,35 @@ class Replica:
         if folder is not None:
             sampler = self._sampler_of(self._other.take(folder))
             return self._version, sampler.generate(requests)
-        assert self._sampler is not None, "`load` comes first"
+        assert self._sampler is not None, "`load` comes first, and `wake` after `sleep`"
+        if not self._has_states:
+            known = [0] * len(requests)
+        self._has_states = True
         return self._version, self._sampler.generate(requests, known)
+
+    def sleep(self) -> None:
+        """Leave the GPU to the trainers: the policy waits on the host, all else is dropped.
+
+        On a CPU nothing is gained, and what conversations go on from would be lost.
+        """
+        if self._device.type == "cpu":
+            return
+        self._sampler, self._has_states = None, False
+        self._other = Slot(self._read)
+        if self._model is not None:
+            self._move(torch.device("cpu"))
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        """Take it back; conversations that go on are read anew."""
+        if self._model is not None and self._sampler is None:
+            self._move(self._device)
+            self._sampler = self._sampler_of(self._model)
+
+    def _move(self, device: torch.device) -> None:
+        module: nn.Module = self._model  # type: ignore[assignment]
+        module.to(device)
 
     def cpu_seconds(self) -> float:
         """Processor time so far."""
@@ -67,10 +98,10 @@ class Replica:
         return os.getpid()
 
     def _read(self, folder: Path) -> CausalLM:
-        return load(folder, device=torch.device(self.options.device))
+        return load(folder, device=self._device)
 
     def _sampler_of(self, model: CausalLM) -> BatchSampler:
-        states = cache_bytes(self.options.cache_bytes, torch.device(self.options.device))
+        states = cache_bytes(self.options.cache_bytes, self._device)
         return BatchSampler(model, self.options.capacity, cache_bytes=states)
 
 

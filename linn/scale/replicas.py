@@ -80,6 +80,10 @@ class Replicas:
         self._weights: Weights | None = None
         self._turns = [Turns() for _ in roles]
         """By sampler: what its next share may go on from."""
+        self._asleep = False
+        """Whether all are, so that trainers compute on their GPUs."""
+        self._cpu_seconds = 0.0
+        """Of all, when they were last asked."""
 
     @property
     def processes(self) -> Sequence[Process]:
@@ -91,7 +95,7 @@ class Replicas:
         before, self._weights = self._weights, weights
         self._forget()
         if not self._processes:
-            self._processes = self._places.start(self._roles)
+            self._start()
             before = None
         if before is None or before.base != weights.base:
             self._call_all("load", (weights.base, weights.version))
@@ -110,7 +114,7 @@ class Replicas:
         assert message == "generate" and len(arguments) == self.count
         shares: list[Share] = [(folder, own, known) for folder, own, known in arguments]
         if not self._processes:
-            self._processes = self._places.start(self._roles)
+            self._start()
         for turns, share in zip(self._turns, shares, strict=True):
             turns.before(share)
         replies = self._exchange("generate", shares)
@@ -130,9 +134,30 @@ class Replicas:
         """The same share to every sampler."""
         return self.call_each("generate", [share] * self.count)
 
+    def sleep(self) -> None:
+        """Have all leave their GPUs; who is lost on the way is replaced first."""
+        if self._processes and not self._asleep:
+            self.cpu_seconds()
+            self._call_all("sleep", ())
+            self._asleep = True
+
+    def wake(self) -> None:
+        """Have all take their GPUs again, which nobody else may hold; who died asleep is replaced.
+
+        Processes that start later are awake.
+        """
+        if self._processes and self._asleep:
+            self._asleep = False
+            self._call_all("wake", ())
+
     def cpu_seconds(self) -> float:
-        """Of those that run."""
-        return float(sum(self._call_all("cpu_seconds", ()))) if self._processes else 0.0
+        """Of those that run; as they fell asleep, where they are.
+
+        Sleepers are not asked: a lost one would be replaced, on GPUs that trainers compute on.
+        """
+        if self._processes and not self._asleep:
+            self._cpu_seconds = float(sum(self._call_all("cpu_seconds", ())))
+        return self._cpu_seconds
 
     def close(self, kill: bool = False) -> None:
         """End them; the next call starts new ones."""
@@ -141,6 +166,11 @@ class Replicas:
             process.end(kill)
         self._forget()
         self._weights = None
+        self._cpu_seconds = 0.0
+
+    def _start(self) -> None:
+        self._processes = self._places.start(self._roles)
+        self._asleep = False
 
     def _forget(self) -> None:
         self._turns = [Turns() for _ in self._roles]

@@ -8,6 +8,7 @@ What of vLLM must be so, and is not by default:
   ones in the cache. They are forgotten between batches too, so that a batch is a function of itself
   and of the turns that it goes on from, whatever was sampled before;
 - prompts whole on a CPU: its generators cannot step back after a part of one;
+- products of float32 in float32: Triton's kernels, attention among them, would take TF32;
 - the model's own numbers alone: no tokenizer, no sampling defaults of the folder;
 - what it cannot compute refused before it begins: an error inside ends it for good.
 
@@ -41,6 +42,8 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
+    # Of FLASH_ATTN and the like none takes float32, so vLLM chooses its Triton kernels there.
+    "TRITON_F32_DEFAULT": "ieee",
     "HF_HUB_OFFLINE": "1",
 }
 """What vLLM reads from its environment, unless the person has set it otherwise."""
@@ -72,6 +75,7 @@ class VllmReplica:
         self._hidden: dict[int, float] | None = None
         """A bias that keeps ids without text from being sampled."""
         self._version = -1
+        self._sleeps = False
         self._other = Slot(self._sampler_of)
 
     def load(self, folder: Path, version: int) -> None:
@@ -84,7 +88,12 @@ class VllmReplica:
         self._engine = None
         gc.collect()
 
-        self._engine = self._opened(folder)
+        try:
+            self._engine = self._opened(folder)
+        except ValueError as error:
+            if "GPU memory utilization" not in str(error):
+                raise
+            raise self._too_much(str(error)) from None
         self._config = config
         self._vocab = int(config["vocab_size"])
         self._longest = int(self._engine.llm_engine.model_config.max_model_len)
@@ -128,6 +137,32 @@ class VllmReplica:
                 raise self._too_long(len(ids) + how.max_tokens)
         return self._version, done
 
+    def sleep(self) -> None:
+        """Leave the GPUs to the trainers: weights wait on the host, caches are dropped.
+
+        At level 2 vLLM would drop the weights too, and read them again from files whenever it wakes
+        to the same version, as after every score between two batches. A copy over the bus and back
+        is faster than that, and wants the host's memory once for each replica.
+        """
+        if self._engine is None or self.options.device == "cpu":
+            return
+        self._engine.sleep(level=1)
+        self._sleeps = True
+
+    def wake(self) -> None:
+        """Take them back; conversations that go on are read anew."""
+        if not self._sleeps:
+            return
+        try:
+            self._engine.wake_up()
+        except RuntimeError as error:
+            if "out of memory" not in str(error):
+                raise
+            raise self._too_much(str(error)) from None
+        # What the cache held is gone: nothing may be found in it.
+        self._engine.reset_prefix_cache()
+        self._sleeps = False
+
     def cpu_seconds(self) -> float:
         """Processor time so far."""
         return time.process_time()
@@ -146,7 +181,10 @@ class VllmReplica:
         # States of Mamba layers have no prefixes on a CPU, and no hits on a GPU.
         is_hybrid = EngineArgs(**model).create_model_config().is_hybrid
         if options.device == "cuda":
-            more: dict[str, Any] = {"gpu_memory_utilization": options.memory}
+            more: dict[str, Any] = {
+                "gpu_memory_utilization": options.memory,
+                "enable_sleep_mode": options.colocated,
+            }
         else:
             more = {
                 "kv_cache_memory_bytes": options.cache_bytes,
@@ -165,6 +203,13 @@ class VllmReplica:
             seed=0,
             **model,
             **more,
+        )
+
+    def _too_much(self, words: str) -> UserError:
+        more = ", set trainers.moments: host or take more ranks" if self.options.colocated else ""
+        return UserError(
+            f"vLLM takes {self.options.memory:g} of a GPU's memory, and less is free ({words}); "
+            f"lower scale.samplers.memory{more}"
         )
 
     def _too_long(self, tokens: int) -> UserError:

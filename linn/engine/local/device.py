@@ -157,9 +157,11 @@ def device_of(scale: ScaleConfig, there: int) -> str:
     else:
         asked = "cuda" if there >= scale.devices else "cpu"
     if asked == "cuda" and scale.places == "local" and there < scale.devices:
+        in_turn = " in turn" if scale.samplers.colocated else ""
         raise UserError(
             f"scale: {scale.trainers.ranks} trainer ranks and {scale.samplers.replicas} samplers "
-            f"of {scale.samplers.tensor} need {scale.devices} GPUs, this machine has {there}; "
-            "lower trainers.ranks or samplers.replicas, set device: cpu, or places: ray"
+            f"of {scale.samplers.tensor}{in_turn} need {scale.devices} GPUs, this machine has "
+            f"{there}; lower trainers.ranks or samplers.replicas, set samplers.colocated: true, "
+            "device: cpu, or places: ray"
         )
     return asked
