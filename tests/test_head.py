@@ -160,7 +160,7 @@ def test_a_frozen_head_gets_no_gradient() -> None:
 def test_a_chunk_has_as_many_positions_as_fit_into_its_bytes() -> None:
     assert chunk_size(1_024) == 8_192
     assert chunk_size(49_152) == 160
-    assert chunk_size(131_072, "cuda") == 256
+    assert chunk_size(131_072, "cuda") == 1024
     assert chunk_size(10**9) == 1
 
 

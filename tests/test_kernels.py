@@ -194,6 +194,32 @@ def test_experts(way: Any, autocast: bool) -> None:
     assert not results[1][3][2].any(), "nobody chose it"
 
 
+def test_gradients_of_experts_add_up_over_micro_batches() -> None:
+    """Under autocast they are added where the weights' own stand."""
+    layer = next(m for m in hybrid("moe").modules() if isinstance(m, Experts))
+    weights = (layer.up_proj, layer.down_proj)
+    draw = torch.Generator().manual_seed(0)
+    chosen = torch.rand(50, len(layer.up_proj), generator=draw).topk(3).indices
+    share = torch.rand(50, 3, generator=draw)
+
+    def backward(hidden: Tensor) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = experts.grouped(hidden, share, chosen, *weights)
+        out.float().square().sum().backward()
+
+    batches = [torch.randn(50, layer.up_proj.shape[2], generator=draw) for _ in range(2)]
+    alone = []
+    for batch in batches:
+        backward(batch)
+        alone.append([weight.grad for weight in weights])
+        layer.zero_grad()
+    for batch in batches:
+        backward(batch)
+    for weight, one, two in zip(weights, *alone, strict=True):
+        assert weight.grad is not None and one is not None and two is not None
+        assert one.any() and torch.equal(weight.grad, one + two)
+
+
 @pytest.mark.parametrize("scale", [1e25, 1e38])
 def test_an_expert_that_overflows_concerns_those_alone_that_chose_it(scale: float) -> None:
     """As in the loop that more rows take: a sampler would end where a trainer goes on."""

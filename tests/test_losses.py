@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from linn.engine.training.losses import OBJECTIVES, Signal, grpo, mopd, sft
+from linn.engine.training.losses import Signal, check_batch, grpo, mopd, sft
+from linn.engine.training.pack import micro_batches
 from linn.engine.training.token_weights import StepFailed, token_weights, trained_tokens
+from linn.errors import UserError
 from linn.types import Loss, Sample
 
 DRAW = np.random.default_rng(0)
@@ -122,11 +124,7 @@ def test_equal_rewards_give_exactly_zero_gradient() -> None:
     ],
 )
 def test_a_missing_log_prob_is_an_error_and_never_0(kind: str, kl: float, field: str) -> None:
-    holes = torch.zeros(N, dtype=torch.float64)
-    holes[3] = torch.nan
     loss = Loss(kind, kl=kl)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=field):
-        OBJECTIVES[kind](logps(), signal(**{field: holes}), loss)
 
     def sample(**changes: list[float] | None) -> Sample:
         signals = {"behaviour": [0.0, -1.0], "teacher": [0.0, -1.0]} | changes
@@ -138,6 +136,15 @@ def test_a_missing_log_prob_is_an_error_and_never_0(kind: str, kl: float, field:
     with pytest.raises(StepFailed, match=field) as caught:
         token_weights([sample(**{field: [0.0, math.nan]})], loss)
     assert len(caught.value.samples) == 1
+
+    # And once more before a micro-batch goes to a device.
+    (packed,) = micro_batches([sample(**{field: [0.0, math.nan]})], [1.0])
+    with pytest.raises(ValueError, match=field):
+        check_batch(packed, loss, vocab=3)
+    (packed,) = micro_batches([sample()], [1.0])
+    check_batch(packed, loss, vocab=3)
+    with pytest.raises(UserError, match="token 2"):
+        check_batch(packed, None, vocab=2)
 
 
 def of(length: int, group: int = 0, weight: float = 1.0) -> Sample:

@@ -1,11 +1,19 @@
 """Training steps on a GPU: the GPU's operators beside the CPU path's, and the share of the card.
 
-    python bench/gpu/training.py [--cpu] [--small] [--only hybrid|qwen3] [--profile] [--out FILE]
+    python bench/gpu/training.py [--cpu] [--small] [--only NAME] [--default]
+        [--width SAMPLES] [--profile FILE] [--out FILE]
 
-The hybrid of `bench/gpu/decode.py` (0.29e9 parameters, 0.15e9 active) and a Qwen3 of 0.6e9, a GRPO
-step over 16,384 tokens in samples of 1,024, products in bfloat16 over float32 weights. Each of
-`LINN_KERNELS=plain` and the default is timed in turn: the median of four steps. The FLOPs are 6 per
-active parameter and token; the peak is a product of 8,192³ numbers, measured before.
+A GRPO step over samples of 1,024 tokens, products in bfloat16 over float32 weights, of
+
+- hybrid: that of `bench/gpu/decode.py`, 0.29e9 parameters (0.15e9 active), 16,384 tokens;
+- qwen3: 0.6e9 parameters, 16,384 tokens;
+- base: five layers (MEM*E) at the widths of the recipe's base, 3.5e9 parameters (0.6e9 active, most
+  of them in the head), 65,536 tokens. Weights, gradients and moments take 55 GB.
+
+Each of `LINN_KERNELS=plain` and the default is timed in turn, without and with `recompute`: the
+median of four steps in micro-batches of `--width` samples. `--default` leaves all but the default
+out. The FLOPs are 6 per active parameter and token; the peak is a product of 8,192³ numbers,
+measured before. `--profile` also writes a step of the default operators as a trace.
 """
 
 from __future__ import annotations
@@ -20,37 +28,43 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from decode import SHAPE
+from decode import SHAPE, SMALL
 
+import linn
 from linn.engine.models.load import load
 from linn.engine.models.nemotron_h.model import NemotronH
 from linn.engine.training.trainer import Trainer
 from linn.types import Loss, Optim, Sample
 
 LENGTH = 1024
+BASE = Path(linn.__file__).parent / "bases" / "nemotron-3-nano-30b-a3b"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--only", choices=["hybrid", "qwen3"])
-    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--only", choices=list(MODELS))
+    parser.add_argument("--default", action="store_true")
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--profile", type=Path)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = torch.device("cpu" if options.cpu else "cuda")
     peak = _product_rate(256 if options.small else 8192, device)
     results: list[dict[str, Any]] = []
-    for name, make in (("hybrid", _hybrid), ("qwen3", _qwen3)):
+    for name, (make, count) in MODELS.items():
         if options.only not in (None, name):
             continue
-        model = make(options.small).to(device)
-        for recompute in (False, True):
-            for kernels in ("plain", ""):
+        model = make(options.small, device)
+        for recompute in (False,) if options.default else (False, True):
+            for kernels in ("",) if options.default else ("plain", ""):
                 os.environ["LINN_KERNELS"] = kernels
                 model.recompute = recompute
-                found = _steps(model, device, options.small, options.profile and not kernels)
+                trace = options.profile if not kernels and not recompute else None
+                found = _steps(model, device, options.small, (count, options.width), trace)
                 found |= {"model": name, "kernels": kernels or "default", "recompute": recompute}
+                found["width"] = options.width
                 found["share"] = round(found["tflops"] / peak, 3)
                 results.append(found)
                 print(json.dumps(found), flush=True)
@@ -62,12 +76,16 @@ def main() -> None:
         options.out.write_text(json.dumps(report, indent=1))
 
 
-def _steps(model: Any, device: torch.device, small: bool, profiled: bool) -> dict[str, Any]:
+def _steps(
+    model: Any, device: torch.device, small: bool, sizes: tuple[int, int], trace: Path | None
+) -> dict[str, Any]:
+    """Steps; sizes: samples of a step and of a micro-batch; trace: where to profile one more to."""
+    count, together = sizes
     length = 32 if small else LENGTH
-    width = 8 * length
+    width = together * length
     draw = torch.Generator().manual_seed(1)
     samples = []
-    for _ in range(16):
+    for _ in range(count):
         ids = torch.randint(10, model.vocab, (length,), generator=draw).tolist()
         mask = [False] + [True] * (length - 1)
         samples.append(Sample(ids, mask, [1.0] * length, [-5.0] * length))
@@ -82,8 +100,8 @@ def _steps(model: Any, device: torch.device, small: bool, profiled: bool) -> dic
         trainer.step(samples, Loss("grpo"), 1e-6)
         _wait(device)
         seconds.append(time.perf_counter() - began)
-    if profiled:
-        _profile(lambda: trainer.step(samples, Loss("grpo"), 1e-6))
+    if trace:
+        _profile(lambda: trainer.step(samples, Loss("grpo"), 1e-6), trace)
     trainer.free_gradient()
     step = statistics.median(seconds[1:])
     tokens = len(samples) * length
@@ -96,22 +114,39 @@ def _steps(model: Any, device: torch.device, small: bool, profiled: bool) -> dic
 
 
 def _active(model: Any) -> float:
-    """Parameters that a token goes through."""
-    share = SHAPE["num_experts_per_tok"] / SHAPE["n_routed_experts"]
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
-    return sum(size * (share if ".experts." in name else 1) for name, size in sizes.items())
+    """Parameters that a token goes through; of the embeddings it is one row."""
+    config = getattr(model, "config", None)
+    share = 1.0
+    if isinstance(model, NemotronH):
+        share = config.num_experts_per_tok / config.n_routed_experts
+    active = 0.0
+    for name, parameter in model.named_parameters():
+        if name.endswith("embeddings.weight"):
+            continue
+        active += parameter.numel() * (share if ".experts." in name else 1)
+    return active
 
 
-def _hybrid(small: bool) -> Any:
-    shape = dict(SHAPE)
-    if small:
-        shape |= {"hidden_size": 64, "vocab_size": 512, "mamba_num_heads": 8, "mamba_head_dim": 16}
-    model = NemotronH(shape, Path("config.json"))
-    model.initialise(0)
+def _hybrid(small: bool, device: torch.device) -> Any:
+    return _drawn(SHAPE | SMALL if small else SHAPE, device)
+
+
+def _base(small: bool, device: torch.device) -> Any:
+    raw = json.loads((BASE / "config.json").read_text())
+    raw |= {"hybrid_override_pattern": "MEM*E", "num_hidden_layers": 5}
+    return _drawn(raw | SMALL if small else raw, device)
+
+
+def _drawn(raw: dict[str, Any], device: torch.device) -> NemotronH:
+    with device:
+        model = NemotronH(raw, Path("config.json"))
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.02)
     return model
 
 
-def _qwen3(small: bool) -> Any:
+def _qwen3(small: bool, device: torch.device) -> Any:
     import transformers
 
     config = transformers.Qwen3Config(
@@ -127,7 +162,7 @@ def _qwen3(small: bool) -> Any:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        return load(Path(folder))
+        return load(Path(folder)).to(device)
 
 
 def _product_rate(size: int, device: torch.device) -> float:
@@ -143,7 +178,11 @@ def _product_rate(size: int, device: torch.device) -> float:
     return round(10 * 2 * size**3 / (time.perf_counter() - began) / 1e12, 3)
 
 
-def _profile(run: Any) -> None:
+MODELS = {"hybrid": (_hybrid, 16), "qwen3": (_qwen3, 16), "base": (_base, 64)}
+"""How each is made, and the samples of a step."""
+
+
+def _profile(run: Any, trace: Path) -> None:
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
@@ -151,6 +190,7 @@ def _profile(run: Any) -> None:
         torch.cuda.synchronize()
     table = found.key_averages().table(sort_by="self_cuda_time_total", row_limit=25)
     print("\n".join(" ".join(line.split()) for line in table.splitlines()))
+    found.export_chrome_trace(str(trace))
 
 
 def _wait(device: torch.device) -> None:

@@ -119,7 +119,7 @@ class Context:
                 self._now = None
 
     def _cut(self, packed: Packed) -> tuple[Packed, Cut]:
-        is_token = packed.segments >= 0
+        is_token = (packed.segments >= 0).to(packed.ids.device)
         lengths = segment_lengths(packed.segments).tolist()
         ids = packed.ids[is_token]
         # A convolution reaches into the piece before and no further. What is filled up is a

@@ -18,14 +18,14 @@ from linn.engine.models.interface import CausalLM
 from linn.engine.models.transformers_lm import TransformersLM
 from linn.engine.training.adamw import AdamW
 from linn.engine.training.gradient_norm import norm_of, sum_of_squares
-from linn.engine.training.losses import backward, score_packed
+from linn.engine.training.losses import TokenMetrics, backward, check_batch, score_packed
 from linn.engine.training.metrics import StepMetrics
 from linn.engine.training.pack import Packed, micro_batches
 from linn.engine.training.token_weights import StepFailed, moves
 from linn.engine.training.trees import to_score
 from linn.errors import UserError
 from linn.scale.options import Passing
-from linn.scale.passes import agree, check_all_tokens, empty, equal_passes, total
+from linn.scale.passes import agree, empty, equal_passes, total
 from linn.scale.sharding import Sharding, local
 from linn.types import Loss, Optim, Sample
 
@@ -75,7 +75,7 @@ class FsdpTrainer:
         metrics = StepMetrics()
         moving = [i for i, sample in enumerate(samples) if moves(sample, loss)]
         batch = [samples[i] for i in moving]
-        packed = self._packed(batch, [weights[i] for i in moving], self.share)
+        packed = self._packed(batch, [weights[i] for i in moving], self.share, loss)
 
         value = self._sum_gradients(packed, batch, loss, metrics)
         if self.how.speaks:
@@ -104,9 +104,16 @@ class FsdpTrainer:
         return {"loss": value, "grad_norm": norm, "lr": lr} | metrics.reduced()
 
     def _packed(
-        self, samples: Sequence[Sample], weights: Sequence[float], share: bool
+        self,
+        samples: Sequence[Sample],
+        weights: Sequence[float],
+        share: bool,
+        loss: Loss | None = None,
     ) -> list[Packed]:
-        """Micro-batches with anything trained; what cannot be packed is refused by all ranks."""
+        """Micro-batches with anything trained; what cannot be packed is refused by all ranks.
+
+        loss: what they are to be trained for; None: they are scored.
+        """
         packed: list[Packed] = []
         failure: Exception | None = None
         try:
@@ -114,7 +121,8 @@ class FsdpTrainer:
             width, tokens = self.passing.width, self.passing.tokens
             batches = micro_batches(samples, weights, width, tokens, self.model.packs, share)
             packed = [one for one in batches if one.trains]
-            check_all_tokens(packed, self.model.vocab)
+            for one in packed:
+                check_batch(one, loss, self.model.vocab)
         except Exception as error:
             failure = error
         agree(failure, self.device)
@@ -130,11 +138,15 @@ class FsdpTrainer:
         """Every rank's gradients into the shards; returns the loss of all."""
         value = torch.zeros((), device=self.device)
         self._sum_at_backward(not self.passing.whole_gradients)
+        watched: list[tuple[TokenMetrics, Tensor]] = []
         for one in self._passes(packed):
-            part, watched = backward(self.model, one, loss, self.how.bfloat16)
+            part, token_metrics = backward(self.model, one, loss, self.how.bfloat16)
             value += part
             if one.trains:
-                metrics.add(watched, one.sample, batch)
+                watched.append((token_metrics, one.sample))
+        # Reading them waits for a GPU.
+        for token_metrics, sample in watched:
+            metrics.add(token_metrics, sample, batch)
 
         if self.passing.whole_gradients:
             # A pass that adds nothing, and takes all that was kept along.

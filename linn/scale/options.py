@@ -64,4 +64,4 @@ class ReplicaOptions:
     colocated: bool = False
     """Whether trainers take turns with it on its GPUs."""
     bfloat16: bool = False
-    """Whether vLLM computes in bfloat16."""
+    """Whether vLLM, and on a GPU linn's own sampler, take products in bfloat16."""

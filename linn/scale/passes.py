@@ -14,7 +14,6 @@ from torch import Tensor
 
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.transformers_lm import TransformersLM
-from linn.engine.models.vocabulary import check_tokens
 from linn.engine.training.pack import Packed
 from linn.engine.training.token_weights import StepFailed
 
@@ -49,12 +48,6 @@ def equal_passes(model: CausalLM, own: Sequence[Packed], device: torch.device) -
             yield packed
         finally:
             model.least_forwards = 0
-
-
-def check_all_tokens(batches: Sequence[Packed], vocab: int) -> None:
-    """Refuse tokens without an embedding before the first pass, where all ranks still can."""
-    for packed in batches:
-        check_tokens([int(packed.ids.max())], vocab)
 
 
 def empty() -> Packed:

@@ -102,7 +102,13 @@ class Replica:
 
     def _sampler_of(self, model: CausalLM) -> BatchSampler:
         states = cache_bytes(self.options.cache_bytes, self._device)
-        return BatchSampler(model, self.options.capacity, cache_bytes=states)
+        return BatchSampler(
+            model,
+            self.options.capacity,
+            cache_bytes=states,
+            # As the local engine has it: on a CPU the sampler stays exact.
+            bfloat16=self.options.bfloat16 and self._device.type == "cuda",
+        )
 
 
 def opened(options: ReplicaOptions) -> Replica:

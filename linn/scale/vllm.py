@@ -45,6 +45,9 @@ ENVIRONMENT = {
     # Of FLASH_ATTN and the like none takes float32, so vLLM chooses its Triton kernels there.
     "TRITON_F32_DEFAULT": "ieee",
     "HF_HUB_OFFLINE": "1",
+    # Its kernels for attention, experts and Mamba say nothing of precision, and Triton's own word
+    # for that is TF32: float32 would be rounded to 10 bits.
+    "TRITON_F32_DEFAULT": "ieee",
 }
 """What vLLM reads from its environment, unless the person has set it otherwise."""
 UNSAID = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")

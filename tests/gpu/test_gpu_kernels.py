@@ -19,10 +19,14 @@ from support.kernels import LENGTHS, by, differences, passes, scan_inputs
 from torch import Tensor
 
 from linn.engine.models.kernels import attention, choice, convolution, experts, scan
+from linn.engine.models.kernels.carry import entering
 from linn.engine.models.nemotron_h import scan as plain_scan
 from linn.engine.models.nemotron_h.experts import Experts
 from linn.engine.models.nemotron_h.model import NemotronH
 from linn.engine.models.nemotron_h.segments import lay_out
+from linn.engine.models.vocabulary import NEVER
+from linn.engine.training import fused_head
+from linn.engine.training.head import add_product, drawn
 
 pytestmark = [
     pytest.mark.gpu,
@@ -326,3 +330,55 @@ def test_no_layer_waits_for_the_host(model: NemotronH) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     model.zero_grad()
+
+
+@pytest.mark.parametrize("vocab", [1000, 32768, 131_073])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_head_by_its_kernels(
+    vocab: int, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log-probs, entropies and the gradient of the logits, beside torch's operators in float64."""
+    draw = torch.Generator(CUDA).manual_seed(vocab)
+    logits = 5 * torch.randn(37, vocab, device=CUDA, generator=draw)
+    logits[:, 11] = NEVER
+    targets = torch.randint(12, vocab, (37,), device=CUDA, generator=draw)
+    slope = torch.randn(37, device=CUDA, generator=draw)
+    fused = fused_head.drawn(logits.clone(), targets, temperature)
+    exact = by("plain", monkeypatch, lambda: drawn(logits.double(), targets, temperature))
+
+    gaps = [gap(fused.logp, exact.logp), gap(fused.entropy, exact.entropy)]
+    gradients = [one.gradient(slope.to(one.logp.dtype)) for one in (fused, exact)]
+    gaps.append(gap(*gradients) / float(gradients[1].abs().max()))
+    print(f"head of {vocab:,}, temperature {temperature}: {', '.join(f'{g:.1e}' for g in gaps)}")
+    assert max(gaps) < 1e-5
+    assert not gradients[0][:, 11].any()
+
+
+def test_the_gradient_of_the_heads_weights_is_added_in_float32() -> None:
+    draw = torch.Generator(CUDA).manual_seed(1)
+    a = torch.randn(300, 500, device=CUDA, generator=draw).bfloat16()
+    b = torch.randn(500, 64, device=CUDA, generator=draw).bfloat16()
+    total = torch.randn(300, 64, device=CUDA, generator=draw)
+    right = total.double() + a.double() @ b.double()
+    add_product(total, a, b)
+    print(f"added product: {gap(total, right):.1e}")
+    assert gap(total, right) < 1e-3  # rounded to bfloat16 it would be 0.1
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 20, 3, 8), (130, 8, 128, 8, 64), (1, 1, 16, 2, 4)])
+def test_the_recurrence_between_chunks_by_its_kernel(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = torch.Generator(CUDA).manual_seed(2)
+    local = torch.randn(shape, device=CUDA, generator=draw, requires_grad=True)
+    decay = torch.rand(*shape[:2], 1, shape[3], 1, device=CUDA, generator=draw, requires_grad=True)
+    upstream = torch.randn(shape, device=CUDA, generator=draw)
+    results = []
+    for kernels in ("plain", "gpu"):
+        carry = by(kernels, monkeypatch, lambda: entering(local, decay))
+        results.append([carry, *torch.autograd.grad((carry * upstream).sum(), (local, decay))])
+    gaps = []
+    for plain, fused in zip(*results, strict=True):
+        gaps.append(gap(plain, fused) / float(plain.abs().max() + 1e-9))
+    print(f"recurrence {shape}: {', '.join(f'{g:.1e}' for g in gaps)}")
+    assert max(gaps) < 1e-5

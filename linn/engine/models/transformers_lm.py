@@ -202,7 +202,7 @@ class TransformersLM(nn.Module):
         prompts = prompts_of(segments, continues)
         self.check_length(longest_whole(lengths, prompts))
         if prompts is None:
-            waste = GPU_WASTE if on_gpu(segments.device) else WASTE
+            waste = GPU_WASTE if on_gpu(self._device) else WASTE
             return None, rectangles(lengths, waste=waste)
         shared = SharedRows(lengths, prompts)
         return shared, shared.layout

@@ -1,7 +1,8 @@
 """The head of a model in training: log-probs of tokens and their gradient, chunk by chunk.
 
 A vocabulary is large, so the logits of all trained tokens are never in memory. Of a chunk of them
-there is one copy: logits become probabilities, and these their own gradient, in place.
+there is one copy: logits become probabilities, and these their own gradient, in place. On a GPU two
+kernels do that (`fused_head`).
 
 Letters of shapes: N tokens of a chunk, V vocabulary, H hidden size.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +21,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.kernels.choice import by_triton
 from linn.engine.models.kernels.products import Linear, product, suits, unfilled
 
-LOGITS = {"cpu": 2**23, "cuda": 2**25}
-"""Logits that exist at once, by device: 32 MB in float32 on a CPU. A GPU's products need more rows
-to be fast; 128 MB is little there."""
+LOGITS = {"cpu": 2**23, "cuda": 2**27}
+"""Logits that exist at once, by device: 32 MB in float32 on a CPU, 512 MB on a GPU. With fewer rows
+its products are slow, and every chunk passes over the gradient of the head's weights: 256 rows of a
+vocabulary of 131,072 took a fifth of a step for that."""
 BLOCK = {"cpu": 2**17, "cuda": 2**23}
 """Logits that are normalised at once: what stays in a CPU's cache from one operator to the next."""
 
@@ -35,9 +39,30 @@ def chunk_size(vocab: int, device: str = "cpu") -> int:
     return unfilled(rows) if device == "cpu" else rows
 
 
-@dataclass(frozen=True)
-class Drawn:
+class Drawn(Protocol):
     """Tokens that were drawn from the distributions that N rows of logits stand for."""
+
+    @property
+    def logp(self) -> Tensor:
+        """[N]: log-prob of each token."""
+        ...
+
+    @property
+    def entropy(self) -> Tensor:
+        """[N]: of each distribution, in nats."""
+        ...
+
+    def gradient(self, slope: Tensor) -> Tensor:
+        """Σ slope·∂logp/∂logits [N, V], in the memory of the logits, which are gone then.
+
+        slope: [N], what the objective gains for each log-prob.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class _PlainDrawn:
+    """By torch's operators."""
 
     targets: Tensor
     """int64 [N]: the tokens."""
@@ -53,10 +78,7 @@ class Drawn:
     """[N, 1]: the sum of each row of `odds`."""
 
     def gradient(self, slope: Tensor) -> Tensor:
-        """Σ slope·∂logp/∂logits [N, V], in the memory of `odds`, which are gone then.
-
-        slope: [N], what the objective gains for each log-prob.
-        """
+        """See `Drawn`; in the memory of `odds`."""
         # ∂logp_y/∂logit_j = (1[j = y] - p_j) / temperature
         scale = (slope / self.temperature).unsqueeze(-1)
         gradient = self.odds.mul_(-scale / self.total)
@@ -70,6 +92,10 @@ def drawn(logits: Tensor, targets: Tensor, temperature: float) -> Drawn:
 
     logits: float32 [N, V], whose memory is taken. Nothing else of this size is made.
     """
+    if by_triton(logits.device):
+        from linn.engine.training import fused_head
+
+        return fused_head.drawn(logits, targets, temperature)
     rows = max(1, BLOCK.get(logits.device.type, BLOCK["cuda"]) // logits.shape[-1])
     chosen, sums, means = [], [], []
     for block, own in zip(logits.split(rows), targets.split(rows), strict=True):
@@ -84,7 +110,7 @@ def drawn(logits: Tensor, targets: Tensor, temperature: float) -> Drawn:
 
     total = torch.cat(sums)
     log_total = total.log()
-    return Drawn(
+    return _PlainDrawn(
         targets,
         temperature,
         logp=(torch.cat(chosen) - log_total).squeeze(-1),
@@ -159,10 +185,31 @@ class _Product(torch.autograd.Function):
         if weight.requires_grad:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-            if gradient.dtype == weight.dtype:
-                weight.grad.addmm_(gradient.T, hidden)
-            else:
-                weight.grad += gradient.T @ hidden
+            add_product(weight.grad, gradient.T, hidden)
         if suits(gradient, values.t()):
             return product(gradient, values.t()), None, None
         return gradient @ values, None, None
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a · b; where a and b are in half precision, what is added is not rounded to it."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    elif _adds_to_float32(total.device):
+        torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
+    else:
+        total += a @ b
+
+
+@cache
+def _adds_to_float32(device: torch.device) -> bool:
+    """Whether a product in bfloat16 can be added to float32 as it is made: tried once."""
+    if device.type != "cuda":
+        return False
+    total = torch.ones(16, 16, device=device)
+    half = torch.eye(16, dtype=torch.bfloat16, device=device)
+    try:
+        torch.addmm(total, half, half, out_dtype=total.dtype, out=total)
+    except (RuntimeError, TypeError):
+        return False
+    return bool((total == 1 + torch.eye(16, device=device)).all())

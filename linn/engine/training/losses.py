@@ -73,8 +73,7 @@ def grpo(logp: Tensor, signal: Signal, loss: Loss) -> tuple[Tensor, TokenMetrics
     metrics = _mismatch(logp, signal)
 
     if loss.kl:  # RLHF: k3 = π_ref/π - log(π_ref/π) - 1
-        log_reference = _require_finite(signal.teacher, "teacher")
-        log_ratio = log_reference - logp
+        log_ratio = signal.teacher - logp
         k3 = torch.exp(log_ratio) - log_ratio - 1
         value = value + loss.kl * (signal.weight * k3).sum()
         metrics["kl"] = k3.detach()
@@ -89,9 +88,8 @@ def mopd(logp: Tensor, signal: Signal, loss: Loss) -> tuple[Tensor, TokenMetrics
     """
     low, high = loss.band
     metrics = _mismatch(logp, signal)
-    log_teacher = _require_finite(signal.teacher, "teacher")
 
-    a = log_teacher - logp.detach()  # Eq. 2
+    a = signal.teacher - logp.detach()  # Eq. 2
     r = metrics["ratio"]
     inside = (low <= r) & (r <= high)
     w = torch.where(inside, r, torch.zeros_like(r))  # Eq. 3
@@ -104,19 +102,27 @@ def mopd(logp: Tensor, signal: Signal, loss: Loss) -> tuple[Tensor, TokenMetrics
 
 def _mismatch(logp: Tensor, signal: Signal) -> TokenMetrics:
     """r = π_train/π_inf and |log r|: how far the sampler's numbers are from the trainer's."""
-    log_r = logp.detach() - _require_finite(signal.behaviour, "behaviour")
+    log_r = logp.detach() - signal.behaviour
     return {"mismatch": log_r.abs(), "ratio": log_r.exp()}
-
-
-def _require_finite(values: Tensor, name: str) -> Tensor:
-    """The values; raises ValueError where one is missing (NaN)."""
-    if bool(values.isnan().any()):
-        raise ValueError(f"a trained token has no `{name}` log-prob")
-    return values
 
 
 OBJECTIVES = {"sft": sft, "grpo": grpo, "mopd": mopd}
 """By `Loss.kind`."""
+
+
+def check_batch(packed: Packed, loss: Loss | None, vocab: int) -> None:
+    """Refuse, on the host, rows that cannot be trained; loss None: that cannot be scored.
+
+    Raises UserError for a token that the model has no embedding for, ValueError for a trained token
+    without a log-prob that the objective reads (NaN).
+    """
+    check_tokens([int(packed.ids.max())], vocab)
+    if loss is None or loss.kind == "sft":
+        return
+    read = ["behaviour", "teacher"] if loss.kind == "mopd" or loss.kl else ["behaviour"]
+    for name in read:
+        if bool(getattr(packed, name).isnan().any()):
+            raise ValueError(f"a trained token has no `{name}` log-prob")
 
 
 def precision(device: torch.device, autocast: bool) -> AbstractContextManager[Any]:
@@ -127,11 +133,7 @@ def precision(device: torch.device, autocast: bool) -> AbstractContextManager[An
 
 
 def trained_states(model: CausalLM, packed: Packed) -> tuple[Tensor, Tensor]:
-    """Hidden states [N, H] of the places that predict a trained token, and these tokens [N].
-
-    Raises UserError for a token that the model has no embedding for.
-    """
-    check_tokens([int(packed.ids.max())], model.vocab)
+    """Hidden states [N, H] of the places that predict a trained token, and these tokens [N]."""
     if packed.continues is None:
         hidden = model.hidden(packed.ids, packed.segments)
     else:
@@ -152,8 +154,8 @@ def backward(
     to the gradient of its hidden states before the next one starts: [N, V] never exists, and
     nothing is computed twice. One pass through the layers then takes the gradients of all.
 
-    chunk: positions that the head sees at a time. Returns the loss, without its graph, and what
-    to watch.
+    packed: checked by `check_batch`. chunk: positions that the head sees at a time. Returns the
+    loss, without its graph, and what to watch.
     """
     device = packed.ids.device
     with precision(device, autocast):
@@ -230,7 +232,9 @@ def score(
     share = prompts is not None and model.shares
     batches = micro_batches(samples, [0.0] * len(samples), width, tokens, model.packs, share)
     # Sequences of one token have nothing to score.
-    worth = (packed for packed in batches if packed.trains)
+    worth = [packed for packed in batches if packed.trains]
+    for packed in worth:
+        check_batch(packed, None, model.vocab)
     return score_packed(model, sequences, worth, temperature, autocast)
 
 
@@ -242,7 +246,7 @@ def score_packed(
     temperature: float,
     autocast: bool,
 ) -> list[list[float]]:
-    """`score` of sequences that are packed already (`to_score`, `micro_batches`)."""
+    """`score` of sequences that are packed (`to_score`, `micro_batches`) and checked already."""
     device = next(model.parameters()).device  # type: ignore[attr-defined]
     size = chunk_size(model.vocab, device.type)
 
@@ -260,6 +264,7 @@ def score_packed(
                 logps.append(drawn(logits, own_targets, temperature).logp)
 
         # Rows hold the sequences by length; each token goes back to its own place.
-        logprobs[starts[packed.sample] + packed.token] = torch.cat(logps).float().cpu()
+        place = starts[packed.sample.cpu()] + packed.token.cpu()
+        logprobs[place] = torch.cat(logps).float().cpu()
 
     return [row.tolist() for row in logprobs.split(lengths)]

@@ -48,11 +48,12 @@ class StepMetrics:
 
         sample: int64 [N], the index in `samples` of each token's sample.
         """
+        metrics = {name: values.detach().cpu() for name, values in metrics.items()}
         for name, values in metrics.items():
             self._add_values(name, values)
 
         if "mismatch" in metrics:
-            self.mismatches.append(metrics["mismatch"].detach().float().cpu())
+            self.mismatches.append(metrics["mismatch"].float())
 
         for name in BY_DOMAIN:
             if name in metrics:
@@ -67,7 +68,7 @@ class StepMetrics:
     ) -> None:
         domains = [samples[index].domain for index in sample.tolist()]
         for domain in sorted(set(domains) - {""}):
-            own = torch.tensor([other == domain for other in domains], device=sample.device)
+            own = torch.tensor([other == domain for other in domains])
             self._add_values(f"{name}/{domain}", values[own])
 
     def _add_values(self, name: str, values: Tensor) -> None:

@@ -15,6 +15,9 @@ from torch import Tensor
 from linn.engine.training.trees import Tree, first_fit, lone_trees, shared_trees
 from linn.types import Sample
 
+_LAYOUT = ("segments", "continues")
+"""Fields of `Packed` that stay on the host."""
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -54,11 +57,21 @@ class Packed:
         return len(self.place) > 0
 
     def to(self, device: torch.device) -> Packed:
-        """The same rows on another device."""
+        """The same rows on another device, but for `segments` and `continues`.
+
+        Those two say how the rows are laid out, and that is worked out on the host. A GPU is not
+        waited for, so the host goes on while it computes.
+        """
+        to_gpu = device.type == "cuda"
         moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            moved[field.name] = None if value is None else value.to(device)
+            if field.name in _LAYOUT:
+                moved[field.name] = value
+            elif to_gpu and value.device.type == "cpu":
+                moved[field.name] = value.pin_memory().to(device, non_blocking=True)
+            else:
+                moved[field.name] = value.to(device)
         return Packed(**moved)
 
 

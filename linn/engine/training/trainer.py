@@ -23,7 +23,7 @@ from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load as load_model
 from linn.engine.training.adamw import AdamW
 from linn.engine.training.gradient_norm import gradient_norm
-from linn.engine.training.losses import backward, score
+from linn.engine.training.losses import TokenMetrics, backward, check_batch, score
 from linn.engine.training.metrics import StepMetrics, processes
 from linn.engine.training.pack import micro_batches
 from linn.engine.training.token_weights import StepFailed, moves, token_weights
@@ -170,15 +170,21 @@ class Trainer:
             self.model.packs,
             self.share,
         )
+        watched: list[tuple[TokenMetrics, Tensor]] = []
         for packed in batches:
             if not packed.trains:
                 continue
-            packed = packed.to(self._device)
-            value, token_metrics = backward(self.model, packed, loss, self.autocast)
+            check_batch(packed, loss, self.model.vocab)
+            there = packed.to(self._device)
+            value, token_metrics = backward(self.model, there, loss, self.autocast)
 
             # The loss adds up beside the gradients, and is summed over processes with them.
             flat[-2] += value
-            metrics.add(token_metrics, packed.sample, batch)
+            watched.append((token_metrics, packed.sample))
+
+        # Reading them waits for a GPU, so the next micro-batch is packed before.
+        for token_metrics, sample in watched:
+            metrics.add(token_metrics, sample, batch)
 
     def score(
         self,

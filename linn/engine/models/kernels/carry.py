@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linn.engine.models.kernels.choice import by_triton
+
 _BLOCK = 8
 """Chunks of a block. A GPU starts about two operations for each of them, and those of the blocks'
 own recurrence: 40 for 400 chunks, 60 for 4,000."""
@@ -32,8 +34,13 @@ class _Carry(torch.autograd.Function):
 def entering(local: Tensor, decay: Tensor) -> Tensor:
     """The state that enters each chunk: carry[c + 1] = decay[c] * carry[c] + local[c].
 
-    carry[0] is 0. local, carry: [C, ...]; decay has as many dimensions, and broadcasts to them.
+    carry[0] is 0. local, carry: [C, ...]; decay has as many dimensions, and broadcasts to them. On
+    a GPU they are those of a scan, [C, G, N, K, P] and [C, G, 1, K, 1].
     """
+    if local.dtype == torch.float32 and by_triton(local.device):
+        from linn.engine.models.kernels import fused_carry
+
+        return fused_carry.entering(local, decay)
     carry: Tensor = _Carry.apply(local, decay)
     return carry
 

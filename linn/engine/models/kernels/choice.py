@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -49,6 +50,19 @@ def on_gpu(device: torch.device) -> bool:
     if mode:
         return mode == "gpu"
     return device.type == "cuda"
+
+
+def by_triton(device: torch.device) -> bool:
+    """Whether Triton's kernels compute here: on a GPU, where Triton is installed (torch brings it).
+
+    `LINN_KERNELS=plain` takes torch's operators everywhere.
+    """
+    return device.type == "cuda" and on_gpu(device) and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def chunk_for(device: torch.device) -> int:

@@ -5,6 +5,8 @@ Letters of shapes: T tokens of width W, k experts per token, E experts of inner 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,9 +34,9 @@ def grouped(hidden: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: T
     # Autocast does not know this operator.
     dtype = computed_in(hidden)
     by_expert = take(hidden, order // top, back.view(-1, top)).to(dtype)
-    inner = F.grouped_mm(by_expert, up.to(dtype).transpose(1, 2), offs=ends)
+    inner = F.grouped_mm(by_expert, _cast(up, dtype).transpose(1, 2), offs=ends)
     inner = squared_relu(inner)
-    out = F.grouped_mm(inner, down.to(dtype).transpose(1, 2), offs=ends)
+    out = F.grouped_mm(inner, _cast(down, dtype).transpose(1, 2), offs=ends)
 
     # Back into the tokens' order, and summed over k.
     return _weighted(take(out, back, order).view(len(hidden), top, -1), weights)
@@ -55,6 +57,53 @@ def all_of_them(
     return (out * share.t().to(out.dtype)[..., None]).sum(0)
 
 
+class _Cast(torch.autograd.Function):
+    """A weight in another dtype, whose gradient is added where the weight's own stands already.
+
+    Autograd would first make one of the weight's size and dtype. Of all experts together that is
+    as much as the model itself, for every micro-batch.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.weight = weight
+        return weight.to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None]:
+        weight, (grad,) = ctx.weight, grads
+        if weight.is_leaf and weight.grad is not None:
+            weight.grad.add_(grad)
+            return None, None
+        return grad.to(weight.dtype), None
+
+
+def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight in this dtype."""
+    if weight.dtype == dtype:
+        return weight
+    cast: Tensor = _Cast.apply(weight, dtype)
+    return cast
+
+
+class _Weighted(torch.autograd.Function):
+    """The sum of each token's experts; its gradient is written down, since a product of every
+    token's own matrices is what autograd would make of it, which takes a GPU ten times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, outs: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(outs, weights)
+        return torch.bmm(weights[:, None], outs)[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        outs, weights = ctx.saved_tensors
+        (grad,) = grads
+        of_outs = weights[..., None] * grad[:, None]
+        return of_outs, torch.bmm(outs, grad[..., None])[..., 0]
+
+
 def _weighted(outs: Tensor, weights: Tensor) -> Tensor:
     """The sum [T, W] of outs [T, k, W] by weights [T, k]."""
-    return torch.bmm(weights.to(outs.dtype)[:, None], outs)[:, 0]
+    total: Tensor = _Weighted.apply(outs, weights.to(outs.dtype))
+    return total

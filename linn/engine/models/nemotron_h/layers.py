@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from linn.engine.models.kernels import convolution as gpu_convolution
 from linn.engine.models.kernels import scan as gpu_scan
 from linn.engine.models.kernels.attention import attend
-from linn.engine.models.kernels.choice import attends_joined, on_gpu
+from linn.engine.models.kernels.choice import attends_joined, by_triton, on_gpu
 from linn.engine.models.kernels.products import linear
 from linn.engine.models.nemotron_h import scan as plain_scan
 from linn.engine.models.nemotron_h.behind import attend_behind
@@ -26,7 +26,6 @@ from linn.engine.models.nemotron_h.handover import with_ends, with_inputs, with_
 from linn.engine.models.nemotron_h.leaves import Leaves
 from linn.engine.models.nemotron_h.scan import scan_step
 from linn.engine.models.nemotron_h.segments import Segments
-from linn.engine.models.nemotron_h.step_choice import has_fused_step
 from linn.engine.models.rectangle_attention import attend as attend_in_rectangles
 
 
@@ -231,7 +230,7 @@ class Mamba(nn.Module):
         is_open: bool [B]; the rows whose cache is to change, which has neither decay nor ring then.
         None: all rows.
         """
-        if is_open is not None and has_fused_step(hidden.device):
+        if is_open is not None and by_triton(hidden.device):
             return self._fused_step(hidden, cache, is_open)
         gate, mixed, dt = self._project(hidden)
 
