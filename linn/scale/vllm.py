@@ -42,8 +42,6 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
-    # Of FLASH_ATTN and the like none takes float32, so vLLM chooses its Triton kernels there.
-    "TRITON_F32_DEFAULT": "ieee",
     "HF_HUB_OFFLINE": "1",
     # Its kernels for attention, experts and Mamba say nothing of precision, and Triton's own word
     # for that is TF32: float32 would be rounded to 10 bits.
