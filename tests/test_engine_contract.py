@@ -63,16 +63,18 @@ def local_engine(processes: int) -> Engine:
     return open_engine(ScaleConfig(processes=processes))
 
 
-def cluster_engine() -> Engine:
+def cluster_engine(colocated: bool) -> Engine:
     """Two trainer ranks over shards, two samplers, all on this machine's CPU."""
+    samplers = {"replicas": 2, "colocated": colocated}
     tree = {"engine": "cluster", "device": "cpu", "trainers": {"ranks": 2, "sum": "step"}}
-    return open_engine(ScaleConfig.model_validate(tree | {"samplers": {"replicas": 2}}))
+    return open_engine(ScaleConfig.model_validate(tree | {"samplers": samplers}))
 
 
 ENGINES = {
     "one process": lambda: local_engine(1),
     "two processes": lambda: local_engine(2),
-    "cluster": cluster_engine,
+    "cluster": lambda: cluster_engine(colocated=False),
+    "colocated cluster": lambda: cluster_engine(colocated=True),
     "fake": fake_engine,
 }
 
@@ -89,7 +91,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SETTINGS = [
-    pytest.param(name, marks=pytest.mark.long if name == "cluster" else ()) for name in ENGINES
+    pytest.param(name, marks=pytest.mark.long if "cluster" in name else ()) for name in ENGINES
 ]
 
 

@@ -64,7 +64,6 @@ class Rank:
     def load(self, folder: Path, optim: Optim) -> None:
         """The policy of a folder, with a fresh optimiser."""
         self._trainer = None  # frees the old policy before the new one is read
-        gc.collect()  # layers and what replaced their forward know each other
         self._trainer = self._read(folder, optim)
 
     def check(self, folder: Path) -> ModelCheck | None:
@@ -115,11 +114,13 @@ class Rank:
 
         Shards of weights and moments stay, and those of the teacher or reference.
         """
-        if self._trainer is not None:
-            self._trainer.free_gradients()
-        gc.collect()
-        if self.options.device == "cuda":
-            torch.cuda.empty_cache()
+        if self._trainer is None:
+            self._free_blocks()
+            return
+        self._trainer.free_gradients()
+        self._free_blocks()
+        # Not only at the first step: a sampler that opens now must find them on the GPU.
+        self._trainer.optimiser()
 
     def vocab(self) -> int:
         """Ids that the policy has embeddings for."""
@@ -143,7 +144,15 @@ class Rank:
         # Its optimiser is made at the first step, which never comes.
         return self._read(folder, Optim())
 
+    def _free_blocks(self) -> None:
+        """Give back the memory of a GPU that torch keeps for later."""
+        gc.collect()  # layers and what replaced their forward know each other
+        if self.options.device == "cuda":
+            torch.cuda.empty_cache()
+
     def _read(self, folder: Path, optim: Optim) -> FsdpTrainer:
+        # Into blocks of their own: shards among those of activations would hold all of these.
+        self._free_blocks()
         return FsdpTrainer(
             load_sharded(folder, self.how),
             optim,
