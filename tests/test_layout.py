@@ -96,6 +96,10 @@ def test_samplers() -> None:
     assert pair.conversations == int(2 * (0.5 * usable - 1e9) // 1e9)
     assert layout(capacity=3, cache=100_000).conversations == 3
     assert layout(cache=5_000).conversations == 5 and layout(cache=1).conversations == 1
+    with pytest.raises(UserError, match="arguments: they are vLLM's"):
+        layout(samplers={"arguments": {"enforce_eager": True}})
+    with pytest.raises(UserError, match="linn sets dtype, seed itself"):
+        layout(samplers={"engine": "vllm", "arguments": {"seed": 1, "dtype": "auto"}})
     with pytest.raises(UserError, match="tensor: 2 needs engine: vllm"):
         layout(samplers={"tensor": 2})
 

@@ -1,6 +1,7 @@
 """Sampling on a GPU by linn's own sampler and by vLLM: tokens per second, sleep and wake.
 
-    python bench/gpu/sampling.py [--rows 32,256] [--tokens 96] [--memory 0.3] [--out FILE]
+    python bench/gpu/sampling.py [--rows 32,256] [--tokens 96] [--memory 0.3] [--only linn|vllm]
+        [--arguments '{"enforce_eager": true}'] [--out FILE]
 
 The hybrid of `bench/gpu/decode.py` with experts, in bfloat16, as a replica of a cluster: prompts of
 200 tokens with 8 siblings each, prefill included; the second of two lists counts. Then the weights
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--memory", type=float, default=0.3)
     parser.add_argument("--only", choices=["linn", "vllm"])
+    parser.add_argument("--arguments", type=json.loads, default={}, help="vLLM's, as JSON")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     told = ReplicaOptions(
@@ -42,6 +44,7 @@ def main() -> None:
         memory=options.memory,
         bfloat16=True,
         colocated=True,
+        arguments=options.arguments,
     )
     report: dict[str, Any] = {"torch": torch.__version__, "device": torch.cuda.get_device_name()}
     with tempfile.TemporaryDirectory() as name:

@@ -44,6 +44,7 @@ _WORDS = {
     float: "number",
     bool: "true or false",
     list: "list of stages",
+    Any: "any",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,23 @@ CACHE_SHARE = 4
 """On a GPU, by default, one part in so many of its memory."""
 MEMORY, MEMORY_COLOCATED = 0.9, 0.5
 """The defaults of `samplers.memory`: of a GPU of its own, and of one that trainers rest on."""
+VLLM_ARGUMENTS = {
+    "dtype",
+    "enable_chunked_prefill",
+    "enable_prefix_caching",
+    "enable_sleep_mode",
+    "generation_config",
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "logprobs_mode",
+    "max_num_seqs",
+    "model",
+    "seed",
+    "skip_tokenizer_init",
+    "tensor_parallel_size",
+    "tokenizer",
+}
+"""Arguments of vLLM that linn sets."""
 
 
 class TrainersConfig(Config):
@@ -89,6 +106,12 @@ class SamplersConfig(Config):
         "ended, and another one does the share again; one that died is seen at once",
     )
 
+    arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further arguments of vLLM's engine, by its own names: {enforce_eager: true} "
+        "starts in seconds and decodes slower; what linn sets itself is refused",
+    )
+
     @property
     def memory_share(self) -> float:
         """`memory`, or its default."""
@@ -106,6 +129,17 @@ class SamplersConfig(Config):
         if self.tensor > 1 and self.engine != "vllm":
             raise ValueError(
                 f"tensor: {self.tensor} needs engine: vllm, linn's own sampler takes one GPU"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_arguments(self) -> Self:
+        if self.arguments and self.engine != "vllm":
+            raise ValueError("arguments: they are vLLM's, and need engine: vllm")
+        if own := sorted(VLLM_ARGUMENTS & self.arguments.keys()):
+            raise ValueError(
+                f"arguments: linn sets {', '.join(own)} itself, so that samplers and trainers "
+                "agree (tensor, memory, capacity, precision and cache are keys of scale)"
             )
         return self
 

@@ -105,6 +105,7 @@ EFFECTS: dict[str, Effect] = {
     "scale.samplers.tensor": Effect.ROUNDING,
     "scale.samplers.colocated": Effect.NOTHING,
     "scale.samplers.memory": Effect.NOTHING,
+    "scale.samplers.arguments": Effect.ROUNDING,
     "scale.samplers.deadline_s": Effect.NOTHING,
     "scale.exchange": Effect.NOTHING,
     "scale.restarts": Effect.NOTHING,

@@ -77,6 +77,7 @@ def _samplers(scale: ScaleConfig, device: str) -> list[Role]:
         tensor=samplers.tensor,
         memory=samplers.memory_share,
         colocated=samplers.colocated,
+        arguments=samplers.arguments,
         bfloat16=scale.precision == "bfloat16",
     )
     kind, each = REPLICAS[samplers.engine], samplers.tensor

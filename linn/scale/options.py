@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,5 @@ class ReplicaOptions:
     """Whether trainers take turns with it on its GPUs."""
     bfloat16: bool = False
     """Whether vLLM, and on a GPU linn's own sampler, take products in bfloat16."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Further ones of vLLM's engine, by its own names."""

@@ -192,19 +192,18 @@ class VllmReplica:
                 "enforce_eager": True,
                 "enable_chunked_prefill": False,
             }
-        return LLM(
-            generation_config="vllm",
-            dtype="bfloat16" if options.bfloat16 else "float32",
-            max_model_len=-1,  # the model's longest sequence, or what the cache can hold
-            max_num_seqs=options.capacity,
-            tensor_parallel_size=options.tensor,
-            enable_prefix_caching=not is_hybrid,
-            logprobs_mode="processed_logprobs",
-            disable_log_stats=True,
-            seed=0,
-            **model,
-            **more,
-        )
+        arguments = {
+            "generation_config": "vllm",
+            "dtype": "bfloat16" if options.bfloat16 else "float32",
+            "max_model_len": -1,  # the model's longest sequence, or what the cache can hold
+            "max_num_seqs": options.capacity,
+            "tensor_parallel_size": options.tensor,
+            "enable_prefix_caching": not is_hybrid,
+            "logprobs_mode": "processed_logprobs",
+            "disable_log_stats": True,
+            "seed": 0,
+        }
+        return LLM(**arguments | model | more | options.arguments)
 
     def _too_much(self, words: str) -> UserError:
         more = ", set trainers.moments: host or take more ranks" if self.options.colocated else ""

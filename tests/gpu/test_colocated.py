@@ -28,6 +28,8 @@ from linn.types import Completion, Loss, Optim, Sampling
 DEVICE = os.environ.get("LINN_TEST_DEVICE", "cuda")
 SHARE = 0.3
 """Of the GPU's memory, for vLLM."""
+QUICK = {"compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}}
+"""vLLM without torch's compiler: it opens in a fraction of the time."""
 GRPO = Loss("grpo")
 
 pytestmark = [
@@ -58,7 +60,9 @@ def engine(
     if (sampler, model, DEVICE) == ("vllm", "experts", "cpu"):
         pytest.skip("vLLM computes no experts on a CPU")
     folder = MODELS[model](tmp_path_factory.mktemp("base") / model)
-    samplers = {"engine": sampler, "colocated": True, "memory": SHARE}
+    samplers: dict[str, Any] = {"engine": sampler, "colocated": True, "memory": SHARE}
+    if sampler == "vllm":
+        samplers["arguments"] = QUICK
     tree = {"engine": "cluster", "device": DEVICE, "capacity": 64, "samplers": samplers}
     with open_engine(ScaleConfig.model_validate(tree | {"cache": 64})) as made:
         assert isinstance(made, ClusterEngine)
