@@ -11,15 +11,13 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.cluster_models import write_dense, write_qwen3
+from support.cluster_models import write_dense, write_experts, write_qwen3
 from support.sampling import Request, sample_all, samples_of
 
-from linn.bases.make import new_model
 from linn.engine.open import open_engine
 from linn.recipe.schema import ScaleConfig
 from linn.scale.cluster import AGREES, ClusterEngine
@@ -38,12 +36,6 @@ pytestmark = [
         DEVICE == "cuda" and not torch.cuda.is_available(), reason="no CUDA device is here"
     ),
 ]
-
-
-def write_experts(folder: Path) -> Path:
-    new_model(folder, 1024, seed=1)
-    (folder / "tokenizer.json").write_text("{}")
-    return folder
 
 
 MODELS = {"qwen3": write_qwen3, "dense": write_dense, "experts": write_experts}

@@ -48,9 +48,19 @@ def write_qwen3(folder: Path, seed: int = 0, vocab: int = 1024, layers: int = 4)
 
 def write_dense(folder: Path, seed: int = 0) -> Path:
     """The hybrid without experts, which vLLM does not compute on a CPU."""
+    return write_hybrid(folder, "M-M*M-M-", seed)
+
+
+def write_experts(folder: Path, seed: int = 0) -> Path:
+    """The hybrid with them."""
+    return write_hybrid(folder, "MEM*EM*E", seed)
+
+
+def write_hybrid(folder: Path, pattern: str, seed: int) -> Path:
+    """The laptop's hybrid with layers of this pattern."""
     from linn.engine.models.nemotron_h.model import NemotronH
 
-    raw = tiny_config(1024) | {"hybrid_override_pattern": "M-M*M-M-", "eos_token_id": 2}
+    raw = tiny_config(1024) | {"hybrid_override_pattern": pattern, "eos_token_id": 2}
     model = NemotronH(raw, folder / "config.json")
     model.initialise(seed)
     sharpen(model.lm_head)
