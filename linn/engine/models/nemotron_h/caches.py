@@ -118,7 +118,7 @@ class MambaCache:
 
 def room_for(columns: int) -> int:
     """The columns of a cache that is to grow, by how many are needed at once."""
-    return max(64, columns + columns // 2)
+    return columns + max(32, columns // 8)
 
 
 @dataclass
