@@ -164,7 +164,7 @@ def test_the_convolution() -> None:
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("way", [experts.grouped, experts.all_of_them])
+@pytest.mark.parametrize("way", [experts.grouped, experts.all_of_them, experts.side_by_side])
 def test_experts(way: Any, autocast: bool) -> None:
     """Of 8 experts some get no row, one gets most; every row chooses 3."""
     model = hybrid("moe")
@@ -319,8 +319,10 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = torch.zeros(7, 8), torch.zeros(1000, 8)
     assert choice.experts_by(many, up, 2) == "loop" and choice.chunk_for(CPU) == 32
     # On a CPU a few rows go through all experts, if most of that is not in vain.
-    assert choice.experts_by(few, up, 2) == "all"
+    assert choice.experts_by(few, up, 2) == "side by side"
     assert choice.experts_by(few, torch.zeros(9, 16, 8), 2) == "loop"
+    # Nor are large matrices copied.
+    assert choice.experts_by(few, torch.zeros(4, 2**15, 9), 2) == "loop"
     monkeypatch.setenv(choice.VARIABLE, "gpu")
     assert choice.chunk_for(CPU) == choice.GPU_CHUNK
     assert choice.experts_by(few, up, 2) == choice.experts_by(many, up, 2) == "grouped"

@@ -67,11 +67,11 @@ def test_steps_are_those_of_the_definition(back: int) -> None:
         for _ in range(turn % 3 + 1):
             step_both(cache, plain, torch.rand)
         rows = torch.randperm(len(plain.conv))[:3]
-        cache, plain = cache.select(rows, 0, 0), plain.select(rows)
+        plain = plain.select(rows)
         fresh, plain_fresh = begin(2, back)
         for _ in range(turn % 2):
             step_both(fresh, plain_fresh, torch.rand)
-        cache = MambaCache.joined([cache, fresh], 0, 0)
+        cache = MambaCache.joined([cache, fresh], [rows, None], 0, 0)
         joined = [torch.cat(pair) for pair in zip(*map(parts, (plain, plain_fresh)), strict=True)]
         plain = Plain(*joined)
 

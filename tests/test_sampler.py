@@ -11,7 +11,7 @@ import torch
 from support.toy_lm import ToyLM
 
 from linn.engine.models.interface import CausalLM
-from linn.engine.sampling.draw import Draws, draw, uniform
+from linn.engine.sampling.draw import Draws, _nucleus, draw, uniform
 from linn.engine.sampling.live_batch import BatchSampler, Request
 from linn.engine.training.losses import score
 from linn.errors import RunFailed
@@ -79,6 +79,21 @@ def test_top_p_keeps_the_smallest_set_and_leaves_log_probs_untruncated() -> None
 
     (one,) = BatchSampler(model).generate([(PROMPT, how, 3)])
     assert one.logprobs[0] == pytest.approx(float(probs[one.ids[0]].log()), abs=1e-5)
+
+
+def test_a_nucleus_has_the_share_and_none_too_many_whether_few_or_all_tokens_are_in_it() -> None:
+    spread = torch.tensor([0.1, 1.0, 3.0, 9.0, 1.0])
+    scores = torch.randn(5, 900, generator=torch.Generator().manual_seed(0)) * spread[:, None]
+    mass = scores.softmax(-1)
+    top_p = torch.tensor([0.9, 0.5, 0.95, 0.95, 1.0], dtype=torch.float64)
+    kept = _nucleus(mass, top_p)
+    sizes = (kept > 0).sum(-1).tolist()
+    for row, size in enumerate(sizes):
+        ordered = mass[row].double().sort(descending=True).values
+        assert torch.equal(kept[row].sort(descending=True).values[:size].double(), ordered[:size])
+        wanted = top_p[row] * ordered.sum()
+        assert size == 900 or ordered[: size - 1].sum() < wanted <= ordered[:size].sum()
+    assert sizes[3] < 64 < sizes[0] < sizes[4] == 900
 
 
 def test_temperature_0_and_tiny_top_p_are_greedy() -> None:

@@ -111,9 +111,10 @@ class LongToyState(ToyState):
     def select(self, rows: Tensor, move: bool = False) -> LongToyState:
         return LongToyState(self.h[rows], self.lengths[rows])
 
-    def join(self, other: Any, move: bool = False) -> LongToyState:
-        lengths = torch.cat([self.lengths, other.lengths])
-        return LongToyState(torch.cat([self.h, other.h]), lengths)
+    def join(self, other: Any, move: bool = False, rows: Tensor | None = None) -> LongToyState:
+        own = self if rows is None else self.select(rows)
+        lengths = torch.cat([own.lengths, other.lengths])
+        return LongToyState(torch.cat([own.h, other.h]), lengths)
 
 
 class SlotToyLM(ToyLM):

@@ -76,13 +76,14 @@ class CacheState:
         size = len(rows), columns
         return CacheState(_combined([self.cache], size, fill, states, move), lengths, columns)
 
-    def join(self, other: State, move: bool = False) -> CacheState:
-        """A new state: this one's rows followed by the other's.
+    def join(self, other: State, move: bool = False, rows: Tensor | None = None) -> CacheState:
+        """A new state: this one's rows (of them `rows`) followed by the other's.
 
         The narrower one is padded on the left.
         """
         assert isinstance(other, CacheState), other
-        return joined([self, other], move)
+        own = self if rows is None else self.select(rows, move)
+        return joined([own, other], move)
 
 
 def joined(states: Sequence[CacheState], move: bool = False) -> CacheState:

@@ -18,8 +18,9 @@ _PART = 2**15
 eight operators and their Python, 1.5 to 2 ns for an element of a few queries."""
 
 
-_MOST = 2048
-"""Prompts, or rows, that are cut into runs; more stay together."""
+_PLACES = 64
+"""Places at which there may be a cut, at most: the search takes time by their number, and memory by
+its square."""
 
 
 @dataclass(frozen=True)
@@ -85,31 +86,38 @@ def runs_of(lengths: Tensor, numbers: int) -> list[tuple[int, int]]:
 
 
 def _runs(lengths: Tensor, price: int) -> Iterator[tuple[int, int]]:
-    """The fewest columns in all, where each run costs as many as `price` more."""
+    """The fewest columns in all, where each run costs as many as `price` more.
+
+    Of many rows a few next to each other are never cut apart.
+    """
     count = len(lengths)
-    # The search below takes memory by the square of their number.
-    if count > _MOST or count * int(lengths.max()) - int(lengths.sum()) <= price:
+    if count * int(lengths.max()) - int(lengths.sum()) <= price:
         yield 0, count
         return
 
-    # Of the run from a prompt (a row here) to another one (a column).
-    longest = lengths.expand(count, count).triu().cummax(dim=1).values
-    number = torch.arange(count)
-    cost = longest * (number - number[:, None] + 1) + price
+    apart = -(-count // _PLACES)
+    places = [*range(0, count, apart), count]
+    own = torch.stack([rows.max() for rows in lengths.split(apart)])
+    place = torch.tensor(places)
 
-    # The best way to cut the first prompts, one prompt more at a time.
-    least = torch.zeros(count + 1, dtype=torch.int64)
+    # Of the run from a place (a row here) to another one (a column).
+    longest = own.expand(len(own), -1).triu().cummax(dim=1).values
+    cost = longest * (place[1:] - place[:-1, None]) + price
+
+    # The best way to cut the first rows, a few rows more at a time.
+    least = torch.zeros(len(places), dtype=torch.int64)
     begins = []
-    for last in range(count):
+    for last in range(len(own)):
         whole = least[: last + 1] + cost[: last + 1, last]
         begins.append(int(whole.argmin()))
         least[last + 1] = whole[begins[-1]]
 
     runs = []
-    last = count
+    last = len(own)
     while last:
-        runs.append((begins[last - 1], last))
-        last = runs[-1][0]
+        first = begins[last - 1]
+        runs.append((places[first], places[last]))
+        last = first
     yield from reversed(runs)
 
 

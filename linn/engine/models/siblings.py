@@ -68,9 +68,11 @@ class SiblingState:
         prompts = self._prompts(move)
         return SiblingState(prompts, self.owner[rows], self.own.select(rows, move))
 
-    def join(self, other: State, move: bool = False) -> SiblingState:
-        """A new state: this one's rows followed by the other's."""
+    def join(self, other: State, move: bool = False, rows: Tensor | None = None) -> SiblingState:
+        """A new state: this one's rows (of them `rows`) followed by the other's."""
         assert isinstance(other, SiblingState), other
+        if rows is not None:
+            return self.select(rows, move).join(other, move)
         moved = other.owner + len(self.prompts.lengths)
         return SiblingState(
             self._prompts(move).join(other._prompts(move), move),

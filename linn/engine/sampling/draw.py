@@ -12,6 +12,8 @@ from linn.types import Sampling
 
 _BLOCK = 32
 """Entries of the vocabulary that are summed together before the search."""
+_FEW = 64
+"""Tokens of the vocabulary among which a nucleus is looked for first."""
 
 # SplitMix64's constants as signed 64-bit integers.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
@@ -207,8 +209,25 @@ def _inverse_cdf(mass: Tensor, u: Tensor) -> Tensor:
 
 def _nucleus(mass: Tensor, top_p: Tensor) -> Tensor:
     """Zero what is outside the smallest set of most likely tokens with the share top_p."""
-    ordered, index = torch.sort(mass, dim=-1, descending=True, stable=True)
+    if mass.device.type != "cpu" or mass.shape[1] <= _FEW:
+        return _cut(mass, top_p, *torch.sort(mass, dim=-1, descending=True, stable=True))
+
+    # To find a few takes a fifth of the time that sorting takes, and seldom more are needed.
+    most, index = mass.topk(_FEW)
+    cut = _cut(mass, top_p, most, index)
+    total = mass.sum(-1, dtype=torch.float64)
+    needs_more = (most.sum(-1, dtype=torch.float64) < top_p * total) | (top_p >= 1)
+    rows = needs_more.nonzero().squeeze(1)
+    if len(rows):
+        whole = mass[rows]
+        ordered = torch.sort(whole, dim=-1, descending=True, stable=True)
+        cut[rows] = _cut(whole, top_p[rows], *ordered)
+    return cut
+
+
+def _cut(mass: Tensor, top_p: Tensor, ordered: Tensor, index: Tensor) -> Tensor:
+    """`_nucleus`, which has none but the tokens at `index` [B, n]; their masses, descending."""
     sums = ordered.cumsum(-1, dtype=torch.float64)
-    wanted = top_p.unsqueeze(1) * sums[:, -1:]
-    inside = (sums - ordered < wanted) | (top_p.unsqueeze(1) >= 1)
+    total = mass.sum(-1, keepdim=True, dtype=torch.float64)
+    inside = (sums - ordered < top_p.unsqueeze(1) * total) | (top_p.unsqueeze(1) >= 1)
     return torch.zeros_like(mass).scatter_(1, index, ordered * inside)

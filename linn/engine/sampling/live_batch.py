@@ -144,12 +144,9 @@ class LiveBatch:
         alive = [row for row, _ in self._rows.live()]
         size = len(self._rows.lives)
 
-        # Compaction copies every state, so it waits until it pays: until requests that wait
-        # can take the rows, or a quarter of the rows are computed for nothing.
-        enough = max(1, size // 4)
-        if self._waiting.queue:
-            enough = self._waiting.least_room(self._lives())
-        if size - len(alive) >= enough:
+        # Compaction copies every state, so it waits until it pays: until a quarter of the rows are
+        # computed for nothing, if requests that wait do not take them before.
+        if size - len(alive) >= max(1, size // 4):
             self._rows = self._rows.select(alive)
 
         rows = self._rows
@@ -196,20 +193,20 @@ class LiveBatch:
     def _join_waiting(self, logits: Tensor | None) -> Tensor | None:
         """Give free rows to requests that wait; returns `logits`, those of the new rows behind."""
         lives = self._lives()
-        used = 0 if self._rows is None else len(self._rows.lives)
-        free = self._waiting.most_rows(lives) - used
+        free = self._waiting.most_rows(lives) - len(lives)
         if not self._waiting.queue or free < self._waiting.least_room(lives):
             return logits
 
-        fresh, going_on = self._waiting.take(lives, used)
+        fresh, going_on = self._waiting.take(lives)
         new_logits, state = self._start(fresh, going_on)
         new_rows = Rows.begin(fresh + going_on, state, self.device)
 
         if self._rows is None or logits is None:
             self._rows = new_rows
             return new_logits
-        self._rows = self._rows.join(new_rows)
-        return torch.cat([logits, new_logits])
+        alive = [row for row, _ in self._rows.live()]
+        self._rows = self._rows.join(new_rows, alive)
+        return torch.cat([logits[alive], new_logits])
 
     def _lives(self) -> list[Live]:
         """The requests that have a row."""

@@ -122,13 +122,15 @@ class Rows:
             token=self.token.index_select(0, index),
         )
 
-    def join(self, other: Rows) -> Rows:
-        """These rows followed by the other's; both are of no more use."""
+    def join(self, other: Rows, rows: Sequence[int]) -> Rows:
+        """These of its rows followed by the other's; both are of no more use."""
+        index = torch.tensor(rows, device=self.token.device)
         return Rows(
-            lives=self.lives + other.lives,
-            draws=self.draws.join(other.draws),
-            state=self.state.join(other.state, move=True),
-            token=torch.cat([self.token, other.token]),
+            lives=[self.lives[row] for row in rows] + other.lives,
+            draws=self.draws.select(index).join(other.draws),
+            # In one go: the state is most of what has to be copied.
+            state=self.state.join(other.state, move=True, rows=index),
+            token=torch.cat([self.token.index_select(0, index), other.token]),
         )
 
 

@@ -285,7 +285,7 @@ class SlotBatch:
         if not self._waiting.queue or free < self._waiting.least_room(lives):
             return
 
-        fresh, going_on = self._waiting.take(lives, len(lives))
+        fresh, going_on = self._waiting.take(lives)
         if fresh:
             self._begin(fresh)
         if going_on:

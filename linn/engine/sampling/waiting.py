@@ -88,11 +88,11 @@ class Waiting:
         """Rows that must be free before waiting requests take them: the same share of fewer."""
         return max(1, self.slack * self.most_rows(lives) // self.capacity)
 
-    def take(self, lives: Sequence[Live], used: int) -> tuple[list[Live], list[Live]]:
+    def take(self, lives: Sequence[Live]) -> tuple[list[Live], list[Live]]:
         """The next requests of the queue: those to prefill, and those that go on.
 
-        They end where no row is free beside the `used` ones (those of `lives` among them), or the
-        budget of prompt tokens is used up.
+        They end where no row is free beside those of `lives`, or the budget of prompt tokens is
+        used up.
         """
         fresh: list[Live] = []
         going_on: list[Live] = []
@@ -100,7 +100,7 @@ class Waiting:
         size, longest = 0, 0
         while self.queue:
             live = self.queue[0]
-            if used + len(fresh) + len(going_on) >= self.most_rows(lives, longest):
+            if len(lives) + len(fresh) + len(going_on) >= self.most_rows(lives, longest):
                 break
             cost = 0
             if live.kept is not None:

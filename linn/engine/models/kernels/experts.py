@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linn.engine.models.kernels.choice import computed_in
+from linn.engine.models.kernels.products import linear
 from linn.engine.models.nemotron_h.activation import squared_relu
 from linn.engine.models.nemotron_h.gather import take
 
@@ -55,6 +56,19 @@ def all_of_them(
     inner = inner.where(is_chosen.t()[..., None], 0)
     out = torch.bmm(squared_relu(inner), down.transpose(1, 2))  # [E, T, W]
     return (out * share.t().to(out.dtype)[..., None]).sum(0)
+
+
+def side_by_side(
+    hidden: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: Tensor
+) -> Tensor:
+    """The same for few rows on a CPU: two large products, as of one expert of width E·I.
+
+    What a row did not choose counts 0. Where such an expert overflows the row is not finite.
+    """
+    share = weights.new_zeros(len(hidden), len(up)).scatter(1, chosen, weights)
+    inner = squared_relu(linear(hidden, up.flatten(0, 1))).unflatten(1, (len(up), -1))
+    inner = inner * share.to(inner.dtype)[..., None]
+    return linear(inner.flatten(1), down.transpose(0, 1).flatten(1))
 
 
 class _Cast(torch.autograd.Function):

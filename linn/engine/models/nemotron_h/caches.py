@@ -17,6 +17,9 @@ _LEAST_DECAY = 1e-12
 """Below it a state is multiplied by what it has decayed by. What is added to the state is divided
 by that number before, and stays far from what float32 can hold."""
 
+Rows = Tensor | None
+"""int64: some rows, in this order; None: all of them."""
+
 
 @dataclass
 class MambaCache:
@@ -35,18 +38,15 @@ class MambaCache:
     oldest: int = 0
     """The place in the ring of the oldest input."""
 
-    def select(self, rows: Tensor, columns: int, capacity: int) -> MambaCache:
-        """A new cache of these rows."""
-        decay = None if self.decay is None else self.decay[rows]
-        return MambaCache(self.conv[rows], self.ssm[rows], decay, self.oldest)
-
     @classmethod
-    def joined(cls, caches: Sequence[MambaCache], columns: int, capacity: int) -> MambaCache:
-        """A new cache: the rows of all of these, one after the other."""
+    def joined(
+        cls, caches: Sequence[MambaCache], rows: Sequence[Rows], columns: int, capacity: int
+    ) -> MambaCache:
+        """A new cache: the rows of all of these that are asked for, one after the other."""
         return cls(
-            torch.cat([cache._in_order() for cache in caches]),
-            torch.cat([cache.ssm for cache in caches]),
-            torch.cat([cache._decays() for cache in caches]),
+            _joined([cache._in_order() for cache in caches], rows),
+            _joined([cache.ssm for cache in caches], rows),
+            _joined([cache._decays() for cache in caches], rows),
         )
 
     def settled(self) -> tuple[Tensor, Tensor]:
@@ -118,7 +118,7 @@ class MambaCache:
 
 def room_for(columns: int) -> int:
     """The columns of a cache that is to grow, by how many are needed at once."""
-    return max(64, columns + columns // 2)
+    return columns + max(32, columns // 8)
 
 
 @dataclass
@@ -143,39 +143,50 @@ class AttentionCache:
             F.pad(self.values, (0, 0, 0, extra)),
         )
 
-    def empty(self, rows: int, capacity: int) -> AttentionCache:
-        """Zeros for so many rows."""
-        _, heads, size, _ = self.keys.shape
-        return AttentionCache(
-            self.keys.new_zeros(rows, heads, size, capacity),
-            self.values.new_zeros(rows, heads, capacity, size),
-        )
-
-    def select(self, rows: Tensor, columns: int, capacity: int) -> AttentionCache:
-        """A new cache of these rows, cut to the first columns, with room for `capacity`."""
-        new = self.empty(len(rows), capacity)
-        keys, values = new.keys[..., :columns], new.values[:, :, :columns]
-        torch.index_select(self.keys[..., :columns], 0, rows, out=keys)
-        torch.index_select(self.values[:, :, :columns], 0, rows, out=values)
-        return new
-
     @classmethod
     def joined(
-        cls, caches: Sequence[AttentionCache], columns: int, capacity: int
+        cls, caches: Sequence[AttentionCache], rows: Sequence[Rows], columns: int, capacity: int
     ) -> AttentionCache:
-        """A new cache: the rows of all of these, one after the other.
+        """A new cache: the rows of all of these that are asked for, one after the other.
 
         Each is brought to these columns; there is room for `capacity`.
         """
-        new = caches[0].empty(sum(len(cache.keys) for cache in caches), capacity)
-        keys, values = new.keys, new.values
-        first = 0
-        for cache in caches:
-            own, seen = slice(first, first + len(cache.keys)), min(columns, cache.capacity)
-            keys[own, ..., :seen] = cache.keys[..., :seen]
-            values[own, :, :seen] = cache.values[:, :, :seen]
-            first += len(cache.keys)
+        counts = [_count(cache.keys, of) for cache, of in zip(caches, rows, strict=True)]
+        _, heads, size, _ = caches[0].keys.shape
+        new = cls(
+            caches[0].keys.new_empty(sum(counts), heads, size, capacity),
+            caches[0].values.new_empty(sum(counts), heads, capacity, size),
+        )
+        parts = zip(new.keys.split(counts), new.values.split(counts), caches, rows, strict=True)
+        for keys, values, cache, of in parts:
+            seen = min(columns, cache.capacity)
+            _copy(keys[..., :seen], cache.keys[..., :seen], of)
+            _copy(values[:, :, :seen], cache.values[:, :, :seen], of)
+            # What is hidden counts 0 times what it holds, and that must be a number.
+            keys[..., seen:] = 0
+            values[:, :, seen:] = 0
         return new
+
+
+def _joined(tensors: Sequence[Tensor], rows: Sequence[Rows]) -> Tensor:
+    """A new tensor: the rows of all of these that are asked for, one after the other."""
+    counts = [_count(tensor, of) for tensor, of in zip(tensors, rows, strict=True)]
+    new = tensors[0].new_empty(sum(counts), *tensors[0].shape[1:])
+    for part, tensor, of in zip(new.split(counts), tensors, rows, strict=True):
+        _copy(part, tensor, of)
+    return new
+
+
+def _count(tensor: Tensor, rows: Rows) -> int:
+    return len(tensor if rows is None else rows)
+
+
+def _copy(target: Tensor, source: Tensor, rows: Rows) -> None:
+    """Write these rows of `source` to `target`."""
+    if rows is None:
+        target.copy_(source)
+    else:
+        torch.index_select(source, 0, rows, out=target)
 
 
 @dataclass(frozen=True)

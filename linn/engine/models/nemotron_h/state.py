@@ -15,6 +15,7 @@ from linn.engine.models.interface import State
 from linn.engine.models.nemotron_h.caches import (
     AttentionCache,
     LayerCache,
+    Rows,
     Seen,
     hidden_beyond,
     room_for,
@@ -70,43 +71,39 @@ class HybridState:
 
         Rows may repeat or be left out.
         """
-        lengths = self.lengths[rows]
-        longest = 0
-        if len(rows):
-            longest = int(lengths.max())
-        # What moves is decoded on; copies are kept, as small as they can be.
-        capacity = room_for(longest) if move else longest
+        return joined([self], move, [rows])
 
-        layers: list[LayerCache | None] = []
-        for number, layer in enumerate(self.layers):
-            if layer is None:
-                layers.append(None)
-            else:
-                layers.append(layer.select(rows, longest, capacity))
-            if move:
-                self.layers[number] = layer = None
-        return HybridState(layers, lengths, longest)
-
-    def join(self, other: State, move: bool = False) -> HybridState:
-        """A new state: this one's rows followed by the other's."""
+    def join(self, other: State, move: bool = False, rows: Tensor | None = None) -> HybridState:
+        """A new state: this one's rows, or these of them, followed by the other's."""
         assert isinstance(other, HybridState), other
-        return joined([self, other], move)
+        return joined([self, other], move, [rows, None])
 
 
-def joined(states: Sequence[HybridState], move: bool = False) -> HybridState:
-    """A new state: the rows of all of these, one after the other. move: as in `State`."""
-    if len(states) == 1:
-        return states[0]
-    longest = max(state.longest for state in states)
+def joined(
+    states: Sequence[HybridState], move: bool = False, rows: Sequence[Rows] | None = None
+) -> HybridState:
+    """A new state: the rows of all of these, one after the other. move: as in `State`.
+
+    rows: those of each that are asked for; None: all.
+    """
+    if rows is None:
+        if len(states) == 1:
+            return states[0]
+        rows = [None] * len(states)
+    pairs = zip(states, rows, strict=True)
+    lengths = torch.cat([state.lengths[... if own is None else own] for state, own in pairs])
+    longest = int(lengths.max()) if len(lengths) else 0
+    # What moves is decoded on; copies are kept, as small as they can be.
     capacity = room_for(longest) if move else longest
+
     layers: list[LayerCache | None] = []
     for number in range(len(states[0].layers)):
         # All are of one model, so a layer has a cache in each or in none.
         caches = [cache for state in states if (cache := state.layers[number]) is not None]
         kind: Any = type(caches[0]) if caches else None
-        layers.append(kind.joined(caches, longest, capacity) if caches else None)
+        layers.append(kind.joined(caches, rows, longest, capacity) if caches else None)
         if move:
             for state in states:
                 state.layers[number] = None
             del caches
-    return HybridState(layers, torch.cat([state.lengths for state in states]), longest)
+    return HybridState(layers, lengths, longest)
