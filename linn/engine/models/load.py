@@ -11,6 +11,7 @@ import torch
 
 from linn.engine.models.agreement import quick, stock_forward
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.kernels.norms import take_norms
 from linn.engine.models.kernels.products import take_products
 from linn.engine.models.precision import KEY, kept, precision_of
 from linn.engine.models.vocabulary import ids_without_text
@@ -65,6 +66,7 @@ def load(
         model.to(device)
     if device is None or device.type == "cpu":
         take_products(model)
+        take_norms(model)
     return model
 
 
