@@ -60,13 +60,14 @@ def load(
         if dtype == torch.float32 and architecture not in _AGREED:
             _check_family(model, folder)
             _AGREED.add(architecture)
+        if device is None or device.type == "cpu":
+            take_norms(model)
 
     model.absent = ids_without_text(folder, model.vocab)
     if device is not None:
         model.to(device)
     if device is None or device.type == "cpu":
         take_products(model)
-        take_norms(model)
     return model
 
 

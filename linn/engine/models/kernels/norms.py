@@ -24,7 +24,10 @@ _TOLERANCE = 1e-5
 
 
 def take_norms(model: nn.Module) -> None:
-    """Let a model's RMS norms on a CPU be computed in few operators."""
+    """Let the RMS norms of a family of transformers be computed in few operators on a CPU.
+
+    Our own hybrid gains nothing by it: torch's norm, which it takes, is one call of Python.
+    """
     if os.environ.get(VARIABLE) == "plain":
         return
     tried: dict[type, bool] = {}
