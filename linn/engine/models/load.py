@@ -11,6 +11,7 @@ import torch
 
 from linn.engine.models.agreement import quick, stock_forward
 from linn.engine.models.interface import CausalLM
+from linn.engine.models.kernels.norms import take_norms
 from linn.engine.models.kernels.products import take_products
 from linn.engine.models.precision import KEY, kept, precision_of
 from linn.engine.models.vocabulary import ids_without_text
@@ -59,6 +60,8 @@ def load(
         if dtype == torch.float32 and architecture not in _AGREED:
             _check_family(model, folder)
             _AGREED.add(architecture)
+        if device is None or device.type == "cpu":
+            take_norms(model)
 
     model.absent = ids_without_text(folder, model.vocab)
     if device is not None:
