@@ -121,7 +121,12 @@ def test_samplers_on_the_trainers_gpus() -> None:
     assert "samplers: fits with samplers.memory: 0.9\n" in said(greedy) + "\n"
     small = "fits with trainers.moments: host, samplers.memory: 0.81"
     assert small in said(layout(8e9, samplers=tree))
-    assert "take more ranks" in said(layout(5e9, samplers=tree))
+    # Four gigabytes in bfloat16 beside one of weights: no share of one card, one of two.
+    wider = "samplers.tensor: 2, samplers.replicas: 2, samplers.memory: 0.74"
+    assert f"samplers: fits with trainers.moments: host, {wider}" in said(layout(5e9, samplers=tree))
+    assert "take more ranks" in said(layout(2e9, samplers=tree))
+    large = said(replace(made, shape=replace(SHAPE, total=10**12)))
+    assert "their weights, 16,000 GB in all" in large
     own = {"replicas": 4, "colocated": True}
     assert "samplers: fits with trainers.moments: host\n" in said(layout(8e9, samplers=own)) + "\n"
     # Whoever computes on CPUs keeps what it has.
