@@ -123,7 +123,9 @@ def test_samplers_on_the_trainers_gpus() -> None:
     assert small in said(layout(8e9, samplers=tree))
     # Four gigabytes in bfloat16 beside one of weights: no share of one card, one of two.
     wider = "samplers.tensor: 2, samplers.replicas: 2, samplers.memory: 0.74"
-    assert f"samplers: fits with trainers.moments: host, {wider}" in said(layout(5e9, samplers=tree))
+    assert f"samplers: fits with trainers.moments: host, {wider}" in said(
+        layout(5e9, samplers=tree)
+    )
     assert "take more ranks" in said(layout(2e9, samplers=tree))
     large = said(replace(made, shape=replace(SHAPE, total=10**12)))
     assert "their weights, 16,000 GB in all" in large
