@@ -147,7 +147,7 @@ class VllmReplica:
         to the same version, as after every score between two batches. A copy over the bus and back
         is faster than that, and wants the host's memory once for each replica.
         """
-        if self._engine is None or self.options.device == "cpu":
+        if self._engine is None or self._sleeps or self.options.device == "cpu":
             return
         self._engine.sleep(level=1)
         self._sleeps = True
