@@ -81,7 +81,7 @@ class Replicas:
         self._turns = [Turns() for _ in roles]
         """By sampler: what its next share may go on from."""
         self._some_sleep = self._all_sleep = False
-        """Both where trainers compute on their GPUs, the first alone where one could not go along."""
+        """Both while trainers have the GPUs; the first alone where a sampler could not go along."""
         self._cpu_seconds = 0.0
         """Of all, when they were last asked."""
 
