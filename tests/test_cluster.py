@@ -237,11 +237,13 @@ def test_gpus_are_taken_where_there_are_enough() -> None:
     assert device_of(scale, 0) == "cpu"
     assert device_of(scale, 8) == "cuda"
     asked = scale.model_copy(update={"device": "cuda"})
-    with pytest.raises(UserError, match="need 8 GPUs, this machine has 2"):
+    with pytest.raises(UserError, match="need 8 GPUs, this machine has 2; .*colocated: true"):
         device_of(asked, 2)
     assert device_of(asked.model_copy(update={"places": "ray"}), 0) == "cuda"
     in_turn = ScaleConfig(engine="cluster", samplers={"colocated": True})  # type: ignore[arg-type]
     assert (device_of(in_turn, 0), device_of(in_turn, 1)) == ("cpu", "cuda")
+    with pytest.raises(UserError, match="has 0; lower trainers.ranks, or set device: cpu$"):
+        device_of(in_turn.model_copy(update={"device": "cuda"}), 0)
 
 
 def test_a_place_or_a_sampler_that_is_not_installed_is_said_in_one_line() -> None:

@@ -14,7 +14,7 @@ from support.fake_places import FakeProcess, drawn
 from support.sampling import sample_all, samples_of
 
 from linn.bases.make import new_model
-from linn.errors import EngineLost
+from linn.errors import EngineLost, UserError
 from linn.recipe.schema import ScaleConfig
 from linn.scale.cluster import AT_REST
 from linn.scale.open import _ranks, _samplers
@@ -139,6 +139,38 @@ def test_a_sampler_that_died_asleep_is_replaced_when_it_is_woken(
     _, new = cluster.places.of("sampler 0")
     # It repeats the last batch, which conversations may go on from.
     assert messages(new) == ["load", "take", "generate", "wake", "generate"]
+
+
+@pytest.mark.parametrize("message", ["sleep", "wake"])
+def test_where_one_sampler_cannot_go_along_all_are_told_again(
+    cluster: Cluster, message: str
+) -> None:
+    trained(cluster)
+    asleep: set[str] = set()
+    refused: list[str] = []
+
+    def fault(process: FakeProcess, asked: str, arguments: tuple[Any, ...]) -> Any:
+        side, _, number = process.name.rpartition(" ")
+        if side != "sampler":
+            assert asked in AT_REST or asked == "rest" or len(asleep) == 2, f"{asked}: {asleep}"
+        elif asked == message and number == "1" and not refused:
+            refused.append(asked)
+            return False, UserError("no room")
+        elif asked == "sleep":
+            asleep.add(number)
+        elif asked == "wake":
+            asleep.discard(number)
+        else:
+            assert number not in asleep, f"{process.name} gets {asked} asleep"
+        return None
+
+    cluster.faults.append(fault)
+    with pytest.raises(UserError, match="no room"):
+        cluster.engine.score(Path("teacher"), [(1, 2)])
+        cluster.engine.sampler.run(REQUESTS)
+    assert cluster.sample() == [drawn(*request, 2) for request in REQUESTS]
+    cluster.engine.score(Path("teacher"), [(1, 2)])
+    assert refused
 
 
 @pytest.mark.parametrize("message", ["load", "rest", "score", "step", "export"])

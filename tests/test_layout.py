@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from linn.domains.load import load_all
 from linn.errors import UserError
@@ -16,7 +17,7 @@ from linn.pricing.layout import ASLEEP, RESERVE, Layout, layout_of, lines
 from linn.pricing.price import price
 from linn.pricing.shape import Shape, read_shape
 from linn.recipe import load as recipes
-from linn.recipe.schema import Recipe
+from linn.recipe.schema import Recipe, ScaleConfig
 
 ROOT = Path(__file__).parent.parent
 SHAPE = Shape(
@@ -120,7 +121,14 @@ def test_samplers_on_the_trainers_gpus() -> None:
     assert "samplers: fits with samplers.memory: 0.9\n" in said(greedy) + "\n"
     small = "fits with trainers.moments: host, samplers.memory: 0.81"
     assert small in said(layout(8e9, samplers=tree))
-    assert "take more ranks" in said(layout(5e9, samplers=tree))
+    # Four gigabytes in bfloat16 beside one of weights: no share of one card, one of two.
+    wider = "samplers.tensor: 2, samplers.replicas: 2, samplers.memory: 0.74"
+    assert f"samplers: fits with trainers.moments: host, {wider}" in said(
+        layout(5e9, samplers=tree)
+    )
+    assert "take more ranks" in said(layout(2e9, samplers=tree))
+    large = said(replace(made, shape=replace(SHAPE, total=10**12)))
+    assert "their weights, 16,000 GB in all" in large
     own = {"replicas": 4, "colocated": True}
     assert "samplers: fits with trainers.moments: host\n" in said(layout(8e9, samplers=own)) + "\n"
     # Whoever computes on CPUs keeps what it has.
@@ -239,6 +247,14 @@ def test_a_clusters_keys_are_refused_without_a_cluster() -> None:
         recipes.parse(
             {"name": "t", "scale": {"trainers": {"ranks": 2}}, "stages": recipe_stages()}, "t"
         )
+
+
+def test_a_run_folder_that_has_an_older_default_written_out_is_read() -> None:
+    samplers = {"engine": "linn", "replicas": 1, "tensor": 1, "memory": 0.9, "deadline_s": 7200.0}
+    assert ScaleConfig.model_validate({"samplers": samplers}) == ScaleConfig()
+    for wrong in ({"memory": 0.8}, {"memory": 0.9, "colocated": True}):
+        with pytest.raises(ValidationError, match="samplers: only a cluster has it"):
+            ScaleConfig.model_validate({"samplers": wrong})
 
 
 def recipe_stages() -> list[dict[str, Any]]:

@@ -251,15 +251,28 @@ def _turn(layout: Layout) -> Iterator[str]:
 
 
 def _turn_remedy(layout: Layout) -> str:
-    """The largest share of a GPU that ranks at rest leave, by the moments where they must go."""
-    for keys in ({}, {"moments": "host"}):
-        scale = _changed(layout.scale, **keys)
-        rank = replace(layout.rank, moments=0.0) if keys else layout.rank
-        if share := replace(layout, scale=scale, rank=rank).most_memory:
-            words = [_named(keys)] if keys else []
-            if scale.samplers.engine == "vllm":
-                words.append(f"samplers.memory: {share:g}")
-            return f"fits with {', '.join(words)}"
+    """The largest share of a GPU that ranks at rest leave.
+
+    By the moments where they must go, then by replicas of more GPUs.
+    """
+    samplers, ranks = layout.scale.samplers, layout.scale.trainers.ranks
+    tensors = [samplers.tensor]
+    while samplers.engine == "vllm" and 2 * tensors[-1] <= min(MACHINE, ranks):
+        tensors.append(2 * tensors[-1])
+    for tensor in tensors:
+        wider: dict[str, Any] = {}
+        if tensor != samplers.tensor:
+            wider = {"tensor": tensor, "replicas": min(samplers.replicas, ranks // tensor)}
+        for keys in ({}, {"moments": "host"}):
+            scale = _changed(layout.scale, **keys)
+            scale = scale.model_copy(update={"samplers": samplers.model_copy(update=wider)})
+            rank = replace(layout.rank, moments=0.0) if keys else layout.rank
+            if share := replace(layout, scale=scale, rank=rank).most_memory:
+                words = [_named(keys)] if keys else []
+                words += [f"samplers.{key}: {value}" for key, value in wider.items()]
+                if samplers.engine == "vllm":
+                    words.append(f"samplers.memory: {share:g}")
+                return f"fits with {', '.join(words)}"
     return "beside these ranks no share holds the model and one conversation; take more ranks"
 
 
@@ -440,4 +453,4 @@ def _named(keys: dict[str, Any]) -> str:
 
 
 def _gb(value: float) -> str:
-    return f"{value / 1e9:.3g}"
+    return f"{value / 1e9:.3g}" if value < 999.5e9 else f"{value / 1e9:,.0f}"

@@ -124,6 +124,14 @@ class SamplersConfig(Config):
         """GPUs or CPU threads that all replicas take."""
         return self.replicas * self.tensor
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_default(cls, tree: Any) -> Any:
+        # Run folders that are older than `colocated` have the default written out.
+        if isinstance(tree, dict) and tree.get("memory") == MEMORY and not tree.get("colocated"):
+            return {key: value for key, value in tree.items() if key != "memory"}
+        return tree
+
     @model_validator(mode="after")
     def _check_tensor(self) -> Self:
         if self.tensor > 1 and self.engine != "vllm":

@@ -80,8 +80,8 @@ class Replicas:
         self._weights: Weights | None = None
         self._turns = [Turns() for _ in roles]
         """By sampler: what its next share may go on from."""
-        self._asleep = False
-        """Whether all are, so that trainers compute on their GPUs."""
+        self._some_sleep = self._all_sleep = False
+        """Both while trainers have the GPUs; the first alone where a sampler could not go along."""
         self._cpu_seconds = 0.0
         """Of all, when they were last asked."""
 
@@ -136,26 +136,28 @@ class Replicas:
 
     def sleep(self) -> None:
         """Have all leave their GPUs; who is lost on the way is replaced first."""
-        if self._processes and not self._asleep:
+        if self._processes and not self._all_sleep:
             self.cpu_seconds()
+            self._some_sleep = True
             self._call_all("sleep", ())
-            self._asleep = True
+            self._all_sleep = True
 
     def wake(self) -> None:
         """Have all take their GPUs again, which nobody else may hold; who died asleep is replaced.
 
         Processes that start later are awake.
         """
-        if self._processes and self._asleep:
-            self._asleep = False
+        if self._processes and self._some_sleep:
+            self._all_sleep = False
             self._call_all("wake", ())
+            self._some_sleep = False
 
     def cpu_seconds(self) -> float:
         """Of those that run; as they fell asleep, where they are.
 
         Sleepers are not asked: a lost one would be replaced, on GPUs that trainers compute on.
         """
-        if self._processes and not self._asleep:
+        if self._processes and not self._some_sleep:
             self._cpu_seconds = float(sum(self._call_all("cpu_seconds", ())))
         return self._cpu_seconds
 
@@ -170,7 +172,7 @@ class Replicas:
 
     def _start(self) -> None:
         self._processes = self._places.start(self._roles)
-        self._asleep = False
+        self._some_sleep = self._all_sleep = False
 
     def _forget(self) -> None:
         self._turns = [Turns() for _ in self._roles]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from linn.engine.local.accelerator import cache_bytes
 from linn.engine.local.slot import Slot
@@ -91,10 +92,11 @@ class VllmReplica:
 
         try:
             self._engine = self._opened(folder)
-        except ValueError as error:
-            if "GPU memory utilization" not in str(error):
+        except (TypeError, ValueError) as error:
+            # Any other TypeError is a bug, whose traceback says more.
+            if isinstance(error, TypeError) and "unexpected keyword" not in str(error):
                 raise
-            raise self._too_much(str(error)) from None
+            raise self._refused(folder, error) from None
         self._config = config
         self._vocab = int(config["vocab_size"])
         self._longest = int(self._engine.llm_engine.model_config.max_model_len)
@@ -145,7 +147,7 @@ class VllmReplica:
         to the same version, as after every score between two batches. A copy over the bus and back
         is faster than that, and wants the host's memory once for each replica.
         """
-        if self._engine is None or self.options.device == "cpu":
+        if self._engine is None or self._sleeps or self.options.device == "cpu":
             return
         self._engine.sleep(level=1)
         self._sleeps = True
@@ -204,6 +206,27 @@ class VllmReplica:
             "seed": 0,
         }
         return LLM(**arguments | model | more | options.arguments)
+
+    def _refused(self, folder: Path, error: Exception) -> UserError:
+        """Why vLLM does not open a model, in one line."""
+        if isinstance(error, ValidationError):
+            # Its own text holds objects of vLLM, which no process can send to another.
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = "".join(f"{part}: " for part in first["loc"])
+            words = f"{place}{first['msg']}"
+        else:
+            words = str(error)
+        words = " ".join(words.split())
+        if "GPU memory utilization" in words:
+            return self._too_much(words)
+        if "gpu_memory_utilization" in words:
+            return UserError(
+                f"{folder}: vLLM has no room for one conversation ({words}); raise "
+                "scale.samplers.memory or samplers.tensor (on a CPU scale.cache)"
+            )
+        names = ", ".join(sorted(self.options.arguments))
+        advice = f"; look at scale.samplers.arguments ({names})" if names else ""
+        return UserError(f"{folder}: vLLM does not open it: {words}{advice}")
 
     def _too_much(self, words: str) -> UserError:
         more = ", set trainers.moments: host or take more ranks" if self.options.colocated else ""

@@ -136,3 +136,24 @@ def test_ids_without_text_are_never_sampled_and_another_shape_gets_another_engin
     assert version == 2
     assert all(token < VOCAB for one in done for token in one.ids)
     assert gap(padded, done, how) < CLOSE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"modes": 0}, "unexpected keyword argument 'modes'"),
+        ({"enforce_eager": "maybe"}, "enforce_eager: Input should be a valid boolean"),
+        ({"quantization": "none"}, "Unknown quantization method: none"),
+        ({"compilation_config": {"modes": 0}}, "Field 'modes' not found in CompilationConfig"),
+    ],
+)
+def test_arguments_that_vllm_refuses_are_named(
+    tmp_path: Path, arguments: dict[str, Any], said: str
+) -> None:
+    options = ReplicaOptions(device="cpu", capacity=16, cache_bytes=CACHE, arguments=arguments)
+    folder = write_qwen3(tmp_path / "base", layers=1)
+    (name,) = arguments
+    with pytest.raises(UserError, match=said) as caught:
+        VllmReplica(options).load(folder, 1)
+    assert str(caught.value).endswith(f"; look at scale.samplers.arguments ({name})")
+    assert "\n" not in str(caught.value)

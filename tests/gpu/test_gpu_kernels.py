@@ -333,7 +333,7 @@ def test_no_layer_waits_for_the_host(model: NemotronH) -> None:
 
 
 @pytest.mark.parametrize("vocab", [1000, 32768, 131_073])
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("temperature", [1, 0.7])
 def test_the_head_by_its_kernels(
     vocab: int, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -44,7 +45,8 @@ def answer(worker: Any, who: str, name: str, arguments: tuple[Any, ...]) -> tupl
     except (LinnError, ValueError) as error:
         if hasattr(error, "samples"):
             error.samples = ()  # the engine holds the whole batch and puts it back
-        return False, error
+        # A library's own may hold what cannot be sent: this process would end of it.
+        return False, error if _can_be_sent(error) else ValueError(f"{where}: {error}")
     except (OSError, MemoryError, SafetensorError) as error:
         return False, InfrastructureError(f"{where}: {type(error).__name__}: {error}")
     except Exception as error:
@@ -54,6 +56,15 @@ def answer(worker: Any, who: str, name: str, arguments: tuple[Any, ...]) -> tupl
         if arguments and isinstance(arguments[0], Path):
             about = f" {arguments[0]}"
         return False, RuntimeError(f"{where}{about}:\n{traceback.format_exc()}")
+
+
+def _can_be_sent(error: Exception) -> bool:
+    """Whether the engine would get this very error."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True
 
 
 def full_gpu(error: Exception) -> str:

@@ -157,11 +157,16 @@ def device_of(scale: ScaleConfig, there: int) -> str:
     else:
         asked = "cuda" if there >= scale.devices else "cpu"
     if asked == "cuda" and scale.places == "local" and there < scale.devices:
-        in_turn = " in turn" if scale.samplers.colocated else ""
+        in_turn = ""
+        advice = (
+            "lower trainers.ranks or samplers.replicas, set samplers.colocated: true, "
+            "device: cpu, or places: ray"
+        )
+        if scale.samplers.colocated:
+            in_turn, advice = " in turn", "lower trainers.ranks, or set device: cpu"
         raise UserError(
             f"scale: {scale.trainers.ranks} trainer ranks and {scale.samplers.replicas} samplers "
             f"of {scale.samplers.tensor}{in_turn} need {scale.devices} GPUs, this machine has "
-            f"{there}; lower trainers.ranks or samplers.replicas, set samplers.colocated: true, "
-            "device: cpu, or places: ray"
+            f"{there}; {advice}"
         )
     return asked

@@ -66,6 +66,7 @@ def drawn(logits: Tensor, targets: Tensor, temperature: float) -> FusedDrawn:
     """Log-probs of the targets (int64 [N]), and what they were drawn from: float32 [N, V]."""
     assert logits.dtype == torch.float32 and logits.stride(1) == 1, (logits.dtype, logits.stride())
     rows, vocab = logits.shape
+    temperature = float(temperature)  # of a whole number Triton makes an integer
     logp, entropy, most, total = logits.new_empty(4, rows).unbind()
     if rows:
         _read[(rows,)](
