@@ -68,7 +68,7 @@ class Packed:
             value = getattr(self, field.name)
             if field.name in _LAYOUT:
                 moved[field.name] = value
-            elif to_gpu and value.device.type == "cpu":
+            elif to_gpu and value.device.type == "cpu" and value.numel():
                 moved[field.name] = value.pin_memory().to(device, non_blocking=True)
             else:
                 moved[field.name] = value.to(device)
