@@ -25,7 +25,6 @@ from linn.engine.models.nemotron_h.experts import Experts
 from linn.engine.models.nemotron_h.model import NemotronH
 from linn.engine.models.nemotron_h.segments import lay_out
 from linn.engine.models.vocabulary import NEVER
-from linn.engine.training import fused_head
 from linn.engine.training.head import add_product, drawn
 
 pytestmark = [
@@ -338,6 +337,8 @@ def test_the_head_by_its_kernels(
     vocab: int, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Log-probs, entropies and the gradient of the logits, beside torch's operators in float64."""
+    from linn.engine.training import fused_head  # Triton is where a GPU is
+
     draw = torch.Generator(CUDA).manual_seed(vocab)
     logits = 5 * torch.randn(37, vocab, device=CUDA, generator=draw)
     logits[:, 11] = NEVER
