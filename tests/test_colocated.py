@@ -196,6 +196,8 @@ def test_linns_own_sampler_goes_on_with_conversations_whose_states_it_left(
 ) -> None:
     new_model(tmp_path, 64, seed=1)
     (tmp_path / "tokenizer.json").write_text("{}")
+    # A process of its own may flush these; this one goes on to other tests.
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)
     replica = Replica(ReplicaOptions(device="cpu", capacity=16, cache_bytes=1 << 24))
     replica.load(tmp_path, 1)
 
