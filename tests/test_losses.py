@@ -145,6 +145,9 @@ def test_a_missing_log_prob_is_an_error_and_never_0(kind: str, kl: float, field:
     check_batch(packed, loss, vocab=3)
     with pytest.raises(UserError, match="token 2"):
         check_batch(packed, None, vocab=2)
+    (packed,) = micro_batches([Sample([-1, 2], [False, True], [0.0, 1.0])], [1.0])
+    with pytest.raises(UserError, match="token -1: ids begin at 0"):
+        check_batch(packed, None, vocab=3)
 
 
 def of(length: int, group: int = 0, weight: float = 1.0) -> Sample:

@@ -7,7 +7,7 @@ and the other ids share its probability.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -35,9 +35,11 @@ def ids_without_text(folder: Path, vocab: int) -> Tensor | None:
     return torch.tensor(absent) if absent else None
 
 
-def check_tokens(ids: Iterable[int], vocab: int) -> None:
+def check_tokens(ids: Collection[int], vocab: int) -> None:
     """Refuse ids that a model with `vocab` embeddings cannot read."""
-    largest = max(ids)
+    smallest, largest = min(ids), max(ids)
+    if smallest < 0:
+        raise UserError(f"a sequence holds token {smallest}: ids begin at 0")
     if largest >= vocab:
         raise UserError(
             f"a sequence holds token {largest}, and the model has embeddings for {vocab}: its "

@@ -116,7 +116,7 @@ def check_batch(packed: Packed, loss: Loss | None, vocab: int) -> None:
     Raises UserError for a token that the model has no embedding for, ValueError for a trained token
     without a log-prob that the objective reads (NaN).
     """
-    check_tokens([int(packed.ids.max())], vocab)
+    check_tokens([int(packed.ids.min()), int(packed.ids.max())], vocab)
     if loss is None or loss.kind == "sft":
         return
     read = ["behaviour", "teacher"] if loss.kind == "mopd" or loss.kl else ["behaviour"]
