@@ -238,6 +238,10 @@ def test_an_expert_that_overflows_concerns_those_alone_that_chose_it(scale: floa
         out = way(hidden, weights, chosen)[rows]
         results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
     assert not way(hidden, weights, chosen)[2].isfinite().all(), "it does overflow"
+    with torch.inference_mode():
+        sampled = layer(hidden, weights, chosen)
+    assert not sampled[2].isfinite().all()
+    torch.testing.assert_close(sampled[rows], results[0][0], atol=1e-5, rtol=1e-4)
     for one, other in zip(results[0], results[1], strict=True):
         at = rows if len(one) == len(hidden) else range(1, len(one))
         torch.testing.assert_close(other[at], one[at], atol=1e-5, rtol=1e-4)
@@ -319,10 +323,13 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = torch.zeros(7, 8), torch.zeros(1000, 8)
     assert choice.experts_by(many, up, 2) == "loop" and choice.chunk_for(CPU) == 32
     # On a CPU a few rows go through all experts, if most of that is not in vain.
-    assert choice.experts_by(few, up, 2) == "side by side"
-    assert choice.experts_by(few, torch.zeros(9, 16, 8), 2) == "loop"
-    # Nor are large matrices copied.
-    assert choice.experts_by(few, torch.zeros(4, 2**15, 9), 2) == "loop"
+    assert choice.experts_by(few, up, 2) == "loop", "what trains and scores has one way"
+    with torch.inference_mode():
+        assert choice.experts_by(few, up, 2) == "side by side"
+        assert choice.experts_by(many, up, 2) == "loop"
+        assert choice.experts_by(few, torch.zeros(9, 16, 8), 2) == "loop"
+        # Nor are large matrices copied.
+        assert choice.experts_by(few, torch.zeros(4, 2**15, 9), 2) == "loop"
     monkeypatch.setenv(choice.VARIABLE, "gpu")
     assert choice.chunk_for(CPU) == choice.GPU_CHUNK
     assert choice.experts_by(few, up, 2) == choice.experts_by(many, up, 2) == "grouped"

@@ -325,7 +325,7 @@ def test_memory_of_the_papers_base(cascade):
     assert memory.caches == 8 * cascade.shape.state_bytes(262_144)
 
 
-def numbers_kept(model, tokens: int = 512) -> float:
+def numbers_kept(model, tokens: int = 256) -> float:
     """Numbers per token that the layers keep for the backward pass, weights left out."""
     kept = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}

@@ -89,12 +89,14 @@ def experts_by(
 
     loop: one pair of products for each expert that was chosen. grouped: one pair for all of them.
     all: every expert computes every row, and what was not chosen is left out. side by side: the
-    same, as one wide expert.
+    same, as one wide expert, in prefill and decoding.
     """
     if not on_gpu(hidden.device):
+        # What trains and scores takes the loop, however few its rows are: so no rounding depends on
+        # how a batch is dealt, and a teacher's path is the trainer's.
+        samples = torch.is_inference_mode_enabled() and os.environ.get(VARIABLE) != "plain"
         few = len(hidden) <= CPU_ALL_EXPERTS_ROWS and len(up) <= _CPU_WASTE * top
-        few = few and up.numel() <= _CPU_COPIED
-        return "side by side" if few and os.environ.get(VARIABLE) != "plain" else "loop"
+        return "side by side" if samples and few and up.numel() <= _CPU_COPIED else "loop"
 
     dtype = computed_in(hidden)
     aligned = all(size * dtype.itemsize % _ALIGNED == 0 for size in up.shape[1:])
