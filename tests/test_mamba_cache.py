@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from linn.engine.models.nemotron_h import caches
 from linn.engine.models.nemotron_h.caches import MambaCache
 
 GROUPS, SIZE, PER_GROUP, WIDTH = 2, 3, 2, 5
@@ -58,9 +59,14 @@ def step_both(cache: MambaCache, plain: Plain, dt_of: Callable[..., Tensor]) -> 
     torch.testing.assert_close(ssm.double(), plain.ssm, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 2, 100])
 @pytest.mark.parametrize("back", [1, 3])
-def test_steps_are_those_of_the_definition(back: int) -> None:
+def test_steps_are_those_of_the_definition(
+    back: int, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows that have gone on for unlike numbers of steps are selected and joined in between."""
+    of_row = GROUPS * SIZE * PER_GROUP * WIDTH
+    monkeypatch.setattr(caches, "_CACHED", rows_at_once * of_row + of_row // 2)
     torch.manual_seed(0)
     cache, plain = begin(4, back)
     for turn in range(12):

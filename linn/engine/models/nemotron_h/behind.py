@@ -32,24 +32,24 @@ def attend_behind(
     # Each row's own tokens come right behind those that it has.
     column = torch.arange(len(q), device=q.device) + (leaves.before - leaves.starts)[row]
     cache.keys[row, :, :, column] = k
-    cache.values[row, :, column] = v
+    cache.values[row, :, :, column] = v
 
     outs = []
     totals = leaves.lengths.tolist()
     for number, (own, total) in enumerate(zip(q.split(segments.lengths), totals, strict=True)):
-        keys, values = cache.keys[number, ..., :total], cache.values[number, :, :total]
+        keys, values = cache.keys[number], cache.values[number]
         most = max(1, _SCORES // (heads * total))
         seen = total - len(own)
         for part in own.split(most):
             seen += len(part)
-            outs.append(_read(part, keys[..., :seen], values[:, :seen]))
+            outs.append(_read(part, keys[..., :seen], values[..., :seen]))
     return torch.cat(outs), cache
 
 
 def _read(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """What the last tokens of a row read of all, [n, H · d].
 
-    q [n, H, d]: their queries; keys [G, d, L]; values [G, L, d].
+    q [n, H, d]: their queries; keys and values [G, d, L].
     """
     tokens, heads, size = q.shape
     shared, _, total = keys.shape
@@ -58,5 +58,5 @@ def _read(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     score = torch.bmm(laid, keys).view(heads, tokens, total)
     hide = torch.full((tokens, total), -torch.inf, device=q.device).triu_(total - tokens + 1)
     weight = (score.float() + hide).softmax(-1).to(values.dtype)
-    out = torch.bmm(weight.view(shared, -1, total), values)
+    out = torch.bmm(weight.view(shared, -1, total), values.transpose(1, 2))
     return out.view(heads, tokens, size).transpose(0, 1).reshape(tokens, -1)

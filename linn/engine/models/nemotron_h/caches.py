@@ -17,6 +17,9 @@ _LEAST_DECAY = 1e-12
 """Below it a state is multiplied by what it has decayed by. What is added to the state is divided
 by that number before, and stays far from what float32 can hold."""
 
+_CACHED = 2**16
+"""Numbers that a core's own cache holds for sure, beside what else is read."""
+
 Rows = Tensor | None
 """int64: some rows, in this order; None: all of them."""
 
@@ -75,7 +78,7 @@ class MambaCache:
 
         x [B, H, P], dt [B, H], a [H], b and c [B, G, N], as in `scan`.
         """
-        rows, groups, size, per_group, width = self.ssm.shape
+        rows, groups, _, per_group, width = self.ssm.shape
 
         # h = decay · s is to become exp(dt a) h + b (dt x): so s gets b (dt x) / decay.
         decay = (dt * a).exp()
@@ -86,18 +89,33 @@ class MambaCache:
             self.ssm.mul_(self._of_heads(decay))
             decay = torch.ones_like(decay)
         written = x * (dt / decay)[..., None]
-        self.ssm.addcmul_(
-            b.view(rows, groups, size, 1, 1),
-            written.view(rows, groups, 1, per_group, width),
-        )
         self.decay = decay
-
-        # y = c h, for all heads of a group in one product.
-        y = torch.bmm(
-            c.reshape(rows * groups, 1, size),
-            self.ssm.view(rows * groups, size, per_group * width),
-        )
+        y = self._write_and_read(written, b, c)
         return y.view(rows, groups * per_group, width) * decay[..., None]
+
+    def _write_and_read(self, x: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        """Adds b x to the state; c times the new state, [B·G, 1, H/G·P]: for all heads of a group
+        in one product.
+
+        On a CPU a few rows at a time, while a core's own cache still holds what was written.
+        """
+        rows, groups, size, per_group, width = self.ssm.shape
+        most = max(1, rows)
+        if x.is_cpu:
+            most = max(1, _CACHED // (groups * size * per_group * width))
+        y = x.new_empty(rows * groups, 1, per_group * width)
+        parts = zip(
+            self.ssm.split(most),
+            x.view(rows, groups, 1, per_group, width).split(most),
+            b.view(rows, groups, size, 1, 1).split(most),
+            c.reshape(rows * groups, 1, size).split(most * groups),
+            y.split(most * groups),
+            strict=True,
+        )
+        for state, x_part, b_part, c_part, out in parts:
+            state.addcmul_(b_part, x_part)
+            torch.bmm(c_part, state.view(-1, size, per_group * width), out=out)
+        return y
 
     def _in_order(self) -> Tensor:
         """`conv` with the oldest input first."""
@@ -126,22 +144,19 @@ class AttentionCache:
     """Keys and values of B rows, right-padded to a capacity that grows geometrically."""
 
     keys: Tensor
-    """[B, kv heads, head_dim, capacity]: as the product with a query reads them."""
+    """[B, kv heads, head_dim, capacity]: tokens stand next to each other, as products read them."""
     values: Tensor
-    """[B, kv heads, capacity, head_dim]."""
+    """The same shape."""
 
     @property
     def capacity(self) -> int:
         """Columns there is room for."""
-        return self.values.shape[2]
+        return self.keys.shape[-1]
 
     def resized(self, capacity: int) -> AttentionCache:
         """The same, cut or filled with zeros to a capacity."""
         extra = capacity - self.capacity
-        return AttentionCache(
-            F.pad(self.keys, (0, extra)),
-            F.pad(self.values, (0, 0, 0, extra)),
-        )
+        return AttentionCache(F.pad(self.keys, (0, extra)), F.pad(self.values, (0, extra)))
 
     @classmethod
     def joined(
@@ -152,19 +167,15 @@ class AttentionCache:
         Each is brought to these columns; there is room for `capacity`.
         """
         counts = [_count(cache.keys, of) for cache, of in zip(caches, rows, strict=True)]
-        _, heads, size, _ = caches[0].keys.shape
-        new = cls(
-            caches[0].keys.new_empty(sum(counts), heads, size, capacity),
-            caches[0].values.new_empty(sum(counts), heads, capacity, size),
-        )
+        shape = sum(counts), *caches[0].keys.shape[1:3], capacity
+        new = cls(caches[0].keys.new_empty(shape), caches[0].values.new_empty(shape))
         parts = zip(new.keys.split(counts), new.values.split(counts), caches, rows, strict=True)
         for keys, values, cache, of in parts:
             seen = min(columns, cache.capacity)
-            _copy(keys[..., :seen], cache.keys[..., :seen], of)
-            _copy(values[:, :, :seen], cache.values[:, :, :seen], of)
-            # What is hidden counts 0 times what it holds, and that must be a number.
-            keys[..., seen:] = 0
-            values[:, :, seen:] = 0
+            for part, tensor in ((keys, cache.keys), (values, cache.values)):
+                _copy(part[..., :seen], tensor[..., :seen], of)
+                # What is hidden counts 0 times what it holds, and that must be a number.
+                part[..., seen:] = 0
         return new
 
 

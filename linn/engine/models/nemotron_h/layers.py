@@ -28,10 +28,8 @@ from linn.engine.models.nemotron_h.scan import scan_step
 from linn.engine.models.nemotron_h.segments import Segments
 from linn.engine.models.rectangle_attention import attend as attend_in_rectangles
 
-_CACHED = 2**16
-"""Numbers that a core's own cache holds for sure, beside what else is read."""
-_UNCACHED = 4 * _CACHED
-"""So many it does not hold."""
+_FEW_HEADS = 4
+"""Query heads per key head, up to which values are read faster as the first operand (CPU)."""
 
 
 class RMSNorm(nn.Module):
@@ -279,19 +277,10 @@ def recurrence_for(device: torch.device) -> tuple[Any, Any, Any]:
 
 
 def _weighted(weight: Tensor, values: Tensor) -> Tensor:
-    """weight [N, queries, L] times values [N, L, head_dim]."""
-    on_cpu = values.device.type == "cpu" and values.dtype == torch.float32
-    if not on_cpu or values.numel() < _UNCACHED:
-        return torch.bmm(weight, values)
-
-    most = max(1, _CACHED // (values.shape[1] * values.shape[2]))
-    out = values.new_empty(len(values), weight.shape[1], values.shape[2])
-    for own, read, of in zip(out.split(most), values.split(most), weight.split(most), strict=True):
-        # The product jumps between the cache's lines, and waits for each. So they are fetched by
-        # something that reads them in order; the sum is of no use.
-        read.sum()
-        torch.bmm(of, read, out=own)
-    return out
+    """weight [N, queries, L] times values [N, head_dim, L]: [N, queries, head_dim]."""
+    if values.device.type == "cpu" and weight.shape[1] <= _FEW_HEADS:
+        return torch.bmm(values, weight.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(weight, values.transpose(1, 2))
 
 
 class Attention(nn.Module):
@@ -349,8 +338,8 @@ class Attention(nn.Module):
         # Beyond a leaf's end its last token is repeated; `step` hides it.
         index = leaves.tokens(torch.minimum(column, leaves.lengths[:, None] - 1))
         both = projected[:, self.heads :][index].transpose(1, 2)
-        keys, values = both.split(self.kv_heads, dim=1)
-        return AttentionCache(keys.transpose(2, 3).contiguous(), values.contiguous())
+        keys, values = both.transpose(2, 3).split(self.kv_heads, dim=1)
+        return AttentionCache(keys.contiguous(), values.contiguous())
 
     def step(
         self,
@@ -369,7 +358,7 @@ class Attention(nn.Module):
 
         row = torch.arange(len(hidden), device=hidden.device)
         cache.keys[row, :, :, lengths] = k
-        cache.values[row, :, lengths] = v
+        cache.values[row, :, :, lengths] = v
 
         outs = [self._read(q[some.rows], cache, some) for some in seen]
         return self.o_proj(torch.cat(outs) if len(outs) > 1 else outs[0])
@@ -380,8 +369,8 @@ class Attention(nn.Module):
         q [n, heads, head_dim]: their queries.
         """
         rows, columns = len(q), seen.hide.shape[2]
-        keys = cache.keys[seen.rows, :, :, :columns].flatten(0, 1)  # [n·kv heads, head_dim, L]
-        values = cache.values[seen.rows, :, :columns].flatten(0, 1)  # [n·kv heads, L, head_dim]
+        keys = cache.keys[seen.rows, ..., :columns].flatten(0, 1)  # [n·kv heads, head_dim, L]
+        values = cache.values[seen.rows, ..., :columns].flatten(0, 1)  # the same
 
         # The query heads that share a key head stand where a sequence of queries would, so that
         # no key is copied.
@@ -393,7 +382,7 @@ class Attention(nn.Module):
         weight = score.float().add_(seen.hide).softmax(-1).to(values.dtype)
 
         out = _weighted(weight.view(shared, -1, columns), values)
-        return out.view(rows, -1)
+        return out.reshape(rows, -1)
 
     def _scores(self, q: Tensor, keys: Tensor) -> Tensor:
         """q [N, queries, head_dim] times keys [N, head_dim, L], divided by the root of head_dim."""

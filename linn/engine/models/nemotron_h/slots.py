@@ -84,7 +84,7 @@ def _parts(layer: LayerCache, columns: int) -> tuple[Tensor, Tensor]:
     """The two tensors of a cache, as views; keys and values cut to the first columns."""
     if isinstance(layer, MambaCache):
         return layer.settled()
-    return layer.keys[..., :columns], layer.values[:, :, :columns]
+    return layer.keys[..., :columns], layer.values[..., :columns]
 
 
 def _empty(layer: LayerCache | None, rows: int, columns: int) -> LayerCache | None:
@@ -100,8 +100,5 @@ def _empty(layer: LayerCache | None, rows: int, columns: int) -> LayerCache | No
             layer.conv.new_zeros(rows, *layer.conv.shape[1:]),
             layer.ssm.new_zeros(rows, *layer.ssm.shape[1:]),
         )
-    heads, size = layer.keys.shape[1:3]
-    return AttentionCache(
-        layer.keys.new_zeros(rows, heads, size, columns),
-        layer.values.new_zeros(rows, heads, columns, size),
-    )
+    shape = rows, *layer.keys.shape[1:3], columns
+    return AttentionCache(layer.keys.new_zeros(shape), layer.values.new_zeros(shape))
