@@ -57,6 +57,12 @@ def size(state: Any) -> int:
     return total
 
 
+def columns_are_neighbours(state: Any) -> bool:
+    """Whether all keys lie in memory as a query's product reads them fastest."""
+    layers = [layer for part in (state.prompts, state.own) for layer in part.cache.layers]
+    return all(layer.keys.stride(2) == 1 for layer in layers)
+
+
 @pytest.mark.parametrize("maker", [qwen3, llama], ids=lambda maker: maker.__name__)
 @pytest.mark.parametrize("seed", range(4))
 def test_any_order_of_moves_is_the_stock_forward(
@@ -81,6 +87,7 @@ def test_any_order_of_moves_is_the_stock_forward(
         batch.feed(draw.randint(0, 2))
         batch.join((draw.choice([3, 4]), draw.randint(1, 15)))
         batch.feed()
+        assert columns_are_neighbours(batch.state)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class CacheState:
         unused = self.columns - columns
 
         def fill(new: Tensor, one: list[Tensor]) -> None:
-            new.copy_(one[0][:, :, unused:][rows])
+            torch.index_select(one[0][:, :, unused:], 0, rows, out=new)
 
         def states(one: list[Tensor]) -> Tensor:
             return one[0][rows]
@@ -133,8 +133,7 @@ def _combined(
             tensors = [getattr(old, name, None) for old in layers]
             filled = [t for t in tensors if isinstance(t, Tensor)]  # others have no token yet
             if filled:
-                _, heads, _, width = filled[0].shape
-                buffer = filled[0].new_empty(rows, heads, columns + spare, width)
+                buffer = empty_as(filled[0], rows, columns + spare)
                 fill(buffer[:, :, :columns], filled)
                 buffer[:, :, columns:] = 0
                 buffers.append(buffer)
@@ -162,6 +161,17 @@ def _combined_states(olds: list[dict[Any, Any]], states: Combine) -> dict[Any, A
         if first is not None:
             new[key] = states([old[key] for old in olds])
     return new
+
+
+def empty_as(like: Tensor, rows: int, columns: int) -> Tensor:
+    """[rows, heads, columns, d], in the order in which the other's numbers stand in memory.
+
+    like: [B, heads, any columns, d]. Columns stand next to each other, or the numbers of each.
+    """
+    _, heads, _, size = like.shape
+    if like.stride(2) == 1 and like.stride(3) != 1:
+        return like.new_empty(rows, heads, size, columns).transpose(2, 3)
+    return like.new_empty(rows, heads, columns, size)
 
 
 def columns_at(tensor: Tensor, index: Tensor) -> Tensor:

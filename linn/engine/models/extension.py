@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from linn.engine.models.cache_state import CacheState
+from linn.engine.models.cache_state import CacheState, empty_as
 from linn.engine.models.growing_layer import SPARE, GrowingLayer
 from linn.engine.models.joined_prefill import write
 from linn.engine.models.joined_rows import attention_named, check_told
@@ -137,8 +137,7 @@ def _room_for(own: CacheState, sizes: Sequence[int]) -> CacheState:
     for layer in own.cache.layers:
         buffers = []
         for old in (layer.keys, layer.values):
-            rows, heads, _, size = old.shape
-            buffer = old.new_empty(rows, heads, columns + SPARE, size)
+            buffer = empty_as(old, len(old), columns + SPARE)
             buffer[:, :, columns:] = 0
             buffers.append(buffer)
         longer = copy.copy(layer)

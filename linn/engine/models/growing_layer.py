@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from linn.engine.models.cache_state import empty_as
 from linn.errors import UserError
 
 SPARE = 32
@@ -93,10 +93,8 @@ def growing_cache(config: Any) -> Any:
 
 def _longer(tensor: Tensor, columns: int) -> Tensor:
     """A buffer with room for `columns` columns and some more; the tensor's own come first."""
-    rows, heads, used, size = tensor.shape
-    buffer = torch.empty(
-        (rows, heads, columns + SPARE, size), dtype=tensor.dtype, device=tensor.device
-    )
+    rows, _, used, _ = tensor.shape
+    buffer = empty_as(tensor, rows, columns + SPARE)
     buffer[:, :, :used] = tensor
     # What stands in columns not yet written is never read; zeros cost nothing and are no NaN.
     buffer[:, :, used:] = 0

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from linn.engine.models.cache_state import CacheState, columns_at
+from linn.engine.models.cache_state import CacheState, columns_at, empty_as
 from linn.engine.models.growing_layer import SPARE, GrowingLayer
 from linn.engine.models.interface import State
 from linn.engine.models.joined_rows import attention_named, check_told
@@ -56,6 +56,8 @@ class SiblingState:
     @classmethod
     def begin(cls, prompts: CacheState, owner: Tensor) -> SiblingState:
         """Rows to which nothing has been fed after their prompts."""
+        for layer in prompts.cache.layers:
+            layer.keys = _as_read(layer.keys)
         return cls(prompts, owner, _nothing_after(prompts, owner))
 
     @property
@@ -151,13 +153,21 @@ def _as_prompts(
     for number, layer in enumerate(prompts.cache.layers):
         new = copy.copy(layer)
         for name in ("keys", "values"):
-            parts = [getattr(layer, name)[owner], getattr(own.cache.layers[number], name)]
-            setattr(new, name, columns_at(torch.cat(parts, dim=2), index))
+            old = getattr(layer, name)
+            parts = [old[owner], getattr(own.cache.layers[number], name)]
+            whole = empty_as(old, len(owner), longest)
+            setattr(new, name, whole.copy_(columns_at(torch.cat(parts, dim=2), index)))
         cache.layers.append(new)
         prompts.cache.layers[number] = own.cache.layers[number] = None
     rows = torch.arange(len(owner), device=owner.device)
-    whole = CacheState(cache, before + after, longest)
-    return whole, rows, _nothing_after(whole, rows)
+    state = CacheState(cache, before + after, longest)
+    return state, rows, _nothing_after(state, rows)
+
+
+def _as_read(keys: Tensor) -> Tensor:
+    """Keys [B, heads, columns, d] with columns next to each other in memory: a query's product
+    with them reads them so, and takes two thirds of the time."""
+    return keys.transpose(2, 3).contiguous().transpose(2, 3)
 
 
 def _nothing_after(prompts: CacheState, owner: Tensor) -> CacheState:
@@ -177,10 +187,8 @@ def copy_of(state: CacheState) -> CacheState:
 def _empty(like: Any, rows: int) -> GrowingLayer:
     """A layer of `rows` rows that has room for the first tokens."""
     layer = copy.copy(like)
-    buffers = []
-    for tensor in (like.keys, like.values):
-        buffers.append(tensor.new_zeros(rows, tensor.shape[1], SPARE, tensor.shape[3]))
-    layer.begin(buffers[0], buffers[1], columns=0)
+    keys, values = (empty_as(tensor, rows, SPARE).zero_() for tensor in (like.keys, like.values))
+    layer.begin(keys, values, columns=0)
     assert isinstance(layer, GrowingLayer)
     return layer
 
