@@ -156,8 +156,30 @@ def test_rows_without_a_cut_are_not_touched_by_those_with_one() -> None:
     logits = 3 * torch.randn(24, 100, generator=torch.Generator().manual_seed(0))
     how = [Sampling(5, top_p=(1.0, 0.6, 0.95)[row % 3]) for row in range(24)]
     draws = Draws.begin(how, list(range(24)), torch.device("cpu"))
-    for some, whole in zip(draw(logits, draws), draw(logits, draws, cuts=True), strict=True):
+    for some, whole in zip(draw(logits, draws), draw(logits, draws, draws.asked), strict=True):
         assert torch.equal(some, whole)
+
+
+def test_what_one_row_asks_of_a_draw_changes_no_other() -> None:
+    """Rows that ask for nothing are spared the work of those that do, in any company."""
+    hows = [
+        Sampling(5),
+        Sampling(5, temperature=0.7),
+        Sampling(5, temperature=0.0),
+        Sampling(5, top_p=0.5),
+    ]
+    logits = 3 * torch.randn(4, 100, generator=torch.Generator().manual_seed(0))
+    alone = [Draws.begin([how], [7], torch.device("cpu")) for how in hows]
+    together = alone[0].join(alone[1]).join(alone[2]).join(alone[3])
+    expected = draw(logits, together)
+    for row, own in enumerate(alone):
+        for few in (own, together.select(torch.tensor([row]))):
+            for one, whole in zip(draw(logits[[row]], few), expected, strict=True):
+                assert torch.equal(one[0], whole[row])
+    tokens, logprobs = expected
+    assert tokens[2] == logits[2].argmax()
+    tempered = (logits[1] / 0.7).log_softmax(-1)
+    torch.testing.assert_close(logprobs[1], tempered[tokens[1]], atol=1e-5, rtol=0)
 
 
 def test_stop_and_length_ends() -> None:

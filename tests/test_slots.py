@@ -20,6 +20,7 @@ from linn.engine.models.nemotron_h.expert_step import grouped, moe_step
 from linn.engine.models.nemotron_h.experts import MoE
 from linn.engine.models.nemotron_h.state import HybridState
 from linn.engine.models.rounded_products import RoundedProducts
+from linn.engine.sampling.draw import Asked
 from linn.engine.sampling.slot_step import Kind, SlotStep
 
 
@@ -185,7 +186,8 @@ def test_a_step_asks_nothing_of_the_device_and_brings_nothing_to_it(monkeypatch)
         for name, value in vars(layer).items() if layer else ():
             if isinstance(value, torch.Tensor):
                 setattr(layer, name, value.to("meta"))
-    for kind in (Kind(8, 64, False, False, 0), Kind(4, 128, True, True, 8)):
+    none, all_ = Asked(True, False, False), Asked(True, True, True)
+    for kind in (Kind(8, 64, none, 0), Kind(4, 128, all_, 8)):
         with Devices("meta") as seen, torch.inference_mode():
             step._advance(kind)
         assert seen.count > 100 and seen.strangers == []

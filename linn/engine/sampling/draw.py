@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,10 +21,43 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What some rows may ask of a draw beside the plain one. It spares work and changes no result.
+
+    True where none of the rows asks for it any more costs time alone.
+    """
+
+    temperature: bool
+    """One other than 1."""
+    cut: bool
+    """A top-p below 1."""
+    greedy: bool
+    """Temperature 0."""
+
+    @classmethod
+    def by(cls, how: Sequence[Sampling]) -> Asked:
+        """What these ask for."""
+        return cls(
+            temperature=any(one.temperature not in (0, 1) for one in how),
+            cut=any(one.top_p < 1 for one in how),
+            greedy=any(one.temperature == 0 for one in how),
+        )
+
+    def __or__(self, other: Asked) -> Asked:
+        return Asked(
+            temperature=self.temperature or other.temperature,
+            cut=self.cut or other.cut,
+            greedy=self.greedy or other.greedy,
+        )
+
+
 @dataclass
 class Draws:
     """How each of B rows draws its next token."""
 
+    asked: Asked
+    """By any of the rows."""
     key: Tensor
     """int64 [B]: hashed seed."""
     drawn: Tensor
@@ -45,6 +78,7 @@ class Draws:
 
         # Made on the CPU and moved as they are: the same numbers on every device.
         draws = cls(
+            asked=Asked.by(how),
             key=_mix(torch.tensor(signed)),
             drawn=torch.zeros(len(how), dtype=torch.int64),
             temperature=torch.tensor(
@@ -57,62 +91,68 @@ class Draws:
                 dtype=torch.float64,
             ),
         )
-        return cls(*(value.to(device) for value in draws._tensors()))
+        return draws._with(value.to(device) for value in draws._tensors())
 
     def select(self, rows: Tensor) -> Draws:
         """These rows (int64 [B']), in this order."""
-        return Draws(*(value.index_select(0, rows) for value in self._tensors()))
+        return self._with(value.index_select(0, rows) for value in self._tensors())
 
     def join(self, other: Draws) -> Draws:
         """These rows followed by the other's."""
         pairs = zip(self._tensors(), other._tensors(), strict=True)
-        return Draws(*(torch.cat(pair) for pair in pairs))
+        joined = self._with(torch.cat(pair) for pair in pairs)
+        joined.asked |= other.asked
+        return joined
 
     def first(self, rows: int) -> Draws:
         """The first rows, as views: what is written there is written here."""
-        return Draws(*(value[:rows] for value in self._tensors()))
+        return self._with(value[:rows] for value in self._tensors())
 
     def put(self, rows: Tensor, other: Draws) -> None:
         """Write the other's rows over these ones (int64 [B'])."""
         for own, new in zip(self._tensors(), other._tensors(), strict=True):
             own.index_copy_(0, rows, new)
+        self.asked |= other.asked
 
     def _tensors(self) -> list[Tensor]:
-        return [getattr(self, field.name) for field in fields(self)]
+        return [self.key, self.drawn, self.temperature, self.greedy, self.top_p]
+
+    def _with(self, tensors: Iterable[Tensor]) -> Draws:
+        """The same with these tensors, in the order of `_tensors`."""
+        return Draws(self.asked, *tensors)
 
 
-def draw(
-    logits: Tensor,
-    draws: Draws,
-    cuts: bool | None = None,
-    greedy: bool | None = None,
-) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, draws: Draws, asked: Asked | None = None) -> tuple[Tensor, Tensor]:
     """One token per row by inverse CDF of `logits` [B, V], and its log-prob (float32 [B]).
 
-    cuts, greedy: whether any row has a top-p below 1, or temperature 0. They change no result; who
-    knows spares the question, for which a GPU would stop. None: the rows are looked at.
+    asked: by any of the rows; all rows are then computed alike, and a GPU is not stopped for the
+    question which of them have a cut. None: as `draws` knows it, and that question is asked.
 
     The log-prob is that of the tempered, untruncated distribution (temperature 1 for greedy rows).
     It is NaN where the logits are not finite.
     """
     vocab = logits.shape[1]
-    scaled = logits.float() / draws.temperature.unsqueeze(1)
+    scaled = logits.float()
+    known = asked or draws.asked
+    if known.temperature:
+        scaled = scaled / draws.temperature.unsqueeze(1)
     top = scaled.amax(-1, keepdim=True)
     mass = _relative_mass(scaled, top)
-    log_total = _block_sums(mass).sum(-1, dtype=torch.float64).log()
+    sums = _block_sums(mass)
+    log_total = sums.sum(-1, dtype=torch.float64).log()
 
     # The cut comes after the total: what is reported is the probability before any top-p cut.
-    if cuts is None:
-        # Sorting is the dearest part of a draw, and in a mixed batch few rows may need it.
-        rows = (draws.top_p < 1).nonzero().squeeze(1)
-        if len(rows):
-            mass[rows] = _nucleus(mass[rows], draws.top_p[rows])
-    elif cuts:
-        mass = _nucleus(mass, draws.top_p)
-    token = _inverse_cdf(mass, uniform(draws.key, draws.drawn)).clamp_(max=vocab - 1)
-    if greedy is None:
-        greedy = bool(draws.greedy.any())
-    if greedy:
+    if known.cut:
+        if asked:
+            mass = _nucleus(mass, draws.top_p)
+        else:
+            # Sorting is the dearest part of a draw, and in a mixed batch few rows may need it.
+            rows = (draws.top_p < 1).nonzero().squeeze(1)
+            if len(rows):
+                mass[rows] = _nucleus(mass[rows], draws.top_p[rows])
+        sums = _block_sums(mass)
+    token = _inverse_cdf(mass, sums, uniform(draws.key, draws.drawn)).clamp_(max=vocab - 1)
+    if known.greedy:
         token = torch.where(draws.greedy, logits.argmax(-1), token)
 
     chosen = scaled.gather(1, token.unsqueeze(1))
@@ -170,8 +210,9 @@ def _relative_mass(scaled: Tensor, top: Tensor) -> Tensor:
     """exp(scaled - top) [B, V'], where zeros fill the last block of the vocabulary."""
     batch, vocab = scaled.shape
     padded = -(-vocab // _BLOCK) * _BLOCK
-    mass = scaled.new_zeros(batch, padded)
+    mass = scaled.new_empty(batch, padded)
     torch.sub(scaled, top, out=mass[:, :vocab]).exp_()
+    mass[:, vocab:] = 0
     return mass
 
 
@@ -179,12 +220,12 @@ def _block_sums(mass: Tensor) -> Tensor:
     return mass.view(len(mass), -1, _BLOCK).sum(-1)
 
 
-def _inverse_cdf(mass: Tensor, u: Tensor) -> Tensor:
+def _inverse_cdf(mass: Tensor, sums: Tensor, u: Tensor) -> Tensor:
     """The entry (int64 [B]) at which the cumulated `mass` [B, V'] of a row passes u times its sum.
 
-    One pass sums the blocks; the search then runs among blocks, and inside one of them.
+    sums: of its blocks. The search runs among blocks, and inside one of them.
     """
-    ends = _block_sums(mass).cumsum(-1, dtype=torch.float64)
+    ends = sums.cumsum(-1, dtype=torch.float64)
     last_block = ends.shape[1] - 1
     point = u.unsqueeze(1) * ends[:, -1:]
 

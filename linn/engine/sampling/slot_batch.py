@@ -17,7 +17,7 @@ import torch
 from linn.engine.models.interface import CausalLM, State
 from linn.engine.models.slots import SlotDecoder
 from linn.engine.sampling.rows import NOT_FINITE, Advance, Live
-from linn.engine.sampling.slot_step import Kind, SlotStep, Told, branches
+from linn.engine.sampling.slot_step import Kind, SlotStep, Told, asked_by
 from linn.engine.sampling.waiting import Request, Waiting
 from linn.errors import RunFailed
 
@@ -183,7 +183,6 @@ class SlotBatch:
         slots = self._step.slots
         assert slots is not None
         how = [seat.live.how for seat in going]
-        cuts, greedy = branches(how)
         top = max(one.top for one in how)
         if top:  # a few sizes, so that not every request makes a recording
             top = min(_power_of_two(max(top, 8)), self.model.vocab)
@@ -191,8 +190,7 @@ class SlotBatch:
         return Kind(
             rows=min(rows, slots.rows),
             columns=min(_bound(columns), slots.columns),
-            cuts=cuts,
-            greedy=greedy,
+            asked=asked_by(how),
             top=top,
         )
 

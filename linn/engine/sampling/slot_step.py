@@ -12,14 +12,14 @@ S stopping tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from linn.engine.models.interface import State
 from linn.engine.models.slots import SlotDecoder, Slots
-from linn.engine.sampling.draw import Draws, draw, top_of
+from linn.engine.sampling.draw import Asked, Draws, draw, top_of
 from linn.engine.sampling.graphs import Graphs
 from linn.types import Sampling
 
@@ -34,10 +34,8 @@ class Kind:
     """B: slots that are computed."""
     columns: int
     """More than the length of any open row."""
-    cuts: bool
-    """Whether any row has a top-p below 1."""
-    greedy: bool
-    """Whether any row has temperature 0."""
+    asked: Asked
+    """By any of the rows."""
     top: int
     """How many of the most likely tokens are told; 0: none."""
 
@@ -151,8 +149,7 @@ class SlotStep:
     ) -> Told:
         """Rows whose states are in their slots draw from `logits` [B', V]; what they drew."""
         draws = Draws.begin(how, seeds, self.device)
-        cuts, greedy = branches(how)
-        token, logprob = draw(logits, draws, cuts, greedy)
+        token, logprob = draw(logits, draws, asked_by(how))
         top = max(one.top for one in how)
         tops = None
         if top:
@@ -237,7 +234,7 @@ class SlotStep:
         draws = self._draws.first(rows)
 
         logits = self.model.decode_slots(token, self.slots, is_open, kind.columns)
-        new, logprob = draw(logits, draws, kind.cuts, kind.greedy)
+        new, logprob = draw(logits, draws, kind.asked)
         forced = self._feed[:rows].index_select(1, self._tick)[:, 0]
         is_forced = forced >= 0
         new = torch.where(is_forced, forced, new)
@@ -302,9 +299,12 @@ class SlotStep:
         return Told(copies[0], copies[1], kept, arrived)
 
 
-def branches(how: Sequence[Sampling]) -> tuple[bool, bool]:
-    """Whether any of these requests has a top-p below 1, and temperature 0."""
-    return any(one.top_p < 1 for one in how), any(one.temperature == 0 for one in how)
+def asked_by(how: Sequence[Sampling]) -> Asked:
+    """What any of these requests asks of a draw.
+
+    A division by 1 costs a GPU nothing, so a temperature makes no recording of its own.
+    """
+    return replace(Asked.by(how), temperature=True)
 
 
 def _autocast(device: torch.device) -> torch.dtype | None:
