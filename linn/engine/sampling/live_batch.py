@@ -193,8 +193,7 @@ class LiveBatch:
     def _join_waiting(self, logits: Tensor | None) -> Tensor | None:
         """Give free rows to requests that wait; returns `logits`, those of the new rows behind."""
         lives = self._lives()
-        free = self._waiting.most_rows(lives) - len(lives)
-        if not self._waiting.queue or free < self._waiting.least_room(lives):
+        if not self._waiting.can_start(lives):
             return logits
 
         fresh, going_on = self._waiting.take(lives)

@@ -279,8 +279,7 @@ class SlotBatch:
     def _join_waiting(self) -> None:
         """Give free slots to requests that wait."""
         lives = [seat.live for seat in self._seats.values()]
-        free = self._waiting.most_rows(lives) - len(lives)
-        if not self._waiting.queue or free < self._waiting.least_room(lives):
+        if not self._waiting.can_start(lives):
             return
 
         fresh, going_on = self._waiting.take(lives)
@@ -354,7 +353,7 @@ class SlotBatch:
             return
         lives = [seat.live for seat in self._seats.values()]
         longest = max([*reach, *(live.reach for live in lives)])
-        most = self._waiting.most_rows(lives, longest)
+        most = self._waiting.most_rows(longest)
         wanted = min(most, _size_for(max(rows, len(lives)) + len(self._waiting.queue)))
         new = max(rows, wanted), self._columns(max(rows, wanted), columns, longest)
 

@@ -69,8 +69,17 @@ class Waiting:
 
     # ------------------------------------------------------------ how many rows
 
-    def most_rows(self, lives: Sequence[Live], longest: int = 0) -> int:
-        """Rows that may be decoded together: `lives`, the next that waits, others of `longest`.
+    def can_start(self, lives: Sequence[Live]) -> bool:
+        """Whether so many rows are free beside those of `lives` that waiting requests take them."""
+        # However many may be decoded together, they are no more than the capacity.
+        if not self.queue or self.capacity - len(lives) < self.slack:
+            return False
+        most = self.most_rows(reach_of(lives))
+        # The same share of fewer rows.
+        return most - len(lives) >= max(1, self.slack * most // self.capacity)
+
+    def most_rows(self, longest: int) -> int:
+        """Rows that may be decoded together if one reaches so far; the next that waits is of them.
 
         Every row has as many columns as the longest of them.
         """
@@ -78,15 +87,10 @@ class Waiting:
             return self.capacity
         if self.queue:
             longest = max(longest, self.queue[0].reach)
-        longest = max([longest, *(live.reach for live in lives)])
         if self.model.positions is not None:
             longest = min(longest, self.model.positions)
         fit = self.cache_bytes // max(1, self.model.row_bytes(longest))
         return min(self.capacity, max(1, fit))
-
-    def least_room(self, lives: Sequence[Live]) -> int:
-        """Rows that must be free before waiting requests take them: the same share of fewer."""
-        return max(1, self.slack * self.most_rows(lives) // self.capacity)
 
     def take(self, lives: Sequence[Live]) -> tuple[list[Live], list[Live]]:
         """The next requests of the queue: those to prefill, and those that go on.
@@ -97,10 +101,10 @@ class Waiting:
         fresh: list[Live] = []
         going_on: list[Live] = []
         prompts: set[tuple[int, ...]] = set()
-        size, longest = 0, 0
+        size, longest = 0, reach_of(lives)
         while self.queue:
             live = self.queue[0]
-            if len(lives) + len(fresh) + len(going_on) >= self.most_rows(lives, longest):
+            if len(lives) + len(fresh) + len(going_on) >= self.most_rows(longest):
                 break
             cost = 0
             if live.kept is not None:
@@ -140,6 +144,11 @@ class Waiting:
         for live in going_on:
             live.kept = None  # the rows hold a copy
         return state
+
+
+def reach_of(lives: Sequence[Live]) -> int:
+    """Tokens that the longest of these has when it ends; 0 where there are none."""
+    return max((live.reach for live in lives), default=0)
 
 
 def check_request(ids: Sequence[int], how: Sampling, vocab: int) -> None:
