@@ -111,10 +111,11 @@ class LongToyState(ToyState):
     def select(self, rows: Tensor, move: bool = False) -> LongToyState:
         return LongToyState(self.h[rows], self.lengths[rows])
 
-    def join(self, other: Any, move: bool = False, rows: Tensor | None = None) -> LongToyState:
+    def join(self, *others: Any, move: bool = False, rows: Tensor | None = None) -> LongToyState:
         own = self if rows is None else self.select(rows)
-        lengths = torch.cat([own.lengths, other.lengths])
-        return LongToyState(torch.cat([own.h, other.h]), lengths)
+        states = (own, *others)
+        lengths = torch.cat([state.lengths for state in states])
+        return LongToyState(torch.cat([state.h for state in states]), lengths)
 
 
 class SlotToyLM(ToyLM):

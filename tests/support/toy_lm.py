@@ -24,9 +24,9 @@ class ToyState:
     def select(self, rows: Tensor, move: bool = False) -> ToyState:
         return ToyState(self.h[rows])
 
-    def join(self, other: ToyState, move: bool = False, rows: Tensor | None = None) -> ToyState:
+    def join(self, *others: ToyState, move: bool = False, rows: Tensor | None = None) -> ToyState:
         own = self if rows is None else self.select(rows)
-        return ToyState(torch.cat([own.h, other.h]))
+        return ToyState(torch.cat([state.h for state in (own, *others)]))
 
 
 class ToyLM(nn.Module):

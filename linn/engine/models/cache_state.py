@@ -76,14 +76,16 @@ class CacheState:
         size = len(rows), columns
         return CacheState(_combined([self.cache], size, fill, states, move), lengths, columns)
 
-    def join(self, other: State, move: bool = False, rows: Tensor | None = None) -> CacheState:
-        """A new state: this one's rows (of them `rows`) followed by the other's.
+    def join(self, *others: State, move: bool = False, rows: Tensor | None = None) -> CacheState:
+        """A new state: this one's rows (of them `rows`) followed by the others'.
 
-        The narrower one is padded on the left.
+        The narrower ones are padded on the left.
         """
-        assert isinstance(other, CacheState), other
-        own = self if rows is None else self.select(rows, move)
-        return joined([own, other], move)
+        states = [self if rows is None else self.select(rows, move)]
+        for other in others:
+            assert isinstance(other, CacheState), other
+            states.append(other)
+        return joined(states, move)
 
 
 def joined(states: Sequence[CacheState], move: bool = False) -> CacheState:

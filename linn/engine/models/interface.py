@@ -28,8 +28,8 @@ class State(Protocol):
         """
         ...
 
-    def join(self, other: State, move: bool = False, rows: Tensor | None = None) -> State:
-        """A new state: this one's rows followed by the other's.
+    def join(self, *others: State, move: bool = False, rows: Tensor | None = None) -> State:
+        """A new state: this one's rows followed by the others', each copied once.
 
         rows: of this one's, these alone, as if they had been selected before.
         """

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from linn.engine.models.cache_state import CacheState, columns_at, empty_as
+from linn.engine.models.cache_state import CacheState, columns_at, empty_as, joined
 from linn.engine.models.growing_layer import SPARE, GrowingLayer
 from linn.engine.models.interface import State
 from linn.engine.models.joined_rows import attention_named, check_told
@@ -70,16 +70,21 @@ class SiblingState:
         prompts = self._prompts(move)
         return SiblingState(prompts, self.owner[rows], self.own.select(rows, move))
 
-    def join(self, other: State, move: bool = False, rows: Tensor | None = None) -> SiblingState:
-        """A new state: this one's rows (of them `rows`) followed by the other's."""
-        assert isinstance(other, SiblingState), other
-        if rows is not None:
-            return self.select(rows, move).join(other, move)
-        moved = other.owner + len(self.prompts.lengths)
+    def join(self, *others: State, move: bool = False, rows: Tensor | None = None) -> SiblingState:
+        """A new state: this one's rows (of them `rows`) followed by the others'."""
+        states = [self if rows is None else self.select(rows, move)]
+        for other in others:
+            assert isinstance(other, SiblingState), other
+            states.append(other)
+
+        owners, before = [], 0
+        for state in states:
+            owners.append(state.owner + before)
+            before += len(state.prompts.lengths)
         return SiblingState(
-            self._prompts(move).join(other._prompts(move), move),
-            torch.cat([self.owner, moved]),
-            self.own.join(other.own, move),
+            joined([state._prompts(move) for state in states], move),
+            torch.cat(owners),
+            joined([state.own for state in states], move),
         )
 
     def _prompts(self, move: bool) -> CacheState:

@@ -64,27 +64,16 @@ def gather(kept: Sequence[Kept], device: torch.device) -> State:
         by_part.setdefault(id(one.part), []).append((place, one))
 
     # One copy per part, not one per row.
-    states = []
+    states: list[State] = []
     places = []
     for members in by_part.values():
         rows = torch.tensor([one.row for _, one in members], device=device)
         part = members[0][1].part
         states.append(part.select(rows))
         places += [place for place, _ in members]
-    joined = _join_all(states)
+    first, *others = states
+    joined = first.join(*others, move=True) if others else first
 
     # The rows stand part by part now: bring them back into the order that was asked for.
     order = torch.tensor(places).argsort()
     return joined.select(order.to(device))
-
-
-def _join_all(states: list[State]) -> State:
-    """All rows, in order; joined pairwise, so that a row is copied log(states) times only."""
-    while len(states) > 1:
-        joined = []
-        for place in range(0, len(states) - 1, 2):
-            joined.append(states[place].join(states[place + 1]))
-        if len(states) % 2:
-            joined.append(states[-1])
-        states = joined
-    return states[0]

@@ -73,10 +73,13 @@ class HybridState:
         """
         return joined([self], move, [rows])
 
-    def join(self, other: State, move: bool = False, rows: Tensor | None = None) -> HybridState:
-        """A new state: this one's rows, or these of them, followed by the other's."""
-        assert isinstance(other, HybridState), other
-        return joined([self, other], move, [rows, None])
+    def join(self, *others: State, move: bool = False, rows: Tensor | None = None) -> HybridState:
+        """A new state: this one's rows, or these of them, followed by the others'."""
+        states = [self]
+        for other in others:
+            assert isinstance(other, HybridState), other
+            states.append(other)
+        return joined(states, move, [rows, *[None] * len(others)])
 
 
 def joined(
