@@ -183,6 +183,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.recompute:  # who asks for little memory pays for it in time
         heap.keep_little()
         products.forgo()
+    else:
+        heap.keep_much(os.environ)
     if options.world > 1:
         # The engine notices the death of a peer and ends us; a slow peer is no error.
         dist.init_process_group(
