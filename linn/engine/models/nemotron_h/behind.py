@@ -6,6 +6,8 @@ width of a head, L tokens of one row.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,10 @@ def attend_behind(
     cache.keys[row, :, :, column] = k
     cache.values[row, :, :, column] = v
 
+    q = q * q.shape[-1] ** -0.5
+    # No part is longer: it has as many keys as tokens, at least.
+    longest = min(max(segments.lengths), math.isqrt(_SCORES))
+    hide = torch.full((longest, longest), -torch.inf, device=q.device).triu_(1)
     outs = []
     totals = leaves.lengths.tolist()
     for number, (own, total) in enumerate(zip(q.split(segments.lengths), totals, strict=True)):
@@ -42,21 +48,23 @@ def attend_behind(
         seen = total - len(own)
         for part in own.split(most):
             seen += len(part)
-            outs.append(_read(part, keys[..., :seen], values[..., :seen]))
+            outs.append(_read(part, keys[..., :seen], values[..., :seen], hide))
     return torch.cat(outs), cache
 
 
-def _read(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _read(q: Tensor, keys: Tensor, values: Tensor, hide: Tensor) -> Tensor:
     """What the last tokens of a row read of all, [n, H · d].
 
-    q [n, H, d]: their queries; keys and values [G, d, L].
+    q [n, H, d]: their queries, divided by the root of d; keys and values [G, d, L]. hide: -inf
+    above the diagonal, for n tokens or more.
     """
     tokens, heads, size = q.shape
     shared, _, total = keys.shape
     # The query heads that share a key head stand where a longer sequence would.
-    laid = (q * size**-0.5).transpose(0, 1).reshape(shared, -1, size)
-    score = torch.bmm(laid, keys).view(heads, tokens, total)
-    hide = torch.full((tokens, total), -torch.inf, device=q.device).triu_(total - tokens + 1)
-    weight = (score.float() + hide).softmax(-1).to(values.dtype)
+    laid = q.transpose(0, 1).reshape(shared, -1, size)
+    score = torch.bmm(laid, keys).float().view(heads, tokens, total)
+    # All see what came before them; of themselves each sees those up to itself.
+    score[..., total - tokens :] += hide[:tokens, :tokens]
+    weight = score.softmax(-1).to(values.dtype)
     out = torch.bmm(weight.view(shared, -1, total), values.transpose(1, 2))
     return out.view(heads, tokens, size).transpose(0, 1).reshape(tokens, -1)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _LEAST_DECAY = 1e-12
@@ -51,6 +50,11 @@ class MambaCache:
             _joined([cache.ssm for cache in caches], rows),
             _joined([cache._decays() for cache in caches], rows),
         )
+
+    def view(self, rows: slice) -> MambaCache:
+        """These rows as views, to be read."""
+        decay = None if self.decay is None else self.decay[rows]
+        return MambaCache(self.conv[rows], self.ssm[rows], decay, self.oldest)
 
     def settled(self) -> tuple[Tensor, Tensor]:
         """The convolution's last inputs, oldest first, and the state as it is."""
@@ -153,10 +157,13 @@ class AttentionCache:
         """Columns there is room for."""
         return self.keys.shape[-1]
 
+    def view(self, rows: slice) -> AttentionCache:
+        """These rows as views, to be read."""
+        return AttentionCache(self.keys[rows], self.values[rows])
+
     def resized(self, capacity: int) -> AttentionCache:
         """The same, cut or filled with zeros to a capacity."""
-        extra = capacity - self.capacity
-        return AttentionCache(F.pad(self.keys, (0, extra)), F.pad(self.values, (0, extra)))
+        return AttentionCache.joined([self], [None], self.capacity, capacity)
 
     @classmethod
     def joined(
@@ -171,7 +178,7 @@ class AttentionCache:
         new = cls(caches[0].keys.new_empty(shape), caches[0].values.new_empty(shape))
         parts = zip(new.keys.split(counts), new.values.split(counts), caches, rows, strict=True)
         for keys, values, cache, of in parts:
-            seen = min(columns, cache.capacity)
+            seen = min(columns, cache.capacity, capacity)
             for part, tensor in ((keys, cache.keys), (values, cache.values)):
                 _copy(part[..., :seen], tensor[..., :seen], of)
                 # What is hidden counts 0 times what it holds, and that must be a number.

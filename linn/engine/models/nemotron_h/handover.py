@@ -161,4 +161,5 @@ def with_ends(ends: Tensor, dt: Tensor, a: Tensor, states: Tensor, leaves: Leave
     decay = since.exp().to(ends.dtype) * (leaves.before > 0)[:, None]  # [L, H]
     _, groups, _, per_group, _ = ends.shape
     decay = decay.view(len(ends), groups, 1, per_group, 1)
-    return torch.addcmul(ends, states[leaves.handed], decay)
+    before = states if leaves.handed is None else states[leaves.handed]
+    return torch.addcmul(ends, before, decay)

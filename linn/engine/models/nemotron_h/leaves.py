@@ -27,8 +27,8 @@ class Leaves:
     """int64 [L]: tokens of its prompt; 0 where it begins anew."""
     prompt_starts: Tensor
     """int64 [L]: the first token of that prompt."""
-    handed: Tensor
-    """int64 [L]: which of `Handover.prompts` it is; 0 where there is none."""
+    handed: Tensor | None
+    """int64 [L]: which of `Handover.prompts` it is; 0 where there is none. None: as they stand."""
     longest: int
     """Tokens of the longest, its prompt's included."""
 
@@ -49,8 +49,7 @@ class Leaves:
     def behind(self, before: Tensor) -> Leaves:
         """The same, each behind a state that has read `before` tokens, int64 [L]."""
         longest = int((before + self.ends - self.starts + 1).max())
-        handed = torch.arange(len(before), device=before.device)
-        return replace(self, before=before, handed=handed, longest=longest)
+        return replace(self, before=before, handed=None, longest=longest)
 
     def tokens(self, columns: Tensor) -> Tensor:
         """The tokens at these columns of the leaves, a prompt's coming first; both int64 [L, n]."""

@@ -287,8 +287,8 @@ class NemotronH(nn.Module):
         computed = []
         first = 0
         for group in prompt_groups(tokens, CPU_PREFILL_TOKENS):
-            rows = torch.arange(first, first + len(group))
-            computed.append(self._extend_part(group, state.select(rows)))
+            rows = slice(first, first + len(group))
+            computed.append(self._extend_part(group, state.view(rows)))
             first += len(group)
         hidden, states = zip(*computed, strict=True)
         return torch.cat(hidden), joined(states, move=True)

@@ -234,7 +234,8 @@ def last_states(
     x, dt and b as in `scan`; decay [C, H, Q] and carry [C, H, N, P] are its results. of: int64,
     the segments that are asked for; None: all.
     """
-    heads, groups = decay.shape[1], b.shape[1]
+    heads, width = x.shape[1:]
+    groups, size = b.shape[1:]
     chunk = segments.chunk
     starts, ends = segments.starts, segments.ends
     if of is not None:
@@ -253,20 +254,18 @@ def last_states(
     dt_chunked = _chunked(dt, segments).transpose(1, 2)
     weight = to_end * own[:, None] * dt_chunked[last_chunk]  # [S, H, Q]
 
-    keys = _chunked(b, segments)[last_chunk]
-    keys = keys.repeat_interleave(heads // groups, dim=2)  # [S, Q, H, N]
-    values = _chunked(x, segments)[last_chunk]  # [S, Q, H, P]
-    written = torch.einsum("shq,sqhn,sqhp->shnp", weight, keys, values)
+    # One product for all heads of a group, in the layout that `scan_step` reads.
+    count = len(ends)
+    keys = _chunked(b, segments)[last_chunk].permute(0, 2, 3, 1)  # [S, G, N, Q]
+    values = _chunked(x, segments)[last_chunk] * weight.transpose(1, 2)[..., None]
+    values = values.view(count, chunk, groups, -1).transpose(1, 2)  # [S, G, Q, K·P]
+    written = (keys @ values).view(count, groups, size, -1, width)
 
     # What entered that chunk counts where the segment began before it.
-    began_before = starts < last_chunk * chunk
-    through = total.exp() * began_before[:, None]
-    entered = carry[last_chunk] * through[..., None, None]
-
-    # The layout that `scan_step` reads: the heads of a group side by side.
-    state = entered + written  # [S, H, N, P]
-    state = state.view(len(state), groups, heads // groups, *state.shape[2:])
-    return state.transpose(2, 3).contiguous()
+    late = (starts < last_chunk * chunk).nonzero().squeeze(1)
+    entered = carry[last_chunk[late]] * total[late].exp()[..., None, None]  # [·, H, N, P]
+    entered = entered.view(len(late), groups, heads // groups, size, width).transpose(2, 3)
+    return written.index_add(0, late, entered)
 
 
 def scan_step(

@@ -66,6 +66,12 @@ class HybridState:
         runs = [slice(*run) for run in runs_of(self.lengths, heads * size)]
         return [(rows, self.longest - int(self.lengths[rows].max())) for rows in runs]
 
+    def view(self, rows: slice) -> HybridState:
+        """These rows as views, to be read."""
+        layers = [None if layer is None else layer.view(rows) for layer in self.layers]
+        lengths = self.lengths[rows]
+        return HybridState(layers, lengths, int(lengths.max()))
+
     def select(self, rows: Tensor, move: bool = False) -> HybridState:
         """A new state of these rows (int64 [B']), in this order.
 
