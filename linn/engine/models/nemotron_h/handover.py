@@ -153,7 +153,7 @@ def with_states(
 def with_ends(ends: Tensor, dt: Tensor, a: Tensor, states: Tensor, leaves: Leaves) -> Tensor:
     """The states [L, G, N, K, P] after leaves, with what their prompts' last states add to them.
 
-    ends: the same as if nothing had come before; dt [T, H], a [H]: as in `scan`; states
+    ends: the same as if nothing had come before, to which it is added; dt [T, H], a [H]: as in `scan`; states
     [F, G, N, K, P]: of the prompts.
     """
     total = (dt * a).double().cumsum(0)
@@ -162,4 +162,4 @@ def with_ends(ends: Tensor, dt: Tensor, a: Tensor, states: Tensor, leaves: Leave
     _, groups, _, per_group, _ = ends.shape
     decay = decay.view(len(ends), groups, 1, per_group, 1)
     before = states if leaves.handed is None else states[leaves.handed]
-    return torch.addcmul(ends, before, decay)
+    return ends.addcmul_(before, decay)
