@@ -138,9 +138,7 @@ class Experts(nn.Module):
 
         # Back into the tokens' order, [T, k, width], and summed over k.
         out = take(torch.cat(outs), back, order)
-        out = out.view(len(hidden), top, -1)
-        weights = weights.to(out.dtype)[:, None]  # [T, 1, k]
-        return torch.bmm(weights, out)[:, 0]
+        return kernels.weighted(out.view(len(hidden), top, -1), weights)
 
 
 class MoE(nn.Module):

@@ -153,8 +153,8 @@ def with_states(
 def with_ends(ends: Tensor, dt: Tensor, a: Tensor, states: Tensor, leaves: Leaves) -> Tensor:
     """The states [L, G, N, K, P] after leaves, with what their prompts' last states add to them.
 
-    ends: the same as if nothing had come before, to which it is added; dt [T, H], a [H]: as in `scan`; states
-    [F, G, N, K, P]: of the prompts.
+    ends: the same as if nothing had come before; it is added there. dt [T, H], a [H]: as in `scan`;
+    states [F, G, N, K, P]: of the prompts.
     """
     total = (dt * a).double().cumsum(0)
     since = total[leaves.ends] - total[leaves.starts] + (dt * a)[leaves.starts]
