@@ -14,10 +14,13 @@ Scored = tuple[list[tuple[int, ...]], list[int] | None]
 """Sequences, and how many tokens of each nobody asks for."""
 
 
-def deal(lengths: Sequence[int], shares: int) -> list[list[int]]:
-    """Indices in `shares` lists: longest first, each to the list with the fewest tokens."""
+def deal(lengths: Sequence[int], shares: int, before: Sequence[int] = ()) -> list[list[int]]:
+    """Indices in `shares` lists: longest first, each to the list with the fewest tokens.
+
+    before: tokens that each list has already; default: none.
+    """
     dealt: list[list[int]] = [[] for _ in range(shares)]
-    load = [0] * shares
+    load = list(before) or [0] * shares
     # Longest first, so that short ones even out at the end; equal ones by index.
     longest_first = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     for index in longest_first:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from linn.engine.local.dealing import undeal
+from linn.engine.local.dealing import deal, undeal
 from linn.types import Completion, Sampling
 
 Request = tuple[tuple[int, ...], Sampling, int]
@@ -30,8 +30,8 @@ class Pool(Protocol):
 class LocalSampler:
     """The `Sampler` of processes that run closed batches.
 
-    Which worker runs a request depends on the order of the queue alone: equal prompts together,
-    dealt in order of first appearance.
+    Which worker runs a request depends on the queue alone: equal prompts together, dealt by the
+    tokens that they and their replies have at most.
     """
 
     def __init__(self, workers: Pool, checkpoint: Path | None = None) -> None:
@@ -113,12 +113,22 @@ class LocalSampler:
     def _shares(self, requests: Sequence[Request], known: Sequence[int]) -> list[list[int]]:
         """Indices of the requests per worker."""
         shares: list[list[int]] = [[] for _ in range(self._workers.count)]
-        places: dict[tuple[int, ...], int] = {}
-        for index, (ids, _, _) in enumerate(requests):
-            # Siblings share a prefill, so equal prompts go to one worker.
+        load = [0] * len(shares)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, (ids, how, _) in enumerate(requests):
             if known[index]:
                 rank = self._ranks[ids[: known[index]]]
+                shares[rank].append(index)
+                load[rank] += len(ids) - known[index] + how.max_tokens
             else:
-                rank = places.setdefault(ids, len(places)) % len(shares)
-            shares[rank].append(index)
+                # Siblings share a prefill, so equal prompts go to one worker.
+                groups.setdefault(ids, []).append(index)
+
+        costs = []
+        for ids, group in groups.items():
+            costs.append(len(ids) + sum(requests[index][1].max_tokens for index in group))
+        members = list(groups.values())
+        for share, dealt in zip(shares, deal(costs, len(shares), load), strict=True):
+            share += [index for place in dealt for index in members[place]]
+            share.sort()
         return shares
