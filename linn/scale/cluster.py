@@ -1,6 +1,6 @@
 """The engine of many processes: trainer ranks over shards, samplers with whole copies.
 
-What each process does is a function of the calls made: batches are dealt by index, as the local
+What each process does is a function of the calls made: batches are dealt by tokens, as the local
 engine deals them. With as many samplers as the local engine has processes, completions have its
 very bytes; with as many trainer ranks and `trainers.sum: step`, so have the weights.
 
