@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linn.engine.models.columns import empty_as
 from linn.engine.models.interface import State
 
 Combine = Callable[[list[Tensor]], Tensor]
@@ -163,20 +164,3 @@ def _combined_states(olds: list[dict[Any, Any]], states: Combine) -> dict[Any, A
         if first is not None:
             new[key] = states([old[key] for old in olds])
     return new
-
-
-def empty_as(like: Tensor, rows: int, columns: int) -> Tensor:
-    """[rows, heads, columns, d], in the order in which the other's numbers stand in memory.
-
-    like: [B, heads, any columns, d]. Columns stand next to each other, or the numbers of each.
-    """
-    _, heads, _, size = like.shape
-    if like.stride(2) == 1 and like.stride(3) != 1:
-        return like.new_empty(rows, heads, size, columns).transpose(2, 3)
-    return like.new_empty(rows, heads, columns, size)
-
-
-def columns_at(tensor: Tensor, index: Tensor) -> Tensor:
-    """Columns `index` [B', L'] of a tensor [B', heads, columns, d]."""
-    heads, size = tensor.shape[1], tensor.shape[3]
-    return tensor.gather(2, index[:, None, :, None].expand(-1, heads, -1, size))

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from linn.engine.models.cache_state import CacheState, empty_as
+from linn.engine.models.cache_state import CacheState
+from linn.engine.models.columns import empty_as
 from linn.engine.models.growing_layer import SPARE, GrowingLayer
 from linn.engine.models.joined_prefill import write
 from linn.engine.models.joined_rows import attention_named, check_told

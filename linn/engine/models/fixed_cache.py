@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import cache_utils
 from transformers.cache_utils import DynamicLayer
 
-from linn.engine.models.cache_state import CacheState, columns_at
+from linn.engine.models.cache_state import CacheState
+from linn.engine.models.columns import columns_at
 from linn.engine.models.growing_layer import GrowingLayer
 from linn.engine.models.interface import State
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from linn.engine.models.cache_state import empty_as
+from linn.engine.models.columns import empty_as
 from linn.errors import UserError
 
 SPARE = 32

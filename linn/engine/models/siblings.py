@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from linn.engine.models.cache_state import CacheState, columns_at, empty_as, joined
+from linn.engine.models.cache_state import CacheState, joined
+from linn.engine.models.columns import columns_at, empty_as
 from linn.engine.models.growing_layer import SPARE, GrowingLayer
 from linn.engine.models.interface import State
 from linn.engine.models.joined_rows import attention_named, check_told
