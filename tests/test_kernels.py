@@ -194,6 +194,30 @@ def test_experts(way: Any, autocast: bool) -> None:
     assert not results[1][3][2].any(), "nobody chose it"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("top", [1, 2, 6])
+def test_the_sum_of_a_tokens_experts_and_its_gradients(top: int, dtype: torch.dtype) -> None:
+    """As by definition in float64; in inference mode, where it is another sum, as elsewhere."""
+    torch.manual_seed(0)
+    outs = torch.randn(9, top, 16).to(dtype).requires_grad_()
+    weights = torch.rand(9, top).requires_grad_()
+    exact_outs, exact_weights = (one.detach().double().requires_grad_() for one in (outs, weights))
+    exact = (exact_outs * exact_weights[..., None]).sum(1)
+    seed = torch.randn(9, 16)
+    exact.backward(seed.double())
+    found = experts.weighted(outs, weights)
+    found.backward(seed.to(dtype))
+    with torch.inference_mode():
+        inferred = experts.weighted(outs, weights)
+
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    pairs = [(found, exact), (inferred, exact)]
+    pairs += [(outs.grad, exact_outs.grad), (weights.grad, exact_weights.grad)]
+    for one, right in pairs:
+        assert one is not None and right is not None
+        torch.testing.assert_close(one.double(), right, atol=tolerance, rtol=tolerance)
+
+
 def test_gradients_of_experts_add_up_over_micro_batches() -> None:
     """Under autocast they are added where the weights' own stand."""
     layer = next(m for m in hybrid("moe").modules() if isinstance(m, Experts))
