@@ -78,7 +78,7 @@ def test_a_sender_hears_that_a_member_has_left(tmp_path: Path) -> None:
 def test_a_member_that_does_not_come_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broadcast, "_MEETING", timedelta(seconds=0.2))
+    monkeypatch.setattr(broadcast, "_MEETS", timedelta(seconds=0.2))
     with pytest.raises(RuntimeError, match="not all of 2 processes met within 0.2 s"):
         WeightGroup(f"file://{tmp_path}/meeting", 0, 2, torch.device("cpu"))
 
@@ -178,10 +178,22 @@ def test_a_sampler_lost_while_weights_are_sent_is_no_end_of_the_trainers(
     assert "sampler 1 ended with exit code -9" in said and "new samplers read the weights" in said
 
 
+def test_a_sender_that_does_not_reach_all_has_new_samplers_read_files(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(cluster)
+    cluster.once("trainer rank 0", "broadcast", lambda process, arguments: (True, "no route"))
+    assert cluster.sample() == [drawn(*request, 1) for request in REQUESTS]
+    assert [messages(two[1])[:2] for two in map(cluster.places.of, ("sampler 0", "sampler 1"))] == [
+        ["load", "take"]
+    ] * 2
+    assert "engine: no route; new samplers read" in capsys.readouterr().err
+
+
 def test_a_rank_lost_while_weights_are_sent_ends_all(cluster: Cluster) -> None:
     trained(cluster)
     cluster.once("trainer rank 0", "broadcast", dies)
-    with pytest.raises(EngineLost, match="trainer rank 0 .*weights were on their way to the samp"):
+    with pytest.raises(EngineLost, match="trainer rank 0 ended .*all ranks ended"):
         cluster.sample()
     assert all(process.ended == "killed" for process in cluster.places.processes)
     cluster.engine.load(Path("base"), Optim())
@@ -195,7 +207,9 @@ def test_who_fails_while_weights_are_sent_says_why(cluster: Cluster) -> None:
         return False, RuntimeError("weights that did not come from the trainers: x")
 
     cluster.once("sampler 1", "take_broadcast", fails)
-    with pytest.raises(EngineLost, match="did not come from the trainers: x; weights were on"):
+    with pytest.raises(
+        EngineLost, match="sampler 1 has not taken the weights: .* did not come from the"
+    ):
         cluster.sample()
 
 

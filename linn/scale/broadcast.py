@@ -20,10 +20,13 @@ from torch.distributed.rendezvous import rendezvous
 
 _HEADER = 1024
 """Bytes that go before each tensor and say what it is; spaces where there is less to say."""
-_TIMEOUT = timedelta(minutes=10)
-"""After which one gives up waiting for another; the engine mostly sees first that it is gone."""
-_MEETING = timedelta(seconds=20)
-"""In which all must come, who are told to at the same time."""
+_MEETS = timedelta(seconds=20)
+"""In which those who receive must have come; they are told to before the sender."""
+_TAKES = timedelta(seconds=60)
+"""In which all must have taken a tensor: how the sender comes to know that one is gone, which gloo
+does not always tell."""
+_COMES = timedelta(minutes=30)
+"""In which the next tensor must come: the sender may have to gather a whole model for the first."""
 
 
 class WeightGroup:
@@ -37,22 +40,24 @@ class WeightGroup:
         everybody's.
         """
         self._device = device
-        store, *_ = next(rendezvous(meeting, place, members, timeout=_MEETING))
+        meets, moves = (_MEETS, _TAKES) if place == 0 else (_COMES, _COMES)
+        store, *_ = next(rendezvous(meeting, place, members, timeout=meets))
         store.set(f"member {place}", "")
         try:
-            store.wait([f"member {number}" for number in range(members)], _MEETING)
+            store.wait([f"member {number}" for number in range(members)], meets)
         except RuntimeError as error:
-            seconds = _MEETING.total_seconds()
+            seconds = meets.total_seconds()
             raise RuntimeError(
                 f"not all of {members} processes met within {seconds:g} s for the weights ({error})"
             ) from None
+
         self._group: Any
         if device.type == "cuda":
             options = dist.ProcessGroupNCCL.Options()
-            options._timeout = _TIMEOUT
+            options._timeout = moves
             self._group = dist.ProcessGroupNCCL(store, place, members, options)
         else:
-            self._group = dist.ProcessGroupGloo(store, place, members, _TIMEOUT)
+            self._group = dist.ProcessGroupGloo(store, place, members, moves)
 
     def send(self, name: str, tensor: Tensor) -> None:
         """A tensor to everybody; it may lie on another device."""

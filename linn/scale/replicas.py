@@ -101,15 +101,15 @@ class Replicas:
             self._call_all("load", (weights.base, weights.version))
 
     def _take_broadcast(self, weights: Weights) -> None:
-        """From the trainers; where a sampler is lost on the way, by files into new ones."""
+        """From the trainers; where that fails, from files and into new processes."""
         try:
-            lost = self._source.send(self._processes)
+            fault = self._source.send(self._processes)
         except BaseException:
             # Some have these weights and some have those before.
             self.close(kill=True)
             raise
-        if lost:
-            echo(f"engine: {lost}; new samplers read the weights that were sent", err=True)
+        if fault:
+            echo(f"engine: {fault}; new samplers read the weights that were sent", err=True)
             self.close(kill=True)
             self._start()
             self._weights = weights

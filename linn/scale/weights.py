@@ -12,7 +12,7 @@ from pathlib import Path
 
 from linn.errors import EngineLost
 from linn.scale.places import Died, Places, Process
-from linn.scale.ranks import Asked, Ranks, all_answers
+from linn.scale.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -82,38 +82,42 @@ class WeightSource:
     def send(self, samplers: Sequence[Process]) -> str:
         """Broadcast the weights to all samplers, which have loaded a policy of the same shape.
 
-        The result says which sampler was lost on the way; who of the others received how much,
-        nobody knows then. EngineLost for anything else that goes wrong: the ranks are ended.
+        The result says why some have not taken them: who is lost on the way takes others along, and
+        nobody knows who received how much. EngineLost where a rank is lost or a sampler refuses.
         """
         how = self._broadcast
         assert how is not None
         meeting = self._places.meeting()
         members = 1 + len(samplers) * how.processes
-        asked: list[Asked] = []
-        for rank in self._ranks.processes:
-            asked.append((rank, "broadcast", (meeting, members, how.file_names)))
-        for number, sampler in enumerate(samplers):
-            place = 1 + number * how.processes
-            asked.append((sampler, "take_broadcast", (meeting, place, members, self.version)))
-
         try:
-            replies = all_answers(self._places, asked, may_die=samplers)
-            errors = [value for fine, value in replies if not fine]
-            deaths = [str(error) for error in errors if isinstance(error, Died)]
-            faults = [value for _, value in replies[: self._ranks.count] if value]
-            if not deaths and (errors or faults):
-                raise EngineLost(str([*errors, *faults][0]))
-        except (Died, EngineLost) as error:
-            self._ranks.close(kill=True)
-            raise EngineLost(
-                f"{error}; weights were on their way to the samplers, so all processes ended"
-            ) from None
-        except BaseException:
-            self._ranks.close(kill=True)
-            raise
+            for number, sampler in enumerate(samplers):
+                place = 1 + number * how.processes
+                sampler.send("take_broadcast", (meeting, place, members, self.version))
+        except Died as death:
+            return str(death)
+
+        fault: str = self._ranks.call("broadcast", meeting, members, how.file_names)[0]
+        if fault:
+            return self._death(samplers) or fault
         # Those before are of no use to anybody.
         self._remove_written()
-        return deaths[0] if deaths else ""
+        for sampler in samplers:
+            try:
+                fine, value = sampler.receive()
+            except Died as death:
+                return str(death)
+            if not fine:
+                raise EngineLost(f"{sampler.name} has not taken the weights: {value}")
+        return ""
+
+    def _death(self, samplers: Sequence[Process]) -> str:
+        """The last words of the first sampler that is gone, where one is."""
+        for sampler in self._places.answered(samplers, 0):
+            try:
+                sampler.receive()
+            except Died as death:
+                return str(death)
+        return ""
 
     def forget(self) -> None:
         """What was written is gone with the places' folder."""
