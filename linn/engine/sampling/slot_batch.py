@@ -348,6 +348,8 @@ class SlotBatch:
 
         Slots that are made hold all that wait, if the cache allows it.
         """
+        # Newcomers may need fewer than the rows that go on beside them.
+        columns = max([columns, *(seat.need(0) for seat in self._seats.values())])
         slots = self._step.slots
         if slots is not None and slots.rows >= rows and slots.columns >= columns:
             return
