@@ -96,7 +96,10 @@ def test_keys_lie_as_they_are_read_behind_prompts_of_one_token_too() -> None:
     expected = [alone(model.inner, text) for text in texts]
     batch = RunningBatch(model, texts, expected, as_sampled=True)
     batch.start((0, 1), (1, 1))
-    batch.feed(40)
+    batch.feed(SPARE + 1)
+    assert columns_are_neighbours(batch.state)
+    batch.extend(4, 7)
+    assert columns_are_neighbours(batch.state)
     batch.join((2, 9))
     batch.feed()
     assert columns_are_neighbours(batch.state)
