@@ -142,6 +142,17 @@ def test_the_states_of_live_rows_never_take_more_than_the_cache() -> None:
         assert client.done[one].ids == BatchSampler(model).generate([asked])[0].ids
 
 
+def test_fewer_rows_than_are_to_be_free_start_where_the_cache_holds_no_more() -> None:
+    """Of 64 rows eight are to be free; of the two that the cache holds, the same share."""
+    model = ToyLM()
+    batch = LiveBatch(model, capacity=64, cache_bytes=2 * model.row_bytes(8))
+    batch.admit([((1, 5, 2), Sampling(5), seed) for seed in range(6)])
+    counts = []
+    while not batch.idle:
+        counts.append(len(batch.advance().tokens))
+    assert counts == [2] * 15
+
+
 def test_a_request_that_no_cache_holds_is_decoded_alone() -> None:
     client = Client(LiveBatch(ToyLM(), capacity=4, cache_bytes=1))
     client.admit(request(5, 1), request(5, 2))

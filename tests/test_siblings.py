@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from linn.engine.models import prompt_parts
+from linn.engine.models import prompt_parts, transformers_lm
 from linn.engine.models.growing_layer import SPARE
 from linn.engine.models.siblings import SiblingState
 from linn.engine.models.transformers_lm import TransformersLM
@@ -88,6 +88,38 @@ def test_any_order_of_moves_is_the_stock_forward(
         batch.join((draw.choice([3, 4]), draw.randint(1, 15)))
         batch.feed()
         assert columns_are_neighbours(batch.state)
+
+
+def test_keys_lie_as_they_are_read_behind_prompts_of_one_token_too() -> None:
+    model = made(qwen3)
+    texts = [tokens(60, number) for number in range(3)]
+    expected = [alone(model.inner, text) for text in texts]
+    batch = RunningBatch(model, texts, expected, as_sampled=True)
+    batch.start((0, 1), (1, 1))
+    batch.feed(SPARE + 1)
+    assert columns_are_neighbours(batch.state)
+    batch.extend(4, 7)
+    assert columns_are_neighbours(batch.state)
+    batch.join((2, 9))
+    batch.feed()
+    assert columns_are_neighbours(batch.state)
+
+
+def test_prompts_stand_in_memory_once_where_they_were_computed_in_several_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transformers_lm, "_PREFILL_TOKENS", 100)
+    model = made(qwen3)
+    model.joined = False
+    _, prompts = model.prefill([tokens(100, number).tolist() for number in range(8)])
+    state = model.siblings(prompts, torch.arange(8).repeat_interleave(2))
+    assert isinstance(state, SiblingState)
+    held = {}
+    for layer in state.prompts.cache.layers:
+        for tensor in (layer.keys, layer.values, *layer._buffers):
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+    assert sum(held.values()) <= 8 * model.row_bytes(100 + SPARE)
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,34 @@ def test_slots_never_take_more_than_the_cache() -> None:
     assert max(rows for rows, _ in shapes) > 15 and max(columns for _, columns in shapes) > 200
 
 
+def test_two_rows_that_grow_while_a_longer_one_waits_stay_within_the_cache() -> None:
+    """Of the one that waits the cache holds one row: no measure for those that are decoded."""
+    model = SlotToyLM()
+    limit = model.row_bytes(160)
+    batch = SlotBatch(model, capacity=5, cache_bytes=limit)  # type: ignore[arg-type]
+    for lists in ((20, 20), (50, 50, 118)):
+        batch.admit([((5,) * 10, Sampling(tokens), k) for k, tokens in enumerate(lists)])
+        while not batch.idle:
+            batch.advance()
+            slots = batch._step.slots
+            assert slots is None or slots.rows * model.row_bytes(slots.columns) <= limit
+
+
+@pytest.mark.parametrize("make", [small_hybrid, small_family], ids=lambda make: make.__name__)
+def test_a_long_row_keeps_its_keys_where_short_ones_join_it(make: Callable[[], Any]) -> None:
+    """The cache holds two rows, but not two of the round number of columns that the first got."""
+    model, rng = make(), random.Random(0)
+    long = tuple(rng.randrange(40) for _ in range(140)), Sampling(20, 0.0), 0
+    short = (1, 2), Sampling(3, 0.0), 0
+    batch = SlotBatch(model, capacity=2, cache_bytes=2 * model.row_bytes(165))
+    ids = batch.admit([long])
+    done = batch.advance().completions
+    ids += batch.admit([short])
+    while not batch.idle:
+        done |= batch.advance().completions
+    check_equal([done[one] for one in ids], live(model).generate([long, short]))
+
+
 def test_a_request_that_no_cache_holds_is_decoded_alone() -> None:
     batch = SlotBatch(SlotToyLM(), capacity=4, cache_bytes=1)  # type: ignore[arg-type]
     batch.admit([request(5, 1), request(5, 2)])

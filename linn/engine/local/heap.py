@@ -14,6 +14,8 @@ _M_TRIM_THRESHOLD = -1
 """Of mallopt: how much may be free at the heap's end before it is returned."""
 _KEPT = 256 << 20
 _TUNABLES = "GLIBC_TUNABLES"
+_OLDER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+"""Variables by which older glibc's were told of thresholds, and newer ones still are."""
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """Where Linux gives huge pages to who asks, a mapping has one page fault per 2 MiB, not 4 KiB."""
 
@@ -37,8 +39,12 @@ def keep_much(environment: Mapping[str, str]) -> None:
 
     environment: of this process; what it says of thresholds comes first.
     """
+    if "_threshold" in environment.get(_TUNABLES, "") or any(
+        name in environment for name in _OLDER
+    ):
+        return
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt") and "_threshold" not in environment.get(_TUNABLES, ""):
+    if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 

@@ -16,7 +16,7 @@ from linn.engine.models.columns import empty_as
 from linn.engine.models.interface import State
 
 Combine = Callable[[list[Tensor]], Tensor]
-"""One tensor of a new cache from the same tensor of one or two old ones."""
+"""One tensor of a new cache from the same tensor of old ones."""
 Fill = Callable[[Tensor, list[Tensor]], None]
 """The same for keys or values, written into the first tensor's columns."""
 

@@ -58,7 +58,7 @@ class SiblingState:
     def begin(cls, prompts: CacheState, owner: Tensor) -> SiblingState:
         """Rows to which nothing has been fed after their prompts."""
         for layer in prompts.cache.layers:
-            layer.keys = _as_read(layer.keys)
+            layer.begin(_as_read(layer.keys), layer.values, prompts.columns)
         return cls(prompts, owner, _nothing_after(prompts, owner))
 
     @property
@@ -173,7 +173,9 @@ def _as_prompts(
 def _as_read(keys: Tensor) -> Tensor:
     """Keys [B, heads, columns, d] with columns next to each other in memory: a query's product
     with them reads them so, and takes two thirds of the time."""
-    return keys.transpose(2, 3).contiguous().transpose(2, 3)
+    rows, heads, columns, size = keys.shape
+    # Written out: a single column is contiguous either way, and those to come go by its order.
+    return keys.new_empty(rows, heads, size, columns).transpose(2, 3).copy_(keys)
 
 
 def _nothing_after(prompts: CacheState, owner: Tensor) -> CacheState:

@@ -162,7 +162,7 @@ class SlotBatch:
         self._close_up()
         steps = min(self.steps, max(seat.left for seat in going))
         columns = max(seat.need(steps) for seat in self._seats.values())
-        self._fit(1, columns)
+        self._fit(len(self._seats), columns)
         kind = self._kind(going, columns)
 
         rows = []
@@ -346,25 +346,26 @@ class SlotBatch:
     ) -> None:
         """Have at least so many slots of so many columns; reach: of requests yet to be seated.
 
-        Slots that are made hold all that wait, if the cache allows it.
+        rows: with those that have one. Slots that are made hold all that wait, if the cache allows
+        it.
         """
+        # Newcomers may need fewer than the rows that go on beside them.
+        columns = max([columns, *(seat.need(0) for seat in self._seats.values())])
         slots = self._step.slots
         if slots is not None and slots.rows >= rows and slots.columns >= columns:
             return
-        lives = [seat.live for seat in self._seats.values()]
-        longest = max([*reach, *(live.reach for live in lives)])
-        most = self._waiting.most_rows(longest)
-        wanted = min(most, _size_for(max(rows, len(lives)) + len(self._waiting.queue)))
-        new = max(rows, wanted), self._columns(max(rows, wanted), columns, longest)
+        longest = max([*reach, *(seat.live.reach for seat in self._seats.values())])
+        wanted = _size_for(rows + len(self._waiting.queue))
+        made = max(rows, min(wanted, self._waiting.most_rows(longest)))
+        new = made, self._columns(made, columns, longest)
 
         if slots is not None:
             grown = max(slots.rows, new[0]), max(slots.columns, new[1])
             if self._allowed(*grown):
                 new = grown
             else:
-                # Fewer rows are left then: the columns that no live row needs go as well.
-                new = max(rows, len(lives), min(new[0], most)), new[1]
-                self._pack(new[0])
+                # Rows or columns are given up: those that no request needs.
+                self._pack(made)
         self._step.fit(like, *new)
 
     def _columns(self, rows: int, least: int, longest: int) -> int:
