@@ -289,11 +289,11 @@ def _memory(recipe: Recipe, folder: Path) -> Finding:
 def _gpu_memory(memory: Memory) -> Finding:
     """What one process holds on a GPU, against what the card has."""
     has = gpu_bytes()
-    text = f"about {_gb(memory.whole)} on the GPU"
+    text = f"about {_gb(memory.on_gpu)} on the GPU"
     if has is None:
         return Finding("memory", True, text)
     text += f", which has {_gb(has)}"
-    if memory.whole > has:
+    if memory.on_gpu > has:
         # By formulas that were measured on CPUs: told, and not refused.
         text += (
             "; if it is too small: scale.recompute: true, trainers.moments: host, a smaller cache"

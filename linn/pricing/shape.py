@@ -66,6 +66,12 @@ class Shape:
     """Parameters of the largest layer."""
     heads: int = 0
     """Query heads of an attention layer."""
+    key_heads: int = 0
+    """Its key heads."""
+    scan_heads: int = 0
+    """Heads of a Mamba layer's scan; 0 where there is no such layer."""
+    groups: int = 0
+    """Groups that these heads share their B and C in."""
     moe: int = 0
     """Layers with routed experts."""
     moe_kept: int = 0
@@ -93,6 +99,17 @@ class Shape:
         if experts == 1:
             return 2 * self.widest
         return max(2 * self.widest, 2 * self.moe_kept + self.sent)
+
+    def splits(self, tensor: int) -> bool:
+        """Whether vLLM can deal every layer's heads out to so many GPUs, the same number to each.
+
+        Where there are fewer key heads than GPUs, or one group, they may stand in several.
+        """
+        if self.heads % tensor or self.scan_heads % tensor:
+            return False
+        if self.scan_heads and self.groups > 1 and self.groups % tensor:
+            return False
+        return max(self.key_heads, tensor) % max(1, min(self.key_heads, tensor)) == 0
 
     def forward_flops(self, tokens: float, attended: float) -> float:
         """FLOPs of a forward pass.
@@ -217,6 +234,9 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
         widest=max(kept[letter] for letter in kept if count[letter]),
         largest=max(per_layer[letter] for letter in per_layer if count[letter]) + hidden,
         heads=raw.get("num_attention_heads", 0),
+        key_heads=raw.get("num_key_value_heads", 0),
+        scan_heads=mamba.heads if count["M"] else 0,
+        groups=raw.get("n_groups", 8),
         moe=count["E"],
         moe_kept=kept["E"],
         sent=2 * top * (latent or hidden),
@@ -280,7 +300,8 @@ def _dense(raw: Mapping[str, Any]) -> Shape:
     heads = raw["num_attention_heads"]
     head_width = raw.get("head_dim") or hidden // heads
     query = heads * head_width
-    key = (raw.get("num_key_value_heads") or heads) * head_width
+    key_heads = raw.get("num_key_value_heads") or heads
+    key = key_heads * head_width
     layer = 2 * hidden * query + 2 * hidden * key + 3 * hidden * wide + 2 * hidden
     if family == "qwen2":
         layer += query + 2 * key
@@ -315,4 +336,5 @@ def _dense(raw: Mapping[str, Any]) -> Shape:
         widest=kept,
         largest=layer,
         heads=heads,
+        key_heads=key_heads,
     )
