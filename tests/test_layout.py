@@ -312,10 +312,15 @@ def test_a_scale_file_lays_its_stages_keys_over_the_recipe(tmp_path: Path) -> No
         ("stages: {nobody: {lr: 1}}", "no stage 'nobody' in the recipe"),
         ("seed: 3", "'seed': a scale file holds `scale` and `stages` alone"),
         ("stages: [1]", "stages: must hold NAME: keys"),
+        ("", "scale file .*s.yaml: holds nothing, expected scale and stages"),
+        ("scale: {", "scale file .*s.yaml line 1: not YAML"),
+        ("scale: {gpus: 8}", "tiny.yaml with .*s.yaml: scale: unknown key 'gpus'"),
     ):
         file.write_text(text)
         with pytest.raises(UserError, match=error):
             recipes.load(base, [], file)
+    with pytest.raises(UserError, match="scale file .*cannot be read .* recipes/scale/8xh200.yaml"):
+        recipes.load(base, [], tmp_path / "none.yaml")
 
 
 def test_a_clusters_keys_are_refused_without_a_cluster() -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import tempfile
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from linn.engine.local.answering import answer
 from linn.errors import InfrastructureError, LinnError, UserError
-from linn.scale.places import ONE_THREAD, Died, Process, Reply, Role, Unopened
+from linn.scale.places import ONE_THREAD, Died, Process, Reply, Role, Unopened, make_folder
 from linn.terminal import echo
 
 PLACED_S = 600.0
@@ -103,9 +101,8 @@ class Ray:
                     f"scale.exchange: Ray has {len(machines)} machines, and weights go from the "
                     "trainers to the samplers by files: give a folder that all of them see"
                 )
-            name = f"linn-cluster-{uuid.uuid4().hex[:8]}"
-            self._folder = (self._exchange or Path(tempfile.gettempdir())) / name
-            self._folder.mkdir(parents=True)
+            # Ray's processes may be another user's.
+            self._folder = make_folder(self._exchange, mode=0o777)
         return self._folder
 
     def close(self) -> None:
