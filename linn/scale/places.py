@@ -309,7 +309,7 @@ def make_folder(exchange: Path | None, mode: int) -> Path:
     try:
         folder.mkdir(mode)
     except OSError as error:
-        key = "scale.exchange" if exchange else "scale.exchange: not set, and"
+        key = "scale.exchange" if exchange else "scale.exchange (by default, temporary files)"
         raise UserError(
             f"{key}: {place} cannot be written ({error.strerror}); make that folder, or name "
             "another one that all machines of the cluster see"
