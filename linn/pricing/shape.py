@@ -149,6 +149,8 @@ class Shape:
 
 def shape_of(raw: Mapping[str, Any], where: str) -> Shape:
     """The shape that a config tells; UserError for a family whose formula is not known here."""
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{where}: holds no keys; the price needs a model's config.json")
     family = raw.get("model_type")
     try:
         if family == "nemotron_h":
@@ -157,6 +159,10 @@ def shape_of(raw: Mapping[str, Any], where: str) -> Shape:
             return _dense(raw)
     except KeyError as missing:
         raise UserError(f"{where}: {missing.args[0]} is missing; the price needs it") from None
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(
+            f"{where}: a value that the price needs is not one of a model ({error})"
+        ) from None
 
     raise UserError(
         f"{where}: no price for model_type {family!r}; known: nemotron_h, {', '.join(_DENSE)}"
