@@ -53,6 +53,7 @@ class Ray:
     def start(self, roles: Sequence[Role]) -> list[Process]:
         """One actor per role, in the bundle of its name."""
         group = self._placed()
+        self.folder()  # if there can be none, say so before hours of training
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         processes: list[Process] = []
