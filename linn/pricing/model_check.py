@@ -264,10 +264,14 @@ def _memory(recipe: Recipe, folder: Path) -> Finding:
         domains[short(name)] = domain
         domain.close()
     try:
+        shape = read_shape(folder)
         prompts = prompt_lengths(recipe, domains, None)
-        priced = price(recipe, read_shape(folder), domains, None, prompts)
     except UserError as error:  # a family without a formula can be trained all the same
         return Finding("memory", True, f"not known: {error}")
+    try:
+        priced = price(recipe, shape, domains, None, prompts)
+    except UserError as error:  # what a cluster cannot share out
+        return Finding("layout", False, str(error))
 
     if priced.layout is not None:
         said = "; ".join(line.strip() for line in lines(priced.layout))
