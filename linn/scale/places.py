@@ -303,7 +303,7 @@ def make_folder(exchange: Path | None, mode: int) -> Path:
     It is named by the process, so that a later run removes what a killed one left. Raises UserError
     where it cannot be made.
     """
-    place = exchange or Path(tempfile.gettempdir())
+    place = (exchange or Path(tempfile.gettempdir())).absolute()  # for processes elsewhere
     _remove_leftovers(place)
     folder = place / f"linn-cluster-{_own_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:

@@ -157,7 +157,8 @@ class Ray:
             words = " ".join(str(error).split())[:300]
             raise InfrastructureError(
                 f"Ray cannot be started or reached ({words}); on a busy machine try again, or set "
-                "scale.places: local; elsewhere see that RAY_ADDRESS names a Ray that runs"
+                "scale.places: local; elsewhere see that RAY_ADDRESS names a Ray that runs, and "
+                "where it was started with tokens (2.60 does by default) set RAY_AUTH_MODE=token"
             ) from None
         self._connected = True
 
@@ -187,7 +188,9 @@ class RayProcess:
 
     def send(self, message: str, arguments: tuple[Any, ...]) -> None:
         """It is queued; Ray tells of a death with the answer."""
-        self.answer = self._actor.answer.remote(message, arguments)
+        # Its working folder is Ray's: a relative name would be another file there.
+        whole = tuple(one.absolute() if isinstance(one, Path) else one for one in arguments)
+        self.answer = self._actor.answer.remote(message, whole)
 
     def receive(self) -> Reply:
         """Waits for it."""
