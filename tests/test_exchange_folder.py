@@ -55,3 +55,10 @@ def test_temporary_files_that_cannot_be_written_are_said_too(
     monkeypatch.setattr("tempfile.tempdir", os.fspath(tmp_path / "missing"))
     with pytest.raises(UserError, match=r"scale.exchange \(by default, .*missing cannot be"):
         Local().folder()
+
+
+def test_a_relative_exchange_is_a_place_for_processes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert make_folder(Path("."), 0o700).parent == tmp_path
