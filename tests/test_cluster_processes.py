@@ -113,6 +113,50 @@ def test_samplers_that_take_turns_with_the_trainers_give_the_bytes_of_those_apar
         assert engine.pids()["sampler 1"] != lost
 
 
+def stop_at(process: Any, message: str, pid: int) -> None:
+    """Stop a process as it gets a message."""
+    send = process.send
+
+    def sent(asked: str, arguments: tuple[Any, ...]) -> None:
+        if asked == message:
+            os.kill(pid, signal.SIGSTOP)
+        send(asked, arguments)
+
+    process.send = sent
+
+
+@pytest.mark.long
+def test_weights_that_are_broadcast_give_the_bytes_of_those_that_go_by_files(
+    base: Path, cluster: ClusterEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a sampler dies with them, or stops while they are on their way."""
+    trainers = {"ranks": 2, "sum": "step"}
+    tree = {"engine": "cluster", "device": "cpu", "trainers": trainers, "carrier": "broadcast"}
+    scale = ScaleConfig.model_validate(tree | {"samplers": {"replicas": 2}})
+    with open_engine(scale) as engine:
+        assert isinstance(engine, ClusterEngine)
+        found = cascade(engine, base, tmp_path / "broadcast")
+        assert cascade(cluster, base, tmp_path / "files") == found
+
+        expected = two_turns(engine)
+        lost = engine.pids()["sampler 1"]
+        os.kill(lost, signal.SIGKILL)
+        assert two_turns(engine) == expected
+        assert engine.pids()["sampler 1"] != lost
+
+        def train(engine: Engine) -> list[list[Completion]]:
+            engine.trainer.step(samples_of(REQUESTS, expected[0]), MOPD, 1e-2)
+            return two_turns(engine)
+
+        # One stops as weights are sent to it: its watch ends it, and the trainers stay.
+        pids = engine.pids()
+        monkeypatch.setattr(heartbeat, "LOOK_S", 0.5)
+        stop_at(engine._replicas.processes[0], "take_broadcast", pids["sampler 0"])
+        assert train(engine) == train(cluster)
+        ranks = {name for name, pid in engine.pids().items() if pids[name] == pid}
+        assert ranks == {"trainer rank 0", "trainer rank 1"}
+
+
 def in_the_middle(does: Callable[[], None]) -> threading.Thread:
     """Soon, while the main thread waits for the engine."""
 

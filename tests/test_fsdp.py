@@ -119,3 +119,9 @@ def test_an_export_from_shards_has_the_bytes_of_a_whole_copys(
     found: dict[str, Any], model: str, size: int
 ) -> None:
     assert found[f"on_disk: {model} export of {size}"] is True
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", MODELS)
+def test_samplers_are_sent_what_an_export_has(found: dict[str, Any], model: str) -> None:
+    assert all(found[f"on_disk: {model} sent"].values()), found[f"on_disk: {model} sent"]

@@ -104,6 +104,7 @@ def test_a_state_goes_on_and_an_export_is_whole(found: dict[str, Any], layout: s
     assert found[f"{layout} by one rank"] < 1e-4
     assert found[f"{layout}: on_disk export"] == 0.0
     assert found[f"{layout}: on_disk files"] is True
+    assert all(found[f"{layout}: on_disk sent"].values()), found[f"{layout}: on_disk sent"]
     assert found[f"{layout}: on_disk size"] is True
 
 

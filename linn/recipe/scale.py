@@ -29,6 +29,7 @@ VLLM_ARGUMENTS = {
     "skip_tokenizer_init",
     "tensor_parallel_size",
     "tokenizer",
+    "worker_extension_cls",
 }
 """Arguments of vLLM that linn sets."""
 
@@ -183,6 +184,13 @@ class ScaleConfig(Config):
     samplers: SamplersConfig = Field(
         default_factory=lambda: SamplersConfig(), description="of a cluster: the samplers"
     )
+    carrier: Literal["folder", "broadcast"] = Field(
+        "folder",
+        description="of a cluster: how weights go to the samplers after a step. folder: by files "
+        "in `exchange`; broadcast: from the first trainer rank to all samplers at once, by NCCL "
+        "between GPUs (docs/cluster.md). The same weights; for models whose files take long, and "
+        "not where samplers are colocated",
+    )
     exchange: str | None = Field(
         None,
         description="of a cluster: a folder that all its machines see, for weights on their way "
@@ -249,6 +257,12 @@ class ScaleConfig(Config):
                 "samplers.colocated: Ray places a process on GPUs of its own; set places: local, "
                 "or colocated: false"
             )
+        if self.carrier == "broadcast":
+            raise ValueError(
+                "carrier: broadcast needs trainers and samplers on GPUs of their own, and with "
+                "samplers.colocated they share them; set carrier: folder (an `exchange` in "
+                "/dev/shm is memory), or colocated: false"
+            )
         if samplers.devices > ranks:
             raise ValueError(
                 f"samplers.colocated: {samplers.replicas} replicas of {samplers.tensor} take "
@@ -294,5 +308,5 @@ class ScaleConfig(Config):
         return self.trainers.ranks + apart
 
 
-_CLUSTER = ("places", "trainers", "samplers", "exchange", "restarts")
+_CLUSTER = ("places", "trainers", "samplers", "carrier", "exchange", "restarts")
 """Keys that the local engine has no use for."""

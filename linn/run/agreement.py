@@ -107,6 +107,7 @@ EFFECTS: dict[str, Effect] = {
     "scale.samplers.memory": Effect.NOTHING,
     "scale.samplers.arguments": Effect.ROUNDING,
     "scale.samplers.deadline_s": Effect.NOTHING,
+    "scale.carrier": Effect.NOTHING,
     "scale.exchange": Effect.NOTHING,
     "scale.restarts": Effect.NOTHING,
     "scale.precision": Effect.ASKED,

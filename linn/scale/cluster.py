@@ -10,7 +10,6 @@ No torch in this process.
 from __future__ import annotations
 
 import random
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,8 @@ from linn.engine.training.trees import MICRO_BATCH
 from linn.errors import RunFailed, UserError
 from linn.scale.places import Places, Role
 from linn.scale.ranks import Ranks
-from linn.scale.replicas import Replicas, Share, Weights
+from linn.scale.replicas import Replicas, Share
+from linn.scale.weights import Broadcast, Weights, WeightSource
 from linn.types import Completion, Optim, Sampling
 
 PROBES = 4
@@ -61,6 +61,8 @@ class ClusterOptions:
     """Whether the samplers tell log-probs of what a top-p cut left, which no trainer knows."""
     colocated: bool = False
     """Whether samplers and trainers have the same GPUs, and so compute in turn."""
+    broadcast: Broadcast | None = None
+    """How weights go from the first rank to all samplers at once; None: by files."""
 
 
 class ClusterEngine:
@@ -71,11 +73,10 @@ class ClusterEngine:
         self._options = options
         self._places = places
         self._ranks = Ranks(places, len(options.ranks))
-        self._replicas = Replicas(places, options.samplers, options.deadline_s)
+        self._weights = WeightSource(places, self._ranks, self.export, options.broadcast)
+        self._replicas = Replicas(places, options.samplers, self._weights, options.deadline_s)
         self._base: Path | None = None
         """The folder of the loaded policy."""
-        self._version = 0
-        """Of the policy's weights; grows with every load, step and restore."""
         self._published: Weights | None = None
         """What the samplers have."""
         self._moved = False
@@ -155,6 +156,7 @@ class ClusterEngine:
         self._ranks.close()
         self._replicas.close()
         self._places.close()
+        self._weights.forget()
         self._published = None
         self._rests = True
 
@@ -247,30 +249,25 @@ class ClusterEngine:
     # ------------------------------------------------------------ weights to samplers
 
     def _change(self) -> None:
-        self._version += 1
+        self._weights.version += 1
 
     def _sync(self) -> None:
         """Bring the policy's weights to the samplers, unless they have them."""
         if self._base is None:
             raise UserError("no policy: Engine.load comes before sampling")
         before = self._published
-        if before is not None and before.version == self._version:
+        if before is not None and before.version == self._weights.version:
             return
 
-        # Weights that were only loaded are in the folder of the base already.
-        folder = None
-        if self._moved:
-            folder = self._places.folder() / f"weights-{self._version}"
-            folder.mkdir(parents=True)
-            self.export(folder)
-        weights = Weights(self._base, folder, self._version)
+        # Weights that were only loaded are in the folder of the base already. Others are written
+        # before it is the samplers' turn.
+        weights = Weights(self._base, self._moved, self._weights.version)
+        if weights.moved and self._weights.writes:
+            self._weights.folder(weights.version)
         self._published = None  # until all have them
         self._wake()
         self._replicas.take(weights)
         self._published = weights
-        # A sampler that is lost from here on needs the new ones.
-        if before is not None and before.folder is not None:
-            shutil.rmtree(before.folder, ignore_errors=True)
 
         self._syncs += 1
         if self._syncs <= 2:
@@ -287,6 +284,7 @@ class ClusterEngine:
         requests = [(prompt, how, seed) for seed, prompt in enumerate(prompts)]
         each = self._replicas.each((None, requests, [0] * len(requests)))
 
+        version = self._weights.version
         may_mean, may_most = AGREES[self._options.bfloat16]
         for role, done in zip(self._options.samplers, each, strict=True):
             gaps = self._gaps(prompts, done)
@@ -295,8 +293,8 @@ class ClusterEngine:
             if mean <= may_mean and most <= may_most:
                 continue
             raise RunFailed(
-                f"{role.name} and the trainer disagree about version {self._version} of the "
-                f"weights: log-probs are off by {mean:.1e} on average and {most:.1e} at most, "
+                f"{role.name} and the trainer disagree about version {version} of the weights: "
+                f"log-probs are off by {mean:.1e} on average and {most:.1e} at most, "
                 f"{may_mean:g} and {may_most:g} are allowed; nothing is trained on that"
             )
 

@@ -13,6 +13,7 @@ from linn.recipe.scale import ScaleConfig
 from linn.scale.cluster import ClusterEngine, ClusterOptions
 from linn.scale.options import Passing, RankOptions, ReplicaOptions
 from linn.scale.places import Local, Places, Role
+from linn.scale.weights import Broadcast
 
 MICRO_BATCH = 2048
 """Tokens that a CPU rank computes together: what stays in its caches. On a GPU it is a row."""
@@ -38,6 +39,7 @@ def open_cluster(scale: ScaleConfig) -> ClusterEngine:
         share_prompts=scale.shares_prompts,
         context=scale.trainers.context,
         colocated=scale.samplers.colocated,
+        broadcast=_broadcast(scale),
     )
     return ClusterEngine(options, _places(scale, device, [*ranks, *samplers]))
 
@@ -107,6 +109,13 @@ def _samplers(scale: ScaleConfig, device: str) -> list[Role]:
             role = replace(role, gpus=each)
         roles.append(role)
     return roles
+
+
+def _broadcast(scale: ScaleConfig) -> Broadcast | None:
+    if scale.carrier == "folder":
+        return None
+    samplers = scale.samplers
+    return Broadcast(processes=samplers.tensor, file_names=samplers.engine == "vllm")
 
 
 def _rank_name(rank: int) -> str:

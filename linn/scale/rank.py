@@ -20,6 +20,7 @@ from linn.engine.local.slot import Slot
 from linn.engine.models.check import check_model
 from linn.engine.protocol import ModelCheck
 from linn.scale import states, writing
+from linn.scale.broadcast import WeightGroup
 from linn.scale.fsdp import FsdpTrainer
 from linn.scale.options import RankOptions
 from linn.scale.reading import load_sharded
@@ -108,6 +109,32 @@ class Rank:
         model = self.policy.model
         with room_for(folder, writing.size_of(model, self.how)) if first else nullcontext():
             writing.export(model, self.how, folder, shard_bytes)
+
+    @torch.no_grad()
+    def broadcast(self, meeting: str, members: int, file_names: bool) -> str:
+        """The policy's weights to all samplers, which take them meanwhile.
+
+        file_names: by their names in a file, not by those in the model. The result is what went
+        wrong; the ranks can go on all the same.
+        """
+        model = self.policy.model
+        if file_names:
+            tensors = writing.saved_tensors(model, self.how)
+        else:
+            tensors = writing.held_tensors(model, self.how)
+        fault = ""
+        if self.options.rank == 0:
+            try:
+                with WeightGroup(meeting, 0, members, device_of(self.options.device)) as group:
+                    for name, tensor in tensors:
+                        group.send(name, tensor)
+                    group.end()
+            except RuntimeError as error:  # a sampler is gone, or is not reached
+                fault = str(error)
+        # Every rank has rows of every tensor, and gives them whether or not they can be sent.
+        for _ in tensors:
+            pass
+        return fault
 
     def rest(self) -> None:
         """Free what is not needed between two calls: samplers take turns on this GPU.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from linn.engine.training.token_weights import StepFailed
@@ -49,8 +49,11 @@ class Ranks:
         Errors that ranks agree on are raised and the ranks stay. One that is gone, or that fails
         alone while the others wait for it, ends them all: EngineLost.
         """
+        asked = []
+        for process, own in zip(self._processes, arguments, strict=True):
+            asked.append((process, message, own))
         try:
-            replies = self._exchange(message, arguments)
+            replies = all_answers(self._places, asked)
         except Died as death:
             self.close(kill=True)
             raise EngineLost(f"{death}; all ranks ended (in `{message}`)") from None
@@ -66,30 +69,54 @@ class Ranks:
             raise (causes or errors)[0]
         return [value for _, value in replies]
 
-    def _exchange(self, message: str, arguments: Sequence[tuple[Any, ...]]) -> list[Reply]:
-        for process, own in zip(self._processes, arguments, strict=True):
-            process.send(message, own)
-
-        replies: dict[str, Reply] = {}
-        owing = {process.name: process for process in self._processes}
-        looks = 0
-        while owing:
-            # Whoever answers first is read first: a death is seen while others still compute.
-            for process in self._places.answered(list(owing.values()), LOOK_S):
-                replies[process.name] = process.receive()
-                del owing[process.name]
-
-            # A rank that failed alone takes no part in the sum that the others wait for.
-            failed = [value for fine, value in replies.values() if not fine]
-            if failed and owing:
-                looks += 1
-            if looks > GRACE_LOOKS:
-                waiting = ", ".join(owing)
-                raise EngineLost(f"{failed[0]}; {waiting} still waited for it, so all ranks ended")
-        return [replies[process.name] for process in self._processes]
-
     def close(self, kill: bool = False) -> None:
         """End them; `start` makes new ones."""
         processes, self._processes = self._processes, []
         for process in processes:
             process.end(kill)
+
+
+Asked = tuple[Process, str, tuple[Any, ...]]
+"""A process, the message that it gets, and its arguments."""
+
+
+def all_answers(
+    places: Places, asked: Sequence[Asked], may_die: Collection[Process] = ()
+) -> list[Reply]:
+    """Answers, in order, of processes that wait for each other while they compute.
+
+    may_die: those whose death is an answer, a `Died`; of others it is raised. EngineLost for one
+    that failed while others wait for it.
+    """
+    replies: dict[str, Reply] = {}
+
+    def died(process: Process, death: Died) -> None:
+        if process not in may_die:
+            raise death
+        replies[process.name] = False, death
+
+    for process, message, arguments in asked:
+        try:
+            process.send(message, arguments)
+        except Died as death:
+            died(process, death)
+
+    owing = {process.name: process for process, _, _ in asked if process.name not in replies}
+    looks = 0
+    while owing:
+        # Whoever answers first is read first: a death is seen while others still compute.
+        for process in places.answered(list(owing.values()), LOOK_S):
+            try:
+                replies[process.name] = process.receive()
+            except Died as death:
+                died(process, death)
+            del owing[process.name]
+
+        # One that failed alone takes no part in what the others wait for.
+        failed = [value for fine, value in replies.values() if not fine]
+        if failed and owing:
+            looks += 1
+        if looks > GRACE_LOOKS:
+            waiting = ", ".join(owing)
+            raise EngineLost(f"{failed[0]}; {waiting} still waited for it, so all ended")
+    return [replies[process.name] for process, _, _ in asked]

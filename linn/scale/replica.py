@@ -16,6 +16,7 @@ from linn.engine.local.slot import Slot
 from linn.engine.models.interface import CausalLM
 from linn.engine.models.load import load
 from linn.engine.sampling.live_batch import BatchSampler, Request
+from linn.scale.broadcast import WeightGroup
 from linn.scale.options import ReplicaOptions
 from linn.types import Completion
 
@@ -49,6 +50,24 @@ class Replica:
         module: nn.Module = self._model  # type: ignore[assignment]
         fresh: nn.Module = load(folder)  # type: ignore[assignment]
         module.load_state_dict(fresh.state_dict())
+        self._sampler.forget()
+        self._version = version
+
+    @torch.no_grad()
+    def take_broadcast(self, meeting: str, place: int, members: int, version: int) -> None:
+        """The same from the first trainer rank, by the names that the model has for its tensors."""
+        assert self._model is not None and self._sampler is not None, "`load` comes first"
+        module: nn.Module = self._model  # type: ignore[assignment]
+        state = module.state_dict()
+        taken = set()
+        with WeightGroup(meeting, place, members, self._device) as group:
+            for name, tensor in group.received():
+                state[name].copy_(tensor)
+                taken.add(state[name].data_ptr())
+        # Tied ones come once.
+        left = [name for name, value in state.items() if value.data_ptr() not in taken]
+        if left:
+            raise RuntimeError(f"weights that did not come from the trainers: {', '.join(left)}")
         self._sampler.forget()
         self._version = version
 

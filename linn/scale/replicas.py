@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from linn.errors import EngineLost, RunFailed
 from linn.scale.places import Died, Places, Process, Reply, Role
+from linn.scale.weights import Weights, WeightSource
 from linn.terminal import echo
 from linn.types import Completion, Sampling
 
@@ -27,18 +27,6 @@ LOOK_S = 5.0
 Request = tuple[tuple[int, ...], Sampling, int]
 Share = tuple[Path | None, Sequence[Request], Sequence[int]]
 """A checkpoint (None: the policy), requests, and how many leading tokens of each are known."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The policy that samplers are to have."""
-
-    base: Path
-    """The Hugging Face folder that it was loaded from."""
-    folder: Path | None
-    """Where its weights are now; None: those of `base`."""
-    version: int
-    """Grows with every change."""
 
 
 class Turns:
@@ -69,10 +57,13 @@ class Turns:
 class Replicas:
     """Processes that hold a whole policy each and sample from it."""
 
-    def __init__(self, places: Places, roles: Sequence[Role], deadline_s: float) -> None:
+    def __init__(
+        self, places: Places, roles: Sequence[Role], source: WeightSource, deadline_s: float
+    ) -> None:
         """deadline_s: a sampler that has not answered its share after so long is lost."""
         self.count = len(roles)
         self._places = places
+        self._source = source
         self._roles = list(roles)
         self.most_looks = max(1, math.ceil(deadline_s / LOOK_S))
         """Looks without an answer after which a sampler is lost."""
@@ -92,17 +83,38 @@ class Replicas:
 
     def take(self, weights: Weights) -> None:
         """Bring the policy's weights to every sampler."""
-        before, self._weights = self._weights, weights
         self._forget()
+        if self._processes and weights.moved and not self._source.writes:
+            # Who died since the last batch is replaced now: on the way nobody can be.
+            self._call_all("pid", ())
+        before, self._weights = self._weights, weights
         if not self._processes:
             self._start()
             before = None
         if before is None or before.base != weights.base:
             self._call_all("load", (weights.base, weights.version))
-        if weights.folder is not None:
-            self._call_all("take", (weights.folder, weights.version))
+        if weights.moved and self._source.writes:
+            self._call_all("take", (self._source.folder(weights.version), weights.version))
+        elif weights.moved:
+            self._take_broadcast(weights)
         elif before is not None and before.base == weights.base:
             self._call_all("load", (weights.base, weights.version))
+
+    def _take_broadcast(self, weights: Weights) -> None:
+        """From the trainers; where a sampler is lost on the way, by files into new ones."""
+        try:
+            lost = self._source.send(self._processes)
+        except BaseException:
+            # Some have these weights and some have those before.
+            self.close(kill=True)
+            raise
+        if lost:
+            echo(f"engine: {lost}; new samplers read the weights that were sent", err=True)
+            self.close(kill=True)
+            self._start()
+            self._weights = weights
+            self._call_all("load", (weights.base, weights.version))
+            self._call_all("take", (self._source.folder(weights.version), weights.version))
 
     def call_each(self, message: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """A share to each sampler (`generate` alone); completions in the order of the samplers.
@@ -207,8 +219,11 @@ class Replicas:
 
         weights = self._weights
         _ask(new, "load", (weights.base, weights.version))
-        if weights.folder is not None and message != "take":
-            _ask(new, "take", (weights.folder, weights.version))
+        if weights.moved and message != "take":
+            folder = self._source.folder(weights.version)
+            if folder is None:
+                return  # it is asked for another model; before the policy's turn newer ones come
+            _ask(new, "take", (folder, weights.version))
         for turn in self._turns[number].shares:
             _ask(new, "generate", turn)
 

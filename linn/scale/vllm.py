@@ -109,6 +109,15 @@ class VllmReplica:
         self._engine.reset_prefix_cache()
         self._version = version
 
+    def take_broadcast(self, meeting: str, place: int, members: int, version: int) -> None:
+        """The same from the first trainer rank, by their names in a file.
+
+        place: of the first of its processes, which are `tensor`.
+        """
+        self._engine.collective_rpc("receive_weights", args=(meeting, place, members))
+        self._engine.reset_prefix_cache()
+        self._version = version
+
     def generate(
         self, folder: Path | None, requests: Sequence[Request], known: Sequence[int]
     ) -> tuple[int, list[Completion]]:
@@ -203,6 +212,7 @@ class VllmReplica:
             "enable_prefix_caching": not is_hybrid,
             "logprobs_mode": "processed_logprobs",
             "disable_log_stats": True,
+            "worker_extension_cls": "linn.scale.vllm_worker.WeightReceiver",
             "seed": 0,
         }
         return LLM(**arguments | model | more | options.arguments)

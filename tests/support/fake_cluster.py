@@ -8,6 +8,7 @@ from typing import Any
 from linn.scale.cluster import ClusterEngine, ClusterOptions
 from linn.scale.options import Passing, RankOptions
 from linn.scale.places import Died, Role
+from linn.scale.weights import Broadcast
 from linn.types import Completion, Sampling
 from support.fake_places import FakePlaces, FakeProcess, drawn
 from support.sampling import sample_all
@@ -18,7 +19,7 @@ REQUESTS = [((1, 2, number // 2), Sampling(3, more=True), number) for number in 
 class Cluster:
     """A cluster of fakes whose models draw by `drawn`, and score what they draw as drawn."""
 
-    def __init__(self, folder: Path, colocated: bool = False) -> None:
+    def __init__(self, folder: Path, colocated: bool = False, broadcast: bool = False) -> None:
         self.places = FakePlaces(self.answer, folder)
         passing = Passing(width=64, tokens=64, whole_gradients=False)
         ranks = [
@@ -31,7 +32,13 @@ class Cluster:
         ]
         samplers = [Role(f"sampler {number}", "none", None) for number in range(2)]
         options = ClusterOptions(
-            ranks, samplers, width=64, bfloat16=False, deadline_s=60, colocated=colocated
+            ranks,
+            samplers,
+            width=64,
+            bfloat16=False,
+            deadline_s=60,
+            colocated=colocated,
+            broadcast=Broadcast(processes=2, file_names=True) if broadcast else None,
         )
         self.engine = ClusterEngine(options, self.places)
         self.weights = 0
@@ -53,6 +60,18 @@ class Cluster:
 
     def take(self, process: FakeProcess, folder: Path, version: int) -> None:
         process.options = int((folder / "weights").read_text()), version
+
+    def broadcast(self, process: FakeProcess, meeting: str, members: int, file_names: bool) -> None:
+        assert members == 5 and file_names
+
+    def take_broadcast(
+        self, process: FakeProcess, meeting: str, place: int, members: int, version: int
+    ) -> None:
+        assert (process.name, place) in (("sampler 0", 1), ("sampler 1", 3))
+        process.options = self.weights, version
+
+    def pid(self, process: FakeProcess) -> int:
+        return 1
 
     def generate(self, process: FakeProcess, folder: Path | None, requests: Any, known: Any) -> Any:
         weights, version = process.options or (0, -1)

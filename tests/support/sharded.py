@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
@@ -287,6 +288,7 @@ def on_disk(ranks: Ranks) -> Iterator[tuple[str, Any]]:
             writing.export(trainer.model, trainer.how, folder, size)
             files = [{p.name: p.read_bytes() for p in sorted(at.iterdir())} for at in (folder, own)]
             yield f"{model} export of {size}", files[0] == files[1]
+        yield f"{model} sent", as_sent(trainer, ranks.root / f"out-{model}-{10**9}")
         try:
             states.restore(again, ranks.root / "state-moe" / "..")
         except UserError as error:
@@ -296,6 +298,32 @@ def on_disk(ranks: Ranks) -> Iterator[tuple[str, Any]]:
         states.restore(other, ranks.root / "state-moe")
     except UserError as error:
         yield "another model", str(error)
+
+
+@torch.no_grad()
+def as_sent(trainer: FsdpTrainer, exported: Path) -> dict[str, bool]:
+    """Whether samplers are sent what is exported, by its names in files and by those in models."""
+    by_file_name = dict(writing.saved_tensors(trainer.model, trainer.how))
+    by_name = dict(writing.held_tensors(trainer.model, trainer.how))
+    want: Any = load(exported)
+    came: Any = load(exported)
+    for value in came.state_dict().values():
+        value.zero_()
+    left = came.load_state_dict(by_name, strict=False)
+    found = {
+        "no name is unknown": not left.unexpected_keys,
+        "by name": same(came.state_dict(), want.state_dict()),
+    }
+    # Where a family's own code names the tensors, the first rank alone has them.
+    if dist.get_rank() == 0:
+        (file,) = exported.glob("*.safetensors")
+        found["by file name"] = same(by_file_name, load_file(file))
+    return found
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """The same names, and equal tensors."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def alone(root: Path) -> Iterator[tuple[str, Any]]:

@@ -29,7 +29,17 @@ from linn.scale.options import Passing
 from linn.scale.reading import load_sharded
 from linn.scale.sharding import gathered, sharding
 from linn.types import Loss, Sample
-from support.sharded import LOSSES, OPTIM, STEPS, VOCAB, apart, batch, meet, write_hybrid
+from support.sharded import (
+    LOSSES,
+    OPTIM,
+    STEPS,
+    VOCAB,
+    apart,
+    as_sent,
+    batch,
+    meet,
+    write_hybrid,
+)
 
 WIDTH = 150
 LAYOUTS = {
@@ -220,6 +230,7 @@ def on_disk(ranks: Ranks, want: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     writing.export(trainer.model, trainer.how, out, 10**9)
     model: Any = load(out)
     yield "export", apart(dict(model.named_parameters()), weights_of(trainer))
+    yield "sent", as_sent(trainer, out)
     if ranks.rank == 0:
         model.save(ranks.root / f"own-{ranks.layout}")
         files = [

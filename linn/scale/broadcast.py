@@ -1,0 +1,104 @@
+"""Weights from the first trainer rank to all samplers at once, without files between them.
+
+The rank and all processes that hold a sampler meet in a group of their own, for this one hand-over:
+between GPUs it is NCCL's, on CPUs gloo's. Nothing is kept of it, so whoever was replaced since the
+last one needs no word of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+_HEADER = 1024
+"""Bytes that go before each tensor and say what it is; spaces where there is less to say."""
+_TIMEOUT = timedelta(minutes=10)
+"""After which one gives up waiting for another; the engine mostly sees first that it is gone."""
+_MEETING = timedelta(seconds=20)
+"""In which all must come, who are told to at the same time."""
+
+
+class WeightGroup:
+    """The sender of weights and all who receive them."""
+
+    def __init__(self, meeting: str, place: int, members: int, device: torch.device) -> None:
+        """Returns when all are there; RuntimeError where one does not come.
+
+        meeting: where they find each other, as torch takes it; each hand-over has one of its own.
+        place: 0 is the sender, from 1 on they receive. device: this member's, of the same type as
+        everybody's.
+        """
+        self._device = device
+        store, *_ = next(rendezvous(meeting, place, members, timeout=_MEETING))
+        store.set(f"member {place}", "")
+        try:
+            store.wait([f"member {number}" for number in range(members)], _MEETING)
+        except RuntimeError as error:
+            seconds = _MEETING.total_seconds()
+            raise RuntimeError(
+                f"not all of {members} processes met within {seconds:g} s for the weights ({error})"
+            ) from None
+        self._group: Any
+        if device.type == "cuda":
+            options = dist.ProcessGroupNCCL.Options()
+            options._timeout = _TIMEOUT
+            self._group = dist.ProcessGroupNCCL(store, place, members, options)
+        else:
+            self._group = dist.ProcessGroupGloo(store, place, members, _TIMEOUT)
+
+    def send(self, name: str, tensor: Tensor) -> None:
+        """A tensor to everybody; it may lie on another device."""
+        shape, dtype = list(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+        self._send_header({"name": name, "dtype": dtype, "shape": shape})
+        if tensor.numel():
+            self._broadcast(tensor.detach().to(self._device).contiguous())
+
+    def end(self) -> None:
+        """Tell everybody that there was the last one."""
+        self._send_header({})
+
+    def received(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors as they were sent, each in memory of its own."""
+        while said := self._receive_header():
+            dtype = getattr(torch, said["dtype"])
+            tensor = torch.empty(said["shape"], dtype=dtype, device=self._device)
+            if tensor.numel():
+                self._broadcast(tensor)
+            yield said["name"], tensor
+
+    def _send_header(self, said: dict[str, Any]) -> None:
+        header = json.dumps(said).encode().ljust(_HEADER)
+        assert len(header) == _HEADER, f"the name of a tensor is too long: {said}"
+        self._broadcast(torch.frombuffer(bytearray(header), dtype=torch.uint8).to(self._device))
+
+    def _receive_header(self) -> dict[str, Any]:
+        header = torch.empty(_HEADER, dtype=torch.uint8, device=self._device)
+        self._broadcast(header)
+        said: dict[str, Any] = json.loads(bytes(header.tolist()))
+        return said
+
+    def _broadcast(self, tensor: Tensor) -> None:
+        # The root is the member at place 0 unless the options say another.
+        self._group.broadcast([tensor], dist.BroadcastOptions()).wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._device.type == "cuda":
+            # What was sent last may still be under way.
+            torch.cuda.synchronize(self._device)
+        self._group.shutdown()

@@ -1,0 +1,125 @@
+"""The trainers' weights on their way to the samplers: by files, or from the first rank to all.
+
+No torch in this process.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from linn.errors import EngineLost
+from linn.scale.places import Died, Places, Process
+from linn.scale.ranks import Asked, Ranks, all_answers
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The policy that samplers are to have."""
+
+    base: Path
+    """The Hugging Face folder that it was loaded from."""
+    moved: bool
+    """Whether its weights are others than those of `base`."""
+    version: int
+    """Grows with every change."""
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """How samplers take weights that come from the first rank."""
+
+    processes: int
+    """Of each sampler, which hold it together; each takes all weights."""
+    file_names: bool
+    """Whether they know tensors by their names in a file, and not by those in linn's models."""
+
+
+class WeightSource:
+    """Where samplers get weights that are in no checkpoint's folder."""
+
+    def __init__(
+        self,
+        places: Places,
+        ranks: Ranks,
+        export: Callable[[Path], None],
+        broadcast: Broadcast | None,
+    ) -> None:
+        """export: has the ranks write their weights. broadcast: None for files."""
+        self.version = 0
+        """Of the weights that the ranks have; grows with every load, step and restore."""
+        self._places = places
+        self._ranks = ranks
+        self._export = export
+        self._broadcast = broadcast
+        self._written: tuple[int, Path] | None = None
+        """A version, and its files."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether weights go by files."""
+        return self._broadcast is None
+
+    def folder(self, version: int) -> Path | None:
+        """The files of a version; None where the ranks have trained on and it is gone.
+
+        A sampler that replaces a lost one reads them, also where weights are broadcast otherwise:
+        the ranks rest while samplers compute.
+        """
+        if self._written is not None and self._written[0] == version:
+            return self._written[1]
+        if version != self.version:
+            return None
+        folder = self._places.folder() / f"weights-{version}"
+        folder.mkdir(parents=True)
+        self._export(folder)
+        self._remove_written()
+        self._written = version, folder
+        return folder
+
+    def send(self, samplers: Sequence[Process]) -> str:
+        """Broadcast the weights to all samplers, which have loaded a policy of the same shape.
+
+        The result says which sampler was lost on the way; who of the others received how much,
+        nobody knows then. EngineLost for anything else that goes wrong: the ranks are ended.
+        """
+        how = self._broadcast
+        assert how is not None
+        meeting = self._places.meeting()
+        members = 1 + len(samplers) * how.processes
+        asked: list[Asked] = []
+        for rank in self._ranks.processes:
+            asked.append((rank, "broadcast", (meeting, members, how.file_names)))
+        for number, sampler in enumerate(samplers):
+            place = 1 + number * how.processes
+            asked.append((sampler, "take_broadcast", (meeting, place, members, self.version)))
+
+        try:
+            replies = all_answers(self._places, asked, may_die=samplers)
+            errors = [value for fine, value in replies if not fine]
+            deaths = [str(error) for error in errors if isinstance(error, Died)]
+            faults = [value for _, value in replies[: self._ranks.count] if value]
+            if not deaths and (errors or faults):
+                raise EngineLost(str([*errors, *faults][0]))
+        except (Died, EngineLost) as error:
+            self._ranks.close(kill=True)
+            raise EngineLost(
+                f"{error}; weights were on their way to the samplers, so all processes ended"
+            ) from None
+        except BaseException:
+            self._ranks.close(kill=True)
+            raise
+        # Those before are of no use to anybody.
+        self._remove_written()
+        return deaths[0] if deaths else ""
+
+    def forget(self) -> None:
+        """What was written is gone with the places' folder."""
+        self._written = None
+
+    def _remove_written(self) -> None:
+        if self._written is not None:
+            shutil.rmtree(self._written[1], ignore_errors=True)
+            self._written = None
