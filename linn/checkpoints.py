@@ -53,8 +53,9 @@ def start_folder(recipe: Recipe, folder: Path) -> Path:
     # It looks like a name of the Hugging Face hub.
     if re.fullmatch(r"[\w-]+/[\w.-]+", recipe.model) and not path.exists():
         raise UserError(
-            f"model: the weights of {recipe.model!r} are not here; get them with "
-            f"hf download {recipe.model} --local-dir DIR, then --set model=DIR"
+            f"model: the weights of {recipe.model!r} are not here: there is no such folder; of a "
+            f"model of the Hugging Face hub get them with hf download {recipe.model} --local-dir "
+            "DIR, then --set model=DIR"
         )
     bases = ", ".join(sorted(path.name for path in BASES.glob("tiny-*"))) or "none"
     raise UserError(

@@ -62,14 +62,17 @@ def _leave() -> None:
 
 @contextmanager
 def gentle() -> Iterator[None]:
-    """Meanwhile the first signal is only noted. Raises KeyboardInterrupt at the end if one was."""
+    """Meanwhile the first signal is only noted. Raises KeyboardInterrupt at the end if one was.
+
+    An error comes first, and `requested` goes on to tell.
+    """
     _state.gentle, _state.requested = True, False
     try:
         yield
     finally:
-        noted = _state.requested
-        _state.gentle = _state.requested = False
-    if noted:
+        _state.gentle = False
+    if _state.requested:
+        _state.requested = False
         raise KeyboardInterrupt
 
 

@@ -166,6 +166,18 @@ def test_memory_is_compared_with_the_machine(
     assert not memory.ok and "scale.processes" in memory.detail
 
 
+def test_a_cluster_that_the_model_cannot_be_shared_out_over_is_refused(
+    finds: Any, folder: Path, tmp_path: Path
+) -> None:
+    """Before hours of SFT: a sampler opens when a stage first samples."""
+    for tensor, what in ((3, "layout"), (2, "memory")):
+        keys = f"scale={{engine: cluster, samplers: {{engine: vllm, tensor: {tensor}}}}}"
+        parsed = load(recipe(tmp_path, folder), [keys])
+        finding = by_name(model_check.check_folder(folder, parsed))[what]
+        assert finding.ok == (what == "memory")
+        assert finding.ok or finding.detail.startswith("scale.samplers.tensor: 3: the heads of")
+
+
 def test_a_run_is_refused_in_one_line_before_anything_is_written(
     finds: Any, folder: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from support.cli import refused, said
 
 from linn.cli import main as cli
 from linn.errors import InfrastructureError
+from linn.recipe.explain import every_key
 
 RECIPE = {
     "name": "small",
@@ -119,6 +120,16 @@ def test_wrong_values_are_one_line(tmp_path, stage, keys, found):
 )
 def test_a_wrong_word_is_one_line(arguments, found):
     assert found in refused(*arguments)
+
+
+def test_keys_are_explained_in_80_columns():
+    code, out, _ = said("explain")
+    assert code == 0 and max(map(len, out.splitlines())) < 80
+    words = " ".join(out.split())
+    for key in every_key():
+        told = f"{key.name} {key.meaning} {key.type}; default {key.default}"
+        assert " ".join(told.split()) in words
+    assert "scale.trainers of a cluster: the trainer ranks keys; default those of its own" in words
 
 
 def test_help_says_of_every_verb_what_it_does_on_one_line(monkeypatch):

@@ -7,7 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from test_imports import LAYERS
+
+from linn.recipe.scale import ScaleConfig
 
 ROOT = Path(__file__).parent.parent
 DOCS = [*sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("design/*.md")), ROOT / "README.md"]
@@ -47,3 +50,11 @@ def test_files_that_documents_name_exist(path: Path):
     }
     missing = sorted(name for name in named if not (ROOT / name).exists())
     assert not missing
+
+
+@pytest.mark.parametrize("name", ["cluster.md", "gpu.md"])
+def test_scale_blocks_of_documents_are_read(name: str):
+    blocks = re.findall(r"```yaml\n(scale:.*?)```", (ROOT / "docs" / name).read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        ScaleConfig.model_validate(yaml.safe_load(block)["scale"])

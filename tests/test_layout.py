@@ -14,8 +14,9 @@ from linn.errors import UserError
 from linn.pricing.amounts import as_dict
 from linn.pricing.assumptions import DEVICES, Assumptions
 from linn.pricing.layout import ASLEEP, RESERVE, Layout, layout_of, lines
+from linn.pricing.memory import PROCESS
 from linn.pricing.price import price
-from linn.pricing.shape import Shape, read_shape
+from linn.pricing.shape import Shape, read_shape, shape_of
 from linn.recipe import load as recipes
 from linn.recipe.schema import Recipe, ScaleConfig
 
@@ -156,6 +157,81 @@ def test_what_fits_is_said_and_the_nearest_layout_that_does() -> None:
     assert "fits with trainers.sum: micro_batch" in said(replace(whole, memory=24e9))
 
 
+def test_processes_on_cpus_share_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linn.pricing.layout.machine_bytes", lambda: 66e9)
+    made = layout(device="cpu")
+    assert made.memory == 66e9 / 5 - PROCESS
+    # The host's memory is what moments lie in anyway.
+    host = layout(device="cpu", trainers={"ranks": 4, "moments": "host"})
+    assert host.rank.moments == made.rank.moments > 0 and "wait in" not in said(host)
+    assert said(made).endswith("GB too many for each rank\n  fits with recompute: true")
+    # Each further rank takes less, and leaves less to the others.
+    monkeypatch.setattr("linn.pricing.layout.machine_bytes", lambda: 30e9)
+    assert "no number of ranks up to 1024 holds a row" in said(layout(device="cpu"))
+    many = layout(device="cpu", recompute=True, trainers={"ranks": 1}, samplers={"replicas": 9})
+    assert "samplers: fit with 5 processes in all" in said(many)
+    monkeypatch.setattr("linn.pricing.layout.machine_bytes", lambda: 7e9)
+    assert "samplers: this machine does not hold the model" in said(layout(device="cpu"))
+
+
+def test_gpus_of_several_machines_need_ray() -> None:
+    trainers = {"ranks": 8}
+    assert "set places: ray" in said(layout(trainers=trainers))
+    assert "set places: ray" not in said(layout(trainers=trainers, places="ray"))
+    assert "set places: ray" not in said(layout(trainers={"ranks": 7}))
+
+
+@pytest.mark.parametrize(
+    ("heads", "fitting"),
+    [
+        ({"heads": 14, "key_heads": 2}, [1, 2, 14]),
+        ({"heads": 16, "key_heads": 8}, [1, 2, 4, 8, 16]),
+        ({"heads": 12, "key_heads": 4}, [1, 2, 4, 12]),
+        ({"heads": 32, "key_heads": 2, "scan_heads": 64, "groups": 8}, [1, 2, 4, 8]),
+        ({"heads": 32, "key_heads": 2, "scan_heads": 64, "groups": 1}, [1, 2, 4, 8, 16, 32]),
+        ({"heads": 32, "key_heads": 2, "scan_heads": 6, "groups": 2}, [1, 2]),
+    ],
+)
+def test_a_replicas_gpus_have_the_same_number_of_heads(
+    heads: dict[str, int], fitting: list[int]
+) -> None:
+    shape = replace(SHAPE, **heads)
+    assert [n for n in range(1, 40) if shape.splits(n)] == fitting
+    tree = {"engine": "vllm", "tensor": 3}
+    known = ", ".join(map(str, fitting))
+    with pytest.raises(UserError, match=f"samplers.tensor: 3: .* take one of {known}$"):
+        layout_of(recipe(samplers=tree), shape, 0, 1e9, "h100", 80e9)
+
+
+def beyond_one(layers: int = 32, **scale: Any) -> str:
+    """What is said of the local engine on one GPU of 80 GB; 32 layers: 8.03e9 parameters."""
+    llama = {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    }
+    made = recipe(engine="local", **{"trainers": {}, "device": "auto"} | scale)
+    return price(made, shape_of(llama, "t"), {}, Assumptions(device="h100")).beyond_one
+
+
+def test_what_one_gpu_does_not_hold_has_a_way_out() -> None:
+    # 8e9 parameters: 128 GB with moments, 64 GB and activations without.
+    assert beyond_one() == "fits one h100 with scale.recompute: true, scale.trainers.moments: host"
+    assert beyond_one(recompute=True) == "fits one h100 with scale.trainers.moments: host"
+    assert beyond_one(trainers={"moments": "host"}) == "fits one h100 with scale.recompute: true"
+    assert beyond_one(recompute=True, trainers={"moments": "host"}) == ""
+    assert beyond_one(device="cpu") == ""
+    # 15.0e9: 60 GB of weights in a sampler. 29.0e9: 58 in bfloat16, and 5 for a conversation.
+    larger = beyond_one(layers=64)
+    assert "engine: cluster, recompute: true, trainers: {ranks: 3, moments: host}" in larger
+    assert larger.endswith("its samplers with engine: linn")
+    assert beyond_one(layers=128).endswith("engine: vllm, tensor: 2, precision: bfloat16")
+
+
 EXPERTS = replace(
     SHAPE, routed=800_000_000, experts=8, moe=10, moe_kept=25_000, sent=20_000, own=True, heads=4
 )
@@ -196,7 +272,7 @@ def test_the_nearest_layout_shares_out_rows_and_experts() -> None:
     ("trainers", "shape", "error"),
     [
         ({"ranks": 3, "experts": 3}, EXPERTS, "does not divide the 8 .*; take one of 1, 2, 4, 8"),
-        ({"ranks": 2, "experts": 2}, SHAPE, "the 0 routed experts of the .*; take one of 1$"),
+        ({"ranks": 2, "experts": 2}, SHAPE, "this model has no routed experts; take 1$"),
         ({"ranks": 8, "context": 8}, EXPERTS, "take at most 4, its attention heads"),
         ({"ranks": 2, "context": 2}, SHAPE, "take 1: only Nemotron-H's rows are cut"),
     ],
@@ -236,10 +312,15 @@ def test_a_scale_file_lays_its_stages_keys_over_the_recipe(tmp_path: Path) -> No
         ("stages: {nobody: {lr: 1}}", "no stage 'nobody' in the recipe"),
         ("seed: 3", "'seed': a scale file holds `scale` and `stages` alone"),
         ("stages: [1]", "stages: must hold NAME: keys"),
+        ("", "scale file .*s.yaml: holds nothing, expected scale and stages"),
+        ("scale: {", "scale file .*s.yaml line 1: not YAML"),
+        ("scale: {gpus: 8}", "tiny.yaml with .*s.yaml: scale: unknown key 'gpus'"),
     ):
         file.write_text(text)
         with pytest.raises(UserError, match=error):
             recipes.load(base, [], file)
+    with pytest.raises(UserError, match="scale file .*cannot be read .* recipes/scale/8xh200.yaml"):
+        recipes.load(base, [], tmp_path / "none.yaml")
 
 
 def test_a_clusters_keys_are_refused_without_a_cluster() -> None:

@@ -433,6 +433,19 @@ def test_wrong_words(cascade):
         shape_of({}, "c")
     with pytest.raises(UserError, match="hidden_size is missing"):
         shape_of({"model_type": "llama"}, "c")
+    llama = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 8, "vocab_size": 9}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    hybrid = {"model_type": "nemotron_h", "hidden_size": 64, "vocab_size": 9}
+    for wrong in (
+        llama | layers | {"hidden_size": "64"},
+        llama | layers | {"num_attention_heads": 0},
+        hybrid | {"hybrid_override_pattern": ""},
+        hybrid | {"hybrid_override_pattern": 3},
+    ):
+        with pytest.raises(UserError, match="^c: a value that the price needs is not one of"):
+            shape_of(wrong, "c")
+    with pytest.raises(UserError, match="^c: holds no keys"):
+        shape_of([1], "c")  # type: ignore[arg-type]
 
 
 def run_command(*arguments: str):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 from support.fast_runs import HashEngine, go, results, tree
 
+from linn import stopping
 from linn.errors import EngineLost, InfrastructureError
 from linn.types import Loss, Sample
 
@@ -60,5 +63,29 @@ def test_after_its_restarts_a_run_ends_and_can_be_taken_up(
     run(tmp_path / "whole", monkeypatch)
     with pytest.raises(InfrastructureError, match="stage sft step 1: trainer rank 1"):
         run(tmp_path / "lost", monkeypatch, 0, 0, 0)
+    run(tmp_path / "lost", monkeypatch)
+    assert results(tmp_path / "lost") == results(tmp_path / "whole")
+
+
+def test_who_asked_for_the_end_gets_it_from_a_lost_engine_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(LostAt):
+        def step(self, samples: Sequence[Sample], loss: Loss, lr: float) -> dict[str, float]:
+            if self.steps == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().step(samples, loss, lr)
+
+    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    stopping.listen()
+    engine = Asked(1)
+    try:
+        with pytest.raises(EngineLost, match="stage sft step 2: trainer rank 1"):
+            go(tmp_path / "lost", monkeypatch, tree(scale=CLUSTER), open_engine=lambda: engine)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert engine.steps == 1
+    run(tmp_path / "whole", monkeypatch)
     run(tmp_path / "lost", monkeypatch)
     assert results(tmp_path / "lost") == results(tmp_path / "whole")

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import sys
+import textwrap
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -314,8 +315,9 @@ def explain(
         raise UserError(f"no recipe key {part!r}{nearest(part, last_parts)}")
     for entry in matches:
         echo(entry.name)
-        echo(f"    {entry.meaning}")
-        echo(f"    {entry.type}; default {entry.default}")
+        for text in (entry.meaning, f"{entry.type}; default {entry.default}"):
+            for line in textwrap.wrap(text, 75, break_on_hyphens=False):
+                echo(f"    {line}")
 
 
 def _print_tables(folder: Path) -> None:

@@ -86,6 +86,8 @@ class Price:
     """What the values rest on."""
     layout: Layout | None = None
     """The processes of a cluster and their memory; None: the engine is local."""
+    beyond_one: str = ""
+    """What fits where one GPU is too small for the local engine; empty where it is large enough."""
     prompts: Mapping[str, Lengths] = field(default_factory=dict)
     """Lengths of prompts, by domain, where its rows are at hand."""
     total: StagePrice = field(init=False)

@@ -168,8 +168,7 @@ def layout_of(
     _check_shares(scale, shape)
     if scale.device == "cpu":
         device = "CPU process"
-        processes = scale.trainers.ranks + scale.samplers.devices
-        memory = machine_bytes() / processes - PROCESS
+        memory = _share_of_machine(scale)
     else:
         memory = (1 - RESERVE) * memory
     row = max(scale.width, round(trained))
@@ -177,13 +176,30 @@ def layout_of(
     return Layout(scale, shape, row, conversation, rank, device, memory)
 
 
+def _share_of_machine(scale: ScaleConfig) -> float:
+    """Bytes of this machine's memory for one of a cluster's processes, all of which are here."""
+    processes = scale.trainers.ranks + scale.samplers.devices
+    return machine_bytes() / processes - PROCESS
+
+
 def _check_shares(scale: ScaleConfig, shape: Shape) -> None:
     experts, context = scale.trainers.experts, scale.trainers.context
-    if experts > 1 and (not shape.experts or shape.experts % experts):
+    if experts > 1 and not shape.experts:
+        raise UserError(
+            f"scale.trainers.experts: {experts}: this model has no routed experts; take 1"
+        )
+    if experts > 1 and shape.experts % experts:
         fitting = [n for n in range(1, shape.experts + 1) if shape.experts % n == 0]
         raise UserError(
             f"scale.trainers.experts: {experts} does not divide the {shape.experts} routed experts "
-            f"of the model's layers; take one of {', '.join(map(str, fitting or [1]))}"
+            f"of the model's layers; take one of {', '.join(map(str, fitting))}"
+        )
+    tensor = scale.samplers.tensor
+    if not shape.splits(tensor):
+        fitting = [n for n in range(1, shape.heads + 1) if shape.splits(n)]
+        raise UserError(
+            f"scale.samplers.tensor: {tensor}: the heads of this model's layers can't be dealt out "
+            f"to so many GPUs; take one of {', '.join(map(str, fitting))}"
         )
     if context > 1 and not (shape.own and context <= shape.heads):
         most = f"at most {shape.heads}, its attention heads" if shape.own else "1"
@@ -212,7 +228,7 @@ def lines(layout: Layout) -> Iterator[str]:
         f"  a trainer rank, GB: {listed}; {_gb(rank.total)} of {_gb(layout.room)} of the "
         f"{layout.device}: {verdict}"
     )
-    if scale.trainers.moments == "host":
+    if _moments_leave(scale):
         on_host = 8 * layout.shape.total
         yield f"  AdamW's moments, {_gb(on_host)} GB in all, wait in the memory of the hosts"
 
@@ -225,10 +241,15 @@ def lines(layout: Layout) -> Iterator[str]:
     )
     if layout.in_turn:
         yield from _turn(layout)
+    if scale.places == "local" and scale.device != "cpu" and scale.devices > MACHINE:
+        yield (
+            f"  places: local starts all processes on this machine; where that has no "
+            f"{scale.devices} GPUs, set places: ray and an exchange folder that all machines see"
+        )
     if rank.total > layout.room:
         yield from (f"  {line}" for line in _remedies(layout))
     if not (many and layout.turn_fits):
-        remedy = _turn_remedy if layout.in_turn else _sampler_remedy
+        remedy = _turn_remedy if layout.in_turn else sampler_remedy
         yield f"  samplers: {remedy(layout)}"
 
 
@@ -257,14 +278,15 @@ def _turn_remedy(layout: Layout) -> str:
     """
     samplers, ranks = layout.scale.samplers, layout.scale.trainers.ranks
     tensors = [samplers.tensor]
-    while samplers.engine == "vllm" and 2 * tensors[-1] <= min(MACHINE, ranks):
-        tensors.append(2 * tensors[-1])
+    if samplers.engine == "vllm":
+        wider_ones = range(samplers.tensor + 1, min(MACHINE, ranks) + 1)
+        tensors += [tensor for tensor in wider_ones if layout.shape.splits(tensor)]
     for tensor in tensors:
         wider: dict[str, Any] = {}
         if tensor != samplers.tensor:
             wider = {"tensor": tensor, "replicas": min(samplers.replicas, ranks // tensor)}
         for keys in ({}, {"moments": "host"}):
-            scale = _changed(layout.scale, **keys)
+            scale = changed(layout.scale, **keys)
             scale = scale.model_copy(update={"samplers": samplers.model_copy(update=wider)})
             rank = replace(layout.rank, moments=0.0) if keys else layout.rank
             if share := replace(layout, scale=scale, rank=rank).most_memory:
@@ -319,11 +341,16 @@ def _rank(scale: ScaleConfig, shape: Shape, row: int, other: bool) -> Rank:
     layers = shape.gathered(scale.trainers.experts) * (2 * number + number + 4)
     return Rank(
         weights=weights,
-        moments=0.0 if scale.trainers.moments == "host" else 8 * total / ranks,
+        moments=0.0 if _moments_leave(scale) else 8 * total / ranks,
         gathered=float(8 * shape.ends + layers),
         activations=number * _numbers(shape, row, scale) / scale.trainers.context,
         other=4 * total / ranks if other else 0.0,
     )
+
+
+def _moments_leave(scale: ScaleConfig) -> bool:
+    """Whether AdamW's moments are elsewhere: of a CPU the host's memory is its own."""
+    return scale.trainers.moments == "host" and scale.device != "cpu"
 
 
 def _numbers(shape: Shape, tokens: int, scale: ScaleConfig) -> float:
@@ -353,21 +380,21 @@ def _remedies(layout: Layout) -> Iterator[str]:
     scale, row = layout.scale, layout.row
     yield f"trainers: {_gb(layout.rank.total - layout.room)} GB too many for each rank"
     for keys in _cheaper(scale):
-        if _fits(layout, _changed(scale, **keys), row):
+        if fits_with(layout, changed(scale, **keys), row):
             yield f"fits with {_named(keys)}"
             return
 
     best = _cheaper(scale)[-1]
-    for shares in _shares(layout.shape, scale.trainers.ranks):
-        if _fits(layout, _changed(scale, **best, **shares), row):
-            yield f"fits with {_named(best | _new(scale, shares))}"
+    for shares in ways_to_share(layout.shape, scale.trainers.ranks):
+        if fits_with(layout, changed(scale, **best, **shares), row):
+            yield f"fits with {_named(best | new_keys(scale, shares))}"
             return
 
     for ranks in range(scale.trainers.ranks + 1, MOST_RANKS):
         fitting = [
-            best | {"ranks": ranks} | _new(scale, shares)
-            for shares in _shares(layout.shape, ranks)
-            if _fits(layout, _changed(scale, **best, **shares, ranks=ranks), row)
+            best | {"ranks": ranks} | new_keys(scale, shares)
+            for shares in ways_to_share(layout.shape, ranks)
+            if fits_with(layout, changed(scale, **best, **shares, ranks=ranks), row)
         ]
         if fitting:
             yield f"fits with {_named(fitting[0])}"
@@ -376,10 +403,10 @@ def _remedies(layout: Layout) -> Iterator[str]:
         yield f"no number of ranks up to {MOST_RANKS} holds a row of {row:,} tokens"
 
     # The last of the ways to share out is the one that takes least memory.
-    best |= _new(scale, list(_shares(layout.shape, scale.trainers.ranks))[-1])
+    best |= new_keys(scale, list(ways_to_share(layout.shape, scale.trainers.ranks))[-1])
     named = f"{_named(best)} and " if best else ""
     shorter = row
-    while shorter >= 16 and not _fits(layout, _changed(scale, **best), shorter):
+    while shorter >= 16 and not fits_with(layout, changed(scale, **best), shorter):
         shorter = shorter * 31 // 32
     if shorter >= 16:
         yield (
@@ -397,14 +424,14 @@ def _cheaper(scale: ScaleConfig) -> list[dict[str, Any]]:
     if not scale.recompute:
         saving["recompute"] = True
         steps.append(dict(saving))
-    if scale.trainers.moments == "device":
+    if scale.trainers.moments == "device" and scale.device != "cpu":
         steps.append({"moments": "host", **steps[0]})
         saving["moments"] = "host"
         steps.append(dict(saving))
     return steps
 
 
-def _shares(shape: Shape, ranks: int) -> Iterator[dict[str, int]]:
+def ways_to_share(shape: Shape, ranks: int) -> Iterator[dict[str, int]]:
     """Ways to share out rows and experts over so many ranks, those with least traffic first."""
     rows = [1]
     if shape.own:
@@ -416,32 +443,47 @@ def _shares(shape: Shape, ranks: int) -> Iterator[dict[str, int]]:
             yield {"context": context, "experts": experts}
 
 
-def _new(scale: ScaleConfig, shares: dict[str, int]) -> dict[str, int]:
+def new_keys(scale: ScaleConfig, shares: dict[str, int]) -> dict[str, int]:
     """Those that the layout does not have."""
     return {key: value for key, value in shares.items() if value != getattr(scale.trainers, key)}
 
 
-def _changed(scale: ScaleConfig, **keys: Any) -> ScaleConfig:
+def changed(scale: ScaleConfig, **keys: Any) -> ScaleConfig:
+    """With other keys of `trainers`, and `recompute`."""
     own = {key: value for key, value in keys.items() if key == "recompute"}
     of_trainers = {key: value for key, value in keys.items() if key not in own}
     trainers = scale.trainers.model_copy(update=of_trainers)
     return scale.model_copy(update={**own, "trainers": trainers})
 
 
-def _fits(layout: Layout, scale: ScaleConfig, row: int) -> bool:
+def fits_with(layout: Layout, scale: ScaleConfig, row: int) -> bool:
+    """Whether a trainer rank does, by another `scale` and with rows of so many tokens."""
     other = layout.rank.other > 0
-    return _rank(scale, layout.shape, row, other).total <= layout.room
+    # On CPUs every further process leaves less of the machine to the others.
+    room = _share_of_machine(scale) if scale.device == "cpu" else layout.room
+    return _rank(scale, layout.shape, row, other).total <= room
 
 
-def _sampler_remedy(layout: Layout) -> str:
-    tensor = layout.scale.samplers.tensor
-    while tensor <= MACHINE:
-        share = layout.scale.samplers.memory_share * layout.memory
+def sampler_remedy(layout: Layout) -> str:
+    """What lets a replica hold the model and one conversation."""
+    scale = layout.scale
+    if scale.device == "cpu":
+        return _fewer_processes(layout)
+    for tensor in range(scale.samplers.tensor, MACHINE + 1):
+        share = scale.samplers.memory_share * layout.memory
         free = tensor * share - 2 * layout.shape.total
-        if free >= layout.conversation:
+        if layout.shape.splits(tensor) and free >= layout.conversation:
             return f"fits with engine: vllm, tensor: {tensor}, precision: bfloat16"
-        tensor *= 2
     return "no replica of one machine holds the model and one conversation"
+
+
+def _fewer_processes(layout: Layout) -> str:
+    """How many processes of this machine leave enough for a sampler."""
+    needed = layout.weights_of_sampler + layout.conversation
+    processes = int(machine_bytes() // (needed + PROCESS))
+    if processes < 2:
+        return "this machine does not hold the model beside a trainer; take one with more memory"
+    return f"fit with {processes} processes in all (trainers.ranks, samplers.replicas)"
 
 
 def _named(keys: dict[str, Any]) -> str:

@@ -45,6 +45,8 @@ class Memory:
     """Keys, values and states of the conversations that are decoded together."""
     recomputed: float
     """What `activations` would be with `scale.recompute`."""
+    host_moments: bool = False
+    """Whether a GPU leaves AdamW's moments in the host's memory."""
 
     @property
     def training(self) -> float:
@@ -66,6 +68,11 @@ class Memory:
     def whole(self) -> float:
         """The larger of training and sampling; every process holds the whole model."""
         return max(self.training, self.sampling)
+
+    @property
+    def on_gpu(self) -> float:
+        """`whole`, of a process that computes on a GPU."""
+        return self.whole - self.optimiser * self.host_moments
 
     @property
     def smallest(self) -> float:
@@ -97,11 +104,16 @@ class Memory:
 
 
 def memory_of(
-    shape: Shape, width: int, tokens: float, cached: float, recompute: bool = False
+    shape: Shape,
+    width: int,
+    tokens: float,
+    cached: float,
+    recompute: bool = False,
+    host_moments: bool = False,
 ) -> Memory:
     """Of a step over `tokens` tokens, which fill micro-batches, and of `cached` bytes of caches.
 
-    width: of a packed row.
+    width: of a packed row. host_moments: where there is a GPU, AdamW's moments are not on it.
     """
     together = min(tokens, max(width, MICRO_BATCH))
     kept = activation_bytes(shape, together, recompute=False)
@@ -114,6 +126,7 @@ def memory_of(
         activations=recomputed if recompute else kept,
         caches=cached,
         recomputed=recomputed,
+        host_moments=host_moments,
     )
 
 

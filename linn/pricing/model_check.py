@@ -264,10 +264,14 @@ def _memory(recipe: Recipe, folder: Path) -> Finding:
         domains[short(name)] = domain
         domain.close()
     try:
+        shape = read_shape(folder)
         prompts = prompt_lengths(recipe, domains, None)
-        priced = price(recipe, read_shape(folder), domains, None, prompts)
     except UserError as error:  # a family without a formula can be trained all the same
         return Finding("memory", True, f"not known: {error}")
+    try:
+        priced = price(recipe, shape, domains, None, prompts)
+    except UserError as error:  # what a cluster cannot share out
+        return Finding("layout", False, str(error))
 
     if priced.layout is not None:
         said = "; ".join(line.strip() for line in lines(priced.layout))
@@ -289,11 +293,11 @@ def _memory(recipe: Recipe, folder: Path) -> Finding:
 def _gpu_memory(memory: Memory) -> Finding:
     """What one process holds on a GPU, against what the card has."""
     has = gpu_bytes()
-    text = f"about {_gb(memory.whole)} on the GPU"
+    text = f"about {_gb(memory.on_gpu)} on the GPU"
     if has is None:
         return Finding("memory", True, text)
     text += f", which has {_gb(has)}"
-    if memory.whole > has:
+    if memory.on_gpu > has:
         # By formulas that were measured on CPUs: told, and not refused.
         text += (
             "; if it is too small: scale.recompute: true, trainers.moments: host, a smaller cache"

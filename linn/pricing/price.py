@@ -9,7 +9,7 @@ The reading `expected` goes by them; `most` is what the recipe's limits allow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from linn.domains.base import Domain
 from linn.errors import UserError, nearest
@@ -19,6 +19,7 @@ from linn.pricing.layout import Layout, layout_of
 from linn.pricing.memory import Memory, memory_of
 from linn.pricing.prompt_lengths import Lengths
 from linn.pricing.shape import Shape
+from linn.pricing.smallest import smallest_cluster, smallest_that_fits
 from linn.recipe.base import short
 from linn.recipe.schema import DomainConfig, Recipe
 from linn.recipe.stages import DistillConfig, RlConfig, RolloutConfig, SftConfig, StageConfig
@@ -55,6 +56,7 @@ def price(
         devices=recipe.scale.devices,
         assumed=assumed,
         layout=pricer.layout(),
+        beyond_one=pricer.beyond_one(),
         prompts=prompts,
     )
 
@@ -139,12 +141,38 @@ class _Pricer:
         stages = self.recipe.stages
         tokens = max(self._tokens_of(stage) for stage in stages)
         cached = max(self._cached(stage) for stage in stages)
-        return memory_of(self.shape, scale.width, tokens, cached, scale.recompute)
+        on_host = scale.device != "cpu" and scale.trainers.moments == "host"
+        return memory_of(self.shape, scale.width, tokens, cached, scale.recompute, on_host)
 
     def layout(self) -> Layout | None:
         """The processes of a cluster; None where the engine is local."""
         if self.recipe.scale.engine == "local":
             return None
+        return self._layout_of(self.recipe)
+
+    def beyond_one(self) -> str:
+        """What fits where one GPU is too small for the local engine; empty where it is not asked.
+
+        Keys first that leave it one GPU, then the smallest cluster.
+        """
+        scale, memory, has = self.recipe.scale, self.memory(), self.device.memory
+        if scale.engine == "cluster" or scale.device == "cpu" or memory.on_gpu <= has:
+            return ""
+        recomputed = replace(memory, activations=memory.recomputed)
+        keys = {
+            "scale.recompute: true": recomputed,
+            "scale.trainers.moments: host": replace(memory, host_moments=True),
+            "scale.recompute: true, scale.trainers.moments: host": replace(
+                recomputed, host_moments=True
+            ),
+        }
+        for named, smaller in keys.items():
+            if smaller.on_gpu <= has:
+                return f"fits one {self.assumed.device} with {named}"
+        cluster = self.recipe.model_copy(update={"scale": smallest_cluster(scale)})
+        return smallest_that_fits(self._layout_of(cluster))
+
+    def _layout_of(self, recipe: Recipe) -> Layout:
         talks = [self._longest(one) for one in self.recipe.stages if isinstance(one, RolloutConfig)]
         trained = max(talks, default=0.0)
         if self.recipe.domains:
@@ -152,18 +180,16 @@ class _Pricer:
             names = map(short, self.recipe.domains)
             talks += [self._talk(name, *limits, most=True).total for name in names]
         longest = max(talks, default=float(self.recipe.scale.width))
-        kept = self.shape.cache_bytes if self._by_vllm() else self.shape.state_bytes
+        by_vllm = recipe.scale.samplers.engine == "vllm"
+        kept = self.shape.cache_bytes if by_vllm else self.shape.state_bytes
         return layout_of(
-            self.recipe,
+            recipe,
             self.shape,
             trained,
             kept(longest),
             self.assumed.device,
             self.device.memory,
         )
-
-    def _by_vllm(self) -> bool:
-        return self.recipe.scale.samplers.engine == "vllm"
 
     def _tokens_of(self, config: StageConfig) -> float:
         """Tokens of a process's share of a step, at most."""

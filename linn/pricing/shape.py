@@ -66,6 +66,12 @@ class Shape:
     """Parameters of the largest layer."""
     heads: int = 0
     """Query heads of an attention layer."""
+    key_heads: int = 0
+    """Its key heads."""
+    scan_heads: int = 0
+    """Heads of a Mamba layer's scan; 0 where there is no such layer."""
+    groups: int = 0
+    """Groups that these heads share their B and C in."""
     moe: int = 0
     """Layers with routed experts."""
     moe_kept: int = 0
@@ -93,6 +99,17 @@ class Shape:
         if experts == 1:
             return 2 * self.widest
         return max(2 * self.widest, 2 * self.moe_kept + self.sent)
+
+    def splits(self, tensor: int) -> bool:
+        """Whether vLLM can deal every layer's heads out to so many GPUs, the same number to each.
+
+        Where there are fewer key heads than GPUs, or one group, they may stand in several.
+        """
+        if self.heads % tensor or self.scan_heads % tensor:
+            return False
+        if self.scan_heads and self.groups > 1 and self.groups % tensor:
+            return False
+        return max(self.key_heads, tensor) % max(1, min(self.key_heads, tensor)) == 0
 
     def forward_flops(self, tokens: float, attended: float) -> float:
         """FLOPs of a forward pass.
@@ -132,6 +149,8 @@ class Shape:
 
 def shape_of(raw: Mapping[str, Any], where: str) -> Shape:
     """The shape that a config tells; UserError for a family whose formula is not known here."""
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{where}: holds no keys; the price needs a model's config.json")
     family = raw.get("model_type")
     try:
         if family == "nemotron_h":
@@ -140,6 +159,10 @@ def shape_of(raw: Mapping[str, Any], where: str) -> Shape:
             return _dense(raw)
     except KeyError as missing:
         raise UserError(f"{where}: {missing.args[0]} is missing; the price needs it") from None
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(
+            f"{where}: a value that the price needs is not one of a model ({error})"
+        ) from None
 
     raise UserError(
         f"{where}: no price for model_type {family!r}; known: nemotron_h, {', '.join(_DENSE)}"
@@ -217,6 +240,9 @@ def _hybrid(raw: Mapping[str, Any]) -> Shape:
         widest=max(kept[letter] for letter in kept if count[letter]),
         largest=max(per_layer[letter] for letter in per_layer if count[letter]) + hidden,
         heads=raw.get("num_attention_heads", 0),
+        key_heads=raw.get("num_key_value_heads", 0),
+        scan_heads=mamba.heads if count["M"] else 0,
+        groups=raw.get("n_groups", 8),
         moe=count["E"],
         moe_kept=kept["E"],
         sent=2 * top * (latent or hidden),
@@ -280,7 +306,8 @@ def _dense(raw: Mapping[str, Any]) -> Shape:
     heads = raw["num_attention_heads"]
     head_width = raw.get("head_dim") or hidden // heads
     query = heads * head_width
-    key = (raw.get("num_key_value_heads") or heads) * head_width
+    key_heads = raw.get("num_key_value_heads") or heads
+    key = key_heads * head_width
     layer = 2 * hidden * query + 2 * hidden * key + 3 * hidden * wide + 2 * hidden
     if family == "qwen2":
         layer += query + 2 * key
@@ -315,4 +342,5 @@ def _dense(raw: Mapping[str, Any]) -> Shape:
         widest=kept,
         largest=layer,
         heads=heads,
+        key_heads=key_heads,
     )

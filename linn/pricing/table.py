@@ -72,7 +72,9 @@ def _memory(priced: Price) -> str:
     }
     listed = ", ".join(f"{name} {_gb(value)}" for name, value in parts.items())
     listed += f"; recomputed, activations are {_gb(memory.recomputed)}"
-    whole, sharded = _fits(memory.whole, priced), _fits(memory.sharded(devices), priced)
+    if memory.host_moments:
+        listed += "; on a GPU AdamW's wait in the host's memory"
+    whole, sharded = _fits(memory.on_gpu, priced), _fits(memory.sharded(devices), priced)
 
     return "\n".join(
         [
@@ -80,6 +82,7 @@ def _memory(priced: Price) -> str:
             *textwrap.wrap(_here(priced), 79, initial_indent="  ", subsequent_indent="  "),
             f"  all on every device, as linn run does: {whole}",
             f"  weights, gradients, AdamW spread over {devices}: {sharded}",
+            *textwrap.wrap(priced.beyond_one, 79, initial_indent="  ", subsequent_indent="    "),
         ]
     )
 

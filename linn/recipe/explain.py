@@ -113,7 +113,7 @@ def _default_in_words(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, BaseModel):
-        return "…"
+        return "those of its own keys"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

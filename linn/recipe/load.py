@@ -96,12 +96,13 @@ def load(path: Path, changes: Sequence[str] = (), scale: Path | None = None) -> 
         _lay_over(tree, scale)
     for change in changes:
         _change(tree, change)
-    return parse(tree, str(path))
+    # A key that is wrong may stand in either.
+    return parse(tree, str(path) if scale is None else f"{path} with {scale}")
 
 
 def _lay_over(tree: dict[str, Any], file: Path) -> None:
     """Take the `scale` block of a file in place of the recipe's, and its keys of stages."""
-    over = _tree_of(file)
+    over = _tree_of(file, "scale file", "scale and stages")
     if unknown := sorted(over.keys() - {"scale", "stages"}):
         raise UserError(f"{file}: {unknown[0]!r}: a scale file holds `scale` and `stages` alone")
     if "scale" in over:
@@ -147,11 +148,13 @@ def continued(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update={"scale": scale})
 
 
-def _tree_of(path: Path) -> dict[str, Any]:
-    tree = _read_yaml(path)
+def _tree_of(
+    path: Path, kind: str = "recipe", keys: str = "keys such as name, domains, stages"
+) -> dict[str, Any]:
+    tree = _read_yaml(path, kind)
     if not isinstance(tree, dict):
-        kind = {"NoneType": "nothing", "list": "a list"}.get(type(tree).__name__, "no keys")
-        raise UserError(f"recipe {path}: holds {kind}, expected keys such as name, domains, stages")
+        held = {"NoneType": "nothing", "list": "a list"}.get(type(tree).__name__, "no keys")
+        raise UserError(f"{kind} {path}: holds {held}, expected {keys}")
     return tree
 
 
@@ -172,25 +175,26 @@ def resolved(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True), sort_keys=False, width=120)
 
 
-def _read_yaml(path: Path) -> Any:
-    advice = "give a YAML file such as recipes/tiny.yaml"
+def _read_yaml(path: Path, kind: str) -> Any:
+    examples = {"recipe": "recipes/tiny.yaml", "scale file": "recipes/scale/8xh200.yaml"}
+    advice = f"give a YAML file such as {examples[kind]}"
     try:
         text = path.read_text()
     except OSError as error:
-        raise UserError(f"recipe {path}: cannot be read ({error.strerror}); {advice}") from None
+        raise UserError(f"{kind} {path}: cannot be read ({error.strerror}); {advice}") from None
     except UnicodeDecodeError:
-        raise UserError(f"recipe {path}: is not UTF-8 text; {advice}") from None
+        raise UserError(f"{kind} {path}: is not UTF-8 text; {advice}") from None
 
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"recipe {path}{_problem_of(error)}") from None
+        raise UserError(f"{kind} {path}{_problem_of(error)}") from None
     except RecursionError:  # brackets without end
-        raise UserError(f"recipe {path}: not YAML: nested too deeply") from None
+        raise UserError(f"{kind} {path}: not YAML: nested too deeply") from None
     except ValueError as error:  # a date or a number that cannot be
-        raise UserError(f"recipe {path}: not YAML: {error}") from None
+        raise UserError(f"{kind} {path}: not YAML: {error}") from None
     except AttributeError:  # PyYAML's own, at a tag such as !!timestamp before another text
-        raise UserError(f"recipe {path}: not YAML: a value does not fit its tag") from None
+        raise UserError(f"{kind} {path}: not YAML: a value does not fit its tag") from None
 
 
 def _problem_of(error: yaml.YAMLError) -> str:

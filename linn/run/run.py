@@ -113,7 +113,7 @@ class Run:
                 return work()
             except EngineLost as error:
                 self._close_tools()
-                if not left:
+                if not left or stopping.requested():  # who asked for the end wants no new start
                     raise
                 self.progress.say(
                     f"⚠ {error}; the engine starts again from the last saved state "

@@ -6,13 +6,16 @@ one object, whose methods are the messages.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
@@ -23,7 +26,7 @@ from typing import IO, Any, Protocol
 from linn import stopping
 from linn.engine.local import heartbeat
 from linn.engine.local.heartbeat import Watch
-from linn.errors import InfrastructureError
+from linn.errors import InfrastructureError, UserError
 
 LAST_WORDS = 2000
 """Characters of a dead process's output that an error shows."""
@@ -131,11 +134,9 @@ class Local:
         self._started: list[LocalProcess] = []
 
     def folder(self) -> Path:
-        """Named by this process, so that a later run removes what a killed one left."""
+        """For this user alone: weights and messages lie in it."""
         if self._folder is None:
-            _remove_leftovers(self._exchange)
-            made = tempfile.mkdtemp(prefix=f"linn-cluster-{os.getpid()}-", dir=self._exchange)
-            self._folder = Path(made)
+            self._folder = make_folder(self._exchange, mode=0o700)
         return self._folder
 
     def meeting(self) -> str:
@@ -293,11 +294,46 @@ def _start(
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _remove_leftovers(exchange: Path | None) -> None:
-    """Remove the folders of runs whose process was killed."""
+# ---------------------------------------------------------------- the folder of a run
+
+
+def make_folder(exchange: Path | None, mode: int) -> Path:
+    """A new folder in `exchange`, or among the temporary files.
+
+    It is named by the process, so that a later run removes what a killed one left. Raises UserError
+    where it cannot be made.
+    """
+    place = (exchange or Path(tempfile.gettempdir())).absolute()  # for processes elsewhere
+    _remove_leftovers(place)
+    folder = place / f"linn-cluster-{_own_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        folder.mkdir(mode)
+    except OSError as error:
+        key = "scale.exchange" if exchange else "scale.exchange (by default, temporary files)"
+        raise UserError(
+            f"{key}: {place} cannot be written ({error.strerror}); make that folder, or name "
+            "another one that all machines of the cluster see"
+        ) from None
+    return folder
+
+
+def _own_machine() -> str:
+    """Where a process's number means that process: other machines may see the same folder.
+
+    A container counts processes for itself, so it is a machine here.
+    """
+    try:
+        counted_in = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        counted_in = ""
+    return hashlib.sha256(f"{platform.node()} {counted_in}".encode()).hexdigest()[:8]
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove the folders of this machine's runs whose process was killed."""
     if not Path("/proc").exists():
         return
-    for folder in Path(exchange or tempfile.gettempdir()).glob("linn-cluster-*-*"):
-        owner = folder.name.split("-")[2]
+    for folder in place.glob(f"linn-cluster-{_own_machine()}-*-*"):
+        owner = folder.name.split("-")[3]
         if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -8,15 +8,13 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import tempfile
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from linn.engine.local.answering import answer
 from linn.errors import InfrastructureError, LinnError, UserError
-from linn.scale.places import ONE_THREAD, Died, Process, Reply, Role, Unopened
+from linn.scale.places import ONE_THREAD, Died, Process, Reply, Role, Unopened, make_folder
 from linn.terminal import echo
 
 PLACED_S = 600.0
@@ -55,6 +53,7 @@ class Ray:
     def start(self, roles: Sequence[Role]) -> list[Process]:
         """One actor per role, in the bundle of its name."""
         group = self._placed()
+        self.folder()  # if there can be none, say so before hours of training
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         processes: list[Process] = []
@@ -103,9 +102,8 @@ class Ray:
                     f"scale.exchange: Ray has {len(machines)} machines, and weights go from the "
                     "trainers to the samplers by files: give a folder that all of them see"
                 )
-            name = f"linn-cluster-{uuid.uuid4().hex[:8]}"
-            self._folder = (self._exchange or Path(tempfile.gettempdir())) / name
-            self._folder.mkdir(parents=True)
+            # Ray's processes may be another user's.
+            self._folder = make_folder(self._exchange, mode=0o777)
         return self._folder
 
     def close(self) -> None:
@@ -159,7 +157,8 @@ class Ray:
             words = " ".join(str(error).split())[:300]
             raise InfrastructureError(
                 f"Ray cannot be started or reached ({words}); on a busy machine try again, or set "
-                "scale.places: local; elsewhere see that RAY_ADDRESS names a Ray that runs"
+                "scale.places: local; elsewhere see that RAY_ADDRESS names a Ray that runs, and "
+                "where it was started with tokens (2.60 does by default) set RAY_AUTH_MODE=token"
             ) from None
         self._connected = True
 
@@ -189,7 +188,9 @@ class RayProcess:
 
     def send(self, message: str, arguments: tuple[Any, ...]) -> None:
         """It is queued; Ray tells of a death with the answer."""
-        self.answer = self._actor.answer.remote(message, arguments)
+        # Its working folder is Ray's: a relative name would be another file there.
+        whole = tuple(one.absolute() if isinstance(one, Path) else one for one in arguments)
+        self.answer = self._actor.answer.remote(message, whole)
 
     def receive(self) -> Reply:
         """Waits for it."""
