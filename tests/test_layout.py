@@ -345,3 +345,15 @@ def test_a_run_folder_that_has_an_older_default_written_out_is_read() -> None:
 
 def recipe_stages() -> list[dict[str, Any]]:
     return [{"name": "s", "kind": "sft", "data": "rows.jsonl", "steps": 1}]
+
+
+def test_processes_of_the_local_engine_are_refused_of_a_cluster(tmp_path: Path) -> None:
+    tree = {"name": "t", "scale": {"engine": "cluster", "processes": 8}, "stages": recipe_stages()}
+    error = "processes: 8 is for the local engine; .* trainers.ranks and samplers.replicas"
+    with pytest.raises(UserError, match=error):
+        recipes.parse(tree, "t")
+    plain = recipes.parse(tree | {"scale": {"engine": "cluster"}}, "t")
+    # A run that began when nobody read the key goes on.
+    begun = tmp_path / "recipe.yaml"
+    begun.write_text(recipes.resolved(plain).replace("processes: 2", "processes: 8"))
+    assert recipes.load_resolved(begun).scale == plain.scale
