@@ -14,7 +14,7 @@ from support.sampling import sample_all, samples_of
 
 from linn.engine.local.device import device_of
 from linn.engine.training.token_weights import StepFailed
-from linn.errors import EngineLost, InfrastructureError, RunFailed, UserError
+from linn.errors import DiskFull, EngineLost, InfrastructureError, RunFailed, UserError
 from linn.recipe.schema import ScaleConfig
 from linn.scale import replicas
 from linn.scale.open import open_cluster
@@ -196,6 +196,50 @@ def test_a_rank_that_fails_alone_ends_those_that_wait_for_it(cluster: Cluster) -
     with pytest.raises(EngineLost, match="no memory; trainer rank 1 still waited"):
         cluster.engine.trainer.step(batch, MOPD, 0.1)
     assert looks == GRACE_LOOKS + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "most_looks"),
+    [
+        (DiskFull("No space left on device: /exchange needs 9 MB"), 1),
+        (UserError("/base is not there"), GRACE_LOOKS + 1),
+        (StepFailed("the loss is not finite"), GRACE_LOOKS + 1),
+    ],
+)
+def test_what_no_new_start_cures_is_raised_as_itself(
+    cluster: Cluster, error: Exception, most_looks: int
+) -> None:
+    looks = 0
+    batch = samples_of(REQUESTS, cluster.sample())
+
+    def fault(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
+        if message == "step":
+            return (False, error) if process.name == "trainer rank 0" else "hangs"
+
+    count = cluster.places.answered
+
+    def answered(processes: Any, seconds: float) -> Any:
+        nonlocal looks
+        looks += 1
+        return count(processes, seconds)
+
+    cluster.places.answered = answered  # type: ignore[method-assign]
+    cluster.faults.append(fault)
+    with pytest.raises(type(error), match=str(error)):
+        cluster.engine.trainer.step(batch, MOPD, 0.1)
+    assert looks == most_looks
+    assert [one.ended for one in cluster.places.processes[:2]] == ["killed", "killed"]
+
+
+def test_a_sampler_that_ends_on_a_full_disk_is_not_replaced(cluster: Cluster) -> None:
+    def full(process: FakeProcess, arguments: tuple[Any, ...]) -> Any:
+        raise DiskFull("No space left on device for temporary files: sampler 1 ended")
+
+    cluster.sample()
+    cluster.once("sampler 1", "generate", full)
+    with pytest.raises(DiskFull, match="sampler 1 ended"):
+        cluster.sample()
+    assert [one.ended for one in cluster.places.of("sampler 1")] == ["killed"]
 
 
 def test_an_error_that_ranks_agree_on_is_raised_and_they_stay(cluster: Cluster) -> None:

@@ -24,7 +24,7 @@ from linn.engine.local.dealing import deal, undeal
 from linn.engine.local.processes import WorkerOptions, Workers
 from linn.engine.local.sampler import LocalSampler
 from linn.engine.training.token_weights import StepFailed
-from linn.errors import InfrastructureError, UserError
+from linn.errors import DiskFull, InfrastructureError, UserError
 from linn.types import Completion, Loss, Optim, Sampling
 
 VOCAB = 64
@@ -281,7 +281,7 @@ def test_a_full_disk_is_told_with_its_name_and_what_is_needed(tmp_path: Path) ->
         said = (
             r"/a needs about 12.0 MB, its disk \(/.*\) has .* MB free; what was saved before is in"
         )
-        with pytest.raises(InfrastructureError, match=said), room_for(tmp_path / "a", 12_000_000):
+        with pytest.raises(DiskFull, match=said), room_for(tmp_path / "a", 12_000_000):
             raise full
     with pytest.raises(OSError, match="Permission"), room_for(tmp_path / "a", 1):
         raise PermissionError(errno.EPERM, "Permission denied")
