@@ -304,6 +304,36 @@ def test_a_place_or_a_sampler_that_is_not_installed_is_said_in_one_line(
         open_cluster(vllm)
 
 
+def test_a_misspelt_argument_of_vllm_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vllm" / "engine").mkdir(parents=True)
+    for package in ("vllm", "vllm/engine"):
+        (tmp_path / package / "__init__.py").write_text("print('INFO: no newline', end='')\n")
+    module = tmp_path / "vllm" / "engine" / "arg_utils.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def opened(**arguments: Any) -> None:
+        samplers = {"engine": "vllm", "arguments": arguments}
+        open_cluster(ScaleConfig(engine="cluster", samplers=samplers))  # type: ignore[arg-type]
+
+    # Without arguments nothing is imported: this would fail.
+    module.write_text("raise ImportError('libcudart.so.13: cannot open')\n")
+    opened()
+    with pytest.raises(UserError, match=r"vllm cannot be imported \(ImportError: libcudart.so.13"):
+        opened(enforce_eager=True)
+    module.write_text(
+        "from dataclasses import dataclass\n\n@dataclass\nclass EngineArgs:\n"
+        "    enforce_eager: bool = False\n    max_num_batched_tokens: int = 0\n"
+    )
+    opened(enforce_eager=True, max_num_batched_tokens=8)
+    error = "scale.samplers.arguments: vLLM's engine has no 'enforce_eagre'; did you mean 'enforce_"
+    with pytest.raises(UserError, match=error):
+        opened(enforce_eager=True, enforce_eagre=True)
+    assert "vllm" not in sys.modules
+
+
 def test_the_driver_needs_no_torch() -> None:
     code = "import sys, linn.scale.open, linn.scale.cluster; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
