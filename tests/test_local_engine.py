@@ -283,5 +283,11 @@ def test_a_full_disk_is_told_with_its_name_and_what_is_needed(tmp_path: Path) ->
         )
         with pytest.raises(DiskFull, match=said), room_for(tmp_path / "a", 12_000_000):
             raise full
+    # torch's words of a file that was cut short by a full disk; and by something else.
+    short = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    with pytest.raises(DiskFull, match="No space left"), room_for(tmp_path / "a" / "b", 1 << 60):
+        raise short
+    with pytest.raises(RuntimeError, match="unexpected pos"), room_for(tmp_path / "a" / "b", 1):
+        raise short
     with pytest.raises(OSError, match="Permission"), room_for(tmp_path / "a", 1):
         raise PermissionError(errno.EPERM, "Permission denied")

@@ -19,15 +19,17 @@ _LEAST_FREE = 1 << 16
 def room_for(folder: Path, size: int) -> Iterator[None]:
     """Say which disk is full, and how much is needed, where writing into `folder` fails for that.
 
-    What was there before is intact: it is replaced only by what is whole. `size`: in bytes.
+    What was there before is intact: it is replaced only by what is whole. `size`: in bytes. Where
+    an error does not say of what a write failed, a disk with less room than that says it.
     """
     try:
         yield
     except Exception as error:
-        if not is_full(error):
-            raise
-        place = folder if folder.exists() else folder.parent
+        folder = folder.absolute()
+        place = next(one for one in (folder, *folder.parents) if one.exists())
         free = shutil.disk_usage(place).free
+        if not is_full(error) and free >= size:
+            raise
         raise DiskFull(
             f"{os.strerror(errno.ENOSPC)}: {folder} needs about {_megabytes(size)}, its disk "
             f"({_mount_of(place)}) has {_megabytes(free)} free; what was saved before is intact"
