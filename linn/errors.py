@@ -47,6 +47,15 @@ class EngineLost(InfrastructureError):
     """
 
 
+class DiskFull(InfrastructureError):
+    """A disk has no room for what is to be written: which one, and how much is missing."""
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether the same work ends in the same error again, also in an engine that starts anew."""
+    return isinstance(error, UserError | RunFailed | DiskFull)
+
+
 def nearest(word: str, among: Iterable[str]) -> str:
     """`; did you mean 'x'?` for a misspelt word, or the list of what is allowed."""
     names = list(among)

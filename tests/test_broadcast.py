@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from linn.engine.models.load import load
 from linn.engine.models.transformers_lm import TransformersLM
-from linn.errors import EngineLost
+from linn.errors import EngineLost, UserError
 from linn.recipe.schema import ScaleConfig
 from linn.scale import broadcast
 from linn.scale.broadcast import WeightGroup
@@ -198,6 +198,17 @@ def test_a_rank_lost_while_weights_are_sent_ends_all(cluster: Cluster) -> None:
     assert all(process.ended == "killed" for process in cluster.places.processes)
     cluster.engine.load(Path("base"), Optim())
     assert cluster.sample() == [drawn(*request, 0) for request in REQUESTS]
+
+
+def test_a_refusal_that_no_new_start_cures_is_raised_as_itself(cluster: Cluster) -> None:
+    trained(cluster)
+
+    def refuses(process: FakeProcess, arguments: tuple[Any, ...]) -> Any:
+        return False, UserError("vLLM has no room for one conversation")
+
+    cluster.once("sampler 1", "take_broadcast", refuses)
+    with pytest.raises(UserError, match="^vLLM has no room for one conversation$"):
+        cluster.sample()
 
 
 def test_who_fails_while_weights_are_sent_says_why(cluster: Cluster) -> None:

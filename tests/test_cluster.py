@@ -14,7 +14,7 @@ from support.sampling import sample_all, samples_of
 
 from linn.engine.local.device import device_of
 from linn.engine.training.token_weights import StepFailed
-from linn.errors import EngineLost, InfrastructureError, RunFailed, UserError
+from linn.errors import DiskFull, EngineLost, InfrastructureError, RunFailed, UserError
 from linn.recipe.schema import ScaleConfig
 from linn.scale import replicas
 from linn.scale.open import open_cluster
@@ -198,6 +198,50 @@ def test_a_rank_that_fails_alone_ends_those_that_wait_for_it(cluster: Cluster) -
     assert looks == GRACE_LOOKS + 1
 
 
+@pytest.mark.parametrize(
+    ("error", "most_looks"),
+    [
+        (DiskFull("No space left on device: /exchange needs 9 MB"), 1),
+        (UserError("/base is not there"), GRACE_LOOKS + 1),
+        (StepFailed("the loss is not finite"), GRACE_LOOKS + 1),
+    ],
+)
+def test_what_no_new_start_cures_is_raised_as_itself(
+    cluster: Cluster, error: Exception, most_looks: int
+) -> None:
+    looks = 0
+    batch = samples_of(REQUESTS, cluster.sample())
+
+    def fault(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
+        if message == "step":
+            return (False, error) if process.name == "trainer rank 0" else "hangs"
+
+    count = cluster.places.answered
+
+    def answered(processes: Any, seconds: float) -> Any:
+        nonlocal looks
+        looks += 1
+        return count(processes, seconds)
+
+    cluster.places.answered = answered  # type: ignore[method-assign]
+    cluster.faults.append(fault)
+    with pytest.raises(type(error), match=str(error)):
+        cluster.engine.trainer.step(batch, MOPD, 0.1)
+    assert looks == most_looks
+    assert [one.ended for one in cluster.places.processes[:2]] == ["killed", "killed"]
+
+
+def test_a_sampler_that_ends_on_a_full_disk_is_not_replaced(cluster: Cluster) -> None:
+    def full(process: FakeProcess, arguments: tuple[Any, ...]) -> Any:
+        raise DiskFull("No space left on device for temporary files: sampler 1 ended")
+
+    cluster.sample()
+    cluster.once("sampler 1", "generate", full)
+    with pytest.raises(DiskFull, match="sampler 1 ended"):
+        cluster.sample()
+    assert [one.ended for one in cluster.places.of("sampler 1")] == ["killed"]
+
+
 def test_an_error_that_ranks_agree_on_is_raised_and_they_stay(cluster: Cluster) -> None:
     def fault(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
         if message == "step":
@@ -258,6 +302,36 @@ def test_a_place_or_a_sampler_that_is_not_installed_is_said_in_one_line(
     vllm = ScaleConfig(engine="cluster", samplers={"engine": "vllm"})  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"vllm is not installed here; install linn\[vllm\]"):
         open_cluster(vllm)
+
+
+def test_a_misspelt_argument_of_vllm_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vllm" / "engine").mkdir(parents=True)
+    for package in ("vllm", "vllm/engine"):
+        (tmp_path / package / "__init__.py").write_text("print('INFO: no newline', end='')\n")
+    module = tmp_path / "vllm" / "engine" / "arg_utils.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def opened(**arguments: Any) -> None:
+        samplers = {"engine": "vllm", "arguments": arguments}
+        open_cluster(ScaleConfig(engine="cluster", samplers=samplers))  # type: ignore[arg-type]
+
+    # Without arguments nothing is imported: this would fail.
+    module.write_text("raise ImportError('libcudart.so.13: cannot open')\n")
+    opened()
+    with pytest.raises(UserError, match=r"vllm cannot be imported \(ImportError: libcudart.so.13"):
+        opened(enforce_eager=True)
+    module.write_text(
+        "from dataclasses import dataclass\n\n@dataclass\nclass EngineArgs:\n"
+        "    enforce_eager: bool = False\n    max_num_batched_tokens: int = 0\n"
+    )
+    opened(enforce_eager=True, max_num_batched_tokens=8)
+    error = "scale.samplers.arguments: vLLM's engine has no 'enforce_eagre'; did you mean 'enforce_"
+    with pytest.raises(UserError, match=error):
+        opened(enforce_eager=True, enforce_eagre=True)
+    assert "vllm" not in sys.modules
 
 
 def test_the_driver_needs_no_torch() -> None:

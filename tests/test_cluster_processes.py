@@ -19,7 +19,7 @@ from support.sampling import Request, sample_all, samples_of
 from linn.engine.local import heartbeat
 from linn.engine.open import open_engine
 from linn.engine.protocol import Engine
-from linn.errors import EngineLost
+from linn.errors import EngineLost, InfrastructureError
 from linn.recipe.schema import ScaleConfig
 from linn.scale import replicas
 from linn.scale.cluster import ClusterEngine
@@ -213,6 +213,18 @@ def test_a_rank_that_dies_is_an_engine_lost_and_its_last_state_goes_on_bit_for_b
     cluster.restore(tmp_path / "state")
     assert cluster.trainer.step(batch, MOPD, 1e-2) == trained
     assert sample_all(cluster.sampler, REQUESTS) == done
+
+
+def test_a_state_that_lost_a_file_is_an_error_and_no_lost_engine(
+    cluster: ClusterEngine, base: Path, tmp_path: Path
+) -> None:
+    cluster.load(base, Optim())
+    cluster.save(tmp_path / "state")
+    next((tmp_path / "state").glob("__1_*.distcp")).unlink()
+    ranks = [cluster.pids()[f"trainer rank {rank}"] for rank in range(2)]
+    with pytest.raises(InfrastructureError, match="__1_.*distcp") as failed:
+        cluster.restore(tmp_path / "state")
+    assert not isinstance(failed.value, EngineLost) and all(map(is_alive, ranks))
 
 
 @pytest.mark.long

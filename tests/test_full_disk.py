@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from linn import files
-from linn.errors import InfrastructureError
+from linn.engine.local.answering import answer
+from linn.errors import DiskFull, InfrastructureError
 from linn.progress import Progress
 from linn.recipe import load as recipes
 from linn.recipe.stages import SftConfig
 from linn.run.run import Run
+from linn.scale.places import Died, Local, Role
 
 FULL = "/dev/full"
 RECIPE = {"name": "r", "domains": {"mcqa": {}}, "stages": [{"name": "sft", "kind": "sft"}]}
@@ -67,7 +69,7 @@ def test_a_full_disk_in_a_stage_is_told_with_stage_and_step(tmp_path, monkeypatc
 
 
 def test_a_worker_that_ends_without_a_word_on_a_full_disk_is_told_with_it(monkeypatch):
-    from linn.engine.local import processes
+    from linn.engine.local import disk, processes
 
     usage = SimpleNamespace(free=4096)
     for free, begins in (
@@ -75,9 +77,37 @@ def test_a_worker_that_ends_without_a_word_on_a_full_disk_is_told_with_it(monkey
         (10**9, "engine process"),
     ):
         usage.free = free
-        monkeypatch.setattr(processes.shutil, "disk_usage", lambda folder: usage)
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: usage)
         workers = processes.Workers(processes.WorkerOptions(width=64, capacity=4))
         workers._start()
         os.kill(workers.pids[0], 6)
         with pytest.raises(InfrastructureError, match=f"^{begins}.* exit code -6"):
             workers.call("cpu_seconds")
+
+
+def test_a_clusters_process_that_ends_on_a_full_disk_is_not_started_again(tmp_path, monkeypatch):
+    from linn.engine.local import disk
+
+    usage = SimpleNamespace(free=4096)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: usage)
+    full = "No space left on device for temporary files in .*: sampler 0 ended"
+    for free, kind, said in ((4096, DiskFull, full), (10**9, Died, "sampler 0 ended")):
+        usage.free = free
+        places = Local(tmp_path)
+        try:
+            (process,) = places.start([Role("sampler 0", "linn.scale.no_such_module", None)])
+            with pytest.raises(kind, match=f"^{said} with exit code"):
+                process.receive()
+        finally:
+            places.close()
+
+
+def test_a_worker_without_room_says_so_by_the_errors_kind():
+    def writes(number):
+        raise OSError(number, os.strerror(number))
+
+    worker = SimpleNamespace(writes=writes)
+    for number, kind in ((errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, None)):
+        fine, error = answer(worker, "trainer rank 0", "writes", (number,))
+        assert not fine and type(error) is (kind or InfrastructureError)
+        assert str(error).startswith("trainer rank 0: writes: OSError: ")

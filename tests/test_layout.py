@@ -236,6 +236,8 @@ EXPERTS = replace(
     SHAPE, routed=800_000_000, experts=8, moe=10, moe_kept=25_000, sent=20_000, own=True, heads=4
 )
 """The same with eight experts in each layer, which are most of it."""
+THEIRS = replace(EXPERTS, own=False)
+"""Such a model of another family than linn's own."""
 
 
 def spread(memory: float = 80e9, shape: Shape = EXPERTS, **scale: Any) -> Layout:
@@ -263,6 +265,8 @@ def test_the_nearest_layout_shares_out_rows_and_experts() -> None:
     assert best + "trainers.context: 4, trainers.experts: 4" in said(spread(4.4e9))
     assert "GB too many for each rank" in said(spread(4.4e9))
     asked = {"ranks": 4, "context": 2, "experts": 4}
+    assert "trainers.context" not in said(spread(4.4e9, THEIRS))
+    assert "trainers.experts" not in said(spread(4.4e9, THEIRS))
     words = "each row over 2 ranks; a layer's experts over 4 ranks"
     assert words in said(spread(trainers=asked))
     assert "activations of 1/2 of 10,000 tokens" in said(spread(trainers=asked))
@@ -272,7 +276,8 @@ def test_the_nearest_layout_shares_out_rows_and_experts() -> None:
     ("trainers", "shape", "error"),
     [
         ({"ranks": 3, "experts": 3}, EXPERTS, "does not divide the 8 .*; take one of 1, 2, 4, 8"),
-        ({"ranks": 2, "experts": 2}, SHAPE, "this model has no routed experts; take 1$"),
+        ({"ranks": 2, "experts": 2}, SHAPE, "this model has no routed ones; take 1$"),
+        ({"ranks": 2, "experts": 2}, THEIRS, "only Nemotron-H's can be spread; take 1$"),
         ({"ranks": 8, "context": 8}, EXPERTS, "take at most 4, its attention heads"),
         ({"ranks": 2, "context": 2}, SHAPE, "take 1: only Nemotron-H's rows are cut"),
     ],
@@ -340,3 +345,15 @@ def test_a_run_folder_that_has_an_older_default_written_out_is_read() -> None:
 
 def recipe_stages() -> list[dict[str, Any]]:
     return [{"name": "s", "kind": "sft", "data": "rows.jsonl", "steps": 1}]
+
+
+def test_processes_of_the_local_engine_are_refused_of_a_cluster(tmp_path: Path) -> None:
+    tree = {"name": "t", "scale": {"engine": "cluster", "processes": 8}, "stages": recipe_stages()}
+    error = "processes: 8 is for the local engine; .* trainers.ranks and samplers.replicas"
+    with pytest.raises(UserError, match=error):
+        recipes.parse(tree, "t")
+    plain = recipes.parse(tree | {"scale": {"engine": "cluster"}}, "t")
+    # A run that began when nobody read the key goes on.
+    begun = tmp_path / "recipe.yaml"
+    begun.write_text(recipes.resolved(plain).replace("processes: 2", "processes: 8"))
+    assert recipes.load_resolved(begun).scale == plain.scale

@@ -24,7 +24,7 @@ from linn.engine.local.dealing import deal, undeal
 from linn.engine.local.processes import WorkerOptions, Workers
 from linn.engine.local.sampler import LocalSampler
 from linn.engine.training.token_weights import StepFailed
-from linn.errors import InfrastructureError, UserError
+from linn.errors import DiskFull, InfrastructureError, UserError
 from linn.types import Completion, Loss, Optim, Sampling
 
 VOCAB = 64
@@ -281,7 +281,13 @@ def test_a_full_disk_is_told_with_its_name_and_what_is_needed(tmp_path: Path) ->
         said = (
             r"/a needs about 12.0 MB, its disk \(/.*\) has .* MB free; what was saved before is in"
         )
-        with pytest.raises(InfrastructureError, match=said), room_for(tmp_path / "a", 12_000_000):
+        with pytest.raises(DiskFull, match=said), room_for(tmp_path / "a", 12_000_000):
             raise full
+    # torch's words of a file that was cut short by a full disk; and by something else.
+    short = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    with pytest.raises(DiskFull, match="No space left"), room_for(tmp_path / "a" / "b", 1 << 60):
+        raise short
+    with pytest.raises(RuntimeError, match="unexpected pos"), room_for(tmp_path / "a" / "b", 1):
+        raise short
     with pytest.raises(OSError, match="Permission"), room_for(tmp_path / "a", 1):
         raise PermissionError(errno.EPERM, "Permission denied")

@@ -1,6 +1,7 @@
 """Prices against numbers computed by hand, real models' parameters, and the paper's own run."""
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,12 +104,24 @@ def test_parameters_of_variants(changes):
     assert shape_of(raw, "c").total == parameters_of(model)
 
 
-DENSE = [
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 40}
+SHARED = EXPERTS | {"shared_expert_intermediate_size": 72}
+GATED = [
     ("LlamaConfig", {"attention_bias": True, "mlp_bias": True}),
     ("LlamaConfig", {"tie_word_embeddings": True, "head_dim": 24}),
     ("MistralConfig", {}),
+    ("Olmo2Config", {"attention_bias": True}),
+    ("Phi3Config", {"pad_token_id": 0}),
     ("Qwen2Config", {}),
-    ("Qwen3Config", {"head_dim": 24}),
+    ("Qwen3Config", {"head_dim": 24, "attention_bias": True}),
+    ("SmolLM3Config", {"pad_token_id": 0, "attention_bias": True, "mlp_bias": True}),
+    ("MixtralConfig", {"num_local_experts": 8}),
+    ("Qwen2MoeConfig", SHARED),
+    ("Qwen2MoeConfig", SHARED | {"qkv_bias": False, "decoder_sparse_step": 2}),
+    ("Qwen3MoeConfig", EXPERTS),
+    ("Qwen3MoeConfig", EXPERTS | {"attention_bias": True, "mlp_only_layers": [0, 2]}),
+    ("Qwen3MoeConfig", EXPERTS | {"decoder_sparse_step": 2, "mlp_only_layers": [1]}),
+    ("Qwen3MoeConfig", EXPERTS | {"mlp_only_layers": list(range(8))}),
 ]
 
 
@@ -131,14 +144,94 @@ def small_config(name, keys, layers):
     return config
 
 
-@pytest.mark.parametrize(("name", "keys"), DENSE)
-def test_parameters_of_dense_families(name, keys):
+def small_model(config):
+    """A family's own class, without memory."""
     import transformers  # here: a process that runs other tests alone never loads it
 
-    config = small_config(name, keys, layers=3)
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    assert shape_of(config.to_dict(), "c").total == parameters_of(model)
+        return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def assert_counted(shape: Shape, model: torch.nn.Module) -> None:
+    """All parameters, those of a token, and those of the largest layer are the class's own."""
+    assert shape.total == parameters_of(model)
+    routed = sum(p.numel() for name, p in model.named_parameters() if ".experts." in name)
+    assert shape.routed == routed
+    share = shape.top / shape.experts if routed else 0
+    used = shape.total - routed + share * routed - shape.embedding
+    assert shape.active == pytest.approx(used, rel=1e-12)
+    assert shape.largest == max(map(parameters_of, model.model.layers))
+
+
+@pytest.mark.parametrize(("name", "keys"), GATED)
+def test_parameters_of_families_with_gated_mlps(name, keys):
+    config = small_config(name, keys, layers=3)
+    assert_counted(shape_of(config.to_dict(), "c"), small_model(config))
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in GATED}))
+def test_parameters_of_families_of_any_size(name):
+    draw = random.Random(name)
+    # Any key of any family: those that a family does not have change nothing.
+    for _ in range(12):
+        heads = draw.randint(1, 6) * 2
+        config = small_config(name, SHARED | {"pad_token_id": 0}, draw.randint(1, 5))
+        drawn = {
+            "hidden_size": heads * draw.randint(1, 9),
+            "intermediate_size": draw.randint(1, 99),
+            "num_attention_heads": heads,
+            "num_key_value_heads": draw.choice([1, 2, heads]),
+            "vocab_size": draw.randint(10, 300),
+            "head_dim": draw.randint(1, 9) * 2,
+            "num_experts_per_tok": draw.randint(1, 8),
+            "num_experts" if name == "Qwen2MoeConfig" else "num_local_experts": draw.randint(8, 20),
+            "moe_intermediate_size": draw.randint(1, 50),
+            "shared_expert_intermediate_size": draw.randint(1, 50),
+            "decoder_sparse_step": draw.randint(1, 3),
+            "mlp_only_layers": draw.sample(range(5), draw.randint(0, 2)),
+            "tie_word_embeddings": draw.random() < 0.5,
+            "attention_bias": draw.random() < 0.5,
+            "qkv_bias": draw.random() < 0.5,
+            "mlp_bias": draw.random() < 0.5,
+            "norm_topk_prob": draw.random() < 0.5,
+        }
+        for key, value in drawn.items():
+            setattr(config, key, value)
+        assert_counted(shape_of(config.to_dict(), "c"), small_model(config))
+
+
+def test_a_config_without_a_word_on_ties_has_its_familys_own():
+    for name in sorted({name for name, _ in GATED}):
+        config = small_config(name, {"pad_token_id": 0}, layers=1)
+        model = small_model(config)
+        raw = config.to_dict()
+        del raw["tie_word_embeddings"]
+        assert shape_of(raw, "c").total == parameters_of(model), name
+
+
+def test_qwen_3_30b_a3b_has_the_parameters_of_its_card():
+    raw = {
+        "model_type": "qwen3_moe",
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "vocab_size": 151_936,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "tie_word_embeddings": False,
+    }
+    shape = shape_of(raw, "c")
+    assert shape.total == 30_532_122_624
+    # its card: 3.3B of 30.5B, embeddings among them
+    assert (shape.active + shape.embedding) // 10**8 == 33
+    # keys and values of 4 heads x 128 in 48 layers, 2 bytes each
+    assert shape.cache_bytes(1) == 48 * 2 * (4 * 128) * 2
 
 
 def test_the_papers_base_has_the_papers_parameters():
@@ -353,13 +446,15 @@ def test_what_a_hybrids_layers_keep_is_what_the_plan_counts(pattern):
     assert shape_of(raw, "c").kept == pytest.approx(numbers_kept(model), rel=0.15)
 
 
-@pytest.mark.parametrize(("name", "keys"), DENSE)
-def test_what_a_dense_familys_layers_keep_is_what_the_plan_counts(name, keys):
+@pytest.mark.parametrize(("name", "keys"), GATED)
+def test_what_a_gated_familys_layers_keep_is_what_the_plan_counts(name, keys):
     import transformers
 
     config = small_config(name, keys, layers=8)
     model = TransformersLM(transformers.AutoModelForCausalLM.from_config(config))
-    assert shape_of(config.to_dict(), "c").kept == pytest.approx(numbers_kept(model), rel=0.15)
+    shape = shape_of(config.to_dict(), "c")
+    assert shape.kept == pytest.approx(numbers_kept(model), rel=0.15)
+    assert shape.state_bytes(40) == model.row_bytes(40)
 
 
 def test_the_plan_says_which_key_makes_a_run_fit():

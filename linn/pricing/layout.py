@@ -184,10 +184,11 @@ def _share_of_machine(scale: ScaleConfig) -> float:
 
 def _check_shares(scale: ScaleConfig, shape: Shape) -> None:
     experts, context = scale.trainers.experts, scale.trainers.context
-    if experts > 1 and not shape.experts:
-        raise UserError(
-            f"scale.trainers.experts: {experts}: this model has no routed experts; take 1"
+    if experts > 1 and not (shape.own and shape.experts):
+        why = (
+            "only Nemotron-H's can be spread" if shape.experts else "this model has no routed ones"
         )
+        raise UserError(f"scale.trainers.experts: {experts}: {why}; take 1")
     if experts > 1 and shape.experts % experts:
         fitting = [n for n in range(1, shape.experts + 1) if shape.experts % n == 0]
         raise UserError(
@@ -433,10 +434,10 @@ def _cheaper(scale: ScaleConfig) -> list[dict[str, Any]]:
 
 def ways_to_share(shape: Shape, ranks: int) -> Iterator[dict[str, int]]:
     """Ways to share out rows and experts over so many ranks, those with least traffic first."""
-    rows = [1]
-    if shape.own:
-        most = min(shape.heads, ranks)
-        rows = [n for n in range(1, most + 1) if ranks % n == 0]
+    if not shape.own:
+        yield {"context": 1, "experts": 1}
+        return
+    rows = [n for n in range(1, min(shape.heads, ranks) + 1) if ranks % n == 0]
     held = [n for n in range(1, ranks + 1) if ranks % n == 0 and shape.experts % n == 0]
     for context in rows:
         for experts in held if shape.experts else [1]:

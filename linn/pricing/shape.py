@@ -21,7 +21,10 @@ _LAYERS = {
     "moe": "E",
     "mlp": "-",
 }
-_DENSE = ("llama", "mistral", "qwen2", "qwen3")
+_ROUTED = ("mixtral", "qwen2_moe", "qwen3_moe")
+"""Families whose layers have routed experts."""
+_GATED = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3", *_ROUTED)
+"""Families of attention and a gated MLP, or gated experts, per layer."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,8 @@ def shape_of(raw: Mapping[str, Any], where: str) -> Shape:
     try:
         if family == "nemotron_h":
             return _hybrid(raw)
-        if family in _DENSE:
-            return _dense(raw)
+        if family in _GATED:
+            return _gated(raw)
     except KeyError as missing:
         raise UserError(f"{where}: {missing.args[0]} is missing; the price needs it") from None
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -165,7 +168,7 @@ def shape_of(raw: Mapping[str, Any], where: str) -> Shape:
         ) from None
 
     raise UserError(
-        f"{where}: no price for model_type {family!r}; known: nemotron_h, {', '.join(_DENSE)}"
+        f"{where}: no price for model_type {family!r}; known: nemotron_h, {', '.join(_GATED)}"
     )
 
 
@@ -295,37 +298,40 @@ def _mlp(raw: Mapping[str, Any], key: str, default: int) -> int:
     return parameters
 
 
-def _dense(raw: Mapping[str, Any]) -> Shape:
-    """Llama and its kin: attention and a gated MLP per layer.
-
-    Qwen 2 has biases on q, k and v; Qwen 3 has norms on q and k heads.
-    """
-    family = raw["model_type"]
-    hidden, vocab = raw["hidden_size"], raw["vocab_size"]
-    layers, wide = raw["num_hidden_layers"], raw["intermediate_size"]
-    heads = raw["num_attention_heads"]
+def _gated(raw: Mapping[str, Any]) -> Shape:
+    """Llama and its kin: two norms, attention and a gated MLP or gated experts per layer."""
+    family, hidden, vocab = raw["model_type"], raw["hidden_size"], raw["vocab_size"]
+    layers, heads = raw["num_hidden_layers"], raw["num_attention_heads"]
     head_width = raw.get("head_dim") or hidden // heads
-    query = heads * head_width
     key_heads = raw.get("num_key_value_heads") or heads
-    key = key_heads * head_width
-    layer = 2 * hidden * query + 2 * hidden * key + 3 * hidden * wide + 2 * hidden
-    if family == "qwen2":
-        layer += query + 2 * key
-    if family == "qwen3":
-        layer += 2 * head_width
-    if family == "llama" and raw.get("attention_bias"):
-        layer += query + 2 * key + hidden
-    if raw.get("mlp_bias"):
-        layer += 2 * wide + hidden
+    query, key = heads * head_width, key_heads * head_width
+    experts = _Experts.of(raw)
+    dense = layers - experts.layers
+
+    around = _attention(raw, query, key, head_width) + 2 * hidden
+    per_layer = {"E": around + experts.parameters(hidden)}
     # Counted by torch's saved tensors: `tests/test_price.py` compares.
-    normed_heads = 2 if family == "qwen3" else 0
-    kept = 6 * hidden + 4 * wide + (2 + normed_heads) * (query + key) + 2 * heads
-    embedding, tied = vocab * hidden, bool(raw.get("tie_word_embeddings"))
-    body = layers * layer + hidden
+    normed = 2 if family in ("qwen3", "qwen3_moe", "olmo2") else 0
+    kept_around = 6 * hidden + (2 + normed) * (query + key) + 2 * heads
+    kept = {"E": kept_around + experts.kept(hidden)}
+    if dense:
+        wide = raw["intermediate_size"]
+        per_layer["-"] = around + 3 * hidden * wide
+        kept["-"] = kept_around + 4 * wide
+        if family in ("llama", "smollm3") and raw.get("mlp_bias"):
+            per_layer["-"] += 2 * wide + hidden
+
+    count = {"E": experts.layers, "-": dense}
+    embedding = vocab * hidden
+    # Where a config.json does not say it, its family's own default holds.
+    tied = bool(raw.get("tie_word_embeddings", family == "smollm3"))
+    body = sum(count[kind] * size for kind, size in per_layer.items()) + hidden
+    routed = experts.layers * experts.count * experts.size(hidden)
+    chosen = experts.layers * experts.top * experts.size(hidden)
 
     return Shape(
         total=body + embedding * (1 if tied else 2),
-        active=body + embedding,
+        active=body - routed + chosen + embedding,
         embedding=0 if tied else embedding,
         vocab=vocab,
         hidden=hidden,
@@ -335,12 +341,78 @@ def _dense(raw: Mapping[str, Any]) -> Shape:
         key=key,
         scan=0,
         conv=0,
-        routed=0,
-        experts=0,
-        top=0,
-        kept=layers * kept,
-        widest=kept,
-        largest=layer,
+        routed=routed,
+        experts=experts.count,
+        top=experts.top,
+        kept=sum(count[kind] * size for kind, size in kept.items()),
+        widest=max(kept[kind] for kind in kept if count[kind]),
+        largest=max(per_layer[kind] for kind in per_layer if count[kind]),
         heads=heads,
         key_heads=key_heads,
+        moe=experts.layers,
+        moe_kept=kept["E"] if experts.layers else 0,
     )
+
+
+def _attention(raw: Mapping[str, Any], query: int, key: int, head_width: int) -> int:
+    """Parameters of one layer's q, k, v and o, with the biases and norms of its family."""
+    family, hidden = raw["model_type"], raw["hidden_size"]
+    parameters: int = 2 * hidden * query + 2 * hidden * key
+    if family in ("llama", "olmo2", "qwen3", "qwen3_moe", "smollm3") and raw.get("attention_bias"):
+        parameters += query + 2 * key + hidden
+    if family == "qwen2" or (family == "qwen2_moe" and raw.get("qkv_bias", True)):
+        parameters += query + 2 * key
+    # Qwen 3 norms each head of q and k, OLMo 2 all heads together.
+    if family in ("qwen3", "qwen3_moe"):
+        parameters += 2 * head_width
+    if family == "olmo2":
+        parameters += query + key
+    return parameters
+
+
+@dataclass(frozen=True)
+class _Experts:
+    """The routed experts of a family of gated MLPs, and the shared one beside them."""
+
+    layers: int = 0
+    """Layers that have them."""
+    count: int = 0
+    """Experts of such a layer."""
+    top: int = 0
+    """Experts that a token passes."""
+    width: int = 0
+    """Of one expert's MLP."""
+    shared: int = 0
+    """Width of the shared expert, which has a gate of its own; 0: there is none."""
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> _Experts:
+        family, layers = raw["model_type"], raw["num_hidden_layers"]
+        if family not in _ROUTED:
+            return cls()
+        top = raw["num_experts_per_tok"]
+        if family == "mixtral":
+            return cls(layers, raw["num_local_experts"], top, raw["intermediate_size"])
+
+        # transformers 5 writes Qwen 3's `num_experts` as `num_local_experts`.
+        count = raw["num_local_experts"] if "num_local_experts" in raw else raw["num_experts"]
+        dense, step = raw.get("mlp_only_layers") or [], raw.get("decoder_sparse_step", 1)
+        sparse = [n for n in range(layers) if n not in dense and (n + 1) % step == 0]
+        if not sparse or not count:
+            return cls()
+        shared = raw["shared_expert_intermediate_size"] if family == "qwen2_moe" else 0
+        return cls(len(sparse), count, top, raw["moe_intermediate_size"], shared)
+
+    def size(self, hidden: int) -> int:
+        """Parameters of one expert: gate, up and down."""
+        return 3 * hidden * self.width
+
+    def parameters(self, hidden: int) -> int:
+        """Of one layer: router, routed experts, and the shared one with its gate."""
+        shared = 3 * hidden * self.shared + hidden if self.shared else 0
+        return self.count * (hidden + self.size(hidden)) + shared
+
+    def kept(self, hidden: int) -> int:
+        """Numbers per token that one layer keeps of them for the backward pass."""
+        shared = 4 * self.shared + hidden + 1 if self.shared else 0
+        return self.top * (2 * hidden + 4 * self.width + 9) + self.count + shared

@@ -127,6 +127,8 @@ def load_resolved(path: Path) -> Recipe:
     scale = tree.setdefault("scale", {})
     if isinstance(scale, dict):
         scale.setdefault("share_prompts", False)
+        if scale.get("engine") == "cluster":
+            scale.pop("processes", None)  # once it could stand there, and nobody read it
     return parse(tree, str(path))
 
 

@@ -236,6 +236,7 @@ class ScaleConfig(Config):
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
         if self.engine == "cluster":
+            self._check_processes()
             self._check_colocated()
             return self
         # A run folder's recipe has every key, with its default.
@@ -247,6 +248,14 @@ class ScaleConfig(Config):
             if value != getattr(plain, key):
                 raise ValueError(f"{key}: only a cluster has it; set engine: cluster, or leave it")
         return self
+
+    def _check_processes(self) -> None:
+        # Written out in every run folder's recipe, so the default says nothing.
+        if self.processes != type(self).model_fields["processes"].default:
+            raise ValueError(
+                f"processes: {self.processes} is for the local engine; a cluster has "
+                "trainers.ranks and samplers.replicas: set these, and leave it out"
+            )
 
     def _check_colocated(self) -> None:
         samplers, ranks = self.samplers, self.trainers.ranks

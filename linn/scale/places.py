@@ -25,8 +25,9 @@ from typing import IO, Any, Protocol
 
 from linn import stopping
 from linn.engine.local import heartbeat
+from linn.engine.local.disk import full_disk
 from linn.engine.local.heartbeat import Watch
-from linn.errors import InfrastructureError, UserError
+from linn.errors import DiskFull, InfrastructureError, UserError
 
 LAST_WORDS = 2000
 """Characters of a dead process's output that an error shows."""
@@ -192,6 +193,7 @@ class LocalProcess:
 
     def __init__(self, role: Role, folder: Path, gpus: Sequence[str]) -> None:
         self.name = role.name
+        self._folder = folder
         stem = f"{role.name.replace(' ', '-')}-{id(self):x}"
         beats = folder / f"{stem}.beat"
         heartbeat.prepare(beats)
@@ -251,7 +253,7 @@ class LocalProcess:
         self._watch.close()
         self._log.close()
 
-    def _died(self) -> Died:
+    def _died(self) -> Died | DiskFull:
         if self._watch.verdict is not None:
             return Died(self._watch.verdict[1])
         # Its pipe is closed before the kernel reports its exit code: wait for that.
@@ -263,7 +265,10 @@ class LocalProcess:
         log = self._log.read()[-LAST_WORDS:].decode(errors="replace").strip()
         cause = " (killed: out of memory?)" if code == -9 else ""
         last_words = log or "it wrote nothing"
-        return Died(f"{self.name} ended with exit code {code}{cause}; its last words: {last_words}")
+        words = f"{self.name} ended with exit code {code}{cause}; its last words: {last_words}"
+        # Whoever took its place would end of it as well.
+        full = full_disk(self._folder)
+        return DiskFull(f"{full}{words}") if full else Died(words)
 
 
 def _start(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from linn.engine.training.token_weights import StepFailed
-from linn.errors import EngineLost
+from linn.errors import DiskFull, EngineLost, is_final
 from linn.scale.places import Died, Places, Process, Reply, Role
 
 LOOK_S = 5.0
@@ -47,7 +47,8 @@ class Ranks:
         """Have each rank run its method `message` once; answers in order of rank.
 
         Errors that ranks agree on are raised and the ranks stay. One that is gone, or that fails
-        alone while the others wait for it, ends them all: EngineLost.
+        alone while the others wait for it, ends them all: EngineLost, or its own error where no
+        new start cures that.
         """
         try:
             replies = self._exchange(message, arguments)
@@ -83,7 +84,12 @@ class Ranks:
             failed = [value for fine, value in replies.values() if not fine]
             if failed and owing:
                 looks += 1
+                for error in failed:
+                    if isinstance(error, DiskFull):
+                        raise error  # who writes does so alone: the others don't come to say so
             if looks > GRACE_LOOKS:
+                if is_final(failed[0]):
+                    raise failed[0]
                 waiting = ", ".join(owing)
                 raise EngineLost(f"{failed[0]}; {waiting} still waited for it, so all ranks ended")
         return [replies[process.name] for process in self._processes]

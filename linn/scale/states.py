@@ -31,7 +31,7 @@ def save(trainer: FsdpTrainer, folder: Path) -> None:
     from torch.distributed.checkpoint.state_dict_saver import save
 
     with _whole_folder(folder) as part:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _own_errors():
             warnings.simplefilter("ignore")
             # One writing thread: ranks on a CPU have one core each.
             save(_state(trainer), storage_writer=FileSystemWriter(part, thread_count=1))
@@ -57,7 +57,7 @@ def restore(trainer: FsdpTrainer, folder: Path) -> None:
     state = _state(trainer)
     reader = FileSystemReader(folder)
     _check_shapes(state, reader.read_metadata().state_dict_metadata, folder)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _own_errors():
         warnings.simplefilter("ignore")
         load(state, storage_reader=reader)  # in place
 
@@ -115,6 +115,18 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     yield _tell(None)
     dist.barrier()
     dist.barrier()
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise what a rank failed of: torch's own error is no `Exception`, and would end all ranks."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except CheckpointException as error:
+        cause, _ = next(iter(error.failures.values()))
+        raise cause from None
 
 
 def _tell(part: Path | None) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from linn.errors import EngineLost
+from linn.errors import EngineLost, is_final
 from linn.scale.places import Died, Places, Process
 from linn.scale.ranks import Ranks
 
@@ -106,6 +106,8 @@ class WeightSource:
                 fine, value = sampler.receive()
             except Died as death:
                 return str(death)
+            if not fine and is_final(value):
+                raise value
             if not fine:
                 raise EngineLost(f"{sampler.name} has not taken the weights: {value}")
         return ""

@@ -16,7 +16,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from linn import stopping
-from linn.errors import InfrastructureError, LinnError
+from linn.engine.local.disk import is_full
+from linn.errors import DiskFull, InfrastructureError, LinnError
 
 _FULL = (
     "the GPU's memory is full ({}); lower scale.width, scale.capacity, scale.cache or the stage's "
@@ -48,7 +49,8 @@ def answer(worker: Any, who: str, name: str, arguments: tuple[Any, ...]) -> tupl
         # A library's own may hold what cannot be sent: this process would end of it.
         return False, error if _can_be_sent(error) else ValueError(f"{where}: {error}")
     except (OSError, MemoryError, SafetensorError) as error:
-        return False, InfrastructureError(f"{where}: {type(error).__name__}: {error}")
+        kind = DiskFull if is_full(error) else InfrastructureError
+        return False, kind(f"{where}: {type(error).__name__}: {error}")
     except Exception as error:
         if said := full_gpu(error):
             return False, InfrastructureError(f"{where}: {_FULL.format(said)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -19,16 +18,13 @@ from typing import IO, Any
 
 from linn import stopping
 from linn.engine.local import heap, heartbeat
+from linn.engine.local.disk import full_disk
 from linn.engine.local.heartbeat import Watch
 from linn.engine.training.token_weights import StepFailed
 from linn.engine.training.trees import MICRO_BATCH
 from linn.errors import InfrastructureError
 
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-
-
-_LEAST_FREE = 1 << 16
-"""Bytes below which the disk of the temporary files counts as full."""
 
 
 @dataclass(frozen=True)
@@ -234,18 +230,8 @@ class Workers:
         for rank, process in enumerate(self._processes):
             words = process.last_words(rank)
             if words is not None:
-                raise InfrastructureError(f"{self._full_disk()}{words}")
+                raise InfrastructureError(f"{full_disk(Path(self._folder))}{words}")
         raise InfrastructureError("an engine process closed its pipe without ending")
-
-    def _full_disk(self) -> str:
-        """Where the temporary files' disk is full, that it is: a process may end without a word.
-
-        There it finds its peers, by a file, and there its last words would be.
-        """
-        free = shutil.disk_usage(self._folder).free
-        if free >= _LEAST_FREE:
-            return ""
-        return f"{os.strerror(errno.ENOSPC)} for temporary files in {self._folder}: "
 
 
 def start_worker(options: WorkerOptions, log_path: Path, module: str = "worker") -> Process:
