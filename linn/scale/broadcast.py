@@ -18,6 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from linn.scale.weights import NotReached
+
 _HEADER = 1024
 """Bytes that go before each tensor and say what it is; spaces where there is less to say."""
 _MEETS = timedelta(seconds=20)
@@ -33,7 +35,7 @@ class WeightGroup:
     """The sender of weights and all who receive them."""
 
     def __init__(self, meeting: str, place: int, members: int, device: torch.device) -> None:
-        """Returns when all are there; RuntimeError where one does not come.
+        """Returns when all are there; NotReached where one does not come.
 
         meeting: where they find each other, as torch takes it; each hand-over has one of its own.
         place: 0 is the sender, from 1 on they receive. device: this member's, of the same type as
@@ -47,7 +49,7 @@ class WeightGroup:
             store.wait([f"member {number}" for number in range(members)], meets)
         except RuntimeError as error:
             seconds = meets.total_seconds()
-            raise RuntimeError(
+            raise NotReached(
                 f"not all of {members} processes met within {seconds:g} s for the weights ({error})"
             ) from None
 
@@ -91,8 +93,11 @@ class WeightGroup:
         return said
 
     def _broadcast(self, tensor: Tensor) -> None:
-        # The root is the member at place 0 unless the options say another.
-        self._group.broadcast([tensor], dist.BroadcastOptions()).wait()
+        try:
+            # The root is the member at place 0 unless the options say another.
+            self._group.broadcast([tensor], dist.BroadcastOptions()).wait()
+        except RuntimeError as error:
+            raise NotReached(str(error)) from None
 
     def __enter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@ from linn.scale.fsdp import FsdpTrainer
 from linn.scale.options import RankOptions
 from linn.scale.reading import load_sharded
 from linn.scale.sharding import sharding
+from linn.scale.weights import NotReached
 from linn.types import Loss, Optim, Sample
 
 _TIMEOUT = timedelta(minutes=10)
@@ -129,7 +130,8 @@ class Rank:
                     for name, tensor in tensors:
                         group.send(name, tensor)
                     group.end()
-            except RuntimeError as error:  # a sampler is gone, or is not reached
+            except NotReached as error:
+                # What fails in making a tensor whole is an error: the others wait for this rank.
                 fault = str(error)
         # Every rank has rows of every tensor, and gives them whether or not they can be sent.
         for _ in tensors:
