@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,8 +24,10 @@ from linn.engine.models.load import load
 from linn.engine.models.transformers_lm import TransformersLM
 from linn.errors import EngineLost, UserError
 from linn.recipe.schema import ScaleConfig
-from linn.scale import broadcast
+from linn.scale import broadcast, rank, weights, writing
 from linn.scale.broadcast import WeightGroup
+from linn.scale.options import Passing, RankOptions
+from linn.scale.weights import NotReached
 from linn.scale.writing import in_files
 from linn.types import Loss, Optim
 
@@ -42,7 +47,7 @@ def test_every_member_of_a_group_receives_what_was_sent(tmp_path: Path) -> None:
     meeting, members = f"file://{tmp_path}/meeting", 4
 
     def member(place: int) -> list[tuple[str, Tensor]]:
-        with WeightGroup(meeting, place, members, torch.device("cpu")) as group:
+        with closing(WeightGroup(meeting, place, members, torch.device("cpu"))) as group:
             if place > 0:
                 return list(group.received())
             for name, tensor in TENSORS.items():
@@ -62,9 +67,10 @@ def test_every_member_of_a_group_receives_what_was_sent(tmp_path: Path) -> None:
 
 def test_a_sender_hears_that_a_member_has_left(tmp_path: Path) -> None:
     def member(place: int) -> bool:
-        with WeightGroup(f"file://{tmp_path}/meeting", place, 2, torch.device("cpu")) as group:
+        meeting = f"file://{tmp_path}/meeting"
+        with closing(WeightGroup(meeting, place, 2, torch.device("cpu"))) as group:
             if place == 0:
-                with pytest.raises(RuntimeError):
+                with pytest.raises(NotReached):
                     for _ in range(1000):
                         group.send("weight", torch.zeros(100_000))
             else:
@@ -79,7 +85,7 @@ def test_a_member_that_does_not_come_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broadcast, "_MEETS", timedelta(seconds=0.2))
-    with pytest.raises(RuntimeError, match="not all of 2 processes met within 0.2 s"):
+    with pytest.raises(NotReached, match="not all of 2 processes met within 0.2 s"):
         WeightGroup(f"file://{tmp_path}/meeting", 0, 2, torch.device("cpu"))
 
 
@@ -188,6 +194,58 @@ def test_a_sender_that_does_not_reach_all_has_new_samplers_read_files(
         ["load", "take"]
     ] * 2
     assert "engine: no route; new samplers read" in capsys.readouterr().err
+
+
+def test_a_sampler_that_breaks_off_says_why_and_new_ones_read_files(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(cluster)
+    missed, refuses = NotReached("connection reset"), RuntimeError("no such tensor: x")
+    cluster.once("trainer rank 0", "broadcast", lambda *_: (True, "connection reset"))
+    cluster.once("sampler 0", "take_broadcast", lambda *_: (False, missed))
+    cluster.once("sampler 1", "take_broadcast", lambda *_: (False, refuses))
+    assert cluster.sample() == [drawn(*request, 1) for request in REQUESTS]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "sampler 1 has not taken the weights: no such tensor: x; new samplers" in said
+
+
+def test_a_tensor_that_cannot_be_made_whole_is_an_error_of_the_rank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other ranks wait for this one: to go on would have them wait for ever."""
+
+    def tensors(*_: Any) -> Iterator[tuple[str, Tensor]]:
+        yield "fine", torch.zeros(1)
+        raise RuntimeError("can't allocate memory")
+
+    class Group(WeightGroup):
+        def __init__(self, *_: Any) -> None:
+            self._device = torch.device("cpu")
+
+        def send(self, *_: Any) -> None:
+            """Nobody receives."""
+
+        def close(self) -> None:
+            """Nothing to leave."""
+
+    monkeypatch.setattr(writing, "held_tensors", tensors)
+    monkeypatch.setattr(rank, "WeightGroup", Group)
+    first = rank.Rank.__new__(rank.Rank)
+    first.options = RankOptions(0, 2, "", "cpu", Passing(64, 64, False), False, False, False)
+    first.how = first._trainer = Mock()
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        first.broadcast("", 2, file_names=False)
+
+
+def test_a_sampler_that_goes_silent_with_the_weights_is_not_waited_for(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights, "_LAST_LOOKS", 3)
+    trained(cluster)
+    cluster.once("sampler 1", "take_broadcast", lambda process, arguments: "hangs")
+    assert cluster.sample() == [drawn(*request, 1) for request in REQUESTS]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "sampler 1 has not put the weights in place for 15 s; new samplers read" in said
 
 
 def test_a_rank_lost_while_weights_are_sent_ends_all(cluster: Cluster) -> None:

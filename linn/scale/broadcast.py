@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
+
+from linn.scale.weights import NotReached
 
 _HEADER = 1024
 """Bytes that go before each tensor and say what it is; spaces where there is less to say."""
@@ -33,7 +34,7 @@ class WeightGroup:
     """The sender of weights and all who receive them."""
 
     def __init__(self, meeting: str, place: int, members: int, device: torch.device) -> None:
-        """Returns when all are there; RuntimeError where one does not come.
+        """Returns when all are there; NotReached where one does not come.
 
         meeting: where they find each other, as torch takes it; each hand-over has one of its own.
         place: 0 is the sender, from 1 on they receive. device: this member's, of the same type as
@@ -41,23 +42,16 @@ class WeightGroup:
         """
         self._device = device
         meets, moves = (_MEETS, _TAKES) if place == 0 else (_COMES, _COMES)
-        store, *_ = next(rendezvous(meeting, place, members, timeout=meets))
-        store.set(f"member {place}", "")
         try:
+            store, *_ = next(rendezvous(meeting, place, members, timeout=meets))
+            store.set(f"member {place}", "")
             store.wait([f"member {number}" for number in range(members)], meets)
+            self._group = _group(device, store, place, members, moves)
         except RuntimeError as error:
             seconds = meets.total_seconds()
-            raise RuntimeError(
+            raise NotReached(
                 f"not all of {members} processes met within {seconds:g} s for the weights ({error})"
             ) from None
-
-        self._group: Any
-        if device.type == "cuda":
-            options = dist.ProcessGroupNCCL.Options()
-            options._timeout = moves
-            self._group = dist.ProcessGroupNCCL(store, place, members, options)
-        else:
-            self._group = dist.ProcessGroupGloo(store, place, members, moves)
 
     def send(self, name: str, tensor: Tensor) -> None:
         """A tensor to everybody; it may lie on another device."""
@@ -91,19 +85,24 @@ class WeightGroup:
         return said
 
     def _broadcast(self, tensor: Tensor) -> None:
-        # The root is the member at place 0 unless the options say another.
-        self._group.broadcast([tensor], dist.BroadcastOptions()).wait()
+        try:
+            # The root is the member at place 0 unless the options say another.
+            self._group.broadcast([tensor], dist.BroadcastOptions()).wait()
+        except RuntimeError as error:
+            raise NotReached(str(error)) from None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Leave; whoever still waits for this member hears of it."""
         if self._device.type == "cuda":
             # What was sent last may still be under way.
             torch.cuda.synchronize(self._device)
         self._group.shutdown()
+
+
+def _group(device: torch.device, store: Any, place: int, members: int, timeout: timedelta) -> Any:
+    """Apart from the process group of the trainers or of vLLM, which this process may have."""
+    if device.type != "cuda":
+        return dist.ProcessGroupGloo(store, place, members, timeout)
+    options = dist.ProcessGroupNCCL.Options()
+    options._timeout = timeout
+    return dist.ProcessGroupNCCL(store, place, members, options)

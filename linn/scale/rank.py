@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from linn.scale.fsdp import FsdpTrainer
 from linn.scale.options import RankOptions
 from linn.scale.reading import load_sharded
 from linn.scale.sharding import sharding
+from linn.scale.weights import NotReached
 from linn.types import Loss, Optim, Sample
 
 _TIMEOUT = timedelta(minutes=10)
@@ -125,11 +126,13 @@ class Rank:
         fault = ""
         if self.options.rank == 0:
             try:
-                with WeightGroup(meeting, 0, members, device_of(self.options.device)) as group:
+                device = device_of(self.options.device)
+                with closing(WeightGroup(meeting, 0, members, device)) as group:
                     for name, tensor in tensors:
                         group.send(name, tensor)
                     group.end()
-            except RuntimeError as error:  # a sampler is gone, or is not reached
+            except NotReached as error:
+                # What fails in making a tensor whole is an error: the others wait for this rank.
                 fault = str(error)
         # Every rank has rows of every tensor, and gives them whether or not they can be sent.
         for _ in tensors:

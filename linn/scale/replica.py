@@ -6,6 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -60,7 +61,7 @@ class Replica:
         module: nn.Module = self._model  # type: ignore[assignment]
         state = module.state_dict()
         taken = set()
-        with WeightGroup(meeting, place, members, self._device) as group:
+        with closing(WeightGroup(meeting, place, members, self._device)) as group:
             for name, tensor in group.received():
                 state[name].copy_(tensor)
                 taken.add(state[name].data_ptr())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from linn.scale.broadcast import WeightGroup
@@ -19,7 +20,7 @@ class WeightReceiver:
 
     def receive_weights(self, meeting: str, place: int, members: int) -> None:
         """All weights from a broadcast, in place of the model's; see `WeightGroup`."""
-        with WeightGroup(meeting, place + self.rank, members, self.device) as group:
+        with closing(WeightGroup(meeting, place + self.rank, members, self.device)) as group:
             stream = group.received()
             self.reload_weights(weights_iterator=stream)
             # Whoever sends waits until all is received.

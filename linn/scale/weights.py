@@ -10,9 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from linn.errors import EngineLost, is_final
+from linn.errors import EngineLost, LinnError, is_final
 from linn.scale.places import Died, Places, Process
-from linn.scale.ranks import Ranks
+from linn.scale.ranks import LOOK_S, Ranks
+
+_LAST_LOOKS = 60
+"""Looks in which a sampler must have put the weights in place that it was sent."""
+
+
+class NotReached(LinnError):
+    """Who sends or receives weights does not reach the others, or no longer."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,8 @@ class WeightSource:
         """Broadcast the weights to all samplers, which have loaded a policy of the same shape.
 
         The result says why some have not taken them: who is lost on the way takes others along, and
-        nobody knows who received how much. EngineLost where a rank is lost or a sampler refuses.
+        nobody knows who received how much. EngineLost where a rank is lost, or where a sampler
+        that all was sent to refuses it.
         """
         how = self._broadcast
         assert how is not None
@@ -98,10 +106,13 @@ class WeightSource:
 
         fault: str = self._ranks.call("broadcast", meeting, members, how.file_names)[0]
         if fault:
-            return self._death(samplers) or fault
+            return self._cause(samplers) or fault
         # Those before are of no use to anybody.
         self._remove_written()
         for sampler in samplers:
+            if self._is_silent(sampler):
+                seconds = _LAST_LOOKS * LOOK_S
+                return f"{sampler.name} has not put the weights in place for {seconds:.0f} s"
             try:
                 fine, value = sampler.receive()
             except Died as death:
@@ -112,14 +123,24 @@ class WeightSource:
                 raise EngineLost(f"{sampler.name} has not taken the weights: {value}")
         return ""
 
-    def _death(self, samplers: Sequence[Process]) -> str:
-        """The last words of the first sampler that is gone, where one is."""
-        for sampler in self._places.answered(samplers, 0):
-            try:
-                sampler.receive()
-            except Died as death:
-                return str(death)
-        return ""
+    def _is_silent(self, sampler: Process) -> bool:
+        """Whether it has neither answered nor died in all its looks."""
+        return not any(self._places.answered([sampler], LOOK_S) for _ in range(_LAST_LOOKS))
+
+    def _cause(self, samplers: Sequence[Process]) -> str:
+        """Which sampler is gone, or else refuses the weights, and why; empty where none says so."""
+        owing, refusal = list(samplers), ""
+        while ready := self._places.answered(owing, LOOK_S) if owing else []:
+            for sampler in ready:
+                owing.remove(sampler)
+                try:
+                    fine, value = sampler.receive()
+                except Died as death:
+                    return str(death)
+                # Who merely missed the others has nothing to say.
+                if not fine and not isinstance(value, NotReached):
+                    refusal = f"{sampler.name} has not taken the weights: {value}"
+        return refusal
 
     def forget(self) -> None:
         """What was written is gone with the places' folder."""

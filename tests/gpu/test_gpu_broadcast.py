@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ pytestmark = [
 
 
 def test_a_group_of_one_sends_by_nccl(tmp_path: Path) -> None:
-    with WeightGroup(f"file://{tmp_path}/meeting", 0, 1, torch.device("cuda:0")) as group:
+    meeting = f"file://{tmp_path}/meeting"
+    with closing(WeightGroup(meeting, 0, 1, torch.device("cuda:0"))) as group:
         group.send("weight", torch.arange(12.0, device="cuda").reshape(3, 4).T)
         group.send("on the host", torch.ones(3, dtype=torch.bfloat16))
         group.end()
