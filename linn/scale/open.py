@@ -23,9 +23,10 @@ MICRO_BATCH = 2048
 REPLICAS = {"linn": "linn.scale.replica", "vllm": "linn.scale.vllm"}
 """Where the process of a sampler is made, by `samplers.engine`."""
 _FIELDS = """
-import dataclasses, json
+import dataclasses, json, os
 from vllm.engine.arg_utils import EngineArgs
-print("\\n" + json.dumps([field.name for field in dataclasses.fields(EngineArgs)]))
+names = [field.name for field in dataclasses.fields(EngineArgs)]
+os.write(1, b"\\n" + json.dumps(names).encode())
 """
 """A program whose last line is the names of the arguments that vLLM's engine takes."""
 
