@@ -174,28 +174,31 @@ def test_a_lost_rank_ends_all_and_the_engine_can_be_loaded_again(cluster: Cluste
     assert len(met) == 2
 
 
-def test_a_rank_that_fails_alone_ends_those_that_wait_for_it(cluster: Cluster) -> None:
-    looks = 0
+def looks_of(cluster: Cluster) -> list[float]:
+    """The seconds of each look at who has answered, from now on."""
+    looks: list[float] = []
+    answered = cluster.places.answered
 
+    def noted(processes: Any, seconds: float) -> Any:
+        looks.append(seconds)
+        return answered(processes, seconds)
+
+    cluster.places.answered = noted  # type: ignore[method-assign]
+    return looks
+
+
+def test_a_rank_that_fails_alone_ends_those_that_wait_for_it(cluster: Cluster) -> None:
     def fault(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
         if message != "step":
             return None
         return (False, RuntimeError("no memory")) if process.name.endswith("0") else "hangs"
 
-    count = cluster.places.answered
-
-    def answered(processes: Any, seconds: float) -> Any:
-        nonlocal looks
-        looks += 1
-        return count(processes, seconds)
-
-    cluster.places.answered = answered  # type: ignore[method-assign]
     cluster.faults.append(fault)
     batch = samples_of(REQUESTS, cluster.sample())
-    looks = 0
+    looks = looks_of(cluster)
     with pytest.raises(EngineLost, match="no memory; trainer rank 1 still waited"):
         cluster.engine.trainer.step(batch, MOPD, 0.1)
-    assert looks == GRACE_LOOKS + 1
+    assert len(looks) == GRACE_LOOKS + 1
 
 
 @pytest.mark.parametrize(
@@ -209,25 +212,17 @@ def test_a_rank_that_fails_alone_ends_those_that_wait_for_it(cluster: Cluster) -
 def test_what_no_new_start_cures_is_raised_as_itself(
     cluster: Cluster, error: Exception, most_looks: int
 ) -> None:
-    looks = 0
     batch = samples_of(REQUESTS, cluster.sample())
 
     def fault(process: FakeProcess, message: str, arguments: tuple[Any, ...]) -> Any:
         if message == "step":
             return (False, error) if process.name == "trainer rank 0" else "hangs"
 
-    count = cluster.places.answered
-
-    def answered(processes: Any, seconds: float) -> Any:
-        nonlocal looks
-        looks += 1
-        return count(processes, seconds)
-
-    cluster.places.answered = answered  # type: ignore[method-assign]
     cluster.faults.append(fault)
+    looks = looks_of(cluster)
     with pytest.raises(type(error), match=str(error)):
         cluster.engine.trainer.step(batch, MOPD, 0.1)
-    assert looks == most_looks
+    assert len(looks) == most_looks
     assert [one.ended for one in cluster.places.processes[:2]] == ["killed", "killed"]
 
 

@@ -27,9 +27,11 @@ pytestmark = [
 def test_a_group_of_one_sends_by_nccl(tmp_path: Path) -> None:
     meeting = f"file://{tmp_path}/meeting"
     with closing(WeightGroup(meeting, 0, 1, torch.device("cuda:0"))) as group:
-        group.send("weight", torch.arange(12.0, device="cuda").reshape(3, 4).T)
+        sent = torch.arange(12.0, device="cuda").reshape(3, 4).T
+        group.send("weight", sent)
         group.send("on the host", torch.ones(3, dtype=torch.bfloat16))
         group.end()
+    assert sent.tolist() == torch.arange(12.0).reshape(3, 4).T.tolist(), "sending changes nothing"
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="a rank and a sampler need two GPUs")
