@@ -25,6 +25,13 @@ def llama() -> Any:
     return LlamaForCausalLM(LlamaConfig(**SIZES))
 
 
+def olmo2() -> Any:
+    """A block of its own, so its own code decodes it."""
+    from transformers import Olmo2Config, Olmo2ForCausalLM
+
+    return Olmo2ForCausalLM(Olmo2Config(**SIZES))
+
+
 def gpt_oss() -> Any:
     """Attention with a sink per head, which this attention does not have."""
     from transformers import GptOssConfig, GptOssForCausalLM
@@ -63,7 +70,7 @@ def columns_are_neighbours(state: Any) -> bool:
     return all(layer.keys.stride(2) == 1 for layer in layers)
 
 
-@pytest.mark.parametrize("maker", [qwen3, llama], ids=lambda maker: maker.__name__)
+@pytest.mark.parametrize("maker", [qwen3, llama, olmo2], ids=lambda maker: maker.__name__)
 @pytest.mark.parametrize("seed", range(4))
 def test_any_order_of_moves_is_the_stock_forward(
     maker: Any, seed: int, monkeypatch: pytest.MonkeyPatch

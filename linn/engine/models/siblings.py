@@ -11,6 +11,7 @@ longest prompt, C columns of what was sampled, G query heads per key head, d hea
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ from linn.engine.models.prompt_parts import hidden, parts_of
 
 _NAME = "linn_siblings"
 """What this attention is called in a family's config while a step is computed."""
+
+Decode = Callable[[Tensor, "SiblingState"], Tensor]
+"""Hidden states [B, H] of one token more per row (int64 [B]); the state moves on."""
 
 _WASTE = 4
 """Places of groups per row, at most; where groups are more unequal, rows share nothing."""
@@ -245,15 +249,33 @@ def _attend(
     """
     check_told(told | {"attention_mask": attention_mask})
     rows, heads, _, size = query.shape
-    shared, columns = key.shape[1], key.shape[2]
     scale = size**-0.5 if scaling is None else scaling
-    q = (query[:, :, 0] * scale).view(rows, shared, -1, size)  # [B, key heads, G, d]
+    q = (query[:, :, 0] * scale).view(rows, key.shape[1], -1, size)
+    out = attended(module.layer_idx, q, key, value, siblings, own_hides)
+    return out.view(rows, 1, heads, size), None
+
+
+def attended(
+    layer: int,
+    q: Tensor,
+    key: Tensor,
+    value: Tensor,
+    siblings: SiblingState,
+    own_hides: Tensor | None,
+) -> Tensor:
+    """What one token per row gets from its prompt and from what its row sampled.
+
+    [B · key heads, G, d] of scaled queries q [B, key heads, G, d]; key, value and own_hides as in
+    `_attend`.
+    """
+    rows, shared, heads, _ = q.shape
+    columns = key.shape[2]
     groups = siblings.groups
     prompts, largest = groups.shape
 
     # Scores over what each row sampled, [U · key heads, S · G, C].
     behind = torch.bmm(q.flatten(0, 1), key.flatten(0, 1).transpose(1, 2))
-    behind = behind.view(rows, shared, -1, columns)
+    behind = behind.view(rows, shared, heads, columns)
     if own_hides is not None:
         behind += own_hides
     behind = _by_prompt(behind, groups)
@@ -261,19 +283,18 @@ def _attend(
     # What the prompts give, [U · key heads, S · G, d], and the weights of what rows sampled.
     laid = _by_prompt(q, groups)
     out = torch.empty_like(laid)
-    of_own = q.new_empty(prompts, largest, shared, q.shape[2], columns)
+    of_own = q.new_empty(prompts, largest, shared, heads, columns)
     for part in siblings.parts:
-        front = torch.bmm(laid[part.pairs], part.keys[module.layer_idx])
+        front = torch.bmm(laid[part.pairs], part.keys[layer])
         if part.hides is not None:
             front.view(-1, shared, *front.shape[1:]).add_(part.hides)
         weights = torch.cat([front, behind[part.pairs]], dim=-1).softmax(-1)
         of_part, of_rows = weights.split([part.columns, columns], dim=-1)
-        torch.bmm(of_part, part.values[module.layer_idx], out=out[part.pairs])
+        torch.bmm(of_part, part.values[layer], out=out[part.pairs])
         of_own[part.prompts] = _split(of_rows, groups, shared)
 
-    out = groups.back(_split(out, groups, shared)).flatten(0, 1)  # [B · key heads, G, d]
-    out.baddbmm_(groups.back(of_own).flatten(0, 1), value.flatten(0, 1))
-    return out.view(rows, 1, heads, size), None
+    out = groups.back(_split(out, groups, shared)).flatten(0, 1)
+    return out.baddbmm_(groups.back(of_own).flatten(0, 1), value.flatten(0, 1))
 
 
 def _by_prompt(of_rows: Tensor, groups: Groups) -> Tensor:
@@ -295,10 +316,11 @@ AttentionInterface.register(_NAME, _attend)
 # ------------------------------------------------------------ which families
 
 
-def agrees(model: Any, tolerance: float) -> bool:
-    """Whether a `TransformersLM` decodes siblings as it decodes rows with a prompt each; tried.
+@torch.inference_mode()
+def agrees(model: Any, decode: Decode, tolerance: float) -> bool:
+    """Whether siblings of a `TransformersLM` are decoded as rows with a prompt each are; tried.
 
-    tolerance: nats that log-probs may differ by.
+    decode: what gives the hidden states of siblings; tolerance: nats that log-probs may differ by.
     """
     prompts = [[1, 2, 3, 4, 5], [6, 7]]
     device = next(model.parameters()).device
@@ -310,7 +332,7 @@ def agrees(model: Any, tolerance: float) -> bool:
         state = state.select(owner)
         for _ in range(3):
             right, state = model.decode(ids, state)
-            logits, shared = model.decode(ids, shared)
+            logits = model.head(decode(ids, shared))
             gap = (logits.log_softmax(-1) - right.log_softmax(-1)).abs().nan_to_num(torch.inf)
             if float(gap.max()) > tolerance:
                 return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from linn.engine.models.joined_rows import (
 )
 from linn.engine.models.kept_prompts import SharedRows, agrees, prompt_cache, shared_states
 from linn.engine.models.kernels.choice import on_gpu
+from linn.engine.models.plain_blocks import plain_blocks
 from linn.engine.models.positions import longest_sequence
 from linn.engine.models.recompute import layers_of_family, recomputed
 from linn.engine.models.rectangles import (
@@ -45,7 +46,7 @@ from linn.engine.models.rectangles import (
     rectangles,
     segment_lengths,
 )
-from linn.engine.models.siblings import SiblingState
+from linn.engine.models.siblings import Decode, SiblingState
 from linn.engine.models.slots import Slots
 from linn.engine.models.vocabulary import hide
 from linn.engine.models.weight_files import config_of, write_config
@@ -292,7 +293,7 @@ class TransformersLM(nn.Module):
         """
         assert isinstance(state, CacheState), state
         # Autocast first: under it the family would be tried with other rounding, once and for all.
-        if not torch.is_autocast_enabled(self._device.type) and self._decodes_siblings:
+        if not torch.is_autocast_enabled(self._device.type) and self._decodes_siblings is not None:
             return SiblingState.begin(state, owners)
         if len(owners) == len(state.lengths):
             return state
@@ -306,9 +307,15 @@ class TransformersLM(nn.Module):
         return is_plain and can
 
     @cached_property
-    def _decodes_siblings(self) -> bool:
-        """Whether the family's code takes the attention of `siblings`; tried."""
-        return self._takes_ours and siblings.agrees(self, TOLERANCE)
+    def _decodes_siblings(self) -> Decode | None:
+        """The family's code with the attention of `siblings`, or its blocks written out; tried."""
+        by_family = partial(siblings.decoded, self._decoder, self.inner.config)
+        if not self._takes_ours or not siblings.agrees(self, by_family, TOLERANCE):
+            return None
+        blocks = plain_blocks(self._decoder, self.inner.config)
+        if blocks is not None and siblings.agrees(self, blocks.decoded, TOLERANCE):
+            return blocks.decoded
+        return by_family
 
     @torch.inference_mode()
     def decode(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
@@ -318,7 +325,8 @@ class TransformersLM(nn.Module):
         """
         if isinstance(state, SiblingState):
             self.check_length(int(state.lengths.max()) + 1)
-            return self.head(siblings.decoded(self._decoder, self.inner.config, ids, state)), state
+            assert self._decodes_siblings is not None
+            return self.head(self._decodes_siblings(ids, state)), state
         assert isinstance(state, CacheState), state
         positions = state.lengths[:, None]
         state.lengths = state.lengths + 1
