@@ -99,9 +99,15 @@ def test_stretched_positions_are_the_familys(kind: str) -> None:
     check_decoding(model, columns=30)
 
 
-def test_other_families_keep_their_code() -> None:
+def test_other_families_keep_their_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all where the reference is asked for."""
     torch.manual_seed(0)
     model = TransformersLM(olmo2())
+    assert not is_written_out(model)
+    check_decoding(model)
+
+    monkeypatch.setenv("LINN_KERNELS", "plain")
+    model = TransformersLM(qwen3())
     assert not is_written_out(model)
     check_decoding(model)
 

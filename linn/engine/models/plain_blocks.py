@@ -10,6 +10,7 @@ Letters of shapes: B rows, H hidden size, K key heads, G query heads per key hea
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from linn.engine.models.kernels.choice import VARIABLE
 from linn.engine.models.kernels.norms import rms_norm
 from linn.engine.models.kernels.products import Linear, linear
 from linn.engine.models.prompt_parts import hidden
@@ -90,7 +92,7 @@ def plain_blocks(decoder: Any, config: Any) -> PlainBlocks | None:
     config: the whole model's. Whether the numbers are the family's is tried elsewhere
     (`siblings.agrees`).
     """
-    if config.model_type not in _FAMILIES:
+    if config.model_type not in _FAMILIES or os.environ.get(VARIABLE) == "plain":
         return None
     blocks = PlainBlocks(decoder)
     for block in blocks._blocks:
