@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from support.cluster_models import WRITERS, Figures, write_qwen3
 
 from linn.engine.models.load import load
 from linn.engine.sampling.live_batch import BatchSampler
 from linn.engine.training.trainer import Trainer
 from linn.errors import UserError
+from linn.scale.broadcast import WeightGroup
 from linn.scale.options import ReplicaOptions
 from linn.scale.vllm import VllmReplica
 from linn.types import Completion, Optim, Sampling
@@ -136,6 +141,40 @@ def test_ids_without_text_are_never_sampled_and_another_shape_gets_another_engin
     assert version == 2
     assert all(token < VOCAB for one in done for token in one.ids)
     assert gap(padded, done, how) < CLOSE
+
+
+def test_two_processes_that_hold_one_model_take_weights_by_files_and_by_broadcast(
+    tmp_path: Path,
+) -> None:
+    """Each takes its part of every tensor; both ways the same tokens and log-probs."""
+    folders = [write_qwen3(tmp_path / str(seed), seed) for seed in range(2)]
+    replica = VllmReplica(ReplicaOptions(device="cpu", capacity=16, cache_bytes=CACHE, tensor=2))
+    replica.load(folders[0], 1)
+    how = Sampling(24)
+    setting = Setting(replica, folders)
+    begun = setting.sample(how)
+    assert gap(folders[0], begun, how) < CLOSE
+
+    replica.take(folders[1], 2)
+    by_files = setting.sample(how)
+    assert gap(folders[1], by_files, how) < CLOSE
+    replica.take(folders[0], 3)
+    assert setting.sample(how) == begun
+
+    meeting = f"file://{tmp_path}/meeting"
+    with ThreadPoolExecutor() as sender:
+        sent = sender.submit(send, meeting, folders[1], 3)
+        replica.take_broadcast(meeting, 1, 3, 4)
+        sent.result()
+    assert setting.sample(how) == by_files
+
+
+def send(meeting: str, folder: Path, members: int) -> None:
+    """All tensors of a folder to the others, as the first trainer rank does it."""
+    with closing(WeightGroup(meeting, 0, members, torch.device("cpu"))) as group:
+        for name, tensor in load_file(folder / "model.safetensors").items():
+            group.send(name, tensor)
+        group.end()
 
 
 @pytest.mark.parametrize(
