@@ -300,10 +300,7 @@ class TransformersLM(nn.Module):
 
     @property
     def _is_exact(self) -> bool:
-        """Whether a CPU computes in float32, as things are: what decoding of ours is made for.
-
-        Otherwise a family would also be tried with other rounding, once and for all.
-        """
+        """Whether a CPU computes in float32, as things are; our decoding is tried in that alone."""
         is_plain = self._device.type == "cpu" and self._dtype == torch.float32
         return is_plain and not torch.is_autocast_enabled("cpu")
 
@@ -415,11 +412,7 @@ class TransformersLM(nn.Module):
         for name in _CACHE_ARGUMENTS:
             if name in self._takes:
                 options[name] = state.cache
-        out = self._decoder(
-            input_ids=ids,
-            use_cache=True,
-            **options,
-        )
+        out = self._decoder(input_ids=ids, use_cache=True, **options)
         return self.head(out.last_hidden_state[:, -1])
 
     def row_bytes(self, columns: int) -> int:
