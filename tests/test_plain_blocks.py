@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linn.engine.models.plain_blocks import PlainBlocks
 from linn.engine.models.siblings import SiblingState
@@ -117,18 +118,77 @@ class _Doubled(nn.Linear):
         return 2 * super().forward(input)
 
 
-def test_a_layer_that_computes_something_else_keeps_the_familys_code() -> None:
-    """A class of its own is seen at once, and what is hidden in the forward by the trial."""
+def own_class(linear: Any) -> None:
+    linear.__class__ = _Doubled
+
+
+def own_forward(linear: Any) -> None:
+    forward = linear.forward
+    linear.forward = lambda x: 2 * forward(x)
+
+
+def hook(linear: Any) -> None:
+    linear.register_forward_hook(lambda module, given, out: 2 * out)
+
+
+def hook_before(linear: Any) -> None:
+    linear.register_forward_pre_hook(lambda module, given: (2 * given[0],))
+
+
+@pytest.mark.parametrize("change", [own_class, own_forward, hook, hook_before])
+def test_a_layer_that_computes_something_else_keeps_the_familys_code(change: Any) -> None:
+    """Also where weights are so small that the trial does not see it: they are trained later."""
+    torch.manual_seed(0)
+    model = TransformersLM(qwen3(initializer_range=1e-3))
+    change(model.inner.model.layers[1].mlp.up_proj)
+    assert not is_written_out(model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(200 if weight.ndim > 1 else 1)
+    check_decoding(model)
+
+
+def test_a_block_that_is_another_one_is_found_by_the_trial() -> None:
+    class Halved(GradientCheckpointingLayer):
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.layer = layer
+            self.self_attn, self.mlp = layer.self_attn, layer.mlp
+            self.input_layernorm = layer.input_layernorm
+            self.post_attention_layernorm = layer.post_attention_layernorm
+
+        def forward(self, *args: Any, **told: Any) -> Any:
+            return 0.5 * self.layer(*args, **told)
+
     torch.manual_seed(0)
     model = TransformersLM(qwen3())
-    model.inner.model.layers[1].mlp.up_proj.__class__ = _Doubled
+    layers = model.inner.model.layers
+    layers[0] = Halved(layers[0])
     assert not is_written_out(model)
     check_decoding(model)
 
+
+class _Fused(nn.Module):
+    """A gated MLP whose first two products are one."""
+
+    def __init__(self, mlp: Any) -> None:
+        super().__init__()
+        self.first = nn.Linear(SIZES["hidden_size"], 2 * SIZES["intermediate_size"], bias=False)
+        self.first.weight = nn.Parameter(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+        self.down_proj, self.act_fn = mlp.down_proj, mlp.act_fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.first(x).chunk(2, dim=-1)
+        out: Tensor = self.down_proj(self.act_fn(gate) * up)
+        return out
+
+
+def test_modules_of_other_names_keep_the_familys_code() -> None:
+    """transformers may fuse them, or call them otherwise one day."""
+    torch.manual_seed(0)
     model = TransformersLM(qwen3())
-    layer = model.inner.model.layers[0]
-    forward = layer.forward
-    layer.forward = lambda *args, **told: 0.5 * forward(*args, **told)
+    for layer in model.inner.model.layers:
+        layer.mlp = _Fused(layer.mlp)
     assert not is_written_out(model)
     check_decoding(model)
 

@@ -252,6 +252,16 @@ def test_under_autocast_a_prompt_per_row_and_no_verdict_on_the_family() -> None:
     assert isinstance(model.siblings(state, owners), SiblingState)
 
 
+def test_in_half_precision_a_prompt_per_row_also_after_siblings_in_full() -> None:
+    model = made(qwen3)
+    owners = torch.tensor([0, 0])
+    _, state = model.prefill([[1, 2, 3]])
+    assert isinstance(model.siblings(state, owners), SiblingState) and model.extends
+    model.to(torch.bfloat16)
+    _, state = model.prefill([[1, 2, 3]])
+    assert not isinstance(model.siblings(state, owners), SiblingState) and not model.extends
+
+
 def test_a_conversation_goes_on_from_a_kept_state() -> None:
     """A further turn of some siblings, beside newcomers: as if all of it had been one prompt."""
     model = made(qwen3)

@@ -94,13 +94,26 @@ def plain_blocks(decoder: Any, config: Any) -> PlainBlocks | None:
     """
     if config.model_type not in _FAMILIES or os.environ.get(VARIABLE) == "plain":
         return None
-    blocks = PlainBlocks(decoder)
+    if any(_is_changed(module) for module in decoder.modules()):
+        return None
+    try:
+        blocks = PlainBlocks(decoder)
+    except AttributeError:  # modules that were fused, or that another transformers calls otherwise
+        return None
     for block in blocks._blocks:
         # Subclasses compute something of their own.
         linears = (block.q, block.k, block.v, block.out, block.gate, block.up, block.down)
         if any(type(module) not in (nn.Linear, Linear) for module in linears):
             return None
     return blocks
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Whether one module computes more than its class says, which is skipped here.
+
+    New weights are so small that the trial would not see it.
+    """
+    return bool("forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks)
 
 
 def _block(layer: Any) -> _Block:

@@ -292,19 +292,22 @@ class TransformersLM(nn.Module):
         On a CPU, families that attend to all tokens read a prompt's keys once for all siblings.
         """
         assert isinstance(state, CacheState), state
-        # Autocast first: under it the family would be tried with other rounding, once and for all.
-        if not torch.is_autocast_enabled(self._device.type) and self._decodes_siblings is not None:
+        if self._is_exact and self._decodes_siblings is not None:
             return SiblingState.begin(state, owners)
         if len(owners) == len(state.lengths):
             return state
         return state.select(owners, move=True)
 
     @property
-    def _takes_ours(self) -> bool:
-        """Whether the family might decode with an attention of ours, on this device."""
+    def _is_exact(self) -> bool:
+        """Whether a CPU computes in float32, as things are; our decoding is tried in that alone."""
         is_plain = self._device.type == "cpu" and self._dtype == torch.float32
-        can = "past_key_values" in self._takes and may_attend(self.inner.config, self._takes)
-        return is_plain and can
+        return is_plain and not torch.is_autocast_enabled("cpu")
+
+    @property
+    def _takes_ours(self) -> bool:
+        """Whether the family might decode with an attention of ours."""
+        return "past_key_values" in self._takes and may_attend(self.inner.config, self._takes)
 
     @cached_property
     def _decodes_siblings(self) -> Decode | None:
@@ -337,8 +340,7 @@ class TransformersLM(nn.Module):
     @property
     def extends(self) -> bool:
         """Whether the family goes on with several tokens at once, as things are."""
-        # Autocast first: under it the family would be tried with other rounding, once and for all.
-        return not torch.is_autocast_enabled(self._device.type) and self._extends
+        return self._is_exact and self._extends
 
     @cached_property
     def _extends(self) -> bool:
@@ -410,11 +412,7 @@ class TransformersLM(nn.Module):
         for name in _CACHE_ARGUMENTS:
             if name in self._takes:
                 options[name] = state.cache
-        out = self._decoder(
-            input_ids=ids,
-            use_cache=True,
-            **options,
-        )
+        out = self._decoder(input_ids=ids, use_cache=True, **options)
         return self.head(out.last_hidden_state[:, -1])
 
     def row_bytes(self, columns: int) -> int:
