@@ -19,6 +19,7 @@ from support.fake_engine import FakeEngine
 
 from linn.checkpoints import BASES, devices_of
 from linn.cli.check import _model_folder
+from linn.engine import open as engine_open
 from linn.engine.local import accelerator, device
 from linn.engine.local.controller import LocalEngine
 from linn.engine.local.device import cuda_ids, device_line, gpus
@@ -26,7 +27,7 @@ from linn.engine.protocol import ModelCheck
 from linn.errors import UserError
 from linn.pricing import model_check
 from linn.recipe.load import load
-from linn.recipe.scale import ScaleConfig
+from linn.recipe.scale import SamplersConfig, ScaleConfig, TrainersConfig
 from linn.types import Finding
 
 GOOD = ModelCheck((Finding("weights", True, "llama"),), vocab=1024, trained_length=64)
@@ -324,10 +325,20 @@ def test_a_run_that_goes_on_elsewhere_says_so(
     assert devices_of(tmp_path / "nowhere") == []
 
 
-def test_the_default_of_caches_is_one_number() -> None:
+def test_the_default_of_caches_is_a_share_of_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a GPU a quarter; of a machine an eighth for all its processes, and never too little."""
+    assert ScaleConfig().cache_bytes(80e9, on_gpu=True) == 20e9
+    assert ScaleConfig(processes=2).cache_bytes(32e9, on_gpu=False) == 2e9
+    assert ScaleConfig(processes=2).cache_bytes(1e9, on_gpu=False) == 192 << 20
+    trainers, samplers = TrainersConfig(ranks=3), SamplersConfig(replicas=5)
+    cluster = ScaleConfig(engine="cluster", trainers=trainers, samplers=samplers, device="cpu")
+    assert cluster.cache_bytes(64e9, on_gpu=False) == 1e9
+    assert ScaleConfig(cache=3).cache_bytes(80e9, on_gpu=True) == 3 << 20
+
+    # What opens an engine asks the machine, and leaves a GPU's share to who computes there.
+    monkeypatch.setattr(engine_open, "machine_bytes", lambda: 32 * 10**9)
+    assert engine_open.cache_bytes(ScaleConfig(processes=2), on_gpu=False) == 2e9
+    assert engine_open.cache_bytes(ScaleConfig(), on_gpu=True) is None
+    assert engine_open.cache_bytes(ScaleConfig(cache=3), on_gpu=True) == 3 << 20
     cpu = torch.device("cpu")
-    assert accelerator.cache_bytes(None, cpu) == ScaleConfig().cache_bytes() == 192 << 20
-    assert ScaleConfig().cache_bytes(80e9) == 80e9 / accelerator.CACHE_SHARE
-    assert (
-        accelerator.cache_bytes(5, cpu) == 5 and ScaleConfig(cache=3).cache_bytes(80e9) == 3 << 20
-    )
+    assert accelerator.cache_bytes(None, cpu) == 192 << 20 and accelerator.cache_bytes(5, cpu) == 5

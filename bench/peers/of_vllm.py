@@ -8,7 +8,8 @@ from typing import Any
 
 from bench.peers import workload
 from bench.peers.turns import Turns
-from linn.recipe.scale import CACHE_BYTES, ScaleConfig
+from linn.engine.open import cache_bytes
+from linn.recipe.scale import ScaleConfig
 from linn.scale.options import ReplicaOptions
 from linn.scale.vllm import VllmReplica
 from linn.types import Sampling
@@ -21,7 +22,8 @@ def rollout(task: dict[str, Any], turns: Turns) -> None:
     how = Sampling(lengths.most, stop=lengths.stops)
     prompts = [tuple(ids) for ids in workload.prompts_of(groups)]
     seeds = count()
-    replica = VllmReplica(ReplicaOptions("cpu", ScaleConfig().capacity, CACHE_BYTES))
+    scale = ScaleConfig(processes=1, device="cpu")
+    replica = VllmReplica(ReplicaOptions("cpu", scale.capacity, cache_bytes(scale, on_gpu=False)))
     replica.load(Path(task["folder"]), 1)
 
     def sample() -> int:

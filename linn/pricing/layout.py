@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from linn.engine.local.machine import machine_bytes
 from linn.errors import UserError
-from linn.pricing.memory import HEAP, PROCESS, machine_bytes
+from linn.pricing.memory import HEAP, PROCESS
 from linn.pricing.shape import Shape
 from linn.recipe.scale import ScaleConfig
 from linn.recipe.schema import Recipe
@@ -136,7 +137,7 @@ class Layout:
     @property
     def _cache(self) -> int:
         on_gpu = self.scale.device != "cpu"
-        return self.scale.cache_bytes(self.memory if on_gpu else None)
+        return self.scale.cache_bytes(self.memory if on_gpu else machine_bytes(), on_gpu)
 
     @property
     def _number(self) -> int:

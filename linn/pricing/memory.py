@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from linn.pricing.shape import Shape
@@ -145,14 +144,3 @@ def activation_bytes(shape: Shape, tokens: float, recompute: bool) -> float:
     # AdamW works on one tensor after the other, when the activations are gone.
     update = 2 * table
     return FLOAT * max(layers + head, update)
-
-
-def machine_bytes() -> int:
-    """Memory of this machine, or of the container that it gives us."""
-    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        with open("/sys/fs/cgroup/memory.max") as file:
-            has = min(has, int(file.read()))
-    except (OSError, ValueError):
-        pass  # no container, or one without a limit ("max")
-    return has

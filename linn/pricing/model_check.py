@@ -23,11 +23,12 @@ from linn.engine.local.device import (
     local_device,
     say_device,
 )
+from linn.engine.local.machine import machine_bytes
 from linn.engine.open import open_engine
 from linn.engine.protocol import ModelCheck
 from linn.errors import UserError
 from linn.pricing.layout import lines
-from linn.pricing.memory import Memory, machine_bytes
+from linn.pricing.memory import Memory
 from linn.pricing.price import price
 from linn.pricing.prompt_lengths import prompt_lengths
 from linn.pricing.shape import read_shape

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from linn.domains.base import Domain
+from linn.engine.local.machine import machine_bytes
 from linn.errors import UserError, nearest
 from linn.pricing.amounts import Amount, Price, StagePrice
 from linn.pricing.assumptions import DEVICES, DOMAINS, GENERATED, Assumptions, DomainCost
@@ -224,7 +225,9 @@ class _Pricer:
         """Caches of `rows` conversations of `longest` tokens, of those that are decoded at once."""
         scale = self.recipe.scale
         each = self.shape.state_bytes(longest)
-        fit = max(1.0, scale.cache_bytes() // each)
+        on_gpu = scale.device == "cuda"
+        memory = self.device.memory if on_gpu else machine_bytes()
+        fit = max(1.0, scale.cache_bytes(memory, on_gpu) // each)
         return min(rows, scale.capacity, fit) * each
 
     def _longest(self, config: RolloutConfig) -> float:

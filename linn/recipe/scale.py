@@ -8,10 +8,12 @@ from pydantic import Field, model_validator
 
 from linn.recipe.base import Config
 
-CACHE_BYTES = 192 << 20
-"""The default of `cache` on a CPU."""
 CACHE_SHARE = 4
-"""On a GPU, by default, one part in so many of its memory."""
+"""The default of `cache` on a GPU: one part in so many of its memory."""
+CACHE_SHARE_CPU = 8
+"""On CPUs: all processes together, of the machine's memory."""
+CACHE_LEAST = 192 << 20
+"""There, of each process."""
 MEMORY, MEMORY_COLOCATED = 0.9, 0.5
 """The defaults of `samplers.memory`: of a GPU of its own, and of one that trainers rest on."""
 VLLM_ARGUMENTS = {
@@ -229,8 +231,9 @@ class ScaleConfig(Config):
         ge=1,
         description="MiB that keys, values and states of these conversations may take where all "
         "come to their last token: of long ones fewer are decoded at once, one at least. Default: "
-        "192, on a GPU a quarter of its memory. vLLM takes as much on a CPU; on a GPU it has a "
-        "limit of its own (samplers.memory)",
+        "on CPUs an eighth of the machine's memory for all processes, 192 each at least; a quarter "
+        "of a GPU's. vLLM takes as much on a CPU; on a GPU it has a limit of its own "
+        "(samplers.memory)",
     )
 
     @model_validator(mode="after")
@@ -290,11 +293,14 @@ class ScaleConfig(Config):
         """Of the local engine: a GPU has one. What `auto` finds is not known here."""
         return 1 if self.device == "cuda" else self.processes
 
-    def cache_bytes(self, device_bytes: float | None = None) -> int:
-        """What `cache` allows a process, on a GPU of so much memory or on a CPU (None)."""
+    def cache_bytes(self, memory: float, on_gpu: bool) -> int:
+        """What `cache` allows a process; memory: bytes of its GPU, or of the machine."""
         if self.cache is not None:
             return self.cache << 20
-        return CACHE_BYTES if device_bytes is None else int(device_bytes / CACHE_SHARE)
+        # Of all memory and not of what is free now: equal runs decode equal batches.
+        if on_gpu:
+            return int(memory / CACHE_SHARE)
+        return max(CACHE_LEAST, int(memory / CACHE_SHARE_CPU / self.devices))
 
     @property
     def training_processes(self) -> int:

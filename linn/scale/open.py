@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from linn.engine.local.device import cuda_ids, device_of
+from linn.engine.open import cache_bytes
 from linn.errors import UserError, nearest
 from linn.recipe.scale import ScaleConfig
 from linn.scale.cluster import ClusterEngine, ClusterOptions
@@ -122,8 +123,7 @@ def _samplers(scale: ScaleConfig, device: str) -> list[Role]:
     options = ReplicaOptions(
         device=device,
         capacity=scale.capacity,
-        # A GPU's own share is known where the GPU is.
-        cache_bytes=None if on_gpu and scale.cache is None else scale.cache_bytes(),
+        cache_bytes=cache_bytes(scale, on_gpu),
         tensor=samplers.tensor,
         memory=samplers.memory_share,
         colocated=samplers.colocated,

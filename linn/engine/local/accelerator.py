@@ -5,12 +5,7 @@ from __future__ import annotations
 import torch
 
 from linn.errors import UserError
-
-CACHE_BYTES = 192 << 20
-"""Of a CPU process, for the states of the conversations that it decodes together; `ScaleConfig`
-has the same."""
-CACHE_SHARE = 4
-"""On a GPU they get one part in so many of its memory; there too."""
+from linn.recipe.scale import CACHE_LEAST, CACHE_SHARE
 
 
 def set_up() -> None:
@@ -42,10 +37,12 @@ def device_of(name: str) -> torch.device:
 
 
 def cache_bytes(asked: int | None, device: torch.device) -> int:
-    """What the states of one checkpoint's conversations may take; `asked`: None for the default."""
+    """What the states of one checkpoint's conversations may take; `asked`: None for the default.
+
+    On a CPU that is the least: whoever opens an engine knows the machine's other processes.
+    """
     if asked is not None:
         return asked
     if device.type == "cpu":
-        return CACHE_BYTES
-    # Of all its memory and not of what is free now: equal runs decode equal batches.
+        return CACHE_LEAST
     return torch.cuda.get_device_properties(device).total_memory // CACHE_SHARE
