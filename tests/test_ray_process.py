@@ -54,19 +54,15 @@ def test_a_replica_and_the_ranks_that_it_is_beside_share_a_bundle() -> None:
 
 
 def test_roles_in_any_order_see_the_gpus_of_those_beside_them() -> None:
-    both = Role("both", "none", None, beside=("c", "a"))
-    last = Role("last", "none", None, beside=("c",))
-    one, two, other = (
-        Role(name, "none", None, gpus=n) for name, n in (("a", 1), ("c", 2), ("b", 1))
+    a, b, c = Role("a", "none", None, 1), Role("b", "none", None, 1), Role("c", "none", None, 2)
+    both, last = (
+        Role("both", "none", None, beside=("c", "a")),
+        Role("last", "none", None, beside=("c",)),
     )
-    for roles in ([both, last, one, other, two], [other, two, last, one, both]):
-        bundles = bundles_of(roles)
-        assert [roles.index(bundle[0]) for bundle in bundles] == sorted(
-            roles.index(bundle[0]) for bundle in bundles
-        )
-        shared = max(bundles, key=len)
-        assert {role.name for role in shared} == {"a", "c", "both", "last"}
-        assert [bundle for bundle in bundles if bundle is not shared] == [[other]]
+    for roles in ([both, last, a, b, c], [b, c, last, a, both]):
+        alone, shared = sorted(bundles_of(roles), key=len)
+        assert bundles_of(roles)[0][0] is roles[0]
+        assert alone == [b] and shared == [role for role in roles if role is not b]
         seen = dealt(shared, ["4", "5", "6"])
         assert sorted(seen["a"] + seen["c"]) == ["4", "5", "6"] and len(seen["c"]) == 2
         assert seen["both"] == seen["c"] + seen["a"] and seen["last"] == seen["c"]
