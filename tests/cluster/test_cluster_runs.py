@@ -162,8 +162,14 @@ def test_samplers_in_turn_by_ray_give_the_bytes_of_those_of_local_places_whoever
     ray_with_gpus("57")
     have_gpus(monkeypatch)
     deaths = Deaths(sampling=2, training=3)
+
+    def watch(engine: ClusterEngine) -> None:
+        samplers = engine._options.samplers
+        assert [role.beside for role in samplers] == [("trainer rank 0",), ("trainer rank 1",)]
+        deaths.watch(engine)
+
     start = time.perf_counter()
-    go(tmp_path / "ray", bases["qwen3"], scale | {"places": "ray"}, deaths.watch, grpo)
+    go(tmp_path / "ray", bases["qwen3"], scale | {"places": "ray"}, watch, grpo)
     figures.took("qwen3: GRPO in turn by Ray, a sampler and a rank killed", start)
     assert sorted(deaths.killed) == ["sampler 1", "trainer rank 1"]
     said = capsys.readouterr()

@@ -14,6 +14,7 @@ import pytest
 
 from linn.errors import InfrastructureError, UserError
 from linn.scale import ray_places
+from linn.scale.options import ReplicaOptions
 from linn.scale.places import Died, Process, Role
 from linn.scale.ray_places import Ray
 
@@ -73,6 +74,15 @@ def test_a_process_sees_the_gpus_of_those_it_is_beside_whoever_starts_first_and_
             process.end(kill=True)
         assert told(places.start(ranks)) == of_ranks
         assert told(others[1:3]) == [one, third]
+
+
+def test_a_vllm_of_two_processes_opens_where_ray_placed_it(bases: dict[str, Path]) -> None:
+    options = ReplicaOptions(device="cpu", capacity=4, cache_bytes=24 << 20, tensor=2)
+    role = Role("sampler 0", "linn.scale.vllm", options)
+    with closing(Ray(None, [role])) as places:
+        (process,) = places.start([role])
+        process.send("load", (bases["qwen3"], 1))
+        assert process.receive() == (True, None)
 
 
 def test_gpus_that_no_machine_has_together_are_said(
