@@ -251,7 +251,6 @@ def test_apart_each_role_keeps_gpus_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("scale", "said"),
     [
-        ({"places": "ray"}, "samplers.colocated: Ray places a process on GPUs of its own"),
         (
             {"samplers": {"colocated": True, "replicas": 2, "tensor": 2, "engine": "vllm"}},
             "2 replicas of 2 take 4 GPUs, and trainers.ranks: 1 has 1; lower replicas",

@@ -127,10 +127,7 @@ class Layout:
 
     @property
     def most_memory(self) -> float:
-        """The largest `samplers.memory` beside ranks at rest, where that holds a conversation.
-
-        0 where none does.
-        """
+        """The largest `samplers.memory` beside ranks at rest that holds a conversation; 0: none."""
         share = math.floor(100 * (self.memory - self.at_rest) * (1 - RESERVE) / self.memory) / 100
         return share if share > 0 and self._held_by(share) else 0.0
 

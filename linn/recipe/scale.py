@@ -93,7 +93,8 @@ class SamplersConfig(Config):
         False,
         description="samplers and trainers take turns on the same GPUs: samplers sleep while the "
         "trainers compute, trainers free all but weights and moments while the samplers do. "
-        "Sampler 0 has the GPUs of the first `tensor` ranks, and so on; places: local alone",
+        "Sampler 0 has the GPUs of the first `tensor` ranks, and so on; Ray puts these on one "
+        "machine",
     )
     memory: float | None = Field(
         None,
@@ -264,11 +265,6 @@ class ScaleConfig(Config):
         samplers, ranks = self.samplers, self.trainers.ranks
         if not samplers.colocated:
             return
-        if self.places == "ray":
-            raise ValueError(
-                "samplers.colocated: Ray places a process on GPUs of its own; set places: local, "
-                "or colocated: false"
-            )
         if self.carrier == "broadcast":
             raise ValueError(
                 "carrier: broadcast needs trainers and samplers on GPUs of their own, and with "

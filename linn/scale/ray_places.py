@@ -1,5 +1,8 @@
 """Processes placed by Ray: a bundle for each trainer rank and each sampler, all at once or none.
 
+A sampler that computes on ranks' GPUs shares their bundle, so all are on one machine. Ray would
+give a GPU to one process alone, so in such a bundle linn deals them by role, as `Local` does.
+
 Ray's address comes from RAY_ADDRESS; without one, Ray starts on this machine. No torch here.
 """
 
@@ -9,6 +12,7 @@ import importlib
 import os
 import shutil
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +26,43 @@ PLACED_S = 600.0
 SAID_S = 10.0
 """Seconds without room after which the person is told."""
 CPUS = 1
-"""Cores of a bundle."""
+"""Cores of a process."""
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+"""Which GPUs a process sees. Ray names AMD's by the second, which goes before the first there."""
+
+
+def bundles_of(roles: Sequence[Role]) -> list[list[Role]]:
+    """Roles that share GPUs together, every other alone.
+
+    In the order of the roles: the first is in the first bundle.
+    """
+    tied = {role.name: [role.name] for role in roles}
+    for role in roles:
+        for name in role.beside:
+            own, others = tied[role.name], tied[name]
+            if own is not others:
+                own += others
+                tied |= dict.fromkeys(others, own)
+
+    bundles: dict[int, list[Role]] = {}
+    for role in roles:
+        bundles.setdefault(id(tied[role.name]), []).append(role)
+    return list(bundles.values())
+
+
+def dealt(bundle: Sequence[Role], gpus: Sequence[str]) -> dict[str, list[str]]:
+    """By role, which of a bundle's GPUs it sees: its own, or those of the roles it is beside."""
+    assert len(gpus) == sum(role.gpus for role in bundle), gpus
+    left = iter(gpus)
+    own = {role.name: list(islice(left, role.gpus)) for role in bundle}
+    seen = {}
+    for role in bundle:
+        seen[role.name] = [gpu for name in role.beside or (role.name,) for gpu in own[name]]
+    return seen
 
 
 class Ray:
-    """Actors in one placement group, a bundle each; a replacement takes the bundle of its name."""
+    """Actors in one placement group; a replacement takes the bundle of its name."""
 
     def __init__(self, exchange: Path | None, roles: Sequence[Role]) -> None:
         """roles: of all processes there will be.
@@ -42,8 +78,13 @@ class Ray:
             ) from None
         self._ray: Any = ray
         self._exchange = exchange
-        self._bundles = {role.name: number for number, role in enumerate(roles)}
-        self._gpus = [role.gpus for role in roles]
+        self._bundles = bundles_of(roles)
+        self._gpus = [sum(role.gpus for role in bundle) for bundle in self._bundles]
+        """By bundle."""
+        self._numbers: dict[str, int] = {}
+        """Of the bundles, by role."""
+        for number, bundle in enumerate(self._bundles):
+            self._numbers |= dict.fromkeys((role.name for role in bundle), number)
         self._group: Any = None
         self._connected = False
         """Whether this object connected to Ray."""
@@ -52,23 +93,23 @@ class Ray:
 
     def start(self, roles: Sequence[Role]) -> list[Process]:
         """One actor per role, in the bundle of its name."""
-        group = self._placed()
+        self._placed()
         self.folder()  # if there can be none, say so before hours of training
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+        shared = self._shared_gpus({self._numbers[role.name] for role in roles})
 
         processes: list[Process] = []
         for role in roles:
-            where = PlacementGroupSchedulingStrategy(group, self._bundles[role.name])
+            gpus = shared.get(role.name, [])
             # A process without a GPU shares its machine with others, so one thread is its share.
-            own = dict(role.environment or {}) | ({} if role.gpus else ONE_THREAD)
+            own = dict(role.environment or {}) | ({} if gpus or role.gpus else ONE_THREAD)
             actor = self._ray.remote(_Actor).options(
                 num_cpus=CPUS,
-                num_gpus=role.gpus,
+                num_gpus=0 if gpus else role.gpus,
                 max_restarts=0,
-                scheduling_strategy=where,
+                scheduling_strategy=self._within(self._numbers[role.name]),
                 runtime_env={"env_vars": own},
             )
-            process = RayProcess(role.name, actor.remote(role), self._ray)
+            process = RayProcess(role.name, actor.remote(role, gpus), self._ray)
             processes.append(process)
             self._started.append(process)
         return processes
@@ -85,9 +126,7 @@ class Ray:
 
     def meeting(self) -> str:
         """The first rank's machine, at a port that is free there now."""
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-        first = PlacementGroupSchedulingStrategy(self._placed(), 0)
+        first = self._within(0)
         asked = self._ray.remote(_free_port).options(num_cpus=0, scheduling_strategy=first)
         host, port = self._ray.get(asked.remote())
         return f"tcp://{host}:{port}"
@@ -126,7 +165,9 @@ class Ray:
         if self._group is not None:
             return self._group
         self._connect()
-        bundles = [{"CPU": CPUS} | ({"GPU": gpus} if gpus else {}) for gpus in self._gpus]
+        bundles = []
+        for roles, gpus in zip(self._bundles, self._gpus, strict=True):
+            bundles.append({"CPU": CPUS * len(roles)} | ({"GPU": gpus} if gpus else {}))
         # Close together, since gradients and weights go between them at every step.
         group = self._ray.util.placement_group(bundles, strategy="PACK")
         if not group.wait(SAID_S):
@@ -137,6 +178,40 @@ class Ray:
         self._group = group
         return group
 
+    def _within(self, bundle: int) -> Any:
+        """Where what Ray starts is to be."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        return PlacementGroupSchedulingStrategy(self._placed(), bundle)
+
+    def _shared_gpus(self, numbers: set[int]) -> dict[str, list[str]]:
+        """By role, the GPUs that it sees, in those of these bundles whose roles share them.
+
+        Asked at each start: a bundle keeps its GPUs, but is made anew where its machine is lost.
+        """
+        asked = {}
+        for number in sorted(numbers):
+            gpus = self._gpus[number]
+            if gpus and len(self._bundles[number]) > 1:
+                # The processes there take none by Ray's count, so all are free to be asked for.
+                where = self._within(number)
+                task = self._ray.remote(_gpu_ids).options(
+                    num_cpus=0, num_gpus=gpus, scheduling_strategy=where
+                )
+                asked[number] = task.remote()
+        try:
+            told = self._ray.get(list(asked.values()), timeout=PLACED_S)
+        except self._ray.exceptions.RayError as error:
+            words = " ".join(str(error).split())[:300]
+            raise InfrastructureError(
+                f"Ray does not say which GPUs it gave ({type(error).__name__}: {words}); see that "
+                "its machines are up"
+            ) from None
+        seen: dict[str, list[str]] = {}
+        for number, gpus in zip(asked, told, strict=True):
+            seen |= dealt(self._bundles[number], gpus)
+        return seen
+
     def _connect(self) -> None:
         """To the Ray of RAY_ADDRESS, or to one of our own."""
         if self._ray.is_initialized():
@@ -145,7 +220,7 @@ class Ray:
         if not os.environ.get("RAY_ADDRESS"):
             # On one machine processes may share a core, as those of `places: local` do. And a
             # machine without a network has no other address.
-            cores = max(len(os.sched_getaffinity(0)), CPUS * len(self._gpus))
+            cores = max(len(os.sched_getaffinity(0)), CPUS * len(self._numbers))
             own = {"num_cpus": cores, "_node_ip_address": "127.0.0.1"}
             # By default whatever else runs on the machine goes before Ray's processes.
             os.environ.setdefault("RAY_worker_niceness", "0")
@@ -164,9 +239,11 @@ class Ray:
 
     def _no_room(self) -> str:
         has = self._ray.cluster_resources()
+        most = max(self._gpus)
+        together = f", {most} of them on one machine" if most > 1 else ""
         return (
-            f"Ray has no room for {len(self._gpus)} processes with {sum(self._gpus)} GPUs: it has "
-            f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs in all"
+            f"Ray has no room for {len(self._numbers)} processes with {sum(self._gpus)} GPUs"
+            f"{together}: it has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs in all"
         )
 
 
@@ -209,7 +286,12 @@ class RayProcess:
 class _Actor:
     """What Ray runs: the object of a role, whose methods are the messages."""
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, gpus: Sequence[str]) -> None:
+        """gpus: ids of those it shares with others; with none it has what Ray gave it."""
+        # Before anything opens CUDA. Ray itself says nothing of GPUs to a process that asked for
+        # none, or hides all: that depends on its version.
+        if gpus:
+            os.environ.update(dict.fromkeys(VISIBLE, ",".join(gpus)))
         self._role = role
         try:
             self._worker: Any = importlib.import_module(role.kind).opened(role.options)
@@ -221,6 +303,13 @@ class _Actor:
 
     def pid(self) -> int:
         return os.getpid()
+
+
+def _gpu_ids() -> list[str]:
+    """Of the bundle it runs in. Sorted: Ray tells a set, and equal starts must deal equally."""
+    import ray
+
+    return sorted(map(str, ray.get_gpu_ids()))
 
 
 def _free_port() -> tuple[str, int]:

@@ -203,6 +203,9 @@ class VllmReplica:
                 "enforce_eager": True,
                 "enable_chunked_prefill": False,
             }
+        if options.tensor > 1:
+            # In a placement group vLLM would place its workers by Ray, in the bundles of others.
+            more["distributed_executor_backend"] = "mp"
         arguments = {
             "generation_config": "vllm",
             "dtype": "bfloat16" if options.bfloat16 else "float32",

@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from linn.recipe import load as recipes
 from linn.recipe.schema import ScaleConfig
 from linn.run import run as run_module
 from linn.run.run import Run
+from linn.scale import open as opening
 from linn.scale.cluster import ClusterEngine
+from linn.scale.places import Role
 
 LOCAL = {"processes": 2, "width": 512}
 CLUSTER = {
@@ -61,7 +64,11 @@ CLOSE = 1e-5
 
 
 def go(
-    folder: Path, base: Path, scale: dict[str, Any], does: Callable[[ClusterEngine], None]
+    folder: Path,
+    base: Path,
+    scale: dict[str, Any],
+    does: Callable[[ClusterEngine], None],
+    stages: Sequence[dict[str, Any]] = STAGES,
 ) -> None:
     """Run the cascade in this process, with `does` done to each engine that it opens."""
     tree = {
@@ -70,7 +77,7 @@ def go(
         "domains": {"arithmetic": {}, "mcqa": {}},
         "evaluate": {"test": 4, "validation": 4, "max_tokens": 8},
         "scale": scale,
-        "stages": STAGES,
+        "stages": stages,
     }
 
     def opened(config: ScaleConfig) -> Any:
@@ -124,6 +131,51 @@ class Deaths:
             return
         self.killed.append(name)
         threading.Timer(0.1, os.kill, (pids[name], signal.SIGKILL)).start()
+
+
+def have_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on a cluster's processes are placed as on GPUs, and compute on the CPU."""
+
+    def as_on_gpus(make: Callable[[ScaleConfig, str], list[Role]]) -> Any:
+        def made(scale: ScaleConfig, device: str) -> list[Role]:
+            roles = make(scale, "cuda")
+            return [replace(role, options=replace(role.options, device=device)) for role in roles]
+
+        return made
+
+    for name in ("_ranks", "_samplers"):
+        monkeypatch.setattr(opening, name, as_on_gpus(getattr(opening, name)))
+
+
+def test_samplers_in_turn_by_ray_give_the_bytes_of_those_of_local_places_whoever_dies(
+    bases: dict[str, Path],
+    tmp_path: Path,
+    figures: Figures,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ray_with_gpus: Callable[[Sequence[str]], None],
+) -> None:
+    scale = CLUSTER | {"samplers": {"engine": "linn", "replicas": 2, "colocated": True}}
+    grpo = [STAGES[1] | {"steps": 3}]
+    go(tmp_path / "local", bases["qwen3"], scale, lambda engine: None, grpo)
+
+    ray_with_gpus("57")
+    have_gpus(monkeypatch)
+    deaths = Deaths(sampling=2, training=3)
+
+    def watch(engine: ClusterEngine) -> None:
+        samplers = engine._options.samplers
+        assert [role.beside for role in samplers] == [("trainer rank 0",), ("trainer rank 1",)]
+        deaths.watch(engine)
+
+    start = time.perf_counter()
+    go(tmp_path / "ray", bases["qwen3"], scale | {"places": "ray"}, watch, grpo)
+    figures.took("qwen3: GRPO in turn by Ray, a sampler and a rank killed", start)
+    assert sorted(deaths.killed) == ["sampler 1", "trainer rank 1"]
+    said = capsys.readouterr()
+    assert "a new sampler 1 does its share again" in said.err
+    assert "the engine starts again from the last saved state" in said.out + said.err
+    assert results(tmp_path / "ray") == results(tmp_path / "local")
 
 
 @pytest.mark.parametrize("kind", list(WRITERS))

@@ -163,7 +163,7 @@ def device_of(scale: ScaleConfig, there: int) -> str:
             "device: cpu, or places: ray"
         )
         if scale.samplers.colocated:
-            in_turn, advice = " in turn", "lower trainers.ranks, or set device: cpu"
+            in_turn, advice = " in turn", "lower trainers.ranks, or set device: cpu or places: ray"
         raise UserError(
             f"scale: {scale.trainers.ranks} trainer ranks and {scale.samplers.replicas} samplers "
             f"of {scale.samplers.tensor}{in_turn} need {scale.devices} GPUs, this machine has "
