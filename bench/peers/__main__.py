@@ -1,9 +1,10 @@
 """linn beside other packages: `python -m bench.peers [--only NAME …] [--rounds N] [--out FILE]`.
 
 On one thread of this machine's CPU, the work of issue 10's table: sampling, GRPO and MOPD steps,
-packed SFT, with models of a million parameters. Every side is a process of its own; linn and a peer
-take turns; shown are medians over the pairs, and the range of their ratios. Each peer is compared
-in the fastest of the settings that are tried. `make bench` sets up what it needs.
+packed SFT, with models of a million parameters; sampling for one of 107 million too. Every side is
+a process of its own; linn and a peer take turns; shown are medians over the pairs, and the range of
+their ratios. Each peer is compared in the fastest of the settings that are tried. `make bench` sets
+up what it needs.
 
 The loss of a large vocabulary has a command of its own: `python -m bench.speed.head`.
 """

@@ -32,7 +32,7 @@ class Comparison:
     lengths: str
     """Of replies: `natural` or `fixed`."""
     model: str
-    """`qwen3` or `hybrid`."""
+    """`qwen3`, `smollm2` or `hybrid`."""
     peers: tuple[Peer, ...] = field(repr=False)
     """Whom linn is compared with."""
 
@@ -68,6 +68,8 @@ BY_ROW = Peer("transformers", "row by row")
 COMPARISONS = (
     Comparison("rollout", "natural", "qwen3", (GENERATE, VLLM)),
     Comparison("rollout", "fixed", "qwen3", (GENERATE, VLLM)),
+    Comparison("rollout", "natural", "smollm2", (VLLM,)),
+    Comparison("rollout", "fixed", "smollm2", (VLLM,)),
     Comparison("rollout", "natural", "hybrid", (GENERATE,)),
     Comparison("grpo", "natural", "qwen3", (TRL_NATURAL,)),
     Comparison("grpo", "fixed", "qwen3", (TRL_FIXED,)),

@@ -1,7 +1,8 @@
 """What every side computes: models, prompts, lengths of replies, and rows of text. All from seeds.
 
 The shapes are those of issue 10's table: 16 prompts of 37 to 508 tokens with 8 replies each (MOPD:
-32 with 4), a vocabulary of 1,024, two models of about a million parameters.
+32 with 4), a vocabulary of 1,024, two models of about a million parameters. Sampling is compared
+for one of real size as well.
 """
 
 from __future__ import annotations
@@ -122,6 +123,25 @@ def _write_qwen3(folder: Path, seed: int) -> None:
     new_qwen3(seed).save_pretrained(folder)
 
 
+def _write_smollm2(folder: Path, seed: int) -> None:
+    """The shape of SmolLM2-135M but for the vocabulary: 107 million, random."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).float().save_pretrained(folder)
+
+
 def _write_hybrid(folder: Path, seed: int) -> None:
     """Nemotron-H with experts, 1.18 million: the base of linn's own recipes, untrained."""
     from linn.bases.make import new_model
@@ -129,7 +149,7 @@ def _write_hybrid(folder: Path, seed: int) -> None:
     new_model(folder, VOCAB, seed)
 
 
-WRITERS = {"qwen3": _write_qwen3, "hybrid": _write_hybrid}
+WRITERS = {"qwen3": _write_qwen3, "smollm2": _write_smollm2, "hybrid": _write_hybrid}
 
 
 def _write_tokenizer(folder: Path) -> None:
