@@ -2,7 +2,7 @@
 # make cluster-test: vLLM and Ray, on this machine's CPU.
 # make bench: linn beside TRL, transformers and vLLM, on this machine's CPU.
 # make check: lint, types, and how the code reads.
-# make real: a small cascade on a real pretrained model, under an hour on 2 cores.
+# make real: a small cascade on a real pretrained model, ten minutes to an hour on 2 cores.
 # Each sets up .venv from nothing but Python 3.11+.
 
 PYTHON ?= python3
