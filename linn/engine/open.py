@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from linn.engine.local.device import gpus, local_device
-from linn.engine.local.machine import machine_bytes
+from linn.engine.local.host_memory import machine_bytes
 from linn.engine.protocol import Engine
 from linn.recipe.schema import ScaleConfig
 

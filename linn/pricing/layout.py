@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from linn.engine.local.machine import machine_bytes
+from linn.engine.local.host_memory import machine_bytes
 from linn.errors import UserError
 from linn.pricing.memory import HEAP, PROCESS
 from linn.pricing.shape import Shape

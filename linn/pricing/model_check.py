@@ -23,7 +23,7 @@ from linn.engine.local.device import (
     local_device,
     say_device,
 )
-from linn.engine.local.machine import machine_bytes
+from linn.engine.local.host_memory import machine_bytes
 from linn.engine.open import open_engine
 from linn.engine.protocol import ModelCheck
 from linn.errors import UserError

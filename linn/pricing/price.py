@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from linn.domains.base import Domain
-from linn.engine.local.machine import machine_bytes
+from linn.engine.local.host_memory import machine_bytes
 from linn.errors import UserError, nearest
 from linn.pricing.amounts import Amount, Price, StagePrice
 from linn.pricing.assumptions import DEVICES, DOMAINS, GENERATED, Assumptions, DomainCost

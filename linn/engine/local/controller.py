@@ -46,7 +46,7 @@ class LocalEngine:
         """`width`: tokens of a packed row. `capacity`: rows that a process decodes together.
 
         `cache_bytes`: what the states of these rows may take; of long conversations fewer are
-        decoded together. None: `accelerator.cache_bytes`.
+        decoded together. None: 192 MiB, on a GPU a quarter of its memory.
 
         `autocast`: train in bf16 over `dtype` weights. `recompute`: keep only the inputs of each
         layer for the backward pass. `share_prompts`: siblings' prompts are computed once.

@@ -1,4 +1,4 @@
-"""What the machine has. No torch here."""
+"""Memory that a run may count on. No torch here."""
 
 from __future__ import annotations
 
